@@ -1,0 +1,76 @@
+"""What must happen to a picture before a model sees it; it belongs to the weights as much as the weights do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from vit_spec.errors import VitportError
+
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+ResizeMode = Literal["shortest", "squash"]
+"""``shortest`` scales the shorter side to ``size / crop_fraction`` and cuts the centre out; ``squash`` scales
+both sides straight to ``size``, without keeping the proportions (Google's evaluation, ViTImageProcessor)."""
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Picture in, model input out: scale, cut, divide by 255, subtract ``mean``, divide by ``std``.
+
+    ``size`` is (height, width) in pixels; ``mean`` and ``std`` are per channel, of values in [0, 1], RGB.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: Interpolation = "bicubic"
+    resize: ResizeMode = "shortest"
+    crop_fraction: float = 0.875
+    """Side of the cut as a share of the scaled shorter side; read by ``resize='shortest'`` alone."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", (self.size,) * 2 if isinstance(self.size, int) else tuple(self.size))
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise VitportError(f"size={self.size!r} is no picture size: give one int or (height, width).")
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise VitportError(f"mean={self.mean} and std={self.std} must name the same channels.")
+        if min(self.std) <= 0:
+            raise VitportError(f"std={self.std} must be positive in every channel.")
+        if not 0 < self.crop_fraction <= 1:
+            raise VitportError(f"crop_fraction={self.crop_fraction} must lie above 0 and at most at 1.")
+        for name, choices in {"interpolation": get_args(Interpolation), "resize": get_args(ResizeMode)}.items():
+            if getattr(self, name) not in choices:
+                raise VitportError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}.")
+
+    def replace(self, **changes: Any) -> Preprocessing:
+        """A copy with the named fields changed, validated anew."""
+        names = [field.name for field in dataclasses.fields(self)]
+        unknown = sorted(set(changes) - set(names))
+        if unknown:
+            raise VitportError(f"Preprocessing has no field {', '.join(unknown)}: its fields are {', '.join(names)}.")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, every field written out."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """The inverse of :meth:`to_dict`; fields left out take their defaults, unknown ones are refused."""
+        return cls().replace(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Preprocessing:
+        return cls.from_dict(json.loads(text))
