@@ -1,0 +1,28 @@
+"""Weights between formats, as plain tables of names and numpy arrays. Needs neither torch nor jax."""
+
+from conversion.checkpoint import Checkpoint
+from conversion.flax_tree import from_flax, to_flax
+from conversion.format import Format
+from conversion.formats import FORMATS
+from conversion.load import load
+from conversion.picture import load_picture
+from conversion.position_table import resize_position_table
+from conversion.prepare import prepare
+from conversion.save import save
+from conversion.source import Provenance
+from conversion.table import TensorTable
+
+__all__ = [
+    "FORMATS",
+    "Checkpoint",
+    "Format",
+    "Provenance",
+    "TensorTable",
+    "from_flax",
+    "load",
+    "load_picture",
+    "prepare",
+    "resize_position_table",
+    "save",
+    "to_flax",
+]

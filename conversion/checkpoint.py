@@ -1,0 +1,49 @@
+"""A model's weights with everything that gives them their meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from conversion.source import Provenance
+from conversion.table import TensorTable
+from vit_spec import Preprocessing, ViTConfig
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Config, preprocessing and weights of one model.
+
+    ``params`` maps canonical names to numpy arrays in PyTorch's axes; where they come from a file they are read
+    when asked for, one by one, and not kept.
+    """
+
+    config: ViTConfig
+    preprocessing: Preprocessing
+    params: TensorTable
+    labels: tuple[str, ...] | None = None
+    """Names of the classes, in the order of the head's rows."""
+    provenance: Provenance = field(default_factory=lambda: Provenance("memory", "memory"))
+
+    @classmethod
+    def of(cls, config: ViTConfig, params: Mapping[str, np.ndarray], preprocessing: Preprocessing | None = None,
+           labels: tuple[str, ...] | None = None) -> Checkpoint:  # fmt: skip
+        """A checkpoint of arrays in memory, say of ``model.state_dict()``."""
+        return cls(config, preprocessing or Preprocessing(size=config.image_size), TensorTable.of(params), labels)
+
+    def record(self) -> dict[str, Any]:
+        """What is written beside the weights, as JSON values; :func:`conversion.load` reads it back."""
+        return {
+            "version": 1,
+            "config": self.config.to_dict(),
+            "preprocessing": self.preprocessing.to_dict(),
+            "labels": self.labels,
+            "source": {
+                "format": self.provenance.format,
+                "sha256": self.provenance.sha256,
+                "notes": list(self.provenance.notes),
+            },
+        }

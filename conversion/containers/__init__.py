@@ -1,0 +1,40 @@
+"""How bytes are packed: each module opens one kind of file or folder as a :class:`conversion.source.Source`.
+
+A container knows nothing of models; names and layouts are the business of ``conversion.formats``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conversion.containers import huggingface_folder, onnx_file, orbax_folder, safetensors_file, torch_file
+from conversion.source import Source
+from vit_spec import VitportError
+
+_FILES = (safetensors_file, torch_file, onnx_file)
+_FOLDERS = (huggingface_folder, orbax_folder)
+READABLE = (
+    "a safetensors file, a PyTorch .pt/.pth file, an ONNX file, a Hugging Face folder, or a Flax checkpoint folder"
+)
+
+
+def open_source(path: Path, weights_key: str | None = None) -> Source:
+    """Open a file or folder of weights, recognised by its content and not by its name.
+
+    Args:
+        weights_key: which entry of a PyTorch training checkpoint to read, where several hold weights.
+
+    Raises:
+        VitportError: if there is nothing, or nothing that any container recognises.
+    """
+    if not path.exists():
+        raise VitportError(f"{path} does not exist: give the path of {READABLE}.")
+    if path.is_dir():
+        for folder in _FOLDERS:
+            if folder.recognises(path):
+                return folder.read(path, weights_key)
+        raise VitportError(f"{path} is a folder without config.json or a Flax checkpoint in it: give {READABLE}.")
+    for container in _FILES:
+        if container.recognises(path):
+            return container.read(path, weights_key)
+    raise VitportError(f"{path} is no file of weights that can be read here: give {READABLE}.")

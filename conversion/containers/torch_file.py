@@ -1,0 +1,97 @@
+"""PyTorch's ``torch.save`` files, opened without ever running what a pickle may ask for."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from conversion.source import Source
+from conversion.table import BFLOAT16, Tensor, TensorTable
+from vit_spec import VitportError
+
+if TYPE_CHECKING:
+    import torch
+
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The pickled number that files from before PyTorch 1.6 begin with, behind two bytes of protocol."""
+
+
+def recognises(path: Path) -> bool:
+    """A zip archive with a ``data.pkl`` in it, an old-style file, or any bare pickle (which will be refused)."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return any(name.endswith("data.pkl") for name in archive.namelist())
+        except zipfile.BadZipFile:
+            return True  # a truncated archive: reading it says so
+    return start[2:].startswith(_LEGACY_MAGIC) or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5")
+
+
+def read(path: Path, weights_key: str | None = None) -> Source:
+    """Open a file's state_dict; wrappers such as ``{"model": …}`` are peeled off."""
+    try:
+        import torch
+    except ImportError as error:
+        raise VitportError(f"Reading {path} needs PyTorch: install the extra, pip install 'vitport[torch]'.") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise VitportError(
+            f"{path} is a pickle that holds more than tensors, so it was not opened, for a pickle can run code: save "
+            "its state_dict alone, with torch.save(model.state_dict(), …) or as safetensors."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise VitportError(f"{path} is no whole PyTorch file ({first_line}): fetch or save it again.") from error
+    tensors, notes = _peel(path, content, weights_key)
+    strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    if strange:
+        notes += (f"set aside, being no tensors: {', '.join(strange)}",)
+    table = {str(name): _tensor(value) for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    return Source(path, "PyTorch file", TensorTable(table), (path,), notes=notes)
+
+
+def _peel(path: Path, content: Any, weights_key: str | None) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
+    """The state_dict inside a training checkpoint, and the note that says which entry it was."""
+    if isinstance(content, Mapping) and _is_state_dict(content) and weights_key is None:
+        return content, ()
+    entries = content if isinstance(content, Mapping) else {}
+    choices = [str(key) for key, value in entries.items() if isinstance(value, Mapping) and _is_state_dict(value)]
+    if weights_key is not None:
+        if weights_key not in choices:
+            raise VitportError(
+                f"{path} has no weights under {weights_key!r}: choose one of {', '.join(choices) or 'none'}."
+            )
+        return entries[weights_key], (f"read the weights under {weights_key!r}, as asked",)
+    if not choices:
+        raise VitportError(f"{path} holds no state_dict: expected names with tensors, found {type(content).__name__}.")
+    if len(choices) > 1:
+        raise VitportError(f"{path} holds several sets of weights: choose one of {', '.join(choices)} by weights_key.")
+    return entries[choices[0]], (f"read the weights under {choices[0]!r}, the only ones",)
+
+
+def _is_state_dict(value: Mapping[Any, Any]) -> bool:
+    """Names with tensors, most of them weights: an optimizer's state is keyed by numbers."""
+    import torch
+
+    return any(
+        isinstance(name, str) and isinstance(entry, torch.Tensor) and entry.ndim for name, entry in value.items()
+    )
+
+
+def _tensor(tensor: torch.Tensor) -> Tensor:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        return Tensor(
+            tuple(tensor.shape), BFLOAT16, lambda: tensor.contiguous().view(torch.uint16).numpy().view(BFLOAT16)
+        )
+    dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
+    return Tensor(tuple(tensor.shape), dtype, lambda: tensor.detach().contiguous().numpy())

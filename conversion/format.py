@@ -1,0 +1,45 @@
+"""What a format is: a few declarations. Each file in ``conversion/formats/`` makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conversion.rules import Names
+from conversion.table import TensorTable
+from vit_spec import Preprocessing
+
+Writer = Callable[[Path, TensorTable, Mapping[str, object], Callable[[str], None]], None]
+"""``write(path, table, own, progress)``: the format's tensors and our JSON about the model, to a new path;
+``progress`` is called with each tensor's name as it is written."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One naming and layout of a ViT's tensors.
+
+    To read, a file is of the format whose ``signature`` it shows. To write, ``writer`` says how the bytes are packed.
+    """
+
+    name: str
+    summary: str
+    names: Names
+    signature: tuple[str, ...]
+    """Names that every file of this format has and no file of an earlier format in the list has, without prefix."""
+    base: str = ""
+    """Prefix of the body where a head lies beside it (``vit.`` beside ``classifier``)."""
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+    """Names that belong to the format but to no ViT's forward pass, with the reason for leaving them."""
+    conventions: Mapping[str, Any] = field(default_factory=dict)
+    """ViTConfig fields that are the same in every file of this format, such as how positions are resized."""
+    facts: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    """ViTConfig fields that a folder's config.json tells."""
+    preprocessing: Preprocessing | None = None
+    """What the family's pictures go through where the file does not say."""
+    writer: Writer | None = None
+
+    @property
+    def can_write(self) -> bool:
+        return self.writer is not None

@@ -1,0 +1,13 @@
+"""The Flax tree of ``vit_jax``, in an orbax checkpoint."""
+
+from conversion.containers import orbax_folder
+from conversion.flax_tree import FlaxTree
+from conversion.format import Format
+
+FORMAT = Format(
+    name="flax",
+    summary="the parameter tree of vit_jax as an orbax checkpoint folder",
+    names=FlaxTree(),
+    signature=("patch_embed/proj/kernel", "blocks/0/norm1/scale", "blocks/0/attn/qkv/kernel"),
+    writer=orbax_folder.write,
+)

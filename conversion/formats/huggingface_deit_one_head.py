@@ -1,0 +1,23 @@
+"""Hugging Face ``DeiTModel`` and ``DeiTForImageClassification``.
+
+They have a distillation token that attends and is attended to, yet only the class token is read in the end. That is
+a register token with a position of its own, and so it is read.
+"""
+
+from conversion.format import Format
+from conversion.formats.huggingface_vit import CONVENTIONS, EMBEDDINGS, HEADS, IN_MEMORY, MASK_TOKEN, ON_DISK
+from conversion.huggingface_config import model_facts
+from conversion.rules import Rule, Rules
+from vit_spec import Preprocessing
+
+FORMAT = Format(
+    name="huggingface-deit-one-head",
+    summary="Hugging Face DeiT folder that classifies from the class token alone",
+    names=Rules((Rule("reg_token", "embeddings.distillation_token"), *EMBEDDINGS, *ON_DISK, *IN_MEMORY, *HEADS)),
+    signature=("embeddings.distillation_token", "layernorm.weight"),
+    base="deit.",
+    set_aside=MASK_TOKEN,
+    conventions={**CONVENTIONS, "pos_embed": "all"},  # the table has a row for the extra token too
+    facts=model_facts,
+    preprocessing=Preprocessing(),
+)

@@ -1,0 +1,110 @@
+"""From a path to a :class:`Checkpoint`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conversion import huggingface_config
+from conversion.check import check_complete
+from conversion.checkpoint import Checkpoint
+from conversion.containers import open_source
+from conversion.format import Format
+from conversion.recognise import recognise
+from conversion.resolve import Fact, resolve_config
+from conversion.source import Provenance, Source
+from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
+
+
+def load(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    model: str | ViTConfig | None = None,
+    weights_key: str | None = None,
+) -> Checkpoint:
+    """Read weights of any known format.
+
+    Shapes show depth, width, classes, grid and registers. What no shape shows is taken from what the file itself
+    says, else from ``model``; it is never guessed.
+
+    Args:
+        path: a file or folder; what it is, is read from its content.
+        format: name of the naming scheme, instead of the recognised one.
+        model: a registered name or a config, for facts that the file does not tell.
+        weights_key: entry of a PyTorch training checkpoint, where several hold weights.
+
+    Raises:
+        VitportError: if nothing readable is there, a fact is missing, or a tensor is missing, surplus or misshapen.
+    """
+    source = open_source(Path(path), weights_key)
+    found = recognise(source.table, format)
+    table, unknown = found.format.names.read(found.table)
+    named, named_by = _named(model)
+    config, origins = resolve_config(table.shapes, _told(source, found.format), named, named_by)
+    check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
+    preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
+    notes = (
+        f"{found.format.summary}, packed as {source.container}",
+        *source.notes,
+        *found.notes,
+        f"preprocessing from {preprocessing_by}",
+    )
+    provenance = Provenance(found.format.name, str(path), source.files, origins, notes)
+    return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
+
+
+def _told(source: Source, found: Format) -> dict[str, Fact]:
+    """What the file says, and who of it says so: the later of these overrules the earlier."""
+    if source.own is not None:
+        config = ViTConfig.from_dict(dict(_entry(source, "config")))
+        return {name: Fact(value, "the file's own record") for name, value in dataclasses.asdict(config).items()}
+    told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
+    if source.config_json is not None and found.facts is not None:
+        facts = found.facts(source.config_json)
+        told |= {name: Fact(value, "config.json") for name, value in facts.items()}
+    return told | {name: Fact(value, f"the {source.container}") for name, value in source.facts.items()}
+
+
+def _entry(source: Source, name: str) -> Mapping[str, Any]:
+    entry = (source.own or {}).get(name)
+    if not isinstance(entry, Mapping):
+        raise VitportError(
+            f"{source.path} carries a record of vitport's without {name!r}: it is damaged; convert it again."
+        )
+    return entry
+
+
+def _named(model: str | ViTConfig | None) -> tuple[ViTConfig | None, str]:
+    if isinstance(model, str):
+        return get_model(model).config, f"the model name {model}"
+    return model, "the config given"
+
+
+def _preprocessing(
+    source: Source, found: Format, model: str | ViTConfig | None, config: ViTConfig
+) -> tuple[Preprocessing, str]:
+    if source.own is not None:
+        return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), "the file's own record"
+    default, origin = found.preprocessing, "the format's family"
+    if default is None and isinstance(model, str):
+        default, origin = get_model(model).preprocessing, f"the model name {model}"
+    if default is None:
+        default, origin = Preprocessing(), "nowhere, so ImageNet's mean and deviation were assumed"
+    if config.in_channels != len(default.mean):
+        default = default.replace(mean=(0.5,) * config.in_channels, std=(0.5,) * config.in_channels)
+        origin = f"nowhere for {config.in_channels} channels, so mean and deviation 0.5 were assumed"
+    default = default.replace(size=config.image_size)
+    if source.preprocessor_json is not None:
+        return huggingface_config.preprocessing(source.preprocessor_json, default), "preprocessor_config.json"
+    return default, origin
+
+
+def _labels(source: Source, config: ViTConfig) -> tuple[str, ...] | None:
+    if source.own is not None:
+        labels = source.own.get("labels")
+        return tuple(labels) if labels else None
+    labels = huggingface_config.labels(source.config_json or {})
+    return labels if labels is not None and len(labels) == config.num_classes else None

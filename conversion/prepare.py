@@ -1,0 +1,68 @@
+"""A checkpoint made ready for one model: picture size and head as asked for. ``create_model`` of both frameworks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from conversion.checkpoint import Checkpoint
+from conversion.load import load
+from conversion.position_table import resize_position_table
+from conversion.table import TensorTable
+from vit_spec import ViTConfig
+from vit_spec.config import PositionResize
+
+
+def prepare(
+    name_or_config: str | ViTConfig | None,
+    *,
+    weights: str | Path | Checkpoint,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    resize: PositionResize | None = None,
+) -> Checkpoint:
+    """Load weights and fit them to what the caller asks for.
+
+    What the weights show by their shapes, and what their file says, wins over the name. A picture size other than
+    theirs has the position table resized; a number of classes other than theirs drops their head, so that
+    ``head.*`` is absent and the caller starts a new one.
+
+    Args:
+        name_or_config: for facts that the weights do not tell.
+        weights: a path, or a checkpoint already loaded.
+        num_classes: classes of the model; ``None`` keeps the weights' own head, 0 gives features.
+        image_size: pixels of the model's pictures, a side or (height, width); ``None`` keeps the weights' own.
+        resize: method for the position table; ``None`` takes the one of the weights' family.
+    """
+    checkpoint = weights if isinstance(weights, Checkpoint) else load(weights, model=name_or_config)
+    if image_size is not None:
+        checkpoint = with_image_size(checkpoint, image_size, resize)
+    return checkpoint if num_classes is None else with_num_classes(checkpoint, num_classes)
+
+
+def with_image_size(
+    checkpoint: Checkpoint, image_size: int | tuple[int, int], method: PositionResize | None = None
+) -> Checkpoint:
+    """The checkpoint for pictures of another size; its position table is resized by ``method``, or its family's."""
+    config = checkpoint.config.replace(image_size=image_size)
+    preprocessing = checkpoint.preprocessing.replace(size=config.image_size)
+    params = checkpoint.params
+    if config.pos_embed != "none" and config.grid_size != checkpoint.config.grid_size:
+        table = resize_position_table(
+            params["pos_embed"],
+            prefix=config.num_positioned_prefix_tokens,
+            source_grid=checkpoint.config.grid_size,
+            target_grid=config.grid_size,
+            method=method or config.pos_embed_resize,
+        )
+        params = params.replacing("pos_embed", table)
+    return replace(checkpoint, config=config, preprocessing=preprocessing, params=params)
+
+
+def with_num_classes(checkpoint: Checkpoint, num_classes: int) -> Checkpoint:
+    """The checkpoint for another number of classes: its head is dropped, unless it has that many already."""
+    if num_classes == checkpoint.config.num_classes:
+        return checkpoint
+    heads = {name for name in checkpoint.params if name.startswith(("head.", "head_dist."))}
+    params: TensorTable = checkpoint.params.without(heads)
+    return replace(checkpoint, config=checkpoint.config.replace(num_classes=num_classes), params=params, labels=None)

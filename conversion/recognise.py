@@ -1,0 +1,104 @@
+"""Which format a file's names are in, under which prefix, and what lies beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from conversion.format import Format
+from conversion.formats import FORMATS
+from conversion.table import TensorTable
+from vit_spec import VitportError
+
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Path components that torch.compile, FSDP and activation checkpointing insert anywhere in a name."""
+_REFUSED = {
+    ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions",
+    ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias",
+}
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A file's tensors under their format's bare names."""
+
+    format: Format
+    table: TensorTable
+    notes: tuple[str, ...]
+
+
+def recognise(table: TensorTable, forced: str | None = None) -> Recognised:
+    """Find the format whose signature the names show, and peel off prefixes such as ``module.`` or ``backbone.``.
+
+    Args:
+        forced: name of the format to take, instead of the first that fits.
+
+    Raises:
+        VitportError: if no format fits, or the names hold several models.
+    """
+    table = table.renamed(_unwrapped)
+    formats = [get_format(forced)] if forced else list(FORMATS.values())
+    for candidate in formats:
+        prefixes = _prefixes(table, candidate)
+        if len(prefixes) > 1:
+            raise VitportError(
+                f"The file holds several models, under {', '.join(prefixes)}: save the one you want alone."
+            )
+        if prefixes:
+            return _peeled(table, candidate, prefixes[0])
+    for ending, what in _REFUSED.items():
+        if any(name.endswith(ending) for name in table):
+            raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers.")
+    expected = f"of {forced}" if forced else f"of any format ({', '.join(FORMATS)})"
+    raise VitportError(f"The names are not those {expected}: they begin {', '.join(sorted(table)[:4])}.")
+
+
+def get_format(name: str) -> Format:
+    """The named format, or the sentence that lists the names."""
+    if name not in FORMATS:
+        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _prefixes(table: TensorTable, candidate: Format) -> list[str]:
+    anchor = candidate.signature[0]
+    prefixes = [name.removesuffix(anchor) for name in table if name.endswith(anchor)]
+    return [
+        prefix
+        for prefix in prefixes
+        if (not prefix or prefix[-1] in "./")
+        and all(any(at + name in table.tensors for at in _places(candidate, prefix)) for name in candidate.signature)
+    ]
+
+
+def _places(found: Format, prefix: str) -> list[str]:
+    """Prefixes under which the format's names lie: the body's, and the one of the heads beside the body."""
+    beside = found.base and prefix.endswith(found.base)
+    return [prefix, prefix.removesuffix(found.base)] if beside else [prefix]
+
+
+def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
+    notes = [f"took the prefix {prefix} off the names"] if prefix else []
+    places = _places(found, prefix)
+    names: dict[str, str] = {}
+    outside: list[str] = []
+    for name in table:
+        place = next((place for place in places if name.startswith(place)), None)
+        if place is None:
+            outside.append(name)
+        else:
+            names[name] = name.removeprefix(place)
+    if outside:
+        notes.append(f"set aside {len(outside)} tensors outside {prefix} ({_roots(outside)})")
+    for name in [name for name, bare in names.items() if bare in found.set_aside]:
+        notes.append(f"set aside {name}: it {found.set_aside[names.pop(name)]}")
+    kept = TensorTable({name: table.tensors[name] for name in names})
+    return Recognised(found, kept.renamed(names.__getitem__), tuple(notes))
+
+
+def _roots(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))

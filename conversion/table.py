@@ -1,0 +1,72 @@
+"""Weights as a plain table: name → array, each array read only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from ml_dtypes import bfloat16
+
+BFLOAT16 = np.dtype(bfloat16)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One array that is not in memory yet: its shape, its dtype, and how to get it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+
+class TensorTable(Mapping[str, np.ndarray]):
+    """A read-only mapping of names to numpy arrays that reads an array anew at each access.
+
+    Nothing is kept, so converting a file holds one tensor in memory at a time. :meth:`spec` answers shape and
+    dtype without reading.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = dict(tensors)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> TensorTable:
+        """A table over arrays; one that is a table already is returned as it is."""
+        if isinstance(arrays, cls):
+            return arrays
+        return cls({name: _in_memory(array) for name, array in arrays.items()})
+
+    def spec(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and dtype of one tensor."""
+        tensor = self.tensors[name]
+        return tensor.shape, tensor.dtype
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tensor.shape for name, tensor in self.tensors.items()}
+
+    def without(self, names: set[str]) -> TensorTable:
+        """The table less some names."""
+        return TensorTable({name: tensor for name, tensor in self.tensors.items() if name not in names})
+
+    def replacing(self, name: str, array: np.ndarray) -> TensorTable:
+        """The table with one array exchanged, in its place."""
+        return TensorTable(self.tensors | {name: _in_memory(array)})
+
+    def renamed(self, rename: Callable[[str], str]) -> TensorTable:
+        """The table under other names; the caller sees to it that they stay different."""
+        return TensorTable({rename(name): tensor for name, tensor in self.tensors.items()})
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.tensors[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def _in_memory(array: np.ndarray) -> Tensor:
+    return Tensor(array.shape, array.dtype, lambda: array)
