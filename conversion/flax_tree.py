@@ -9,7 +9,10 @@ import numpy as np
 
 from conversion.rules import Rules, flax_leaf
 from conversion.table import TensorTable
-from vit_spec import VitportError
+from vit_spec import ViTConfig, VitportError
+
+_ANY = ViTConfig()
+"""The Flax tree's layout depends on no config."""
 
 
 def to_flax(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -21,7 +24,7 @@ def to_flax(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     result: dict[str, np.ndarray] = {}
     for name, array in params.items():
         rule = flax_leaf(name)
-        (result[str(rule.foreign)],) = rule.transform.from_canonical([array])
+        (result[str(rule.foreign)],) = rule.transform.from_canonical([array], _ANY)
     return result
 
 
@@ -85,9 +88,9 @@ class FlaxTree:
         canonical, _ = Rules([flax_leaf(name) for name in names]).read(table.without(set(unknown)))
         return canonical, unknown
 
-    def write(self, table: TensorTable) -> TensorTable:
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
         """The flattened tree of canonical tensors."""
-        return Rules([flax_leaf(name) for name in table]).write(table)
+        return Rules([flax_leaf(name) for name in table]).write(table, config)
 
     def foreign_name(self, canonical: str) -> str:
         """The path of a canonical name."""

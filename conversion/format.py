@@ -7,13 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conversion.checkpoint import Checkpoint
 from conversion.rules import Names
 from conversion.table import TensorTable
-from vit_spec import Preprocessing
+from vit_spec import Preprocessing, ViTConfig
 
-Writer = Callable[[Path, TensorTable, Mapping[str, object], Callable[[str], None]], None]
-"""``write(path, table, own, progress)``: the format's tensors and our JSON about the model, to a new path;
-``progress`` is called with each tensor's name as it is written."""
+Writer = Callable[[Path, TensorTable, Checkpoint, Callable[[str], None]], None]
+"""``write(path, table, checkpoint, progress)``: the tensors under the format's names, and what the format says of the
+checkpoint's model, to a new path; ``progress`` is called with each tensor's name as it is written."""
+
+
+def _anything(config: ViTConfig) -> list[str]:
+    del config
+    return []
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,13 @@ class Format:
     """ViTConfig fields that are the same in every file of this format, such as how positions are resized."""
     facts: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     """ViTConfig fields that a folder's config.json tells."""
+    shape_facts: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any]] | None = None
+    """ViTConfig fields that the format's own shapes tell and canonical ones do not, such as the number of heads."""
     preprocessing: Preprocessing | None = None
     """What the family's pictures go through where the file does not say."""
     writer: Writer | None = None
+    cannot_hold: Callable[[ViTConfig], list[str]] = _anything
+    """What of a model the format has no place for, each in a few words; empty where it can be written."""
 
     @property
     def can_write(self) -> bool:

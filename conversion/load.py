@@ -12,7 +12,7 @@ from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
 from conversion.containers import open_source
 from conversion.format import Format
-from conversion.recognise import recognise
+from conversion.recognise import Recognised, recognise
 from conversion.resolve import Fact, resolve_config
 from conversion.source import Provenance, Source
 from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
@@ -43,7 +43,7 @@ def load(
     found = recognise(source.table, format)
     table, unknown = found.format.names.read(found.table)
     named, named_by = _named(model)
-    config, origins = resolve_config(table.shapes, _told(source, found.format), named, named_by)
+    config, origins = resolve_config(table.shapes, _told(source, found), named, named_by)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
     notes = (
@@ -56,12 +56,16 @@ def load(
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
-def _told(source: Source, found: Format) -> dict[str, Fact]:
+def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and who of it says so: the later of these overrules the earlier."""
     if source.own is not None:
         config = ViTConfig.from_dict(dict(_entry(source, "config")))
         return {name: Fact(value, "the file's own record") for name, value in dataclasses.asdict(config).items()}
+    found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
+    if found.shape_facts is not None:
+        shown = found.shape_facts(recognised.table.shapes)
+        told |= {name: Fact(value, "the tensors' shapes") for name, value in shown.items()}
     if source.config_json is not None and found.facts is not None:
         facts = found.facts(source.config_json)
         told |= {name: Fact(value, "config.json") for name, value in facts.items()}

@@ -37,6 +37,9 @@ def recognise(table: TensorTable, forced: str | None = None) -> Recognised:
         VitportError: if no format fits, or the names hold several models.
     """
     table = table.renamed(_unwrapped)
+    for ending, what in _REFUSED.items():
+        if any(name.endswith(ending) for name in table):
+            raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers.")
     formats = [get_format(forced)] if forced else list(FORMATS.values())
     for candidate in formats:
         prefixes = _prefixes(table, candidate)
@@ -46,9 +49,6 @@ def recognise(table: TensorTable, forced: str | None = None) -> Recognised:
             )
         if prefixes:
             return _peeled(table, candidate, prefixes[0])
-    for ending, what in _REFUSED.items():
-        if any(name.endswith(ending) for name in table):
-            raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers.")
     expected = f"of {forced}" if forced else f"of any format ({', '.join(FORMATS)})"
     raise VitportError(f"The names are not those {expected}: they begin {', '.join(sorted(table)[:4])}.")
 

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from conversion.table import Tensor, TensorTable
-from vit_spec import Kind, VitportError, kind_of
+from vit_spec import Kind, ViTConfig, VitportError, kind_of
 
 
 class Transform(Protocol):
@@ -31,8 +31,8 @@ class Transform(Protocol):
         """From the format's arrays, in the order of ``Rule.foreign``, to those of ``Rule.canonical``."""
         ...
 
-    def from_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Back again."""
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        """Back again; the config tells what the canonical shapes have lost, such as the number of heads."""
         ...
 
 
@@ -43,7 +43,8 @@ class Copy:
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(arrays)
 
-    def from_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
         return list(arrays)
 
 
@@ -56,7 +57,8 @@ class Axes:
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [array.transpose(self.order) for array in arrays]
 
-    def from_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
         return [array.transpose(np.argsort(self.order)) for array in arrays]
 
 
@@ -69,7 +71,8 @@ class Joined:
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [np.concatenate(arrays)]
 
-    def from_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
         return np.split(arrays[0], self.parts)
 
 
@@ -127,7 +130,7 @@ class Names(Protocol):
         """Canonical table of a file's tensors, and the file's names that the format does not know."""
         ...
 
-    def write(self, table: TensorTable) -> TensorTable:
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
         """The format's table of canonical tensors."""
         ...
 
@@ -143,7 +146,8 @@ class Verbatim:
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
         return table, []
 
-    def write(self, table: TensorTable) -> TensorTable:
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+        del config
         return table
 
     def foreign_name(self, canonical: str) -> str:
@@ -162,15 +166,15 @@ class Rules:
         Raises:
             VitportError: if a rule's parts are present only in part, or lie together in no common shape.
         """
-        return _carry(self._by_foreign, table, to_canonical=True)
+        return _carry(self._by_foreign, table, None)
 
-    def write(self, table: TensorTable) -> TensorTable:
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
         """The format's table of canonical tensors.
 
         Raises:
             VitportError: for canonical names that the format has no place for.
         """
-        result, unknown = _carry(self._by_canonical, table, to_canonical=False)
+        result, unknown = _carry(self._by_canonical, table, config)
         if unknown:
             raise VitportError(f"This format has no place for {', '.join(unknown)}: choose another with --to.")
         return result
@@ -192,8 +196,9 @@ class Rules:
 
 
 def _carry(
-    index: list[tuple[re.Pattern[str], Rule, int]], table: TensorTable, *, to_canonical: bool
+    index: list[tuple[re.Pattern[str], Rule, int]], table: TensorTable, config: ViTConfig | None
 ) -> tuple[TensorTable, list[str]]:
+    """Carry a table along the rules: to canonical names, or from them where a config is given."""
     groups: dict[tuple[Rule, tuple[tuple[str, str], ...]], None] = {}
     unknown: list[str] = []
     for name in table:
@@ -205,24 +210,27 @@ def _carry(
     tensors: dict[str, Tensor] = {}
     for rule, numbers in groups:
         sources, targets = rule.foreign_names, rule.canonical_names
-        if not to_canonical:
+        if config is not None:
             sources, targets = targets, sources
         sources = [_fill(name, dict(numbers)) for name in sources]
         targets = [_fill(name, dict(numbers)) for name in targets]
         if twice := [name for name in targets if name in tensors]:
             raise VitportError(f"{', '.join(twice)} is given twice: {', '.join(sources)} is its second source.")
-        tensors |= _apply(rule.transform, table, sources, targets, to_canonical=to_canonical)
+        tensors |= _apply(rule.transform, table, sources, targets, config)
     return TensorTable(tensors), unknown
 
 
 def _apply(
-    transform: Transform, table: TensorTable, sources: list[str], targets: list[str], *, to_canonical: bool
+    transform: Transform, table: TensorTable, sources: list[str], targets: list[str], config: ViTConfig | None
 ) -> dict[str, Tensor]:
     absent = [name for name in sources if name not in table.tensors]
     if absent:
         there = [name for name in sources if name in table.tensors]
         raise VitportError(f"{', '.join(there)} came without {', '.join(absent)}: the file is incomplete.")
-    run = transform.to_canonical if to_canonical else transform.from_canonical
+
+    def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return transform.to_canonical(arrays) if config is None else transform.from_canonical(arrays, config)
+
     dtypes = {table.spec(name)[1] for name in sources}
     if len(dtypes) > 1:
         raise VitportError(

@@ -40,7 +40,11 @@ def save(
     if path.exists() and not overwrite:
         raise VitportError(f"{path} exists already: choose another destination, or allow it to be overwritten.")
     check_complete(checkpoint.params.shapes, checkpoint.config)
-    table = target.names.write(checkpoint.params)
+    if complaints := target.cannot_hold(checkpoint.config):
+        raise VitportError(
+            f"{target.name} cannot hold {'; nor '.join(complaints)}: choose another format, such as timm."
+        )
+    table = target.names.write(checkpoint.params, checkpoint.config)
     written: list[str] = []
 
     def count(name: str) -> None:
@@ -50,7 +54,7 @@ def save(
 
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        target.writer(aside, table, checkpoint.record(), count)
+        target.writer(aside, table, checkpoint, count)
         _flush(aside)
         _replace(aside, path)
     except OSError as error:

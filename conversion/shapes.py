@@ -32,17 +32,22 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         raise VitportError(
             f"patch_embed.proj.weight has patches of {patch_size}x{patch_width}: only square ones exist here."
         )
+
+    def has(name: str) -> bool:
+        """Whether any block has it, so that one block's missing tensor is missed and no other model seen."""
+        return any(re.fullmatch(rf"blocks\.\d+\.{re.escape(name)}", there) for there in shapes)
+
     facts = {
         "embed_dim": embed_dim,
         "in_channels": in_channels,
         "patch_size": patch_size,
         "depth": 1 + max(int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name))),
-        "qkv_bias": "blocks.0.attn.qkv.bias" in shapes,
-        "proj_bias": "blocks.0.attn.proj.bias" in shapes,
-        "qk_norm": "blocks.0.attn.q_norm.weight" in shapes,
-        "attn_norm": "blocks.0.attn.norm.weight" in shapes,
-        "mlp_norm": "blocks.0.mlp.norm.weight" in shapes,
-        "norm_bias": "blocks.0.norm1.bias" in shapes,
+        "qkv_bias": has("attn.qkv.bias"),
+        "proj_bias": has("attn.proj.bias") or has("mlp.fc2.bias"),
+        "qk_norm": has("attn.q_norm.weight"),
+        "attn_norm": has("attn.norm.weight"),
+        "mlp_norm": has("mlp.norm.weight"),
+        "norm_bias": has("norm1.bias") or has("norm2.bias"),
         "pre_norm": "norm_pre.weight" in shapes,
         "patch_bias": "patch_embed.proj.bias" in shapes,
         "patch_norm": "patch_embed.norm.weight" in shapes,
@@ -53,7 +58,7 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         "num_classes": shapes["head.weight"][0] if "head.weight" in shapes else 0,
         "representation_size": shapes["pre_logits.fc.weight"][0] if "pre_logits.fc.weight" in shapes else None,
     }
-    if facts["qk_norm"]:
+    if "blocks.0.attn.q_norm.weight" in shapes:
         facts["num_heads"] = embed_dim // shapes["blocks.0.attn.q_norm.weight"][0]
     if facts["norm_bias"]:
         facts["norm"] = "layernorm"
@@ -67,7 +72,7 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _layer_scale(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
-    if "blocks.0.ls1.gamma" not in shapes:
+    if not any(name.endswith(("ls1.gamma", "ls2.gamma")) for name in shapes):
         return {"layer_scale": None}
     return {} if told.get("layer_scale") is not None else {"layer_scale": 1e-5}  # only the initial value is open
 
@@ -110,6 +115,8 @@ def _grid(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> 
         for kind in kinds:
             if rows - prefix[kind] == (size[0] // patch) * (size[1] // patch):
                 return {"pos_embed": kind, "image_size": size}
+    if told.get("pos_embed") in prefix:
+        kinds = kinds[:1]  # a table of another kind may be square by chance: nine rows are 3×3, or a class row and 2×4
     square = {kind: math.isqrt(rows - prefix[kind]) for kind in kinds
               if rows > prefix[kind] and math.isqrt(rows - prefix[kind]) ** 2 == rows - prefix[kind]}  # fmt: skip
     if not square:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from conversion.checkpoint import Checkpoint
 from conversion.flax_tree import flatten, nest
 from conversion.source import Source
 from conversion.table import TensorTable
@@ -49,7 +50,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     return Source(path, "orbax checkpoint", TensorTable.of(flat), files, own=own)
 
 
-def write(path: Path, table: TensorTable, own: Mapping[str, object], progress: Callable[[str], None]) -> None:
+def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
     """Write a table of Flax paths as one orbax tree, with our JSON beside it."""
     import orbax.checkpoint as ocp
 
@@ -59,7 +60,7 @@ def write(path: Path, table: TensorTable, own: Mapping[str, object], progress: C
         arrays[name] = table[name]
     path.mkdir()
     ocp.PyTreeCheckpointer().save((path / _PARAMS).resolve(), nest(arrays))
-    (path / _OWN).write_text(json.dumps(own, indent=2))
+    (path / _OWN).write_text(json.dumps(checkpoint.record(), indent=2))
 
 
 def _map(tree: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:

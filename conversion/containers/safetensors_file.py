@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from conversion.checkpoint import Checkpoint
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -55,12 +56,12 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     return Source(path, "safetensors", table, (path,), own=own)
 
 
-def write(path: Path, table: TensorTable, own: Mapping[str, object], progress: Callable[[str], None]) -> None:
+def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
     """Write a table tensor by tensor, so that one tensor at a time is in memory.
 
     The library's own writer wants all of them at once.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt", _OWN_KEY: json.dumps(own)}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", _OWN_KEY: json.dumps(checkpoint.record())}}
     offset = 0
     names = sorted(table, key=lambda name: -table.spec(name)[1].itemsize)  # keeps every tensor aligned to its dtype
     for name in names:

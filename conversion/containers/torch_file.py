@@ -47,7 +47,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
             f"{path} is a pickle that holds more than tensors, so it was not opened, for a pickle can run code: save "
             "its state_dict alone, with torch.save(model.state_dict(), …) or as safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle can fail in any way at all
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise VitportError(f"{path} is no whole PyTorch file ({first_line}): fetch or save it again.") from error
     tensors, notes = _peel(path, content, weights_key)

@@ -8,6 +8,6 @@ FORMAT = Format(
     name="flax",
     summary="the parameter tree of vit_jax as an orbax checkpoint folder",
     names=FlaxTree(),
-    signature=("patch_embed/proj/kernel", "blocks/0/norm1/scale", "blocks/0/attn/qkv/kernel"),
+    signature=("blocks/0/attn/qkv/kernel",),
     writer=orbax_folder.write,
 )

@@ -8,7 +8,7 @@ FORMAT = Format(
     name="timm",
     summary="timm's names in one safetensors file, config and preprocessing in its metadata",
     names=Verbatim(),
-    signature=("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.qkv.weight"),
+    signature=("blocks.0.attn.qkv.weight",),
     set_aside={"mask_token": "stands in for hidden patches in masked pre-training, never in a forward pass"},
     writer=safetensors_file.write,
 )

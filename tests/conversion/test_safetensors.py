@@ -1,0 +1,75 @@
+"""Reading and writing canonical safetensors files. Oracle: the safetensors library's own reader and writer."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import conversion
+from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_checkpoint, canary_params
+from vit_spec import VitportError
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64])
+def test_the_library_reads_what_we_write(tmp_path, dtype) -> None:
+    checkpoint = canary_checkpoint(dtype=dtype)
+    conversion.save(checkpoint, tmp_path / "w", format="timm")
+    assert_same_tensors(safetensors.numpy.load_file(tmp_path / "w"), checkpoint.params)
+
+
+def test_mixed_dtypes_stay_aligned_and_equal(tmp_path) -> None:
+    params = canary_params(ASYMMETRIC)
+    params["head.bias"] = params["head.bias"].astype(np.float16)
+    params["cls_token"] = params["cls_token"].astype(ml_dtypes.bfloat16)
+    checkpoint = conversion.Checkpoint.of(ASYMMETRIC, params)
+    conversion.save(checkpoint, tmp_path / "w", format="timm")
+    assert_same_tensors(safetensors.numpy.load_file(tmp_path / "w"), params)
+
+
+def test_config_preprocessing_and_labels_travel_with_the_weights(tmp_path) -> None:
+    checkpoint = canary_checkpoint()
+    conversion.save(checkpoint, tmp_path / "w.safetensors", format="timm")
+    loaded = conversion.load(tmp_path / "w.safetensors")
+    assert loaded.config == checkpoint.config
+    assert loaded.preprocessing == checkpoint.preprocessing
+    assert loaded.labels == checkpoint.labels
+    assert_same_tensors(loaded.params, checkpoint.params)
+
+
+def test_a_bare_file_takes_its_untold_facts_from_the_named_model_and_its_sizes_from_shapes(tmp_path) -> None:
+    small = ASYMMETRIC.replace(image_size=12, representation_size=None)
+    safetensors.numpy.save_file(canary_params(small), tmp_path / "w.safetensors")
+    loaded = conversion.load(tmp_path / "w.safetensors", model=small.replace(depth=2, num_classes=1000, image_size=24))
+    assert (loaded.config.depth, loaded.config.num_classes, loaded.config.image_size) == (11, 7, (12, 12))
+    assert loaded.config.num_heads == 3
+    assert loaded.provenance.origins["depth"] == "the tensors' shapes"
+    assert loaded.provenance.origins["num_heads"] == "the config given"
+
+
+def test_heads_are_never_guessed_and_the_models_that_fit_are_named(tmp_path) -> None:
+    config = next(m for m in __import__("vit_spec").list_models() if m.name == "deit_tiny_patch16_224").config
+    safetensors.numpy.save_file(canary_params(config.replace(num_classes=3)), tmp_path / "w.safetensors")
+    with pytest.raises(
+        VitportError, match=r"num_heads, activation, norm_eps.*vit_tiny_patch16_224.*deit_tiny_patch16_224"
+    ):
+        conversion.load(tmp_path / "w.safetensors")
+
+
+def test_progress_counts_every_tensor(tmp_path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    checkpoint = canary_checkpoint()
+    conversion.save(checkpoint, tmp_path / "w", format="timm", progress=lambda *call: calls.append(call))
+    total = len(checkpoint.params)
+    assert [call[1] for call in calls] == list(range(total + 1))
+    assert {call[2] for call in calls} == {total}
+
+
+def test_the_hash_is_that_of_the_file(tmp_path) -> None:
+    import hashlib
+
+    conversion.save(canary_checkpoint(), tmp_path / "w", format="timm")
+    assert (
+        conversion.load(tmp_path / "w").provenance.sha256 == hashlib.sha256((tmp_path / "w").read_bytes()).hexdigest()
+    )

@@ -1,0 +1,121 @@
+"""PyTorch files: wrappers, prefixes, dtypes, and pickles that would run code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import conversion
+from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_params
+from vit_spec import VitportError
+
+CONFIG = ASYMMETRIC.replace(image_size=12, depth=2)
+STATE = {name: torch.from_numpy(array) for name, array in canary_params(CONFIG).items()}
+
+
+def _load(path) -> conversion.Checkpoint:
+    return conversion.load(path, model=CONFIG)
+
+
+@pytest.mark.parametrize("new_zip", [True, False], ids=["zip", "before 1.6"])
+def test_a_bare_state_dict_is_read_bit_for_bit(tmp_path, new_zip) -> None:
+    torch.save(STATE, tmp_path / "w.pth", _use_new_zipfile_serialization=new_zip)
+    assert_same_tensors(_load(tmp_path / "w.pth").params, canary_params(CONFIG))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes_are_kept(tmp_path, dtype) -> None:
+    torch.save({name: tensor.to(dtype) for name, tensor in STATE.items()}, tmp_path / "w.pth")
+    params = _load(tmp_path / "w.pth").params
+    assert {str(array.dtype) for array in params.values()} == {str(dtype).removeprefix("torch.")}
+    bits = {torch.float16: torch.int16, torch.bfloat16: torch.int16, torch.float64: torch.int64}[dtype]
+    for name, tensor in STATE.items():
+        assert params[name].tobytes() == tensor.to(dtype).contiguous().view(bits).numpy().tobytes()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module.module.", "_orig_mod.", "_orig_mod.module.", "model.", "a.b."])
+def test_prefixes_are_peeled_off(tmp_path, prefix) -> None:
+    torch.save({prefix + name: tensor for name, tensor in STATE.items()}, tmp_path / "w.pth")
+    assert_same_tensors(_load(tmp_path / "w.pth").params, canary_params(CONFIG))
+
+
+def test_a_compiled_submodule_is_recognised(tmp_path) -> None:
+    torch.save({name.replace("blocks.0.", "blocks.0._orig_mod."): t for name, t in STATE.items()}, tmp_path / "w.pth")
+    assert_same_tensors(_load(tmp_path / "w.pth").params, canary_params(CONFIG))
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "teacher"])
+def test_a_training_checkpoint_is_unwrapped_and_the_choice_is_told(tmp_path, key) -> None:
+    optimizer = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save({key: STATE, "epoch": 3, "optimizer": optimizer}, tmp_path / "w.pth")
+    checkpoint = _load(tmp_path / "w.pth")
+    assert_same_tensors(checkpoint.params, canary_params(CONFIG))
+    assert any(repr(key) in note for note in checkpoint.provenance.notes)
+
+
+def test_several_sets_of_weights_are_a_choice_of_the_users(tmp_path) -> None:
+    other = {name: tensor + 1 for name, tensor in STATE.items()}
+    torch.save({"state_dict": STATE, "state_dict_ema": other}, tmp_path / "w.pth")
+    with pytest.raises(VitportError, match="state_dict, state_dict_ema"):
+        _load(tmp_path / "w.pth")
+    chosen = conversion.load(tmp_path / "w.pth", model=CONFIG, weights_key="state_dict_ema")
+    assert (chosen.params["cls_token"] == STATE["cls_token"].numpy() + 1).all()
+
+
+def test_several_models_in_one_table_are_refused(tmp_path) -> None:
+    torch.save({f"{who}.{name}": t for name, t in STATE.items() for who in ("student", "teacher")}, tmp_path / "w.pth")
+    with pytest.raises(VitportError, match=r"several models, under .*student\..*teacher\."):
+        _load(tmp_path / "w.pth")
+
+
+def test_what_lies_beside_the_model_is_set_aside_and_told(tmp_path) -> None:
+    file = {f"backbone.{name}": tensor for name, tensor in STATE.items()} | {"projector.0.weight": torch.ones(3, 3)}
+    torch.save(file, tmp_path / "w.pth")
+    assert any("projector.0" in note for note in _load(tmp_path / "w.pth").provenance.notes)
+
+
+class _Malicious:
+    def __reduce__(self):
+        import os
+
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("new_zip", [True, False], ids=["zip", "before 1.6"])
+def test_a_pickle_with_code_is_refused_and_its_code_does_not_run(tmp_path, monkeypatch, new_zip) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": STATE, "args": _Malicious()}, "w.pth", _use_new_zipfile_serialization=new_zip)
+    with pytest.raises(VitportError, match="a pickle can run code"):
+        _load(tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_bare_pickle_is_refused_and_its_code_does_not_run(tmp_path, monkeypatch) -> None:
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(_Malicious()))
+    with pytest.raises(VitportError):
+        _load(tmp_path / "w.pkl")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("new_zip", [True, False], ids=["zip", "before 1.6"])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_truncated_file_is_one_sentence(tmp_path, new_zip, share) -> None:
+    torch.save(STATE, tmp_path / "w.pth", _use_new_zipfile_serialization=new_zip)
+    whole = (tmp_path / "w.pth").read_bytes()
+    (tmp_path / "w.pth").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(VitportError) as caught:
+        _load(tmp_path / "w.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_tensors_is_one_sentence(tmp_path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(VitportError, match="no state_dict"):
+        _load(tmp_path / "w.pth")
+    torch.save(np.float64(3).item(), tmp_path / "w.pth")
+    with pytest.raises(VitportError, match="no state_dict"):
+        _load(tmp_path / "w.pth")

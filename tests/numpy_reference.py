@@ -1,0 +1,151 @@
+"""A Vision Transformer in plain numpy float64, written from the papers: the oracle for both frameworks.
+
+It shares nothing with the packages but the config and the canonical names: patches are cut out one by one, heads are
+looped over, tokens are assembled picture by picture. Slow, and short enough to be checked by reading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from vit_spec import ViTConfig
+
+Params = dict[str, np.ndarray]
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "gelu": lambda x: x * 0.5 * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0))),
+    "gelu_tanh": lambda x: 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3))),
+    "quick_gelu": lambda x: x / (1.0 + np.exp(-1.702 * x)),
+    "silu": lambda x: x / (1.0 + np.exp(-x)),
+    "relu": lambda x: np.maximum(x, 0.0),
+}
+
+
+def linear(p: Params, at: str, x: np.ndarray) -> np.ndarray:
+    y = np.einsum("...i,oi->...o", x, p[f"{at}.weight"])
+    return y + p[f"{at}.bias"] if f"{at}.bias" in p else y
+
+
+def norm(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
+    """The identity where the model has no such norm."""
+    if f"{at}.weight" not in p:
+        return x
+    if c.norm == "layernorm":
+        x = x - x.mean(-1, keepdims=True)
+    y = x / np.sqrt((x**2).mean(-1, keepdims=True) + c.norm_eps) * p[f"{at}.weight"]
+    return y + p[f"{at}.bias"] if f"{at}.bias" in p else y
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def patches(c: ViTConfig, p: Params, image: np.ndarray) -> np.ndarray:
+    """(C, H, W) -> (N, D)."""
+    P, kernel = c.patch_size, p["patch_embed.proj.weight"]
+    rows = []
+    for top in range(0, c.image_size[0], P):
+        for left in range(0, c.image_size[1], P):
+            rows.append([np.sum(image[:, top : top + P, left : left + P] * k) for k in kernel])
+    y = np.array(rows) + p.get("patch_embed.proj.bias", 0.0)
+    return norm(c, p, "patch_embed.norm", y)
+
+
+def attention(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N, D)."""
+    q, k, v = np.split(linear(p, f"{at}.qkv", x), 3, axis=-1)
+    heads = []
+    for head in range(c.num_heads):
+        cut = slice(head * c.head_dim, (head + 1) * c.head_dim)
+        queries, keys = norm(c, p, f"{at}.q_norm", q[:, cut]), norm(c, p, f"{at}.k_norm", k[:, cut])
+        scale = 1.0 / math.sqrt(c.head_dim) if c.qk_scale is None else c.qk_scale
+        heads.append(softmax(scale * np.einsum("nd,md->nm", queries, keys)) @ v[:, cut])
+    return linear(p, f"{at}.proj", norm(c, p, f"{at}.norm", np.concatenate(heads, -1)))
+
+
+def mlp(c: ViTConfig, p: Params, at: str, x: np.ndarray, kind: str) -> np.ndarray:
+    act = ACTIVATIONS[c.activation]
+    if kind == "plain":
+        hidden = act(linear(p, f"{at}.fc1", x))
+    elif kind == "swiglu":
+        hidden = act(linear(p, f"{at}.fc1_g", x)) * linear(p, f"{at}.fc1_x", x)
+    else:
+        both = linear(p, f"{at}.fc1", x)
+        hidden = act(both[..., : c.hidden_dim]) * both[..., c.hidden_dim :]
+    return linear(p, f"{at}.fc2", norm(c, p, f"{at}.norm", hidden))
+
+
+def block(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N, D)."""
+    x = x + p.get(f"{at}.ls1.gamma", 1.0) * attention(c, p, f"{at}.attn", norm(c, p, f"{at}.norm1", x))
+    return x + p.get(f"{at}.ls2.gamma", 1.0) * mlp(c, p, f"{at}.mlp", norm(c, p, f"{at}.norm2", x), c.mlp)
+
+
+def attention_pool(c: ViTConfig, p: Params, x: np.ndarray) -> np.ndarray:
+    """(N, D) -> (D,)."""
+    q = linear(p, "attn_pool.q", p["attn_pool.latent"][0, 0])
+    k, v = np.split(linear(p, "attn_pool.kv", x), 2, axis=-1)
+    heads = []
+    for head in range(c.num_heads):
+        cut = slice(head * c.head_dim, (head + 1) * c.head_dim)
+        heads.append(softmax(k[:, cut] @ q[cut] / math.sqrt(c.head_dim)) @ v[:, cut])
+    y = linear(p, "attn_pool.proj", np.concatenate(heads))
+    return y + mlp(c, p, "attn_pool.mlp", norm(c, p, "attn_pool.norm", y), "plain")
+
+
+def embed(c: ViTConfig, p: Params, image: np.ndarray) -> np.ndarray:
+    """(C, H, W) -> (N, D)."""
+    special = [p[name][0, 0] for name in ("cls_token", "dist_token") if name in p]
+    registers = list(p["reg_token"][0]) if "reg_token" in p else []
+    body = list(patches(c, p, image))
+    rows = [] if c.pos_embed == "none" else list(p["pos_embed"][0])
+    if c.pos_embed == "patch":
+        tokens = special + registers + _added(body, rows)
+    elif c.pos_embed == "prefix":
+        placed = _added(special + body, rows)
+        tokens = placed[: len(special)] + registers + placed[len(special) :]
+    elif c.pos_embed == "all":
+        tokens = _added(special + registers + body, rows)
+    else:
+        tokens = special + registers + body
+    return norm(c, p, "norm_pre", np.array(tokens))
+
+
+def features(c: ViTConfig, p: Params, image: np.ndarray) -> np.ndarray:
+    """(C, H, W) -> (N, D)."""
+    x = embed(c, p, image)
+    for i in range(c.depth):
+        x = block(c, p, f"blocks.{i}", x)
+    return norm(c, p, "norm", x) if c.final_norm == "tokens" else x
+
+
+def forward(c: ViTConfig, p: Params, images: np.ndarray) -> np.ndarray:
+    """What a model in evaluation mode gives: (B, C, H, W) -> (B, K)."""
+    return np.stack([_head(c, p, features(c, p, image)) for image in images])
+
+
+def _head(c: ViTConfig, p: Params, x: np.ndarray) -> np.ndarray:
+    first_patch = int(c.class_token) + int(c.distilled) + c.register_tokens
+    if c.distilled:
+        both = norm(c, p, "fc_norm", x[:2])
+        if not c.num_classes:
+            return both.mean(0)
+        return 0.5 * (linear(p, "head", both[0]) + linear(p, "head_dist", both[1]))
+    pooled = {
+        "token": lambda: x[0],
+        "avg": lambda: x[first_patch:].mean(0),
+        "token_avg": lambda: np.concatenate([x[0], x[first_patch:].mean(0)]),
+        "map": lambda: attention_pool(c, p, x[first_patch:]),
+    }[c.pool]()
+    y = norm(c, p, "fc_norm", pooled)
+    if c.representation_size is not None:
+        y = np.tanh(linear(p, "pre_logits.fc", y))
+    return linear(p, "head", y) if c.num_classes else y
+
+
+def _added(tokens: list[np.ndarray], rows: list[np.ndarray]) -> list[np.ndarray]:
+    return [token + row for token, row in zip(tokens, rows, strict=True)]

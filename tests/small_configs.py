@@ -1,0 +1,72 @@
+"""Small, asymmetric configs that between them use every field of ``ViTConfig``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vit_spec import ViTConfig
+
+BASE = ViTConfig(
+    image_size=(12, 20),  # 3 x 5 patches: rows and columns cannot be mixed up
+    patch_size=4,
+    in_channels=3,
+    num_classes=7,
+    embed_dim=24,
+    depth=2,
+    num_heads=3,  # of width 8, not 64
+    mlp_hidden_dim=41,
+)
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "square": {"image_size": (8, 8)},
+    "patch-2": {"patch_size": 2, "image_size": (4, 6)},
+    "one-channel": {"in_channels": 1},
+    "features": {"num_classes": 0},
+    "wide": {"embed_dim": 30},
+    "deep": {"depth": 3},
+    "one-head": {"num_heads": 1},
+    "mlp-ratio": {"mlp_hidden_dim": None, "mlp_ratio": 2.3},
+    "swiglu": {"mlp": "swiglu", "activation": "silu"},
+    "swiglu-packed": {"mlp": "swiglu_packed", "activation": "silu"},
+    "swiglu-gelu": {"mlp": "swiglu", "activation": "gelu"},
+    "gelu-tanh": {"activation": "gelu_tanh"},
+    "quick-gelu": {"activation": "quick_gelu"},
+    "silu": {"activation": "silu"},
+    "relu": {"activation": "relu"},
+    "mlp-norm": {"mlp_norm": True},
+    "swiglu-norm": {"mlp": "swiglu", "mlp_norm": True},
+    "swiglu-packed-norm": {"mlp": "swiglu_packed", "mlp_norm": True, "proj_bias": False},
+    "no-qkv-bias": {"qkv_bias": False},
+    "qk-scale": {"qk_scale": 0.6},
+    "qk-norm": {"qk_norm": True},
+    "attn-norm": {"attn_norm": True},
+    "no-proj-bias": {"proj_bias": False},
+    "rmsnorm": {"norm": "rmsnorm", "norm_bias": False, "qk_norm": True},
+    "no-norm-bias": {"norm_bias": False},
+    "norm-eps": {"norm_eps": 0.1},
+    "pre-norm": {"pre_norm": True},
+    "norm-pooled": {"final_norm": "pooled"},
+    "norm-none": {"final_norm": "none"},
+    "layer-scale": {"layer_scale": 1e-5},
+    "no-patch-bias": {"patch_bias": False},
+    "patch-norm": {"patch_norm": True},
+    "no-class-token": {"class_token": False, "pool": "avg"},
+    "distilled": {"distilled": True},
+    "distilled-features": {"distilled": True, "num_classes": 0},
+    "distilled-pooled": {"distilled": True, "final_norm": "pooled", "register_tokens": 1, "pos_embed": "all"},
+    "registers": {"register_tokens": 2},
+    "position-none": {"pos_embed": "none"},
+    "position-patch": {"pos_embed": "patch", "register_tokens": 2},
+    "position-all": {"pos_embed": "all", "register_tokens": 2},
+    "position-all-registers-only": {"pos_embed": "all", "register_tokens": 2, "class_token": False, "pool": "avg"},
+    "average": {"pool": "avg", "final_norm": "pooled", "register_tokens": 1},
+    "map": {"pool": "map", "class_token": False, "activation": "gelu_tanh"},
+    "map-with-prefix": {"pool": "map", "register_tokens": 2, "final_norm": "pooled", "mlp": "swiglu"},
+    "token-average": {"pool": "token_avg", "register_tokens": 2},
+    "token-average-pre-logits": {"pool": "token_avg", "representation_size": 11},
+    "pre-logits": {"representation_size": 13},
+    "pre-logits-features": {"representation_size": 13, "num_classes": 0},
+}
+
+CONFIGS: dict[str, ViTConfig] = {name: BASE.replace(**changes) for name, changes in CHANGES.items()}

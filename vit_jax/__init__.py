@@ -1,0 +1,34 @@
+"""The Vision Transformer in Flax NNX; ``vit_torch`` is the same model, file by file, in PyTorch."""
+
+from vit_jax.activation import activation
+from vit_jax.attention import Attention
+from vit_jax.attention_pool import AttentionPool
+from vit_jax.block import Block
+from vit_jax.create import create_model
+from vit_jax.drop_path import DropPath, drop_path
+from vit_jax.layer_scale import LayerScale
+from vit_jax.mlp import Mlp, SwiGLU, SwiGLUPacked
+from vit_jax.norm import make_norm
+from vit_jax.params import get_params, set_params
+from vit_jax.patch_embed import PatchEmbed
+from vit_jax.vision_transformer import PreLogits, VisionTransformer
+
+__all__ = [
+    "Attention",
+    "AttentionPool",
+    "Block",
+    "DropPath",
+    "LayerScale",
+    "Mlp",
+    "PatchEmbed",
+    "PreLogits",
+    "SwiGLU",
+    "SwiGLUPacked",
+    "VisionTransformer",
+    "activation",
+    "create_model",
+    "drop_path",
+    "get_params",
+    "make_norm",
+    "set_params",
+]

@@ -1,0 +1,92 @@
+"""Multi-head self-attention."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from vit_jax.initialization import make_linear
+from vit_jax.norm import NormLayer
+from vit_spec import VitportError
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2), written out so that every step can be read.
+
+    Args:
+        dim: width D of the tokens; a multiple of ``num_heads``.
+        num_heads: number of heads h.
+        qkv_bias: whether queries, keys and values have a bias.
+        qk_scale: factor on the attention logits; ``None`` means ``head_dim ** -0.5``.
+        proj_bias: whether the output projection has a bias.
+        qk_norm: makes a norm over the head width, for queries and for keys (Dehghani et al. 2023).
+        attn_norm: makes a norm between the heads and the output projection (Shleifer et al. 2021).
+        attn_drop: dropout rate of the attention weights.
+        proj_drop: dropout rate of the output.
+        rngs: its stream ``params`` is drawn from.
+        dtype: of the computation; the softmax is taken in at least float32.
+        param_dtype: of the parameters.
+
+    Raises:
+        VitportError: if ``dim`` does not divide among the heads.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        proj_bias: bool = True,
+        qk_norm: NormLayer | None = None,
+        attn_norm: NormLayer | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        linear = partial(make_linear, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.num_heads = num_heads
+        self.head_dim = head_width(dim, num_heads)
+        self.scale = self.head_dim**-0.5 if qk_scale is None else qk_scale
+        self.qkv = linear(dim, 3 * dim, bias=qkv_bias)
+        self.q_norm = nnx.identity if qk_norm is None else qk_norm(self.head_dim)
+        self.k_norm = nnx.identity if qk_norm is None else qk_norm(self.head_dim)
+        self.attn_drop = nnx.Dropout(attn_drop)
+        self.norm = nnx.identity if attn_norm is None else attn_norm(dim)
+        self.proj = linear(dim, dim, bias=proj_bias)
+        self.proj_drop = nnx.Dropout(proj_drop)
+
+    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """(B, N, D) -> (B, N, D); ``rngs`` is needed where dropout acts."""
+        B, N, D = x.shape
+        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim)
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, h, N, d) each
+        q, k = self.q_norm(q), self.k_norm(k)
+        logits = (q * self.scale) @ k.swapaxes(-2, -1)  # (B, h, N, N)
+        weights = self.attn_drop(softmax(logits), rngs=rngs)
+        x = (weights @ v).swapaxes(1, 2).reshape(B, N, D)
+        return self.proj_drop(self.proj(self.norm(x)), rngs=rngs)
+
+
+def head_width(dim: int, num_heads: int) -> int:
+    """Width of one head.
+
+    Raises:
+        VitportError: if ``dim`` does not divide among the heads.
+    """
+    if dim % num_heads:
+        raise VitportError(f"dim={dim} does not divide among num_heads={num_heads}: choose a multiple of {num_heads}.")
+    return dim // num_heads
+
+
+def softmax(logits: jax.Array) -> jax.Array:
+    """Softmax over the last axis, taken in at least float32 as PyTorch's is; the dtype is kept."""
+    exact = jnp.promote_types(logits.dtype, jnp.float32)
+    return jax.nn.softmax(logits.astype(exact), axis=-1).astype(logits.dtype)

@@ -1,0 +1,80 @@
+"""One Transformer layer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from vit_jax.attention import Attention
+from vit_jax.drop_path import DropPath
+from vit_jax.layer_scale import LayerScale
+from vit_jax.mlp import Mlp, SwiGLU, SwiGLUPacked
+from vit_jax.norm import make_norm
+from vit_spec import ViTConfig
+
+MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
+
+
+class Block(nnx.Module):
+    """A pre-norm Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3).
+
+    Args:
+        config: the model that the block belongs to.
+        drop_path: rate of stochastic depth of its two residual branches.
+        rngs: its stream ``params`` is drawn from.
+        dtype: of the computation.
+        param_dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        config: ViTConfig,
+        drop_path: float = 0.0,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        c, D = config, config.embed_dim
+        norm = partial(make_norm, config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        scale = partial(LayerScale, dtype=dtype, param_dtype=param_dtype)
+        self.norm1 = norm(D)
+        self.attn = Attention(
+            D,
+            c.num_heads,
+            qkv_bias=c.qkv_bias,
+            qk_scale=c.qk_scale,
+            proj_bias=c.proj_bias,
+            qk_norm=norm if c.qk_norm else None,
+            attn_norm=norm if c.attn_norm else None,
+            attn_drop=c.attn_drop_rate,
+            proj_drop=c.drop_rate,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.ls1 = nnx.identity if c.layer_scale is None else scale(D, c.layer_scale)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = norm(D)
+        self.mlp = MLPS[c.mlp](
+            D,
+            c.hidden_dim,
+            act=c.activation,
+            bias=c.proj_bias,
+            norm=norm if c.mlp_norm else None,
+            drop=c.drop_rate,
+            rngs=rngs,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        )
+        self.ls2 = nnx.identity if c.layer_scale is None else scale(D, c.layer_scale)
+        self.drop_path2 = DropPath(drop_path)
+
+    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """(B, N, D) -> (B, N, D); ``rngs`` is needed where dropout or stochastic depth acts."""
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), rngs=rngs)), rngs=rngs)
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x), rngs=rngs)), rngs=rngs)

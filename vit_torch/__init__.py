@@ -1,0 +1,31 @@
+"""The Vision Transformer in PyTorch; ``vit_jax`` is the same model, file by file, in Flax NNX."""
+
+from vit_torch.activation import activation
+from vit_torch.attention import Attention
+from vit_torch.attention_pool import AttentionPool
+from vit_torch.block import Block
+from vit_torch.create import create_model
+from vit_torch.drop_path import DropPath, drop_path
+from vit_torch.layer_scale import LayerScale
+from vit_torch.mlp import Mlp, SwiGLU, SwiGLUPacked
+from vit_torch.norm import make_norm
+from vit_torch.patch_embed import PatchEmbed
+from vit_torch.vision_transformer import PreLogits, VisionTransformer
+
+__all__ = [
+    "Attention",
+    "AttentionPool",
+    "Block",
+    "DropPath",
+    "LayerScale",
+    "Mlp",
+    "PatchEmbed",
+    "PreLogits",
+    "SwiGLU",
+    "SwiGLUPacked",
+    "VisionTransformer",
+    "activation",
+    "create_model",
+    "drop_path",
+    "make_norm",
+]

@@ -1,0 +1,45 @@
+"""The activation functions of ``vit_spec.Activation``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+from vit_spec import VitportError
+
+
+def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The elementwise function of that name; it keeps shape and dtype.
+
+    Raises:
+        VitportError: for an unknown name.
+    """
+    if name not in _FUNCTIONS:
+        raise VitportError(f"activation={name!r} is unknown: choose one of {', '.join(_FUNCTIONS)}.")
+    return _FUNCTIONS[name]
+
+
+def _gelu(x: torch.Tensor) -> torch.Tensor:
+    """``x * Phi(x)`` with the error function (Hendrycks & Gimpel 2016, section 2)."""
+    return functional.gelu(x)
+
+
+def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
+    """The same paper's tanh approximation; it differs from the exact form by up to 5e-4."""
+    return functional.gelu(x, approximate="tanh")
+
+
+def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    """The same paper's sigmoid approximation, used by OpenAI's CLIP."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+_FUNCTIONS = {
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "quick_gelu": _quick_gelu,
+    "silu": functional.silu,
+    "relu": functional.relu,
+}

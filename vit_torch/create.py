@@ -1,0 +1,81 @@
+"""Models by name, by config, or from weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vit_spec import ViTConfig, VitportError, get_model
+from vit_torch.vision_transformer import VisionTransformer
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+
+
+def create_model(
+    name_or_config: str | ViTConfig | None = None,
+    *,
+    weights: str | Path | Checkpoint | None = None,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    drop_rate: float | None = None,
+    attn_drop_rate: float | None = None,
+    drop_path_rate: float | None = None,
+    dtype: torch.dtype | None = None,
+) -> VisionTransformer:
+    """A Vision Transformer, in training mode.
+
+    Args:
+        name_or_config: a registered name (``vit_spec.list_models``) or a config; may be left out where the weights say
+            what they are.
+        weights: a path, or a ``conversion.Checkpoint``; ``None`` initialises at random. What the weights show by their
+            shapes wins over the name.
+        num_classes: classes of the head, 0 for features; another number than the weights' gives a fresh head.
+        image_size: pixels, a side or (height, width); the position table of the weights is resized to it.
+        drop_rate, attn_drop_rate, drop_path_rate: as in ``ViTConfig``.
+        dtype: of the parameters; ``None`` means torch's default, float32.
+
+    Raises:
+        VitportError: for an unknown name, options that contradict each other, or weights that do not fit.
+    """
+    changes = {
+        "drop_rate": drop_rate,
+        "attn_drop_rate": attn_drop_rate,
+        "drop_path_rate": drop_path_rate,
+    }
+    if weights is not None:
+        import conversion
+
+        checkpoint = conversion.prepare(name_or_config, weights=weights, num_classes=num_classes, image_size=image_size)
+        return _filled(checkpoint, _changed(checkpoint.config, changes), dtype)
+    if name_or_config is None:
+        raise VitportError("create_model needs a model's name, a ViTConfig, or weights=.")
+    config = get_model(name_or_config).config if isinstance(name_or_config, str) else name_or_config
+    config = _changed(config, {"num_classes": num_classes, "image_size": image_size} | changes)
+    return VisionTransformer(config).to(dtype)
+
+
+def _changed(config: ViTConfig, changes: dict[str, Any]) -> ViTConfig:
+    return config.replace(**{name: value for name, value in changes.items() if value is not None})
+
+
+def _filled(checkpoint: Checkpoint, config: ViTConfig, dtype: torch.dtype | None) -> VisionTransformer:
+    with torch.device("meta"):
+        model = VisionTransformer(config)
+    dtype = dtype or torch.get_default_dtype()
+    state = {name: _tensor(array).to(dtype) for name, array in checkpoint.params.items()}
+    if any(name not in state for name in model.state_dict() if name.startswith(("head.", "head_dist."))):
+        model.reset_head()
+        heads = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
+        state = {name: tensor.to(dtype) for name, tensor in heads.items()} | state
+    model.load_state_dict(state, strict=True, assign=True)
+    return model
+
+
+def _tensor(array: Any) -> torch.Tensor:
+    """A copy of a numpy array; torch knows no numpy dtype for bfloat16, so those travel as bits."""
+    if array.dtype.name == "bfloat16":
+        return torch.tensor(array.view("uint16")).view(torch.bfloat16)
+    return torch.tensor(array)

@@ -1,0 +1,22 @@
+"""The norm that a config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from vit_spec import ViTConfig
+
+NormLayer = Callable[[int], nn.Module]
+"""Makes a norm over the last axis, of the given width: how a layer is told which norm to use."""
+
+
+def make_norm(config: ViTConfig, width: int) -> nn.Module:
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ``(..., width)``.
+
+    Statistics are taken in at least float32, the variance as the mean squared distance from the mean.
+    """
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(width, eps=config.norm_eps)
+    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.norm_bias)
