@@ -18,20 +18,27 @@ from vit_spec import VitportError
 SIZES = {"hidden_size": 12, "num_hidden_layers": 11, "num_attention_heads": 3, "image_size": 12, "patch_size": 4}
 VIT = SIZES | {"intermediate_size": 20}
 DINO = SIZES | {"mlp_ratio": 2}
+LABELS = {"num_labels": 5}
 MODELS = {
     "ViTModel": (transformers.ViTModel, transformers.ViTConfig(**VIT)),
-    "ViTForImageClassification": (transformers.ViTForImageClassification, transformers.ViTConfig(**VIT, num_labels=5)),
+    "ViTForImageClassification": (transformers.ViTForImageClassification, transformers.ViTConfig(**VIT, **LABELS)),
     "DeiTModel": (transformers.DeiTModel, transformers.DeiTConfig(**VIT)),
-    "DeiTForImageClassification": (transformers.DeiTForImageClassification, transformers.DeiTConfig(**VIT, num_labels=5)),
+    "DeiTForImageClassification": (transformers.DeiTForImageClassification, transformers.DeiTConfig(**VIT, **LABELS)),
     "DeiTForImageClassificationWithTeacher": (
-        transformers.DeiTForImageClassificationWithTeacher, transformers.DeiTConfig(**VIT, num_labels=5)),
+        transformers.DeiTForImageClassificationWithTeacher,
+        transformers.DeiTConfig(**VIT, **LABELS),
+    ),
     "Dinov2Model": (transformers.Dinov2Model, transformers.Dinov2Config(**DINO)),
     "Dinov2Model-swiglu": (transformers.Dinov2Model, transformers.Dinov2Config(**DINO, use_swiglu_ffn=True)),
     "Dinov2ForImageClassification": (
-        transformers.Dinov2ForImageClassification, transformers.Dinov2Config(**DINO, num_labels=5)),
+        transformers.Dinov2ForImageClassification,
+        transformers.Dinov2Config(**DINO, **LABELS),
+    ),
     "Dinov2WithRegistersModel": (
-        transformers.Dinov2WithRegistersModel, transformers.Dinov2WithRegistersConfig(**DINO)),
-}  # fmt: skip
+        transformers.Dinov2WithRegistersModel,
+        transformers.Dinov2WithRegistersConfig(**DINO),
+    ),
+}
 
 
 @pytest.fixture(params=list(MODELS))

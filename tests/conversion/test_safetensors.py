@@ -49,7 +49,7 @@ def test_a_bare_file_takes_its_untold_facts_from_the_named_model_and_its_sizes_f
 
 
 def test_heads_are_never_guessed_and_the_models_that_fit_are_named(tmp_path) -> None:
-    config = next(m for m in __import__("vit_spec").list_models() if m.name == "deit_tiny_patch16_224").config
+    config = get_model("deit_tiny_patch16_224").config
     safetensors.numpy.save_file(canary_params(config.replace(num_classes=3)), tmp_path / "w.safetensors")
     with pytest.raises(
         VitportError, match=r"num_heads, activation, norm_eps.*vit_tiny_patch16_224.*deit_tiny_patch16_224"
