@@ -18,7 +18,7 @@ from vit_spec.initialization import CONV_GAIN, LINEAR_STD, TOKEN_STD
 def make_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     """A linear layer; weight (outputs, inputs)."""
     layer = nn.Linear(inputs, outputs, bias=bias)
-    nn.init.normal_(layer.weight, std=LINEAR_STD)
+    _draw(layer.weight, LINEAR_STD)
     if bias:
         nn.init.zeros_(layer.bias)
     return layer
@@ -30,7 +30,7 @@ def make_patch_conv(inputs: int, outputs: int, patch_size: int, *, bias: bool = 
     Kaiming normal over the fan-out: He et al. 2015, section 2.2, backward case.
     """
     layer = nn.Conv2d(inputs, outputs, kernel_size=patch_size, stride=patch_size, bias=bias)
-    nn.init.normal_(layer.weight, std=math.sqrt(CONV_GAIN / (outputs * patch_size**2)))
+    _draw(layer.weight, math.sqrt(CONV_GAIN / (outputs * patch_size**2)))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
@@ -38,4 +38,11 @@ def make_patch_conv(inputs: int, outputs: int, patch_size: int, *, bias: bool = 
 
 def make_tokens(count: int, width: int) -> nn.Parameter:
     """Learned tokens, or rows of a position table: (1, count, width)."""
-    return nn.Parameter(torch.empty(1, count, width).normal_(std=TOKEN_STD))
+    tokens = nn.Parameter(torch.empty(1, count, width))
+    _draw(tokens, TOKEN_STD)
+    return tokens
+
+
+def _draw(parameter: torch.Tensor, std: float) -> None:
+    if not parameter.is_meta:  # nothing to draw there, and torch would import its whole compiler to say so
+        nn.init.normal_(parameter, std=std)

@@ -1,0 +1,100 @@
+"""Named models. Oracles: published parameter counts, and transformers models built on no device at all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from vit_spec import ViTConfig, VitportError, count_parameters, forward_flops, get_model, list_models
+
+PUBLISHED = {
+    # timm's results tables and the papers' appendices, at 1000 classes (DINOv2: the backbone with its mask token)
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_small_patch16_224": 22_050_664,
+    "vit_base_patch16_224": 86_567_656,
+    "vit_base_patch32_224": 88_224_232,
+    "vit_large_patch16_224": 304_326_632,
+    "vit_huge_patch14_224": 632_045_800,
+    "deit_base_distilled_patch16_224": 87_338_192,
+    "vit_small_patch14_dinov2": 22_056_576,
+    "vit_base_patch14_dinov2": 86_580_480,
+    "vit_large_patch14_dinov2": 304_368_640,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_as_many_as_published(name) -> None:
+    config = get_model(name).config
+    mask_token = config.embed_dim if "dinov2" in name else 0  # of pre-training; no forward pass reads it
+    assert count_parameters(config) + mask_token == PUBLISHED[name]
+
+
+def _transformers_twin(config: ViTConfig) -> torch.nn.Module:
+    sizes = {
+        "hidden_size": config.embed_dim,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.num_heads,
+        "image_size": config.image_size[0],
+        "patch_size": config.patch_size,
+        "attn_implementation": "eager",
+    }
+    with torch.device("meta"):
+        if config.layer_scale is not None:
+            return transformers.Dinov2Model(transformers.Dinov2Config(**sizes, mlp_ratio=4))
+        sizes |= {"intermediate_size": config.hidden_dim, "num_labels": config.num_classes}
+        if config.distilled:
+            return transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**sizes))
+        return transformers.ViTForImageClassification(transformers.ViTConfig(**sizes))
+
+
+@pytest.mark.parametrize("name", [model.name for model in list_models() if "reg4" not in model.name])
+def test_parameters_and_flops_are_those_of_transformers(name) -> None:
+    """FLOPs: torch's own counter over the products that the twin really makes."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config = get_model(name).config
+    twin = _transformers_twin(config).eval()
+    mask_token = sum(p.numel() for key, p in twin.named_parameters() if key.endswith("mask_token"))
+    assert count_parameters(config) == sum(p.numel() for p in twin.parameters()) - mask_token
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin(torch.empty(1, 3, *config.image_size, device="meta"))
+    assert forward_flops(config) == counter.get_total_flops()
+
+
+def test_registers_and_their_folded_positions_are_counted() -> None:
+    plain, registers = (count_parameters(get_model(f"vit_small_patch14_{r}dinov2").config) for r in ("", "reg4_"))
+    assert registers - plain == 4 * 384 - 384
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large", "huge"])
+@pytest.mark.parametrize(
+    ("patch", "image"), [(8, 224), (14, 224), (16, 224), (32, 224), (8, 384), (16, 384), (32, 384)]
+)
+def test_every_size_patch_and_resolution_has_its_name(size, patch, image) -> None:
+    config = get_model(f"vit_{size}_patch{patch}_{image}").config
+    assert (config.patch_size, config.image_size) == (patch, (image, image))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(VitportError, match="did you mean vit_base_patch16_224"):
+        get_model("vit_base_patch16_224.augreg_in21k")
+    with pytest.raises(VitportError, match="`vitport models` lists"):
+        get_model("resnet50")
+
+
+def test_patterns_match_as_in_a_shell() -> None:
+    assert [model.name for model in list_models("deit_base*")] == [
+        "deit_base_patch16_224",
+        "deit_base_patch16_384",
+        "deit_base_distilled_patch16_224",
+        "deit_base_distilled_patch16_384",
+    ]
+    assert {model.name for model in list_models("dinov2")} == {n.name for n in list_models("*dinov2*")}
+    assert list_models("nothing like it") == []
+
+
+def test_preprocessing_belongs_to_the_usual_weights() -> None:
+    assert get_model("vit_base_patch16_224").preprocessing.mean == (0.5, 0.5, 0.5)
+    assert get_model("deit_base_patch16_224").preprocessing.mean == (0.485, 0.456, 0.406)
+    assert all(model.preprocessing.size == model.config.image_size for model in list_models())
