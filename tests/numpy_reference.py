@@ -81,8 +81,12 @@ def mlp(c: ViTConfig, p: Params, at: str, x: np.ndarray, kind: str) -> np.ndarra
 
 def block(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
     """(N, D) -> (N, D)."""
-    x = x + p.get(f"{at}.ls1.gamma", 1.0) * attention(c, p, f"{at}.attn", norm(c, p, f"{at}.norm1", x))
-    return x + p.get(f"{at}.ls2.gamma", 1.0) * mlp(c, p, f"{at}.mlp", norm(c, p, f"{at}.norm2", x), c.mlp)
+    branches = (lambda x: attention(c, p, f"{at}.attn", x), lambda x: mlp(c, p, f"{at}.mlp", x, c.mlp))
+    for number, branch in enumerate(branches, 1):
+        at_norm = f"{at}.norm{number}"
+        y = norm(c, p, at_norm, branch(x)) if c.post_norm else branch(norm(c, p, at_norm, x))
+        x = x + p.get(f"{at}.ls{number}.gamma", 1.0) * y
+    return x
 
 
 def attention_pool(c: ViTConfig, p: Params, x: np.ndarray) -> np.ndarray:
@@ -129,7 +133,7 @@ def forward(c: ViTConfig, p: Params, images: np.ndarray) -> np.ndarray:
 
 
 def _head(c: ViTConfig, p: Params, x: np.ndarray) -> np.ndarray:
-    first_patch = int(c.class_token) + int(c.distilled) + c.register_tokens
+    first = 0 if c.pool_prefix else int(c.class_token) + int(c.distilled) + c.register_tokens
     if c.distilled:
         both = norm(c, p, "fc_norm", x[:2])
         if not c.num_classes:
@@ -137,9 +141,9 @@ def _head(c: ViTConfig, p: Params, x: np.ndarray) -> np.ndarray:
         return 0.5 * (linear(p, "head", both[0]) + linear(p, "head_dist", both[1]))
     pooled = {
         "token": lambda: x[0],
-        "avg": lambda: x[first_patch:].mean(0),
-        "token_avg": lambda: np.concatenate([x[0], x[first_patch:].mean(0)]),
-        "map": lambda: attention_pool(c, p, x[first_patch:]),
+        "avg": lambda: x[first:].mean(0),
+        "token_avg": lambda: np.concatenate([x[0], x[first:].mean(0)]),
+        "map": lambda: attention_pool(c, p, x[first:]),
     }[c.pool]()
     y = norm(c, p, "fc_norm", pooled)
     if c.representation_size is not None:

@@ -1,4 +1,4 @@
-"""Random weights and pictures that leave no part of a model idle: norms, biases, scales and tokens are all of order 1."""
+"""Random weights and pictures that leave no part of a model idle: norms, biases, scales and tokens of order 1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def random_params(config: ViTConfig, seed: int, dtype: DTypeLike = np.float64) -
     of order 1; norm factors and layer scales lie around 1 ± 0.3.
     """
     rng = np.random.default_rng(seed)
-    return {parameter.name: _draw(parameter, rng).astype(dtype) for parameter in parameters(config)}
+    return {parameter.name: random_array(parameter, rng).astype(dtype) for parameter in parameters(config)}
 
 
 def random_images(config: ViTConfig, batch: int, seed: int) -> np.ndarray:
@@ -25,7 +25,8 @@ def random_images(config: ViTConfig, batch: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((batch, config.in_channels, *config.image_size))
 
 
-def _draw(parameter: Parameter, rng: np.random.Generator) -> np.ndarray:
+def random_array(parameter: Parameter, rng: np.random.Generator) -> np.ndarray:
+    """One parameter, float64."""
     noise = rng.standard_normal(parameter.shape)
     if parameter.kind in (Kind.LINEAR, Kind.CONV):
         return noise / math.sqrt(math.prod(parameter.shape[1:]))

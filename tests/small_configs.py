@@ -46,6 +46,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no-norm-bias": {"norm_bias": False},
     "norm-eps": {"norm_eps": 0.1},
     "pre-norm": {"pre_norm": True},
+    "post-norm": {"post_norm": True, "layer_scale": 1e-5},
     "norm-pooled": {"final_norm": "pooled"},
     "norm-none": {"final_norm": "none"},
     "layer-scale": {"layer_scale": 1e-5},
@@ -62,6 +63,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "position-all-registers-only": {"pos_embed": "all", "register_tokens": 2, "class_token": False, "pool": "avg"},
     "average": {"pool": "avg", "final_norm": "pooled", "register_tokens": 1},
     "map": {"pool": "map", "class_token": False, "activation": "gelu_tanh"},
+    "average-over-all": {"pool": "avg", "pool_prefix": True, "register_tokens": 2},
+    "map-over-all": {"pool": "map", "pool_prefix": True, "register_tokens": 1},
     "map-with-prefix": {"pool": "map", "register_tokens": 2, "final_norm": "pooled", "mlp": "swiglu"},
     "token-average": {"pool": "token_avg", "register_tokens": 2},
     "token-average-pre-logits": {"pool": "token_avg", "representation_size": 11},
@@ -69,4 +72,40 @@ CHANGES: dict[str, dict[str, Any]] = {
     "pre-logits-features": {"representation_size": 13, "num_classes": 0},
 }
 
-CONFIGS: dict[str, ViTConfig] = {name: BASE.replace(**changes) for name, changes in CHANGES.items()}
+CONFIGS: dict[str, ViTConfig] = {name: BASE.replace(**{"depth": 1} | changes) for name, changes in CHANGES.items()}
+"""One option each, in one block."""
+
+# fmt: off
+COMBINATIONS: dict[str, ViTConfig] = {
+    name: BASE.replace(**{"depth": 1} | changes)
+    for name, changes in {
+        "plain": {"depth": 2},
+        "scaled": {
+            "in_channels": 1, "activation": "gelu_tanh", "qk_scale": 0.6, "layer_scale": 1e-5, "embed_dim": 30,
+            "depth": 2,
+        },
+        "swiglu-map": {
+            "mlp": "swiglu", "activation": "silu", "mlp_norm": True, "proj_bias": False, "qk_norm": True, "pool": "map",
+            "class_token": False, "pos_embed": "patch", "patch_norm": True,
+        },
+        "rms-distilled": {
+            "mlp": "swiglu_packed", "norm": "rmsnorm", "norm_bias": False, "attn_norm": True, "distilled": True,
+            "register_tokens": 2, "pos_embed": "all", "final_norm": "pooled", "qk_norm": True,
+        },
+        "clip-like": {
+            "activation": "quick_gelu", "pre_norm": True, "patch_bias": False, "qkv_bias": False, "pool": "token_avg",
+            "representation_size": 11, "register_tokens": 2, "num_heads": 4,
+        },
+        "average": {
+            "activation": "relu", "pos_embed": "none", "pool": "avg", "final_norm": "pooled", "mlp_norm": True,
+            "mlp_hidden_dim": None, "mlp_ratio": 2.3, "register_tokens": 1, "pool_prefix": True,
+        },
+        "features": {
+            "activation": "silu", "final_norm": "none", "num_classes": 0, "norm_eps": 0.1, "image_size": (4, 6),
+            "patch_size": 2, "post_norm": True,
+        },
+        "distilled": {"distilled": True, "layer_scale": 1.0},
+    }.items()
+}
+# fmt: on
+"""Every option again, several to a model, for what is too slow to try one by one."""

@@ -20,7 +20,7 @@ MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
 
 
 class Block(nnx.Module):
-    """A pre-norm Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3).
+    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), pre-norm or, if the config says so, post-norm.
 
     Args:
         config: the model that the block belongs to.
@@ -42,6 +42,7 @@ class Block(nnx.Module):
         c, D = config, config.embed_dim
         norm = partial(make_norm, config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         scale = partial(LayerScale, dtype=dtype, param_dtype=param_dtype)
+        self.post_norm = c.post_norm
         self.norm1 = norm(D)
         self.attn = Attention(
             D,
@@ -76,5 +77,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """(B, N, D) -> (B, N, D); ``rngs`` is needed where dropout or stochastic depth acts."""
+        if self.post_norm:
+            x = x + self.drop_path1(self.ls1(self.norm1(self.attn(x, rngs=rngs))), rngs=rngs)
+            return x + self.drop_path2(self.ls2(self.norm2(self.mlp(x, rngs=rngs))), rngs=rngs)
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), rngs=rngs)), rngs=rngs)
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x), rngs=rngs)), rngs=rngs)

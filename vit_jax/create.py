@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -57,7 +58,14 @@ def create_model(
         import conversion
 
         checkpoint = conversion.prepare(name_or_config, weights=weights, num_classes=num_classes, image_size=image_size)
-        return _filled(checkpoint, _changed(checkpoint.config, changes), rngs, dtype, param_dtype)
+        config = _changed(checkpoint.config, changes)
+        model = nnx.eval_shape(
+            lambda: VisionTransformer(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype)
+        )
+        if num_classes and not any(name.startswith("head") for name in checkpoint.params):
+            model.reset_head(rngs=rngs)
+        _fill(model, checkpoint)
+        return model
     if name_or_config is None:
         raise VitportError("create_model needs a model's name, a ViTConfig, or weights=.")
     config = get_model(name_or_config).config if isinstance(name_or_config, str) else name_or_config
@@ -69,16 +77,9 @@ def _changed(config: ViTConfig, changes: dict[str, Any]) -> ViTConfig:
     return config.replace(**{name: value for name, value in changes.items() if value is not None})
 
 
-def _filled(
-    checkpoint: Checkpoint, config: ViTConfig, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike
-) -> VisionTransformer:
-    from conversion import to_flax
+def _fill(model: VisionTransformer, checkpoint: Checkpoint) -> None:
+    """Gives an abstract model its weights; a head that is real already is kept."""
+    import conversion
 
-    model = nnx.eval_shape(lambda: VisionTransformer(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype))
-    params = to_flax(checkpoint.params)
-    if any(path not in params for path in get_params(model) if path.startswith(("head/", "head_dist/"))):
-        model.reset_head(rngs=rngs)
-        heads = {path: value for path, value in get_params(model).items() if path.startswith(("head/", "head_dist/"))}
-        params = heads | params
-    set_params(model, params)
-    return model
+    params = {path: array for path, array in get_params(model).items() if isinstance(array, jax.Array)}
+    set_params(model, params | conversion.to_flax(checkpoint.params))

@@ -30,6 +30,9 @@ class VisionTransformer(nnx.Module):
         rngs: its stream ``params`` is drawn from.
         dtype: of the computation; norm statistics and softmax are taken in at least float32.
         param_dtype: of the parameters.
+
+    Raises:
+        VitportError: for float64 where JAX would quietly make float32 of it.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class VisionTransformer(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
+        _check_dtypes(dtype=dtype, param_dtype=param_dtype)
         c, D = config, config.embed_dim
         options: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
         norm = partial(make_norm, config, **options)
@@ -115,7 +119,7 @@ class VisionTransformer(nnx.Module):
 
     def pool(self, tokens: jax.Array) -> jax.Array:
         """Tokens (B, N, D) -> the vector that the head reads, (B, D), or (B, 2 D) for ``token_avg``."""
-        patches = tokens[:, self.config.num_prefix_tokens :]
+        patches = tokens if self.config.pool_prefix else tokens[:, self.config.num_prefix_tokens :]
         if self.attn_pool is not None:
             return self.attn_pool(patches)
         if self.config.pool == "avg":
@@ -184,3 +188,12 @@ class PreLogits(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(B, D) -> (B, R)."""
         return self.act(self.fc(x))
+
+
+def _check_dtypes(**dtypes: DTypeLike) -> None:
+    for name, dtype in dtypes.items():
+        if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+            raise VitportError(
+                f"{name}={jnp.dtype(dtype).name} needs JAX's 64-bit mode: call "
+                "jax.config.update('jax_enable_x64', True) first."
+            )

@@ -82,6 +82,9 @@ class ViTConfig:
     norm: NormKind = "layernorm"
     norm_bias: bool = True
     norm_eps: float = 1e-6
+    post_norm: bool = False
+    """Blocks norm what attention and MLP give, not what they are given (Swin v2's residual post-norm, Liu et al.
+    2022, section 3.2)."""
     pre_norm: bool = False
     """A norm between the embeddings and the first block (``norm_pre``, CLIP)."""
     final_norm: FinalNorm = "tokens"
@@ -100,6 +103,8 @@ class ViTConfig:
     pos_embed_resize: PositionResize = "torch-bicubic-antialias"
 
     pool: Pooling = "token"
+    pool_prefix: bool = False
+    """Whether the pooling over patches (``avg``, ``map``, ``token_avg``) runs over all tokens instead."""
     representation_size: int | None = None
     """Width of a tanh layer before the head (``pre_logits``, ViT's pre-training head)."""
 

@@ -18,7 +18,8 @@ def forward_flops(config: ViTConfig) -> int:
     mlp = N * D * (fc1 + c.hidden_dim)
     multiply_adds = patches + c.depth * (attention + mlp)
     if c.pool == "map":
-        multiply_adds += D * D + P * D * 2 * D + 2 * P * D + D * D + 2 * D * c.hidden_dim
+        R = N if c.pool_prefix else P
+        multiply_adds += D * D + R * D * 2 * D + 2 * R * D + D * D + 2 * D * c.hidden_dim
     features = c.pooled_dim
     if c.pre_logits_dim is not None:
         multiply_adds += features * c.pre_logits_dim

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from dataclasses import dataclass
 
 from vit_spec.config import ViTConfig
 from vit_spec.errors import VitportError
+from vit_spec.models import FURTHER, UNSUPPORTED, Model
 from vit_spec.preprocessing import HALF, Preprocessing
-
-
-@dataclass(frozen=True)
-class Model:
-    """A name's model and the preprocessing of the weights that are usually loaded under that name."""
-
-    name: str
-    config: ViTConfig
-    preprocessing: Preprocessing
-
 
 _SIZES = {
     "tiny": {"embed_dim": 192, "depth": 12, "num_heads": 3},
@@ -106,22 +96,28 @@ def _dinov2() -> list[Model]:
 
 
 REGISTRY: dict[str, Model] = {model.name: model for model in (*_vit(), *_deit(), *_dinov2())}
+"""The papers' families: every one of their sizes."""
+NAMED: dict[str, Model] = REGISTRY | FURTHER
+"""Every name that :func:`get_model` knows."""
 
 
 def get_model(name: str) -> Model:
     """The named model.
 
     Raises:
-        VitportError: for an unknown name, with the nearest known ones.
+        VitportError: for an unknown name, with the nearest known ones; for a model that is not computed, with the
+            reason.
     """
-    if name not in REGISTRY:
-        near = difflib.get_close_matches(name.partition(".")[0], REGISTRY, n=3, cutoff=0.5)
+    if name in UNSUPPORTED:
+        raise VitportError(f"{name} is not supported: {UNSUPPORTED[name]}; choose another name.")
+    if name not in NAMED:
+        near = difflib.get_close_matches(name.partition(".")[0], NAMED, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise VitportError(f"No model is named {name!r}: {hint}`vitport models` lists the {len(REGISTRY)} names.")
-    return REGISTRY[name]
+    return NAMED[name]
 
 
 def list_models(pattern: str = "*") -> list[Model]:
-    """Models whose name matches a shell pattern, or contains it where it has no wildcard."""
+    """Models of the papers' families whose name matches a shell pattern, or contains it where it has no wildcard."""
     wildcard = pattern if any(char in pattern for char in "*?[") else f"*{pattern}*"
     return [model for name, model in REGISTRY.items() if fnmatch.fnmatch(name, wildcard)]

@@ -18,7 +18,7 @@ MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
 
 
 class Block(nn.Module):
-    """A pre-norm Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3).
+    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), pre-norm or, if the config says so, post-norm.
 
     Args:
         config: the model that the block belongs to.
@@ -29,6 +29,7 @@ class Block(nn.Module):
         super().__init__()
         c, D = config, config.embed_dim
         norm = partial(make_norm, config)
+        self.post_norm = c.post_norm
         self.norm1 = norm(D)
         self.attn = Attention(
             D,
@@ -57,5 +58,8 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, D) -> (B, N, D)."""
+        if self.post_norm:
+            x = x + self.drop_path1(self.ls1(self.norm1(self.attn(x))))
+            return x + self.drop_path2(self.ls2(self.norm2(self.mlp(x))))
         x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

@@ -49,7 +49,12 @@ def create_model(
         import conversion
 
         checkpoint = conversion.prepare(name_or_config, weights=weights, num_classes=num_classes, image_size=image_size)
-        return _filled(checkpoint, _changed(checkpoint.config, changes), dtype)
+        with torch.device("meta"):
+            model = VisionTransformer(_changed(checkpoint.config, changes))
+        if num_classes and not any(name.startswith("head") for name in checkpoint.params):
+            model.reset_head()
+        _fill(model, checkpoint, dtype or torch.get_default_dtype())
+        return model
     if name_or_config is None:
         raise VitportError("create_model needs a model's name, a ViTConfig, or weights=.")
     config = get_model(name_or_config).config if isinstance(name_or_config, str) else name_or_config
@@ -61,17 +66,14 @@ def _changed(config: ViTConfig, changes: dict[str, Any]) -> ViTConfig:
     return config.replace(**{name: value for name, value in changes.items() if value is not None})
 
 
-def _filled(checkpoint: Checkpoint, config: ViTConfig, dtype: torch.dtype | None) -> VisionTransformer:
-    with torch.device("meta"):
-        model = VisionTransformer(config)
-    dtype = dtype or torch.get_default_dtype()
-    state = {name: _tensor(array).to(dtype) for name, array in checkpoint.params.items()}
-    if any(name not in state for name in model.state_dict() if name.startswith(("head.", "head_dist."))):
-        model.reset_head()
-        heads = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
-        state = {name: tensor.to(dtype) for name, tensor in heads.items()} | state
-    model.load_state_dict(state, strict=True, assign=True)
-    return model
+def _fill(model: VisionTransformer, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    """Gives a model on the meta device its weights; a head that is real already is kept."""
+    state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if not tensor.is_meta}
+    state |= {name: _tensor(array).to(dtype) for name, array in checkpoint.params.items()}
+    try:
+        model.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise VitportError(f"The weights do not fit the model: {' '.join(str(error).split())}") from error
 
 
 def _tensor(array: Any) -> torch.Tensor:

@@ -88,7 +88,7 @@ class VisionTransformer(nn.Module):
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens (B, N, D) -> the vector that the head reads, (B, D), or (B, 2 D) for ``token_avg``."""
-        patches = tokens[:, self.config.num_prefix_tokens :]
+        patches = tokens if self.config.pool_prefix else tokens[:, self.config.num_prefix_tokens :]
         if self.attn_pool is not None:
             return self.attn_pool(patches)
         if self.config.pool == "avg":

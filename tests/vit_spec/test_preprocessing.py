@@ -2,30 +2,65 @@
 
 from __future__ import annotations
 
+import json
+from typing import get_args
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vit_spec import Preprocessing, VitportError
+from vit_spec.preprocessing import Interpolation, ResizeMode
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"size": (1, 2, 3)}, "no picture size"),
-        ({"size": 0}, "no picture size"),
+        ({"size": (1, 2, 3)}, r"size=\(1, 2, 3\) is no picture size"),
+        ({"size": 0}, r"size=\(0, 0\) is no picture size"),
+        ({"size": (8, -8)}, "is no picture size"),
         ({"mean": (0.5,)}, "must name the same channels"),
+        ({"mean": (), "std": ()}, "must name the same channels"),
         ({"std": (0.5, 0.0, 0.5)}, "must be positive"),
-        ({"crop_fraction": 0.0}, "must lie above 0"),
-        ({"crop_fraction": 1.5}, "at most at 1"),
-        ({"interpolation": "area"}, "interpolation='area' is unknown"),
-        ({"resize": "stretch"}, "resize='stretch' is unknown"),
-        ({"sise": 3}, "no field sise"),
+        ({"crop_fraction": 0.0}, "crop_fraction=0.0 must lie above 0 and at most at 1"),
+        ({"crop_fraction": 1.5}, "crop_fraction=1.5 must lie above 0 and at most at 1"),
+        ({"interpolation": "area"}, "interpolation='area' is unknown: choose one of bilinear, bicubic"),
+        ({"resize": "stretch"}, "resize='stretch' is unknown: choose one of shortest, squash"),
+        ({"sise": 3}, "Preprocessing has no field sise: its fields are size, mean"),
     ],
 )
 def test_a_contradiction_is_one_sentence_that_names_it(changes, sentence) -> None:
-    with pytest.raises(VitportError, match=sentence):
+    with pytest.raises(VitportError, match=sentence) as caught:
         Preprocessing().replace(**changes)
+    assert "\n" not in str(caught.value)
 
 
-def test_json_there_and_back_is_the_identity() -> None:
-    settings = Preprocessing(size=(96, 128), mean=(0.1,), std=(0.2,), interpolation="lanczos", resize="squash")
+CHANNELS = st.lists(st.tuples(st.floats(0, 1), st.floats(1e-3, 1)), min_size=1, max_size=5)
+
+
+@given(
+    st.tuples(st.integers(1, 999), st.integers(1, 999)),
+    CHANNELS,
+    st.sampled_from(get_args(Interpolation)),
+    st.sampled_from(get_args(ResizeMode)),
+    st.floats(0, 1, exclude_min=True),
+)
+def test_json_there_and_back_is_the_identity(size, channels, interpolation, resize, crop_fraction) -> None:
+    mean, std = zip(*channels, strict=True)
+    settings = Preprocessing(
+        size=size, mean=mean, std=std, interpolation=interpolation, resize=resize, crop_fraction=crop_fraction
+    )
     assert Preprocessing.from_json(settings.to_json()) == settings
+    assert json.loads(settings.to_json()) == {
+        "size": list(size),
+        "mean": list(mean),
+        "std": list(std),
+        "interpolation": interpolation,
+        "resize": resize,
+        "crop_fraction": crop_fraction,
+    }
+
+
+def test_an_int_is_a_square_and_lists_are_tuples() -> None:
+    settings = Preprocessing(size=96, mean=[0.1], std=[0.2])  # type: ignore[arg-type]
+    assert (settings.size, settings.mean, settings.std) == ((96, 96), (0.1,), (0.2,))

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests import numpy_reference
+from tests.small_configs import BASE
+from tests.vit_jax.models import quick_jit, randomize
+from vit_jax import Attention, make_norm, set_params
+from vit_jax.attention import softmax
+from vit_spec import ViTConfig, VitportError
+
+pytestmark = pytest.mark.jax_alone
+
+
+def make(config: ViTConfig) -> Attention:
+    options = {"rngs": nnx.Rngs(0), "dtype": jnp.float64, "param_dtype": jnp.float64}
+
+    def norm(width: int) -> nnx.Module:
+        return make_norm(config, width, **options)
+
+    return Attention(
+        config.embed_dim,
+        config.num_heads,
+        qkv_bias=config.qkv_bias,
+        qk_scale=config.qk_scale,
+        proj_bias=config.proj_bias,
+        qk_norm=norm if config.qk_norm else None,
+        attn_norm=norm if config.attn_norm else None,
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"qkv_bias": False, "proj_bias": False},
+        {"qk_scale": 1.3},
+        {"qk_norm": True},
+        {"attn_norm": True},
+        {"qk_norm": True, "attn_norm": True, "norm": "rmsnorm", "norm_bias": False},
+    ],
+)
+def test_attention_is_the_published_formula(changes: dict):
+    """Oracle: numpy float64, head by head."""
+    config = BASE.replace(**changes)
+    x = np.random.default_rng(1).standard_normal((2, 5, config.embed_dim))
+    with jax.enable_x64(True):
+        layer = make(config)
+        params = randomize(layer, "attn")
+        actual = np.asarray(quick_jit(layer)(jnp.asarray(x)))
+    expected = np.stack([numpy_reference.attention(config, params, "attn", tokens) for tokens in x])
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13)
+
+
+def test_defaults_are_no_qkv_bias_and_scale_by_head_width():
+    layer = Attention(32, rngs=nnx.Rngs(0))
+    assert layer.qkv.bias is None
+    assert (layer.num_heads, layer.scale) == (8, 0.5)
+
+
+def test_attention_dropout_falls_on_the_weights():
+    """Oracle: with values that are all one and no projection, a token's output is the sum of its weights.
+
+    Undropped that is 1. Dropped at 0.4 among N = 5 equal weights, it is a count of survivors over 5 * 0.6.
+    """
+    with jax.enable_x64(True):
+        layer = Attention(
+            2, 1, qkv_bias=True, attn_drop=0.4, rngs=nnx.Rngs(0), dtype=jnp.float64, param_dtype=jnp.float64
+        )
+        qkv = {"qkv/kernel": np.zeros((2, 6)), "qkv/bias": np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0])}
+        set_params(layer, qkv | {"proj/kernel": np.eye(2), "proj/bias": np.zeros(2)})
+        x = jnp.zeros((2000, 5, 2), jnp.float64)
+        sums = np.asarray(quick_jit(lambda x: layer(x, rngs=nnx.Rngs(dropout=0)))(x))
+        layer.eval()
+        assert np.array_equal(layer(x), np.ones_like(x))
+    assert set(np.unique((sums * 5 * 0.6).round(9)).tolist()) == {0.0, 1.0, 2.0, 3.0, 4.0, 5.0}
+    # 10,000 sums with variance 5 * 0.6 * 0.4 / 3**2: 4 standard errors are 0.015.
+    assert abs(sums.mean() - 1) < 0.015
+
+
+def test_projection_dropout_falls_on_the_output():
+    layer = Attention(8, 2, proj_drop=0.5, rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 8)), jnp.float32)
+    trained = np.asarray(quick_jit(lambda x: layer(x, rngs=nnx.Rngs(dropout=0)))(x))
+    layer.eval()
+    kept = trained != 0
+    assert 0.2 < kept.mean() < 0.8
+    np.testing.assert_allclose(trained[kept], 2 * np.asarray(quick_jit(layer)(x))[kept], rtol=1e-5)
+
+
+def test_softmax_is_in_float32_for_bfloat16_logits():
+    """Oracle: numpy float64 on the same bfloat16 values; rounded once, 2**-8 relative.
+
+    4096 terms added up in bfloat16 would stop at 256.
+    """
+    logits = jnp.asarray(np.random.default_rng(0).standard_normal((2, 4096)), jnp.bfloat16)
+    actual = softmax(logits)
+    assert actual.dtype == jnp.bfloat16
+    exact = numpy_reference.softmax(np.asarray(logits, np.float64))
+    np.testing.assert_allclose(np.asarray(actual, np.float64), exact, rtol=2**-8)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(VitportError, match="dim=10 does not divide among num_heads=4"):
+        Attention(10, 4, rngs=nnx.Rngs(0))

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests import numpy_reference
+from tests.random_weights import random_images
+from tests.small_configs import BASE
+from tests.vit_jax.models import nhwc, quick_jit, randomize
+from vit_jax import PatchEmbed, make_norm
+from vit_spec import VitportError
+
+pytestmark = pytest.mark.jax_alone
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("with_norm", [True, False])
+def test_patches_are_cut_out_row_by_row_and_projected(bias: bool, with_norm: bool):
+    """Oracle: numpy float64, patch by patch."""
+    images = random_images(BASE, 2, 0)
+    with jax.enable_x64(True):
+        options = {"rngs": nnx.Rngs(0), "dtype": jnp.float64, "param_dtype": jnp.float64}
+        norm = (lambda width: make_norm(BASE, width, **options)) if with_norm else None
+        layer = PatchEmbed(BASE.image_size, BASE.patch_size, BASE.in_channels, BASE.embed_dim, bias, norm, **options)
+        params = randomize(layer, "patch_embed")
+        actual = np.asarray(quick_jit(layer)(nhwc(images)))
+    expected = np.stack([numpy_reference.patches(BASE, params, image) for image in images])
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13)
+    assert ("patch_embed.proj.bias" in params) == bias
+
+
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [
+        ((2, 224, 192, 3), "pictures of 224x192 pixels do not fit a model made for 224x224: .* image_size=.224, 192."),
+        ((2, 224, 224, 1), "have 1 channels on axis 3, but the model was made for 3"),
+        ((2, 3, 224, 224), "have 224 channels on axis 3, .* pictures are .batch, height, width, channels."),
+        ((224, 224, 3), r"shape \(224, 224, 3\) are no batch of pictures"),
+    ],
+)
+def test_pictures_of_another_shape_are_refused(shape: tuple[int, ...], sentence: str):
+    layer = nnx.eval_shape(lambda: PatchEmbed(embed_dim=8, rngs=nnx.Rngs(0)))
+    with pytest.raises(VitportError, match=sentence):
+        layer(jnp.zeros(shape))

@@ -1,0 +1,33 @@
+"""PyTorch models holding given weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from tests.random_weights import random_array
+from vit_spec import Parameter, ViTConfig
+from vit_torch import VisionTransformer
+
+
+def torch_model(
+    config: ViTConfig, params: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float64
+) -> VisionTransformer:
+    """A model in training mode, its weights cast to ``dtype``; every parameter is given, none is left over."""
+    model = VisionTransformer(config).to(dtype)
+    model.load_state_dict({name: torch.tensor(array) for name, array in params.items()}, strict=True)
+    return model
+
+
+def randomize(module: torch.nn.Module, at: str, seed: int = 0) -> dict[str, np.ndarray]:
+    """Makes a layer float64 and gives it random weights; returns them under their names in a model's place ``at``."""
+    module.double()
+    rng = np.random.default_rng(seed)
+    params: dict[str, np.ndarray] = {}
+    with torch.no_grad():
+        for name, parameter in sorted(module.named_parameters()):
+            params[f"{at}.{name}"] = random_array(Parameter(f"{at}.{name}", tuple(parameter.shape)), rng)
+            parameter.copy_(torch.tensor(params[f"{at}.{name}"]))
+    return params
