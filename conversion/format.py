@@ -34,10 +34,15 @@ class Format:
     names: Names
     signature: tuple[str, ...]
     """Names that every file of this format has and no file of an earlier format in the list has, without prefix."""
-    base: str = ""
-    """Prefix of the body where a head lies beside it (``vit.`` beside ``classifier``)."""
+    base: str | tuple[str, ...] = ""
+    """Prefix of the body where a head lies beside it (``vit.`` beside ``classifier``), or several that occur."""
     set_aside: Mapping[str, str] = field(default_factory=dict)
-    """Names that belong to the format but to no ViT's forward pass, with the reason for leaving them."""
+    """Names that belong to the format but to no ViT's forward pass, with the reason for leaving them.
+
+    ``*`` and ``[0-9]`` stand for what they do in file names.
+    """
+    idle: Callable[[TensorTable, Mapping[str, Any]], dict[str, str]] | None = None
+    """Names that change nothing in this one file, by what its tensors and its config.json say, with the reason."""
     conventions: Mapping[str, Any] = field(default_factory=dict)
     """ViTConfig fields that are the same in every file of this format, such as how positions are resized."""
     facts: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None

@@ -15,6 +15,7 @@ from conversion.format import Format
 from conversion.recognise import Recognised, recognise
 from conversion.resolve import Fact, resolve_config
 from conversion.source import Provenance, Source
+from conversion.table import TensorTable
 from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
 
 
@@ -41,6 +42,8 @@ def load(
     """
     source = open_source(Path(path), weights_key)
     found = recognise(source.table, format)
+    if found.format.idle is not None:
+        found = found.without(found.format.idle(found.table, source.config_json or {}))
     table, unknown = found.format.names.read(found.table)
     named, named_by = _named(model)
     config, origins = resolve_config(table.shapes, _told(source, found), named, named_by)
@@ -50,10 +53,17 @@ def load(
         f"{found.format.summary}, packed as {source.container}",
         *source.notes,
         *found.notes,
+        *_untrained(table),
         f"preprocessing from {preprocessing_by}",
     )
     provenance = Provenance(found.format.name, str(path), source.files, origins, notes)
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
+
+
+def _untrained(table: TensorTable) -> list[str]:
+    """Heads of zeros: Google published its first ImageNet-21k weights so, and a fresh fine-tuning begins so."""
+    heads = [name for name in ("head.weight", "head_dist.weight") if name in table]
+    return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
 
 
 def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:

@@ -14,6 +14,9 @@ from vit_spec import Preprocessing, VitportError
 if TYPE_CHECKING:
     from PIL import Image
 
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
+"""What is decoded: Pillow knows more, but may start a program for it (Ghostscript for EPS) on what a stranger sent."""
+
 
 def load_picture(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
     """Read a picture and do to it what the model's weights expect.
@@ -26,7 +29,8 @@ def load_picture(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
         float32 (H, W, C), normalised. PyTorch wants (C, H, W).
 
     Raises:
-        VitportError: if there is no such file, or no picture in it.
+        VitportError: if there is no such file, no picture in it, or one that is damaged, unsafe to decode or to scale,
+            of more than 8 bits, or of other channels than ``preprocessing``.
     """
     path = Path(path)
     return normalize(crop(open_picture(path, grey=len(preprocessing.mean) == 1), preprocessing), preprocessing)
@@ -36,20 +40,40 @@ def open_picture(path: Path, *, grey: bool = False) -> Image.Image:
     """The whole decoded picture, upright, in RGB or grey."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise VitportError(f"{path} {what}: give the path of a picture, such as a JPEG or PNG file.")
     try:
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise VitportError(f"{path} {what}: give the path of a picture, such as a JPEG or PNG file.")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
+                _check(image, path)
                 return ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
+    except VitportError:
+        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise VitportError(f"{path} unpacks to more pixels than are safe to read ({error}): scale it down.") from error
+        raise VitportError(
+            f"{path} unpacks to more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is not safe to read: scale it down."
+        ) from error
     except UnidentifiedImageError as error:
         raise VitportError(f"{path} is no picture that can be read: give a JPEG, PNG, WebP or TIFF file.") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except PermissionError as error:
+        raise VitportError(f"{path} may not be read by you: change its permissions.") from error
+    except Exception as error:  # Pillow raises nearly every kind on damaged bytes
         raise VitportError(f"{path} is a damaged picture ({error}): save it again.") from error
+
+
+def _check(image: Image.Image, path: Path) -> None:
+    """Refuses what would be decoded unsafely or wrongly; only the file's head has been read so far."""
+    if image.format not in _FORMATS:
+        raise VitportError(
+            f"{path} is in the format {image.format}, which is not read: give a JPEG, PNG, WebP or TIFF file."
+        )
+    if image.mode.startswith(("I", "F")):  # Pillow turns all that is above 255 into white
+        raise VitportError(
+            f"{path} has pixels of more than 8 bits (Pillow's mode {image.mode}), whose range is not known: save it "
+            "with 8 bits."
+        )
 
 
 def crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
@@ -65,17 +89,31 @@ def crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         short, long = sorted(image.size)
         longer = int(goal[0] * long / short)
         scaled = (goal[0], longer) if image.width <= image.height else (longer, goal[0])
-    else:
-        ratio = max(goal[0] / image.height, goal[1] / image.width)
-        scaled = (round(image.width * ratio), round(image.height * ratio))
+    else:  # as timm does: its ResizeKeepRatio
+        ratio = min(image.height / goal[0], image.width / goal[1])
+        scaled = (round(image.width / ratio), round(image.height / ratio))
+    if scaled[0] * scaled[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise VitportError(
+            f"A picture of {image.height}x{image.width} pixels is too oblong: scaled to cover {height}x{width} it "
+            f"would have {scaled[0] * scaled[1]:,} pixels, so cut it first."
+        )
     image = image.resize(scaled, method)
     left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
     return image.crop((left, top, left + width, top + height))
 
 
 def normalize(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Pixels 0 … 255 of shape (H, W) or (H, W, C) as float32 (H, W, C), less the mean, over the deviation."""
+    """Pixels 0 … 255 of shape (H, W) or (H, W, C) as float32 (H, W, C), less the mean, over the deviation.
+
+    Raises:
+        VitportError: if the picture has another number of channels than ``preprocessing``.
+    """
     pixels = np.asarray(image, dtype=np.float32)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    mean, std = np.float32(preprocessing.mean), np.float32(preprocessing.std)
+    if pixels.ndim != 3 or pixels.shape[2] != len(preprocessing.mean):
+        raise VitportError(
+            f"A picture of shape {pixels.shape} does not fit a preprocessing of {len(preprocessing.mean)} channels: "
+            "give (height, width, channels), and one mean and std for each channel."
+        )
+    mean, std = np.array(preprocessing.mean, np.float32), np.array(preprocessing.std, np.float32)
     return (pixels / np.float32(255) - mean) / std

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from conversion.format import Format
-from conversion.formats import FORMATS
+from conversion.formats import FAMILIES, FORMATS
 from conversion.table import TensorTable
 from vit_spec import VitportError
 
@@ -15,7 +17,14 @@ _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 _REFUSED = {
     ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions",
     ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias",
+    "conv_root/kernel": "a hybrid, whose patches come out of a ResNet",
+    "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions",
+    "head.0.running_mean": "a linear-probe head behind a BatchNorm (take head.* out of the file to have the rest)",
 }
+_COPIES = {"momentum_encoder": "base_encoder"}
+"""Part of a prefix that marks a training's running copy of a model → the part that marks the model itself."""
+_OPTIMIZER = frozenset({"opt_state", "param_states", "mu", "nu", "trace", "opt", "optimizer"})
+"""Path components under which an optimizer keeps tensors that have the weights' names; not so ``opt/target``."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,11 @@ class Recognised:
     format: Format
     table: TensorTable
     notes: tuple[str, ...]
+
+    def without(self, names: Mapping[str, str]) -> Recognised:
+        """Less some tensors, each with a reason."""
+        notes = tuple(f"set aside {name}: {reason}" for name, reason in names.items())
+        return Recognised(self.format, self.table.without(set(names)), self.notes + notes)
 
 
 def recognise(table: TensorTable, forced: str | None = None) -> Recognised:
@@ -40,9 +54,9 @@ def recognise(table: TensorTable, forced: str | None = None) -> Recognised:
     for ending, what in _REFUSED.items():
         if any(name.endswith(ending) for name in table):
             raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers.")
-    formats = [get_format(forced)] if forced else list(FORMATS.values())
+    formats = get_formats(forced) if forced else tuple(FORMATS.values())
     for candidate in formats:
-        prefixes = _prefixes(table, candidate)
+        prefixes = _without_copies(_prefixes(table, candidate))
         if len(prefixes) > 1:
             raise VitportError(
                 f"The file holds several models, under {', '.join(prefixes)}: save the one you want alone."
@@ -53,11 +67,13 @@ def recognise(table: TensorTable, forced: str | None = None) -> Recognised:
     raise VitportError(f"The names are not those {expected}: they begin {', '.join(sorted(table)[:4])}.")
 
 
-def get_format(name: str) -> Format:
-    """The named format, or the sentence that lists the names."""
+def get_formats(name: str) -> tuple[Format, ...]:
+    """The format of that name, or those of the family of that name, or the sentence that lists the names."""
+    if name in FAMILIES:
+        return tuple(FORMATS[member] for member in FAMILIES[name])
     if name not in FORMATS:
-        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(FORMATS)}.")
-    return FORMATS[name]
+        raise VitportError(f"No format is named {name!r}: choose one of {', '.join((*FAMILIES, *FORMATS))}.")
+    return (FORMATS[name],)
 
 
 def _unwrapped(name: str) -> str:
@@ -71,14 +87,22 @@ def _prefixes(table: TensorTable, candidate: Format) -> list[str]:
         prefix
         for prefix in prefixes
         if (not prefix or prefix[-1] in "./")
+        and (prefix.endswith("target/") or not _OPTIMIZER & set(re.split("[./]", prefix)))
         and all(any(at + name in table.tensors for at in _places(candidate, prefix)) for name in candidate.signature)
     ]
 
 
+def _without_copies(prefixes: list[str]) -> list[str]:
+    def original(prefix: str) -> str:
+        return ".".join(_COPIES.get(part, part) for part in prefix.split("."))
+
+    return [prefix for prefix in prefixes if original(prefix) == prefix or original(prefix) not in prefixes]
+
+
 def _places(found: Format, prefix: str) -> list[str]:
     """Prefixes under which the format's names lie: the body's, and the one of the heads beside the body."""
-    beside = found.base and prefix.endswith(found.base)
-    return [prefix, prefix.removesuffix(found.base)] if beside else [prefix]
+    bases = (found.base,) if isinstance(found.base, str) else found.base
+    return [prefix, *(prefix.removesuffix(base) for base in bases if base and prefix.endswith(base))]
 
 
 def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
@@ -94,11 +118,17 @@ def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
             names[name] = name.removeprefix(place)
     if outside:
         notes.append(f"set aside {len(outside)} tensors outside {prefix} ({_roots(outside)})")
-    for name in [name for name, bare in names.items() if bare in found.set_aside]:
-        notes.append(f"set aside {name}: it {found.set_aside[names.pop(name)]}")
+    for pattern, reason in found.set_aside.items():
+        aside = [name for name, bare in names.items() if fnmatch.fnmatchcase(bare, pattern)]
+        if aside:
+            what = aside[0] if len(aside) == 1 else f"{len(aside)} tensors {pattern}"
+            notes.append(f"set aside {what}: {reason}")
+        for name in aside:
+            del names[name]
     kept = TensorTable({name: table.tensors[name] for name in names})
     return Recognised(found, kept.renamed(names.__getitem__), tuple(notes))
 
 
 def _roots(names: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
+    starts = (re.match(r"[^./]*([./][^./]*)?", name) for name in names)
+    return ", ".join(dict.fromkeys(start[0] for start in starts if start))

@@ -21,64 +21,8 @@ from typing import Protocol
 import numpy as np
 
 from conversion.table import Tensor, TensorTable
+from conversion.transforms import COPY, LAYOUT, Joined, Transform
 from vit_spec import Kind, ViTConfig, VitportError, kind_of
-
-
-class Transform(Protocol):
-    """How the arrays of a rule change; the two methods undo each other bit for bit."""
-
-    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """From the format's arrays, in the order of ``Rule.foreign``, to those of ``Rule.canonical``."""
-        ...
-
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
-        """Back again; the config tells what the canonical shapes have lost, such as the number of heads."""
-        ...
-
-
-@dataclass(frozen=True)
-class Copy:
-    """The array as it is."""
-
-    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return list(arrays)
-
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
-        del config
-        return list(arrays)
-
-
-@dataclass(frozen=True)
-class Axes:
-    """Axes in another order: canonical axis ``k`` is the format's axis ``order[k]``."""
-
-    order: tuple[int, ...]
-
-    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [array.transpose(self.order) for array in arrays]
-
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
-        del config
-        return [array.transpose(np.argsort(self.order)) for array in arrays]
-
-
-@dataclass(frozen=True)
-class Joined:
-    """The format holds, one by one, equal parts that lie behind each other on canonical axis 0 (query, key, value)."""
-
-    parts: int
-
-    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [np.concatenate(arrays)]
-
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
-        del config
-        return np.split(arrays[0], self.parts)
-
-
-COPY = Copy()
-LAYOUT = {Kind.LINEAR: Axes((1, 0)), Kind.CONV: Axes((3, 2, 0, 1))}
-"""From JAX's axes to PyTorch's: (in, out) → (out, in), and HWIO → OIHW. Other kinds have the same axes."""
 
 
 @dataclass(frozen=True)
@@ -139,21 +83,6 @@ class Names(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Verbatim:
-    """Canonical names and axes as they are."""
-
-    def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
-        return table, []
-
-    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
-        del config
-        return table
-
-    def foreign_name(self, canonical: str) -> str:
-        return canonical
-
-
 class Rules:
     """A format's table of rules, compiled for look-up by name in both directions."""
 
@@ -193,6 +122,23 @@ class Rules:
     @cached_property
     def _by_canonical(self) -> list[tuple[re.Pattern[str], Rule, int]]:
         return [(_pattern(name), rule, at) for rule in self.rules for at, name in enumerate(rule.canonical_names)]
+
+
+class Aliased(Rules):
+    """Canonical names as they are, and other names for some of them, which are read and never written."""
+
+    def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
+        canonical, others = super().read(table)
+        if twice := [name for name in others if name in canonical.tensors]:
+            raise VitportError(f"{', '.join(twice)} is given twice, once under another name: keep one of them.")
+        return TensorTable(canonical.tensors | {name: table.tensors[name] for name in others}), []
+
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+        del config
+        return table
+
+    def foreign_name(self, canonical: str) -> str:
+        return canonical
 
 
 def _carry(

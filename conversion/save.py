@@ -9,8 +9,9 @@ from pathlib import Path
 
 from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
+from conversion.format import Format, Writer
 from conversion.formats import FORMATS
-from conversion.recognise import get_format
+from conversion.recognise import get_formats
 from vit_spec import VitportError
 
 Progress = Callable[[str, int, int], None]
@@ -25,25 +26,18 @@ def save(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> None:
-    """Write a checkpoint in a named format.
+    """Write a checkpoint in a named format, or in the first format of a named family that can hold it.
 
     The destination appears whole or not at all, and an old one is replaced only when the new one is complete.
 
     Raises:
         VitportError: for a format that is only read, a destination that exists, or a disk that does not take it.
     """
-    target = get_format(format)
     path = Path(path)
-    if target.writer is None:
-        writable = ", ".join(name for name, entry in FORMATS.items() if entry.can_write)
-        raise VitportError(f"{target.name} is read but not written: choose one of {writable}.")
+    target, writer = _target(format, checkpoint)
     if path.exists() and not overwrite:
         raise VitportError(f"{path} exists already: choose another destination, or allow it to be overwritten.")
     check_complete(checkpoint.params.shapes, checkpoint.config)
-    if complaints := target.cannot_hold(checkpoint.config):
-        raise VitportError(
-            f"{target.name} cannot hold {'; nor '.join(complaints)}: choose another format, such as timm."
-        )
     table = target.names.write(checkpoint.params, checkpoint.config)
     written: list[str] = []
 
@@ -54,7 +48,7 @@ def save(
 
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        target.writer(aside, table, checkpoint, count)
+        writer(aside, table, checkpoint, count)
         _flush(aside)
         _replace(aside, path)
     except OSError as error:
@@ -65,6 +59,19 @@ def save(
         _remove(aside)
     if progress is not None:
         progress("", len(table), len(table))
+
+
+def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
+    complaints: list[str] = []
+    for target in get_formats(name):
+        if target.writer is None:
+            writable = ", ".join(entry.name for entry in FORMATS.values() if entry.can_write)
+            raise VitportError(f"{target.name} is read but not written: choose one of {writable}.")
+        beyond = target.cannot_hold(checkpoint.config)
+        if not beyond:
+            return target, target.writer
+        complaints.append(f"{target.name} cannot hold {'; nor '.join(beyond)}")
+    raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm.")
 
 
 def _flush(path: Path) -> None:

@@ -66,7 +66,7 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         facts
         | _layer_scale(shapes, told)
         | _mlp(shapes, embed_dim, told)
-        | _pool(shapes, facts)
+        | _pool(shapes, facts, told)
         | _grid(shapes, facts, told)
     )
 
@@ -90,13 +90,15 @@ def _mlp(shapes: Shapes, embed_dim: int, told: Mapping[str, Any]) -> dict[str, A
     return {"mlp": kind, **width}
 
 
-def _pool(shapes: Shapes, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _pool(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
     if "attn_pool.latent" in shapes:
         return {"pool": "map"}
     if not facts["class_token"]:
         return {"pool": "avg"}
     if facts["distilled"]:
         return {"pool": "token"}
+    if facts["final_norm"] == "pooled" and told.get("final_norm") != "pooled":
+        return {"pool": "avg"}  # the code that calls it fc_norm (MAE, timm) has it behind the mean of the patches
     first = shapes.get("pre_logits.fc.weight", shapes.get("head.weight"))
     return {"pool": "token_avg"} if first is not None and first[-1] == 2 * facts["embed_dim"] else {}
 

@@ -18,6 +18,8 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
+    read_entry: Callable[[int], np.ndarray] | None = None
+    """One entry of axis 0, where it can be had without the rest."""
 
 
 class TensorTable(Mapping[str, np.ndarray]):

@@ -7,14 +7,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conversion.containers import huggingface_folder, onnx_file, orbax_folder, safetensors_file, torch_file
+from conversion.containers import (
+    huggingface_folder,
+    msgpack_file,
+    npz_file,
+    onnx_file,
+    orbax_folder,
+    safetensors_file,
+    torch_file,
+)
 from conversion.source import Source
 from vit_spec import VitportError
 
-_FILES = (safetensors_file, torch_file, onnx_file)
+_FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx_file)
 _FOLDERS = (huggingface_folder, orbax_folder)
 READABLE = (
-    "a safetensors file, a PyTorch .pt/.pth file, an ONNX file, a Hugging Face folder, or a Flax checkpoint folder"
+    "a safetensors file, a NumPy .npz file, a PyTorch .pt/.pth file, a Flax .msgpack file, an ONNX file, "
+    "a Hugging Face folder, or a Flax checkpoint folder"
 )
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from conversion.containers import safetensors_file, torch_file
+import numpy as np
+
+from conversion import huggingface_config
+from conversion.checkpoint import Checkpoint
+from conversion.containers import msgpack_file, safetensors_file, torch_file
+from conversion.format import Writer
 from conversion.source import Source
 from conversion.table import TensorTable
 from vit_spec import VitportError
 
-_WEIGHTS = {"model.safetensors": safetensors_file, "pytorch_model.bin": torch_file}
+_WEIGHTS = {"model.safetensors": safetensors_file, "pytorch_model.bin": torch_file, "flax_model.msgpack": msgpack_file}
 
 
 def recognises(path: Path) -> bool:
@@ -41,6 +47,56 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     )
 
 
+def _nothing(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    del checkpoint
+    return {}
+
+
+def writer(
+    config_json: Callable[[Checkpoint], dict[str, Any]],
+    *,
+    place: Callable[[str, Checkpoint], str],
+    filler: Callable[[Checkpoint], Mapping[str, np.ndarray]] = _nothing,
+) -> Writer:
+    """A writer of folders that ``from_pretrained`` loads with no key missing and none unexpected.
+
+    The config.json speaks for the weights: no record of ours lies beside it, so editing it has its effect.
+
+    Args:
+        config_json: the whole content of config.json.
+        place: the name under which a tensor lies in the file, of its bare name: with or without prefix.
+        filler: tensors, under bare names, that transformers' class has and a ViT's forward pass does not.
+    """
+
+    def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
+        names = {place(name, checkpoint) for name in table}
+        whole = TensorTable(table.tensors | TensorTable.of(filler(checkpoint)).tensors)
+        path.mkdir()
+        safetensors_file.write_tensors(
+            path / "model.safetensors",
+            whole.renamed(lambda name: place(name, checkpoint)),
+            {"format": "pt"},
+            lambda name: progress(name) if name in names else None,
+        )
+        _write_json(path / "config.json", config_json(checkpoint))
+        _write_json(path / "preprocessor_config.json", huggingface_config.preprocessor_json(checkpoint.preprocessing))
+
+    return write
+
+
+def body_prefix(prefix: str, *heads: str) -> Callable[[str, Checkpoint], str]:
+    """The usual ``place``: ``prefix`` before every name but the heads', in models that have a head."""
+
+    def place(name: str, checkpoint: Checkpoint) -> str:
+        return name if not checkpoint.config.num_classes or name.startswith(heads) else prefix + name
+
+    return place
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """One JSON object in a file, or the sentence that says it is none."""
     try:
@@ -53,8 +109,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _open(part: Path, weights_key: str | None) -> Source:
-    container = safetensors_file if part.suffix == ".safetensors" else torch_file
-    return container.read(part, weights_key)
+    containers = {Path(name).suffix: container for name, container in _WEIGHTS.items()}
+    return containers.get(part.suffix, torch_file).read(part, weights_key)
 
 
 def _weight_files(path: Path) -> list[Path]:

@@ -57,11 +57,16 @@ def read(path: Path, weights_key: str | None = None) -> Source:
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
+    """Write a table, and our record of the model in the file's metadata."""
+    write_tensors(path, table, {"format": "pt", _OWN_KEY: json.dumps(checkpoint.record())}, progress)
+
+
+def write_tensors(path: Path, table: TensorTable, metadata: dict[str, str], progress: Callable[[str], None]) -> None:
     """Write a table tensor by tensor, so that one tensor at a time is in memory.
 
     The library's own writer wants all of them at once.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt", _OWN_KEY: json.dumps(checkpoint.record())}}
+    header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     names = sorted(table, key=lambda name: -table.spec(name)[1].itemsize)  # keeps every tensor aligned to its dtype
     for name in names:

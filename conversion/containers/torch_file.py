@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conversion.checkpoint import Checkpoint
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The pickled number that files from before PyTorch 1.6 begin with, behind two bytes of protocol."""
+_OWN_KEY = "vitport"
+"""Key of our own JSON among the ``_metadata`` that PyTorch keeps with a state_dict, by submodule."""
 
 
 def recognises(path: Path) -> bool:
@@ -40,8 +46,14 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         import torch
     except ImportError as error:
         raise VitportError(f"Reading {path} needs PyTorch: install the extra, pip install 'vitport[torch]'.") from error
+    if _is_torchscript(path):
+        raise VitportError(
+            f"{path} is a TorchScript archive, a program with its weights: save the weights alone, with "
+            "torch.save(torch.jit.load(…).state_dict(), …)."
+        )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep their options in one
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise VitportError(
             f"{path} is a pickle that holds more than tensors, so it was not opened, for a pickle can run code: save "
@@ -55,7 +67,35 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     if strange:
         notes += (f"set aside, being no tensors: {', '.join(strange)}",)
     table = {str(name): _tensor(value) for name, value in tensors.items() if isinstance(value, torch.Tensor)}
-    return Source(path, "PyTorch file", TensorTable(table), (path,), notes=notes)
+    own = getattr(tensors, "_metadata", {}).get(_OWN_KEY)
+    return Source(path, "PyTorch file", TensorTable(table), (path,), notes=notes, own=own and json.loads(own))
+
+
+def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
+    """Write a state_dict as ``torch.save`` does, our record among its metadata, where load_state_dict passes it by.
+
+    All tensors are in memory at once.
+    """
+    import torch
+
+    state: OrderedDict[str, torch.Tensor] = OrderedDict()
+    for name in table:
+        progress(name)
+        array = np.require(table[name], requirements=["C", "W"])
+        bfloat16 = array.dtype == BFLOAT16
+        tensor = torch.from_numpy(array.view(np.uint16) if bfloat16 else array)
+        state[name] = tensor.view(torch.bfloat16) if bfloat16 else tensor
+    state._metadata = OrderedDict({_OWN_KEY: json.dumps(checkpoint.record())})  # type: ignore[attr-defined]
+    with path.open("wb") as file:  # by its name, torch.save would write another archive under another name
+        torch.save(state, file)
+
+
+def _is_torchscript(path: Path) -> bool:
+    """A zip archive that holds ``constants.pkl`` beside ``data.pkl``."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("constants.pkl") for name in archive.namelist())
 
 
 def _peel(path: Path, content: Any, weights_key: str | None) -> tuple[Mapping[Any, Any], tuple[str, ...]]:

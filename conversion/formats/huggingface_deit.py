@@ -1,10 +1,28 @@
-"""Hugging Face ``DeiTForImageClassificationWithTeacher`` (both heads) and ``DeiTModel`` without its pooler."""
+"""Hugging Face ``DeiTForImageClassificationWithTeacher``: a head for each of the two tokens."""
 
+from conversion.containers import huggingface_folder
 from conversion.format import Format
-from conversion.formats.huggingface_vit import CONVENTIONS, EMBEDDINGS, IN_MEMORY, MASK_TOKEN, ON_DISK
+from conversion.formats.huggingface_vit import (
+    CONVENTIONS,
+    EMBEDDINGS,
+    IN_MEMORY,
+    MASK_TOKEN,
+    ON_DISK,
+    beyond_vit,
+    describe,
+)
 from conversion.huggingface_config import model_facts
 from conversion.rules import Rule, Rules, module
-from vit_spec import Preprocessing
+from vit_spec import Preprocessing, ViTConfig
+
+_ARCHITECTURE = "DeiTForImageClassificationWithTeacher"
+
+
+def cannot_hold(config: ViTConfig) -> list[str]:
+    """Without heads it would be read as the one-head model, which pools otherwise."""
+    headless = [] if config.num_classes else ["num_classes=0"]
+    return beyond_vit(config, distilled=(True,), representation_size=(config.representation_size,)) + headless
+
 
 FORMAT = Format(
     name="huggingface-deit",
@@ -21,4 +39,9 @@ FORMAT = Format(
     conventions=CONVENTIONS,
     facts=model_facts,
     preprocessing=Preprocessing(),
+    writer=huggingface_folder.writer(
+        describe("deit", _ARCHITECTURE, _ARCHITECTURE),
+        place=huggingface_folder.body_prefix("deit.", "cls_classifier.", "distillation_classifier."),
+    ),
+    cannot_hold=cannot_hold,
 )  # fmt: skip

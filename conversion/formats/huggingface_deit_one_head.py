@@ -4,11 +4,27 @@ They have a distillation token that attends and is attended to, yet only the cla
 a register token with a position of its own, and so it is read.
 """
 
+from conversion.containers import huggingface_folder
 from conversion.format import Format
-from conversion.formats.huggingface_vit import CONVENTIONS, EMBEDDINGS, HEADS, IN_MEMORY, MASK_TOKEN, ON_DISK
-from conversion.huggingface_config import model_facts
+from conversion.formats.huggingface_vit import (
+    CONVENTIONS,
+    EMBEDDINGS,
+    HEADS,
+    IN_MEMORY,
+    MASK_TOKEN,
+    ON_DISK,
+    beyond_vit,
+    describe,
+)
+from conversion.huggingface_config import identity_pooler, idle_pooler, model_facts
 from conversion.rules import Rule, Rules
-from vit_spec import Preprocessing
+from vit_spec import Preprocessing, ViTConfig
+
+
+def cannot_hold(config: ViTConfig) -> list[str]:
+    """One register with a row in the position table, and nothing else beside the class token."""
+    return beyond_vit(config, register_tokens=(1,), pos_embed=("all",))
+
 
 FORMAT = Format(
     name="huggingface-deit-one-head",
@@ -18,6 +34,13 @@ FORMAT = Format(
     base="deit.",
     set_aside=MASK_TOKEN,
     conventions={**CONVENTIONS, "pos_embed": "all"},  # the table has a row for the extra token too
+    idle=idle_pooler,
     facts=model_facts,
     preprocessing=Preprocessing(),
+    writer=huggingface_folder.writer(
+        describe("deit", "DeiTModel", "DeiTForImageClassification"),
+        place=huggingface_folder.body_prefix("deit.", "classifier."),
+        filler=identity_pooler,
+    ),
+    cannot_hold=cannot_hold,
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conversion.rules import Axes, Rule, Rules, joined, module
+from conversion.rules import Rule, Rules, joined, module
 from conversion.table import TensorTable
+from conversion.transforms import Axes
 from tests.conversion.canaries import assert_same_tensors
 from vit_spec import ViTConfig, VitportError
 

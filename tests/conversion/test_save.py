@@ -65,5 +65,5 @@ def test_an_incomplete_checkpoint_is_not_written(tmp_path) -> None:
 
 
 def test_a_format_that_is_only_read_says_which_are_written(tmp_path) -> None:
-    with pytest.raises(VitportError, match=r"huggingface-vit is read but not written: choose one of timm, flax"):
-        conversion.save(canary_checkpoint(), tmp_path / "w", format="huggingface-vit")
+    with pytest.raises(VitportError, match=r"openai-clip is read but not written: choose one of timm, flax"):
+        conversion.save(canary_checkpoint(), tmp_path / "w", format="openai-clip")

@@ -1,0 +1,222 @@
+"""NumPy's ``.npz``: a zip archive with one ``.npy`` member for each array. Pickled members are never opened.
+
+https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html describes the members.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from conversion.checkpoint import Checkpoint
+from conversion.containers.subtree import branch
+from conversion.source import Source
+from conversion.table import BFLOAT16, Tensor, TensorTable
+from vit_spec import VitportError
+
+_CHUNK = 1 << 20
+"""Bytes that are carried at a time."""
+_MOST_INFLATED, _ALWAYS_ALLOWED = 100, 1 << 28
+"""Weights shrink to a half at best, and models of zeros are small: beyond a hundredfold and 256 MiB lies no model."""
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_VOID = np.dtype("V2")
+"""NumPy knows no bfloat16 and saves it as two bytes without meaning."""
+
+
+def recognises(path: Path) -> bool:
+    """A zip archive whose first member is an array."""
+    with path.open("rb") as file:
+        start = file.read(30)
+        name = file.read(int.from_bytes(start[26:28], "little"))
+    return start.startswith(b"PK") and (name.endswith(b".npy") or path.suffix == ".npz")
+
+
+def read(path: Path, weights_key: str | None = None) -> Source:
+    """Open an archive: shapes and dtypes are known from the members' headers, arrays are read when asked for.
+
+    Args:
+        weights_key: read only the names under this path, such as ``params``.
+
+    Raises:
+        VitportError: for a damaged archive, one that would inflate beyond all measure, a name that occurs twice, or
+            arrays of Python objects, which only a pickle could read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            _check(path, infos)
+            members = [_member(path, archive, info) for info in infos if info.filename.endswith(".npy")]
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise VitportError(f"{path} is no whole npz file ({error}): fetch or write it again.") from error
+    others = [info.filename for info in infos if not info.filename.endswith(".npy")]
+    others += [f"{member.name} ({member.dtype})" for member in members if not _is_number(member.dtype)]
+    table, notes = branch(path, TensorTable({m.name: m.tensor() for m in members if _is_number(m.dtype)}), weights_key)
+    if others:
+        notes += (f"set aside, being no arrays of numbers: {', '.join(others)}",)
+    return Source(path, "NumPy npz", table, (path,), notes=notes)
+
+
+def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
+    """Write a table as ``numpy.savez`` does, but with one tensor at a time in memory.
+
+    Nothing but the tensors is written: the readers of these files refuse names that they do not know.
+    """
+    del checkpoint
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(table):
+            progress(name)
+            # Without a date in it, the same weights make the same file.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
+                _write_array(member, table[name])
+
+
+def _write_array(member: IO[bytes], array: np.ndarray) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(member, header)
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    for at in range(0, len(data), _CHUNK):
+        member.write(data[at : at + _CHUNK])
+
+
+def _check(path: Path, infos: list[zipfile.ZipInfo]) -> None:
+    names = [info.filename for info in infos]
+    if len(set(names)) < len(names):
+        twice = sorted({name.removesuffix(".npy") for name in names if names.count(name) > 1})
+        raise VitportError(f"{path} holds {', '.join(twice)} more than once: it is damaged.")
+    inflated, size = sum(info.file_size for info in infos), path.stat().st_size
+    if inflated > _MOST_INFLATED * size + _ALWAYS_ALLOWED:
+        raise VitportError(
+            f"{path} has {size} bytes and would unpack to {inflated}: weights do not shrink so far, so it is not read."
+        )
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One array in the archive."""
+
+    path: Path
+    info: zipfile.ZipInfo
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+    start: int
+    """Bytes of the header, behind which the numbers lie."""
+
+    def tensor(self) -> Tensor:
+        dtype = BFLOAT16 if self.dtype == _VOID else self.dtype.newbyteorder("=")
+        plain = self.is_stored and not self.fortran_order and len(self.shape) > 0
+        return Tensor(self.shape, dtype, self.read, self.read_entry if plain else None)
+
+    @property
+    def is_stored(self) -> bool:
+        return self.info.compress_type == zipfile.ZIP_STORED
+
+    def read(self) -> np.ndarray:
+        """The whole array; the archive's checksum is compared on the way."""
+        array = np.empty(self.shape[::-1] if self.fortran_order else self.shape, self.dtype)
+        view = array.reshape(-1).view(np.uint8).data
+        try:
+            if self.is_stored:
+                self._read_stored(view)
+            else:
+                with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
+                    member.read(self.start)  # and not seek, which gives the checksum up
+                    for at in range(0, len(view), _CHUNK):
+                        _fill(member, view[at : at + _CHUNK])
+        except Exception as error:  # a damaged stream can fail in any way at all
+            raise _damaged(self.path, self.name, error) from error
+        array = _native(array)
+        return array.T if self.fortran_order else array
+
+    def read_entry(self, at: int) -> np.ndarray:
+        """One entry of axis 0, without the rest; the first time, the whole member's checksum is compared."""
+        try:
+            offset = self._checked_offset
+        except Exception as error:  # as above
+            raise _damaged(self.path, self.name, error) from error
+        count = math.prod(self.shape[1:])
+        array = np.fromfile(self.path, self.dtype, count, offset=offset + at * count * self.dtype.itemsize)
+        return _native(array.reshape(self.shape[1:]))
+
+    def _read_stored(self, view: memoryview) -> None:
+        """Straight from the file into the array: the library would copy twice, and parse the archive's index anew."""
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            checksum = zlib.crc32(file.read(self.start))
+            if file.readinto(view) != len(view):
+                raise EOFError("it ends too early")
+        self._compare(zlib.crc32(view, checksum))
+
+    def _compare(self, checksum: int) -> None:
+        if checksum != self.info.CRC:
+            raise ValueError("its checksum is another")
+
+    @cached_property
+    def _checked_offset(self) -> int:
+        """Where in the file the numbers of an uncompressed member lie, which have been compared with its checksum."""
+        checksum, left = 0, self.info.file_size
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            while left and (chunk := file.read(min(left, _CHUNK))):
+                checksum, left = zlib.crc32(chunk, checksum), left - len(chunk)
+        self._compare(checksum)
+        return self._offset + self.start
+
+    @cached_property
+    def _offset(self) -> int:
+        """Where in the file an uncompressed member's content begins, behind its name and extra field."""
+        with self.path.open("rb") as file:
+            file.seek(self.info.header_offset + 26)
+            lengths = file.read(4)
+        name, extra = (int.from_bytes(lengths[at : at + 2], "little") for at in (0, 2))
+        return self.info.header_offset + 30 + name + extra
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    return array.view(BFLOAT16) if array.dtype == _VOID else array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    name = info.filename.removesuffix(".npy")
+    try:
+        with archive.open(info) as file:
+            version = np.lib.format.read_magic(file)
+            shape, fortran_order, dtype = _HEADERS[version](file)
+            start = file.tell()
+    except Exception as error:  # a damaged header can fail in any way at all
+        raise _damaged(path, name, error) from error
+    if dtype.hasobject:
+        raise VitportError(f"{path} holds Python objects in {name}, so it was not opened, for a pickle can run code.")
+    if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise VitportError(
+            f"{path} is damaged: {name} says it is {shape} of {dtype}, but holds {info.file_size - start} bytes."
+        )
+    return _Member(path, info, name, shape, dtype, fortran_order, start)
+
+
+def _fill(member: IO[bytes], view: memoryview) -> None:
+    at = 0
+    while at < len(view):
+        chunk = member.read(len(view) - at)
+        if not chunk:
+            raise EOFError("it ends too early")
+        view[at : at + len(chunk)] = chunk
+        at += len(chunk)
+
+
+def _is_number(dtype: np.dtype) -> bool:
+    return dtype.kind in "fiub" or dtype == _VOID
+
+
+def _damaged(path: Path, name: str, error: Exception) -> VitportError:
+    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return VitportError(f"{path} is damaged at {name} ({first_line}): fetch or write it again.")

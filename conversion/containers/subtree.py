@@ -1,0 +1,24 @@
+"""One branch of a table whose names are paths, for files that hold more than one set of weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conversion.table import TensorTable
+from vit_spec import VitportError
+
+
+def branch(path: Path, table: TensorTable, key: str | None) -> tuple[TensorTable, tuple[str, ...]]:
+    """The tensors whose names begin with ``key/``, and the note that says so; everything where no key is given.
+
+    Raises:
+        VitportError: if nothing lies under the key, with the keys that there are.
+    """
+    if key is None:
+        return table, ()
+    start = key.rstrip("/") + "/"
+    kept = TensorTable({name: tensor for name, tensor in table.tensors.items() if name.startswith(start)})
+    if not kept:
+        keys = sorted({name.partition("/")[0] for name in table})
+        raise VitportError(f"{path} has no weights under {key!r}: its names begin with {', '.join(keys[:8])}.")
+    return kept, (f"read the weights under {key!r}, as asked",)

@@ -1,0 +1,87 @@
+"""Flax's msgpack. Oracle: ``flax.serialization`` itself."""
+
+from __future__ import annotations
+
+import flax.serialization
+import ml_dtypes
+import msgpack
+import numpy as np
+import pytest
+
+from conversion.containers import msgpack_file, open_source
+from conversion.flax_tree import flatten
+from conversion.table import TensorTable
+from tests.conversion.canaries import assert_same_tensors, canary_checkpoint
+from vit_spec import VitportError
+
+RNG = np.random.default_rng(0)
+TREE = {
+    "a": {"kernel": RNG.normal(size=(3, 4)).astype(np.float32), "bias": RNG.normal(size=4).astype(ml_dtypes.bfloat16)},
+    "half": RNG.normal(size=(2, 1)).astype(np.float16),
+}
+
+
+@pytest.mark.parametrize("name", ["w.msgpack", "checkpoint_7"])
+def test_what_flax_wrote_is_read_bit_for_bit(tmp_path, name) -> None:
+    (tmp_path / name).write_bytes(flax.serialization.to_bytes(TREE))
+    source = open_source(tmp_path / name)
+    assert source.container == "Flax msgpack"
+    assert_same_tensors(source.table, flatten(TREE))
+
+
+def test_flax_reads_what_we_write(tmp_path) -> None:
+    table = TensorTable.of(flatten(TREE))
+    msgpack_file.write(tmp_path / "w", table, canary_checkpoint(), lambda name: None)
+    assert_same_tensors(flatten(flax.serialization.msgpack_restore((tmp_path / "w").read_bytes())), flatten(TREE))
+    assert (tmp_path / "w").read_bytes() == flax.serialization.to_bytes(TREE)
+
+
+def test_arrays_in_several_chunks_are_read_whole(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(flax.serialization, "MAX_CHUNK_SIZE", 16)
+    content = flax.serialization.msgpack_serialize(TREE)
+    assert b"__msgpack_chunked_array__" in content
+    (tmp_path / "w").write_bytes(content)
+    assert_same_tensors(open_source(tmp_path / "w").table, flatten(TREE))
+
+
+def test_a_branch_is_chosen_by_weights_key_and_no_arrays_are_told(tmp_path) -> None:
+    parts = {"params": TREE, "ema_params": TREE, "step": 3}
+    (tmp_path / "w").write_bytes(flax.serialization.to_bytes(parts))
+    source = open_source(tmp_path / "w", "params")
+    assert set(source.table) == {f"params/{name}" for name in flatten(TREE)}
+    assert source.notes == ("read the weights under 'params', as asked", "set aside, being no arrays: step")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_file_is_one_sentence(tmp_path, share) -> None:
+    whole = flax.serialization.to_bytes(TREE)
+    (tmp_path / "w.msgpack").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(VitportError, match=r"no whole Flax msgpack file \("):
+        open_source(tmp_path / "w.msgpack")
+
+
+def _entry(shape: tuple[int, ...], dtype: str, content: bytes) -> bytes:
+    return msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb((shape, dtype, content)))})
+
+
+DAMAGED = {
+    "an array of objects": _entry((1,), "O", bytes(8)),
+    "an array that is too short": _entry((3,), "float32", bytes(8)),
+    "an array of the wrong rank": _entry((1 << 40, 1 << 40), "float32", bytes(8)),
+    "an unknown dtype": _entry((2,), "float33", bytes(8)),
+    "a name that occurs twice": b"\x82\xa1a\x01\xa1a\x02",
+    "a name that occurs twice inside": b"\x81\xa1b\x82\xa1a\x01\xa1a\x02",
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGED)
+def test_a_damaged_file_is_one_sentence(tmp_path, fault) -> None:
+    (tmp_path / "w").write_bytes(DAMAGED[fault])
+    with pytest.raises(VitportError, match=r"no whole Flax msgpack file \("):
+        open_source(tmp_path / "w")
+
+
+def test_a_file_that_holds_no_tree_is_one_sentence(tmp_path) -> None:
+    (tmp_path / "w.msgpack").write_bytes(msgpack.packb([1, 2]))
+    with pytest.raises(VitportError, match="holds list instead of a tree"):
+        open_source(tmp_path / "w.msgpack")
