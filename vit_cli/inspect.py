@@ -1,0 +1,103 @@
+"""``vitport inspect``: what a file of weights holds, and how each fact is known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vit_cli.reading import Json, Options
+from vit_cli.terminal import print_table, progress, say, write_json
+from vit_spec import count_parameters
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+
+
+def inspect(
+    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")],
+    *,
+    tensors: bool = False,
+    as_json: Json = False,
+    reading: Options,
+) -> None:
+    """Show what a file or folder of weights holds, and how each fact is known.
+
+    Args:
+        path: file or folder of weights.
+        tensors: List every tensor with shape and dtype.
+        as_json: Print JSON instead of tables.
+    """
+    checkpoint = reading.load(path)
+    report = _report(checkpoint, tensors)
+    if as_json:
+        write_json(report)
+        return
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in report["dtypes"].items())
+    say(f"{path}: {report['parameters'] / 1e6:.2f} M parameters in {len(checkpoint.params)} tensors ({dtypes})")
+    say(f"format {report['format']}, sha256 {report['sha256']}")
+    for note in report["notes"]:
+        say(f"note: {note}")
+    for warning in report["warnings"]:
+        say(f"warning: {warning}")
+    say("")
+    print_table(("config", "<value", "<told by"), [(name, *fact) for name, fact in _facts(checkpoint).items()])
+    say("")
+    print_table(("preprocessing", "<value"), [(name, _plain(value)) for name, value in report["preprocessing"].items()])
+    if tensors:
+        say("")
+        print_table(
+            ("tensor", "<shape", "<dtype"),
+            [(row["name"], _plain(row["shape"]), row["dtype"]) for row in report["tensors"]],
+        )
+
+
+def _report(checkpoint: Checkpoint, tensors: bool) -> dict[str, Any]:
+    specs = {name: checkpoint.params.spec(name) for name in checkpoint.params}
+    report: dict[str, Any] = {
+        "path": checkpoint.provenance.source,
+        "format": checkpoint.provenance.format,
+        "sha256": checkpoint.provenance.sha256,
+        "parameters": count_parameters(checkpoint.config),
+        "dtypes": dict(Counter(str(dtype) for _, dtype in specs.values())),
+        "notes": checkpoint.provenance.notes,
+        "warnings": _warnings(checkpoint),
+        "config": checkpoint.config.to_dict(),
+        "told_by": dict(checkpoint.provenance.origins),
+        "preprocessing": checkpoint.preprocessing.to_dict(),
+        "labels": checkpoint.labels,
+    }
+    if tensors:
+        report["tensors"] = [
+            {"name": name, "shape": shape, "dtype": str(dtype)} for name, (shape, dtype) in specs.items()
+        ]
+    return report
+
+
+def _facts(checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
+    origins = checkpoint.provenance.origins
+    return {
+        name: (_plain(value), origins.get(name, "nobody: the default"))
+        for name, value in checkpoint.config.to_dict().items()
+    }
+
+
+def _warnings(checkpoint: Checkpoint) -> list[str]:
+    """What makes weights useless although they are complete."""
+    import numpy as np
+
+    found: list[str] = []
+    with progress("Reading") as told:
+        for at, (name, array) in enumerate(checkpoint.params.items()):
+            told(name, at, len(checkpoint.params))
+            bad = int(array.size - np.isfinite(array.astype(np.float32, copy=False)).sum())
+            if bad:
+                found.append(f"{name} holds {bad} values that are NaN or infinite")
+            if name.startswith("head") and name.endswith(".weight") and not array.any():
+                found.append(f"{name} is zero throughout: the head was never trained")
+    return found
+
+
+def _plain(value: Any) -> str:
+    return " x ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,64 @@
+"""The command ``vitport``: one subcommand a file, whose options are its function's arguments.
+
+Nothing but tyro is imported here, so that ``vitport --help`` answers at once; each subcommand imports what it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from vit_cli.compare import compare
+from vit_cli.convert import convert
+from vit_cli.demo import demo
+from vit_cli.inspect import inspect
+from vit_cli.models import models
+from vit_cli.predict import predict
+from vit_spec import VitportError
+
+SUBCOMMANDS = {
+    "demo": demo,
+    "models": models,
+    "inspect": inspect,
+    "convert": convert,
+    "compare": compare,
+    "predict": predict,
+}
+DESCRIPTION = (
+    "One Vision Transformer in PyTorch and JAX: carry weights between formats, and measure that outputs agree."
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: arguments after the command's name; ``None`` takes those of the process.
+
+    Returns:
+        0; 2 after a mistake of the user's, told in one line on stderr; 130 after Ctrl-C.
+    """
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            SUBCOMMANDS,
+            prog="vitport",
+            description=DESCRIPTION,
+            args=args,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except VitportError as error:
+        sys.stderr.write(f"vitport: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("vitport: stopped.\n")
+        return 130
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

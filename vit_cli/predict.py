@@ -1,0 +1,92 @@
+"""``vitport predict``: the classes that a model sees in a picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from vit_cli.frameworks import require_torch
+from vit_cli.reading import ImageSize, Json, Options
+from vit_cli.terminal import print_table, say, spinner, write_json
+from vit_spec import VitportError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from conversion import Checkpoint
+
+
+def predict(
+    image: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")],
+    *,
+    weights: Annotated[str, tyro.conf.arg(metavar="PATH")],
+    framework: Literal["jax", "torch"] = "jax",
+    top: int = 5,
+    image_size: ImageSize = None,
+    as_json: Json = False,
+    reading: Options,
+) -> None:
+    """Print the likeliest classes of a picture.
+
+    Args:
+        image: picture file.
+        weights: File or folder of weights.
+        framework: What runs the model.
+        top: How many classes to print.
+        image_size: Pixels, a side or height and width, to run at instead of the weights' own.
+        as_json: Print JSON instead of tables.
+    """
+    if top < 1:
+        raise VitportError(f"--top {top} asks for no class: give 1 or more.")
+    if framework == "torch":
+        require_torch("predict --framework torch")
+    import numpy as np
+
+    import conversion
+
+    checkpoint = reading.load(weights, image_size)
+    if not checkpoint.config.num_classes:
+        raise VitportError(
+            f"{weights} has no head, so it names no classes: give weights with a classifier, or read its features with "
+            "create_model(weights=...).forward_features."
+        )
+    picture = conversion.load_picture(image, checkpoint.preprocessing)
+    with spinner(f"Running {framework}"):
+        logits = _logits(checkpoint, picture, framework)
+    odds = np.exp(logits - logits.max())
+    probabilities = odds / odds.sum()
+    rows = [
+        {
+            "class": int(at),
+            "label": checkpoint.labels[at] if checkpoint.labels else None,
+            "probability": float(probabilities[at]),
+            "logit": float(logits[at]),
+        }
+        for at in np.argsort(-logits, kind="stable")[:top]
+    ]
+    if as_json:
+        write_json({"image": image, "weights": weights, "framework": framework, "top": rows})
+        return
+    say(f"{image} with {weights} in {framework}")
+    print_table(
+        ("class", "<label", "probability", "logit"),
+        [(str(row["class"]), row["label"] or "", f"{row['probability']:.4f}", f"{row['logit']:.3f}") for row in rows],
+    )
+
+
+def _logits(checkpoint: Checkpoint, picture: np.ndarray, framework: str) -> np.ndarray:
+    """(K,) float64 for a picture (H, W, C)."""
+    if framework == "torch":
+        import vit_torch
+        from vit_parity import torch_activations
+
+        model = vit_torch.create_model(weights=checkpoint)
+        model.eval()
+        return torch_activations(model, picture[None])["head"][0]
+    import vit_jax
+    from vit_parity import jax_activations
+
+    model = vit_jax.create_model(weights=checkpoint)
+    model.eval()
+    return jax_activations(model, picture[None])["head"][0]

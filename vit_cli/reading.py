@@ -1,0 +1,52 @@
+"""Arguments that several subcommands share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+
+ImageSize = Annotated[int | tuple[int, int] | None, tyro.conf.arg(metavar="PIXELS")]
+"""A side, or height and width, of the pictures; ``None`` keeps the weights' own."""
+
+Json = Annotated[bool, tyro.conf.arg(name="json")]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How weights are read where their file does not tell."""
+
+    model: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="NAME", help="Registered name (`vitport models`), for facts that the weights do not tell."
+        ),
+    ] = None
+    format: Annotated[
+        str | None,
+        tyro.conf.arg(
+            name="from",
+            metavar="FORMAT",
+            help="Naming scheme of the weights, instead of the recognised one; an unknown one lists them all.",
+        ),
+    ] = None
+    weights_key: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="KEY", help="Entry to read of a PyTorch training checkpoint that holds several sets of weights."
+        ),
+    ] = None
+
+    def load(self, path: str, image_size: int | tuple[int, int] | None = None) -> Checkpoint:
+        """The checkpoint at ``path``, its position table resized to ``image_size`` (pixels) where given."""
+        import conversion
+
+        checkpoint = conversion.load(path, format=self.format, model=self.model, weights_key=self.weights_key)
+        return conversion.prepare(None, weights=checkpoint, image_size=image_size)
+
+
+Options = tyro.conf.OmitArgPrefixes[Reading]

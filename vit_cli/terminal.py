@@ -1,0 +1,93 @@
+"""What goes to the screen: results to stdout, progress to stderr and only where somebody watches."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vit_parity import Difference
+
+
+def say(text: str) -> None:
+    """One line on stdout, never wrapped."""
+    sys.stdout.write(f"{text}\n")
+
+
+def write_json(value: Any) -> None:
+    """One JSON document on stdout; numbers that JSON lacks (NaN, infinity) become null."""
+    say(json.dumps(_finite(value), indent=2))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout: the first column left, the others right.
+
+    A column whose header begins with ``<`` is left too. Where stdout is no terminal, no column is ever squeezed.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    for at, header in enumerate(headers):
+        left = at == 0 or header.startswith("<")
+        table.add_column(header.removeprefix("<"), justify="left" if left else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 10_000).print(table)
+
+
+def difference_cells(difference: Difference) -> list[str]:
+    """Maximal absolute and relative difference and cosine, as a table shows them."""
+    return [
+        short_number(difference.max_abs),
+        short_number(difference.relative),
+        f"{difference.cosine:.6f}",
+    ]
+
+
+def short_number(value: float) -> str:
+    """Two digits and an exponent without padding, 1.6e-6; zero is 0."""
+    if value == 0:
+        return "0"
+    digits, exponent, power = f"{value:.1e}".partition("e")
+    return digits + (f"e{int(power)}" if exponent else "")  # nan and inf have no exponent
+
+
+@contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """A spinner while something of unknown length runs."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar that is told ``(name, done, total)``; it vanishes when done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda name, done, total: None
+        return
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(text, total=None, name="")
+        yield lambda name, done, total: bar.update(task, completed=done, total=total, name=name)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return value

@@ -1,0 +1,16 @@
+"""Both frameworks run side by side, and the difference measured. Each framework is imported when it is run."""
+
+from vit_parity.activations import Activations, activations_of, jax_activations, torch_activations
+from vit_parity.measure import Difference, measure, measure_all
+from vit_parity.onnx_activations import onnx_activations
+
+__all__ = [
+    "Activations",
+    "Difference",
+    "activations_of",
+    "jax_activations",
+    "measure",
+    "measure_all",
+    "onnx_activations",
+    "torch_activations",
+]
