@@ -1,0 +1,1 @@
+"""Commands that measure; each runs as ``python -m benchmarks.NAME``."""

@@ -1,0 +1,175 @@
+"""Which of timm's plain Vision Transformers vitport computes: ``python -m benchmarks.timm_coverage [PATTERN]``.
+
+Every name is built by timm, two blocks deep, with random weights that leave nothing near its neutral value, saved as
+safetensors and loaded by ``create_model(NAME, weights=FILE)`` of both frameworks. The outputs are compared in float32.
+Needs timm, torchvision and JAX in one environment: see docs/testing.md.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import safetensors.torch
+import timm
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+import vit_jax
+import vit_torch
+from vit_spec import VitportError
+
+TOLERANCE = 1e-5
+"""Of the largest absolute value of timm's output: some 80 float32 roundings."""
+NEEDED = 171
+DEPTH = 2
+MODULES = ("vision_transformer", "deit")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one name: relative errors, or the sentence that refused it."""
+
+    name: str
+    torch_error: float = float("nan")
+    jax_error: float = float("nan")
+    refusal: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        return self.torch_error <= TOLERANCE and self.jax_error <= TOLERANCE
+
+
+def names(pattern: str) -> list[str]:
+    """timm's plain Vision Transformers whose name matches."""
+    return sorted(name for module in MODULES for name in timm.list_models(pattern, module=module))
+
+
+def shallow(name: str) -> torch.nn.Module:
+    """timm's model of that name, two blocks deep, with random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, depth=DEPTH, pretrained=False).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.ndim >= 2 and not key.endswith(("token", "pos_embed", "latent")):
+                parameter.normal_(std=parameter[0].numel() ** -0.5)
+            else:
+                parameter.normal_(std=0.5).add_(1.0 if key.endswith((".weight", "gamma")) else 0.0)
+    return model
+
+
+def measure(name: str) -> Result:
+    """Relative errors of both frameworks under one name."""
+    reference = shallow(name)
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None
+    image = torch.randn(1, *config.input_size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = reference(image).numpy()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        safetensors.torch.save_file({key: value.contiguous() for key, value in reference.state_dict().items()}, file)
+        del reference
+        try:
+            return Result(name, _torch_error(name, file, image, expected), _jax_error(name, file, image, expected))
+        except VitportError as error:
+            return Result(name, refusal=str(error))
+
+
+def _error(actual: np.ndarray, expected: np.ndarray) -> float:
+    if actual.shape != expected.shape:
+        raise ValueError(f"vitport gives {actual.shape}, timm {expected.shape}.")
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def _torch_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
+    model = vit_torch.create_model(name, weights=file).eval()
+    height, width = model.config.image_size  # below timm's where the patches do not fill the picture
+    with torch.no_grad():
+        output = model(image[:, :, :height, :width])
+    assert isinstance(output, torch.Tensor)
+    return _error(output.numpy(), expected)
+
+
+def _jax_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
+    model = vit_jax.create_model(name, weights=file)
+    model.eval()
+    height, width = model.config.image_size
+    picture = image[:, :, :height, :width].permute(0, 2, 3, 1).numpy()
+    with jax.default_matmul_precision("highest"):
+        return _error(np.asarray(model(jax.numpy.asarray(picture))), expected)
+
+
+def versions() -> str:
+    return ", ".join(
+        f"{package} {importlib.metadata.version(package)}"
+        for package in ("timm", "torch", "torchvision", "jax", "flax", "numpy")
+    )
+
+
+def markdown(results: list[Result]) -> str:
+    """The page of the documentation."""
+    agreeing = sum(result.agrees for result in results)
+    lines = [
+        "# Coverage of timm",
+        "",
+        f"{agreeing} of {len(results)} names agree within {TOLERANCE:g} of the output's largest value. Each model is "
+        f"{DEPTH} blocks deep and has random weights, none near its neutral value.",
+        "",
+        f"Written by `python -m benchmarks.timm_coverage` with {versions()}.",
+        "",
+        "| name | PyTorch | JAX |",
+        "|---|---|---|",
+    ]
+    for result in results:
+        refused = result.refusal.replace("|", "\\|")
+        lines.append(
+            f"| `{result.name}` | refused: {refused} | |"
+            if refused
+            else f"| `{result.name}` | {result.torch_error:.1e} | {result.jax_error:.1e} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def coverage(pattern: Annotated[str, tyro.conf.Positional] = "*", output: Path | None = None) -> int:
+    """Compare every matching name with timm.
+
+    Args:
+        pattern: shell pattern over timm's names.
+        output: where to write the table as Markdown.
+
+    Returns:
+        0 where at least 171 names agree, or all of a narrower pattern that are not refused; else 1.
+    """
+    console = Console()
+    results: list[Result] = []
+    for name in names(pattern):
+        results.append(measure(name))
+        result = results[-1]
+        console.print(f"{name}: {result.refusal or f'{result.torch_error:.1e} {result.jax_error:.1e}'}", markup=False)
+        if output is not None:  # after each name: a run that is cut short leaves what it measured
+            output.write_text(markdown(results))
+        jax.clear_caches()
+        gc.collect()
+    table = Table("name", "PyTorch", "JAX", title=f"vitport against {versions()}")
+    for result in results:
+        table.add_row(result.name, result.refusal or f"{result.torch_error:.1e}", f"{result.jax_error:.1e}")
+    console.print(table)
+    agreeing = sum(result.agrees for result in results)
+    refused = sum(bool(result.refusal) for result in results)
+    console.print(f"{agreeing} of {len(results)} agree within {TOLERANCE:g}, {refused} are refused.")
+    needed = NEEDED if pattern == "*" else len(results) - refused
+    return 0 if agreeing >= needed and results else 1
+
+
+if __name__ == "__main__":
+    sys.exit(tyro.cli(coverage))

@@ -1,0 +1,42 @@
+"""A handful of timm's names in both frameworks. Oracle: timm itself. ``benchmarks.timm_coverage`` runs them all."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("timm", reason="the peer suite needs timm and torchvision: docs/testing.md")
+
+from benchmarks.timm_coverage import TOLERANCE, measure, names
+from vit_spec.registry import NAMED, UNSUPPORTED
+
+pytestmark = pytest.mark.peer
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_vit",
+        "test_vit2",  # mean, registers with positions, norm behind
+        "test_vit3",  # attention pooling over all tokens
+        "test_vit4",  # RMSNorm
+        "deit_tiny_distilled_patch16_224",
+        "vit_xsmall_patch16_clip_224",  # pre-norm
+        "vit_base_patch16_rpn_224",  # post-norm
+        "vit_wee_patch16_reg1_gap_256",  # LayerScale, registers without positions
+    ],
+)
+def test_the_outputs_are_those_of_timm(name) -> None:
+    """Measured: at most 4e-7 of the output's largest value."""
+    result = measure(name)
+    assert not result.refusal
+    assert result.torch_error <= TOLERANCE
+    assert result.jax_error <= TOLERANCE
+
+
+def test_every_plain_name_of_timm_is_known_or_refused_by_name() -> None:
+    assert set(names("*")) <= set(NAMED) | set(UNSUPPORTED)
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_a_model_that_is_not_computed_is_refused_with_the_reason(name) -> None:
+    assert UNSUPPORTED[name] in measure(name).refusal
