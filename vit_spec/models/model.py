@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from vit_spec.config import ViTConfig
 from vit_spec.preprocessing import Interpolation, Preprocessing, ResizeMode
@@ -17,6 +18,9 @@ class Model:
     config: ViTConfig
     preprocessing: Preprocessing
 
+
+Options = dict[str, Any]
+"""Arguments of :func:`model`, and fields of ViTConfig, that several names share."""
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation per channel."""

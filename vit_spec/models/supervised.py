@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vit_spec.models.model import IMAGENET, UNSCALED, Model, model
+from vit_spec.models.model import IMAGENET, UNSCALED, Model, Options, model
 
-GAP = {"class_token": False, "pool": "avg", "pos_embed": "patch"}
+GAP: Options = {"class_token": False, "pool": "avg", "pos_embed": "patch"}
 """Mean of the patches, normed before; no other tokens."""
-REGISTERS = GAP | {"final_norm": "pooled"}
+REGISTERS: Options = GAP | {"final_norm": "pooled"}
 """Mean of the patches, normed behind; registers without a position."""
 
 
@@ -20,15 +20,15 @@ def _larger_vit() -> list[Model]:
         model("vit_small_patch16_36x1_224", (384, 36, 6, 4), layer_scale=1e-5),
         model("vit_base_patch32_plus_256", "plus", layer_scale=1e-5, crop=0.95),
         model("vit_base_patch16_plus_240", "plus", layer_scale=1e-5, crop=0.95),
-        model("vit_base_patch16_rpn_224", qkv_bias=False, post_norm=True, **REGISTERS | {"pos_embed": "patch"}),
+        model("vit_base_patch16_rpn_224", qkv_bias=False, post_norm=True, **REGISTERS),
     ]  # fmt: skip
 
 
 def _gap() -> list[Model]:
     """timm's, with the mean of the patches in the class token's place."""
-    scaled = GAP | {"qkv_bias": False, "layer_scale": 1e-6, "crop": 0.95}
+    scaled: Options = GAP | {"qkv_bias": False, "layer_scale": 1e-6, "crop": 0.95}
     return [
-        model("vit_medium_patch16_gap_240", **scaled | {"num_classes": 11821}),
+        model("vit_medium_patch16_gap_240", num_classes=11821, **scaled),
         model("vit_medium_patch16_gap_256", **scaled),
         model("vit_medium_patch16_gap_384", **scaled, resize="squash"),
         model("vit_betwixt_patch16_gap_256", **scaled),
@@ -38,7 +38,7 @@ def _gap() -> list[Model]:
 
 def _registers() -> list[Model]:
     """timm's searched shapes (SBB) with one or four registers."""
-    few = REGISTERS | {"crop": 0.95, "layer_scale": 1e-5}
+    few: Options = REGISTERS | {"layer_scale": 1e-5}
     names = (
         "wee_patch16_reg1_gap_256", "little_patch16_reg1_gap_256", "little_patch16_reg4_gap_256",
         "medium_patch16_reg1_gap_256", "medium_patch16_reg4_gap_256", "mediumd_patch16_reg4_gap_256",
@@ -46,19 +46,23 @@ def _registers() -> list[Model]:
         "betwixt_patch16_reg4_gap_384",
     )  # fmt: skip
     models = [
-        model(
-            f"vit_{name}", register_tokens=4 if "reg4" in name else 1, **few | {"crop": 1.0 if "384" in name else 0.95}
-        )
+        model(f"vit_{name}", register_tokens=4 if "reg4" in name else 1, crop=1.0 if "384" in name else 0.95, **few)
         for name in names
     ]
     models.append(model("vit_base_patch16_reg4_gap_256", register_tokens=4, **REGISTERS))
-    optimal = {"class_token": False, "register_tokens": 4, "pos_embed": "all"}
+    optimal: Options = {"class_token": False, "register_tokens": 4, "pos_embed": "all"}
     models += [
         model("vit_so150m_patch16_reg4_map_256", pool="map", **optimal),
         model("vit_so150m_patch16_reg4_gap_256", pool="avg", crop=0.95, **optimal),
         model("vit_so150m_patch16_reg4_gap_384", pool="avg", crop=1.0, **optimal),
     ]
-    second = REGISTERS | {"register_tokens": 1, "pos_embed": "all", "qkv_bias": False, "layer_scale": 1e-5, "crop": 1.0}
+    second: Options = REGISTERS | {
+        "register_tokens": 1,
+        "pos_embed": "all",
+        "qkv_bias": False,
+        "layer_scale": 1e-5,
+        "crop": 1.0,
+    }
     return models + [
         model(f"vit_so150m2_patch16_reg1_gap_{side}", resize="squash" if side == 448 else "shortest", **second)
         for side in (256, 384, 448)
@@ -87,9 +91,9 @@ def _flexivit() -> list[Model]:
 
 def _tiny_tests() -> list[Model]:
     """timm's own models for tests."""
-    one = {"image_size": 160, "crop": 0.95}
-    token = one | {"class_token": False, "register_tokens": 1, "pos_embed": "all", "layer_scale": 1e-5}
-    average = token | {"pool": "avg", "final_norm": "pooled"}
+    one: Options = {"image_size": 160, "crop": 0.95}
+    token: Options = one | {"class_token": False, "register_tokens": 1, "pos_embed": "all", "layer_scale": 1e-5}
+    average: Options = token | {"pool": "avg", "final_norm": "pooled"}
     return [
         model("test_vit", (64, 6, 2, 3), **one),
         model("test_vit2", (64, 8, 2, 3), **average),
