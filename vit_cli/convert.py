@@ -39,7 +39,7 @@ def convert(
     checkpoint = reading.load(source, image_size)
     with progress("Writing") as told:
         conversion.save(checkpoint, destination, format=to, overwrite=overwrite, progress=told)
-    written = conversion.load(destination)  # what can be read back whole has been written
+    written = conversion.load(destination, model=checkpoint.config)  # what can be read back whole has been written
     size = count_parameters(written.config) / 1e6
     say(f"wrote {destination}: {len(written.params)} tensors, {size:.2f} M parameters, format {to}")
     say(f"sha256 {written.provenance.sha256}")

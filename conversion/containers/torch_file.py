@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -52,7 +53,9 @@ def read(path: Path, weights_key: str | None = None) -> Source:
             "torch.save(torch.jit.load(…).state_dict(), …)."
         )
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts keep their options in one
+        # Training scripts keep their options in a Namespace. The warning speaks of a pickle that is refused anyway.
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise VitportError(
