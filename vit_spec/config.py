@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from vit_spec.errors import VitportError
+from vit_spec.reading import fields_in_json, height_and_width
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
 """``gelu`` is the erf form (Hendrycks & Gimpel 2016, eq. 2), ``gelu_tanh`` its tanh approximation (the
@@ -116,10 +118,7 @@ class ViTConfig:
     """Stochastic depth of the last block; it rises linearly from 0 at the first (Huang et al. 2016)."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.image_size, int):
-            object.__setattr__(self, "image_size", (self.image_size, self.image_size))
-        else:
-            object.__setattr__(self, "image_size", tuple(self.image_size))
+        object.__setattr__(self, "image_size", height_and_width(self.image_size, "image_size"))
         self._check_types()
         self._check_choices()
         self._check_sizes()
@@ -145,6 +144,8 @@ class ViTConfig:
             ):
                 words = " or ".join("None" if kind is type(None) else kind.__name__ for kind in allowed)
                 raise VitportError(f"{name}={value!r} has the wrong type: it must be {words}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise VitportError(f"{name}={value} is no number to compute with: give a finite one.")
 
     def _check_choices(self) -> None:
         for name, annotation in _TYPES.items():
@@ -155,8 +156,6 @@ class ViTConfig:
 
     def _check_sizes(self) -> None:
         size = self.image_size
-        if len(size) != 2 or not all(isinstance(side, int) for side in size):
-            raise VitportError(f"image_size={size!r} is no size: give one int or (height, width).")
         at_least_one = {
             name: getattr(self, name)
             for name in ("patch_size", "in_channels", "embed_dim", "depth", "num_heads", "hidden_dim")
@@ -272,10 +271,7 @@ class ViTConfig:
 
     @classmethod
     def from_json(cls, text: str) -> ViTConfig:
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise VitportError(f"A ViTConfig in JSON is an object of its fields, not {type(values).__name__}.")
-        return cls.from_dict(cast("dict[str, Any]", values))
+        return cls.from_dict(fields_in_json(text, "ViTConfig"))
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(ViTConfig))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from vit_spec.errors import VitportError
+from vit_spec.reading import fields_in_json, height_and_width
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 ResizeMode = Literal["shortest", "squash"]
@@ -34,17 +36,17 @@ class Preprocessing:
     """Side of the cut as a share of the scaled shorter side; read by ``resize='shortest'`` alone."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size", (self.size,) * 2 if isinstance(self.size, int) else tuple(self.size))
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
-        if len(self.size) != 2 or min(self.size) < 1:
+        object.__setattr__(self, "size", height_and_width(self.size, "size"))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _per_channel(getattr(self, name), name))
+        if min(self.size) < 1:
             raise VitportError(f"size={self.size!r} is no picture size: give one int or (height, width).")
         if len(self.mean) != len(self.std) or not self.mean:
             raise VitportError(f"mean={self.mean} and std={self.std} must name the same channels.")
         if min(self.std) <= 0:
             raise VitportError(f"std={self.std} must be positive in every channel.")
-        if not 0 < self.crop_fraction <= 1:
-            raise VitportError(f"crop_fraction={self.crop_fraction} must lie above 0 and at most at 1.")
+        if not isinstance(self.crop_fraction, (int, float)) or not 0 < self.crop_fraction <= 1:
+            raise VitportError(f"crop_fraction={self.crop_fraction!r} must lie above 0 and at most at 1.")
         for name, choices in {"interpolation": get_args(Interpolation), "resize": get_args(ResizeMode)}.items():
             if getattr(self, name) not in choices:
                 raise VitportError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}.")
@@ -73,4 +75,11 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
-        return cls.from_dict(json.loads(text))
+        return cls.from_dict(fields_in_json(text, "Preprocessing"))
+
+
+def _per_channel(values: Any, name: str) -> tuple[float, ...]:
+    numbers = tuple(values) if isinstance(values, (tuple, list)) else ()
+    if not numbers or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers):
+        raise VitportError(f"{name}={values!r} is no list of numbers: give one for each channel.")
+    return numbers

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("timm", reason="the peer suite needs timm and torchvision: docs/testing.md")
 
 from benchmarks.timm_coverage import TOLERANCE, measure, names
-from vit_spec.registry import NAMED, UNSUPPORTED
+from vit_spec.registry import REGISTRY, UNSUPPORTED
 
 pytestmark = pytest.mark.peer
 
@@ -34,7 +34,7 @@ def test_the_outputs_are_those_of_timm(name) -> None:
 
 
 def test_every_plain_name_of_timm_is_known_or_refused_by_name() -> None:
-    assert set(names("*")) <= set(NAMED) | set(UNSUPPORTED)
+    assert set(names("*")) <= set(REGISTRY) | set(UNSUPPORTED)
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))

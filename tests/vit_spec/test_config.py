@@ -18,6 +18,12 @@ CONTRADICTIONS = [
     ({"image_size": (224, 230)}, r"image_size=224x230 .* width 230 is no multiple of patch_size=16"),
     ({"image_size": (224, 224, 3)}, r"image_size=\(224, 224, 3\) is no size"),
     ({"image_size": "224"}, "image_size=.* is no size"),
+    ({"image_size": None}, "image_size=None is no size"),
+    ({"image_size": 224.0}, "image_size=224.0 is no size"),
+    ({"image_size": True}, "image_size=True is no size"),
+    ({"mlp_ratio": float("inf")}, "mlp_ratio=inf is no number to compute with"),
+    ({"norm_eps": float("nan")}, "norm_eps=nan is no number to compute with"),
+    ({"qk_scale": float("nan")}, "qk_scale=nan is no number to compute with"),
     ({"image_size": (224.0, 224.0)}, "image_size=.* is no size"),
     ({"image_size": 0}, "image_size=0 is too small"),
     ({"image_size": (16, -16)}, "image_size=-16 is too small"),
@@ -123,7 +129,7 @@ def test_fields_left_out_of_json_take_their_defaults() -> None:
 
 
 def test_json_that_is_no_object_or_has_a_strange_field_is_refused() -> None:
-    for text, sentence in {"[1]": "not list", '{"dept": 3}': "no field dept"}.items():
+    for text, sentence in {"{": "no JSON of a ViTConfig", "[1]": "not list", '{"dept": 3}': "no field dept"}.items():
         with pytest.raises(VitportError, match=sentence):
             ViTConfig.from_json(text)
 

@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from vit_spec import ViTConfig, VitportError, count_parameters, forward_flops, get_model, list_models
+from vit_spec.models import MODELS, PAPERS, UNSUPPORTED
 
 PUBLISHED = {
     # timm's results tables and the papers' appendices, at 1000 classes (DINOv2: the backbone with its mask token)
@@ -45,7 +46,7 @@ def test_parameters_are_as_many_as_published(name) -> None:
 )
 def test_sizes_have_the_depth_width_and_heads_of_the_papers(size, depth, width, heads) -> None:
     """Dosovitskiy et al. 2021, table 1; Touvron et al. 2021, table 1. No parameter count tells the number of heads."""
-    models = [model.config for model in list_models() if f"_{size}_" in model.name]
+    models = [model.config for model in PAPERS if f"_{size}_" in model.name]
     assert {(config.depth, config.embed_dim, config.num_heads) for config in models} == {(depth, width, heads)}
 
 
@@ -70,7 +71,7 @@ def _transformers_twin(config: ViTConfig) -> torch.nn.Module:
         return transformers.ViTForImageClassification(transformers.ViTConfig(**sizes))
 
 
-@pytest.mark.parametrize("name", [model.name for model in list_models()])
+@pytest.mark.parametrize("name", [model.name for model in PAPERS])
 def test_parameters_and_flops_are_those_of_transformers(name) -> None:
     """FLOPs: torch's own counter over the products that the twin really makes. Registers: the class token's position,
     which our files have folded into the class token, has a row of its own there."""
@@ -116,13 +117,13 @@ def test_a_name_like_no_other_is_answered_without_a_guess() -> None:
 
 
 def test_patterns_match_as_in_a_shell() -> None:
-    assert [model.name for model in list_models("deit_base*")] == [
+    assert [model.name for model in list_models("deit_base_*")] == [
         "deit_base_patch16_224",
         "deit_base_patch16_384",
         "deit_base_distilled_patch16_224",
         "deit_base_distilled_patch16_384",
     ]
-    assert [model.name for model in list_models("dinov2")] == [
+    assert [model.name for model in list_models("vit_[sbl]*dinov2")] == [
         "vit_small_patch14_dinov2",
         "vit_base_patch14_dinov2",
         "vit_large_patch14_dinov2",
@@ -136,7 +137,20 @@ def test_patterns_match_as_in_a_shell() -> None:
         "vit_small_patch32_384",
     ]
     assert list_models("nothing like it") == []
-    assert len(list_models()) == len({model.name for model in list_models()}) == 49
+    assert list_models("b[ae]se_patch16_clip_224") == []
+    assert [model.name for model in list_models("base_patch16_clip_224")] == ["vit_base_patch16_clip_224"]
+
+
+def test_no_name_stands_for_two_models() -> None:
+    names = [model.name for model in MODELS]
+    assert len(names) == len(set(names)) == len(list_models())
+    assert not set(names) & set(UNSUPPORTED)
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_a_model_that_is_not_computed_is_refused_by_name_with_the_reason(name) -> None:
+    with pytest.raises(VitportError, match=f"{name} is not supported: "):
+        get_model(name)
 
 
 def test_preprocessing_belongs_to_the_usual_weights() -> None:

@@ -30,6 +30,7 @@ CLIP: Colours = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0
 UNSCALED: Colours = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 SIZES: dict[str, tuple[int, int, int, float]] = {
+    "tiny": (192, 12, 3, 4),
     "wee": (256, 14, 4, 5),
     "xsmall": (256, 10, 4, 4),
     "little": (320, 14, 5, 5.6),
@@ -49,7 +50,8 @@ SIZES: dict[str, tuple[int, int, int, float]] = {
     "giantopt": (1536, 40, 16, 4),
     "gigantic": (1664, 48, 16, 64 / 13),
 }
-"""Word in a name → width, depth, heads, MLP ratio (Zhai et al. 2022, table 2; Alabdulmohsin et al. 2023 for so400m)."""
+"""Word in a name → width, depth, heads, MLP ratio (Dosovitskiy et al. 2021, table 1; Touvron et al. 2021, table 1;
+Zhai et al. 2022, table 2; Alabdulmohsin et al. 2023 for so400m)."""
 
 
 def model(
