@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from ml_dtypes import bfloat16
 
+from vit_spec import VitportError
+
 BFLOAT16 = np.dtype(bfloat16)
 
 
@@ -57,7 +59,15 @@ class TensorTable(Mapping[str, np.ndarray]):
         return TensorTable(self.tensors | {name: _in_memory(array)})
 
     def renamed(self, rename: Callable[[str], str]) -> TensorTable:
-        """The table under other names; the caller sees to it that they stay different."""
+        """The table under other names.
+
+        Raises:
+            VitportError: if two tensors would have the same one: neither may be dropped in silence.
+        """
+        sources: dict[str, str] = {}
+        for name in self.tensors:
+            if (first := sources.setdefault(rename(name), name)) != name:
+                raise VitportError(f"{first} and {name} are both {rename(name)}: take one of them out of the file.")
         return TensorTable({rename(name): tensor for name, tensor in self.tensors.items()})
 
     def __getitem__(self, name: str) -> np.ndarray:

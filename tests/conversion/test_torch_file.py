@@ -40,6 +40,12 @@ def test_prefixes_are_peeled_off(tmp_path, prefix) -> None:
     assert_same_tensors(_load(tmp_path / "w.pth").params, canary_params(CONFIG))
 
 
+def test_two_tensors_of_one_name_are_refused_and_neither_is_dropped(tmp_path) -> None:
+    torch.save(STATE | {"blocks.0._orig_mod.norm1.bias": torch.ones(24)}, tmp_path / "w.pth")
+    with pytest.raises(VitportError, match=r"blocks\.0\.norm1\.bias and .*_orig_mod.* are both blocks\.0\.norm1\.bias"):
+        _load(tmp_path / "w.pth")
+
+
 def test_a_compiled_submodule_is_recognised(tmp_path) -> None:
     torch.save({name.replace("blocks.0.", "blocks.0._orig_mod."): t for name, t in STATE.items()}, tmp_path / "w.pth")
     assert_same_tensors(_load(tmp_path / "w.pth").params, canary_params(CONFIG))
