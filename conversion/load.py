@@ -40,12 +40,12 @@ def load(
     Raises:
         VitportError: if nothing readable is there, a fact is missing, or a tensor is missing, surplus or misshapen.
     """
+    named, named_by = _named(model)
     source = open_source(Path(path), weights_key)
     found = recognise(source.table, format)
     if found.format.idle is not None:
         found = found.without(found.format.idle(found.table, source.config_json or {}))
     table, unknown = found.format.names.read(found.table)
-    named, named_by = _named(model)
     config, origins = resolve_config(table.shapes, _told(source, found), named, named_by)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
