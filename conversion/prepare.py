@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
 from conversion.load import load
 from conversion.position_table import resize_position_table
 from conversion.table import TensorTable
 from vit_spec import ViTConfig
 from vit_spec.config import PositionResize
+
+HEADS = ("head.", "head_dist.")
+"""What the names of classifiers begin with."""
 
 
 def prepare(
@@ -33,11 +37,27 @@ def prepare(
         num_classes: classes of the model; ``None`` keeps the weights' own head, 0 gives features.
         image_size: pixels of the model's pictures, a side or (height, width); ``None`` keeps the weights' own.
         resize: method for the position table; ``None`` takes the one of the weights' family.
+
+    Raises:
+        VitportError: if the weights cannot be read, or tensors are missing, surplus or misshapen. Where
+            ``num_classes`` is given there need be no head.
     """
-    checkpoint = weights if isinstance(weights, Checkpoint) else load(weights, model=name_or_config)
+    if isinstance(weights, Checkpoint):
+        checkpoint = weights
+        _check(checkpoint, num_classes)
+    else:
+        checkpoint = load(weights, model=name_or_config)
     if image_size is not None:
         checkpoint = with_image_size(checkpoint, image_size, resize)
     return checkpoint if num_classes is None else with_num_classes(checkpoint, num_classes)
+
+
+def _check(checkpoint: Checkpoint, num_classes: int | None) -> None:
+    """What :func:`load` has checked of a file, of a checkpoint in memory, whatever its framework will be."""
+    config, shapes = checkpoint.config, checkpoint.params.shapes
+    if num_classes is not None and not any(name.startswith(HEADS) for name in shapes):
+        config = config.replace(num_classes=0)
+    check_complete(shapes, config)
 
 
 def with_image_size(
@@ -63,6 +83,6 @@ def with_num_classes(checkpoint: Checkpoint, num_classes: int) -> Checkpoint:
     """The checkpoint for another number of classes: its head is dropped, unless it has that many already."""
     if num_classes == checkpoint.config.num_classes:
         return checkpoint
-    heads = {name for name in checkpoint.params if name.startswith(("head.", "head_dist."))}
+    heads = {name for name in checkpoint.params if name.startswith(HEADS)}
     params: TensorTable = checkpoint.params.without(heads)
     return replace(checkpoint, config=checkpoint.config.replace(num_classes=num_classes), params=params, labels=None)

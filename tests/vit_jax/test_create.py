@@ -146,7 +146,7 @@ def test_weights_that_do_not_fit_are_refused_with_all_their_faults():
     broken["head.wait"] = np.ones(5)
     with pytest.raises(VitportError) as caught:
         create_model(weights=Checkpoint.of(CONFIG, broken))
-    for part in ("cls_token", "head/bias", "blocks/0/norm1/scale", "head/wait"):
+    for part in ("cls_token", "head.bias", "blocks.0.norm1.weight", "head.wait"):
         assert part in str(caught.value)
 
 
