@@ -32,8 +32,9 @@ class Format:
     name: str
     summary: str
     names: Names
-    signature: tuple[str, ...]
-    """Names that every file of this format has and no file of an earlier format in the list has, without prefix."""
+    signature: tuple[str | tuple[str, ...], ...]
+    """Names that every file of this format has and no file of an earlier format in the list has, without prefix; any
+    one of several where the model decides."""
     base: str | tuple[str, ...] = ""
     """Prefix of the body where a head lies beside it (``vit.`` beside ``classifier``), or several that occur."""
     set_aside: Mapping[str, str] = field(default_factory=dict)

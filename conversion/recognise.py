@@ -81,14 +81,17 @@ def _unwrapped(name: str) -> str:
 
 
 def _prefixes(table: TensorTable, candidate: Format) -> list[str]:
-    anchor = candidate.signature[0]
-    prefixes = [name.removesuffix(anchor) for name in table if name.endswith(anchor)]
+    signature = [(entry,) if isinstance(entry, str) else entry for entry in candidate.signature]
+    prefixes = [name.removesuffix(anchor) for anchor in signature[0] for name in table if name.endswith(anchor)]
     return [
         prefix
         for prefix in prefixes
         if (not prefix or prefix[-1] in "./")
         and (prefix.endswith("target/") or not _OPTIMIZER & set(re.split("[./]", prefix)))
-        and all(any(at + name in table.tensors for at in _places(candidate, prefix)) for name in candidate.signature)
+        and all(
+            any(at + name in table.tensors for at in _places(candidate, prefix) for name in names)
+            for names in signature
+        )
     ]
 
 

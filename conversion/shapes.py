@@ -21,8 +21,10 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
     Raises:
         VitportError: if the tensors are no ViT's, or their position table fits no grid that is known.
     """
-    for name, rank in {"patch_embed.proj.weight": 4, "blocks.0.norm1.weight": 1, "blocks.0.attn.qkv.weight": 2,
-                       "blocks.0.mlp.fc2.weight": 2}.items():  # fmt: skip
+    parallel = any(name.startswith("blocks.0.in_proj.") for name in shapes)
+    inner = ("in_norm", "in_proj", "mlp_out_proj") if parallel else ("norm1", "attn.qkv", "mlp.fc2")
+    ranks = dict(zip((f"blocks.0.{name}.weight" for name in inner), (1, 2, 2), strict=True))
+    for name, rank in {"patch_embed.proj.weight": 4, **ranks}.items():
         if name not in shapes:
             raise VitportError(f"The tensors are no Vision Transformer's: {name} is missing among {len(shapes)} names.")
         if len(shapes[name]) != rank:
@@ -33,21 +35,22 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
             f"patch_embed.proj.weight has patches of {patch_size}x{patch_width}: only square ones exist here."
         )
 
-    def has(name: str) -> bool:
-        """Whether any block has it, so that one block's missing tensor is missed and no other model seen."""
-        return any(re.fullmatch(rf"blocks\.\d+\.{re.escape(name)}", there) for there in shapes)
+    def has(*names: str) -> bool:
+        """Whether any block has one, so that one block's missing tensor is missed and no other model seen."""
+        either = "|".join(map(re.escape, names))
+        return any(re.fullmatch(rf"blocks\.\d+\.({either})", there) for there in shapes)
 
     facts = {
         "embed_dim": embed_dim,
         "in_channels": in_channels,
         "patch_size": patch_size,
         "depth": 1 + max(int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name))),
-        "qkv_bias": has("attn.qkv.bias"),
-        "proj_bias": has("attn.proj.bias") or has("mlp.fc2.bias"),
-        "qk_norm": has("attn.q_norm.weight"),
+        "qkv_bias": has("attn.qkv.bias", "in_proj.bias"),
+        "proj_bias": has("attn.proj.bias", "mlp.fc2.bias", "attn_out_proj.bias", "mlp_out_proj.bias"),
+        "qk_norm": has("attn.q_norm.weight", "q_norm.weight"),
         "attn_norm": has("attn.norm.weight"),
         "mlp_norm": has("mlp.norm.weight"),
-        "norm_bias": has("norm1.bias") or has("norm2.bias"),
+        "norm_bias": has("norm1.bias", "norm2.bias", "in_norm.bias"),
         "pre_norm": "norm_pre.weight" in shapes,
         "patch_bias": "patch_embed.proj.bias" in shapes,
         "patch_norm": "patch_embed.norm.weight" in shapes,
@@ -58,8 +61,11 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         "num_classes": shapes["head.weight"][0] if "head.weight" in shapes else 0,
         "representation_size": shapes["pre_logits.fc.weight"][0] if "pre_logits.fc.weight" in shapes else None,
     }
-    if "blocks.0.attn.q_norm.weight" in shapes:
-        facts["num_heads"] = embed_dim // shapes["blocks.0.attn.q_norm.weight"][0]
+    for name in ("blocks.0.attn.q_norm.weight", "blocks.0.q_norm.weight"):
+        if name in shapes:
+            facts["num_heads"] = embed_dim // shapes[name][0]
+    if parallel:
+        facts["block"] = "parallel"
     if facts["norm_bias"]:
         facts["norm"] = "layernorm"
     return (
@@ -72,13 +78,15 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _layer_scale(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
-    if not any(name.endswith(("ls1.gamma", "ls2.gamma")) for name in shapes):
+    if not any(name.endswith(("ls1.gamma", "ls2.gamma", ".ls.gamma")) for name in shapes):
         return {"layer_scale": None}
     return {} if told.get("layer_scale") is not None else {"layer_scale": 1e-5}  # only the initial value is open
 
 
 def _mlp(shapes: Shapes, embed_dim: int, told: Mapping[str, Any]) -> dict[str, Any]:
-    hidden = shapes["blocks.0.mlp.fc2.weight"][1]
+    hidden = shapes[
+        next(name for name in ("blocks.0.mlp.fc2.weight", "blocks.0.mlp_out_proj.weight") if name in shapes)
+    ][1]
     if "blocks.0.mlp.fc1_g.weight" in shapes:
         kind = "swiglu"
     else:

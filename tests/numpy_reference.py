@@ -58,13 +58,18 @@ def patches(c: ViTConfig, p: Params, image: np.ndarray) -> np.ndarray:
 def attention(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
     """(N, D) -> (N, D)."""
     q, k, v = np.split(linear(p, f"{at}.qkv", x), 3, axis=-1)
-    heads = []
+    return linear(p, f"{at}.proj", norm(c, p, f"{at}.norm", heads(c, p, at, q, k, v)))
+
+
+def heads(c: ViTConfig, p: Params, at: str, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(N, D) each -> (N, D)."""
+    outputs = []
     for head in range(c.num_heads):
         cut = slice(head * c.head_dim, (head + 1) * c.head_dim)
         queries, keys = norm(c, p, f"{at}.q_norm", q[:, cut]), norm(c, p, f"{at}.k_norm", k[:, cut])
         scale = 1.0 / math.sqrt(c.head_dim) if c.qk_scale is None else c.qk_scale
-        heads.append(softmax(scale * np.einsum("nd,md->nm", queries, keys)) @ v[:, cut])
-    return linear(p, f"{at}.proj", norm(c, p, f"{at}.norm", np.concatenate(heads, -1)))
+        outputs.append(softmax(scale * np.einsum("nd,md->nm", queries, keys)) @ v[:, cut])
+    return np.concatenate(outputs, -1)
 
 
 def mlp(c: ViTConfig, p: Params, at: str, x: np.ndarray, kind: str) -> np.ndarray:
@@ -79,12 +84,24 @@ def mlp(c: ViTConfig, p: Params, at: str, x: np.ndarray, kind: str) -> np.ndarra
     return linear(p, f"{at}.fc2", norm(c, p, f"{at}.norm", hidden))
 
 
+def parallel_block(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N, D): Dehghani et al. 2023, section 2, y = LN(x), x + MLP(y) + Attention(y)."""
+    D, M = c.embed_dim, c.hidden_dim
+    y = linear(p, f"{at}.in_proj", norm(c, p, f"{at}.in_norm", x))
+    hidden = ACTIVATIONS[c.activation](y[:, :M] + p.get(f"{at}.mlp_bias", 0.0))
+    rows = [y[:, M + part * D : M + (part + 1) * D] for part in range(3)]
+    both = linear(p, f"{at}.attn_out_proj", heads(c, p, at, *rows)) + linear(p, f"{at}.mlp_out_proj", hidden)
+    return x + p.get(f"{at}.ls.gamma", 1.0) * both
+
+
 def block(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
     """(N, D) -> (N, D)."""
+    if c.block == "parallel":
+        return parallel_block(c, p, at, x)
     branches = (lambda x: attention(c, p, f"{at}.attn", x), lambda x: mlp(c, p, f"{at}.mlp", x, c.mlp))
     for number, branch in enumerate(branches, 1):
         at_norm = f"{at}.norm{number}"
-        y = norm(c, p, at_norm, branch(x)) if c.post_norm else branch(norm(c, p, at_norm, x))
+        y = norm(c, p, at_norm, branch(x)) if c.block == "post_norm" else branch(norm(c, p, at_norm, x))
         x = x + p.get(f"{at}.ls{number}.gamma", 1.0) * y
     return x
 

@@ -46,7 +46,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no-norm-bias": {"norm_bias": False},
     "norm-eps": {"norm_eps": 0.1},
     "pre-norm": {"pre_norm": True},
-    "post-norm": {"post_norm": True, "layer_scale": 1e-5},
+    "post-norm": {"block": "post_norm", "layer_scale": 1e-5},
+    "parallel": {"block": "parallel", "layer_scale": 1e-5, "qk_scale": 0.6},
+    "parallel-no-qkv-bias": {"block": "parallel", "qkv_bias": False, "qk_norm": True},
+    "parallel-no-proj-bias": {"block": "parallel", "proj_bias": False, "activation": "silu"},
     "norm-pooled": {"final_norm": "pooled"},
     "norm-none": {"final_norm": "none"},
     "layer-scale": {"layer_scale": 1e-5},
@@ -102,9 +105,13 @@ COMBINATIONS: dict[str, ViTConfig] = {
         },
         "features": {
             "activation": "silu", "final_norm": "none", "num_classes": 0, "norm_eps": 0.1, "image_size": (4, 6),
-            "patch_size": 2, "post_norm": True,
+            "patch_size": 2, "block": "post_norm",
         },
         "distilled": {"distilled": True, "layer_scale": 1.0},
+        "parallel": {
+            "block": "parallel", "norm": "rmsnorm", "norm_bias": False, "qkv_bias": False, "qk_norm": True,
+            "pre_norm": True, "patch_bias": False, "pos_embed": "patch", "layer_scale": 1e-5,
+        },
     }.items()
 }
 # fmt: on

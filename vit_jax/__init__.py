@@ -9,6 +9,7 @@ from vit_jax.drop_path import DropPath, drop_path
 from vit_jax.layer_scale import LayerScale
 from vit_jax.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_jax.norm import make_norm
+from vit_jax.parallel_block import ParallelBlock
 from vit_jax.params import get_params, set_params
 from vit_jax.patch_embed import PatchEmbed
 from vit_jax.vision_transformer import PreLogits, VisionTransformer
@@ -20,6 +21,7 @@ __all__ = [
     "DropPath",
     "LayerScale",
     "Mlp",
+    "ParallelBlock",
     "PatchEmbed",
     "PreLogits",
     "SwiGLU",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -65,14 +66,22 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """(B, N, D) -> (B, N, D); ``rngs`` is needed where dropout acts."""
-        B, N, D = x.shape
+        B, N, _ = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, h, N, d) each
         q, k = self.q_norm(q), self.k_norm(k)
-        logits = (q * self.scale) @ k.swapaxes(-2, -1)  # (B, h, N, N)
-        weights = self.attn_drop(softmax(logits), rngs=rngs)
-        x = (weights @ v).swapaxes(1, 2).reshape(B, N, D)
+        x = attend(q, k, v, self.scale, partial(self.attn_drop, rngs=rngs))
         return self.proj_drop(self.proj(self.norm(x)), rngs=rngs)
+
+
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, scale: float, attn_drop: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Scaled dot-product attention of all heads: (B, h, N, d) each -> (B, N, h d)."""
+    B, h, N, d = q.shape
+    logits = (q * scale) @ k.swapaxes(-2, -1)  # (B, h, N, N)
+    weights = attn_drop(softmax(logits))
+    return (weights @ v).swapaxes(1, 2).reshape(B, N, h * d)
 
 
 def head_width(dim: int, num_heads: int) -> int:

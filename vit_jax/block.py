@@ -42,7 +42,7 @@ class Block(nnx.Module):
         c, D = config, config.embed_dim
         norm = partial(make_norm, config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         scale = partial(LayerScale, dtype=dtype, param_dtype=param_dtype)
-        self.post_norm = c.post_norm
+        self.post_norm = c.block == "post_norm"
         self.norm1 = norm(D)
         self.attn = Attention(
             D,

@@ -14,8 +14,11 @@ from vit_jax.attention_pool import AttentionPool
 from vit_jax.block import Block
 from vit_jax.initialization import make_linear, make_tokens
 from vit_jax.norm import make_norm
+from vit_jax.parallel_block import ParallelBlock
 from vit_jax.patch_embed import PatchEmbed
 from vit_spec import ViTConfig, VitportError
+
+BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
 
 class VisionTransformer(nnx.Module):
@@ -68,7 +71,7 @@ class VisionTransformer(nnx.Module):
         )
         self.pos_drop = nnx.Dropout(c.drop_rate)
         self.norm_pre = norm(D) if c.pre_norm else nnx.identity
-        self.blocks = nnx.List(Block(c, rate, **options) for rate in c.drop_path_rates)
+        self.blocks = nnx.List(BLOCKS[c.block](c, rate, **options) for rate in c.drop_path_rates)
         self.norm = norm(D) if c.final_norm == "tokens" else nnx.identity
         pool = c.pool == "map"
         self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation, **options) if pool else None

@@ -20,6 +20,11 @@ MlpKind = Literal["plain", "swiglu", "swiglu_packed"]
 """``swiglu`` holds gate and value as ``fc1_g`` and ``fc1_x`` (AIMv2, EVA); ``swiglu_packed`` stacks them, gate
 first, in one ``fc1`` of twice the hidden width (DINOv2 giant). Shazeer 2020, section 2."""
 
+BlockKind = Literal["sequential", "post_norm", "parallel"]
+"""``sequential`` norms what attention and then MLP are given (Dosovitskiy et al. 2021, equations 2 and 3);
+``post_norm`` norms what they give (Swin v2's residual post-norm, Liu et al. 2022, section 3.2); ``parallel`` gives both
+the same normed input and adds their outputs (ViT-22B, Dehghani et al. 2023, section 2)."""
+
 NormKind = Literal["layernorm", "rmsnorm"]
 
 PositionEmbedding = Literal["none", "patch", "prefix", "all"]
@@ -84,9 +89,7 @@ class ViTConfig:
     norm: NormKind = "layernorm"
     norm_bias: bool = True
     norm_eps: float = 1e-6
-    post_norm: bool = False
-    """Blocks norm what attention and MLP give, not what they are given (Swin v2's residual post-norm, Liu et al.
-    2022, section 3.2)."""
+    block: BlockKind = "sequential"
     pre_norm: bool = False
     """A norm between the embeddings and the first block (``norm_pre``, CLIP)."""
     final_norm: FinalNorm = "tokens"
@@ -193,6 +196,11 @@ class ViTConfig:
         if self.pool == "token_avg" and self.final_norm == "pooled":
             raise VitportError(
                 "pool='token_avg' joins two vectors, which final_norm='pooled' cannot norm: choose 'tokens'."
+            )
+        if self.block == "parallel" and (self.mlp != "plain" or self.mlp_norm or self.attn_norm):
+            raise VitportError(
+                f"block='parallel' has one plain MLP beside the attention, but mlp={self.mlp!r}, "
+                f"mlp_norm={self.mlp_norm}, attn_norm={self.attn_norm}: choose mlp='plain' and neither norm."
             )
         if self.norm == "rmsnorm" and self.norm_bias:
             raise VitportError("norm='rmsnorm' has no bias: set norm_bias=False.")

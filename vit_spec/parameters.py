@@ -40,7 +40,7 @@ class Parameter:
         return math.prod(self.shape)
 
 
-_NORMS = frozenset({"norm", "norm1", "norm2", "norm_pre", "fc_norm", "q_norm", "k_norm"})
+_NORMS = frozenset({"norm", "norm1", "norm2", "in_norm", "norm_pre", "fc_norm", "q_norm", "k_norm"})
 
 
 def kind_of(name: str) -> Kind:
@@ -83,7 +83,7 @@ def _model(c: ViTConfig) -> Iterator[Parameter]:
     if c.pre_norm:
         yield from _norm(c, "norm_pre", D)
     for block in range(c.depth):
-        yield from _block(c, f"blocks.{block}")
+        yield from (_parallel_block if c.block == "parallel" else _block)(c, f"blocks.{block}")
     if c.final_norm == "tokens":
         yield from _norm(c, "norm", D)
     if c.pool == "map":
@@ -116,6 +116,21 @@ def _block(c: ViTConfig, at: str) -> Iterator[Parameter]:
     yield from _mlp(c, f"{at}.mlp")
     if c.layer_scale is not None:
         yield Parameter(f"{at}.ls2.gamma", (D,))
+
+
+def _parallel_block(c: ViTConfig, at: str) -> Iterator[Parameter]:
+    D, M = c.embed_dim, c.hidden_dim
+    if not c.qkv_bias:
+        yield Parameter(f"{at}.mlp_bias", (M,))
+    yield from _norm(c, f"{at}.in_norm", D)
+    yield from _linear(f"{at}.in_proj", D, M + 3 * D, bias=c.qkv_bias)
+    if c.qk_norm:
+        yield from _norm(c, f"{at}.q_norm", c.head_dim)
+        yield from _norm(c, f"{at}.k_norm", c.head_dim)
+    yield from _linear(f"{at}.attn_out_proj", D, D, bias=c.proj_bias)
+    yield from _linear(f"{at}.mlp_out_proj", M, D, bias=c.proj_bias)
+    if c.layer_scale is not None:
+        yield Parameter(f"{at}.ls.gamma", (D,))
 
 
 def _mlp(c: ViTConfig, at: str) -> Iterator[Parameter]:

@@ -9,6 +9,7 @@ from vit_torch.drop_path import DropPath, drop_path
 from vit_torch.layer_scale import LayerScale
 from vit_torch.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_torch.norm import make_norm
+from vit_torch.parallel_block import ParallelBlock
 from vit_torch.patch_embed import PatchEmbed
 from vit_torch.vision_transformer import PreLogits, VisionTransformer
 
@@ -19,6 +20,7 @@ __all__ = [
     "DropPath",
     "LayerScale",
     "Mlp",
+    "ParallelBlock",
     "PatchEmbed",
     "PreLogits",
     "SwiGLU",

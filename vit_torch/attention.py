@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -54,14 +56,22 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, D) -> (B, N, D)."""
-        B, N, D = x.shape
+        B, N, _ = x.shape
         qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, h, N, d) each
         q, k = self.q_norm(q), self.k_norm(k)
-        logits = (q * self.scale) @ k.transpose(-2, -1)  # (B, h, N, N)
-        weights = self.attn_drop(logits.softmax(dim=-1))
-        x = (weights @ v).transpose(1, 2).reshape(B, N, D)
+        x = attend(q, k, v, self.scale, self.attn_drop)
         return self.proj_drop(self.proj(self.norm(x)))
+
+
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, attn_drop: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Scaled dot-product attention of all heads: (B, h, N, d) each -> (B, N, h d)."""
+    B, h, N, d = q.shape
+    logits = (q * scale) @ k.transpose(-2, -1)  # (B, h, N, N)
+    weights = attn_drop(logits.softmax(dim=-1))
+    return (weights @ v).transpose(1, 2).reshape(B, N, h * d)
 
 
 def head_width(dim: int, num_heads: int) -> int:

@@ -29,7 +29,7 @@ class Block(nn.Module):
         super().__init__()
         c, D = config, config.embed_dim
         norm = partial(make_norm, config)
-        self.post_norm = c.post_norm
+        self.post_norm = c.block == "post_norm"
         self.norm1 = norm(D)
         self.attn = Attention(
             D,

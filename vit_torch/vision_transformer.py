@@ -12,7 +12,10 @@ from vit_torch.attention_pool import AttentionPool
 from vit_torch.block import Block
 from vit_torch.initialization import make_linear, make_tokens
 from vit_torch.norm import make_norm
+from vit_torch.parallel_block import ParallelBlock
 from vit_torch.patch_embed import PatchEmbed
+
+BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
 
 class VisionTransformer(nn.Module):
@@ -40,7 +43,7 @@ class VisionTransformer(nn.Module):
         )
         self.pos_drop = nn.Dropout(c.drop_rate)
         self.norm_pre = norm(D) if c.pre_norm else nn.Identity()
-        self.blocks = nn.ModuleList(Block(c, rate) for rate in c.drop_path_rates)
+        self.blocks = nn.ModuleList(BLOCKS[c.block](c, rate) for rate in c.drop_path_rates)
         self.norm = norm(D) if c.final_norm == "tokens" else nn.Identity()
         pool = c.pool == "map"
         self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation) if pool else None

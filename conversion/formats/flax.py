@@ -8,6 +8,6 @@ FORMAT = Format(
     name="flax",
     summary="the parameter tree of vit_jax as an orbax checkpoint folder",
     names=FlaxTree(),
-    signature=("blocks/0/attn/qkv/kernel",),
+    signature=(("blocks/0/attn/qkv/kernel", "blocks/0/in_proj/kernel"),),
     writer=orbax_folder.write,
 )

@@ -72,3 +72,16 @@ def test_the_hash_is_that_of_the_file(tmp_path) -> None:
     conversion.save(canary_checkpoint(), tmp_path / "w", format="timm")
     expected = hashlib.sha256((tmp_path / "w").read_bytes()).hexdigest()
     assert conversion.load(tmp_path / "w").provenance.sha256 == expected
+
+
+@pytest.mark.parametrize("format_name", ["timm", "flax"])
+@pytest.mark.parametrize("qkv_bias", [True, False])
+def test_parallel_blocks_are_recognised_by_their_tensors(tmp_path, format_name, qkv_bias) -> None:
+    """Of the file, shapes alone: the record is left out, and the model named is another one."""
+    config = ASYMMETRIC.replace(image_size=12, block="parallel", qkv_bias=qkv_bias, layer_scale=1e-5)
+    conversion.save(conversion.Checkpoint.of(config, canary_params(config)), tmp_path / "w", format=format_name)
+    assert_same_tensors(conversion.load(tmp_path / "w").params, canary_params(config))
+    safetensors.numpy.save_file(canary_params(config), tmp_path / "bare")
+    loaded = conversion.load(tmp_path / "bare", model=ASYMMETRIC.replace(image_size=12, mlp_hidden_dim=None))
+    assert loaded.config.replace(layer_scale=1e-5) == config
+    assert_same_tensors(loaded.params, canary_params(config))

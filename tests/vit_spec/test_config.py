@@ -54,6 +54,12 @@ CONTRADICTIONS = [
     ({"class_token": False, "pool": "token_avg"}, "pool='token_avg' reads the class token, but class_token=False"),
     ({"distilled": True, "pool": "avg"}, "distilled=True reads its two tokens, but pool='avg'"),
     ({"pool": "token_avg", "final_norm": "pooled"}, "pool='token_avg' joins two vectors, which final_norm='pooled'"),
+    (
+        {"block": "parallel", "mlp": "swiglu"},
+        "block='parallel' has one plain MLP beside the attention, but mlp='swiglu'",
+    ),
+    ({"block": "parallel", "attn_norm": True}, "block='parallel' has one plain MLP .* attn_norm=True"),
+    ({"block": "parallel", "mlp_norm": True}, "block='parallel' has one plain MLP .* mlp_norm=True"),
     ({"norm": "rmsnorm"}, "norm='rmsnorm' has no bias: set norm_bias=False"),
     ({"width": 3}, "ViTConfig has no field width: its fields are image_size"),
 ]
@@ -77,7 +83,16 @@ def test_an_unknown_choice_is_answered_with_the_known_ones(name, value) -> None:
 
 
 def test_the_fields_that_are_choices_are_those_known_here() -> None:
-    assert sorted(CHOICES) == ["activation", "final_norm", "mlp", "norm", "pool", "pos_embed", "pos_embed_resize"]
+    assert sorted(CHOICES) == [
+        "activation",
+        "block",
+        "final_norm",
+        "mlp",
+        "norm",
+        "pool",
+        "pos_embed",
+        "pos_embed_resize",
+    ]
 
 
 RATES = st.floats(0, 1, exclude_max=True)
@@ -113,6 +128,8 @@ def _consistent(values: dict) -> dict:
     if values["pool"] == "token_avg" and values["final_norm"] == "pooled":
         values["final_norm"] = "tokens"
     values["norm_bias"] &= values["norm"] != "rmsnorm"
+    if values["block"] == "parallel":
+        values |= {"mlp": "plain", "mlp_norm": False, "attn_norm": False}
     return values
 
 

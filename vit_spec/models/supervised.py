@@ -20,8 +20,28 @@ def _larger_vit() -> list[Model]:
         model("vit_small_patch16_36x1_224", (384, 36, 6, 4), layer_scale=1e-5),
         model("vit_base_patch32_plus_256", "plus", layer_scale=1e-5, crop=0.95),
         model("vit_base_patch16_plus_240", "plus", layer_scale=1e-5, crop=0.95),
-        model("vit_base_patch16_rpn_224", qkv_bias=False, post_norm=True, **REGISTERS),
+        model("vit_base_patch16_rpn_224", qkv_bias=False, block="post_norm", **REGISTERS),
     ]  # fmt: skip
+
+
+def _parallel() -> list[Model]:
+    """Attention and MLP side by side, as in ViT-22B (Dehghani et al. 2023): timm's three of the classic sizes, and a
+    small one of its searched shapes."""
+    normed: Options = {"norm": "rmsnorm", "norm_bias": False, "qk_norm": True, "qkv_bias": False}
+    embedded: Options = {"pre_norm": True, "patch_bias": False, "pos_embed": "patch"}
+    names = ("base_patch16", "large_patch14", "huge_patch14")
+    return [
+        *(model(f"vit_{name}_xp_224", block="parallel", **normed, **embedded) for name in names),
+        model(
+            "vit_pwee_patch16_reg1_gap_256",
+            (256, 16, 4, 5),
+            block="parallel",
+            layer_scale=1e-5,
+            register_tokens=1,
+            crop=0.95,
+            **REGISTERS,
+        ),
+    ]
 
 
 def _gap() -> list[Model]:
@@ -103,5 +123,5 @@ def _tiny_tests() -> list[Model]:
 
 
 SUPERVISED: list[Model] = [
-    *_larger_vit(), *_gap(), *_registers(), *_deit3(), *_flexivit(), *_tiny_tests(),
+    *_larger_vit(), *_parallel(), *_gap(), *_registers(), *_deit3(), *_flexivit(), *_tiny_tests(),
 ]  # fmt: skip

@@ -1,15 +1,10 @@
 """Names of timm whose blocks this project does not compute, and why."""
 
-_PARALLEL = "its blocks compute attention and MLP from the same input (ViT-22B's parallel layout)"
 _BRANCHES = "its blocks add two attentions, then two MLPs, side by side"
 _DIFFERENTIAL = "its attention subtracts a second softmax (differential attention)"
 
 UNSUPPORTED: dict[str, str] = {
-    "vit_base_patch16_xp_224": _PARALLEL,
-    "vit_large_patch14_xp_224": _PARALLEL,
-    "vit_huge_patch14_xp_224": _PARALLEL,
-    "vit_pwee_patch16_reg1_gap_256": _PARALLEL,
-    "vit_dpwee_patch16_reg1_gap_256": _PARALLEL,
+    "vit_dpwee_patch16_reg1_gap_256": _DIFFERENTIAL,
     "vit_small_patch16_18x2_224": _BRANCHES,
     "vit_base_patch16_18x2_224": _BRANCHES,
     "vit_dwee_patch16_reg1_gap_256": _DIFFERENTIAL,
