@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from conversion.source import Provenance
+from conversion.source import CHANGED, Provenance
 from conversion.table import TensorTable
 from vit_spec import Preprocessing, ViTConfig
 
@@ -33,6 +33,11 @@ class Checkpoint:
            labels: tuple[str, ...] | None = None) -> Checkpoint:  # fmt: skip
         """A checkpoint of arrays in memory, say of ``model.state_dict()``."""
         return cls(config, preprocessing or Preprocessing(size=config.image_size), TensorTable.of(params), labels)
+
+    def changed(self, sentence: str) -> Checkpoint:
+        """The checkpoint with a change told in its notes, which a file's record keeps."""
+        notes = (*self.provenance.notes, CHANGED + sentence)
+        return replace(self, provenance=replace(self.provenance, notes=notes))
 
     def record(self) -> dict[str, Any]:
         """What is written beside the weights, as JSON values; :func:`conversion.load` reads it back."""

@@ -105,16 +105,17 @@ def resize_position_table(
         )
     if source_grid == target_grid:
         return table
-    vertical = _matrix(_METHODS[method], rows, target_grid[0])  # (target h, h)
-    horizontal = _matrix(_METHODS[method], columns, target_grid[1])  # (target w, w)
+    vertical = interpolation_matrix(rows, target_grid[0], method)  # (target h, h)
+    horizontal = interpolation_matrix(columns, target_grid[1], method)  # (target w, w)
     grid = table[0, prefix:].astype(np.float64).reshape(rows, columns, -1)  # (h, w, D)
     grid = np.einsum("ah,bw,hwd->abd", vertical, horizontal, grid, optimize=True)
     grid = grid.reshape(1, -1, table.shape[2]).astype(table.dtype)
     return np.concatenate([table[:, :prefix], grid], axis=1)
 
 
-def _matrix(method: _Method, source_size: int, target_size: int) -> np.ndarray:
-    """Interpolation weights (target_size, source_size) of one axis; every row sums to one."""
+def interpolation_matrix(source_size: int, target_size: int, name: PositionResize) -> np.ndarray:
+    """Weights (target_size, source_size), float64, of the named method along one axis; every row sums to one."""
+    method = _METHODS[name]
     centres = method.source(np.arange(target_size, dtype=np.float64), target_size, source_size)[:, None]
     if method.antialias:
         width = max(source_size / target_size, 1.0)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from conversion.changes.head import HEADS
+from conversion.changes.sizes import with_sizes
 from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
 from conversion.load import load
-from conversion.position_table import resize_position_table
 from conversion.table import TensorTable
 from vit_spec import ViTConfig
 from vit_spec.config import PositionResize
-
-HEADS = ("head.", "head_dist.")
-"""What the names of classifiers begin with."""
 
 
 def prepare(
@@ -47,8 +45,7 @@ def prepare(
         _check(checkpoint, num_classes)
     else:
         checkpoint = load(weights, model=name_or_config)
-    if image_size is not None:
-        checkpoint = with_image_size(checkpoint, image_size, resize)
+    checkpoint = with_sizes(checkpoint, image_size=image_size, resize=resize)
     return checkpoint if num_classes is None else with_num_classes(checkpoint, num_classes)
 
 
@@ -58,25 +55,6 @@ def _check(checkpoint: Checkpoint, num_classes: int | None) -> None:
     if num_classes is not None and not any(name.startswith(HEADS) for name in shapes):
         config = config.replace(num_classes=0)
     check_complete(shapes, config)
-
-
-def with_image_size(
-    checkpoint: Checkpoint, image_size: int | tuple[int, int], method: PositionResize | None = None
-) -> Checkpoint:
-    """The checkpoint for pictures of another size; its position table is resized by ``method``, or its family's."""
-    config = checkpoint.config.replace(image_size=image_size)
-    preprocessing = checkpoint.preprocessing.replace(size=config.image_size)
-    params = checkpoint.params
-    if config.pos_embed != "none" and config.grid_size != checkpoint.config.grid_size:
-        table = resize_position_table(
-            params["pos_embed"],
-            prefix=config.num_positioned_prefix_tokens,
-            source_grid=checkpoint.config.grid_size,
-            target_grid=config.grid_size,
-            method=method or config.pos_embed_resize,
-        )
-        params = params.replacing("pos_embed", table)
-    return replace(checkpoint, config=config, preprocessing=preprocessing, params=params)
 
 
 def with_num_classes(checkpoint: Checkpoint, num_classes: int) -> Checkpoint:

@@ -34,6 +34,10 @@ class Source:
     """What the reader set aside or changed."""
 
 
+CHANGED = "changed: "
+"""What the notes begin with that tell of a change in the weights; they travel on from file to file."""
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where a checkpoint came from."""
