@@ -1,10 +1,12 @@
 """Weights between formats, as plain tables of names and numpy arrays. Needs neither torch nor jax."""
 
+from conversion.changes import with_activation, with_dtype, with_head, with_positions, with_sizes
 from conversion.checkpoint import Checkpoint
 from conversion.flax_tree import from_flax, to_flax
 from conversion.format import Format
 from conversion.formats import FORMATS
 from conversion.load import load
+from conversion.patch_kernel import resize_patch_kernel
 from conversion.picture import load_picture
 from conversion.position_table import resize_position_table
 from conversion.prepare import prepare
@@ -22,7 +24,13 @@ __all__ = [
     "load",
     "load_picture",
     "prepare",
+    "resize_patch_kernel",
     "resize_position_table",
     "save",
     "to_flax",
+    "with_activation",
+    "with_dtype",
+    "with_head",
+    "with_positions",
+    "with_sizes",
 ]

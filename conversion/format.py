@@ -52,6 +52,11 @@ class Format:
     """ViTConfig fields that the format's own shapes tell and canonical ones do not, such as the number of heads."""
     preprocessing: Preprocessing | None = None
     """What the family's pictures go through where the file does not say."""
+    assumes: Mapping[str, Any] = field(default_factory=dict)
+    """ViTConfig fields that readers other than vitport take for granted unless their users tell them otherwise."""
+    forgets: tuple[str, ...] = ()
+    """What has no place in the format's files although a checkpoint has it: ``labels``, ``preprocessing``, ViTConfig
+    fields that change no output. What does change it is refused by ``cannot_hold``."""
     writer: Writer | None = None
     cannot_hold: Callable[[ViTConfig], list[str]] = _anything
     """What of a model the format has no place for, each in a few words; empty where it can be written."""
@@ -59,3 +64,14 @@ class Format:
     @property
     def can_write(self) -> bool:
         return self.writer is not None
+
+    def usual_preprocessing(self, config: ViTConfig) -> Preprocessing:
+        """What the family's pictures go through before this model, where the file does not say: else ImageNet's."""
+        return fit_preprocessing(self.preprocessing or Preprocessing(), config)
+
+
+def fit_preprocessing(usual: Preprocessing, config: ViTConfig) -> Preprocessing:
+    """The same for the model's picture size; mean and deviation are 0.5 where it has another number of channels."""
+    if config.in_channels != len(usual.mean):
+        usual = usual.replace(mean=(0.5,) * config.in_channels, std=(0.5,) * config.in_channels)
+    return usual.replace(size=config.image_size)

@@ -11,10 +11,10 @@ from conversion import huggingface_config
 from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
 from conversion.containers import open_source
-from conversion.format import Format
+from conversion.format import Format, fit_preprocessing
 from conversion.recognise import Recognised, recognise
 from conversion.resolve import Fact, resolve_config
-from conversion.source import Provenance, Source
+from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.table import TensorTable
 from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
 
@@ -55,6 +55,7 @@ def load(
         *found.notes,
         *_untrained(table),
         f"preprocessing from {preprocessing_by}",
+        *_earlier_changes(source),
     )
     provenance = Provenance(found.format.name, str(path), source.files, origins, notes)
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
@@ -66,11 +67,18 @@ def _untrained(table: TensorTable) -> list[str]:
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
 
 
+def _earlier_changes(source: Source) -> list[str]:
+    """What the file's own record tells of changes in its weights, so that they are told of any file made from it."""
+    if source.own is None or "source" not in source.own:
+        return []
+    return [note for note in _entry(source, "source").get("notes", ()) if str(note).startswith(CHANGED)]
+
+
 def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and who of it says so: the later of these overrules the earlier."""
     if source.own is not None:
         config = ViTConfig.from_dict(dict(_entry(source, "config")))
-        return {name: Fact(value, "the file's own record") for name, value in dataclasses.asdict(config).items()}
+        return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
     if found.shape_facts is not None:
@@ -101,19 +109,18 @@ def _preprocessing(
     source: Source, found: Format, model: str | ViTConfig | None, config: ViTConfig
 ) -> tuple[Preprocessing, str]:
     if source.own is not None:
-        return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), "the file's own record"
+        return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), OWN_RECORD
     default, origin = found.preprocessing, "the format's family"
     if default is None and isinstance(model, str):
         default, origin = get_model(model).preprocessing, f"the model name {model}"
     if default is None:
         default, origin = Preprocessing(), "nowhere, so ImageNet's mean and deviation were assumed"
-    if config.in_channels != len(default.mean):
-        default = default.replace(mean=(0.5,) * config.in_channels, std=(0.5,) * config.in_channels)
+    fitted = fit_preprocessing(default, config)
+    if len(fitted.mean) != len(default.mean):
         origin = f"nowhere for {config.in_channels} channels, so mean and deviation 0.5 were assumed"
-    default = default.replace(size=config.image_size)
     if source.preprocessor_json is not None:
-        return huggingface_config.preprocessing(source.preprocessor_json, default), "preprocessor_config.json"
-    return default, origin
+        return huggingface_config.preprocessing(source.preprocessor_json, fitted), "preprocessor_config.json"
+    return fitted, origin
 
 
 def _labels(source: Source, config: ViTConfig) -> tuple[str, ...] | None:

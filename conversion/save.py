@@ -8,11 +8,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from conversion.assumptions import check_assumed
+from conversion.changes.activation import ActivationChoice, with_activation
 from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
+from conversion.forgotten import forgotten
 from conversion.format import Format, Writer
 from conversion.formats import FORMATS
 from conversion.recognise import get_formats
+from conversion.remedies import remedies
 from vit_spec import VitportError
 
 Progress = Callable[[str, int, int], None]
@@ -24,18 +28,32 @@ def save(
     path: str | Path,
     *,
     format: str,
+    activation: ActivationChoice | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write a checkpoint in a named format, or in the first format of a named family that can hold it.
 
     The destination appears whole or not at all, and an old one is replaced only when the new one is complete.
 
+    Args:
+        activation: for readers who run the other form of GELU unless they are told: ``keep`` the model's own form, or
+            write the model as one of ``erf`` or ``tanh``. ``None`` refuses where the choice must be made; see
+            docs/converting.md.
+        progress: called as each tensor is written.
+
+    Returns:
+        What the file does not say, or says otherwise, in sentences.
+
     Raises:
-        VitportError: for a format that is only read, a destination that exists, or a disk that does not take it.
+        VitportError: for a format that is only read or cannot hold the model, a choice of ``activation`` that was not
+            made, a destination that exists, or a disk that does not take it.
     """
     path = Path(path)
+    told = len(checkpoint.provenance.notes)
+    checkpoint = with_activation(checkpoint, activation or "keep")
     target, writer = _target(format, checkpoint)
+    notes = (*checkpoint.provenance.notes[told:], *check_assumed(checkpoint, target, activation))
     if path.exists() and not overwrite:
         raise VitportError(f"{path} exists already: choose another destination, or allow it to be overwritten.")
     check_complete(checkpoint.params.shapes, checkpoint.config)
@@ -60,6 +78,7 @@ def save(
         _remove(aside)
     if progress is not None:
         progress("", len(table), len(table))
+    return (*notes, *(f"not written: {what}" for what in forgotten(checkpoint, target, table.shapes)))
 
 
 def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
@@ -72,7 +91,9 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
         if not beyond:
             return target, target.writer
         complaints.append(f"{target.name} cannot hold {'; nor '.join(beyond)}")
-    raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm.")
+    options = remedies(checkpoint.config, [target.cannot_hold for target in get_formats(name)])
+    remedy = f", or add {options}" if options else ""
+    raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm{remedy}.")
 
 
 def _flush(path: Path) -> None:

@@ -34,6 +34,8 @@ class Source:
     """What the reader set aside or changed."""
 
 
+OWN_RECORD = "the file's own record"
+"""Who told a fact that vitport itself wrote beside the tensors."""
 CHANGED = "changed: "
 """What the notes begin with that tell of a change in the weights; they travel on from file to file."""
 

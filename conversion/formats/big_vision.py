@@ -65,6 +65,7 @@ FORMAT = Format(
     conventions=CONVENTIONS,
     shape_facts=facts,
     preprocessing=google.PREPROCESSING,
+    forgets=google.FORGETS,
     writer=npz_file.write,
     cannot_hold=lambda config: cannot_hold(config, class_row=False, attention_pool=True),
 )

@@ -90,6 +90,7 @@ FORMAT = Format(
     conventions=big_vision.CONVENTIONS,
     shape_facts=big_vision.facts,
     preprocessing=google.PREPROCESSING,
+    forgets=google.FORGETS,
     writer=npz_file.write,
     cannot_hold=lambda config: cannot_hold(config, class_row=False, attention_pool=True),
 )

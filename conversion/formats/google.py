@@ -110,6 +110,10 @@ CONVENTIONS = {
     "pool": "token", "pos_embed": "prefix",
 }  # fmt: skip
 """Flax's GELU is the tanh form and its LayerNorm adds 1e-6. Without a class token the tokens are averaged."""
+FORGETS = (
+    "labels", "preprocessing", "image_size", "pos_embed_resize", "drop_rate", "attn_drop_rate", "drop_path_rate",
+)  # fmt: skip
+"""The files hold tensors and nothing else; their shapes do not tell of pictures that are not square."""
 PREPROCESSING = Preprocessing(mean=HALF, std=HALF, interpolation="bilinear", resize="squash")
 
 
@@ -149,6 +153,7 @@ FORMAT = Format(
     conventions=CONVENTIONS,
     shape_facts=heads_of,
     preprocessing=PREPROCESSING,
+    forgets=FORGETS,
     writer=npz_file.write,
     cannot_hold=lambda config: cannot_hold(config, class_row=True),
 )

@@ -20,6 +20,7 @@ FORMAT = Format(
     conventions=google.CONVENTIONS,
     shape_facts=google.heads_of,
     preprocessing=google.PREPROCESSING,
+    forgets=google.FORGETS,
     writer=msgpack_file.write,
     cannot_hold=lambda config: cannot_hold(config, class_row=True),
 )

@@ -29,6 +29,7 @@ TEXT_HALF = {
     "logit_scale": "the temperature between pictures and texts",
     "logit_bias": "the offset between pictures and texts",
 }
+FORGETS = ("pos_embed_resize", "drop_rate", "drop_path_rate")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _DEFAULTS = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3, "image_size": 224,
@@ -80,6 +81,7 @@ FORMAT = Format(
     conventions={"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"},
     facts=facts,
     preprocessing=Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, crop_fraction=1.0),
+    forgets=("labels", *FORGETS),
     writer=huggingface_folder.writer(config_json, place=in_vision_model),
     cannot_hold=cannot_hold,
 )  # fmt: skip

@@ -5,6 +5,7 @@ from conversion.format import Format
 from conversion.formats.huggingface_vit import (
     CONVENTIONS,
     EMBEDDINGS,
+    FORGETS,
     IN_MEMORY,
     MASK_TOKEN,
     ON_DISK,
@@ -39,6 +40,7 @@ FORMAT = Format(
     conventions=CONVENTIONS,
     facts=model_facts,
     preprocessing=Preprocessing(),
+    forgets=FORGETS,
     writer=huggingface_folder.writer(
         describe("deit", _ARCHITECTURE, _ARCHITECTURE),
         place=huggingface_folder.body_prefix("deit.", "cls_classifier.", "distillation_classifier."),

@@ -9,6 +9,7 @@ from conversion.format import Format
 from conversion.formats.huggingface_vit import (
     CONVENTIONS,
     EMBEDDINGS,
+    FORGETS,
     HEADS,
     IN_MEMORY,
     MASK_TOKEN,
@@ -37,6 +38,7 @@ FORMAT = Format(
     idle=idle_pooler,
     facts=model_facts,
     preprocessing=Preprocessing(),
+    forgets=FORGETS,
     writer=huggingface_folder.writer(
         describe("deit", "DeiTModel", "DeiTForImageClassification"),
         place=huggingface_folder.body_prefix("deit.", "classifier."),

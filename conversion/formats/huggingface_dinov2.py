@@ -46,13 +46,17 @@ _BLOCK = (
 
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
-    """As for every model, but SwiGLU means SiLU whatever ``hidden_act`` says, and registers mean antialiasing."""
+    """As for every model, but SwiGLU means SiLU whatever ``hidden_act`` says."""
     known = model_facts(config_json)
     if config_json.get("use_swiglu_ffn"):
         known["activation"] = "silu"
-    if config_json.get("model_type") == "dinov2_with_registers":
-        known["pos_embed_resize"] = "torch-bicubic-antialias"
     return known
+
+
+def shape_facts(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The classes with registers antialias where those without do not."""
+    registers = "embeddings.register_tokens" in shapes
+    return {"pos_embed_resize": "torch-bicubic-antialias"} if registers else {}
 
 
 _OUTSIDE_BLOCKS = (
@@ -135,7 +139,9 @@ FORMAT = Format(
     set_aside=MASK_TOKEN,
     conventions=CONVENTIONS,
     facts=facts,
+    shape_facts=shape_facts,
     preprocessing=Preprocessing(crop_fraction=1.0),
+    forgets=("pos_embed_resize",),
     writer=huggingface_folder.writer(
         config_json, place=_place, filler=_mask_token
     ),

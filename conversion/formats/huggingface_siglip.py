@@ -7,7 +7,7 @@ from conversion.capacity import beyond, not_square
 from conversion.checkpoint import Checkpoint
 from conversion.containers import huggingface_folder
 from conversion.format import Format
-from conversion.formats.huggingface_clip import BLOCKS, TEXT_HALF, in_vision_model
+from conversion.formats.huggingface_clip import BLOCKS, FORGETS, TEXT_HALF, in_vision_model
 from conversion.huggingface_config import ACTIVATIONS, folder_json, model_json, vision_facts
 from conversion.rules import Rule, Rules, module
 from conversion.transforms import Divided, Leading
@@ -80,6 +80,7 @@ FORMAT = Format(
     conventions=CONVENTIONS,
     facts=facts,
     preprocessing=PREPROCESSING,
+    forgets=FORGETS,
     writer=huggingface_folder.writer(_config_json, place=in_vision_model),
     cannot_hold=cannot_hold,
 )

@@ -5,7 +5,7 @@ from typing import Any
 from conversion.checkpoint import Checkpoint
 from conversion.containers import huggingface_folder
 from conversion.format import Format
-from conversion.formats.huggingface_clip import TEXT_HALF, in_vision_model
+from conversion.formats.huggingface_clip import FORGETS, TEXT_HALF, in_vision_model
 from conversion.formats.huggingface_siglip import CONVENTIONS, PREPROCESSING, TOWER, beyond_siglip, facts, vision_json
 from conversion.huggingface_config import folder_json
 from conversion.rules import Rules, module
@@ -32,6 +32,7 @@ FORMAT = Format(
     conventions=CONVENTIONS,
     facts=facts,
     preprocessing=PREPROCESSING,
+    forgets=FORGETS,
     writer=huggingface_folder.writer(_config_json, place=in_vision_model),
     cannot_hold=cannot_hold,
 )

@@ -48,6 +48,7 @@ MASK_TOKEN = {"embeddings.mask_token": "a stand-in for hidden patches in masked 
 
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
 """Classification from the class token; positions resized by torch's bicubic, without antialias."""
+FORGETS = ("drop_path_rate", "pos_embed_resize")
 
 
 def describe(model_type: str, features: str, classifier: str) -> Callable[[Checkpoint], dict[str, Any]]:
@@ -91,6 +92,7 @@ FORMAT = Format(
     conventions=CONVENTIONS,
     idle=idle_pooler,
     facts=model_facts,
+    forgets=FORGETS,
     writer=huggingface_folder.writer(
         describe("vit", "ViTModel", "ViTForImageClassification"),
         place=huggingface_folder.body_prefix("vit.", "classifier."),

@@ -41,5 +41,6 @@ FORMAT = Format(
     signature=(("blocks.0.attn.qkv.weight", "blocks.0.in_proj.weight"),),
     set_aside=SET_ASIDE,
     idle=projector,
+    assumes={"activation": "gelu"},
     writer=safetensors_file.write,
 )

@@ -1,0 +1,19 @@
+"""What may be changed in a checkpoint, each only on request, and each told in the notes of its provenance."""
+
+from conversion.changes.activation import ActivationChoice, with_activation
+from conversion.changes.dtype import Dtype, with_dtype
+from conversion.changes.head import HeadChoice, with_head
+from conversion.changes.positions import PositionChoice, with_positions
+from conversion.changes.sizes import with_sizes
+
+__all__ = [
+    "ActivationChoice",
+    "Dtype",
+    "HeadChoice",
+    "PositionChoice",
+    "with_activation",
+    "with_dtype",
+    "with_head",
+    "with_positions",
+    "with_sizes",
+]

@@ -1,0 +1,77 @@
+"""Another picture size, another patch size, and the position table that goes with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from conversion.checkpoint import Checkpoint
+from conversion.patch_kernel import resize_patch_kernel
+from conversion.position_table import resize_position_table
+from vit_spec import ViTConfig, VitportError
+from vit_spec.config import PositionResize
+
+
+def with_sizes(
+    checkpoint: Checkpoint,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
+    resize: PositionResize | None = None,
+) -> Checkpoint:
+    """The checkpoint for pictures or patches of another size.
+
+    The kernel of the patch embedding is resized by FlexiViT's pseudo-inverse. Where the grid of patches becomes
+    another, the position table is resized to it.
+
+    Args:
+        image_size: pixels, a side or (height, width); ``None`` keeps the size.
+        patch_size: pixels a side; ``None`` keeps the size.
+        resize: method for the position table; ``None`` takes the one of the weights' family.
+
+    Raises:
+        VitportError: if the picture does not divide into patches, or a method is given that has nothing to resize.
+    """
+    old = checkpoint.config
+    if image_size is None and patch_size is None:
+        if resize is not None:
+            raise VitportError(f"resize={resize!r} has nothing to resize: give image_size or patch_size with it.")
+        return checkpoint
+    sizes = {"image_size": image_size, "patch_size": patch_size}
+    config = old.replace(**{name: size for name, size in sizes.items() if size is not None})
+    preprocessing = checkpoint.preprocessing.replace(size=config.image_size)
+    sized = replace(checkpoint, config=config, preprocessing=preprocessing)
+    if config.image_size != old.image_size:
+        sized = sized.changed(f"pictures of {_by(config.image_size)} pixels in place of {_by(old.image_size)}")
+    return _grid_resized(_patch_resized(sized, old), old, resize)
+
+
+def _patch_resized(sized: Checkpoint, old: ViTConfig) -> Checkpoint:
+    config = sized.config
+    if config.patch_size == old.patch_size:
+        return sized
+    name = "patch_embed.proj.weight"
+    params = sized.params.replacing(name, resize_patch_kernel(sized.params[name], config.patch_size))
+    return replace(sized, params=params).changed(
+        f"patches of {config.patch_size} pixels in place of {old.patch_size}, the kernel resized by pseudo-inverse"
+    )
+
+
+def _grid_resized(sized: Checkpoint, old: ViTConfig, resize: PositionResize | None) -> Checkpoint:
+    config = sized.config
+    if config.pos_embed == "none" or config.grid_size == old.grid_size:
+        return sized
+    method = resize or config.pos_embed_resize
+    table = resize_position_table(
+        sized.params["pos_embed"],
+        prefix=config.num_positioned_prefix_tokens,
+        source_grid=old.grid_size,
+        target_grid=config.grid_size,
+        method=method,
+    )
+    return replace(sized, params=sized.params.replacing("pos_embed", table)).changed(
+        f"position table of {_by(config.grid_size)} in place of {_by(old.grid_size)} patches, resized by {method}"
+    )
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
