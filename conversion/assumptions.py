@@ -22,12 +22,15 @@ def check_assumed(checkpoint: Checkpoint, target: Format, activation: Activation
     own, assumed = checkpoint.config.activation, target.assumes.get("activation", checkpoint.config.activation)
     if own == assumed or not {own, assumed} <= set(GELUS.values()):
         return []
+    told = f"which tells of {own} in config.json" if target.facts is not None else "which leaves the telling to you"
     if activation is None and not _is_no_news(checkpoint, target):
         change = next(choice for choice, form in GELUS.items() if form == assumed)
         raise VitportError(
             f"The weights run {own}, and readers of {target.name} run {assumed} unless they are told: choose by "
-            f"activation (--activation) keep, which leaves the telling to you, or {change}, which changes the outputs."
+            f"activation (--activation) keep, {told}, or {change}, which changes the outputs."
         )
+    if target.facts is not None:
+        return []
     return [f"only vitport's own record tells of {own}: other readers of {target.name} run {assumed} unless told"]
 
 

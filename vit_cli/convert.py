@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from vit_cli.reading import ImageSize, Options
 from vit_cli.terminal import progress, say
 from vit_spec import VitportError, count_parameters
+from vit_spec.config import PositionResize
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+
+
+@dataclass(frozen=True)
+class Changing:
+    """What is changed on the way; each change is printed, and kept in the record beside the weights."""
+
+    image_size: Annotated[
+        ImageSize, tyro.conf.arg(help="Pixels, a side or height and width, to resize the position table for.")
+    ] = None
+    patch_size: Annotated[
+        int | None,
+        tyro.conf.arg(metavar="PIXELS", help="Side of a patch, to resize the patch kernel for by pseudo-inverse."),
+    ] = None
+    resize: Annotated[
+        PositionResize | None,
+        tyro.conf.arg(help="Method for the position table, instead of the one of the weights' family."),
+    ] = None
+    positions: Annotated[
+        Literal["keep", "prefix", "patch"],
+        tyro.conf.arg(help="Rows of the position table: for class and distillation token too, or for patches alone."),
+    ] = "keep"
+    classes: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help="Classes of the head; if not the file's, --head says what to do.")
+    ] = None
+    head: Annotated[
+        Literal["keep", "drop", "zero"] | None,
+        tyro.conf.arg(help="Keep the head, drop it for features, or put zeros for --classes in its place."),
+    ] = None
+    dtype: Annotated[
+        Literal["float32", "float16", "bfloat16", "float64"] | None,
+        tyro.conf.arg(help="Cast every tensor to the nearest value of this type."),
+    ] = None
+    activation: Annotated[
+        Literal["keep", "erf", "tanh"] | None,
+        tyro.conf.arg(help="The form of GELU to write, where the destination's readers run the other one by default."),
+    ] = None
+
+    def apply(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with everything changed that was asked for."""
+        import conversion
+
+        checkpoint = conversion.with_sizes(
+            checkpoint, image_size=self.image_size, patch_size=self.patch_size, resize=self.resize
+        )
+        checkpoint = conversion.with_positions(checkpoint, self.positions)
+        checkpoint = conversion.with_head(checkpoint, num_classes=self.classes, head=self.head)
+        checkpoint = conversion.with_activation(checkpoint, self.activation or "keep")
+        return checkpoint if self.dtype is None else conversion.with_dtype(checkpoint, self.dtype)
 
 
 def convert(
@@ -17,9 +70,9 @@ def convert(
     destination: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DST")],
     *,
     to: Annotated[str, tyro.conf.arg(metavar="FORMAT")],
-    image_size: ImageSize = None,
     overwrite: bool = False,
     reading: Options,
+    changing: tyro.conf.OmitArgPrefixes[Changing],
 ) -> None:
     """Convert weights to another format.
 
@@ -27,7 +80,6 @@ def convert(
         source: file or folder of weights.
         destination: file or folder to write.
         to: Format to write, such as timm or flax; an unknown one lists them all.
-        image_size: Pixels, a side or height and width, to resize the position table for.
         overwrite: Replace the destination if it exists.
     """
     import conversion
@@ -36,10 +88,17 @@ def convert(
         raise VitportError(f"{destination} exists already: choose another destination, or add --overwrite.")
     if not Path(destination).parent.is_dir():
         raise VitportError(f"{destination} cannot be written: {Path(destination).parent} is no folder; make it first.")
-    checkpoint = reading.load(source, image_size)
+    read = reading.load(source)
+    checkpoint = changing.apply(read)
     with progress("Writing") as told:
-        conversion.save(checkpoint, destination, format=to, overwrite=overwrite, progress=told)
+        notes = conversion.save(
+            checkpoint, destination, format=to, activation=changing.activation, overwrite=overwrite, progress=told
+        )
     written = conversion.load(destination, model=checkpoint.config)  # what can be read back whole has been written
     size = count_parameters(written.config) / 1e6
-    say(f"wrote {destination}: {len(written.params)} tensors, {size:.2f} M parameters, format {to}")
+    said = checkpoint.provenance.notes[len(read.provenance.notes) :]
+    for note in (*said, *notes):
+        say(note)
+    form = written.provenance.format
+    say(f"wrote {destination}: {len(written.params)} tensors, {size:.2f} M parameters, format {form}")
     say(f"sha256 {written.provenance.sha256}")

@@ -3,6 +3,7 @@
 from conversion.containers import huggingface_folder
 from conversion.format import Format
 from conversion.formats.huggingface_vit import (
+    ASSUMES,
     CONVENTIONS,
     EMBEDDINGS,
     FORGETS,
@@ -40,6 +41,7 @@ FORMAT = Format(
     conventions=CONVENTIONS,
     facts=model_facts,
     preprocessing=Preprocessing(),
+    assumes=ASSUMES,
     forgets=FORGETS,
     writer=huggingface_folder.writer(
         describe("deit", _ARCHITECTURE, _ARCHITECTURE),

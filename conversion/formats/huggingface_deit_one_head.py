@@ -7,6 +7,7 @@ a register token with a position of its own, and so it is read.
 from conversion.containers import huggingface_folder
 from conversion.format import Format
 from conversion.formats.huggingface_vit import (
+    ASSUMES,
     CONVENTIONS,
     EMBEDDINGS,
     FORGETS,
@@ -38,6 +39,7 @@ FORMAT = Format(
     idle=idle_pooler,
     facts=model_facts,
     preprocessing=Preprocessing(),
+    assumes=ASSUMES,
     forgets=FORGETS,
     writer=huggingface_folder.writer(
         describe("deit", "DeiTModel", "DeiTForImageClassification"),

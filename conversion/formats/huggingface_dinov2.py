@@ -9,7 +9,7 @@ from conversion.capacity import beyond, not_square
 from conversion.checkpoint import Checkpoint
 from conversion.containers import huggingface_folder
 from conversion.format import Format
-from conversion.formats.huggingface_vit import CONVENTIONS, EMBEDDINGS, MASK_TOKEN
+from conversion.formats.huggingface_vit import ASSUMES, CONVENTIONS, EMBEDDINGS, MASK_TOKEN
 from conversion.huggingface_config import ACTIVATIONS, folder_json, model_facts, model_json
 from conversion.rules import Rule, Rules, joined, module
 from conversion.table import TensorTable
@@ -141,6 +141,7 @@ FORMAT = Format(
     facts=facts,
     shape_facts=shape_facts,
     preprocessing=Preprocessing(crop_fraction=1.0),
+    assumes=ASSUMES,
     forgets=("pos_embed_resize",),
     writer=huggingface_folder.writer(
         config_json, place=_place, filler=_mask_token

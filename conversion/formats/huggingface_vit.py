@@ -49,6 +49,8 @@ MASK_TOKEN = {"embeddings.mask_token": "a stand-in for hidden patches in masked 
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
 """Classification from the class token; positions resized by torch's bicubic, without antialias."""
 FORGETS = ("drop_path_rate", "pos_embed_resize")
+ASSUMES = {"activation": "gelu"}
+"""What ``hidden_act`` is in every released model of these classes, and so what is run where config.json is lost."""
 
 
 def describe(model_type: str, features: str, classifier: str) -> Callable[[Checkpoint], dict[str, Any]]:
@@ -92,6 +94,7 @@ FORMAT = Format(
     conventions=CONVENTIONS,
     idle=idle_pooler,
     facts=model_facts,
+    assumes=ASSUMES,
     forgets=FORGETS,
     writer=huggingface_folder.writer(
         describe("vit", "ViTModel", "ViTForImageClassification"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import conversion
+from tests.random_weights import random_params
 from tests.vit_cli.conftest import tiny_checkpoint
+from vit_spec import ViTConfig
 
 
 def test_there_and_back_every_bit_is_the_same(weights, tmp_path, vitport):
@@ -70,3 +74,81 @@ def test_one_of_several_sets_of_weights_can_be_chosen(tmp_path, vitport):
     args = ("--to", "timm", "--weights-key", "model_ema", "--model", "vit_tiny_patch16_224")
     assert vitport("convert", tmp_path / "training.pt", target, *args).code == 0
     np.testing.assert_array_equal(load_file(target)["head.bias"], averaged["head.bias"].numpy())
+
+
+@pytest.fixture
+def google(tmp_path):
+    """Weights in Google's own format, whose GELU is the tanh form."""
+    config = ViTConfig(image_size=12, patch_size=4, num_classes=5, embed_dim=24, depth=2, num_heads=3)
+    config = config.replace(activation="gelu_tanh", pos_embed_resize="scipy-zoom")
+    path = tmp_path / "google.npz"
+    conversion.save(conversion.Checkpoint.of(config, random_params(config, seed=1)), path, format="google")
+    return path
+
+
+@pytest.mark.parametrize("to", ["timm", "huggingface"])
+def test_a_form_of_gelu_that_readers_would_not_expect_must_be_chosen(to, google, tmp_path, vitport):
+    result = vitport("convert", google, tmp_path / "out", "--to", to)
+    assert result.code == 2
+    assert "The weights run gelu_tanh" in result.err
+    assert "--activation" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("choice", "written", "act"), [("keep", "gelu_tanh", "gelu_pytorch_tanh"), ("erf", "gelu", "gelu")]
+)
+def test_the_chosen_form_of_gelu_is_what_is_written(choice, written, act, google, tmp_path, vitport):
+    """Oracle: the file's own header, and config.json."""
+    result = vitport("convert", google, tmp_path / "timm", "--to", "timm", "--activation", choice)
+    assert result.code == 0
+    assert conversion.load(tmp_path / "timm").config.activation == written
+    said = {"keep": "only vitport's own record tells of gelu_tanh", "erf": "changed: activation gelu in place of"}
+    assert said[choice] in " ".join(result.out.split())
+    assert vitport("convert", google, tmp_path / "hf", "--to", "huggingface", "--activation", choice).code == 0
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["hidden_act"] == act
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "dtype"),
+    [
+        (["--head", "zero", "--classes", "4"], (4, 24), "F32"),
+        (["--head", "drop"], None, "F32"),
+        (["--head", "keep", "--classes", "4"], (7, 24), "F32"),
+        (["--dtype", "float16"], (7, 24), "F16"),
+        (["--dtype", "bfloat16"], (7, 24), "BF16"),
+    ],
+)
+def test_head_and_type_are_what_was_asked_for(options, shape, dtype, weights, tmp_path, vitport):
+    """Oracle: the header, read by the safetensors library; what was changed is printed."""
+    result = vitport("convert", weights, tmp_path / "out", "--to", "timm", *options)
+    assert result.code == 0, result.err
+    with safe_open(tmp_path / "out", "np") as file:
+        assert ("head.weight" in set(file.keys())) == (shape is not None)
+        if shape is not None:
+            assert tuple(file.get_slice("head.weight").get_shape()) == shape
+        assert file.get_slice("cls_token").get_dtype() == dtype
+    assert ("changed: " in result.out) == ("keep" not in options)
+
+
+def test_another_number_of_classes_is_refused_until_the_head_is_spoken_of(weights, tmp_path, vitport):
+    result = vitport("convert", weights, tmp_path / "out", "--to", "timm", "--classes", "4")
+    assert result.code == 2
+    assert "a head of 7 classes, not 4" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_patches_and_positions_are_changed_on_request(weights, tmp_path, vitport):
+    """Oracle: the shapes that the config asks for; the arithmetic has tests of its own."""
+    options = ("--patch-size", "2", "--positions", "patch", "--resize", "torch-bilinear")
+    assert vitport("convert", weights, tmp_path / "out", "--to", "timm", *options).code == 0
+    tensors = load_file(tmp_path / "out")
+    assert tensors["patch_embed.proj.weight"].shape == (24, 3, 2, 2)
+    assert tensors["pos_embed"].shape == (1, 6 * 10, 24)
+
+
+def test_what_the_format_forgets_is_told(weights, tmp_path, vitport):
+    options = ("--to", "google", "--activation", "tanh")
+    result = vitport("convert", weights, tmp_path / "out.npz", *options)
+    assert result.code == 0, result.err
+    assert "not written: image_size=12x20 (readers take a square)" in " ".join(result.out.split())
