@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -52,9 +51,10 @@ class Reading:
 
     def original(self, path: str, checkpoint: Checkpoint) -> Original:
         """What was read, with how it was read, for those who read it again in their own way."""
+        from conversion.hub import local
         from vit_parity import Original
 
-        return Original(Path(path), checkpoint, self.format, self.weights_key)
+        return Original(local(path), checkpoint, self.format, self.weights_key)
 
 
 Options = tyro.conf.OmitArgPrefixes[Reading]

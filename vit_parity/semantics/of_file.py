@@ -86,7 +86,7 @@ def semantics_of_file(
         VitportError: if the file cannot be read, or its format has no semantics of its own here.
     """
     source = open_source(path, weights_key)
-    found = recognise(source.table, format)
+    found = recognise(source.table, format, weights_key)
     if found.format.name not in _NAMES:
         raise VitportError(f"{path} is {found.format.summary}: there is no second reading of it to verify with.")
     names, reader = _NAMES[found.format.name]
