@@ -129,8 +129,9 @@ def convert(
     written = conversion.load(destination, model=checkpoint.config)  # what can be read back whole has been written
     size = count_parameters(written.config) / 1e6
     said = checkpoint.provenance.notes[len(read.provenance.notes) :]
-    for note in (*said, *notes):
-        say(note)
+    say(f"read {source}: {_told(read)}")
+    for note in (*read.provenance.notes, *said, *notes):
+        say(f"note: {note}")
     form = written.provenance.format
     say(f"wrote {destination}: {len(written.params)} tensors, {size:.2f} M parameters, format {form}")
     say(f"sha256 {written.provenance.sha256}")
@@ -139,3 +140,16 @@ def convert(
     requested = changing.requested(read, checkpoint, (*said, *notes))
     proof = Path(certificate or f"{destination}.certificate.json")
     return prove(reading.original(source, read), Path(destination), written, requested, proof)
+
+
+def _told(checkpoint: Checkpoint) -> str:
+    """The facts that no shape shows, and who told them."""
+    from conversion.resolve import NEVER_GUESSED
+
+    values, origins = checkpoint.config.to_dict(), checkpoint.provenance.origins
+    tellers = dict.fromkeys(origins.get(name, "nobody: the default") for name in NEVER_GUESSED)
+    facts = {
+        teller: ", ".join(f"{name} {values[name]}" for name in NEVER_GUESSED if origins.get(name) == teller)
+        for teller in tellers
+    }
+    return "; ".join(f"{told} (told by {teller})" for teller, told in facts.items() if told)

@@ -37,7 +37,10 @@ def test_what_was_written_is_told_with_its_hash(weights, tmp_path, vitport):
     result = vitport("convert", weights, target, "--to", "timm")
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     assert result.out.splitlines()[-1] == f"sha256 {digest}"
-    assert result.out.startswith(f"wrote {target}: {len(load_file(target))} tensors, 0.01 M parameters, format timm\n")
+    wrote = f"wrote {target}: {len(load_file(target))} tensors, 0.01 M parameters, format timm"
+    assert result.out.splitlines()[-2] == wrote
+    facts = "num_heads 3, activation gelu, norm_eps 1e-06, pool token, norm layernorm"
+    assert result.out.startswith(f"read {weights}: {facts} (told by the file's own record)\n")
     assert result.err == ""
 
 
@@ -75,7 +78,9 @@ def test_one_of_several_sets_of_weights_can_be_chosen(tmp_path, vitport):
     torch.save({"model": tensors, "model_ema": averaged}, tmp_path / "training.pt")
     target = tmp_path / "ema.safetensors"
     args = ("--to", "timm", "--weights-key", "model_ema", "--model", "vit_tiny_patch16_224")
-    assert vitport("convert", tmp_path / "training.pt", target, *args).code == 0
+    result = vitport("convert", tmp_path / "training.pt", target, *args)
+    assert result.code == 0
+    assert "note: read the weights under 'model_ema', as asked" in result.out
     np.testing.assert_array_equal(load_file(target)["head.bias"], averaged["head.bias"].numpy())
 
 

@@ -45,6 +45,7 @@ _NAMES: dict[str, tuple[PartNames, type[TorchReader]]] = {
     "huggingface-dinov2": (HUGGINGFACE, TorchReader),
     "huggingface-flax": (HUGGINGFACE, JaxReader),
     "huggingface-clip": (HUGGINGFACE_TOWER, TorchReader),
+    "huggingface-clip-classifier": (replace(HUGGINGFACE_TOWER, norm=()), TorchReader),
     "huggingface-siglip": (HUGGINGFACE_TOWER, TorchReader),
     "huggingface-siglip-classifier": (HUGGINGFACE_TOWER, TorchReader),
 }
@@ -134,6 +135,8 @@ def _huggingface_facts(form: str, config_json: Mapping[str, Any], table: TensorT
     if form == "huggingface-dinov2":
         act = "silu" if own.get("use_swiglu_ffn") else act
         pool = "token_avg" if "classifier.weight" in table else "token"
+    elif form == "huggingface-clip-classifier":
+        pool = "avg"
     elif form.startswith("huggingface-siglip"):
         pool = "avg" if form.endswith("classifier") else "map"
     return Facts(

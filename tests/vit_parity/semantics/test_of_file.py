@@ -67,6 +67,7 @@ PEERS = {
         transformers.Dinov2WithRegistersForImageClassification, transformers.Dinov2WithRegistersConfig, {}
     ),
     "siglip": (transformers.SiglipForImageClassification, transformers.SiglipConfig, {}),
+    "clip-classifier": (transformers.CLIPForImageClassification, transformers.CLIPConfig, {}),
     "clip": (transformers.CLIPVisionModelWithProjection, transformers.CLIPVisionConfig, {"projection_dim": 6}),
 }  # fmt: skip
 
@@ -75,7 +76,9 @@ PEERS = {
 def test_what_transformers_writes_is_run_as_transformers_runs_it(name, tmp_path) -> None:
     kind, make_config, options = PEERS[name]
     torch.manual_seed(1)
-    config = make_config(vision_config=SMALL) if name == "siglip" else make_config(**SMALL | options)
+    config = (
+        make_config(vision_config=SMALL) if "vision_config" in vars(make_config()) else make_config(**SMALL | options)
+    )
     if name != "clip":
         config.num_labels = 5
     model = kind(config).double().eval()
