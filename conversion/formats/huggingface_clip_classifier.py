@@ -1,4 +1,4 @@
-"""Hugging Face ``CLIPForImageClassification``, which averages the patches before CLIP's last norm and leaves that idle."""
+"""Hugging Face ``CLIPForImageClassification``: the mean of the patches before CLIP's last norm, which is left idle."""
 
 from typing import Any
 
