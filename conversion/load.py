@@ -11,6 +11,7 @@ from conversion import huggingface_config
 from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
 from conversion.containers import open_source
+from conversion.containers.claims import first_line
 from conversion.format import Format, fit_preprocessing
 from conversion.recognise import Recognised, recognise
 from conversion.resolve import Fact, resolve_config
@@ -40,8 +41,22 @@ def load(
     Raises:
         VitportError: if nothing readable is there, a fact is missing, or a tensor is missing, surplus or misshapen.
     """
-    named, named_by = _named(model)
     source = open_source(Path(path), weights_key)
+    try:
+        return _understood(source, str(path), format, model)
+    except VitportError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if source.config_json is None and source.own is None:
+            raise
+        kind = f"{type(error).__name__}: {first_line(error)}"
+        raise VitportError(
+            f"{path} tells of its model in values that no such model has ({kind}): fetch or write it again."
+        ) from error
+
+
+def _understood(source: Source, path: str, format: str | None, model: str | ViTConfig | None) -> Checkpoint:
+    named, named_by = _named(model)
     found = recognise(source.table, format)
     if found.format.idle is not None:
         found = found.without(found.format.idle(found.table, source.config_json or {}))
@@ -57,7 +72,7 @@ def load(
         f"preprocessing from {preprocessing_by}",
         *_earlier_changes(source),
     )
-    provenance = Provenance(found.format.name, str(path), source.files, origins, notes)
+    provenance = Provenance(found.format.name, path, source.files, origins, notes)
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
