@@ -11,6 +11,7 @@ from conversion import huggingface_config, timm_config
 from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
 from conversion.containers import open_source
+from conversion.containers.claims import first_line
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
 from conversion.recognise import Recognised, recognise
@@ -41,12 +42,28 @@ def load(
     Raises:
         VitportError: if nothing readable is there, a fact is missing, or a tensor is missing, surplus or misshapen.
     """
-    named, named_by = _named(model)
     source = open_source(local(path), weights_key)
+    try:
+        return _understood(source, str(path), format, model, weights_key)
+    except VitportError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        if source.config_json is None and source.own is None:
+            raise
+        kind = f"{type(error).__name__}: {first_line(error)}"
+        raise VitportError(
+            f"{path} tells of its model in values that no such model has ({kind}): fetch or write it again."
+        ) from error
+
+
+def _understood(
+    source: Source, path: str, format: str | None, model: str | ViTConfig | None, under: str | None
+) -> Checkpoint:
+    named, named_by = _named(model)
     beside = source.config_json or {}
     if named is None and (told := timm_config.architecture(beside)) is not None:
         named, named_by = told
-    found = recognise(source.table, format, weights_key)
+    found = recognise(source.table, format, under)
     if found.format.idle is not None:
         found = found.without(found.format.idle(found.table, beside))
     table, unknown = found.format.names.read(found.table)
@@ -62,7 +79,7 @@ def load(
         f"preprocessing from {preprocessing_by}",
         *_earlier_changes(source),
     )
-    provenance = Provenance(found.format.name, str(path), source.files, origins, notes)
+    provenance = Provenance(found.format.name, path, source.files, origins, notes)
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 

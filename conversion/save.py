@@ -12,6 +12,7 @@ from conversion.assumptions import check_assumed
 from conversion.changes.activation import ActivationChoice, with_activation
 from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
+from conversion.finite import not_finite, watched
 from conversion.forgotten import forgotten
 from conversion.format import Format, Writer
 from conversion.formats import FORMATS
@@ -43,7 +44,7 @@ def save(
         progress: called as each tensor is written.
 
     Returns:
-        What the file does not say, or says otherwise, in sentences.
+        What the file does not say, or says otherwise, and tensors with values that are NaN or infinite, in sentences.
 
     Raises:
         VitportError: for a format that is only read or cannot hold the model, a choice of ``activation`` that was not
@@ -57,7 +58,9 @@ def save(
     if path.exists() and not overwrite:
         raise VitportError(f"{path} exists already: choose another destination, or allow it to be overwritten.")
     check_complete(checkpoint.params.shapes, checkpoint.config)
-    table = target.names.write(checkpoint.params, checkpoint.config)
+    # Counted as they are written, since to read every tensor once more would cost as much as to convert it.
+    not_finite_in: dict[str, int] = {}
+    table = target.names.write(watched(checkpoint.params, not_finite_in), checkpoint.config)
     written: list[str] = []
 
     def count(name: str) -> None:
@@ -78,7 +81,9 @@ def save(
         _remove(aside)
     if progress is not None:
         progress("", len(table), len(table))
-    return (*notes, *(f"not written: {what}" for what in forgotten(checkpoint, target, table.shapes)))
+    useless = [not_finite(name, count) for name, count in not_finite_in.items() if count]
+    lost = [f"not written: {what}" for what in forgotten(checkpoint, target, table.shapes)]
+    return (*notes, *useless, *lost)
 
 
 def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
@@ -97,25 +102,38 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
 
 
 def _flush(path: Path) -> None:
-    for file in [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]:
-        with file.open("rb+") as handle:
-            os.fsync(handle.fileno())
+    for entry in [path, *path.rglob("*")]:
+        _sync(entry)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _replace(aside: Path, path: Path) -> None:
     """Rename into place; a folder in the way is moved off first, since a rename does not replace folders."""
-    if not path.is_dir():
+    if path.is_dir():
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        path.rename(old)
+        try:
+            aside.rename(path)
+        except BaseException:
+            old.rename(path)
+            raise
+        _remove(old)
+    else:
         aside.replace(path)
-        return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    path.rename(old)
-    aside.rename(path)
-    _remove(old)
+    _sync(path.parent)
 
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        shutil.rmtree(path)
+        for _ in range(5):  # a writer's thread may still put a file into it
+            shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()

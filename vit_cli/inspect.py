@@ -85,15 +85,14 @@ def _facts(checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
 
 def _warnings(checkpoint: Checkpoint) -> list[str]:
     """What makes weights useless although they are complete."""
-    import numpy as np
+    from conversion.finite import count_not_finite, not_finite
 
     found: list[str] = []
     with progress("Reading") as told:
         for at, (name, array) in enumerate(checkpoint.params.items()):
             told(name, at, len(checkpoint.params))
-            bad = int(array.size - np.isfinite(array.astype(np.float32, copy=False)).sum())
-            if bad:
-                found.append(f"{name} holds {bad} values that are NaN or infinite")
+            if count := count_not_finite(array):
+                found.append(not_finite(name, count))
     return found
 
 

@@ -36,6 +36,15 @@ def open_source(path: Path, weights_key: str | None = None) -> Source:
     Raises:
         VitportError: if there is nothing, or nothing that any container recognises.
     """
+    try:
+        return _opened(path, weights_key)
+    except OSError as error:
+        raise VitportError(
+            f"{path} cannot be read ({error.strerror or error}): check the file and its rights."
+        ) from error
+
+
+def _opened(path: Path, weights_key: str | None) -> Source:
     if not path.exists():
         raise VitportError(f"{path} does not exist: give the path of {READABLE}.")
     if path.is_dir():
@@ -43,7 +52,7 @@ def open_source(path: Path, weights_key: str | None = None) -> Source:
             if folder.recognises(path):
                 return folder.read(path, weights_key)
         raise VitportError(f"{path} is a folder without config.json or a Flax checkpoint in it: give {READABLE}.")
-    for container in _FILES:
+    for container in _FILES if path.is_file() else ():  # a device or a pipe has no end
         if container.recognises(path):
             return container.read(path, weights_key)
     raise VitportError(f"{path} is no file of weights that can be read here: give {READABLE}.")

@@ -13,6 +13,7 @@ import numpy as np
 from conversion import huggingface_config
 from conversion.checkpoint import Checkpoint
 from conversion.containers import msgpack_file, safetensors_file, torch_file
+from conversion.containers.claims import json_object
 from conversion.format import Writer
 from conversion.source import Source
 from conversion.table import TensorTable
@@ -100,12 +101,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """One JSON object in a file, or the sentence that says it is none."""
     try:
-        value = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise VitportError(f"{path} cannot be read as JSON ({error}): fetch it again.") from error
-    if not isinstance(value, dict):
-        raise VitportError(f"{path} holds {type(value).__name__} instead of a JSON object: fetch it again.")
-    return value
+        return json_object(path, path.read_bytes())
+    except OSError as error:
+        raise VitportError(f"{path} cannot be read ({error}): fetch it again.") from error
 
 
 def _open(part: Path, weights_key: str | None) -> Source:
@@ -118,17 +116,25 @@ def _weight_files(path: Path) -> list[Path]:
         if (path / name).is_file():
             return [path / name]
         if (path / f"{name}.index.json").is_file():
-            shards = sorted(set(read_json(path / f"{name}.index.json").get("weight_map", {}).values()))
-            outside = [shard for shard in shards if Path(shard).name != shard]
-            absent = [shard for shard in shards if shard not in outside and not (path / shard).is_file()]
-            if outside or absent or not shards:
-                fault = (
-                    f"points outside the folder: {outside[0]}"
-                    if outside
-                    else f"names shards that are missing: {', '.join(absent)}"
-                )
-                raise VitportError(f"{path / name}.index.json {fault}; fetch the folder again.")
-            return [path / shard for shard in shards]
+            return [path / shard for shard in _shards(path / f"{name}.index.json")]
     raise VitportError(
         f"{path} has a config.json but no {' or '.join(_WEIGHTS)}, whole or in shards: fetch the weights too."
     )
+
+
+def _shards(path: Path) -> list[str]:
+    """The shards that an index names, each of them a file in the index's own folder."""
+    places = read_json(path).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
+        raise VitportError(f"{path} has no weight_map of tensors to shards: fetch the folder again.")
+    shards = sorted(set(places.values()))
+    outside = [shard for shard in shards if Path(shard).name != shard or "\0" in shard]
+    absent = [shard for shard in shards if shard not in outside and not (path.parent / shard).is_file()]
+    if outside or absent:
+        fault = (
+            f"points outside the folder: {outside[0]!r}"
+            if outside
+            else f"names shards that are missing: {', '.join(absent)}"
+        )
+        raise VitportError(f"{path} {fault}; fetch the folder again.")
+    return shards

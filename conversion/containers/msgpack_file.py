@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
+from conversion.containers.claims import first_line, unique
 from conversion.containers.subtree import branch
 from conversion.flax_tree import flatten, nest
 from conversion.source import Source
@@ -45,11 +45,12 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     content = path.read_bytes()
     try:
         # Of two equal keys Flax keeps the last, so a first pass, which keeps no array, looks at the keys alone.
-        msgpack.unpackb(content, object_pairs_hook=_unique, ext_hook=lambda *_: None, strict_map_key=False)
+        msgpack.unpackb(content, object_pairs_hook=unique, ext_hook=lambda *_: None, strict_map_key=False)
         tree = msgpack_restore(content)
     except Exception as error:  # damaged msgpack can fail in any way at all
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VitportError(f"{path} is no whole Flax msgpack file ({first_line}): fetch or write it again.") from error
+        raise VitportError(
+            f"{path} is no whole Flax msgpack file ({first_line(error)}): fetch or write it again."
+        ) from error
     if not isinstance(tree, dict):
         raise VitportError(f"{path} holds {type(tree).__name__} instead of a tree: save a model's parameters.")
     flat = flatten(tree)
@@ -70,10 +71,3 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
         progress(name)
         arrays[name] = table[name]
     path.write_bytes(msgpack_serialize(nest(arrays), in_place=True))
-
-
-def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    keys = [key for key, _ in pairs]
-    if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
-        raise ValueError(f"it holds {', '.join(twice)} more than once")
-    return dict(pairs)

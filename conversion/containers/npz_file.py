@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
+from conversion.containers.claims import check_size, first_line
 from conversion.containers.subtree import branch
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
@@ -24,8 +25,6 @@ from vit_spec import VitportError
 
 _CHUNK = 1 << 20
 """Bytes that are carried at a time."""
-_MOST_INFLATED, _ALWAYS_ALLOWED = 100, 1 << 28
-"""Weights shrink to a half at best, and models of zeros are small: beyond a hundredfold and 256 MiB lies no model."""
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _VOID = np.dtype("V2")
 """NumPy knows no bfloat16 and saves it as two bytes without meaning."""
@@ -54,8 +53,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
             infos = archive.infolist()
             _check(path, infos)
             members = [_member(path, archive, info) for info in infos if info.filename.endswith(".npy")]
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise VitportError(f"{path} is no whole npz file ({error}): fetch or write it again.") from error
+    except VitportError:
+        raise
+    except Exception as error:  # a damaged index can fail in any way at all
+        raise VitportError(f"{path} is no whole npz file ({first_line(error)}): fetch or write it again.") from error
     others = [info.filename for info in infos if not info.filename.endswith(".npy")]
     others += [f"{member.name} ({member.dtype})" for member in members if not _is_number(member.dtype)]
     table, notes = branch(path, TensorTable({m.name: m.tensor() for m in members if _is_number(m.dtype)}), weights_key)
@@ -91,11 +92,7 @@ def _check(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     if len(set(names)) < len(names):
         twice = sorted({name.removesuffix(".npy") for name in names if names.count(name) > 1})
         raise VitportError(f"{path} holds {', '.join(twice)} more than once: it is damaged.")
-    inflated, size = sum(info.file_size for info in infos), path.stat().st_size
-    if inflated > _MOST_INFLATED * size + _ALWAYS_ALLOWED:
-        raise VitportError(
-            f"{path} has {size} bytes and would unpack to {inflated}: weights do not shrink so far, so it is not read."
-        )
+    check_size(path, sum(info.file_size for info in infos), path.stat().st_size)
 
 
 @dataclass(frozen=True)
@@ -218,5 +215,4 @@ def _is_number(dtype: np.dtype) -> bool:
 
 
 def _damaged(path: Path, name: str, error: Exception) -> VitportError:
-    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return VitportError(f"{path} is damaged at {name} ({first_line}): fetch or write it again.")
+    return VitportError(f"{path} is damaged at {name} ({first_line(error)}): fetch or write it again.")

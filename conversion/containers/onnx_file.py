@@ -6,11 +6,13 @@ factor of the ``MatMul`` whose result is added to a named bias.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conversion.containers.claims import first_line, unique
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _POSITION_NAMES = {"embeddings.cls_token": "embeddings.position_embeddings", "cls_token": "pos_embed"}
 """Name of the class token → name of the position table beside it."""
+_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
+"""Where a tensor's numbers lie that are not raw bytes."""
 _SHAPE_KEEPING = ("Reshape", "Transpose", "Resize", "Cast")
 """What lies between a stored position grid and the tokens it is added to."""
 
@@ -38,17 +42,19 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         import onnx
     except ImportError as error:
         raise VitportError(f"Reading {path} needs onnx: install the extra, pip install 'vitport[onnx]'.") from error
-    from google.protobuf.message import DecodeError
-
     try:
         model = onnx.load(path)
-    except (DecodeError, OSError, ValueError) as error:
-        raise VitportError(f"{path} is no whole ONNX file ({error}): fetch or export it again.") from error
-    graph = Graph(list(model.graph.node), {tensor.name: tensor for tensor in model.graph.initializer})
-    if not graph.initializers:
+        initializers = unique([(tensor.name, tensor) for tensor in model.graph.initializer])
+        for tensor in initializers.values():
+            _check(tensor)
+        graph = Graph(list(model.graph.node), initializers)
+        table, notes = graph.named_weights()
+        facts = graph.facts(table)
+    except Exception as error:  # damaged protobuf, and external data that is not there, can fail in any way at all
+        raise VitportError(f"{path} is no whole ONNX file ({first_line(error)}): fetch or export it again.") from error
+    if not initializers:
         raise VitportError(f"{path} is an ONNX file without weights in it: export the model with its parameters.")
-    table, notes = graph.named_weights()
-    return Source(path, "ONNX graph", table, (path,), facts=graph.facts(table), notes=notes)
+    return Source(path, "ONNX graph", table, (path,), facts=facts, notes=notes)
 
 
 class Graph:
@@ -172,6 +178,19 @@ def _is_torch_bicubic(node: NodeProto) -> bool:
         and _attribute(node, "coordinate_transformation_mode", b"half_pixel") in (b"half_pixel", b"pytorch_half_pixel")
         and not _attribute(node, "antialias", 0)
     )
+
+
+def _check(initializer: TensorProto) -> None:
+    """Numbers as many as the shape says; a shape alone would cost its writer nothing and its reader everything."""
+    size, dtype = math.prod(initializer.dims), _dtype(initializer)
+    if min(initializer.dims, default=0) < 0:
+        raise ValueError(f"{initializer.name} has shape {tuple(initializer.dims)}")
+    if initializer.HasField("raw_data"):
+        found = len(initializer.raw_data) // dtype.itemsize
+    else:
+        found = max(len(getattr(initializer, field)) for field in _FIELDS)
+    if found != size:
+        raise ValueError(f"{initializer.name} has shape {tuple(initializer.dims)} and {found} numbers")
 
 
 def _array(initializer: TensorProto) -> np.ndarray:

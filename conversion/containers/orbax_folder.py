@@ -1,57 +1,69 @@
-"""A Flax parameter tree in an orbax checkpoint. This module alone knows orbax."""
+"""A Flax parameter tree in an orbax checkpoint. This module alone knows orbax.
+
+Orbax writes. Its files are read by TensorStore, on which orbax is built: array by array, each when it is asked for,
+where orbax restores the whole tree, and on damaged files prints tracebacks from its threads. The layout is that of
+https://orbax.readthedocs.io/en/latest/guides/checkpoint/checkpoint_format.html: ``_METADATA`` lists the tree, and each
+leaf is a zarr array under its keys joined by dots, all of them in one OCDBT database or each in a folder of its own.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.flax_tree import flatten, nest
+from conversion.containers.claims import check_size, first_line, json_object
+from conversion.flax_tree import nest
 from conversion.source import Source
-from conversion.table import TensorTable
+from conversion.table import Tensor, TensorTable
 from vit_spec import VitportError
 
 _OWN = "vitport.json"
 _PARAMS = "params"
+_TREE = "_METADATA"
+_ARRAYS = ("jax.Array", "np.ndarray", "scalar")
+"""Orbax's words for leaves that are kept as arrays."""
 
 
 def recognises(path: Path) -> bool:
     """A folder that :func:`write` made, or an orbax checkpoint itself."""
-    return (path / _OWN).is_file() or (path / "_METADATA").is_file()
+    return (path / _OWN).is_file() or (path / _TREE).is_file()
 
 
 def read(path: Path, weights_key: str | None = None) -> Source:
-    """Restore a tree as numpy arrays, whatever devices it was saved from.
+    """Open a tree, whatever devices it was saved from; an array is read when asked for.
 
     A tree of NNX states, which keep each array under ``value``, is read too.
     """
-    import orbax.checkpoint as ocp
-
     del weights_key  # a checkpoint holds one tree
-    own = json.loads((path / _OWN).read_text()) if (path / _OWN).is_file() else None
-    folder = (path / _PARAMS if own else path).resolve()
-    handler = ocp.PyTreeCheckpointer()
+    own = json_object(path / _OWN, (path / _OWN).read_bytes()) if (path / _OWN).is_file() else None
+    folder = (path / _PARAMS if own is not None else path).resolve()
     try:
-        metadata = handler.metadata(folder).item_metadata
-        tree = {} if metadata is None else metadata.tree
-        arguments = _map(tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))
-        restored = handler.restore(folder, restore_args=arguments) if tree else {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VitportError(f"{path} is no whole orbax checkpoint ({first_line}): save it again.") from error
-    if not tree:
+        metadata = json_object(folder / _TREE, (folder / _TREE).read_bytes())
+        tensors, strange = _tensors(path, folder, metadata)
+    except VitportError:
+        raise
+    except Exception as error:  # damaged folders can fail in any way at all
+        raise _damaged(path, error) from error
+    if not tensors:
         raise VitportError(f"{path} is no whole orbax checkpoint (it has no tree of arrays): save it again.")
-    flat = {name.removesuffix("/value"): np.asarray(array) for name, array in flatten(restored).items()}
     files = tuple(sorted(file for file in path.rglob("*") if file.is_file()))
-    return Source(path, "orbax checkpoint", TensorTable.of(flat), files, own=own)
+    claimed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values())
+    check_size(path, claimed, sum(file.stat().st_size for file in files))
+    notes = (f"set aside, being no arrays: {', '.join(strange)}",) if strange else ()
+    return Source(path, "orbax checkpoint", TensorTable(tensors), files, own=own, notes=notes)
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
-    """Write a table of Flax paths as one orbax tree, with our JSON beside it."""
+    """Write a table of Flax paths as one orbax tree, with our JSON beside it; orbax wants all of it in memory."""
     import orbax.checkpoint as ocp
 
     arrays: dict[str, np.ndarray] = {}
@@ -59,9 +71,69 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
         progress(name)
         arrays[name] = table[name]
     path.mkdir()
-    ocp.PyTreeCheckpointer().save((path / _PARAMS).resolve(), nest(arrays))
+    try:
+        with _quiet_threads():
+            ocp.PyTreeCheckpointer().save((path / _PARAMS).resolve(), nest(arrays))
+    except ValueError as error:  # so TensorStore tells of a disk that is full
+        raise OSError(first_line(error)) from error
     (path / _OWN).write_text(json.dumps(checkpoint.record(), indent=2))
 
 
-def _map(tree: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
-    return {key: _map(node, function) if isinstance(node, Mapping) else function(node) for key, node in tree.items()}
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """Keep orbax's threads from printing tracebacks of an error that it raises besides."""
+    logger, before = logging.getLogger("absl"), sys.unraisablehook
+    was_disabled = logger.disabled
+
+    def hook(told: sys.UnraisableHookArgs) -> None:
+        if str(told.exc_value) != "Event loop is closed":
+            before(told)
+
+    logger.disabled, sys.unraisablehook = True, hook
+    try:
+        yield
+    finally:
+        logger.disabled = was_disabled
+    sys.unraisablehook = before  # and not after an error: threads that are still at it would print then
+
+
+def _tensors(path: Path, folder: Path, metadata: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+    """Arrays by Flax path, and the names of leaves that are none."""
+    import tensorstore as ts
+
+    driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
+    is_database = metadata.get("use_ocdbt", (folder / "manifest.ocdbt").is_file())
+    tensors: dict[str, Tensor] = {}
+    strange: list[str] = []
+    opening: dict[str, Any] = {}
+    context = ts.Context()
+    for leaf in metadata["tree_metadata"].values():
+        keys = [str(entry["key"]) for entry in leaf["key_metadata"]]
+        name = "/".join(keys).removesuffix("/value")
+        if leaf["value_metadata"]["value_type"] not in _ARRAYS:
+            strange.append(name)
+            continue
+        if name in opening:
+            raise ValueError(f"it holds {name} more than once")
+        where = {"driver": "ocdbt", "base": folder.as_uri(), "path": ".".join(keys) + "/"}
+        plain = {"driver": "file", "path": f"{folder / '.'.join(keys)}/"}
+        kvstore = where if is_database else plain
+        opening[name] = ts.open({"driver": driver, "kvstore": kvstore}, open=True, read=True, context=context)
+    for name, future in opening.items():
+        array = future.result()
+        tensors[name] = Tensor(tuple(array.shape), array.dtype.numpy_dtype, _reader(path, name, array))
+    return tensors, strange
+
+
+def _reader(path: Path, name: str, array: Any) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        try:
+            return array.read().result()
+        except Exception as error:  # as above
+            raise _damaged(path, error) from error
+
+    return read
+
+
+def _damaged(path: Path, error: Exception) -> VitportError:
+    return VitportError(f"{path} is no whole orbax checkpoint ({first_line(error)}): save it again.")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from conversion.checkpoint import Checkpoint
+from conversion.containers.claims import first_line, json_object, unique
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -35,24 +38,13 @@ def recognises(path: Path) -> bool:
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a file; its tensors are read one by one, when asked for."""
     del weights_key  # a file holds one table
-    try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
-            specs = {name: (tuple(part.get_shape()), part.get_dtype()) for name in file.keys()  # noqa: SIM118
-                     for part in [file.get_slice(name)]}  # fmt: skip
-    except (SafetensorError, OSError) as error:
-        raise VitportError(f"{path} is no whole safetensors file ({error}): fetch or write it again.") from error
-    unknown = {name: dtype for name, (_, dtype) in specs.items() if dtype not in _DTYPES}
-    if unknown:
+    start, header = _header(path)
+    metadata = header.pop("__metadata__", {})
+    if unknown := {name: entry["dtype"] for name, entry in header.items() if entry["dtype"] not in _DTYPES}:
         listed = ", ".join(f"{name} {dtype}" for name, dtype in unknown.items())
         raise VitportError(f"{path} holds dtypes that are not read here: {listed}.")
-    table = TensorTable(
-        {
-            name: Tensor(shape, _DTYPES[dtype], lambda name=name: _tensor(path, name))
-            for name, (shape, dtype) in specs.items()
-        }
-    )
-    own = json.loads(metadata[_OWN_KEY]) if _OWN_KEY in metadata else None
+    table = TensorTable({name: _tensor(path, name, start, entry) for name, entry in header.items()})
+    own = json_object(path, metadata[_OWN_KEY]) if _OWN_KEY in metadata else None
     return Source(path, "safetensors", table, (path,), own=own)
 
 
@@ -71,7 +63,7 @@ def write_tensors(path: Path, table: TensorTable, metadata: dict[str, str], prog
     names = sorted(table, key=lambda name: -table.spec(name)[1].itemsize)  # keeps every tensor aligned to its dtype
     for name in names:
         shape, dtype = table.spec(name)
-        end = offset + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        end = offset + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": (offset, end)}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -81,11 +73,40 @@ def write_tensors(path: Path, table: TensorTable, metadata: dict[str, str], prog
         for name in names:
             progress(name)
             array = np.ascontiguousarray(table[name])
-            if array.dtype == BFLOAT16:
-                array = array.view(np.uint16)  # numpy's file writing knows no bfloat16
-            array.astype(array.dtype.newbyteorder("<"), copy=False).tofile(file)
+            little = array.astype(_little(array.dtype), copy=False)
+            file.write(little.reshape(-1).view(np.uint8).data)  # and not tofile, which is silent on a full disk
 
 
-def _tensor(path: Path, name: str) -> np.ndarray:
-    with safe_open(path, "numpy") as file:
-        return file.get_tensor(name)
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data begins, and the header; the library has checked its lengths, shapes and offsets."""
+    try:
+        with safe_open(path, "numpy"):
+            pass
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            # Of two equal keys the library keeps the last.
+            return 8 + length, json.loads(file.read(length), object_pairs_hook=unique)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise VitportError(
+            f"{path} is no whole safetensors file ({first_line(error)}): fetch or write it again."
+        ) from error
+
+
+def _tensor(path: Path, name: str, start: int, entry: dict[str, Any]) -> Tensor:
+    shape, dtype = tuple(entry["shape"]), _DTYPES[entry["dtype"]]
+    offset = start + entry["data_offsets"][0]
+
+    def read() -> np.ndarray:
+        """Read, not mapped: a mapped file that somebody cuts short meanwhile ends the process."""
+        array = np.empty(shape, _little(dtype))
+        with path.open("rb") as file:
+            file.seek(offset)
+            if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
+                raise VitportError(f"{path} ends within {name}: it was cut short while it was read.")
+        return array.astype(dtype, copy=False)
+
+    return Tensor(shape, dtype, read)
+
+
+def _little(dtype: np.dtype) -> np.dtype:
+    return dtype if dtype == BFLOAT16 else dtype.newbyteorder("<")  # ml_dtypes knows the machine's order alone

@@ -7,7 +7,7 @@ import json
 import pickle
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
+from conversion.containers.claims import check_size, first_line, json_object
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -36,8 +37,8 @@ def recognises(path: Path) -> bool:
         try:
             with zipfile.ZipFile(path) as archive:
                 return any(name.endswith("data.pkl") for name in archive.namelist())
-        except zipfile.BadZipFile:
-            return True  # a truncated archive: reading it says so
+        except Exception:  # a damaged archive: reading it says so
+            return True
     return start[2:].startswith(_LEGACY_MAGIC) or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5")
 
 
@@ -47,31 +48,29 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         import torch
     except ImportError as error:
         raise VitportError(f"Reading {path} needs PyTorch: install the extra, pip install 'vitport[torch]'.") from error
-    if _is_torchscript(path):
-        raise VitportError(
-            f"{path} is a TorchScript archive, a program with its weights: save the weights alone, with "
-            "torch.save(torch.jit.load(…).state_dict(), …)."
-        )
+    records = _records(path)
     try:
         # Training scripts keep their options in a Namespace. The warning speaks of a pickle that is refused anyway.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=records is not None)
     except pickle.UnpicklingError as error:
         raise VitportError(
             f"{path} is a pickle that holds more than tensors, so it was not opened, for a pickle can run code: save "
             "its state_dict alone, with torch.save(model.state_dict(), …) or as safetensors."
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way at all
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise VitportError(f"{path} is no whole PyTorch file ({first_line}): fetch or save it again.") from error
+        raise _damaged(path, first_line(error)) from error
     tensors, notes = _peel(path, content, weights_key)
     strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange:
         notes += (f"set aside, being no tensors: {', '.join(strange)}",)
-    table = {str(name): _tensor(value) for name, value in tensors.items() if isinstance(value, torch.Tensor)}
-    own = getattr(tensors, "_metadata", {}).get(_OWN_KEY)
-    return Source(path, "PyTorch file", TensorTable(table), (path,), notes=notes, own=own and json.loads(own))
+    found = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    _check_claims(path, list(found.values()), records)
+    table = TensorTable({name: _tensor(value) for name, value in found.items()})
+    metadata = getattr(tensors, "_metadata", None)
+    own = metadata.get(_OWN_KEY) if isinstance(metadata, Mapping) else None
+    return Source(path, "PyTorch file", table, (path,), notes=notes, own=own and json_object(path, own))
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
@@ -90,15 +89,53 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
         state[name] = tensor.view(torch.bfloat16) if bfloat16 else tensor
     state._metadata = OrderedDict({_OWN_KEY: json.dumps(checkpoint.record())})  # type: ignore[attr-defined]
     with path.open("wb") as file:  # by its name, torch.save would write another archive under another name
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # so PyTorch tells of a disk that is full
+            raise OSError(first_line(error)) from error
 
 
-def _is_torchscript(path: Path) -> bool:
-    """A zip archive that holds ``constants.pkl`` beside ``data.pkl``."""
+def _records(path: Path) -> Counter[int] | None:
+    """How many records of which size a zip archive has; ``None`` for a file of before PyTorch 1.6.
+
+    Raises:
+        VitportError: for an archive that PyTorch would read as something else than what it holds, and for a program.
+    """
     if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("constants.pkl") for name in archive.namelist())
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except Exception as error:  # a damaged index can fail in any way at all
+        raise _damaged(path, first_line(error)) from error
+    if any(info.filename.endswith("constants.pkl") for info in infos):
+        raise VitportError(
+            f"{path} is a TorchScript archive, a program with its weights: save the weights alone, with "
+            "torch.save(torch.jit.load(…).state_dict(), …)."
+        )
+    check_size(path, sum(info.file_size for info in infos), path.stat().st_size)
+    if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+        raise VitportError(
+            f"{path} is a compressed archive, which PyTorch would read wrongly: save it with torch.save as it is, or "
+            "unzip it and zip it again without compression (zip -0)."
+        )
+    names = [info.filename for info in infos]
+    if twice := sorted({name for name in names if names.count(name) > 1} if len(names) > len(set(names)) else ()):
+        raise _damaged(path, f"it holds {', '.join(twice)} more than once")
+    return Counter(info.file_size for info in infos)
+
+
+def _check_claims(path: Path, tensors: list[torch.Tensor], records: Counter[int] | None) -> None:
+    """Hold what the pickle says against the file: a few bytes, seen through strides of zero, can claim any size."""
+    check_size(path, sum(tensor.numel() * tensor.itemsize for tensor in tensors), path.stat().st_size)
+    storages = {(storage := tensor.untyped_storage()).data_ptr(): storage.nbytes() for tensor in tensors}
+    # PyTorch takes a storage's length from the pickle, and reads on into the next one where that is too long.
+    if records is not None and Counter(size for size in storages.values() if size) - records:
+        raise _damaged(path, "its pickle claims other sizes than the archive has")
+
+
+def _damaged(path: Path, what: str) -> VitportError:
+    return VitportError(f"{path} is no whole PyTorch file ({what}): fetch or save it again.")
 
 
 def _peel(path: Path, content: Any, weights_key: str | None) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
