@@ -43,6 +43,12 @@ class Result:
     torch_error: float = float("nan")
     jax_error: float = float("nan")
     refusal: str = ""
+    fault: str = ""
+
+    @property
+    def said(self) -> str:
+        """Why there are no numbers, if so."""
+        return f"failed: {self.fault}" if self.fault else f"refused: {self.refusal}" if self.refusal else ""
 
     @property
     def agrees(self) -> bool:
@@ -83,6 +89,8 @@ def measure(name: str) -> Result:
             return Result(name, _torch_error(name, file, image, expected), _jax_error(name, file, image, expected))
         except VitportError as error:
             return Result(name, refusal=str(error))
+        except Exception as error:  # a fault of ours: told in the table, and the other names are measured all the same
+            return Result(name, fault=f"{type(error).__name__}: {error}")
 
 
 def _error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -131,10 +139,10 @@ def markdown(results: list[Result]) -> str:
         "|---|---|---|",
     ]
     for result in results:
-        refused = result.refusal.replace("|", "\\|")
+        said = result.said.replace("|", "\\|")
         lines.append(
-            f"| `{result.name}` | refused: {refused} | |"
-            if refused
+            f"| `{result.name}` | {said} | |"
+            if said
             else f"| `{result.name}` | {result.torch_error:.1e} | {result.jax_error:.1e} |"
         )
     return "\n".join(lines) + "\n"
@@ -155,14 +163,14 @@ def coverage(pattern: Annotated[str, tyro.conf.Positional] = "*", output: Path |
     for name in names(pattern):
         results.append(measure(name))
         result = results[-1]
-        console.print(f"{name}: {result.refusal or f'{result.torch_error:.1e} {result.jax_error:.1e}'}", markup=False)
+        console.print(f"{name}: {result.said or f'{result.torch_error:.1e} {result.jax_error:.1e}'}", markup=False)
         if output is not None:  # after each name: a run that is cut short leaves what it measured
             output.write_text(markdown(results))
         jax.clear_caches()
         gc.collect()
     table = Table("name", "PyTorch", "JAX", title=f"vitport against {versions()}")
     for result in results:
-        table.add_row(result.name, result.refusal or f"{result.torch_error:.1e}", f"{result.jax_error:.1e}")
+        table.add_row(result.name, result.said or f"{result.torch_error:.1e}", f"{result.jax_error:.1e}")
     console.print(table)
     agreeing = sum(result.agrees for result in results)
     refused = sum(bool(result.refusal) for result in results)

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conversion import huggingface_config
+from conversion import huggingface_config, timm_config
 from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
 from conversion.containers import open_source
 from conversion.containers.claims import first_line
 from conversion.format import Format, fit_preprocessing
+from conversion.hub import local
 from conversion.recognise import Recognised, recognise
 from conversion.resolve import Fact, resolve_config
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
@@ -33,7 +34,7 @@ def load(
     says, else from ``model``; it is never guessed.
 
     Args:
-        path: a file or folder; what it is, is read from its content.
+        path: a file or folder, or ``hf://owner/name[@revision]``; what it is, is read from its content.
         format: name of the naming scheme, instead of the recognised one.
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: entry of a PyTorch training checkpoint, where several hold weights.
@@ -41,9 +42,9 @@ def load(
     Raises:
         VitportError: if nothing readable is there, a fact is missing, or a tensor is missing, surplus or misshapen.
     """
-    source = open_source(Path(path), weights_key)
+    source = open_source(local(path), weights_key)
     try:
-        return _understood(source, str(path), format, model)
+        return _understood(source, str(path), format, model, weights_key)
     except VitportError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -55,11 +56,16 @@ def load(
         ) from error
 
 
-def _understood(source: Source, path: str, format: str | None, model: str | ViTConfig | None) -> Checkpoint:
+def _understood(
+    source: Source, path: str, format: str | None, model: str | ViTConfig | None, under: str | None
+) -> Checkpoint:
     named, named_by = _named(model)
-    found = recognise(source.table, format)
+    beside = source.config_json or {}
+    if named is None and (told := timm_config.architecture(beside)) is not None:
+        named, named_by = told
+    found = recognise(source.table, format, under)
     if found.format.idle is not None:
-        found = found.without(found.format.idle(found.table, source.config_json or {}))
+        found = found.without(found.format.idle(found.table, beside))
     table, unknown = found.format.names.read(found.table)
     config, origins = resolve_config(table.shapes, _told(source, found), named, named_by)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
@@ -69,6 +75,7 @@ def _understood(source: Source, path: str, format: str | None, model: str | ViTC
         *source.notes,
         *found.notes,
         *_untrained(table),
+        *timm_config.remarks(beside),
         f"preprocessing from {preprocessing_by}",
         *_earlier_changes(source),
     )
@@ -133,6 +140,8 @@ def _preprocessing(
     fitted = fit_preprocessing(default, config)
     if len(fitted.mean) != len(default.mean):
         origin = f"nowhere for {config.in_channels} channels, so mean and deviation 0.5 were assumed"
+    if source.config_json is not None and "pretrained_cfg" in source.config_json:
+        return timm_config.preprocessing(source.config_json, fitted), "config.json"
     if source.preprocessor_json is not None:
         return huggingface_config.preprocessing(source.preprocessor_json, fitted), "preprocessor_config.json"
     return fitted, origin
@@ -142,5 +151,6 @@ def _labels(source: Source, config: ViTConfig) -> tuple[str, ...] | None:
     if source.own is not None:
         labels = source.own.get("labels")
         return tuple(labels) if labels else None
-    labels = huggingface_config.labels(source.config_json or {})
+    beside = source.config_json or {}
+    labels = timm_config.labels(beside) or huggingface_config.labels(beside)
     return labels if labels is not None and len(labels) == config.num_classes else None

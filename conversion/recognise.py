@@ -41,14 +41,15 @@ class Recognised:
         return Recognised(self.format, self.table.without(set(names)), self.notes + notes)
 
 
-def recognise(table: TensorTable, forced: str | None = None) -> Recognised:
+def recognise(table: TensorTable, forced: str | None = None, under: str | None = None) -> Recognised:
     """Find the format whose signature the names show, and peel off prefixes such as ``module.`` or ``backbone.``.
 
     Args:
         forced: name of the format to take, instead of the first that fits.
+        under: what the names of the model to take begin with, where there are several models.
 
     Raises:
-        VitportError: if no format fits, or the names hold several models.
+        VitportError: if no format fits, or the names hold several models and ``under`` does not choose one.
     """
     table = table.renamed(_unwrapped)
     for ending, what in _REFUSED.items():
@@ -57,14 +58,21 @@ def recognise(table: TensorTable, forced: str | None = None) -> Recognised:
     formats = get_formats(forced) if forced else tuple(FORMATS.values())
     for candidate in formats:
         prefixes = _without_copies(_prefixes(table, candidate))
-        if len(prefixes) > 1:
-            raise VitportError(
-                f"The file holds several models, under {', '.join(prefixes)}: save the one you want alone."
-            )
         if prefixes:
-            return _peeled(table, candidate, prefixes[0])
+            return _peeled(table, candidate, _chosen(prefixes, under))
     expected = f"of {forced}" if forced else f"of any format ({', '.join(FORMATS)})"
     raise VitportError(f"The names are not those {expected}: they begin {', '.join(sorted(table)[:4])}.")
+
+
+def _chosen(prefixes: list[str], under: str | None) -> str:
+    """The one prefix, or the one of several that begins with the part that was asked for."""
+    if len(prefixes) == 1:
+        return prefixes[0]
+    matching = [prefix for prefix in prefixes if under and re.match(rf"{re.escape(under)}[./]", prefix)]
+    if len(matching) != 1:
+        keys = ", ".join(prefix.rstrip("./") or "no prefix at all" for prefix in matching or prefixes)
+        raise VitportError(f"The file holds several models, under {keys}: choose one by weights_key (--weights-key).")
+    return matching[0]
 
 
 def get_formats(name: str) -> tuple[Format, ...]:

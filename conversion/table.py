@@ -95,6 +95,9 @@ class TensorTable(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors  # Mapping's own would read the array
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 

@@ -105,7 +105,7 @@ INSIDE_FUNCTIONS = {
     "vit_spec": set(),
     "vit_torch": {"conversion"},
     "vit_jax": {"conversion"},
-    "conversion": {"torch", "jax", "flax", "msgpack", "onnx", "orbax", "tensorstore", "PIL"},
+    "conversion": {"torch", "jax", "flax", "msgpack", "onnx", "orbax", "tensorstore", "PIL", "huggingface_hub"},
 }
 """What may besides be imported where it is used: `create_model` reads weights, a reader its own library."""
 

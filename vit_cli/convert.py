@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from vit_cli.proof import prove
 from vit_cli.reading import ImageSize, Options
 from vit_cli.terminal import progress, say
 from vit_spec import VitportError, count_parameters
@@ -15,6 +16,7 @@ from vit_spec.config import PositionResize
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
+    from vit_parity import Requested
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,25 @@ class Changing:
         tyro.conf.arg(help="The form of GELU to write, where the destination's readers run the other one by default."),
     ] = None
 
+    @property
+    def sizes(self) -> str:
+        """The options that change what the model is given, so that source and result cannot see the same picture."""
+        given = {"--image-size": self.image_size, "--patch-size": self.patch_size}
+        return " and ".join(option for option, value in given.items() if value is not None)
+
+    def requested(self, before: Checkpoint, after: Checkpoint, notes: tuple[str, ...]) -> Requested:
+        """What a verification is to expect."""
+        from vit_parity import Requested
+
+        old, new = before.config, after.config
+        return Requested(
+            head="new" if self.head == "zero" else "dropped" if new.num_classes != old.num_classes else "same",
+            activation=None if new.activation == old.activation else new.activation,
+            dtype=self.dtype,
+            positions=new.pos_embed != old.pos_embed,
+            notes=notes,
+        )
+
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
         """The checkpoint with everything changed that was asked for."""
         import conversion
@@ -71,9 +92,11 @@ def convert(
     *,
     to: Annotated[str, tyro.conf.arg(metavar="FORMAT")],
     overwrite: bool = False,
+    verify: bool = False,
+    certificate: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     reading: Options,
     changing: tyro.conf.OmitArgPrefixes[Changing],
-) -> None:
+) -> int:
     """Convert weights to another format.
 
     Args:
@@ -81,6 +104,9 @@ def convert(
         destination: file or folder to write.
         to: Format to write, such as timm or flax; an unknown one lists them all.
         overwrite: Replace the destination if it exists.
+        verify: Run source and result side by side in both frameworks, and write a certificate; status 1 where any
+            block differs by more than rounding.
+        certificate: File for --verify to write; DST.certificate.json if not given.
     """
     import conversion
 
@@ -88,6 +114,12 @@ def convert(
         raise VitportError(f"{destination} exists already: choose another destination, or add --overwrite.")
     if not Path(destination).parent.is_dir():
         raise VitportError(f"{destination} cannot be written: {Path(destination).parent} is no folder; make it first.")
+    if certificate is not None and not verify:
+        raise VitportError(f"--certificate {certificate} has nothing to say without --verify: add it.")
+    if verify and changing.sizes:
+        raise VitportError(
+            f"--verify compares with the source as it is: verify first, and change {changing.sizes} then."
+        )
     read = reading.load(source)
     checkpoint = changing.apply(read)
     with progress("Writing") as told:
@@ -97,8 +129,27 @@ def convert(
     written = conversion.load(destination, model=checkpoint.config)  # what can be read back whole has been written
     size = count_parameters(written.config) / 1e6
     said = checkpoint.provenance.notes[len(read.provenance.notes) :]
-    for note in (*said, *notes):
-        say(note)
+    say(f"read {source}: {_told(read)}")
+    for note in (*read.provenance.notes, *said, *notes):
+        say(f"note: {note}")
     form = written.provenance.format
     say(f"wrote {destination}: {len(written.params)} tensors, {size:.2f} M parameters, format {form}")
     say(f"sha256 {written.provenance.sha256}")
+    if not verify:
+        return 0
+    requested = changing.requested(read, checkpoint, (*said, *notes))
+    proof = Path(certificate or f"{destination}.certificate.json")
+    return prove(reading.original(source, read), Path(destination), written, requested, proof)
+
+
+def _told(checkpoint: Checkpoint) -> str:
+    """The facts that no shape shows, and who told them."""
+    from conversion.resolve import NEVER_GUESSED
+
+    values, origins = checkpoint.config.to_dict(), checkpoint.provenance.origins
+    tellers = dict.fromkeys(origins.get(name, "nobody: the default") for name in NEVER_GUESSED)
+    facts = {
+        teller: ", ".join(f"{name} {values[name]}" for name in NEVER_GUESSED if origins.get(name) == teller)
+        for teller in tellers
+    }
+    return "; ".join(f"{told} (told by {teller})" for teller, told in facts.items() if told)

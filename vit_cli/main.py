@@ -39,10 +39,11 @@ def main(args: Sequence[str] | None = None) -> int:
         args: arguments after the command's name; ``None`` takes those of the process.
 
     Returns:
-        0; 2 after a mistake of the user's, told in one line on stderr; 130 after Ctrl-C.
+        What the subcommand returns, 0 where it returns nothing; 2 after a mistake of the user's, told in one line on
+        stderr; 130 after Ctrl-C.
     """
     try:
-        tyro.extras.subcommand_cli_from_dict(
+        status = tyro.extras.subcommand_cli_from_dict(
             SUBCOMMANDS,
             prog="vitport",
             description=DESCRIPTION,
@@ -57,7 +58,8 @@ def main(args: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+    return status or 0
 
 
 if __name__ == "__main__":

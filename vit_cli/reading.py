@@ -9,6 +9,7 @@ import tyro
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
+    from vit_parity import Original
 
 ImageSize = Annotated[int | tuple[int, int] | None, tyro.conf.arg(metavar="PIXELS")]
 """A side, or height and width, of the pictures; ``None`` keeps the weights' own."""
@@ -47,6 +48,13 @@ class Reading:
 
         checkpoint = conversion.load(path, format=self.format, model=self.model, weights_key=self.weights_key)
         return conversion.prepare(None, weights=checkpoint, image_size=image_size)
+
+    def original(self, path: str, checkpoint: Checkpoint) -> Original:
+        """What was read, with how it was read, for those who read it again in their own way."""
+        from conversion.hub import local
+        from vit_parity import Original
+
+        return Original(local(path), checkpoint, self.format, self.weights_key)
 
 
 Options = tyro.conf.OmitArgPrefixes[Reading]

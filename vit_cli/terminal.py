@@ -19,8 +19,13 @@ def say(text: str) -> None:
 
 
 def write_json(value: Any) -> None:
-    """One JSON document on stdout; numbers that JSON lacks (NaN, infinity) become null."""
-    say(json.dumps(_finite(value), indent=2))
+    """One JSON document on stdout, as :func:`json_text` writes it."""
+    say(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A JSON document; numbers that JSON lacks (NaN, infinity) become null."""
+    return json.dumps(_finite(value), indent=2)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

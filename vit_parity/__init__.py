@@ -1,16 +1,33 @@
 """Both frameworks run side by side, and the difference measured. Each framework is imported when it is run."""
 
 from vit_parity.activations import Activations, activations_of, jax_activations, torch_activations
+from vit_parity.capture import Capture, capture_jax, capture_torch
+from vit_parity.certificate import Certificate
 from vit_parity.measure import Difference, measure, measure_all
 from vit_parity.onnx_activations import onnx_activations
+from vit_parity.points import activation_names, answer_name
+from vit_parity.ulp import Ulps, measure_ulps, ulp_distance
+from vit_parity.verify import Original, Requested, verify
 
 __all__ = [
     "Activations",
+    "Capture",
+    "Certificate",
     "Difference",
+    "Original",
+    "Requested",
+    "Ulps",
+    "activation_names",
     "activations_of",
+    "answer_name",
+    "capture_jax",
+    "capture_torch",
     "jax_activations",
     "measure",
     "measure_all",
+    "measure_ulps",
     "onnx_activations",
     "torch_activations",
+    "ulp_distance",
+    "verify",
 ]

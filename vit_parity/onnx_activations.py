@@ -44,6 +44,15 @@ def onnx_activations(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.asarray(array, np.float64) for name, array in zip(outputs, arrays, strict=True)}
 
 
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of the pictures that a graph takes, ``None`` where it takes any."""
+    import onnx
+
+    shape = onnx.load(path, load_external_data=False).graph.input[0].type.tensor_type.shape
+    height, width = (axis.dim_value for axis in shape.dim[2:4])
+    return (height, width) if height and width else None
+
+
 def token_outputs(graph: GraphProto) -> dict[str, str]:
     """Our names of the intermediate results → the graph's.
 

@@ -14,7 +14,7 @@ from vit_spec import VitportError
 
 Dtype = Literal["float32", "float16", "bfloat16", "float64"]
 
-_DTYPES: dict[str, np.dtype] = {
+DTYPES: dict[str, np.dtype] = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
     "bfloat16": BFLOAT16,
@@ -31,9 +31,9 @@ def with_dtype(checkpoint: Checkpoint, dtype: Dtype) -> Checkpoint:
     Raises:
         VitportError: for an unknown type.
     """
-    if dtype not in _DTYPES:
-        raise VitportError(f"dtype={dtype!r} is unknown: choose one of {', '.join(_DTYPES)}.")
-    target = _DTYPES[dtype]
+    if dtype not in DTYPES:
+        raise VitportError(f"dtype={dtype!r} is unknown: choose one of {', '.join(DTYPES)}.")
+    target = DTYPES[dtype]
     tensors = checkpoint.params.tensors
     old = sorted({str(tensor.dtype) for tensor in tensors.values()} - {dtype})
     if not old:

@@ -140,8 +140,10 @@ def _damaged(path: Path, what: str) -> VitportError:
 
 def _peel(path: Path, content: Any, weights_key: str | None) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
     """The state_dict inside a training checkpoint, and the note that says which entry it was."""
-    if isinstance(content, Mapping) and _is_state_dict(content) and weights_key is None:
-        return content, ()
+    if isinstance(content, Mapping) and _is_state_dict(content):
+        prefixed = any(str(name).startswith(f"{weights_key}.") for name in content)  # recognise chooses among those
+        if weights_key is None or prefixed:
+            return content, ()
     entries = content if isinstance(content, Mapping) else {}
     choices = [str(key) for key, value in entries.items() if isinstance(value, Mapping) and _is_state_dict(value)]
     if weights_key is not None:

@@ -19,9 +19,16 @@ BLOCKS = (
     *module("blocks.{i}.norm2", "encoder.layers.{i}.layer_norm2"),
     *module("blocks.{i}.mlp.fc1", "encoder.layers.{i}.mlp.fc1"),
     *module("blocks.{i}.mlp.fc2", "encoder.layers.{i}.mlp.fc2"),
-    *module("norm", "post_layernorm"),
 )
 """The same in CLIP and SigLIP."""
+LAST_NORM = module("norm", "post_layernorm")
+TOWER = (
+    Rule("cls_token", "embeddings.class_embedding", Leading(2)),
+    Rule("pos_embed", "embeddings.position_embedding.weight", Leading(1)),
+    Rule("patch_embed.proj.weight", "embeddings.patch_embedding.weight"),
+    *module("norm_pre", "pre_layrnorm"),
+    *BLOCKS,
+)
 TEXT_HALF = {
     "embeddings.position_ids": "the numbers 0, 1, 2, …",
     "text_model.*": "the text half",
@@ -31,6 +38,8 @@ TEXT_HALF = {
 }
 FORGETS = ("pos_embed_resize", "drop_rate", "drop_path_rate")
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
+PREPROCESSING = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, crop_fraction=1.0)
 _DEFAULTS = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3, "image_size": 224,
     "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "attention_dropout": 0.0,
@@ -68,19 +77,16 @@ FORMAT = Format(
     name="huggingface-clip",
     summary="Hugging Face CLIP folder, vision half",
     names=Rules((
-        Rule("cls_token", "embeddings.class_embedding", Leading(2)),
-        Rule("pos_embed", "embeddings.position_embedding.weight", Leading(1)),
-        Rule("patch_embed.proj.weight", "embeddings.patch_embedding.weight"),
-        *module("norm_pre", "pre_layrnorm"),
-        *BLOCKS,
+        *TOWER,
+        *LAST_NORM,
         Rule(("head.weight", "head.bias"), "visual_projection.weight", WithoutBias()),
     )),
     signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
     base="vision_model.",
     set_aside=TEXT_HALF,
-    conventions={"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"},
+    conventions=CONVENTIONS,
     facts=facts,
-    preprocessing=Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, crop_fraction=1.0),
+    preprocessing=PREPROCESSING,
     forgets=("labels", *FORGETS),
     writer=huggingface_folder.writer(config_json, place=in_vision_model),
     cannot_hold=cannot_hold,

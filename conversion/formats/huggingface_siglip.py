@@ -7,7 +7,7 @@ from conversion.capacity import beyond, not_square
 from conversion.checkpoint import Checkpoint
 from conversion.containers import huggingface_folder
 from conversion.format import Format
-from conversion.formats.huggingface_clip import BLOCKS, FORGETS, TEXT_HALF, in_vision_model
+from conversion.formats.huggingface_clip import BLOCKS, FORGETS, LAST_NORM, TEXT_HALF, in_vision_model
 from conversion.huggingface_config import ACTIVATIONS, folder_json, model_json, vision_facts
 from conversion.rules import Rule, Rules, module
 from conversion.transforms import Divided, Leading
@@ -18,6 +18,7 @@ TOWER = (
     Rule("pos_embed", "embeddings.position_embedding.weight", Leading(1)),
     *module("patch_embed.proj", "embeddings.patch_embedding"),
     *BLOCKS,
+    *LAST_NORM,
 )
 _POOLING = (
     Rule("attn_pool.latent", "head.probe"),

@@ -30,6 +30,7 @@ FLAVOURS: dict[str, dict] = {
     "dinov2-registers-classifier": {"layer_scale": 1e-5, "pool": "token_avg", "register_tokens": 2},
     "dinov2-swiglu": {"layer_scale": 1e-5, "num_classes": 0, "mlp": "swiglu_packed", "activation": "silu"},
     "clip": {"pre_norm": True, "patch_bias": False, "activation": "quick_gelu", "norm_eps": 1e-5},
+    "clip-classifier": {"pre_norm": True, "patch_bias": False, "pool": "avg", "final_norm": "none"},
     "siglip": {"class_token": False, "pool": "map", "num_classes": 0, "activation": "gelu_tanh", "pos_embed": "patch"},
     "siglip-classifier": {"class_token": False, "pool": "avg", "activation": "gelu_tanh", "pos_embed": "patch"},
     "encoder": {"norm_bias": False, "qkv_bias": False, "proj_bias": False, "activation": "relu"},

@@ -71,7 +71,7 @@ def test_several_sets_of_weights_are_a_choice_of_the_users(tmp_path) -> None:
 
 def test_several_models_in_one_table_are_refused(tmp_path) -> None:
     torch.save({f"{who}.{name}": t for name, t in STATE.items() for who in ("student", "teacher")}, tmp_path / "w.pth")
-    with pytest.raises(VitportError, match=r"several models, under .*student\..*teacher\."):
+    with pytest.raises(VitportError, match=r"several models, under .*student.*teacher"):
         _load(tmp_path / "w.pth")
 
 

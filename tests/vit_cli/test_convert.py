@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 
@@ -12,6 +13,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 import conversion
+from conversion.containers import safetensors_file
+from conversion.formats import FORMATS
 from tests.random_weights import random_params
 from tests.vit_cli.conftest import tiny_checkpoint
 from vit_spec import ViTConfig
@@ -34,7 +37,10 @@ def test_what_was_written_is_told_with_its_hash(weights, tmp_path, vitport):
     result = vitport("convert", weights, target, "--to", "timm")
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     assert result.out.splitlines()[-1] == f"sha256 {digest}"
-    assert result.out.startswith(f"wrote {target}: {len(load_file(target))} tensors, 0.01 M parameters, format timm\n")
+    wrote = f"wrote {target}: {len(load_file(target))} tensors, 0.01 M parameters, format timm"
+    assert result.out.splitlines()[-2] == wrote
+    facts = "num_heads 3, activation gelu, norm_eps 1e-06, pool token, norm layernorm"
+    assert result.out.startswith(f"read {weights}: {facts} (told by the file's own record)\n")
     assert result.err == ""
 
 
@@ -72,7 +78,9 @@ def test_one_of_several_sets_of_weights_can_be_chosen(tmp_path, vitport):
     torch.save({"model": tensors, "model_ema": averaged}, tmp_path / "training.pt")
     target = tmp_path / "ema.safetensors"
     args = ("--to", "timm", "--weights-key", "model_ema", "--model", "vit_tiny_patch16_224")
-    assert vitport("convert", tmp_path / "training.pt", target, *args).code == 0
+    result = vitport("convert", tmp_path / "training.pt", target, *args)
+    assert result.code == 0
+    assert "note: read the weights under 'model_ema', as asked" in result.out
     np.testing.assert_array_equal(load_file(target)["head.bias"], averaged["head.bias"].numpy())
 
 
@@ -152,3 +160,53 @@ def test_what_the_format_forgets_is_told(weights, tmp_path, vitport):
     result = vitport("convert", weights, tmp_path / "out.npz", *options)
     assert result.code == 0, result.err
     assert "not written: image_size=12x20 (readers take a square)" in " ".join(result.out.split())
+
+
+def test_a_verified_conversion_leaves_a_certificate(google, tmp_path, vitport):
+    """Oracle: hashlib on both files, and the parity of float64, which rounding bounds."""
+    target = tmp_path / "out.safetensors"
+    result = vitport("convert", google, target, "--to", "timm", "--activation", "keep", "--verify")
+    assert result.code == 0, result.err
+    said = result.out.splitlines()
+    assert said[-1] == f"certificate {target}.certificate.json"
+    assert said[-2].startswith("verified: every block agrees with the source within rounding: at most ")
+    proof = json.loads((tmp_path / "out.safetensors.certificate.json").read_text())
+    assert proof["passed"] is True
+    assert proof["source"]["files"] == {"google.npz": hashlib.sha256(google.read_bytes()).hexdigest()}
+    assert proof["result"]["files"] == {"out.safetensors": hashlib.sha256(target.read_bytes()).hexdigest()}
+    assert proof["told_by"]["activation"] == "the convention of google"
+    worst = [stage["relative"] for it in proof["comparisons"] if it["judged"] for stage in it["stages"].values()]
+    assert max(worst) < 1e-12
+
+
+def test_a_conversion_that_differs_ends_with_status_1(weights, tmp_path, vitport, monkeypatch):
+    """The patch kernel's colours are turned around while it is written."""
+    true = safetensors_file.write
+
+    def wrong(path, table, checkpoint, progress):
+        kernel = table["patch_embed.proj.weight"][:, ::-1]
+        true(path, table.replacing("patch_embed.proj.weight", np.ascontiguousarray(kernel)), checkpoint, progress)
+
+    monkeypatch.setitem(FORMATS, "timm", dataclasses.replace(FORMATS["timm"], writer=wrong))
+    result = vitport(
+        "convert", weights, tmp_path / "out", "--to", "timm", "--verify", "--certificate", tmp_path / "proof.json"
+    )
+    assert result.code == 1
+    assert "not verified: the result by its own names in float64 leaves the source by its own names" in result.out
+    assert "first at embed" in result.out
+    assert json.loads((tmp_path / "proof.json").read_text())["passed"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--certificate", "c.json"], "nothing to say without --verify"),
+        (["--verify", "--image-size", "16"], "verify first, and change --image-size then"),
+        (["--verify", "--patch-size", "2"], "verify first, and change --patch-size then"),
+    ],
+)
+def test_what_cannot_be_verified_is_one_sentence(options, words, weights, tmp_path, vitport):
+    result = vitport("convert", weights, tmp_path / "out", "--to", "timm", *options)
+    assert result.code == 2
+    assert words in result.err
+    assert not (tmp_path / "out").exists()

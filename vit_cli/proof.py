@@ -1,0 +1,52 @@
+"""A verified conversion: its certificate written, its table and its verdict printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_cli.terminal import json_text, print_table, say, short_number, spinner
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+    from vit_parity import Certificate, Original, Requested
+
+
+def prove(original: Original, path: Path, result: Checkpoint, requested: Requested, certificate: Path) -> int:
+    """Verify the written file, and say how that went.
+
+    Args:
+        original: what was converted.
+        path: the written file.
+        result: what it was read back as.
+        requested: what is meant to differ.
+        certificate: file for the JSON.
+
+    Returns:
+        0, or 1 where some block differs by more than rounding.
+    """
+    import vit_parity
+
+    with spinner("Verifying"):
+        proof = vit_parity.verify(original, path, result, requested)
+    certificate.write_text(json_text(proof.to_dict()) + "\n", encoding="utf-8")
+    _print(proof)
+    say(f"certificate {certificate}")
+    return 0 if proof.passed else 1
+
+
+def _print(proof: Certificate) -> None:
+    rows: list[list[str]] = []
+    for it in proof.comparisons:
+        if it.stages:
+            worst = it.first_failure or max(it.stages, key=lambda stage: stage.relative / stage.bound)
+            numbers = [short_number(worst.relative), short_number(worst.bound)]
+            rows.append([it.actual, it.picture, worst.name, *numbers, _outcome(it.first_failure is None, it.judged)])
+    print_table(["compared with the source", "<picture", "<where", "of largest", "rounding", "<"], rows)
+    say(f"{'verified' if proof.passed else 'not verified'}: {proof.verdict}")
+
+
+def _outcome(passed: bool, judged: bool) -> str:
+    if passed:
+        return "ok"
+    return "TOO FAR" if judged else "beyond rounding, not judged"

@@ -1,0 +1,128 @@
+"""Two runs, activation by activation: how far apart, and which of them is further from the truth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from vit_parity.bound import bounds, bounds_without_weights, relative
+from vit_parity.capture import Capture
+from vit_parity.measure import Difference, measure
+from vit_parity.replay import Subject
+from vit_parity.ulp import Ulps, measure_ulps, roundoff
+from vit_spec import VitportError
+
+Verdict = Literal["rounding", "a", "b", "both", "apart"]
+"""Who is to blame: nobody, one of the two, both; or, where there is no truth, only that they are apart."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One activation of two runs, A measured against B."""
+
+    name: str
+    shape: tuple[int, ...]
+    difference: Difference
+    ulps: Ulps
+    beyond: float
+    """Share of elements that are further apart than ``tolerance`` times B's root mean square."""
+    tolerance: float
+    """What rounding in A and in B may add up to, in relative L2 norm."""
+    error_a: float | None
+    """Relative L2 distance of A from the truth; ``None`` where there is none."""
+    error_b: float | None
+    verdict: Verdict
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; docs/comparing.md says what they are."""
+        return dataclasses.asdict(self) | {"shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs compared."""
+
+    a: Capture
+    b: Capture
+    rows: tuple[Row, ...]
+    only_a: tuple[str, ...]
+    """Activations that B does not have."""
+    only_b: tuple[str, ...]
+    truth: Capture | None = None
+
+    @property
+    def first_divergence(self) -> Row | None:
+        """The first activation that rounding does not explain."""
+        return next((row for row in self.rows if row.verdict != "rounding"), None)
+
+    def first_above(self, limit: float) -> Row | None:
+        """The first activation whose relative difference is above ``limit``, or is no number."""
+        return next((row for row in self.rows if not row.difference.relative <= limit), None)
+
+
+def compare_captures(
+    a: Capture, b: Capture, *, truth: Capture | None = None, subject: Subject | None = None
+) -> Comparison:
+    """Compare every activation that both have, in A's order.
+
+    Args:
+        a: measured.
+        b: reference.
+        truth: what both are measured against besides.
+        subject: the model, from which bounds on rounding are derived; without it they are estimates by depth.
+
+    Raises:
+        VitportError: if the runs had other pictures, have no activation in common, or a shape differs.
+    """
+    if a.images.shape != b.images.shape or not np.array_equal(a.images, b.images):
+        raise VitportError(f"{a.title} and {b.title} did not see the same pictures: capture both on the same input.")
+    names = [name for name in a.activations if name in b.activations]
+    if not names:
+        raise VitportError(f"{a.title} and {b.title} have no activation in common: capture them anew.")
+    allowed_a, allowed_b = (_allowed(run, truth, subject) for run in (a, b))
+    rows = tuple(_row(name, a, b, truth, allowed_a[name], allowed_b[name]) for name in names)
+    only_a = tuple(name for name in a.activations if name not in b.activations)
+    only_b = tuple(name for name in b.activations if name not in a.activations)
+    return Comparison(a, b, rows, only_a, only_b, truth)
+
+
+def _allowed(run: Capture, truth: Capture | None, subject: Subject | None) -> Mapping[str, float]:
+    if truth is None or subject is None:
+        return bounds_without_weights(run.activations, run.dtype)
+    allowed = bounds(subject, run.dtype, exact=truth.activations)
+    rest = {name: array for name, array in run.activations.items() if name not in allowed}
+    return allowed | (bounds_without_weights(rest, run.dtype) if rest else {})
+
+
+def _row(name: str, a: Capture, b: Capture, truth: Capture | None, allowed_a: float, allowed_b: float) -> Row:
+    x, y = a.activations[name], b.activations[name]
+    if x.shape != y.shape:
+        raise VitportError(
+            f"{name} has shape {x.shape} in {a.title} and {y.shape} in {b.title}: they are not runs of one model."
+        )
+    difference, tolerance = measure(x, y), allowed_a + allowed_b
+    gap = np.abs(x.astype(np.float64) - y.astype(np.float64))
+    mean_square = float(np.sqrt((y.astype(np.float64) ** 2).mean())) if y.size else 0.0
+    beyond = float((~(gap <= tolerance * mean_square)).mean()) if y.size else 0.0
+    exact = None if truth is None else truth.activations.get(name)
+    error_a, error_b = (None, None) if exact is None else (relative(x, exact), relative(y, exact))
+    verdict = _verdict(difference.relative <= tolerance, error_a, error_b, allowed_a, allowed_b)
+    finest = max(x.dtype, y.dtype, key=roundoff)
+    ulps = measure_ulps(x.astype(finest), y.astype(finest))
+    return Row(name, x.shape, difference, ulps, beyond, tolerance, error_a, error_b, verdict)
+
+
+def _verdict(near: bool, error_a: float | None, error_b: float | None, allowed_a: float, allowed_b: float) -> Verdict:
+    if error_a is None or error_b is None:
+        return "rounding" if near else "apart"
+    far_a, far_b = not error_a <= allowed_a, not error_b <= allowed_b
+    if not (far_a or far_b):
+        return "rounding"
+    if far_a and far_b:
+        ratio = error_a / error_b if error_b else np.inf
+        return "a" if ratio > 2 else "b" if ratio < 0.5 else "both"
+    return "a" if far_a else "b"

@@ -1,0 +1,173 @@
+"""The layers of a Vision Transformer in numpy and float64, written from the papers.
+
+They owe nothing to the two frameworks' models, nor to ``conversion``: they are what a verification compares with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import erf
+
+Activation = Callable[[np.ndarray], np.ndarray]
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """``1 / (1 + exp(-x))``, without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": lambda x: 0.5 * x * (1.0 + erf(x * math.sqrt(0.5))),
+    "gelu_tanh": lambda x: 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x))),
+    "quick_gelu": lambda x: x * sigmoid(1.702 * x),
+    "silu": lambda x: x * sigmoid(x),
+    "relu": lambda x: np.maximum(x, 0.0),
+}
+"""Hendrycks & Gimpel 2016, section 2, and the field's other names."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``x @ kernel + bias``: (..., I) -> (..., O)."""
+
+    kernel: np.ndarray  # (I, O)
+    bias: np.ndarray | None = None
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        y = x @ self.kernel
+        return y if self.bias is None else y + self.bias
+
+    def split(self, widths: Sequence[int]) -> list[Linear]:
+        """The layers whose outputs lie behind each other in this one's."""
+        ends = np.cumsum(widths)[:-1]
+        kernels = np.split(self.kernel, ends, axis=1)
+        biases = [None] * len(widths) if self.bias is None else np.split(self.bias, ends)
+        return [Linear(kernel, bias) for kernel, bias in zip(kernels, biases, strict=True)]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """LayerNorm (Ba et al. 2016, equation 4), or RMSNorm (Zhang & Sennrich 2019, equation 4): (..., D) -> (..., D)."""
+
+    scale: np.ndarray  # (D,)
+    bias: np.ndarray | None
+    eps: float
+    centred: bool = True
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        if self.centred:
+            x = x - x.mean(axis=-1, keepdims=True)
+        y = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + self.eps) * self.scale
+        return y if self.bias is None else y + self.bias
+
+
+def same(x: np.ndarray) -> np.ndarray:
+    """The layer that a model does not have."""
+    return x
+
+
+Layer = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Multi-head attention (Vaswani et al. 2017, section 3.2)."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    out: Linear
+    heads: int
+    scale: float
+    query_norm: Layer = same
+    key_norm: Layer = same
+    norm: Layer = same
+    """Between the heads and ``out`` (Shleifer et al. 2021)."""
+
+    def __call__(self, asking: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        """(B, N, D) tokens ask (B, M, D) tokens -> (B, N, D)."""
+        return self.out(self.norm(self.attend(self.query(asking), self.key(asked), self.value(asked))))
+
+    def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """(B, N, D), (B, M, D), (B, M, D) -> (B, N, D), before ``norm`` and ``out``."""
+        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))  # (B, h, ., d)
+        logits = self.scale * (self.query_norm(q) @ self.key_norm(k).transpose(0, 1, 3, 2))  # (B, h, N, M)
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        y = (weights @ v).transpose(0, 2, 1, 3)  # (B, N, h, d)
+        return y.reshape(*y.shape[:2], -1)
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """``second(act(first(x)))``, gated where there is a gate (Shazeer 2020, section 2)."""
+
+    first: Linear
+    second: Linear
+    act: Activation
+    gate: Linear | None = None
+    norm: Layer = same
+    """Before ``second`` (Shleifer et al. 2021)."""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        hidden = self.act(self.first(x)) if self.gate is None else self.act(self.gate(x)) * self.first(x)
+        return self.second(self.norm(hidden))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Equations 2 and 3 of Dosovitskiy et al. 2021; ``post_norm`` as in Liu et al. 2022, section 3.2."""
+
+    norm1: Layer
+    attention: Attention
+    scale1: np.ndarray | float
+    norm2: Layer
+    mlp: Mlp
+    scale2: np.ndarray | float
+    post_norm: bool = False
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(B, N, D) -> (B, N, D)."""
+        if self.post_norm:
+            x = x + self.scale1 * self.norm1(self.attention(x, x))
+            return x + self.scale2 * self.norm2(self.mlp(x))
+        y = self.norm1(x)
+        x = x + self.scale1 * self.attention(y, y)
+        return x + self.scale2 * self.mlp(self.norm2(x))
+
+
+@dataclass(frozen=True)
+class ParallelBlock:
+    """Dehghani et al. 2023, section 2: one layer gives hidden vector, queries, keys and values."""
+
+    norm: Layer
+    hidden: Linear
+    attention: Attention
+    mlp_out: Linear
+    act: Activation
+    scale: np.ndarray | float
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(B, N, D) -> (B, N, D)."""
+        y = self.norm(x)
+        return x + self.scale * (self.attention(y, y) + self.mlp_out(self.act(self.hidden(y))))
+
+
+@dataclass(frozen=True)
+class AttentionPool:
+    """Lee et al. 2019, section 3.2, as Zhai et al. 2022 use it."""
+
+    latent: np.ndarray  # (1, D)
+    attention: Attention
+    norm: Layer
+    mlp: Mlp
+
+    def __call__(self, tokens: np.ndarray) -> np.ndarray:
+        """(B, N, D) -> (B, D)."""
+        asking = np.broadcast_to(self.latent, (len(tokens), *self.latent.shape))  # (B, 1, D)
+        y = self.attention(asking, tokens)
+        return (y + self.mlp(self.norm(y)))[:, 0]

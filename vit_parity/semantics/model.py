@@ -1,0 +1,210 @@
+"""A whole Vision Transformer out of the parts that a file names, run in float64."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vit_parity.activations import Activations
+from vit_parity.semantics.layers import (
+    ACTIVATIONS,
+    Attention,
+    AttentionPool,
+    Block,
+    Layer,
+    Linear,
+    Mlp,
+    ParallelBlock,
+    same,
+)
+from vit_parity.semantics.names import Candidates, PartNames
+from vit_parity.semantics.readers import TorchReader, needed
+from vit_spec import VitportError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What no array shows."""
+
+    heads: int
+    eps: float
+    activation: str
+    pool: str
+    """``token``, ``avg``, ``map`` or ``token_avg``."""
+    scale: float | None = None
+    """Factor on the attention logits; ``None`` means one over the root of the heads' width."""
+    centred: bool = True
+    """LayerNorm, not RMSNorm."""
+    post_norm: bool = False
+    pool_prefix: bool = False
+    """Whether pooling runs over all tokens, not only over patches."""
+    distilled: bool = False
+    """Whether, where there are no heads, class and distillation token are averaged."""
+
+
+class Semantics:
+    """One model as its file's own names describe it. Blocks are read one at a time, as they are run."""
+
+    def __init__(self, reader: TorchReader, names: PartNames, facts: Facts) -> None:
+        self.reader = reader
+        self.names = names
+        self.facts = facts
+        self.act = ACTIVATIONS[facts.activation]
+
+    def run(self, images: np.ndarray) -> Activations:
+        """(B, H, W, C) -> ``embed``, ``blocks.i``, ``norm`` (B, N, D) and ``head`` (B, K), in float64."""
+        x, prefix = self._embed(images.astype(np.float64))
+        found = {"embed": x}
+        for at, block in enumerate(self._blocks()):
+            x = found[f"blocks.{at}"] = block(x)
+        x = found["norm"] = self._norm(self.names.norm)(x)
+        found["head"] = self._head(x, 0 if self.facts.pool_prefix else prefix)
+        return found
+
+    def _embed(self, images: np.ndarray) -> tuple[np.ndarray, int]:
+        """Tokens (B, N, D) and how many of them lie in front of the patches."""
+        n, r = self.names, self.reader
+        patches = needed(r.convolution(n.patches), n.patches)
+        B, H, W, C = images.shape
+        side = round((patches.kernel.shape[0] / C) ** 0.5)
+        cut = images.reshape(B, H // side, side, W // side, side, C).transpose(0, 1, 3, 2, 4, 5)
+        body = self._norm(n.patch_norm)(patches(cut.reshape(B, -1, side * side * C)))  # (B, patches, D)
+        tokens = [array.reshape(-1, body.shape[-1]) for names in n.tokens if (array := r.array(names)) is not None]
+        front = np.concatenate(tokens) if tokens else np.zeros((0, body.shape[-1]))  # (prefix, D)
+        if (table := r.array(n.positions)) is not None:
+            rows = table.reshape(-1, table.shape[-1])
+            placed = len(rows) - body.shape[1]  # the first tokens that have rows of their own
+            body = body + rows[placed:]
+            front = np.concatenate([front[:placed] + rows[:placed], front[placed:]])
+        x = np.concatenate([np.broadcast_to(front, (B, *front.shape)), body], axis=1)
+        return self._norm(n.norm_pre)(x), len(front)
+
+    def _blocks(self) -> Iterator[Layer]:
+        patterns = [re.escape(name).replace(r"\{i\}", r"(\d+)") + r"\." for name in self.names.block]
+        dotted = [name.replace("/", ".") for name in self.reader.arrays]
+        for pattern, template in zip(patterns, self.names.block, strict=True):
+            numbers = {int(match[1]) for name in dotted if (match := re.match(pattern, name))}
+            if numbers:
+                return (self._block(template.format(i=at)) for at in range(max(numbers) + 1))
+        raise VitportError(f"The file has no blocks named {' or '.join(self.names.block)}.")
+
+    def _block(self, at: str) -> Layer:
+        n, r = self.names, self.reader
+        if r.linear((f"{at}.in_proj",)) is not None:
+            return self._parallel_block(at)
+        query, key, value = self._parts(at, n.stacked, n.query, n.key, n.value)
+        inner = {
+            "query_norm": self._norm(_at(at, n.query_norm)),
+            "key_norm": self._norm(_at(at, n.key_norm)),
+            "norm": self._norm(_at(at, n.heads_norm)),
+        }
+        heads = r.heads(_at(at, n.query)) or self.facts.heads
+        scale = self._scale(heads, query) if self.facts.scale is None else self.facts.scale
+        out = needed(r.linear(_at(at, n.out)), _at(at, n.out))
+        return Block(
+            self._norm(_at(at, n.norm1)),
+            Attention(query, key, value, out, heads, scale, **inner),
+            self._factor(_at(at, n.scale1)),
+            self._norm(_at(at, n.norm2)),
+            self._mlp(at),
+            self._factor(_at(at, n.scale2)),
+            self.facts.post_norm,
+        )
+
+    def _mlp(self, at: str) -> Mlp:
+        n, r = self.names, self.reader
+        second = needed(r.linear(_at(at, n.second)), _at(at, n.second))
+        norm = self._norm(_at(at, n.hidden_norm))
+        if (gate := r.linear(_at(at, n.gate))) is not None:
+            return Mlp(needed(r.linear(_at(at, n.gated)), _at(at, n.gated)), second, self.act, gate, norm)
+        first = needed(r.linear(_at(at, n.first)), _at(at, n.first))
+        width = second.kernel.shape[0]
+        if first.kernel.shape[1] == 2 * width:
+            gate, first = first.split([width, width])
+            return Mlp(first, second, self.act, gate, norm)
+        return Mlp(first, second, self.act, norm=norm)
+
+    def _parallel_block(self, at: str) -> Layer:
+        r = self.reader
+        mlp_out = needed(r.linear((f"{at}.mlp_out_proj",)), (f"{at}.mlp_out_proj",))
+        M, D = mlp_out.kernel.shape
+        together = needed(r.linear((f"{at}.in_proj",)), (f"{at}.in_proj",))
+        hidden, query, key, value = together.split([M, D, D, D])
+        if (bias := r.array((f"{at}.mlp_bias",))) is not None:
+            hidden = Linear(hidden.kernel, bias)
+        out = needed(r.linear((f"{at}.attn_out_proj",)), (f"{at}.attn_out_proj",))
+        norms = (self._norm((f"{at}.q_norm",)), self._norm((f"{at}.k_norm",)))
+        heads = self.facts.heads
+        scale = self._scale(heads, query) if self.facts.scale is None else self.facts.scale
+        attention = Attention(query, key, value, out, heads, scale, *norms)
+        norm, factor = self._norm((f"{at}.in_norm",)), self._factor((f"{at}.ls.gamma",))
+        return ParallelBlock(norm, hidden, attention, mlp_out, self.act, factor)
+
+    def _head(self, x: np.ndarray, prefix: int) -> np.ndarray:
+        """Tokens (B, N, D) -> (B, K), or the pooled vector where there is no head."""
+        n, r = self.names, self.reader
+        norm = self._norm(n.fc_norm)
+        if (distilled := r.linear(n.head_dist)) is not None:
+            tokens = norm(x[:, :2])
+            return 0.5 * (needed(r.linear(n.head), n.head)(tokens[:, 0]) + distilled(tokens[:, 1]))
+        if self.facts.distilled:
+            return norm(x[:, :2]).mean(axis=1)
+        y = norm(self._pool(x, prefix))
+        if (hidden := r.linear(n.pre_logits)) is not None:
+            y = np.tanh(hidden(y))
+        if (matrix := r.array(n.projection)) is not None:
+            return y @ matrix
+        head = r.linear(n.head)
+        return y if head is None else head(y)
+
+    def _pool(self, x: np.ndarray, prefix: int) -> np.ndarray:
+        pools: dict[str, Callable[[], np.ndarray]] = {
+            "token": lambda: x[:, 0],
+            "avg": lambda: x[:, prefix:].mean(axis=1),
+            "token_avg": lambda: np.concatenate([x[:, 0], x[:, prefix:].mean(axis=1)], axis=-1),
+            "map": lambda: self._attention_pool()(x[:, prefix:]),
+        }
+        return pools[self.facts.pool]()
+
+    def _attention_pool(self) -> AttentionPool:
+        n, r = self.names, self.reader
+        if (together := r.linear(n.pool_stacked)) is not None:
+            query, key, value = together.split([together.kernel.shape[0]] * 3)
+        else:
+            query = needed(r.linear(n.pool_query), n.pool_query)
+            both = r.linear(n.pool_key_value)
+            parts = both.split([both.kernel.shape[1] // 2] * 2) if both is not None else None
+            key, value = parts or (needed(r.linear(names), names) for names in (n.pool_key, n.pool_value))
+        heads = r.heads(n.pool_query) or self.facts.heads
+        out = needed(r.linear(n.pool_out), n.pool_out)
+        attention = Attention(query, key, value, out, heads, self._scale(heads, query))
+        mlp = Mlp(
+            needed(r.linear(n.pool_first), n.pool_first), needed(r.linear(n.pool_second), n.pool_second), self.act
+        )
+        latent = r.array(n.pool_latent)
+        if latent is None:
+            raise VitportError(f"The file has none of {', '.join(n.pool_latent)}: it cannot be run by its own names.")
+        return AttentionPool(latent.reshape(-1, latent.shape[-1]), attention, self._norm(n.pool_norm), mlp)
+
+    def _parts(self, at: str, stacked: Candidates, *each: Candidates) -> list[Linear]:
+        if (together := self.reader.linear(_at(at, stacked))) is not None:
+            return together.split([together.kernel.shape[1] // len(each)] * len(each))
+        return [needed(self.reader.linear(_at(at, names)), _at(at, names)) for names in each]
+
+    @staticmethod
+    def _scale(heads: int, query: Linear) -> float:
+        return float((query.kernel.shape[1] // heads) ** -0.5)
+
+    def _norm(self, names: Candidates) -> Layer:
+        return self.reader.norm(names, self.facts.eps, self.facts.centred) or same
+
+    def _factor(self, names: Candidates) -> np.ndarray | float:
+        factor = self.reader.array(names)
+        return 1.0 if factor is None else factor
+
+
+def _at(block: str, names: Candidates) -> Candidates:
+    return tuple(f"{block}.{name}" for name in names)

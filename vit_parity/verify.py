@@ -1,0 +1,220 @@
+"""A conversion proven: what the source means by its own names, against what the result computes in both frameworks."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from conversion import Checkpoint, load_picture, prepare
+from conversion.changes.dtype import DTYPES
+from conversion.containers import onnx_file
+from conversion.formats import FORMATS
+from vit_parity.activations import Activations, jax_activations, torch_activations
+from vit_parity.certificate import ROUNDING, Certificate, Comparison, stages
+from vit_parity.onnx_activations import onnx_activations, picture_size
+from vit_parity.semantics import semantics_of_file
+from vit_spec import Preprocessing, ViTConfig
+
+PICTURE = Path(__file__).parent / "assets" / "coffee.jpg"
+"""A photograph by Rachel Michetti, CC0, out of scikit-image's samples; 192 x 192 pixels."""
+Head = Literal["same", "dropped", "new"]
+"""What became of the source's head."""
+Run = Callable[[np.ndarray], Activations]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A file of weights, how it was told to be read, and what it was read as."""
+
+    path: Path
+    checkpoint: Checkpoint
+    format: str | None = None
+    weights_key: str | None = None
+
+
+@dataclass(frozen=True)
+class Requested:
+    """What the conversion was asked to change, and so is changed in the source's own semantics too."""
+
+    head: Head = "same"
+    activation: str | None = None
+    """The new one, as ``ViTConfig`` names it."""
+    dtype: str | None = None
+    """What the weights were rounded to."""
+    positions: bool = False
+    """Whether rows of the position table were added to tokens, which rounds the sums."""
+    notes: tuple[str, ...] = ()
+    """The changes, and what the format does not hold, in sentences."""
+
+
+def verify(
+    original: Original,
+    path: Path,
+    result: Checkpoint,
+    requested: Requested = Requested(),
+    *,
+    progress: Callable[[str], None] = lambda what: None,
+) -> Certificate:
+    """Run the source and the result side by side, on noise and on a photograph.
+
+    The source is run in numpy and float64 by its own names (:mod:`vit_parity.semantics`), an ONNX file by onnxruntime;
+    the written file is run by its own names too; and the result, as ``conversion.load`` reads it, runs in every
+    framework that is installed, in float64 and in float32. An activation or a dtype that the conversion was asked to
+    change is changed in the reference too, so that everything else is still proven.
+
+    Args:
+        original: what was converted. Pictures and patches must have the same sizes as in the result.
+        path: the written file or folder.
+        result: what it was read back as.
+        requested: what is meant to differ.
+        progress: called with the name of what is run next.
+
+    Raises:
+        VitportError: if the source cannot be run apart from this project's models.
+    """
+    size = picture_size(original.path) if _is_onnx(original.path) else None
+    sized = result if size is None else prepare(None, weights=result, image_size=size)
+    pictures = _pictures(original.checkpoint.preprocessing, sized.config)
+    label, unit, reference_of = _reference(original, requested)
+    progress(label)
+    reference = {name: reference_of(images) for name, images in pictures.items()}
+    comparisons: list[Comparison] = []
+    for actual, dtype, run in _ways(path, result, sized):
+        progress(f"{actual}, {dtype}")
+        worst = max(unit, dtype, key=ROUNDING.__getitem__)
+        for name, images in pictures.items():
+            expected = {
+                key: value for key, value in reference[name].items() if requested.head != "new" or key != "head"
+            }
+            judged = dtype == "float64" or unit == "float32"
+            found = stages(run(images), expected, sized.config, worst)
+            comparisons.append(Comparison(f"{actual} in {dtype}", label, worst, name, judged, found))
+    comparisons.append(_pixels(original.checkpoint, result))
+    return Certificate(
+        tuple(comparisons), _circumstances(original, path, result, pictures) | {"changes": list(requested.notes)}
+    )
+
+
+def _is_onnx(path: Path) -> bool:
+    return path.is_file() and onnx_file.recognises(path)
+
+
+def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]:
+    """How the source is run, in words; whose rounding stands between it and the result; and the run itself."""
+    if _is_onnx(original.path):
+        return "the source under onnxruntime", "float32", lambda images: onnx_activations(original.path, images)
+    semantics = semantics_of_file(
+        original.path,
+        original.checkpoint.config,
+        format=original.format,
+        weights_key=original.weights_key,
+        dtype=None if requested.dtype is None else DTYPES[requested.dtype],
+        activation=requested.activation,
+        head=requested.head == "same",
+    )
+    stored = original.checkpoint.params.spec("patch_embed.proj.weight")[1]
+    rounding = requested.dtype or str(stored)
+    return "the source by its own names", rounding if requested.positions else "float64", semantics.run
+
+
+def _ways(path: Path, result: Checkpoint, sized: Checkpoint) -> Iterator[tuple[str, str, Run]]:
+    """What is compared with the source: how it is called, its dtype, and the run."""
+    if sized.config == result.config:
+        yield "the result by its own names", "float64", semantics_of_file(path, result.config).run
+    for dtype in ("float64", "float32"):
+        if importlib.util.find_spec("torch") is not None:
+            yield "PyTorch", dtype, _torch(sized, dtype)
+        if importlib.util.find_spec("jax") is not None:
+            yield "JAX", dtype, _jax(sized, dtype)
+
+
+def _torch(checkpoint: Checkpoint, dtype: str) -> Run:
+    import torch
+
+    import vit_torch
+
+    model = vit_torch.create_model(weights=checkpoint, dtype=getattr(torch, dtype))
+    model.eval()
+    return lambda images: torch_activations(model, images)
+
+
+def _jax(checkpoint: Checkpoint, dtype: str) -> Run:
+    import jax
+
+    import vit_jax
+
+    with jax.enable_x64(dtype == "float64"):
+        kind = jax.numpy.dtype(dtype)
+        model = vit_jax.create_model(weights=checkpoint, dtype=kind, param_dtype=kind)
+    model.eval()
+
+    def run(images: np.ndarray) -> Activations:
+        with jax.enable_x64(dtype == "float64"):
+            return jax_activations(model, images)
+
+    return run
+
+
+def _pictures(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.ndarray]:
+    """(1, H, W, C) each: standard normal noise, and a photograph as the weights expect it."""
+    noise = np.random.default_rng(0).standard_normal((1, *config.image_size, config.in_channels))
+    found = {"noise": noise.astype(np.float32)}
+    if config.in_channels in (1, 3):
+        found["a photograph"] = load_picture(PICTURE, preprocessing.replace(size=config.image_size))[None]
+    return found
+
+
+def _pixels(before: Checkpoint, after: Checkpoint) -> Comparison:
+    """What becomes of a photograph before the model: mean, deviation and channels. Told where the format forgets it."""
+    colours = before.preprocessing.replace(size=after.config.image_size)
+    same = after.config.in_channels in (1, 3)
+    first, second = (
+        {"pixels": load_picture(PICTURE, steps).astype(np.float64)} if same else {}
+        for steps in (colours, after.preprocessing)
+    )
+    judged = "preprocessing" not in FORMATS[after.provenance.format].forgets
+    found = stages(second, first, after.config, "float32")
+    return Comparison(
+        "the photograph as the result wants it", "as the source wants it", "float32", "a photograph", judged, found
+    )
+
+
+def _circumstances(
+    original: Original, path: Path, result: Checkpoint, pictures: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    source = original.checkpoint.provenance
+    return {
+        "source": {"path": str(original.path), "format": source.format, "files": _hashes(source.files)},
+        "result": {
+            "path": str(path), "format": result.provenance.format, "files": _hashes(result.provenance.files)
+        },
+        "config": result.config.to_dict(),
+        "told_by": dict(source.origins),
+        "pictures": {
+            name: {"shape": list(images.shape), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
+            for name, images in pictures.items()
+        },
+        "versions": {name: _version(name) for name in ("vitport", "numpy", "torch", "jax", "flax", "onnxruntime")},
+    }  # fmt: skip
+
+
+def _hashes(files: tuple[Path, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in files:
+        with file.open("rb") as opened:
+            found[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
