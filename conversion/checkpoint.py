@@ -39,8 +39,12 @@ class Checkpoint:
         notes = (*self.provenance.notes, CHANGED + sentence)
         return replace(self, provenance=replace(self.provenance, notes=notes))
 
-    def record(self) -> dict[str, Any]:
-        """What is written beside the weights, as JSON values; :func:`conversion.load` reads it back."""
+    def record(self, sha256: str | None = None) -> dict[str, Any]:
+        """What is written beside the weights, as JSON values; :func:`conversion.load` reads it back.
+
+        Args:
+            sha256: what to write for the hash of the source, which is else computed here.
+        """
         return {
             "version": 1,
             "config": self.config.to_dict(),
@@ -48,7 +52,7 @@ class Checkpoint:
             "labels": self.labels,
             "source": {
                 "format": self.provenance.format,
-                "sha256": self.provenance.sha256,
+                "sha256": self.provenance.sha256 if sha256 is None else sha256,
                 "notes": list(self.provenance.notes),
             },
         }

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
+from conversion.contiguous import contiguous
 from conversion.table import Tensor, TensorTable
 from conversion.transforms import COPY, LAYOUT, Joined, Transform
 from vit_spec import Kind, ViTConfig, VitportError, kind_of
@@ -191,7 +192,7 @@ def _apply(
         raise VitportError(f"{found} cannot become {', '.join(targets)}: {error}.") from error
 
     def reader(position: int) -> np.ndarray:
-        return np.ascontiguousarray(run([table[name] for name in sources])[position])
+        return contiguous(run([table[name] for name in sources])[position])
 
     (dtype,) = dtypes
     return {

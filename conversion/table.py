@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +14,8 @@ from ml_dtypes import bfloat16
 from vit_spec import VitportError
 
 BFLOAT16 = np.dtype(bfloat16)
+_AHEAD = 1 << 27
+"""Bytes of an array and the next that are held together; beyond it, reading waits."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,23 @@ class TensorTable(Mapping[str, np.ndarray]):
             if (first := sources.setdefault(rename(name), name)) != name:
                 raise VitportError(f"{first} and {name} are both {rename(name)}: take one of them out of the file.")
         return TensorTable({rename(name): tensor for name, tensor in self.tensors.items()})
+
+    def in_turn(self, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Names with their arrays; while one is in use the next is read, unless the two are large."""
+        order = list(names)
+        with ThreadPoolExecutor(1) as reader:
+            coming: Future[np.ndarray] | None = None
+            for name, following in itertools.zip_longest(order, order[1:]):
+                array = self.tensors[name].read() if coming is None else coming.result()
+                ahead = following is not None and self.nbytes(name) + self.nbytes(following) <= _AHEAD
+                coming = reader.submit(self.tensors[following].read) if following is not None and ahead else None
+                yield name, array
+                del array
+
+    def nbytes(self, name: str) -> int:
+        """Bytes of one tensor, without reading it."""
+        shape, dtype = self.spec(name)
+        return math.prod(shape) * dtype.itemsize
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.tensors[name].read()

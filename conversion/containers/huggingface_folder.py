@@ -21,6 +21,9 @@ from vit_spec import VitportError
 
 _WEIGHTS = {"model.safetensors": safetensors_file, "pytorch_model.bin": torch_file, "flax_model.msgpack": msgpack_file}
 
+MAX_SHARD_BYTES = 5 * 10**9
+"""Of tensors in one file; larger models are written in several, as transformers' ``save_pretrained`` does."""
+
 
 def recognises(path: Path) -> bool:
     """A folder with a config.json."""
@@ -73,16 +76,45 @@ def writer(
         names = {place(name, checkpoint) for name in table}
         whole = TensorTable(table.tensors | TensorTable.of(filler(checkpoint)).tensors)
         path.mkdir()
-        safetensors_file.write_tensors(
-            path / "model.safetensors",
+        _write_shards(
+            path,
             whole.renamed(lambda name: place(name, checkpoint)),
-            {"format": "pt"},
             lambda name: progress(name) if name in names else None,
         )
         _write_json(path / "config.json", config_json(checkpoint))
         _write_json(path / "preprocessor_config.json", huggingface_config.preprocessor_json(checkpoint.preprocessing))
 
     return write
+
+
+def _write_shards(path: Path, table: TensorTable, progress: Callable[[str], None]) -> None:
+    """One file, or where it would be larger than ``MAX_SHARD_BYTES`` several and an index of them."""
+    shards = _shards_of(table)
+    if len(shards) == 1:
+        safetensors_file.write_tensors(path / "model.safetensors", table, {"format": "pt"}, progress)
+        return
+    places: dict[str, str] = {}
+    for at, names in enumerate(shards, start=1):
+        file = f"model-{at:05d}-of-{len(shards):05d}.safetensors"
+        shard = TensorTable({name: table.tensors[name] for name in names})
+        safetensors_file.write_tensors(path / file, shard, {"format": "pt"}, progress)
+        places |= dict.fromkeys(names, file)
+    sizes = {"total_size": sum(table.nbytes(name) for name in table)}
+    _write_json(path / "model.safetensors.index.json", {"metadata": sizes, "weight_map": places})
+
+
+def _shards_of(table: TensorTable) -> list[list[str]]:
+    """The names in their order, as many to a shard as go in; a tensor larger than a shard has one of its own."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name in table:
+        size = table.nbytes(name)
+        if shards[-1] and filled + size > MAX_SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
 
 
 def body_prefix(prefix: str, *heads: str) -> Callable[[str, Checkpoint], str]:

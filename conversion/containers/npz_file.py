@@ -19,6 +19,7 @@ import numpy as np
 from conversion.checkpoint import Checkpoint
 from conversion.containers.claims import check_size, first_line
 from conversion.containers.subtree import branch
+from conversion.contiguous import contiguous
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -72,17 +73,17 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
     """
     del checkpoint
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(table):
+        for name, array in table.in_turn(sorted(table)):
             progress(name)
             # Without a date in it, the same weights make the same file.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                _write_array(member, table[name])
+                _write_array(member, array)
 
 
 def _write_array(member: IO[bytes], array: np.ndarray) -> None:
     header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
     np.lib.format.write_array_header_1_0(member, header)
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    data = contiguous(array).reshape(-1).view(np.uint8).data
     for at in range(0, len(data), _CHUNK):
         member.write(data[at : at + _CHUNK])
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,10 +55,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     if not tensors:
         raise VitportError(f"{path} is no whole orbax checkpoint (it has no tree of arrays): save it again.")
     files = tuple(sorted(file for file in path.rglob("*") if file.is_file()))
-    claimed = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values())
-    check_size(path, claimed, sum(file.stat().st_size for file in files))
+    table = TensorTable(tensors)
+    check_size(path, sum(map(table.nbytes, table)), sum(file.stat().st_size for file in files))
     notes = (f"set aside, being no arrays: {', '.join(strange)}",) if strange else ()
-    return Source(path, "orbax checkpoint", TensorTable(tensors), files, own=own, notes=notes)
+    return Source(path, "orbax checkpoint", table, files, own=own, notes=notes)
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.claims import first_line, json_object, unique
+from conversion.contiguous import contiguous
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -49,8 +51,19 @@ def read(path: Path, weights_key: str | None = None) -> Source:
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
-    """Write a table, and our record of the model in the file's metadata."""
-    write_tensors(path, table, {"format": "pt", _OWN_KEY: json.dumps(checkpoint.record())}, progress)
+    """Write a table, and our record of the model in the file's metadata.
+
+    The source's hash takes as long as the writing, and goes on beside it: the header has a place of its length.
+    """
+    place = "?" * 64 if checkpoint.provenance.files else ""
+    with ThreadPoolExecutor(1) as hasher:
+        digest = hasher.submit(lambda: checkpoint.provenance.sha256)
+        write_tensors(path, table, {"format": "pt", _OWN_KEY: json.dumps(checkpoint.record(place))}, progress)
+        with path.open("rb+") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = file.read(length)
+            file.seek(8)
+            file.write(header.replace(place.encode(), digest.result().encode(), 1))
 
 
 def write_tensors(path: Path, table: TensorTable, metadata: dict[str, str], progress: Callable[[str], None]) -> None:
@@ -70,10 +83,9 @@ def write_tensors(path: Path, table: TensorTable, metadata: dict[str, str], prog
     text += b" " * (-len(text) % 8)  # the data starts at a multiple of eight bytes
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for name in names:
+        for name, array in table.in_turn(names):
             progress(name)
-            array = np.ascontiguousarray(table[name])
-            little = array.astype(_little(array.dtype), copy=False)
+            little = contiguous(array).astype(_little(array.dtype), copy=False)
             file.write(little.reshape(-1).view(np.uint8).data)  # and not tofile, which is silent on a full disk
 
 

@@ -15,10 +15,12 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from safetensors.numpy import load_file
 
 import conversion
 import vit_torch
 from conversion import huggingface_config
+from conversion.containers import huggingface_folder
 from tests.conversion.canaries import assert_same_tensors
 from tests.random_weights import random_params
 from vit_spec import Preprocessing, ViTConfig, VitportError
@@ -269,3 +271,32 @@ def test_names_of_classes_and_half_precision_survive(tmp_path: Path) -> None:
     assert tuple(back.config.id2label[k] for k in range(12)) == labels
     assert back.dtype == torch.bfloat16
     assert back.classifier.weight.view(torch.int16).numpy().tobytes() == params["head.weight"].tobytes()
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_large_model_is_written_in_shards_that_transformers_loads_without_a_key_missing(
+    tmp_path: Path, monkeypatch, classes: int
+) -> None:
+    """Oracle: ``from_pretrained``, whose sums then are ours, and the sizes of the files."""
+    limit = 20_000
+    monkeypatch.setattr(huggingface_folder, "MAX_SHARD_BYTES", limit)
+    config = ViTConfig(
+        image_size=(12, 20), patch_size=4, num_classes=classes, embed_dim=24, depth=4, num_heads=3, mlp_hidden_dim=41
+    )
+    checkpoint = conversion.Checkpoint.of(config, random_params(config, 0))
+    conversion.save(checkpoint, tmp_path / "hf", format="huggingface")
+    shards = sorted((tmp_path / "hf").glob("*.safetensors"))
+    assert [shard.name for shard in shards] == [
+        f"model-{at + 1:05d}-of-{len(shards):05d}.safetensors" for at in range(len(shards))
+    ]
+    assert len(shards) > 4
+    for shard in shards:
+        tensors = load_file(shard)
+        assert sum(tensor.nbytes for tensor in tensors.values()) <= limit or len(tensors) == 1
+    index = json.loads((tmp_path / "hf" / "model.safetensors.index.json").read_text())
+    whole = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
+    assert index["weight_map"] == {name: shard.name for shard in shards for name in load_file(shard)}
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in whole.values())
+    x = torch.randn(2, 3, 12, 20, dtype=torch.float64)
+    torch.testing.assert_close(answer(read_back(tmp_path / "hf"), x), ours(checkpoint, x), rtol=1e-12, atol=1e-12)
+    assert_same_tensors(conversion.load(tmp_path / "hf").params, checkpoint.params)
