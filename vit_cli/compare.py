@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from conversion import Checkpoint
     from vit_parity import Capture, Comparison, Explanation
-    from vit_parity.endpoints import Dtype, Endpoint
+    from vit_parity.endpoints import Endpoint
 
-DtypeName = Annotated[str, tyro.conf.arg(metavar="{float64,float32,bfloat16,float16}")]
+DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def compare(
             say(f"wrote {save_capture}: {len(captured[0].activations)} activations of {captured[0].title}")
             return
     with spinner("Measuring against float64"):
-        found = _measure(runs, captured, checkpoints, explain, teacher_forced)
+        found = runs.measure(captured, checkpoints, reading if explain else None, teacher_forced=teacher_forced)
     from vit_cli.compare_output import print_findings, to_json
 
     if as_json:
@@ -101,11 +101,11 @@ class _Runs:
     """The sides of the comparison, one where only a capture is wanted."""
 
     endpoints: tuple[Endpoint, ...]
-    dtype: Dtype
+    dtype: DtypeName
 
     @classmethod
-    def of(cls, a: str, b: str | None, *, only_a: bool, dtype: str) -> _Runs:
-        from vit_parity.endpoints import parse_dtype, parse_endpoint
+    def of(cls, a: str, b: str | None, *, only_a: bool, dtype: DtypeName) -> _Runs:
+        from vit_parity.endpoints import parse_endpoint
 
         first = parse_endpoint(a)
         if only_a:
@@ -118,7 +118,7 @@ class _Runs:
             raise VitportError(f"{a} has nothing to be compared with: give B too, or weights without {first.kind}:.")
         if any(endpoint.kind in ("torch", "transformers") for endpoint in endpoints):
             require_torch("compare")
-        return cls(endpoints, parse_dtype(dtype))
+        return cls(endpoints, dtype)
 
     def load(self, reading: Reading, image_size: int | tuple[int, int] | None) -> list[Checkpoint | None]:
         """The weights of each side, fitted to the size of a capture's pictures where there is one."""
@@ -133,9 +133,7 @@ class _Runs:
             for endpoint in self.endpoints
         ]
 
-    def images(
-        self, checkpoints: list[Checkpoint | None], image: str | None, seed: int
-    ) -> tuple[np.ndarray, str]:
+    def images(self, checkpoints: list[Checkpoint | None], image: str | None, seed: int) -> tuple[np.ndarray, str]:
         """(B, H, W, C), preprocessed, and what they are, in words."""
         import numpy as np
 
@@ -158,37 +156,41 @@ class _Runs:
         pairs = zip(self.endpoints, checkpoints, strict=True)
         return [run_endpoint(endpoint, checkpoint, images, self.dtype) for endpoint, checkpoint in pairs]
 
+    def measure(
+        self,
+        captured: list[Capture],
+        checkpoints: list[Checkpoint | None],
+        explained_by: Reading | None,
+        *,
+        teacher_forced: bool,
+    ) -> Findings:
+        """Compare, and look for causes where ``explained_by`` can read the weights as their file holds them."""
+        from vit_parity import compare_captures
+        from vit_parity.endpoints import local_errors
+        from vit_parity.explain import explain
+        from vit_parity.hypotheses import Origin
+        from vit_parity.replay import Subject, float64_params
+        from vit_parity.truth import truth_of
 
-def _measure(
-    runs: _Runs, captured: list[Capture], checkpoints: list[Checkpoint | None], explain: bool, teacher_forced: bool
-) -> Findings:
-    from vit_parity import compare_captures
-    from vit_parity.endpoints import local_errors
-    from vit_parity.explain import explain as causes_of
-    from vit_parity.hypotheses import Origin
-    from vit_parity.replay import Subject, float64_params
-    from vit_parity.truth import truth_of
-
-    checkpoint = next((entry for entry in checkpoints if entry is not None), None)
-    if checkpoint is None:
-        if explain or teacher_forced:
-            raise VitportError("Two captures without weights cannot be explained: give weights for A or B.")
-        return Findings(compare_captures(*captured), None, None)
-    require_torch("compare")
-    truth = truth_of(checkpoint, captured[0].images)
-    subject = Subject(checkpoint.config, float64_params(checkpoint.params), captured[0].images)
-    comparison = compare_captures(*captured, truth=truth, subject=subject)
-    explanations, errors = None, None
-    if explain:
-        origin = Origin(checkpoint.preprocessing, runs.before_resizing)
-        explanations = tuple(cause for run in captured for cause in causes_of(run, subject, origin))
-    if teacher_forced:
-        errors = {
-            endpoint.title: local_errors(endpoint, entry, truth, runs.dtype)
-            for endpoint, entry in zip(runs.endpoints, checkpoints, strict=True)
-            if entry is not None and endpoint.kind in ("torch", "jax")
-        }
-    return Findings(comparison, explanations, errors)
+        sides = zip(self.endpoints, checkpoints, strict=True)
+        known = [(endpoint, checkpoint) for endpoint, checkpoint in sides if checkpoint is not None]
+        if not known:
+            if explained_by or teacher_forced:
+                raise VitportError("Two captures alone cannot be explained: give weights for A or B.")
+            return Findings(compare_captures(*captured), None, None)
+        require_torch("compare")
+        (endpoint, checkpoint), images = known[0], captured[0].images
+        truth = truth_of(checkpoint, images)
+        subject = Subject(checkpoint.config, float64_params(checkpoint.params), images)
+        comparison = compare_captures(captured[0], captured[1], truth=truth, subject=subject)
+        explanations, errors = None, None
+        if explained_by is not None:
+            origin = Origin(checkpoint.preprocessing, explained_by.load(endpoint.path))
+            explanations = tuple(cause for run in captured for cause in explain(run, subject, origin))
+        if teacher_forced:
+            own = [(endpoint, entry) for endpoint, entry in known if endpoint.kind in ("torch", "jax")]
+            errors = {endpoint.title: local_errors(endpoint, entry, truth, self.dtype) for endpoint, entry in own}
+        return Findings(comparison, explanations, errors)
 
 
 def _check(comparison: Comparison, fail_above: float | None) -> None:

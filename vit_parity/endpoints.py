@@ -71,6 +71,26 @@ def run_endpoint(endpoint: Endpoint, checkpoint: Checkpoint | None, images: np.n
     return _run_onnx(endpoint, images)
 
 
+def local_errors(endpoint: Endpoint, checkpoint: Checkpoint, truth: Capture, dtype: Dtype) -> dict[str, float]:
+    """The error of each block of ``torch:`` or ``jax:`` on the truth's input (:mod:`vit_parity.teacher`)."""
+    from vit_parity.teacher import local_errors_jax, local_errors_torch
+
+    if endpoint.kind == "torch":
+        import torch
+
+        import vit_torch
+
+        return local_errors_torch(vit_torch.create_model(weights=checkpoint, dtype=getattr(torch, dtype)).eval(), truth)
+    import jax
+
+    import vit_jax
+
+    with jax.enable_x64(dtype == "float64"):
+        model = vit_jax.create_model(weights=checkpoint, dtype=dtype, param_dtype=dtype)
+        model.eval()
+        return local_errors_jax(model, truth)
+
+
 def _run_jax(endpoint: Endpoint, checkpoint: Checkpoint, images: np.ndarray, dtype: Dtype) -> Capture:
     import jax
 
