@@ -13,7 +13,7 @@ see docs/adding_a_format.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -84,6 +84,10 @@ class Names(Protocol):
         ...
 
 
+_WAITING = 2
+"""Rules whose other results wait: those of a weight and of its bias, whose parts files list in turn."""
+
+
 class Rules:
     """A format's table of rules, compiled for look-up by name in both directions."""
 
@@ -142,6 +146,27 @@ class Aliased(Rules):
         return canonical
 
 
+class _Siblings:
+    """Results of a rule that has several, kept for a moment: who asks for the query will ask for key and value."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, ...], dict[int, np.ndarray]] = {}
+
+    def take(self, targets: list[str], position: int, run: Callable[[], list[np.ndarray]]) -> np.ndarray:
+        """One result of ``run``, or of the run of one of the last two rules; each is handed out once."""
+        if len(targets) == 1:
+            return run()[0]
+        others = self._waiting.pop(tuple(targets), {})
+        if position not in others:
+            others = dict(enumerate(run()))
+        array = others.pop(position)
+        if others:
+            self._waiting[tuple(targets)] = others
+        while len(self._waiting) > _WAITING:
+            del self._waiting[next(iter(self._waiting))]
+        return array
+
+
 def _carry(
     index: list[tuple[re.Pattern[str], Rule, int]], table: TensorTable, config: ViTConfig | None
 ) -> tuple[TensorTable, list[str]]:
@@ -155,6 +180,7 @@ def _carry(
         else:
             groups[found[0], tuple(found[1].groupdict().items())] = None
     tensors: dict[str, Tensor] = {}
+    siblings = _Siblings()
     for rule, numbers in groups:
         sources, targets = rule.foreign_names, rule.canonical_names
         if config is not None:
@@ -163,12 +189,17 @@ def _carry(
         targets = [_fill(name, dict(numbers)) for name in targets]
         if twice := [name for name in targets if name in tensors]:
             raise VitportError(f"{', '.join(twice)} is given twice: {', '.join(sources)} is its second source.")
-        tensors |= _apply(rule.transform, table, sources, targets, config)
+        tensors |= _apply(rule.transform, table, sources, targets, config, siblings)
     return TensorTable(tensors), unknown
 
 
 def _apply(
-    transform: Transform, table: TensorTable, sources: list[str], targets: list[str], config: ViTConfig | None
+    transform: Transform,
+    table: TensorTable,
+    sources: list[str],
+    targets: list[str],
+    config: ViTConfig | None,
+    siblings: _Siblings,
 ) -> dict[str, Tensor]:
     absent = [name for name in sources if name not in table.tensors]
     if absent:
@@ -192,7 +223,7 @@ def _apply(
         raise VitportError(f"{found} cannot become {', '.join(targets)}: {error}.") from error
 
     def reader(position: int) -> np.ndarray:
-        return contiguous(run([table[name] for name in sources])[position])
+        return contiguous(siblings.take(targets, position, lambda: run([table[name] for name in sources])))
 
     (dtype,) = dtypes
     return {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conversion.rules import Rule, Rules, joined, module
-from conversion.table import TensorTable
+from conversion.table import Tensor, TensorTable
 from conversion.transforms import Axes
 from tests.conversion.canaries import assert_same_tensors
 from vit_spec import ViTConfig, VitportError
@@ -94,3 +94,28 @@ def test_nothing_is_read_before_it_is_asked_for() -> None:
     assert reads == []
     assert table["blocks.0.attn.qkv.weight"].shape == (9, 5)
     assert reads == ["q", "k", "v"]
+
+
+@pytest.mark.parametrize("order", [["q", "k", "v"], ["v", "q", "k"]])
+def test_a_tensor_that_becomes_three_is_read_once_for_the_three_and_anew_for_the_next(order) -> None:
+    """Query, key and value of one matrix, with those of its bias in between, as sorted names have them."""
+    reads: list[str] = []
+
+    def tensor(name: str, array: np.ndarray) -> Tensor:
+        return Tensor(array.shape, array.dtype, lambda: (reads.append(name), array)[1])
+
+    arrays = {f"blocks.{i}.attn.qkv.{leaf}": np.arange(6.0) + i for i in range(2) for leaf in ("weight", "bias")}
+    table = TensorTable({name: tensor(name, array) for name, array in arrays.items()})
+    written = Rules(joined("blocks.{i}.attn.qkv", "{i}.q", "{i}.k", "{i}.v")).write(table, ViTConfig())
+    for _ in range(2):
+        reads.clear()
+        for i in range(2):
+            for part in order:
+                for leaf in ("weight", "bias"):
+                    start = 2 * "qkv".index(part)
+                    expected = arrays[f"blocks.{i}.attn.qkv.{leaf}"][start : start + 2]
+                    assert (written[f"{i}.{part}.{leaf}"] == expected).all()
+        assert sorted(reads) == sorted(arrays)
+    reads.clear()
+    assert (written["0.q.bias"] == written["0.q.bias"]).all()
+    assert reads == ["blocks.0.attn.qkv.bias"] * 2
