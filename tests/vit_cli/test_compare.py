@@ -208,3 +208,16 @@ def test_two_captures_alone_cannot_be_explained(weights, vitport, tmp_path):
     result = vitport("compare", path, path, "--explain")
     assert result.code == 2
     assert "give weights for A or B" in result.err
+
+
+def test_a_report_is_written_with_its_causes(weights, tanh, vitport, tmp_path):
+    """One file beside the usual output; also of two captures, which have no weights to explain by."""
+    path = tmp_path / "out.html"
+    assert vitport("compare", weights, tanh, "--report", path).code == 0
+    assert "uses tanh GELU" in path.read_text(encoding="utf-8")
+    capture = tmp_path / "run.npz"
+    vitport("compare", weights, "--save-capture", capture)
+    assert vitport("compare", capture, capture, "--report", tmp_path / "two.html").code == 0
+    result = vitport("compare", weights, "--report", tmp_path / "nowhere" / "out.html")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
