@@ -1,73 +1,202 @@
-"""``vitport compare``: one file of weights in both frameworks."""
+"""``vitport compare``: two runs of a model, layer by layer, and what is wrong with them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from vit_cli.frameworks import require_torch
-from vit_cli.reading import ImageSize, Json, Options
-from vit_cli.terminal import difference_cells, print_table, say, spinner, write_json
+from vit_cli.reading import ImageSize, Json, Options, Reading
+from vit_cli.terminal import say, spinner, write_json
+from vit_spec import VitportError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from conversion import Checkpoint
+    from vit_parity import Capture, Comparison, Explanation
+    from vit_parity.endpoints import Endpoint
+
+DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that one call of the command found out."""
+
+    comparison: Comparison
+    explanations: tuple[Explanation, ...] | None
+    """``None`` where they were not asked for."""
+    local_errors: dict[str, dict[str, float]] | None
+    """Title of a run → block → its error on the truth's input."""
 
 
 def compare(
-    weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")],
+    a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")],
+    b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="B")] = None,
     *,
     image: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     seed: int = 0,
     image_size: ImageSize = None,
-    blocks: bool = False,
+    dtype: DtypeName = "float32",
+    all_layers: Annotated[bool, tyro.conf.arg(name="all")] = False,
+    worst_first: bool = False,
+    explain: bool = False,
+    teacher_forced: bool = False,
+    fail_above: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
+    save_capture: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Run PyTorch and JAX on the same weights and input, and measure how far apart they are.
+    """Measure how far B is from A, layer by layer, and which of them is further from the truth.
 
-    Absolute differences are in the units of the tokens and logits; the relative one is the L2 norm of JAX minus
-    PyTorch over that of PyTorch.
+    A and B are weights, run by torch:PATH (the default), jax:PATH, transformers:FOLDER or onnx:FILE, or a saved
+    capture. Without B, weights in PyTorch are compared with the same in JAX. The truth is A's weights in float64. See
+    docs/comparing.md.
 
     Args:
-        weights: file or folder of weights.
-        image: Picture to run on; without one, standard normal numbers.
+        a: The reference.
+        b: What is measured.
+        image: Picture to run on; without one, standard normal numbers. A capture brings its own.
         seed: Seed of those numbers.
         image_size: Pixels, a side or height and width, to run at instead of the weights' own.
-        blocks: Measure after every block too.
+        dtype: Of torch: and jax: runs.
+        all_layers: Show every activation, not only the tokens after each block.
+        worst_first: Sort by how far beyond rounding they are.
+        explain: Name the causes of what rounding does not explain.
+        teacher_forced: Also give each block of torch: and jax: runs the truth's input, and measure its own error.
+        fail_above: Exit with status 1, naming the first layer whose relative difference is above X.
+        save_capture: Write A's activations to a .npz or .safetensors file; without B nothing is compared.
         as_json: Print JSON instead of tables.
     """
-    require_torch("compare")
-    from vit_parity import activations_of, measure_all
+    runs = _Runs.of(a, b, only_a=save_capture is not None and b is None, dtype=dtype)
+    checkpoints = runs.load(reading, image_size)
+    images, input_name = runs.images(checkpoints, image, seed)
+    with spinner("Running both sides"):
+        captured = runs.run(checkpoints, images)
+    if save_capture is not None:
+        from vit_parity.capture_file import save_capture as save
 
-    with spinner("Running PyTorch and JAX"):
-        checkpoint = reading.load(weights, image_size)
-        found = activations_of(checkpoint, _input(checkpoint, image, seed))
-        differences = measure_all(found["jax"], found["torch"])
-    last = "logits" if checkpoint.config.num_classes else "pooled features"
-    names = {"norm": "features", "head": last}
-    shown = {names.get(name, name): entry for name, entry in differences.items() if blocks or name in names}
+        save(captured[0], save_capture)
+        if b is None:
+            say(f"wrote {save_capture}: {len(captured[0].activations)} activations of {captured[0].title}")
+            return
+    with spinner("Measuring against float64"):
+        found = runs.measure(captured, checkpoints, reading if explain else None, teacher_forced=teacher_forced)
+    from vit_cli.compare_output import print_findings, to_json
+
     if as_json:
-        told = {"weights": weights, "image": image, "seed": None if image else seed}
-        write_json(told | {"differences": {name: asdict(entry) for name, entry in shown.items()}})
-        return
-    say(f"{weights}: JAX against PyTorch, float32, on {image or f'standard normal numbers (seed {seed})'}")
-    print_table(
-        ("after", "max abs", "relative", "cosine"), [(name, *difference_cells(entry)) for name, entry in shown.items()]
-    )
+        write_json(to_json(found, image=image, seed=None if image else seed))
+    else:
+        print_findings(found, input_name, all_layers=all_layers, worst_first=worst_first)
+    _check(found.comparison, fail_above)
 
 
-def _input(checkpoint: Checkpoint, image: str | None, seed: int) -> np.ndarray:
-    """(1, H, W, C) float32."""
-    import numpy as np
+@dataclass(frozen=True)
+class _Runs:
+    """The sides of the comparison, one where only a capture is wanted."""
 
-    import conversion
+    endpoints: tuple[Endpoint, ...]
+    dtype: DtypeName
 
-    if image is not None:
-        return conversion.load_picture(image, checkpoint.preprocessing)[None]
-    config = checkpoint.config
-    shape = (1, *config.image_size, config.in_channels)
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+    @classmethod
+    def of(cls, a: str, b: str | None, *, only_a: bool, dtype: DtypeName) -> _Runs:
+        from vit_parity.endpoints import parse_endpoint
+
+        first = parse_endpoint(a)
+        if only_a:
+            endpoints = (first,)
+        elif b is not None:
+            endpoints = (first, parse_endpoint(b))
+        elif first.kind == "torch":
+            endpoints = (first, parse_endpoint(f"jax:{first.path}"))
+        else:
+            raise VitportError(f"{a} has nothing to be compared with: give B too, or weights without {first.kind}:.")
+        if any(endpoint.kind in ("torch", "transformers") for endpoint in endpoints):
+            require_torch("compare")
+        return cls(endpoints, dtype)
+
+    def load(self, reading: Reading, image_size: int | tuple[int, int] | None) -> list[Checkpoint | None]:
+        """The weights of each side, fitted to the size of a capture's pictures where there is one."""
+        from vit_parity.capture_file import load_capture
+
+        for endpoint in self.endpoints:
+            if endpoint.kind == "capture" and image_size is None:
+                height, width = load_capture(Path(endpoint.path)).images.shape[1:3]
+                image_size = (height, width)
+        return [
+            None if endpoint.kind == "capture" else reading.load(endpoint.path, image_size)
+            for endpoint in self.endpoints
+        ]
+
+    def images(self, checkpoints: list[Checkpoint | None], image: str | None, seed: int) -> tuple[np.ndarray, str]:
+        """(B, H, W, C), preprocessed, and what they are, in words."""
+        import numpy as np
+
+        import conversion
+        from vit_parity.capture_file import load_capture
+
+        for endpoint in self.endpoints:
+            if endpoint.kind == "capture":
+                return load_capture(Path(endpoint.path)).images, f"the pictures of {endpoint.path}"
+        checkpoint = next(entry for entry in checkpoints if entry is not None)
+        if image is not None:
+            return conversion.load_picture(image, checkpoint.preprocessing)[None], image
+        shape = (1, *checkpoint.config.image_size, checkpoint.config.in_channels)
+        numbers = np.random.default_rng(seed).standard_normal(shape, np.float32)
+        return numbers, f"standard normal numbers (seed {seed})"
+
+    def run(self, checkpoints: list[Checkpoint | None], images: np.ndarray) -> list[Capture]:
+        from vit_parity.endpoints import run_endpoint
+
+        pairs = zip(self.endpoints, checkpoints, strict=True)
+        return [run_endpoint(endpoint, checkpoint, images, self.dtype) for endpoint, checkpoint in pairs]
+
+    def measure(
+        self,
+        captured: list[Capture],
+        checkpoints: list[Checkpoint | None],
+        explained_by: Reading | None,
+        *,
+        teacher_forced: bool,
+    ) -> Findings:
+        """Compare, and look for causes where ``explained_by`` can read the weights as their file holds them."""
+        from vit_parity import compare_captures
+        from vit_parity.endpoints import local_errors
+        from vit_parity.explain import explain
+        from vit_parity.hypotheses import Origin
+        from vit_parity.replay import Subject, float64_params
+        from vit_parity.truth import truth_of
+
+        sides = zip(self.endpoints, checkpoints, strict=True)
+        known = [(endpoint, checkpoint) for endpoint, checkpoint in sides if checkpoint is not None]
+        if not known:
+            if explained_by or teacher_forced:
+                raise VitportError("Two captures alone cannot be explained: give weights for A or B.")
+            return Findings(compare_captures(*captured), None, None)
+        require_torch("compare")
+        (endpoint, checkpoint), images = known[0], captured[0].images
+        truth = truth_of(checkpoint, images)
+        subject = Subject(checkpoint.config, float64_params(checkpoint.params), images)
+        comparison = compare_captures(captured[0], captured[1], truth=truth, subject=subject)
+        explanations, errors = None, None
+        if explained_by is not None:
+            origin = Origin(checkpoint.preprocessing, explained_by.load(endpoint.path))
+            explanations = tuple(cause for run in captured for cause in explain(run, subject, origin))
+        if teacher_forced:
+            own = [(endpoint, entry) for endpoint, entry in known if endpoint.kind in ("torch", "jax")]
+            errors = {endpoint.title: local_errors(endpoint, entry, truth, self.dtype) for endpoint, entry in own}
+        return Findings(comparison, explanations, errors)
+
+
+def _check(comparison: Comparison, fail_above: float | None) -> None:
+    """Leaves with status 1 at the first layer that is too far off."""
+    offender = None if fail_above is None else comparison.first_above(fail_above)
+    if offender is not None:
+        far = f"{offender.difference.relative:.1e}"
+        sys.stderr.write(f"vitport: {offender.name} differs by {far}, which is above {fail_above:g}.\n")
+        raise SystemExit(1)

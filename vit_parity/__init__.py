@@ -3,6 +3,8 @@
 from vit_parity.activations import Activations, activations_of, jax_activations, torch_activations
 from vit_parity.capture import Capture, capture_jax, capture_torch
 from vit_parity.certificate import Certificate
+from vit_parity.comparison import Comparison, Row, compare_captures
+from vit_parity.explain import Explanation, explain
 from vit_parity.measure import Difference, measure, measure_all
 from vit_parity.onnx_activations import onnx_activations
 from vit_parity.points import activation_names, answer_name
@@ -13,15 +15,20 @@ __all__ = [
     "Activations",
     "Capture",
     "Certificate",
+    "Comparison",
     "Difference",
+    "Explanation",
     "Original",
     "Requested",
+    "Row",
     "Ulps",
     "activation_names",
     "activations_of",
     "answer_name",
     "capture_jax",
     "capture_torch",
+    "compare_captures",
+    "explain",
     "jax_activations",
     "measure",
     "measure_all",

@@ -65,7 +65,7 @@ def bounds(
     def blur(x: np.ndarray) -> np.ndarray:
         return x * (1.0 + rng.uniform(-u, u, x.shape))
 
-    needed = {name: array for name, array in subject.params.items() if stage is None or _belongs(name, stage)}
+    needed = {name: array for name, array in subject.params.items() if stage is None or belongs(name, stage)}
     blurred = dataclasses.replace(
         subject, blur=blur, params=dict(subject.params) | {name: blur(array) for name, array in needed.items()},
         images=blur(subject.images.astype(np.float64)),
@@ -92,7 +92,8 @@ def relative(actual: np.ndarray, reference: np.ndarray) -> float:
     return difference / norm
 
 
-def _belongs(parameter: str, stage: str) -> bool:
+def belongs(parameter: str, stage: str) -> bool:
+    """Whether a parameter is used in a stage."""
     if parameter.startswith("blocks."):
         return parameter.startswith(f"{stage}.")
     first = parameter.partition(".")[0]

@@ -30,20 +30,28 @@ class Subject:
     images: np.ndarray
     """(B, H, W, C)."""
     product: Product = np.matmul
+    """Of linear layers."""
+    attention_product: Product = np.matmul
+    """Of queries with keys, and of weights with values."""
     qkv_order: str = "qkv"
     """In which order the parts of the joint layer are read."""
     heads_first: bool = False
     """Whether each head's q, k and v lie together, instead of each part's heads."""
     bare_prefix: bool = False
     """Whether prefix tokens go without the position table's rows."""
+    skipped: frozenset[str] = frozenset()
+    """Norms, layer scales and tanh (``pre_logits.act``) that are left out, by the end of their path: ``norm1``."""
     blur: Callable[[np.ndarray], np.ndarray] | None = None
     """Moves every number that the replay is given or computes, to see how much that matters."""
 
-    def changed(self, **changes: np.ndarray | None) -> Subject:
-        """With parameters exchanged, ``.`` written ``__``; ``None`` takes one away."""
-        named = {name.replace("__", "."): array for name, array in changes.items()}
-        kept = {name: array for name, array in self.params.items() if name not in named}
-        return replace(self, params=kept | {name: array for name, array in named.items() if array is not None})
+    def with_params(self, change: Callable[[str, np.ndarray], np.ndarray | None]) -> Subject:
+        """With every parameter as ``change(name, array)`` gives it; ``None`` takes it away."""
+        new = {name: change(name, array) for name, array in self.params.items()}
+        return replace(self, params={name: array for name, array in new.items() if array is not None})
+
+    def skips(self, at: str) -> bool:
+        """Whether the layer at a path is left out."""
+        return any(at == end or at.endswith(f".{end}") for end in self.skipped)
 
 
 def float64_params(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -106,6 +114,8 @@ class _Replay:
         return y + self.p[f"{at}.bias"] if f"{at}.bias" in self.p else y
 
     def norm(self, at: str, x: np.ndarray) -> np.ndarray:
+        if self.subject.skips(at):
+            return x
         if self.c.norm == "layernorm":
             x = x - x.mean(-1, keepdims=True)
         y = x / np.sqrt((x * x).mean(-1, keepdims=True) + self.c.norm_eps) * self.p[f"{at}.weight"]
@@ -143,12 +153,12 @@ class _Replay:
         y = self.note(f"{at}.attn.norm", self.norm(f"{at}.attn.norm", y)) if self.c.attn_norm else y
         y = self.note(f"{at}.attn.proj", self.linear(f"{at}.attn.proj", y))
         y = self.note(f"{at}.norm1", self.norm(f"{at}.norm1", y)) if post else y
-        y = self.note(f"{at}.ls1", y * self.p[f"{at}.ls1.gamma"]) if self.c.layer_scale is not None else y
+        y = self.scale(f"{at}.ls1", y)
         x = self.note(f"{at}.mid", x + y)
         y = x if post else self.note(f"{at}.norm2", self.norm(f"{at}.norm2", x))
         y = self.mlp(f"{at}.mlp", y, self.c.mlp)
         y = self.note(f"{at}.norm2", self.norm(f"{at}.norm2", y)) if post else y
-        y = self.note(f"{at}.ls2", y * self.p[f"{at}.ls2.gamma"]) if self.c.layer_scale is not None else y
+        y = self.scale(f"{at}.ls2", y)
         return self.note(at, x + y)
 
     def parallel_block(self, at: str, x: np.ndarray) -> np.ndarray:
@@ -161,8 +171,13 @@ class _Replay:
         hidden = hidden + self.p.get(f"{at}.mlp_bias", 0.0)
         hidden = self.note(f"{at}.mlp.act", activate(self.c.activation, hidden))
         y = attention + self.note(f"{at}.mlp_out_proj", self.linear(f"{at}.mlp_out_proj", hidden))
-        y = self.note(f"{at}.ls", y * self.p[f"{at}.ls.gamma"]) if self.c.layer_scale is not None else y
-        return self.note(at, x + y)
+        return self.note(at, x + self.scale(f"{at}.ls", y))
+
+    def scale(self, at: str, x: np.ndarray) -> np.ndarray:
+        """The identity where the model has no layer scale."""
+        if f"{at}.gamma" not in self.p:
+            return x
+        return self.note(at, x if self.subject.skips(at) else x * self.p[f"{at}.gamma"])
 
     def attention(self, at: str, qkv: np.ndarray, norms: str) -> np.ndarray:
         """(B, N, 3 D) -> the heads side by side, (B, N, D)."""
@@ -175,9 +190,9 @@ class _Replay:
         if c.qk_norm:
             q, k = self.norm(f"{norms}.q_norm", q), self.norm(f"{norms}.k_norm", k)
         q, k, v = (self.note(f"{at}.attn.{name}", part) for name, part in zip("qkv", (q, k, v), strict=True))
-        weights = softmax(self.subject.product(q * c.attention_scale, k.swapaxes(-2, -1)))  # (B, h, N, N)
+        weights = softmax(self.subject.attention_product(q * c.attention_scale, k.swapaxes(-2, -1)))  # (B, h, N, N)
         weights = self.note(f"{at}.attn.softmax", weights)
-        heads = self.subject.product(weights, v).swapaxes(1, 2).reshape(B, N, -1)
+        heads = self.subject.attention_product(weights, v).swapaxes(1, 2).reshape(B, N, -1)
         return self.note(f"{at}.attn.heads", heads)
 
     def mlp(self, at: str, x: np.ndarray, kind: str) -> np.ndarray:
@@ -200,7 +215,8 @@ class _Replay:
         x = self.note("pooled", self.pool(x))
         x = self.note("fc_norm", self.norm("fc_norm", x)) if c.final_norm == "pooled" else x
         if c.pre_logits_dim is not None:
-            x = self.note("pre_logits", np.tanh(self.linear("pre_logits.fc", x)))
+            x = self.linear("pre_logits.fc", x)
+            x = self.note("pre_logits", x if self.subject.skips("pre_logits.act") else np.tanh(x))
         if c.distilled:
             both = [x[:, 0], x[:, 1]]
             if c.num_classes:
@@ -230,8 +246,8 @@ class _Replay:
         kv = self.note("attn_pool.kv", self.linear("attn_pool.kv", x)).reshape(B, N, 2, c.num_heads, c.head_dim)
         k, v = kv.transpose(2, 0, 3, 1, 4)  # (B, h, N, d) each
         q = q.reshape(1, 1, c.num_heads, c.head_dim).swapaxes(1, 2)
-        weights = softmax(self.subject.product(q * c.head_dim**-0.5, k.swapaxes(-2, -1)))  # (B, h, 1, N)
-        y = self.note("attn_pool.heads", self.subject.product(weights, v).reshape(B, D))
+        weights = softmax(self.subject.attention_product(q * c.head_dim**-0.5, k.swapaxes(-2, -1)))  # (B, h, 1, N)
+        y = self.note("attn_pool.heads", self.subject.attention_product(weights, v).reshape(B, D))
         y = self.note("attn_pool.proj", self.linear("attn_pool.proj", y))
         return y + self.mlp("attn_pool.mlp", self.note("attn_pool.norm", self.norm("attn_pool.norm", y)), "plain")
 

@@ -26,7 +26,7 @@ MODELS = {
     "clip": _BASE.replace(
         pre_norm=True, activation="quick_gelu", patch_bias=False, in_channels=1, num_classes=0, final_norm="pooled"
     ),
-    "parallel": _BASE.replace(block="parallel", layer_scale=1e-5, qk_norm=True, pool="avg", pool_prefix=True),
+    "parallel": _BASE.replace(block="parallel", layer_scale=1e-5, qk_scale=0.6, pool="avg", pool_prefix=True),
     "post-norm": _BASE.replace(block="post_norm", attn_norm=True, proj_bias=False),
 }
 """Oblong pictures throughout: 3 by 5 patches."""

@@ -1,4 +1,4 @@
-"""``vitport compare`` tells the differences that there are."""
+"""``vitport compare`` tells the differences that there are, where they begin, and why."""
 
 from __future__ import annotations
 
@@ -9,98 +9,172 @@ import numpy as np
 import pytest
 import torch
 
+import conversion
 import vit_jax
-import vit_parity.activations
 import vit_torch
 from conversion import load_picture
 from tests.vit_cli.conftest import tiny_checkpoint
+from vit_cli.compare_output import bar
+from vit_parity.capture_file import load_capture
+from vit_spec import ViTConfig
 
 
-def differences(result) -> dict[str, dict[str, float]]:
-    assert result.code == 0, result.err
-    return json.loads(result.out)["differences"]
+def told(result, code: int = 0) -> dict:
+    assert result.code == code, result.err
+    return json.loads(result.out)
+
+
+def rows(result, code: int = 0) -> dict[str, dict]:
+    return {row["name"]: row for row in told(result, code)["activations"]}
+
+
+@pytest.fixture(scope="session")
+def tanh(tmp_path_factory):
+    """The same weights, said to be of a model with the tanh form of GELU."""
+    path = tmp_path_factory.mktemp("weights") / "tanh.safetensors"
+    conversion.save(tiny_checkpoint(activation="gelu_tanh"), path, format="timm")
+    return path
 
 
 def test_frameworks_agree_on_the_same_weights(weights, vitport):
     """Float32 rounding on tokens of order 1; 1e-6 measured."""
-    found = differences(vitport("compare", weights, "--json"))
-    assert list(found) == ["features", "logits"]
-    for entry in found.values():
-        assert 0 < entry["max_abs"] < 1e-5
-        assert entry["cosine"] == pytest.approx(1, abs=1e-9)
+    found = told(vitport("compare", weights, "--json"))
+    assert found["schema"] == 1
+    assert found["first_divergence"] is None
+    assert found["a"]["title"] == f"torch:{weights}"
+    assert found["b"]["title"] == f"jax:{weights}"
+    assert found["seed"] == 0
+    for entry in found["activations"]:
+        assert entry["difference"]["max_abs"] < 1e-5
+        assert entry["verdict"] == "rounding"
+        assert max(entry["error_a"], entry["error_b"], entry["difference"]["relative"]) < entry["tolerance"] < 1e-4
 
 
 def test_measures_are_of_jax_against_torch(weights, picture, vitport):
     """Oracle: both models called directly on the picture, the differences taken here in numpy."""
-    found = differences(vitport("compare", weights, "--image", picture, "--json"))
+    found = rows(vitport("compare", weights, "--image", picture, "--json"))
     pixels = load_picture(picture, tiny_checkpoint().preprocessing)[None]
     torch_model, jax_model = vit_torch.create_model(weights=weights).eval(), vit_jax.create_model(weights=weights)
     jax_model.eval()
     with torch.no_grad():
         expected = torch_model(torch.tensor(pixels).permute(0, 3, 1, 2)).double().numpy()
     actual = np.asarray(jax_model(pixels), np.float64)
-    assert found["logits"]["max_abs"] == pytest.approx(np.abs(actual - expected).max(), abs=2e-6)
+    assert found["logits"]["difference"]["max_abs"] == pytest.approx(np.abs(actual - expected).max(), abs=2e-6)
 
 
-def test_a_difference_is_told(weights, vitport, monkeypatch):
-    """JAX's logits are moved by 0.5 behind the command's back; the features stay."""
-    run = vit_parity.activations.jax_activations
-
-    def moved(*args):
-        found = run(*args)
-        return found | {"head": found["head"] + 0.5}
-
-    monkeypatch.setattr(vit_parity.activations, "jax_activations", moved)
-    found = differences(vitport("compare", weights, "--json"))
-    assert found["logits"]["max_abs"] == pytest.approx(0.5, abs=1e-5)
-    assert found["features"]["max_abs"] < 1e-5
-    (row,) = [line for line in vitport("compare", weights).out.splitlines() if line.startswith("logits")]
-    assert row.split()[1] == "5.0e-1"
-
-
-def test_blocks_are_listed_in_order_when_asked(weights, vitport):
-    """Embeddings, each block, the final norm, the head."""
-    found = differences(vitport("compare", weights, "--blocks", "--json"))
-    assert list(found) == ["embed", "blocks.0", "blocks.1", "features", "logits"]
+def test_a_difference_is_located_attributed_and_explained(weights, tanh, vitport):
+    """B is run with tanh GELU: the first layer that is off is the first activation function, and B is to blame."""
+    result = vitport("compare", weights, f"jax:{tanh}", "--explain", "--json")
+    found = told(result)
+    assert found["first_divergence"] == "blocks.0.mlp.act"
+    row = next(row for row in found["activations"] if row["name"] == "blocks.0.mlp.act")
+    assert row["verdict"] == "b"
+    assert row["error_b"] > 1e-5 > 1e-6 > row["error_a"]
+    (cause,) = found["explanations"]
+    assert cause["cause"] == "uses tanh GELU"
+    assert cause["run"] == f"jax:{tanh}"
+    assert cause["before"] > 1e-5 > 1e-6 > cause["after"]
+    text = vitport("compare", weights, tanh, "--explain").out
+    assert "First divergence: blocks.0.mlp.act (B is off; " in text
+    assert f"Cause: torch:{tanh} uses tanh GELU (blocks.0 to blocks.1): " in text
 
 
-def test_without_a_head_the_pooled_features_are_measured(headless, vitport):
-    """The row says what it is."""
-    assert list(differences(vitport("compare", headless, "--json"))) == ["features", "pooled features"]
+def test_a_sound_pair_has_no_cause(weights, vitport):
+    assert told(vitport("compare", weights, "--explain", "--json"))["explanations"] == []
+    assert "there is no cause to name" in vitport("compare", weights, "--explain").out
 
 
-@pytest.fixture
-def seen(monkeypatch) -> list[np.ndarray]:
-    """The pictures that reach the models, which are replaced by ones that answer at once."""
-    pictures = []
-    answer = {"norm": np.ones(1), "head": np.ones(1)}
-    monkeypatch.setattr(
-        vit_parity.activations, "torch_activations", lambda _, images: pictures.append(images) or answer
+def test_the_table_shows_blocks_in_order_and_everything_when_asked(weights, tanh, vitport):
+    """Embeddings, each block, the final norm, the head; or the worst first."""
+
+    def names(*options):
+        lines = vitport("compare", weights, tanh, *options).out.splitlines()
+        begin = next(at for at, line in enumerate(lines) if line.startswith("──"))
+        return [line.split()[0] for line in lines[begin + 1 :] if "|" in line]
+
+    assert names() == ["embed", "blocks.0", "blocks.1", "norm", "logits"]
+    everything = names("--all")
+    assert everything[0] == "patch_embed.proj"
+    assert "blocks.1.attn.softmax" in everything
+    assert len(everything) == 33
+    worst = names("--all", "--worst-first")
+    assert worst[0] == "blocks.0.mlp.act"
+    assert set(worst) == set(everything)
+
+
+def test_a_bar_shows_decades_and_marks_the_bound():
+    """One character is three quarters of a decade from 1e-9 on."""
+    assert bar(1e-6, 1e-3) == "████····|···"
+    assert bar(1e-3, 1e-6) == "████|███····"
+    assert bar(0, 1e-6) == "····|·······"
+    assert bar(float("nan"), 1e-6) == "████|███████"
+    assert bar(float("inf"), 1.0) == "███████████|"
+
+
+def test_fail_above_exits_with_the_first_layer_beyond(weights, tanh, vitport):
+    """For continuous integration: status 1 and one line; below the limit, status 0."""
+    result = vitport("compare", weights, tanh, "--fail-above", "1e-5")
+    assert result.code == 1
+    assert result.err.startswith("vitport: blocks.0.mlp.act differs by ")
+    assert result.err.endswith("which is above 1e-05.\n")
+    assert rows(vitport("compare", weights, tanh, "--fail-above", "1e-5", "--json"), code=1)
+    assert vitport("compare", weights, "--fail-above", "1e-5").code == 0
+
+
+def test_teacher_forcing_measures_each_block_by_itself(weights, tanh, vitport):
+    found = told(vitport("compare", weights, tanh, "--teacher-forced", "--json"))["local_errors"]
+    assert list(found) == [f"torch:{weights}", f"torch:{tanh}"]
+    assert max(found[f"torch:{weights}"].values()) < 1e-6 < 1e-5 < min(found[f"torch:{tanh}"].values())
+    assert "A alone" in vitport("compare", weights, "--teacher-forced").out
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_capture_stands_for_its_run(weights, picture, vitport, tmp_path, ending, dtype):
+    """Saved from JAX on a picture, compared with PyTorch on the same picture without being told which."""
+    path = tmp_path / f"run.{ending}"
+    result = vitport("compare", f"jax:{weights}", "--save-capture", path, "--image", picture, "--dtype", dtype)
+    assert (result.code, result.out) == (0, f"wrote {path}: 33 activations of jax:{weights}\n")
+    saved = load_capture(path)
+    assert saved.dtype.name == dtype
+    np.testing.assert_array_equal(saved.images[0], load_picture(picture, tiny_checkpoint().preprocessing))
+    found = told(vitport("compare", weights, path, "--json", "--explain"))
+    assert found["b"]["title"] == f"jax:{weights}"
+    assert (found["first_divergence"], found["explanations"]) == (None, [])
+    found = told(vitport("compare", path, path, "--json"))
+    assert max(row["difference"]["max_abs"] for row in found["activations"]) == 0
+    assert found["activations"][0]["error_a"] is None
+
+
+def test_a_hugging_face_folder_is_run_by_transformers(vitport, tmp_path):
+    """ViT with random weights: its own code against ours, layer by layer."""
+    config = ViTConfig(
+        image_size=12, patch_size=4, embed_dim=24, depth=2, num_heads=3, mlp_hidden_dim=41, num_classes=7
     )
-    monkeypatch.setattr(vit_parity.activations, "jax_activations", lambda *_: answer)
-    return pictures
-
-
-def test_seed_decides_the_input(weights, vitport, seen):
-    """The same numbers for one seed, others for another, of standard deviation 1."""
-    for seed in (0, 0, 1):
-        differences(vitport("compare", weights, "--json", "--seed", seed))
-    assert seen[0].shape == (1, 12, 20, 3)
-    np.testing.assert_array_equal(seen[0], seen[1])
-    assert np.abs(seen[0] - seen[2]).max() > 1
-    assert seen[0].std() == pytest.approx(1, abs=0.1)
-
-
-def test_a_picture_is_the_input_where_one_is_given(weights, picture, vitport, seen):
-    """Preprocessed as the weights' record says."""
-    differences(vitport("compare", weights, "--json", "--image", picture))
-    np.testing.assert_array_equal(seen[0], load_picture(picture, tiny_checkpoint().preprocessing)[None])
+    conversion.save(tiny_checkpoint(**config.to_dict()), tmp_path / "vit", format="huggingface-vit")
+    found = told(vitport("compare", tmp_path / "vit", f"transformers:{tmp_path / 'vit'}", "--explain", "--json"))
+    assert (found["first_divergence"], found["explanations"]) == (None, [])
+    assert len(found["activations"]) == 32
+    assert found["b"]["facts"]["framework"].startswith("transformers ")
 
 
 def test_another_picture_size_can_be_asked_for(weights, vitport):
     """The position table is resized for both frameworks alike."""
-    found = differences(vitport("compare", weights, "--json", "--image-size", 16, 8))
-    assert found["features"]["max_abs"] < 1e-5
+    found = rows(vitport("compare", weights, "--json", "--image-size", 16, 8))
+    assert found["embed"]["shape"] == [1, 9, 24]
+    assert found["norm"]["difference"]["max_abs"] < 1e-5
+
+
+def test_seed_decides_the_input(weights, vitport, tmp_path):
+    """The same numbers for one seed, others for another, of standard deviation 1."""
+    seen = []
+    for seed in (0, 0, 1):
+        vitport("compare", f"torch:{weights}", "--save-capture", tmp_path / "run.npz", "--seed", seed)
+        seen.append(load_capture(tmp_path / "run.npz").images)
+    assert seen[0].shape == (1, 12, 20, 3)
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert np.abs(seen[0] - seen[2]).max() > 1
+    assert seen[0].std() == pytest.approx(1, abs=0.1)
 
 
 def test_without_torch_the_way_to_it_is_told(weights, vitport, monkeypatch):
@@ -109,3 +183,28 @@ def test_without_torch_the_way_to_it_is_told(weights, vitport, monkeypatch):
     result = vitport("compare", weights)
     assert result.code == 2
     assert "pip install 'vitport[torch]'" in result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("jax:{weights}",), "nothing to be compared with"),
+        (("{weights}", "capture:{weights}"), "holds no capture"),
+        (("{weights}", "transformers:{weights}"), "no config.json"),
+        (("{weights}", "--save-capture", "{folder}/run.txt"), "end in .npz or .safetensors"),
+        (("{weights}", "capture:{folder}/nowhere.npz"), "does not exist"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(weights, vitport, tmp_path, args, sentence):
+    result = vitport("compare", *(arg.format(weights=weights, folder=tmp_path) for arg in args))
+    assert result.code == 2
+    assert sentence in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_two_captures_alone_cannot_be_explained(weights, vitport, tmp_path):
+    path = tmp_path / "run.npz"
+    vitport("compare", weights, "--save-capture", path)
+    result = vitport("compare", path, path, "--explain")
+    assert result.code == 2
+    assert "give weights for A or B" in result.err

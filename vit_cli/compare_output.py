@@ -1,0 +1,123 @@
+"""What ``vitport compare`` tells: tables for people, JSON for machines. docs/comparing.md says how to read both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from vit_cli.terminal import print_table, say, short_number
+
+if TYPE_CHECKING:
+    from vit_cli.compare import Findings
+    from vit_parity import Comparison, Row
+
+SCHEMA = 1
+"""Version of the JSON; it changes when a field changes its meaning or goes."""
+_BAR = 12
+_LOWEST, _HIGHEST = -9.0, 0.0
+"""Decades that a bar spans: one character is three quarters of a decade."""
+_VERDICTS = {"rounding": "rounding", "a": "A is off", "b": "B is off", "both": "both are off", "apart": "apart"}
+
+
+def to_json(found: Findings, *, image: str | None, seed: int | None) -> dict[str, Any]:
+    """The whole comparison as JSON values."""
+    comparison = found.comparison
+    first = comparison.first_divergence
+    told: dict[str, Any] = {
+        "schema": SCHEMA,
+        "a": {"title": comparison.a.title, "facts": comparison.a.facts},
+        "b": {"title": comparison.b.title, "facts": comparison.b.facts},
+        "image": image,
+        "seed": seed,
+        "first_divergence": None if first is None else first.name,
+        "activations": [row.to_dict() for row in comparison.rows],
+        "only_a": list(comparison.only_a),
+        "only_b": list(comparison.only_b),
+    }
+    if found.explanations is not None:
+        told["explanations"] = [explanation.to_dict() for explanation in found.explanations]
+    if found.local_errors is not None:
+        told["local_errors"] = found.local_errors
+    return told
+
+
+def print_findings(found: Findings, input_name: str, *, all_layers: bool, worst_first: bool) -> None:
+    """A table of activations with bars, the first divergence, and the causes where they were asked for."""
+    comparison = found.comparison
+    for letter, run in (("A", comparison.a), ("B", comparison.b)):
+        say(f"{letter}: {run.title} ({', '.join(run.facts.values())})")
+    say(f"on {input_name}; differences of B from A in relative L2 norm, 99th percentile in ulps;")
+    say("bars from 1e-9 to 1, | marks what rounding alone may come to")
+    rows = [row for row in comparison.rows if all_layers or _between_blocks(row.name, comparison)]
+    if worst_first:
+        rows.sort(key=_excess, reverse=True)
+    print_table(_headers(comparison, found), [_cells(row, found) for row in rows])
+    first = comparison.first_divergence
+    if first is None:
+        say("Every difference is within what rounding may do.")
+    else:
+        far = f"{short_number(first.difference.relative)}, where rounding may do {short_number(first.tolerance)}"
+        say(f"First divergence: {first.name} ({_VERDICTS[first.verdict]}; {far}).")
+    if found.explanations is not None:
+        for explanation in found.explanations:
+            say(f"Cause: {explanation.sentence}.")
+        if not found.explanations:
+            say("Each layer of both is sound on its own input: there is no cause to name.")
+
+
+def bar(value: float, limit: float) -> str:
+    """A bar of the value's decade, with the limit marked: ``████|██·····``."""
+    filled, mark = (_place(number) for number in (value, limit))
+    cells = ["█" if at < filled else "·" for at in range(_BAR)]
+    cells[min(mark, _BAR - 1)] = "|"
+    return "".join(cells)
+
+
+def _place(value: float) -> int:
+    if math.isnan(value):
+        return _BAR
+    if value <= 0:
+        return 0
+    share = (math.log10(value) - _LOWEST) / (_HIGHEST - _LOWEST) if math.isfinite(value) else 1.0
+    return max(0, min(_BAR, round(share * _BAR)))
+
+
+def _excess(row: Row) -> float:
+    """How far beyond rounding, infinite for NaN."""
+    worst = row.difference.relative / row.tolerance if row.tolerance else math.inf
+    return math.inf if math.isnan(worst) else worst
+
+
+def _between_blocks(name: str, comparison: Comparison) -> bool:
+    last = comparison.rows[-1].name
+    return name in ("embed", "norm", last) or (name.startswith("blocks.") and name.count(".") == 1)
+
+
+def _headers(comparison: Comparison, found: Findings) -> list[str]:
+    headers = ["after", "relative", "<", "max abs", "ulp"]
+    if comparison.truth is not None:
+        headers += ["A error", "B error"]
+    headers += [f"{letter} alone" for letter in _alone(found)]
+    return [*headers, "<"]
+
+
+def _alone(found: Findings) -> dict[str, dict[str, float]]:
+    """Letter → block → error on the truth's input."""
+    titles = {"A": found.comparison.a.title, "B": found.comparison.b.title}
+    errors = found.local_errors or {}
+    return {letter: errors[title] for letter, title in titles.items() if title in errors}
+
+
+def _cells(row: Row, found: Findings) -> Sequence[str]:
+    cells = [
+        row.name,
+        short_number(row.difference.relative),
+        bar(row.difference.relative, row.tolerance),
+        short_number(row.difference.max_abs),
+        f"{row.ulps.p99:.0f}" if row.ulps.p99 < 1e6 else short_number(row.ulps.p99),
+    ]
+    if found.comparison.truth is not None:
+        cells += ["" if error is None else short_number(error) for error in (row.error_a, row.error_b)]
+    cells += [short_number(errors[row.name]) if row.name in errors else "" for errors in _alone(found).values()]
+    return [*cells, _VERDICTS[row.verdict]]

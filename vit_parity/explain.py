@@ -1,0 +1,150 @@
+"""Why a run is off: each layer replayed in float64 on the run's own inputs, under hypotheses until one fits.
+
+A layer that agrees with the replay within its bound on rounding is sound, whatever it was given; so a cause is looked
+for only where a layer itself is off, and a clean run is accused of nothing. A hypothesis is believed where it brings
+the residual within the bound, and at least to a quarter; those that do so equally are all told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from vit_parity.bound import bounds, relative
+from vit_parity.capture import Capture
+from vit_parity.hypotheses import Hypothesis, Origin, Scope, hypotheses
+from vit_parity.replay import Subject, replay
+
+_MOST = 8
+"""Causes that are looked for in one stage."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One cause, or a layer that is off for a reason that no hypothesis meets."""
+
+    run: str
+    """Whose fault it is."""
+    layer: str
+    """The first activation that shows it."""
+    cause: str | None
+    """In words that follow the run's name, or ``None``."""
+    before: float
+    """Relative L2 distance of the layer from its replay as the model should be."""
+    after: float | None
+    """The same under the hypothesis."""
+    bound: float
+    """What rounding may come to."""
+    alternatives: tuple[str, ...] = ()
+    """Other causes that fit within the bound as well, on this input."""
+    stages: tuple[str, ...] = ()
+    """The parts of the model in which it was found."""
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        if self.cause is None:
+            off = f"{self.before:.1e} where rounding explains {self.bound:.1e}"
+            return f"{self.run}: {self.layer} is off by {off}, and no hypothesis fits"
+        where = self.stages[0] if len(self.stages) == 1 else f"{self.stages[0]} to {self.stages[-1]}"
+        told = f"{self.run} {self.cause} ({where}): {self.before:.1e} → {self.after:.1e} at {self.layer}"
+        return f"{told}; or it {', or '.join(self.alternatives)}" if self.alternatives else told
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"sentence": self.sentence}
+
+
+def explain(run: Capture, subject: Subject, origin: Origin | None = None) -> tuple[Explanation, ...]:
+    """Everything that is wrong with a run, in the order of computation; empty for a sound one.
+
+    Args:
+        run: what was computed.
+        subject: the model as it should have been.
+        origin: what the weights came with, for causes in pictures and position tables.
+    """
+    origin = origin or Origin()
+    found: list[Explanation] = []
+    scopes: list[Scope] = []
+    current = subject
+    for stage in ["embed", *(f"blocks.{at}" for at in range(subject.config.depth)), "head"]:
+        fault = _first_fault(run, current, stage)
+        if current is not subject:
+            sound = _first_fault(run, subject, stage) is None
+            if fault is not None and sound:  # what was wrong before is not wrong here
+                current, fault = subject, None
+            elif fault is None and not sound:
+                found = [_also(cause, scope, stage) for cause, scope in zip(found, scopes, strict=True)]
+        unexplained: set[str] = set()
+        for _ in range(_MOST):
+            if fault is None:
+                break
+            best = _best(run, current, stage, fault, origin) or _best(run, subject, stage, fault, origin)
+            if best is None:
+                found.append(Explanation(run.title, fault.layer, None, fault.residual, None, fault.bound, (), (stage,)))
+                scopes.append("stage")
+                unexplained.add(fault.layer)
+            else:
+                explanation, hypothesis = best
+                found.append(explanation)
+                scopes.append(hypothesis.scope)
+                current = hypothesis.subject
+            fault = _first_fault(run, current, stage, unexplained)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Fault:
+    layer: str
+    residual: float
+    bound: float
+
+
+def _first_fault(run: Capture, subject: Subject, stage: str, but: Collection[str] = ()) -> _Fault | None:
+    """The stage's first layer that rounding does not explain."""
+    known = run.activations
+    own = replay(subject, known, stage)
+    allowed = bounds(subject, run.dtype, exact=own, known=known, stage=stage)
+    for name, value in own.items():
+        if name in known and name not in but:
+            residual = _residual(known[name], value)
+            if not residual <= allowed[name]:
+                return _Fault(name, residual, allowed[name])
+    return None
+
+
+def _best(
+    run: Capture, subject: Subject, stage: str, fault: _Fault, origin: Origin
+) -> tuple[Explanation, Hypothesis] | None:
+    known = run.activations
+    scored: list[tuple[float, Hypothesis]] = []
+    for hypothesis in hypotheses(subject, stage, origin):
+        value = replay(hypothesis.subject, known, stage).get(fault.layer)
+        residual = np.inf if value is None else _residual(known[fault.layer], value)
+        if residual <= fault.residual / 4:
+            scored.append((residual, hypothesis))
+    fitting: list[tuple[float, float, Hypothesis]] = []
+    for residual, hypothesis in sorted(scored, key=lambda entry: entry[0]):
+        exact = replay(hypothesis.subject, known, stage)
+        allowed = bounds(hypothesis.subject, run.dtype, exact=exact, known=known, stage=stage)[fault.layer]
+        if residual <= allowed:
+            fitting.append((residual, allowed, hypothesis))
+    if not fitting:
+        return None
+    residual, allowed, best = fitting[0]
+    others = tuple(hypothesis.cause for _, _, hypothesis in fitting[1:])
+    told = Explanation(run.title, fault.layer, best.cause, fault.residual, residual, allowed, others, (stage,))
+    return told, best
+
+
+def _residual(known: np.ndarray, value: np.ndarray) -> float:
+    return relative(known, value) if known.shape == value.shape else np.inf
+
+
+def _also(explanation: Explanation, scope: Scope, stage: str) -> Explanation:
+    if scope == "stage" or (scope == "blocks" and stage == "head"):
+        return explanation
+    return replace(explanation, stages=(*explanation.stages, stage))

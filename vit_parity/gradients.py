@@ -1,0 +1,96 @@
+"""The backward pass of both models, parameter by parameter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vit_parity.capture import torch_array
+from vit_parity.measure import Difference, measure
+from vit_parity.replay import stage_of
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+    from vit_jax import VisionTransformer as JaxModel
+    from vit_torch import VisionTransformer as TorchModel
+
+Gradients = dict[str, np.ndarray]
+"""Canonical name → gradient in PyTorch's axes, and ``images`` (B, H, W, C)."""
+
+
+def torch_gradients(model: TorchModel, images: np.ndarray) -> Gradients:
+    """Gradients of a fixed random linear function of the answer (:func:`cotangent`) by PyTorch's autograd.
+
+    Args:
+        model: in evaluation mode; its own gradients are left alone.
+        images: (B, H, W, C), preprocessed.
+    """
+    import torch
+
+    weight = model.patch_embed.proj.weight
+    pictures = torch.tensor(images).to(weight).permute(0, 3, 1, 2).requires_grad_()
+    answer: Any = model(pictures)  # a pair in training mode alone
+    loss = (answer * torch.tensor(cotangent(tuple(answer.shape))).to(answer)).sum()
+    named = dict(model.named_parameters())
+    found = torch.autograd.grad(loss, [*named.values(), pictures])
+    gradients = {name: torch_array(gradient) for name, gradient in zip(named, found[:-1], strict=True)}
+    return gradients | {"images": torch_array(found[-1].permute(0, 2, 3, 1))}
+
+
+def jax_gradients(model: JaxModel, images: np.ndarray) -> Gradients:
+    """The same by JAX, compiled, products at the highest precision."""
+    import jax
+    from flax import nnx
+
+    from conversion import from_flax
+
+    graph, state = nnx.split(model)
+
+    def loss(state: Any, pictures: Any) -> Any:
+        answer: Any = nnx.merge(graph, state)(pictures)
+        return (answer * cotangent(answer.shape).astype(answer.dtype)).sum()
+
+    with jax.default_matmul_precision("highest"):
+        run = jax.jit(jax.grad(loss, argnums=(0, 1)))
+        to_state, to_images = run(state, jax.numpy.asarray(images, model.dtype))
+    flat = {"/".join(map(str, path)): np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(to_state)}
+    return dict(from_flax(flat)) | {"images": np.asarray(to_images)}
+
+
+def compare_gradients(checkpoint: Checkpoint, images: np.ndarray, dtype: str = "float32") -> dict[str, Difference]:
+    """JAX's gradients against PyTorch's, in the order in which they are computed: head, blocks from the last, picture.
+
+    Args:
+        checkpoint: the weights of both.
+        images: (B, H, W, C), preprocessed.
+        dtype: of both models.
+    """
+    import jax
+    import torch
+
+    import vit_jax
+    import vit_torch
+
+    expected = torch_gradients(vit_torch.create_model(weights=checkpoint, dtype=getattr(torch, dtype)).eval(), images)
+    with jax.enable_x64(dtype == "float64"):
+        model = vit_jax.create_model(weights=checkpoint, dtype=dtype, param_dtype=dtype)
+        model.eval()
+        actual = jax_gradients(model, images)
+    return {name: measure(actual[name], expected[name]) for name in sorted(expected, key=_backwards, reverse=True)}
+
+
+def cotangent(shape: tuple[int, ...]) -> np.ndarray:
+    """Factors of the answer's elements in the loss: standard normal, the same in both frameworks."""
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+def _backwards(name: str) -> tuple[int, str]:
+    """Sorted in reverse, this is the order of the backward pass."""
+    if name == "images":
+        return -2, name
+    first = name.partition(".")[0]
+    if first in ("pos_embed", "cls_token", "dist_token", "reg_token", "patch_embed", "norm_pre"):
+        return -1, name
+    stage = stage_of(name)
+    return (int(stage.removeprefix("blocks.")) if stage.startswith("blocks.") else 1 << 30), name

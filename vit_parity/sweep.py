@@ -1,0 +1,181 @@
+"""The same model under every way of running it: how far from the truth, and whether it repeats itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, Literal
+from unittest import mock
+
+import numpy as np
+
+from vit_parity.bound import relative
+from vit_parity.capture import torch_array
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+
+Attention = Literal["explicit", "fused"]
+"""``explicit`` is the models' own; ``fused`` torch's scaled_dot_product_attention, or JAX's dot_product_attention."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way of running the model."""
+
+    framework: Literal["torch", "jax"]
+    dtype: str = "float32"
+    precision: str = "highest"
+    """Of float32 products: ``highest``, ``high`` or ``medium`` in torch; ``highest``, ``high`` or ``default`` in JAX. A
+    CPU may take them all for one."""
+    attention: Attention = "explicit"
+    jit: bool = True
+    """JAX alone: compiled as one function, or operation by operation."""
+    threads: int = 0
+    """torch alone; 0 leaves the number as it is."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of it."""
+
+    case: Case
+    error: float
+    """Relative L2 distance of the answer from float64."""
+    repeats: bool
+    """Whether a second run gave the same bits."""
+    alone: float
+    """Largest relative L2 distance between a picture's answer in the batch and by itself; 0 means bit for bit."""
+    moved: float
+    """The same between a picture's answer at its place in the batch and at another."""
+    refused: str = ""
+    """What the framework said where it does not run this case; the numbers are NaN then."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        told = ("error", "repeats", "alone", "moved", "refused")
+        return asdict(self.case) | {name: getattr(self, name) for name in told}
+
+
+def one_at_a_time(dtypes: Sequence[str] = ("float32", "bfloat16", "float16")) -> Iterator[Case]:
+    """For each framework and dtype the usual way, and each setting changed by itself."""
+    for dtype in dtypes:
+        yield from (Case("torch", dtype), Case("torch", dtype, attention="fused"), Case("torch", dtype, threads=1))
+        if dtype == "float32":
+            yield from (Case("torch", dtype, precision) for precision in ("high", "medium"))
+        yield from (Case("jax", dtype), Case("jax", dtype, attention="fused"), Case("jax", dtype, jit=False))
+        if dtype == "float32":
+            yield from (Case("jax", dtype, precision) for precision in ("high", "default"))
+
+
+def all_cases(dtypes: Sequence[str] = ("float32", "bfloat16", "float16")) -> Iterator[Case]:
+    """Every combination."""
+    kinds: tuple[Attention, ...] = ("explicit", "fused")
+    for dtype, precision, attention, threads in product(dtypes, ("highest", "high", "medium"), kinds, (0, 1)):
+        yield Case("torch", dtype, precision, attention, threads=threads)
+    for dtype, precision, attention, jit in product(dtypes, ("highest", "high", "default"), kinds, (True, False)):
+        yield Case("jax", dtype, precision, attention, jit)
+
+
+def sweep(checkpoint: Checkpoint, images: np.ndarray, cases: Sequence[Case]) -> list[Result]:
+    """Run every case on the whole batch, again, picture by picture, and with the batch turned round.
+
+    Args:
+        checkpoint: the weights.
+        images: (B, H, W, C), preprocessed, of at least two pictures.
+        cases: what to try.
+    """
+    truth = _torch_runner(checkpoint, Case("torch", "float64"))(images.astype(np.float64))
+    return [_result(checkpoint, images, truth, case) for case in cases]
+
+
+def _result(checkpoint: Checkpoint, images: np.ndarray, truth: np.ndarray, case: Case) -> Result:
+    try:
+        run = (_torch_runner if case.framework == "torch" else _jax_runner)(checkpoint, case)
+        answer, again = run(images), run(images)
+        single = [run(images[at : at + 1])[0] for at in range(len(images))]
+        turned = run(np.ascontiguousarray(images[::-1]))[::-1]
+    except Exception as error:  # kernels that do not exist on this device raise many kinds
+        return Result(case, np.nan, False, np.nan, np.nan, " ".join(str(error).split()) or type(error).__name__)
+    return Result(
+        case,
+        error=relative(answer, truth),
+        repeats=answer.tobytes() == again.tobytes(),
+        alone=max(relative(row, alone.astype(np.float64)) for row, alone in zip(answer, single, strict=True)),
+        moved=max(relative(row, other.astype(np.float64)) for row, other in zip(answer, turned, strict=True)),
+    )
+
+
+Runner = Callable[[np.ndarray], np.ndarray]
+"""Pictures (B, H, W, C) to answers (B, K)."""
+
+
+def _torch_runner(checkpoint: Checkpoint, case: Case) -> Runner:
+    import torch
+
+    import vit_torch
+    import vit_torch.attention
+    import vit_torch.parallel_block
+
+    kind = getattr(torch, case.dtype)
+    model = vit_torch.create_model(weights=checkpoint, dtype=kind).eval()
+
+    def fused(q: Any, k: Any, v: Any, scale: float, _drop: Any) -> Any:
+        heads = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
+        return heads.transpose(1, 2).flatten(2)  # (B, N, h d)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        try:
+            torch.set_num_threads(case.threads or threads)
+            torch.set_float32_matmul_precision(case.precision)
+            modules = (vit_torch.attention, vit_torch.parallel_block)
+            with torch.no_grad(), _attention(case, modules, fused):
+                return torch_array(model(torch.tensor(images, dtype=kind).permute(0, 3, 1, 2)))
+        finally:
+            torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(precision)
+
+    return run
+
+
+def _jax_runner(checkpoint: Checkpoint, case: Case) -> Runner:
+    import jax
+    from flax import nnx
+
+    import vit_jax
+    import vit_jax.attention
+    import vit_jax.parallel_block
+
+    model = vit_jax.create_model(weights=checkpoint, dtype=case.dtype, param_dtype=case.dtype)
+    model.eval()
+    graph, state = nnx.split(model)
+
+    def fused(q: Any, k: Any, v: Any, scale: float, _drop: Any) -> Any:
+        q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))  # (B, N, h, d) each
+        heads = jax.nn.dot_product_attention(q, k, v, scale=scale)
+        return heads.reshape(*heads.shape[:2], -1)  # (B, N, h d)
+
+    def forward(state: Any, images: Any) -> Any:
+        return nnx.merge(graph, state)(images)
+
+    compiled = jax.jit(forward) if case.jit else forward
+
+    def run(images: np.ndarray) -> np.ndarray:
+        modules = (vit_jax.attention, vit_jax.parallel_block)
+        with jax.default_matmul_precision(case.precision), _attention(case, modules, fused):
+            return np.asarray(compiled(state, jax.numpy.asarray(images, case.dtype)))
+
+    return run
+
+
+@contextlib.contextmanager
+def _attention(case: Case, modules: Sequence[Any], fused: Callable[..., Any]) -> Iterator[None]:
+    """The fused kernel in place of the written-out attention, while it runs or is traced."""
+    with contextlib.ExitStack() as stack:
+        if case.attention == "fused":
+            for module in modules:
+                stack.enter_context(mock.patch.object(module, "attend", fused))
+        yield
