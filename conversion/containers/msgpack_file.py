@@ -5,18 +5,27 @@ This module alone knows flax.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.claims import first_line, unique
 from conversion.containers.subtree import branch
+from conversion.contiguous import contiguous
 from conversion.flax_tree import flatten, nest
 from conversion.source import Source
 from conversion.table import TensorTable
 from vit_spec import VitportError
+
+# https://github.com/msgpack/msgpack/blob/master/spec.md
+_BINARY, _EXTENSION = (0xC4, 0xC5, 0xC6), (0xC7, 0xC8, 0xC9)
+_FIXED = {1: 0xD4, 2: 0xD5, 4: 0xD6, 8: 0xD7, 16: 0xD8}
+"""Lengths of extensions with a code of their own."""
+_ARRAY = 1
+"""Flax's type of extension for an array."""
 
 
 def recognises(path: Path) -> bool:
@@ -62,12 +71,59 @@ def read(path: Path, weights_key: str | None = None) -> Source:
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
-    """Write a table of paths as one tree, and nothing but the tree; Flax wants all of it in memory at once."""
-    from flax.serialization import msgpack_serialize
+    """Write a table of paths as one tree, and nothing but the tree, as ``flax.serialization.to_bytes`` does.
 
+    Flax itself holds the tree and three copies of it in memory; this, two tensors.
+    """
     del checkpoint
-    arrays: dict[str, np.ndarray] = {}
-    for name in table:
-        progress(name)
-        arrays[name] = table[name]
-    path.write_bytes(msgpack_serialize(nest(arrays), in_place=True))
+    tree = nest({name: name for name in table})
+    with path.open("wb") as file:
+        arrays = table.in_turn(flatten(tree).values())
+        _write_tree(file, tree, arrays, progress)
+
+
+def _write_tree(
+    file: IO[bytes],
+    tree: Mapping[str, Any],
+    arrays: Iterator[tuple[str, np.ndarray]],
+    progress: Callable[[str], None],
+) -> None:
+    import msgpack
+
+    packer = msgpack.Packer()
+    file.write(packer.pack_map_header(len(tree)))
+    for key, node in tree.items():
+        file.write(packer.pack(key))
+        if isinstance(node, Mapping):
+            _write_tree(file, node, arrays, progress)
+        else:
+            name, array = next(arrays)
+            progress(name)
+            _write_array(file, array)
+
+
+def _write_array(file: IO[bytes], array: np.ndarray) -> None:
+    """Flax's own extension of msgpack: (shape, dtype, bytes) as an entry of type 1."""
+    import msgpack
+    from flax import serialization
+
+    if array.nbytes > serialization.MAX_CHUNK_SIZE:
+        # Flax writes such an array as a map of chunks: here the value of a map with this one entry.
+        file.write(serialization.msgpack_serialize({"a": array}, in_place=True)[len(b"\x81\xa1a") :])
+        return
+    packer = msgpack.Packer()
+    head = packer.pack_array_header(3) + packer.pack(array.shape) + packer.pack(array.dtype.name)
+    head += _header(_BINARY, array.nbytes)
+    size = len(head) + array.nbytes
+    if size in _FIXED:
+        file.write(bytes([_FIXED[size], _ARRAY]))
+    else:
+        file.write(_header(_EXTENSION, size) + bytes([_ARRAY]))
+    file.write(head)
+    file.write(contiguous(array).reshape(-1).view(np.uint8).data)
+
+
+def _header(codes: tuple[int, int, int], size: int) -> bytes:
+    """The code for a length of one, two or four bytes, and the length."""
+    width = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
+    return bytes([codes[width]]) + size.to_bytes(1 << width, "big")

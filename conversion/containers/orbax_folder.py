@@ -8,6 +8,7 @@ leaf is a zarr array under its keys joined by dots, all of them in one OCDBT dat
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
@@ -70,30 +71,42 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
         progress(name)
         arrays[name] = table[name]
     path.mkdir()
-    try:
-        with _quiet_threads():
-            ocp.PyTreeCheckpointer().save((path / _PARAMS).resolve(), nest(arrays))
-    except ValueError as error:  # so TensorStore tells of a disk that is full
-        raise OSError(first_line(error)) from error
+    with _quiet_threads():
+        fault = _fault(lambda: ocp.PyTreeCheckpointer().save((path / _PARAMS).resolve(), nest(arrays)))
+        gc.collect()  # a task that failed tells of it when it is collected
+        if fault is not None:
+            raise OSError(fault)
     (path / _OWN).write_text(json.dumps(checkpoint.record(), indent=2))
+
+
+def _fault(save: Callable[[], None]) -> str | None:
+    """What TensorStore tells of a disk that is full; ``None`` where all went well."""
+    try:
+        save()
+    except ValueError as error:
+        return first_line(error)
+    return None
 
 
 @contextmanager
 def _quiet_threads() -> Iterator[None]:
-    """Keep orbax's threads from printing tracebacks of an error that it raises besides."""
-    logger, before = logging.getLogger("absl"), sys.unraisablehook
-    was_disabled = logger.disabled
+    """Keep orbax's threads and tasks from printing tracebacks of an error that it raises besides."""
+    loggers, before = [logging.getLogger(name) for name in ("absl", "asyncio")], sys.unraisablehook
+    were_disabled = [logger.disabled for logger in loggers]
 
     def hook(told: sys.UnraisableHookArgs) -> None:
-        if str(told.exc_value) != "Event loop is closed":
+        if str(told.exc_value) != "Event loop is closed":  # so tell threads that go on after an error
             before(told)
 
-    logger.disabled, sys.unraisablehook = True, hook
+    sys.unraisablehook = hook
+    for logger in loggers:
+        logger.disabled = True
     try:
         yield
     finally:
-        logger.disabled = was_disabled
-    sys.unraisablehook = before  # and not after an error: threads that are still at it would print then
+        for logger, was_disabled in zip(loggers, were_disabled, strict=True):
+            logger.disabled = was_disabled
+    sys.unraisablehook = before  # and not after an error
 
 
 def _tensors(path: Path, folder: Path, metadata: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:

@@ -24,6 +24,7 @@ import conversion
 from conversion.containers import open_source
 from conversion.finite import count_not_finite
 from tests.conversion.bad_files import CONFIG, MAKERS, MODEL, PARAMS, STATE, files_of, graph
+from tests.conversion.canaries import assert_same_tensors
 from vit_cli.main import main
 from vit_spec import VitportError
 
@@ -257,6 +258,26 @@ def test_an_index_that_names_anything_but_files_of_its_folder_is_refused(weight_
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     with pytest.raises(VitportError, match=r"index\.json (points outside|names shards|has no weight_map)"):
         conversion.load(folder)
+
+
+@pytest.mark.parametrize("fault", ["missing", "outside", "short"])
+def test_weights_beside_a_graph_are_read_whole_and_from_its_folder_alone(fault, tmp_path) -> None:
+    (tmp_path / "graph").mkdir()
+    path, data = tmp_path / "graph" / "m.onnx", tmp_path / "graph" / "weights.bin"
+    onnx.save(graph(PARAMS), path, save_as_external_data=True, location=data.name, size_threshold=0)
+    assert_same_tensors(conversion.load(path, model=CONFIG).params, PARAMS)
+    if fault == "short":
+        data.write_bytes(data.read_bytes()[:-100])
+    else:
+        data.rename(tmp_path / data.name)
+    if fault == "outside":
+        model = onnx.load(path, load_external_data=False)
+        for entry in (entry for weight in model.graph.initializer for entry in weight.external_data):
+            if entry.key == "location":
+                entry.value = f"../{data.name}"
+        onnx.save(model, path)
+    with pytest.raises(VitportError, match="no whole ONNX file"):
+        conversion.load(path, model=CONFIG)
 
 
 STRANGE = [None, "abc", -1, 0, 1e300, 1 << 70, [], {}, [[1]], True, {"a": 1}, float("nan"), [1, 2, 3], ["a", "b"]]

@@ -36,6 +36,22 @@ def test_flax_reads_what_we_write(tmp_path) -> None:
     assert (tmp_path / "w").read_bytes() == flax.serialization.to_bytes(TREE)
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 6, 7, 14, 200, 255, 256, 300, 70_000])
+def test_every_length_is_written_as_flax_writes_it(tmp_path, size) -> None:
+    """Lengths have headers of several widths."""
+    tree = {"a": {"kernel": np.zeros((size, 1), np.int8), "scalar": np.array(1.5)}, "b" * size: np.ones(2)}
+    tree |= {f"many{at}": {f"deep{at}": np.zeros(at, np.uint8)} for at in range(20)}
+    msgpack_file.write(tmp_path / "w", TensorTable.of(flatten(tree)), canary_checkpoint(), lambda name: None)
+    assert (tmp_path / "w").read_bytes() == flax.serialization.to_bytes(tree)
+
+
+def test_an_array_too_long_for_flax_is_written_in_its_chunks(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(flax.serialization, "MAX_CHUNK_SIZE", 16)
+    msgpack_file.write(tmp_path / "w", TensorTable.of(flatten(TREE)), canary_checkpoint(), lambda name: None)
+    assert (tmp_path / "w").read_bytes() == flax.serialization.to_bytes(TREE)
+    assert_same_tensors(open_source(tmp_path / "w").table, flatten(TREE))
+
+
 def test_arrays_in_several_chunks_are_read_whole(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(flax.serialization, "MAX_CHUNK_SIZE", 16)
     content = flax.serialization.msgpack_serialize(TREE)

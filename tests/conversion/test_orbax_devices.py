@@ -1,8 +1,7 @@
 """Flax checkpoints saved on one number of devices and restored on another. Oracle: the arrays that were saved.
 
 Each number of devices is a process of its own, whose CPU pretends to be so many (XLA's host platform). One folder is
-what ``conversion.save`` writes, each array whole; the other is an NNX state whose matrices were spread over eight
-devices.
+what ``conversion.save`` writes, each array whole; the other an NNX state whose matrices were spread over eight devices.
 """
 
 from __future__ import annotations

@@ -1,0 +1,72 @@
+"""Orbax checkpoints read through TensorStore. Oracle: the arrays that orbax was given, and what it restores itself."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+import conversion
+from conversion.containers import open_source
+from conversion.flax_tree import flatten, nest
+from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_params
+from vit_spec import VitportError
+
+RNG = np.random.default_rng(0)
+TREE = {
+    "a": {"kernel": RNG.normal(size=(3, 4)).astype(np.float32), "bias": RNG.normal(size=4).astype(ml_dtypes.bfloat16)},
+    "0": {"half": RNG.normal(size=(2, 1, 5)).astype(np.float16)},
+    "step": np.array(7),
+}
+LAYOUTS = {
+    "database": {}, "folders": {"use_ocdbt": False}, "zarr3": {"use_zarr3": True},
+    "zarr3 in folders": {"use_zarr3": True, "use_ocdbt": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_that_orbax_writes_is_read_bit_for_bit(layout, tmp_path) -> None:
+    saver = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**LAYOUTS[layout]))
+    saver.save(tmp_path / "tree", TREE)
+    source = open_source(tmp_path / "tree")
+    assert source.container == "orbax checkpoint"
+    assert_same_tensors(source.table, flatten(TREE))
+    assert {name: source.table.spec(name) for name in source.table} == {
+        name: (array.shape, array.dtype) for name, array in flatten(TREE).items()
+    }
+
+
+def test_orbax_restores_what_we_write(tmp_path) -> None:
+    params = canary_params(ASYMMETRIC)
+    conversion.save(conversion.Checkpoint.of(ASYMMETRIC, params), tmp_path / "w", format="flax")
+    restored = ocp.PyTreeCheckpointer().restore(tmp_path / "w" / "params")
+    assert_same_tensors(flatten(restored), {path: np.asarray(a) for path, a in conversion.to_flax(params).items()})
+
+
+def test_the_value_level_of_nnx_is_taken_off_and_no_arrays_are_told(tmp_path) -> None:
+    tree = {"a": {"kernel": {"value": TREE["a"]["kernel"]}}, "name": "text", "nothing": None}
+    ocp.PyTreeCheckpointer().save(tmp_path / "tree", tree)
+    source = open_source(tmp_path / "tree")
+    assert_same_tensors(source.table, {"a/kernel": TREE["a"]["kernel"]})
+    assert source.notes == ("set aside, being no arrays: name, nothing",)
+
+
+def test_optimizer_state_and_step_beside_the_parameters_are_set_aside(tmp_path) -> None:
+    params = canary_params(ASYMMETRIC)
+    tree = nest(conversion.to_flax(params))
+    ocp.PyTreeCheckpointer().save(tmp_path / "tree", {"params": tree, "opt_state": {"mu": tree}, "step": 3})
+    checkpoint = conversion.load(tmp_path / "tree", model=ASYMMETRIC)
+    assert_same_tensors(checkpoint.params, params)
+    assert any("(opt_state/mu, step)" in note for note in checkpoint.provenance.notes)
+
+
+def test_opening_reads_no_array(tmp_path) -> None:
+    """The largest is asked for alone: its chunks are gone, and the others are still read."""
+    saver = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False))
+    saver.save(tmp_path / "tree", TREE)
+    (tmp_path / "tree" / "a.kernel" / "0.0").write_bytes(b"damaged")
+    table = open_source(tmp_path / "tree").table
+    assert table["step"] == 7
+    with pytest.raises(VitportError, match="no whole"):
+        _ = table["a/kernel"]
