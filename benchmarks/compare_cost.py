@@ -36,10 +36,13 @@ def main() -> None:
         command = [sys.executable, "-m", "vit_cli.main", "compare", str(path), "--all"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds = time.perf_counter() - begin
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak, cpu = used.ru_maxrss / 2**20, used.ru_utime + used.ru_stime
     layers = sum("|" in line for line in done.stdout.splitlines()) - 1
     cores = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    sys.stdout.write(f"{name}: {layers} activations, both frameworks: {seconds:.0f} s, {peak:.1f} GiB ({cores})\n")
+    sys.stdout.write(
+        f"{name}: {layers} activations, both sides: {seconds:.0f} s ({cpu:.0f} s of CPU), {peak:.1f} GiB; {cores}\n"
+    )
 
 
 if __name__ == "__main__":

@@ -78,6 +78,7 @@ def compare(
         report: Write one self-contained HTML file with charts; it names causes as --explain does.
         as_json: Print JSON instead of tables.
     """
+    _check_destinations(save_capture, report)
     runs = _Runs.of(a, b, only_a=save_capture is not None and b is None, dtype=dtype)
     checkpoints = runs.load(reading, image_size)
     images, input_name = runs.images(checkpoints, image, seed)
@@ -221,6 +222,13 @@ class _Runs:
             own = [(endpoint, entry) for endpoint, entry in known if endpoint.kind in ("torch", "jax")]
             errors = {endpoint.title: local_errors(endpoint, entry, truth, self.dtype) for endpoint, entry in own}
         return Findings(comparison, explanations, errors, subject)
+
+
+def _check_destinations(*paths: Path | None) -> None:
+    """Refuses what could not be written before anything is run."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise VitportError(f"{path} cannot be written: give a file name in a folder that exists.")
 
 
 def _check(comparison: Comparison, fail_above: float | None) -> None:
