@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -83,7 +83,7 @@ def make_optimizer(
         steps.append(_scaled_by_layer(options.layer_decay, params))
     steps.append(optax.scale_by_learning_rate(schedule))
     chain = optax.chain(*steps)
-    frozen = _frozen(options.frozen, params)
+    frozen = frozen_paths(options.frozen, params)
     if not any(frozen.values()):
         return chain
     labels = {path: "frozen" if still else "trained" for path, still in frozen.items()}
@@ -98,7 +98,7 @@ def _direction(options: Optimizer, params: Mapping[str, Any]) -> optax.GradientT
         return optax.trace(o.beta1) if o.beta1 else optax.identity()
     if o.name == "adafactor":
         # Zhai et al. 2022, section 3.4: no scaling by the parameters' size, a cap on beta2, half-precision momentum.
-        factored = optax.scale_by_factored_rms(decay_rate=0.8, epsilon=1e-30)
+        factored = optax.scale_by_factored_rms(decay_rate_fn=_capped(o.beta2), epsilon=1e-30)
         clipped = optax.clip_by_block_rms(1.0)
         return optax.chain(factored, clipped, optax.ema(o.beta1, debias=False, accumulator_dtype=jnp.bfloat16))
     hidden = {path: path.startswith("blocks/") and is_kernel(path) for path in params}
@@ -109,6 +109,11 @@ def _direction(options: Optimizer, params: Mapping[str, Any]) -> optax.GradientT
         },
         {path: "muon" if matrix else "adam" for path, matrix in hidden.items()},
     )
+
+
+def _capped(beta2: float) -> Callable[[Any, Any], jax.Array]:
+    """Shazeer & Stern 2018, section 7.2, ``1 - (step + 1) ** -rate``, at most ``beta2``."""
+    return lambda step, rate: jnp.minimum(1.0 - (jnp.asarray(step, jnp.float32) + 1.0) ** -rate, beta2)
 
 
 def _matrices(updates: Any) -> Any:
@@ -128,7 +133,13 @@ def _scaled_by_layer(decay: float, params: Mapping[str, Any]) -> optax.GradientT
     return optax.stateless(scaled)
 
 
-def _frozen(beginnings: tuple[str, ...], params: Mapping[str, Any]) -> dict[str, bool]:
+def frozen_paths(beginnings: tuple[str, ...], params: Mapping[str, Any]) -> dict[str, bool]:
+    """Path → whether it stays as it is.
+
+    Raises:
+        VitportError: if a beginning is that of no path, or nothing is left to train.
+    """
+
     def begins(path: str, start: str) -> bool:
         return path == start or path.startswith(f"{start.rstrip('/')}/")
 

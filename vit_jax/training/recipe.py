@@ -30,8 +30,13 @@ class Schedule:
     """Steps after which ``rsqrt`` begins to fall."""
 
     def __post_init__(self) -> None:
-        if self.peak <= 0:
+        if not 0 < self.peak < float("inf"):
             raise VitportError(f"schedule.peak={self.peak} teaches nothing: give a learning rate above 0.")
+        if min(self.warmup, self.cooldown) < 0 or self.timescale < 1:
+            raise VitportError(
+                f"schedule.warmup={self.warmup}, cooldown={self.cooldown}, timescale={self.timescale} count steps: "
+                "give none below 0, and a timescale of 1 or more."
+            )
         if self.cooldown and self.name in ("cosine", "linear"):
             raise VitportError(
                 f"schedule.cooldown={self.cooldown} is for rsqrt and constant: {self.name} ends by itself."
@@ -59,6 +64,20 @@ class Optimizer:
     sharpness: float = 0.0
     """Radius of sharpness-aware minimisation (Foret et al. 2021); 0 means none."""
 
+    def __post_init__(self) -> None:
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise VitportError(
+                    f"optimizer.{name}={getattr(self, name)} is no decay: give a number from 0 to below 1."
+                )
+        if not 0 < self.layer_decay <= 1:
+            raise VitportError(f"optimizer.layer_decay={self.layer_decay} is no factor: give one above 0, at most 1.")
+        for name in ("epsilon", "weight_decay", "sharpness"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise VitportError(f"optimizer.{name}={getattr(self, name)} is negative or no number: give 0 or more.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise VitportError(f"optimizer.clip_norm={self.clip_norm} lets nothing through: give one above 0, or none.")
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -79,6 +98,11 @@ class Loss:
     distillation_weight: float = 0.5
 
     def __post_init__(self) -> None:
+        for name in ("mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise VitportError(f"loss.{name}={getattr(self, name)} is no parameter of a Beta: give 0 or more.")
+        if not self.temperature > 0:
+            raise VitportError(f"loss.temperature={self.temperature} is none: give a number above 0.")
         for name in ("smoothing", "distillation_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise VitportError(f"loss.{name}={getattr(self, name)} is no share: give a number from 0 to 1.")

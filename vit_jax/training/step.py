@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.params import get_params
 from vit_jax.training.losses import Logits, mix, soft_targets, total_loss
+from vit_jax.training.optimizer import frozen_paths
 from vit_jax.training.recipe import Recipe
 from vit_jax.training.sharding import BATCH, like_params, shardings
 from vit_jax.vision_transformer import VisionTransformer
@@ -129,15 +130,18 @@ def make_update(
     def update(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step)
         found, metrics = gradients(state.params, batch, key)
+        still = frozen_paths(recipe.optimizer.frozen, found)
+        trained = {path: array for path, array in found.items() if not still[path]}
+        metrics["gradient_norm"] = optax.tree.norm(trained)
         if radius := recipe.optimizer.sharpness:
-            scale = radius / (optax.tree.norm(found) + 1e-12)
-            found, _ = gradients({path: p + scale * found[path] for path, p in state.params.items()}, batch, key)
+            scale = radius / (metrics["gradient_norm"] + 1e-12)
+            uphill = {path: state.params[path] + scale * array for path, array in trained.items()}
+            found, _ = gradients(state.params | uphill, batch, key)
         updates, opt_state = optimizer.update(found, state.opt_state, state.params)
         params: Params = optax.apply_updates(state.params, updates)  # type: ignore[assignment]
         ema = state.ema
         if ema is not None:
             ema = {path: recipe.ema * old + (1 - recipe.ema) * params[path] for path, old in ema.items()}
-        metrics["gradient_norm"] = optax.tree.norm(found)
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return update

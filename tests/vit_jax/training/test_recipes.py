@@ -139,6 +139,31 @@ def test_every_optimizer_learns(name) -> None:
     assert found[-1] < 0.6 * found[0]
 
 
+def test_adafactors_second_moment_is_its_papers_with_the_cap_on_beta2() -> None:
+    """Two steps of a vector, which is not factored, and a matrix of 128, which is. Oracle: Shazeer & Stern in numpy."""
+    rng = np.random.default_rng(0)
+    options = training.Optimizer("adafactor", beta1=0.0, beta2=0.3, weight_decay=0.0)
+    params = {"blocks/0/a/kernel": jnp.zeros((128, 160)), "blocks/0/a/bias": jnp.zeros(160)}
+    optimizer = training.make_optimizer(options, training.make_schedule(PLAIN.schedule, 2), params)
+    state = optimizer.init(params)
+    full = np.zeros(160)
+    rows, columns = np.zeros(128), np.zeros(160)
+    for step in range(2):
+        matrix, vector = rng.standard_normal((128, 160)), rng.standard_normal(160)
+        gradients = {"blocks/0/a/kernel": jnp.asarray(matrix), "blocks/0/a/bias": jnp.asarray(vector)}
+        updates, state = optimizer.update(gradients, state, params)
+        beta = min(1 - (step + 1.0) ** -0.8, 0.3)
+        full = beta * full + (1 - beta) * vector**2
+        rows = beta * rows + (1 - beta) * (matrix**2).mean(axis=1)
+        columns = beta * columns + (1 - beta) * (matrix**2).mean(axis=0)
+        expected = {"blocks/0/a/kernel": matrix / np.sqrt(np.outer(rows / rows.mean(), columns)),
+                    "blocks/0/a/bias": vector / np.sqrt(full)}  # fmt: skip
+        for path, direction in expected.items():
+            clipped = direction / max(1.0, float(np.sqrt((direction**2).mean())))
+            # bfloat16 momentum rounds to 8 bits
+            np.testing.assert_allclose(updates[path], -1e-3 * clipped, rtol=2**-7, atol=1e-8)
+
+
 def _again(recipe: training.Recipe, steps: int) -> tuple[list[float], training.TrainState]:
     model = vit_jax.create_model(STILL)
     params = vit_jax.get_params(model)
@@ -245,6 +270,13 @@ def test_freezing_what_is_not_there_is_one_sentence(options, words) -> None:
     [
         (lambda: training.Schedule(peak=0), "teaches nothing"),
         (lambda: training.Schedule("cosine", cooldown=3), "ends by itself"),
+        (lambda: training.Schedule(warmup=-1), "count steps"),
+        (lambda: training.Optimizer(beta2=1.0), "is no decay"),
+        (lambda: training.Optimizer(layer_decay=0.0), "is no factor"),
+        (lambda: training.Optimizer(weight_decay=float("nan")), "negative or no number"),
+        (lambda: training.Optimizer(clip_norm=0.0), "lets nothing through"),
+        (lambda: training.Loss(mixup=-1.0), "is no parameter of a Beta"),
+        (lambda: training.Loss(temperature=0.0), "temperature=0.0 is none"),
         (lambda: training.Loss(smoothing=1.5), "is no share"),
         (lambda: training.Recipe(accumulation=0), "into no parts"),
         (lambda: training.Recipe(ema=1.0), "is no decay"),
