@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from conversion import Checkpoint
     from vit_parity import Capture, Comparison, Explanation
     from vit_parity.endpoints import Endpoint
+    from vit_parity.replay import Subject
 
 DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
 
@@ -33,6 +34,8 @@ class Findings:
     """``None`` where they were not asked for."""
     local_errors: dict[str, dict[str, float]] | None
     """Title of a run → block → its error on the truth's input."""
+    subject: Subject | None = None
+    """The model, where there are weights."""
 
 
 def compare(
@@ -49,6 +52,7 @@ def compare(
     teacher_forced: bool = False,
     fail_above: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
     save_capture: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     as_json: Json = False,
     reading: Options,
 ) -> None:
@@ -71,8 +75,10 @@ def compare(
         teacher_forced: Also give each block of torch: and jax: runs the truth's input, and measure its own error.
         fail_above: Exit with status 1, naming the first layer whose relative difference is above X.
         save_capture: Write A's activations to a .npz or .safetensors file; without B nothing is compared.
+        report: Write one self-contained HTML file with charts; it names causes as --explain does.
         as_json: Print JSON instead of tables.
     """
+    _check_destinations(save_capture, report)
     runs = _Runs.of(a, b, only_a=save_capture is not None and b is None, dtype=dtype)
     checkpoints = runs.load(reading, image_size)
     images, input_name = runs.images(checkpoints, image, seed)
@@ -86,7 +92,11 @@ def compare(
             say(f"wrote {save_capture}: {len(captured[0].activations)} activations of {captured[0].title}")
             return
     with spinner("Measuring against float64"):
-        found = runs.measure(captured, checkpoints, reading if explain else None, teacher_forced=teacher_forced)
+        causes = explain or (report is not None and any(checkpoints))
+        found = runs.measure(captured, checkpoints, reading if causes else None, teacher_forced=teacher_forced)
+    if report is not None:
+        with spinner("Writing the report"):
+            runs.report(found, checkpoints, report)
     from vit_cli.compare_output import print_findings, to_json
 
     if as_json:
@@ -156,6 +166,27 @@ class _Runs:
         pairs = zip(self.endpoints, checkpoints, strict=True)
         return [run_endpoint(endpoint, checkpoint, images, self.dtype) for endpoint, checkpoint in pairs]
 
+    def report(self, found: Findings, checkpoints: list[Checkpoint | None], path: Path) -> None:
+        """The HTML file; a side that is ours is run in two more dtypes for it."""
+        from vit_parity.endpoints import run_endpoint
+        from vit_parity.report import Extras, write_report
+
+        sides = zip(self.endpoints, checkpoints, strict=True)
+        known = [(endpoint, checkpoint) for endpoint, checkpoint in sides if checkpoint is not None]
+        if not known:
+            write_report(found.comparison, path)
+            return
+        images = found.comparison.a.images
+        ours = [pair for pair in known if pair[0].kind in ("torch", "jax")]
+        dtypes: tuple[DtypeName, ...] = ("float32", "bfloat16", "float16")
+        others = [run_endpoint(*ours[-1], images, dtype) for dtype in dtypes if ours and dtype != self.dtype]
+        checkpoint = known[0][1]
+        hashes = {endpoint.path: entry.provenance.sha256 for endpoint, entry in known}
+        extras = Extras(
+            checkpoint.config, checkpoint.preprocessing, found.subject, others, found.explanations or (), hashes
+        )
+        write_report(found.comparison, path, extras)
+
     def measure(
         self,
         captured: list[Capture],
@@ -190,7 +221,14 @@ class _Runs:
         if teacher_forced:
             own = [(endpoint, entry) for endpoint, entry in known if endpoint.kind in ("torch", "jax")]
             errors = {endpoint.title: local_errors(endpoint, entry, truth, self.dtype) for endpoint, entry in own}
-        return Findings(comparison, explanations, errors)
+        return Findings(comparison, explanations, errors, subject)
+
+
+def _check_destinations(*paths: Path | None) -> None:
+    """Refuses what could not be written before anything is run."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise VitportError(f"{path} cannot be written: give a file name in a folder that exists.")
 
 
 def _check(comparison: Comparison, fail_above: float | None) -> None:

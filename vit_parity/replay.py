@@ -7,13 +7,13 @@ anew here, so that a hypothesis about another's code can be played through in a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vit_parity.points import answer_name
+from vit_parity.semantics.layers import ACTIVATIONS, softmax
 from vit_spec import ViTConfig
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -169,7 +169,7 @@ class _Replay:
         attention = self.linear(f"{at}.attn_out_proj", self.attention(at, qkv, at))
         attention = self.note(f"{at}.attn_out_proj", attention)
         hidden = hidden + self.p.get(f"{at}.mlp_bias", 0.0)
-        hidden = self.note(f"{at}.mlp.act", activate(self.c.activation, hidden))
+        hidden = self.note(f"{at}.mlp.act", ACTIVATIONS[self.c.activation](hidden))
         y = attention + self.note(f"{at}.mlp_out_proj", self.linear(f"{at}.mlp_out_proj", hidden))
         return self.note(at, x + self.scale(f"{at}.ls", y))
 
@@ -204,7 +204,7 @@ class _Replay:
         else:
             gate = self.note(f"{at}.fc1", self.linear(f"{at}.fc1", x))
             gate, value = (gate[..., : c.hidden_dim], gate[..., c.hidden_dim :]) if kind != "plain" else (gate, 1.0)
-        x = self.note(f"{at}.act", activate(c.activation, gate) * value)
+        x = self.note(f"{at}.act", ACTIVATIONS[c.activation](gate) * value)
         x = self.note(f"{at}.norm", self.norm(f"{at}.norm", x)) if f"{at}.norm.weight" in self.p else x
         return self.note(f"{at}.fc2", self.linear(f"{at}.fc2", x))
 
@@ -250,28 +250,3 @@ class _Replay:
         y = self.note("attn_pool.heads", self.subject.attention_product(weights, v).reshape(B, D))
         y = self.note("attn_pool.proj", self.linear("attn_pool.proj", y))
         return y + self.mlp("attn_pool.mlp", self.note("attn_pool.norm", self.norm("attn_pool.norm", y)), "plain")
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    """Over the last axis."""
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def activate(name: str, x: np.ndarray) -> np.ndarray:
-    """The named activation function (``vit_spec.Activation``) in float64."""
-    if name == "gelu":
-        return x * 0.5 * (1.0 + _erf(x / math.sqrt(2.0)))
-    if name == "gelu_tanh":
-        return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
-    if name == "relu":
-        return np.maximum(x, 0.0)
-    with np.errstate(over="ignore"):
-        return x / (1.0 + np.exp(-(1.702 if name == "quick_gelu" else 1.0) * x))
-
-
-def _erf(x: np.ndarray) -> np.ndarray:
-    """The error function; numpy has none."""
-    import torch
-
-    return torch.special.erf(torch.from_numpy(np.ascontiguousarray(x, np.float64))).numpy()

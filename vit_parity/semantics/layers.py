@@ -30,6 +30,12 @@ ACTIVATIONS: dict[str, Activation] = {
 """Hendrycks & Gimpel 2016, section 2, and the field's other names."""
 
 
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Over the last axis."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
 @dataclass(frozen=True)
 class Linear:
     """``x @ kernel + bias``: (..., I) -> (..., O)."""
@@ -96,9 +102,7 @@ class Attention:
         """(B, N, D), (B, M, D), (B, M, D) -> (B, N, D), before ``norm`` and ``out``."""
         q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))  # (B, h, ., d)
         logits = self.scale * (self.query_norm(q) @ self.key_norm(k).transpose(0, 1, 3, 2))  # (B, h, N, M)
-        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        y = (weights @ v).transpose(0, 2, 1, 3)  # (B, N, h, d)
+        y = (softmax(logits) @ v).transpose(0, 2, 1, 3)  # (B, N, h, d)
         return y.reshape(*y.shape[:2], -1)
 
 

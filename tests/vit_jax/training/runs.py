@@ -1,0 +1,72 @@
+"""A small run on any devices: shared by tests in this process and in processes with simulated devices."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+import vit_jax
+from tests.random_weights import random_params
+from vit_jax import training
+from vit_spec import Preprocessing, ViTConfig
+
+CONFIG = ViTConfig(
+    image_size=(8, 12), patch_size=4, num_classes=5, embed_dim=32, depth=2, num_heads=4, mlp_hidden_dim=64,
+    drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.2,
+)  # fmt: skip
+RECIPE = training.Recipe(
+    optimizer=training.Optimizer(weight_decay=0.1, clip_norm=1.0, epsilon=1e-5),  # zero gradients stay near zero
+    schedule=training.Schedule(peak=3e-3, warmup=1),
+    loss=training.Loss(smoothing=0.1, mixup=0.4, cutmix=1.0),
+    ema=0.9,
+)
+BATCH = 16
+
+
+def batches(steps: int, config: ViTConfig = CONFIG, batch: int = BATCH) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(3)
+    return [
+        {
+            "image": rng.integers(0, 256, (batch, *config.image_size, config.in_channels), dtype=np.uint8),
+            "label": rng.integers(0, config.num_classes, batch).astype(np.int32),
+            "index": np.arange(step * batch, (step + 1) * batch, dtype=np.int32),
+        }
+        for step in range(steps)
+    ]
+
+
+def run(
+    mesh: training.MeshShape | None,
+    steps: int = 4,
+    config: ViTConfig = CONFIG,
+    recipe: training.Recipe = RECIPE,
+    devices: int | None = None,
+) -> tuple[list[float], training.TrainState]:
+    """Losses and the last state, on a mesh of the first devices, or under pmap where there is none."""
+    model = vit_jax.create_model(config)
+    from conversion import to_flax
+
+    params = to_flax(random_params(config, seed=1, dtype=np.float32))
+    vit_jax.set_params(model, params)
+    forward = training.Forward(model)
+    params = vit_jax.get_params(model)
+    schedule = training.make_schedule(recipe.schedule, steps)
+    optimizer = training.make_optimizer(recipe.optimizer, schedule, params)
+    key = jax.random.key(7)
+    if mesh is None:
+        engine = training.pmap_engine(forward, optimizer, recipe, Preprocessing(), key)
+    else:
+        grid = training.make_mesh(mesh, jax.devices()[:devices])
+        engine = training.jit_engine(forward, optimizer, recipe, Preprocessing(), grid, key)
+    state = engine.place_state(training.init_state(params, optimizer, recipe))
+    losses = []
+    for batch in batches(steps, config):
+        state, metrics = engine.step(state, engine.place_batch(batch))
+        losses.append(float(metrics["loss"]))
+    return losses, engine.fetch(state)
+
+
+def without(recipe: training.Recipe, **changes: object) -> training.Recipe:
+    return dataclasses.replace(recipe, **changes)

@@ -1,0 +1,258 @@
+"""Schedules, losses, mixing and masks. Oracles: formulas in numpy, and torch's losses."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import vit_jax
+from tests.vit_jax.training.runs import CONFIG, RECIPE, batches, run, without
+from vit_jax import training
+from vit_jax.training import losses
+from vit_jax.training.optimizer import layer_of
+from vit_jax.training.sharding import MeshShape, check_divides
+from vit_spec import VitportError
+
+STILL = CONFIG.replace(drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0)
+PLAIN = training.Recipe(schedule=training.Schedule(name="constant", peak=1e-3))
+ONE = MeshShape()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            training.Schedule("cosine", peak=2.0, final=0.5, warmup=4),
+            lambda s: 2 * s / 4 if s < 4 else 0.5 + 0.75 * (1 + math.cos(math.pi * (s - 4) / 16)),
+        ),
+        (training.Schedule("linear", peak=2.0, warmup=4), lambda s: 2 * s / 4 if s < 4 else 2 * (1 - (s - 4) / 16)),
+        (
+            training.Schedule("rsqrt", peak=2.0, warmup=4, cooldown=6, timescale=3),
+            lambda s: 2 * s / 4 if s < 4 else _rsqrt(s - 4) if s < 14 else _rsqrt(10) * (1 - (s - 14) / 6),
+        ),
+        (training.Schedule("constant", peak=2.0, cooldown=10), lambda s: 2.0 if s < 10 else 2 * (1 - (s - 10) / 10)),
+    ],
+)
+def test_schedules_are_their_formulas(options, expected) -> None:
+    schedule = training.make_schedule(options, 20)
+    found = [float(np.asarray(schedule(step))) for step in range(20)]
+    np.testing.assert_allclose(found, [expected(step) for step in range(20)], rtol=1e-6, atol=1e-7)
+
+
+def _rsqrt(step: int) -> float:
+    return 2 * math.sqrt(3 / max(step, 3))
+
+
+def test_a_schedule_that_does_not_fit_is_one_sentence() -> None:
+    with pytest.raises(VitportError, match="longer than the 10 steps"):
+        training.make_schedule(training.Schedule("rsqrt", warmup=8, cooldown=8), 10)
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+def test_losses_on_soft_targets_are_torchs(name) -> None:
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((6, 5)).astype(np.float32), rng.dirichlet(np.ones(5), 6).astype(np.float32)
+    found = losses.classification_loss(training.Loss(name=name), jnp.asarray(logits), jnp.asarray(targets))
+    x, y = torch.tensor(logits), torch.tensor(targets)
+    if name == "softmax":
+        expected = torch.nn.functional.cross_entropy(x, y, reduction="none")
+    else:
+        expected = torch.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none").sum(dim=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_soft_distillation_is_torchs_divergence() -> None:
+    rng = np.random.default_rng(0)
+    student, teacher = rng.standard_normal((2, 6, 5)).astype(np.float32)
+    options = training.Loss(distillation="soft", temperature=3.0)
+    found = losses.distillation_loss(options, jnp.asarray(student), jnp.asarray(teacher))
+    s, t = (torch.log_softmax(torch.tensor(x) / 3, dim=1) for x in (student, teacher))
+    expected = torch.nn.functional.kl_div(s, t, reduction="none", log_target=True).sum(dim=1) * 9
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_hard_distillation_is_the_cross_entropy_of_the_teachers_choice() -> None:
+    rng = np.random.default_rng(0)
+    student, teacher = rng.standard_normal((2, 6, 5)).astype(np.float32)
+    options = training.Loss(distillation="hard", distillation_weight=0.5)
+    targets = losses.soft_targets(jnp.arange(6) % 5, 5, 0.0)
+    found = losses.total_loss(options, (jnp.asarray(student), jnp.asarray(student)), targets, jnp.asarray(teacher))
+    x, cross_entropy = torch.tensor(student), torch.nn.functional.cross_entropy
+    own = cross_entropy(x, torch.arange(6) % 5, reduction="none")
+    expected = (own + cross_entropy(x, torch.tensor(teacher).argmax(1), reduction="none")) / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_distillation_without_a_teacher_is_one_sentence() -> None:
+    targets = jnp.ones((2, 5)) / 5
+    with pytest.raises(VitportError, match="needs a teacher"):
+        losses.total_loss(training.Loss(distillation="hard"), jnp.ones((2, 5)), targets, None)
+
+
+@pytest.mark.parametrize("options", [training.Loss(mixup=0.8), training.Loss(cutmix=1.0)])
+def test_mixing_keeps_each_pixel_and_its_target_in_step(options) -> None:
+    """Pictures that are their own class everywhere: the mean of a mixed picture is its share of each class."""
+    images = jnp.broadcast_to(jnp.arange(4.0)[:, None, None, None], (4, 16, 16, 3))
+    targets = jnp.eye(4)
+    shares = set()
+    mix = jax.jit(lambda key: losses.mix(options, images, targets, key))
+    for seed in range(20):
+        mixed, soft = mix(jax.random.key(seed))
+        np.testing.assert_allclose(mixed.mean(axis=(1, 2, 3)), soft @ jnp.arange(4.0), atol=1e-5)
+        np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-6)
+        shares.add(round(float(soft[0, 0]), 4))
+    assert len(shares) > 10
+
+
+def test_both_ways_of_mixing_are_taken_in_turn() -> None:
+    options = training.Loss(mixup=0.8, cutmix=1.0)
+    images = jnp.broadcast_to(jnp.array([0.0, 1.0])[:, None, None, None], (2, 16, 16, 1))
+    binary = 0
+    mix = jax.jit(lambda key: losses.mix(options, images, jnp.eye(2), key))
+    for seed in range(40):
+        mixed, _ = mix(jax.random.key(seed))
+        binary += bool(jnp.isin(mixed, jnp.array([0.0, 1.0])).all())
+    assert 10 < binary < 30
+
+
+@pytest.mark.parametrize(
+    ("path", "layer"),
+    [("patch_embed/proj/kernel", 0), ("cls_token", 0), ("blocks/0/mlp/fc1/bias", 1), ("blocks/11/norm1/scale", 12),
+     ("norm/scale", 13), ("head/kernel", 13)],
+)  # fmt: skip
+def test_layers_are_counted_from_the_embeddings_to_the_head(path, layer) -> None:
+    assert layer_of(path, 12) == layer
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "adafactor", "muon"])
+def test_every_optimizer_learns(name) -> None:
+    """A batch of one picture a class, again and again."""
+    rate = {"sgd": 0.05, "lamb": 0.1}.get(name, 3e-3)
+    optimizer = training.Optimizer(name=name, weight_decay=0.0)
+    recipe = training.Recipe(optimizer, training.Schedule("constant", peak=rate))
+    found, _ = _again(recipe, 25)
+    assert found[-1] < 0.6 * found[0]
+
+
+def _again(recipe: training.Recipe, steps: int) -> tuple[list[float], training.TrainState]:
+    model = vit_jax.create_model(STILL)
+    params = vit_jax.get_params(model)
+    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, steps), params)
+    forward = training.Forward(model)
+    update = jax.jit(training.make_update(forward, optimizer, recipe))
+    state = training.init_state(params, optimizer, recipe)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.standard_normal((5, *STILL.image_size, 3)), jnp.float32),
+        "target": jnp.eye(5),
+        "index": jnp.arange(5),
+    }
+    found = []
+    for _ in range(steps):
+        state, metrics = update(state, batch, jax.random.key(0))
+        found.append(float(metrics["loss"]))
+    return found, state
+
+
+def test_the_moving_average_is_its_recursion() -> None:
+    recipe = training.Recipe(schedule=PLAIN.schedule, ema=0.5)
+    initial = vit_jax.get_params(vit_jax.create_model(STILL))["head/kernel"]
+    _, one = _again(recipe, 1)
+    assert one.ema is not None
+    expected = 0.5 * np.asarray(initial) + 0.5 * np.asarray(one.params["head/kernel"])
+    np.testing.assert_allclose(one.ema["head/kernel"], expected, atol=1e-8)
+    assert np.abs(expected - np.asarray(one.params["head/kernel"])).max() > 1e-4
+
+
+def test_sharpness_awareness_is_the_gradient_uphill() -> None:
+    """With SGD of rate 1 the step is minus the gradient at the point uphill, which plain SGD's is not."""
+    flat = training.Optimizer(name="sgd", beta1=0.0, weight_decay=0.0)
+    sharp = training.Optimizer(name="sgd", beta1=0.0, weight_decay=0.0, sharpness=0.5)
+    schedule = training.Schedule("constant", peak=1.0)
+    _, plain = _again(training.Recipe(flat, schedule), 1)
+    _, aware = _again(training.Recipe(sharp, schedule), 1)
+    start = vit_jax.get_params(vit_jax.create_model(STILL))
+    gradient = {path: start[path] - plain.params[path] for path in start}
+    norm = math.sqrt(sum(float((array**2).sum()) for array in gradient.values()))
+    assert max(float(jnp.abs(aware.params[path] - plain.params[path]).max()) for path in start) > 1e-4
+    uphill = {path: start[path] + 0.5 * gradient[path] / norm for path in start}
+    again = vit_jax.create_model(STILL)
+    vit_jax.set_params(again, uphill)
+    forward = training.Forward(again)
+    optimizer = training.make_optimizer(flat, training.make_schedule(schedule, 1), uphill)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.standard_normal((5, *STILL.image_size, 3)), jnp.float32),
+        "target": jnp.eye(5), "index": jnp.arange(5),
+    }  # fmt: skip
+    update = training.make_update(forward, optimizer, training.Recipe(flat, schedule))
+    after, _ = update(training.init_state(uphill, optimizer, training.Recipe(flat, schedule)), batch, jax.random.key(0))
+    for path in start:
+        np.testing.assert_allclose(uphill[path] - after.params[path], start[path] - aware.params[path], atol=1e-6)
+
+
+def test_nothing_is_compiled_after_the_first_step_and_the_state_is_given_away(caplog) -> None:
+    model = vit_jax.create_model(CONFIG)
+    params = vit_jax.get_params(model)
+    optimizer = training.make_optimizer(RECIPE.optimizer, training.make_schedule(RECIPE.schedule, 4), params)
+    from vit_spec import Preprocessing
+
+    mesh = training.make_mesh(ONE, jax.devices()[:1])
+    engine = training.jit_engine(training.Forward(model), optimizer, RECIPE, Preprocessing(), mesh, jax.random.key(0))
+    state = engine.place_state(training.init_state(params, optimizer, RECIPE))
+    first, *rest = batches(4)
+    old = state
+    state, _ = engine.step(state, engine.place_batch(first))
+    assert old.params["head/kernel"].is_deleted()
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        caplog.clear()
+        for batch in rest:
+            state, _ = engine.step(state, engine.place_batch(batch))
+    assert not [record for record in caplog.records if "Compiling" in record.message]
+
+
+def test_dropout_and_depth_are_drawn_anew_at_each_step_and_the_same_in_each_run() -> None:
+    recipe = without(RECIPE, loss=training.Loss())
+    first, state = run(ONE, steps=2, recipe=recipe, devices=1)
+    again, same = run(ONE, steps=2, recipe=recipe, devices=1)
+    still, _ = run(ONE, steps=2, recipe=recipe, config=STILL, devices=1)
+    assert first == again
+    assert all((state.params[path] == same.params[path]).all() for path in state.params)
+    assert first[0] != still[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (lambda: training.Optimizer(frozen=("blocks/9",)), "beginning of no parameter"),
+        (lambda: training.Optimizer(frozen=("blocks", "patch_embed", "cls_token", "pos_embed", "norm", "head")),
+         "holds every parameter still"),
+    ],
+)  # fmt: skip
+def test_freezing_what_is_not_there_is_one_sentence(options, words) -> None:
+    params = vit_jax.get_params(vit_jax.create_model(STILL))
+    with pytest.raises(VitportError, match=words):
+        training.make_optimizer(options(), training.make_schedule(PLAIN.schedule, 1), params)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: training.Schedule(peak=0), "teaches nothing"),
+        (lambda: training.Schedule("cosine", cooldown=3), "ends by itself"),
+        (lambda: training.Loss(smoothing=1.5), "is no share"),
+        (lambda: training.Recipe(accumulation=0), "into no parts"),
+        (lambda: training.Recipe(ema=1.0), "is no decay"),
+        (lambda: training.make_mesh(MeshShape(3, 1, 1), jax.devices()[:1]), "takes 3 devices, and there are 1"),
+        (lambda: training.make_mesh(MeshShape(-1, -1, 1)), "more than one axis open"),
+        (lambda: check_divides(CONFIG, 15, 2, training.make_mesh(ONE, jax.devices()[:1])), "choose a multiple of 2"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(make, words) -> None:
+    with pytest.raises(VitportError, match=words):
+        make()

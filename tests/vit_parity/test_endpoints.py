@@ -1,0 +1,58 @@
+"""What can be compared is told apart, and transformers' own models are observed under our names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import conversion
+from conversion import Checkpoint
+from tests.random_weights import random_params
+from tests.small_configs import BASE
+from tests.vit_parity.runs import pictures
+from vit_parity import compare_captures
+from vit_parity.capture_file import save_capture
+from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
+from vit_parity.explain import explain
+from vit_parity.replay import Subject, float64_params
+
+SQUARE = BASE.replace(image_size=12)
+DINO = SQUARE.replace(layer_scale=1.0, mlp_hidden_dim=48, num_classes=0)
+FAMILIES = {
+    "huggingface-vit": (SQUARE, 32),
+    "huggingface-deit": (SQUARE.replace(distilled=True), 32),
+    "huggingface-dinov2": (DINO, 35),
+    "huggingface-clip": (SQUARE.replace(num_classes=0, pre_norm=True, activation="quick_gelu", patch_bias=False), 30),
+    "huggingface-siglip": (SQUARE.replace(class_token=False, pool="map", activation="gelu_tanh", num_classes=0), 31),
+}
+"""Family → model, and how many activations transformers shows of it."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transformers_runs_every_family_and_agrees_layer_by_layer(tmp_path, family):
+    """Oracle: transformers itself, reading the folder that we wrote; nothing diverges and nobody is accused."""
+    config, count = FAMILIES[family]
+    written = Checkpoint.of(config, random_params(config, 1, np.float32))
+    conversion.save(written, tmp_path / "model", format=family)
+    checkpoint, images = conversion.load(tmp_path / "model"), pictures(config)
+    sides = [parse_endpoint(f"{kind}:{tmp_path / 'model'}") for kind in ("torch", "transformers")]
+    ours, theirs = (run_endpoint(side, checkpoint, images, "float32") for side in sides)
+    found = compare_captures(ours, theirs)
+    assert found.first_divergence is None
+    assert found.only_b == ()
+    assert len(found.rows) == count
+    subject = Subject(checkpoint.config, float64_params(checkpoint.params), images)
+    assert explain(theirs, subject) == ()
+
+
+def test_endpoints_are_told_apart_by_what_stands_before_the_colon(tmp_path):
+    """A path alone is the default kind, or a capture where its content says so; other colons belong to the path."""
+    assert parse_endpoint("jax:weights") == Endpoint("jax", "weights")
+    assert parse_endpoint("weights", "jax") == Endpoint("jax", "weights")
+    assert parse_endpoint("C:/weights") == Endpoint("torch", "C:/weights")
+    config = SQUARE.replace(depth=1)
+    run = run_endpoint(
+        Endpoint("torch", "x"), Checkpoint.of(config, random_params(config, 1, np.float32)), pictures(config), "float32"
+    )
+    save_capture(run, tmp_path / "run.npz")
+    assert parse_endpoint(str(tmp_path / "run.npz")).kind == "capture"

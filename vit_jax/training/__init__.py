@@ -1,0 +1,24 @@
+"""Training in JAX: recipes, one compiled step, meshes. Needs the extra ``train`` (optax)."""
+
+from vit_jax.training.optimizer import make_optimizer, make_schedule
+from vit_jax.training.recipe import Loss, Optimizer, Recipe, Schedule
+from vit_jax.training.sharding import MeshShape, make_mesh
+from vit_jax.training.step import Engine, Forward, TrainState, init_state, jit_engine, make_update, pmap_engine
+
+__all__ = [
+    "Engine",
+    "Forward",
+    "Loss",
+    "MeshShape",
+    "Optimizer",
+    "Recipe",
+    "Schedule",
+    "TrainState",
+    "init_state",
+    "jit_engine",
+    "make_mesh",
+    "make_optimizer",
+    "make_schedule",
+    "make_update",
+    "pmap_engine",
+]

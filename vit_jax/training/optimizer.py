@@ -1,0 +1,141 @@
+"""Optimizers and schedules of optax as recipes name them, over parameters as :func:`vit_jax.get_params` gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from optax import contrib
+
+from vit_jax.training.recipe import Optimizer, Schedule
+from vit_spec import VitportError
+
+
+def make_schedule(options: Schedule, steps: int) -> optax.Schedule:
+    """Step number → learning rate.
+
+    Raises:
+        VitportError: if warm-up and cool-down do not fit into the steps.
+    """
+    middle = steps - options.warmup - options.cooldown
+    if middle < 0:
+        raise VitportError(
+            f"schedule.warmup={options.warmup} and cooldown={options.cooldown} are longer than the {steps} steps: "
+            "train longer, or shorten them."
+        )
+    rise = optax.linear_schedule(0.0, options.peak, options.warmup)
+    body = _body(options, max(middle, 1))
+    if options.cooldown:
+        last = body(middle)
+        body = optax.join_schedules(
+            [body, optax.linear_schedule(float(np.asarray(last)), 0.0, options.cooldown)], [middle]
+        )
+    return optax.join_schedules([rise, body], [options.warmup]) if options.warmup else body
+
+
+def _body(options: Schedule, steps: int) -> optax.Schedule:
+    if options.name == "cosine":
+        return optax.cosine_decay_schedule(options.peak, steps, alpha=options.final / options.peak)
+    if options.name == "linear":
+        return optax.linear_schedule(options.peak, options.final, steps)
+    if options.name == "rsqrt":
+        scale = float(options.timescale)
+        return lambda step: options.peak * jnp.sqrt(scale / jnp.maximum(jnp.asarray(step, jnp.float32), scale))
+    return optax.constant_schedule(options.peak)
+
+
+def is_kernel(path: str) -> bool:
+    """Whether weight decay applies: to the kernels of linear layers and convolutions, not to biases, norms, tokens."""
+    return path.endswith("/kernel")
+
+
+def layer_of(path: str, depth: int) -> int:
+    """0 for the embeddings, 1 to ``depth`` for the blocks, ``depth + 1`` for what comes after them."""
+    parts = path.split("/")
+    if parts[0] == "blocks":
+        return int(parts[1]) + 1
+    early = {"patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre"}
+    return 0 if parts[0] in early else depth + 1
+
+
+def make_optimizer(
+    options: Optimizer, schedule: optax.Schedule, params: Mapping[str, Any]
+) -> optax.GradientTransformation:
+    """The chain: clip, precondition, decay the weights, scale by layer, times the learning rate.
+
+    Args:
+        params: path → array or shape, for their paths.
+
+    Raises:
+        VitportError: if ``frozen`` names what the model does not have, or everything that it has.
+    """
+    steps = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm is not None else []
+    steps.append(_direction(options, params))
+    if options.weight_decay:
+        steps.append(optax.add_decayed_weights(options.weight_decay, mask={path: is_kernel(path) for path in params}))
+    if options.name == "lamb":
+        steps.append(optax.scale_by_trust_ratio())
+    if options.layer_decay != 1.0:
+        steps.append(_scaled_by_layer(options.layer_decay, params))
+    steps.append(optax.scale_by_learning_rate(schedule))
+    chain = optax.chain(*steps)
+    frozen = _frozen(options.frozen, params)
+    if not any(frozen.values()):
+        return chain
+    labels = {path: "frozen" if still else "trained" for path, still in frozen.items()}
+    return optax.partition({"trained": chain, "frozen": optax.set_to_zero()}, labels)
+
+
+def _direction(options: Optimizer, params: Mapping[str, Any]) -> optax.GradientTransformation:
+    o = options
+    if o.name in ("adamw", "lamb"):
+        return optax.scale_by_adam(o.beta1, o.beta2, o.epsilon)
+    if o.name == "sgd":
+        return optax.trace(o.beta1) if o.beta1 else optax.identity()
+    if o.name == "adafactor":
+        # Zhai et al. 2022, section 3.4: no scaling by the parameters' size, a cap on beta2, half-precision momentum.
+        factored = optax.scale_by_factored_rms(decay_rate=0.8, epsilon=1e-30)
+        clipped = optax.clip_by_block_rms(1.0)
+        return optax.chain(factored, clipped, optax.ema(o.beta1, debias=False, accumulator_dtype=jnp.bfloat16))
+    hidden = {path: path.startswith("blocks/") and is_kernel(path) for path in params}
+    return optax.partition(
+        {
+            "muon": contrib.scale_by_muon(beta=o.beta1, weight_dimension_numbers=_matrices),
+            "adam": optax.scale_by_adam(o.beta1, o.beta2, o.epsilon),
+        },
+        {path: "muon" if matrix else "adam" for path, matrix in hidden.items()},
+    )
+
+
+def _matrices(updates: Any) -> Any:
+    """For Muon: every array is a matrix (in, out); what is masked out stays so."""
+    return jax.tree.map(lambda x: contrib.MuonDimensionNumbers(), updates)
+
+
+def _scaled_by_layer(decay: float, params: Mapping[str, Any]) -> optax.GradientTransformation:
+    depth = max(layer_of(path, 0) for path in params if path.startswith("blocks/"))
+    factors = {path: decay ** (depth + 1 - layer_of(path, depth)) for path in params}
+
+    def scaled(updates: Any, params: Any) -> Any:
+        del params
+        # What is frozen is masked out by optax and has no array here.
+        return {path: x * factors[path] if isinstance(x, jax.Array) else x for path, x in updates.items()}
+
+    return optax.stateless(scaled)
+
+
+def _frozen(beginnings: tuple[str, ...], params: Mapping[str, Any]) -> dict[str, bool]:
+    def begins(path: str, start: str) -> bool:
+        return path == start or path.startswith(f"{start.rstrip('/')}/")
+
+    for start in beginnings:
+        if not any(begins(path, start) for path in params):
+            raise VitportError(f"optimizer.frozen={start!r} is the beginning of no parameter, such as {min(params)}.")
+    frozen = {path: any(begins(path, start) for start in beginnings) for path in params}
+    if all(frozen.values()):
+        raise VitportError("optimizer.frozen holds every parameter still: leave something to train.")
+    return frozen

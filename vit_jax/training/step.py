@@ -1,0 +1,240 @@
+"""One training step as a pure function of arrays, under ``jit`` over a mesh or under ``pmap``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vit_jax.params import get_params
+from vit_jax.training.losses import Logits, mix, soft_targets, total_loss
+from vit_jax.training.recipe import Recipe
+from vit_jax.training.sharding import BATCH, like_params, shardings
+from vit_jax.vision_transformer import VisionTransformer
+from vit_spec import Preprocessing, VitportError
+
+Params = dict[str, jax.Array]
+Batch = dict[str, Any]
+"""``image`` (B, H, W, C), uint8, or floats that are normalised already; ``label`` (B,) integers; ``index`` (B,), the
+picture's place in the whole run, on which its random numbers hang; ``teacher`` (B, K), a teacher's logits, if any."""
+Metrics = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that a step changes: nothing but arrays."""
+
+    step: jax.Array
+    """Steps taken, ()."""
+    params: Params
+    """As :func:`vit_jax.get_params` names them."""
+    opt_state: Any
+    ema: Params | None
+    """The moving average of the parameters, where the recipe keeps one."""
+
+
+class Forward:
+    """A model as a function of a flat dictionary of parameters, cheap to dispatch."""
+
+    def __init__(self, model: VisionTransformer) -> None:
+        model.train()
+        self.config = model.config
+        self.graph, params, self.rest = nnx.split(model, nnx.Param, ...)
+        self.paths = list(get_params(model))
+        _, self.tree = jax.tree.flatten(params)
+        rates = (model.config.drop_rate, model.config.attn_drop_rate, model.config.drop_path_rate)
+        self.random = any(rates)
+
+    def __call__(self, params: Params, images: jax.Array, keys: jax.Array | None) -> Logits:
+        """(B, H, W, C) -> logits in training mode.
+
+        Args:
+            keys: (B,), one for each picture, so that its dropout does not depend on which pictures are with it, nor on
+                which device; ``None`` in evaluation mode's place, where nothing is random.
+        """
+        model = self.model(params)
+        if keys is None:
+            return model(images)
+        alone = jax.vmap(lambda image, key: model(image[None], rngs=nnx.Rngs(dropout=key)))
+        return jax.tree.map(lambda logits: logits[:, 0], alone(images, keys))
+
+    def model(self, params: Params) -> VisionTransformer:
+        """The model with these parameters."""
+        state = jax.tree.unflatten(self.tree, [params[path] for path in self.paths])
+        return nnx.merge(self.graph, state, self.rest)
+
+
+def init_state(params: Mapping[str, jax.Array], optimizer: optax.GradientTransformation, recipe: Recipe) -> TrainState:
+    """The state before the first step."""
+    params = {path: jnp.asarray(array) for path, array in params.items()}
+    ema = {path: jnp.array(array, copy=True) for path, array in params.items()} if recipe.ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+
+
+def prepare(batch: Batch, recipe: Recipe, classes: int, preprocessing: Preprocessing, key: jax.Array) -> Batch:
+    """Pictures normalised and mixed, labels made soft; the whole batch at once, whatever devices it lies on."""
+    images = batch["image"]
+    if images.dtype == jnp.uint8:
+        mean, std = (jnp.asarray(values, jnp.float32) for values in (preprocessing.mean, preprocessing.std))
+        images = (images.astype(jnp.float32) / 255 - mean) / std
+    targets = soft_targets(batch["label"], classes, recipe.loss.smoothing)
+    images, targets = mix(recipe.loss, images, targets, key)
+    return {**batch, "image": images, "target": targets}
+
+
+def make_update(
+    forward: Forward, optimizer: optax.GradientTransformation, recipe: Recipe, axis: str | None = None
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """A step on a prepared batch, or on one device's share of it.
+
+    Args:
+        axis: name of the mapped axis over which gradients are averaged, under ``pmap``.
+    """
+
+    def loss(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(batch["index"]) if forward.random else None
+        logits = forward(params, batch["image"], keys)
+        losses = total_loss(recipe.loss, logits, batch["target"], batch.get("teacher"))
+        head = logits[0] if isinstance(logits, tuple) else logits
+        right = head.argmax(axis=-1) == batch["target"].argmax(axis=-1)
+        return losses.mean(), right.mean(dtype=jnp.float32)
+
+    def gradients(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Metrics]:
+        value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        if recipe.accumulation == 1:
+            (value, right), found = value_and_grad(params, batch, key)
+        else:
+
+            def part(total: Any, piece: Batch) -> tuple[Any, None]:
+                (value, right), found = value_and_grad(params, piece, key)
+                return jax.tree.map(jnp.add, total, (found, value, right)), None
+
+            # Every part has a share of every device's pictures.
+            pieces = jax.tree.map(lambda x: x.reshape(-1, recipe.accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
+            shapes = jax.eval_shape(value_and_grad, params, jax.tree.map(lambda x: x[0], pieces), key)
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[1], *shapes[0]))
+            total, _ = jax.lax.scan(part, zeros, pieces)
+            found, value, right = jax.tree.map(lambda x: x / recipe.accumulation, total)
+        metrics = {"loss": value, "accuracy": right}
+        return (found, metrics) if axis is None else jax.lax.pmean((found, metrics), axis)
+
+    def update(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(key, state.step)
+        found, metrics = gradients(state.params, batch, key)
+        if radius := recipe.optimizer.sharpness:
+            scale = radius / (optax.tree.norm(found) + 1e-12)
+            found, _ = gradients({path: p + scale * found[path] for path, p in state.params.items()}, batch, key)
+        updates, opt_state = optimizer.update(found, state.opt_state, state.params)
+        params: Params = optax.apply_updates(state.params, updates)  # type: ignore[assignment]
+        ema = state.ema
+        if ema is not None:
+            ema = {path: recipe.ema * old + (1 - recipe.ema) * params[path] for path, old in ema.items()}
+        metrics["gradient_norm"] = optax.tree.norm(found)
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+    return update
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a step is run on the devices that there are; made by :func:`jit_engine` and :func:`pmap_engine`."""
+
+    place_state: Callable[[TrainState], Any]
+    """From arrays on the host to where the step wants them."""
+    place_batch: Callable[[Batch], Any]
+    """From this process's share of the batch, in numpy, to the devices."""
+    step: Callable[[Any, Any], tuple[Any, Metrics]]
+    """The old state is given away."""
+    fetch: Callable[[Any], TrainState]
+    """The state as one copy, whatever the devices hold."""
+
+
+def jit_engine(
+    forward: Forward,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    mesh: Mesh,
+    key: jax.Array,
+) -> Engine:
+    """``jit`` over a mesh: batches cut along ``data`` and ``fsdp``, parameters as ``sharding.partition`` says.
+
+    Args:
+        key: of the run; each step folds its number into it.
+    """
+    update = make_update(forward, optimizer, recipe)
+    classes = forward.config.num_classes
+    rows = NamedSharding(mesh, BATCH)
+
+    def where(state: TrainState) -> TrainState:
+        params = shardings(state.params, mesh)
+        moments = like_params(state.opt_state, state.params, mesh)
+        return TrainState(NamedSharding(mesh, PartitionSpec()), params, moments, params if state.ema else None)  # type: ignore[arg-type]
+
+    def whole(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        mixing = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
+        return update(state, prepare(batch, recipe, classes, preprocessing, mixing), key)
+
+    compiled: list[Callable[..., tuple[TrainState, Metrics]]] = []
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        if not compiled:
+            places = where(state)
+            shared = NamedSharding(mesh, PartitionSpec())
+            compiled.append(jax.jit(whole, donate_argnums=0, in_shardings=(places, rows, shared),
+                                    out_shardings=(places, shared)))  # fmt: skip
+        return compiled[0](state, batch, key)
+
+    def place_batch(batch: Batch) -> Batch:
+        return {name: jax.make_array_from_process_local_data(rows, np.asarray(x)) for name, x in batch.items()}
+
+    return Engine(lambda state: jax.device_put(state, where(state)), place_batch, step, lambda state: state)
+
+
+def pmap_engine(
+    forward: Forward,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    key: jax.Array,
+) -> Engine:
+    """``pmap`` over the devices of one process, each with a copy of everything: the classic path, kept equal to jit.
+
+    Raises:
+        VitportError: on several processes, which jit serves.
+    """
+    if jax.process_count() > 1:
+        raise VitportError("parallel=pmap runs on the devices of one process: choose parallel=jit for several.")
+    devices = jax.local_devices()
+    copies = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
+    update = jax.pmap(
+        make_update(forward, optimizer, recipe, "devices"), "devices", in_axes=(0, 0, None), donate_argnums=0
+    )
+    classes = forward.config.num_classes
+
+    @jax.jit
+    def prepared(batch: Batch, step: jax.Array) -> Batch:
+        mixing = jax.random.fold_in(jax.random.fold_in(key, 1), step)
+        batch = prepare(batch, recipe, classes, preprocessing, mixing)
+        return jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
+
+    def place_state(state: TrainState) -> TrainState:
+        return jax.tree.map(lambda x: jax.device_put(jnp.broadcast_to(x, (len(devices), *x.shape)), copies), state)
+
+    def fetch(state: TrainState) -> TrainState:
+        return jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), state)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        number = state.step.addressable_shards[0].data.reshape(())
+        state, metrics = update(state, jax.device_put(prepared(batch, number), copies), key)
+        return state, {name: value.addressable_shards[0].data.reshape(()) for name, value in metrics.items()}
+
+    return Engine(place_state, lambda batch: batch, step, fetch)

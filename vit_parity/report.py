@@ -1,0 +1,201 @@
+"""A comparison as one HTML file that needs nothing else: no network, no server, no library."""
+
+from __future__ import annotations
+
+import base64
+import html
+import importlib.metadata
+import importlib.resources
+import io
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vit_parity.bound import MARGIN, bounds, relative
+from vit_parity.capture import Capture
+from vit_parity.comparison import Comparison, Row
+from vit_parity.replay import Subject
+from vit_parity.ulp import roundoff, ulp_distance
+from vit_spec import Preprocessing, ViTConfig, VitportError
+
+if TYPE_CHECKING:
+    from vit_parity.explain import Explanation
+
+_BINS = 34
+"""0 ulp, then from each power of two up to 2**32 on."""
+_VERDICTS = {"rounding": "rounding", "a": "A is off", "b": "B is off", "both": "both are off", "apart": "apart"}
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a report shows besides the comparison."""
+
+    config: ViTConfig | None = None
+    preprocessing: Preprocessing | None = None
+    subject: Subject | None = None
+    others: Sequence[Capture] = ()
+    """Runs of the same model and pictures in other dtypes, for the chart of errors by depth."""
+    explanations: Sequence[Explanation] = ()
+    hashes: Mapping[str, str] | None = None
+    """What was read → SHA-256."""
+
+
+def write_report(comparison: Comparison, path: Path, extras: Extras | None = None) -> None:
+    """Write the report.
+
+    Raises:
+        VitportError: if the file cannot be written.
+    """
+    try:
+        path.write_text(report_html(comparison, extras or Extras()), encoding="utf-8")
+    except OSError as error:
+        raise VitportError(
+            f"{path} cannot be written ({error.strerror or error}): choose a place with room and access."
+        ) from error
+
+
+def report_html(comparison: Comparison, extras: Extras) -> str:
+    """The whole page."""
+    template = (importlib.resources.files("vit_parity") / "assets" / "report.html").read_text(encoding="utf-8")
+    text = json.dumps(_finite(report_data(comparison, extras)), allow_nan=False)
+    page = template.replace("@DATA@", text.replace("<", "\\u003c"))  # no tag can end the script early
+    return page.replace("<title>vitport compare", f"<title>vitport compare {html.escape(comparison.b.title)}")
+
+
+def report_data(comparison: Comparison, extras: Extras) -> dict[str, Any]:
+    """What the page is drawn from, as JSON values."""
+    first = comparison.first_divergence
+    if first is None:
+        verdict = "Every difference is within what rounding may do."
+    else:
+        told = f"{first.difference.relative:.1e}, where rounding may do {first.tolerance:.1e}"
+        verdict = f"First divergence: {first.name} ({_VERDICTS[first.verdict]}; {told})."
+    return {
+        "a": {"title": comparison.a.title, "facts": comparison.a.facts},
+        "b": {"title": comparison.b.title, "facts": comparison.b.facts},
+        "verdict": verdict,
+        "first_divergence": None if first is None else first.name,
+        "causes": [explanation.sentence for explanation in extras.explanations],
+        "rows": [_row(at, row, comparison) for at, row in enumerate(comparison.rows)],
+        "growth": _growth(comparison, extras),
+        "heat": None if extras.config is None else _heat(comparison, extras.config, extras.preprocessing),
+        "facts": _facts(comparison, extras),
+    }
+
+
+def _row(at: int, row: Row, comparison: Comparison) -> dict[str, Any]:
+    a, b = (run.activations[row.name] for run in (comparison.a, comparison.b))
+    finest = max(a.dtype, b.dtype, key=roundoff)
+    distance = ulp_distance(b.astype(finest), a.astype(finest)).ravel()
+    distance = distance[~np.isnan(distance)]
+    bins = np.zeros(len(distance), int)
+    bins[distance > 0] = np.floor(np.log2(distance[distance > 0])).astype(int) + 1
+    counts = np.bincount(bins.clip(0, _BINS - 1), minlength=1)
+    return {
+        "order": at,
+        "name": row.name,
+        "relative": row.difference.relative,
+        "max_abs": row.difference.max_abs,
+        "cosine": row.difference.cosine,
+        "ulp_median": row.ulps.median,
+        "ulp_p99": row.ulps.p99,
+        "ulp_max": row.ulps.max,
+        "beyond": row.beyond,
+        "tolerance": row.tolerance,
+        "error_a": row.error_a,
+        "error_b": row.error_b,
+        "verdict": _VERDICTS[row.verdict],
+        "histogram": counts.tolist(),
+    }
+
+
+def _growth(comparison: Comparison, extras: Extras) -> dict[str, Any]:
+    """Lines over the tokens between blocks: errors of A, B and the other dtypes, and the bound of each dtype."""
+    rows = [row for row in comparison.rows if _is_stage(row.name, comparison)]
+    stages = [row.name for row in rows]
+    if comparison.truth is None:
+        lines = [_line("B against A", [row.difference.relative for row in rows], 0)]
+        return {"stages": stages, "lines": [*lines, _line("bound", [row.tolerance for row in rows], 0, bound=True)]}
+    exact = comparison.truth.activations
+    runs = {f"A, {comparison.a.dtype.name}": comparison.a, f"B, {comparison.b.dtype.name}": comparison.b}
+    runs |= {run.dtype.name: run for run in extras.others}
+    lines = [
+        _line(name, [relative(run.activations[at], exact[at]) for at in stages], at)
+        for at, (name, run) in enumerate(runs.items())
+    ]
+    drawn: set[str] = set()
+    for at, run in enumerate(runs.values()):
+        if extras.subject is not None and run.dtype.name not in drawn:
+            drawn.add(run.dtype.name)
+            allowed = bounds(extras.subject, run.dtype, exact=exact)
+            lines.append(_line(f"bound, {run.dtype.name}", [allowed[stage] for stage in stages], at, bound=True))
+    return {"stages": stages, "lines": lines}
+
+
+def _line(name: str, values: Sequence[float], colour: int, *, bound: bool = False) -> dict[str, Any]:
+    return {"name": name, "values": list(values), "colour": colour, "bound": bound}
+
+
+def _is_stage(name: str, comparison: Comparison) -> bool:
+    in_truth = comparison.truth is None or name in comparison.truth.activations
+    tokens = name in ("embed", "norm", comparison.rows[-1].name)
+    return in_truth and (tokens or (name.startswith("blocks.") and name.count(".") == 1))
+
+
+def _heat(comparison: Comparison, config: ViTConfig, preprocessing: Preprocessing | None) -> dict[str, Any]:
+    """The first picture, and each patch's relative difference after each block."""
+    rows, columns = config.grid_size
+    maps = {}
+    for row in comparison.rows:
+        a, b = (run.activations[row.name].astype(np.float64) for run in (comparison.a, comparison.b))
+        tokens = row.name in ("embed", "norm") or (row.name.startswith("blocks.") and row.name.count(".") == 1)
+        if tokens and a.ndim == 3 and a.shape[1] == config.num_tokens:
+            gap = np.linalg.norm((b - a)[0, config.num_prefix_tokens :], axis=-1)
+            size = np.linalg.norm(a[0, config.num_prefix_tokens :], axis=-1)
+            maps[row.name] = [float(f"{value:.3e}") for value in gap / np.maximum(size, np.finfo(np.float64).tiny)]
+    return {"rows": rows, "columns": columns, "maps": maps, "picture": _picture(comparison.a.images[0], preprocessing)}
+
+
+def _picture(image: np.ndarray, preprocessing: Preprocessing | None) -> str:
+    """(H, W, C), preprocessed, as a PNG in a data URI."""
+    from PIL import Image
+
+    pixels = image.astype(np.float64)
+    if preprocessing is not None and len(preprocessing.mean) == pixels.shape[-1]:
+        pixels = pixels * np.array(preprocessing.std) + np.array(preprocessing.mean)
+    pixels = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+    pixels = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _facts(comparison: Comparison, extras: Extras) -> list[tuple[str, str]]:
+    facts = [("vitport", _version("vitport")), ("Python", platform.python_version()), ("machine", platform.platform())]
+    facts += [(name, _version(name)) for name in ("torch", "jax", "flax", "numpy")]
+    for letter, run in (("A", comparison.a), ("B", comparison.b)):
+        facts.append((letter, f"{run.title}: {', '.join(f'{name} {value}' for name, value in run.facts.items())}"))
+    facts += [(f"SHA-256 of {name}", value) for name, value in (extras.hashes or {}).items()]
+    return [*facts, ("bound on rounding", f"with the margin c = {MARGIN:g}; see docs/comparing.md")]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value
