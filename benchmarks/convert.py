@@ -60,6 +60,10 @@ The machine had {cores} and a load of {load:.1f} (the mean of a quarter of an ho
 Where others compute at the same time, a conversion waits for them longer than a copy does. CPU seconds are those of all
 threads, in the kernel too.
 
+What stays in memory: orbax and PyTorch write from all tensors at once, and Flax reads msgpack whole. What takes time
+besides the copy: zstd in orbax's files, the checksums of `.npz`, laying out transposed matrices, and the SHA-256 of the
+source, which the record in `timm`, `flax` and PyTorch files holds.
+
 Written by `{command}` with {versions}.
 
 | from | to | seconds | copy | ratio | CPU seconds | copy | peak, MB | allowed, MB |
