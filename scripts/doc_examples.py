@@ -1,6 +1,6 @@
 """Runs the examples in docs/ and writes down what they print: ``python -m scripts.doc_examples [PAGE …]``.
 
-An example is an indented or fenced block whose lines begin with ``$ vitport``. The commands of a page run one after the
+An example is a fenced block whose first line begins with ``$``. The commands of a page run one after the
 other in a folder of their own, beside the weights that ``WEIGHTS`` makes, which are random and always the same. Lines
 between two commands are what the first one printed, and are replaced.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,14 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 
 import conversion
 from conversion.formats import FORMATS
 from tests.random_weights import random_params
+from vit_cli.download import default_cache, fetch_dinov2_onnx
 from vit_spec import ViTConfig, get_model
 
 ROOT = Path(__file__).parent.parent
-FENCE = re.compile(r"(?<=\n```\n)\$ vitport .*?(?=```\n)", re.DOTALL)
+FENCE = re.compile(r"(?<=\n```\n)\$ .*?(?=```\n)", re.DOTALL)
 
 
 def _params(config: ViTConfig) -> dict[str, np.ndarray]:
@@ -40,6 +43,22 @@ def _saved(name: str, form: str, **changes: object) -> Callable[[Path], None]:
         conversion.save(checkpoint, path, format=form, activation="keep")
 
     return make
+
+
+def _bare(name: str, not_numbers: int = 0) -> Callable[[Path], None]:
+    """Tensors in a safetensors file without a record, some values of one of them not a number."""
+
+    def make(path: Path) -> None:
+        params = _params(get_model(name).config)
+        params["blocks.3.mlp.fc1.weight"][0, :not_numbers] = np.nan
+        save_file(params, path)
+
+    return make
+
+
+def _fetched(path: Path) -> None:
+    """The file that the demo fetches."""
+    shutil.copy(fetch_dinov2_onnx(default_cache()), path)
 
 
 def _pickled(name: str) -> Callable[[Path], None]:
@@ -69,6 +88,9 @@ WEIGHTS: dict[str, Callable[[Path], None]] = {
     "Ti_16.npz": _saved("vit_tiny_patch16_224", "google", **GOOGLE),
     "siglip.npz": _two_towers,
     "ti.safetensors": _saved("vit_tiny_patch16_224", "timm"),
+    "bare.safetensors": _bare("deit_tiny_patch16_224"),
+    "nan.safetensors": _bare("deit_tiny_patch16_224", 3),
+    "vit_s_focus.onnx": _fetched,
     "deit.pth": _pickled("deit_tiny_distilled_patch16_224"),
     "vit.pth": _pickled("vit_tiny_patch16_224"),
 }
