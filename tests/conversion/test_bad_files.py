@@ -89,9 +89,21 @@ def test_damaged_bytes_are_refused_or_weights_of_the_right_shapes(good, tmp_path
     assert refused
 
 
+FOLDERS = {
+    "orbax": {"_METADATA", "manifest.ocdbt"},
+    "huggingface": {"model.safetensors", "config.json"},
+    "sharded": {
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "config.json",
+        "model.safetensors.index.json",
+    },
+}
+"""Format that is a folder → files that it cannot be read without."""
+
+
+@pytest.mark.parametrize("good", FOLDERS, indirect=True)
 def test_a_missing_file_of_a_folder_is_refused_or_not_needed(good, tmp_path) -> None:
-    if good.is_file():
-        pytest.skip("a single file")
     refused: set[str] = set()
     for at, file in enumerate(files_of(good)):
         path = tmp_path / str(at)
@@ -102,13 +114,11 @@ def test_a_missing_file_of_a_folder_is_refused_or_not_needed(good, tmp_path) -> 
             refused.add(file.name)
         else:
             assert_same_tensors(tensors, PARAMS)
-    needed = {
-        "orbax": {"_METADATA", "manifest.ocdbt"},
-        "huggingface": {"model.safetensors", "config.json"},
-        "sharded": {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "config.json",
-                    "model.safetensors.index.json"},
-    }  # fmt: skip
-    assert needed[good.name] <= refused
+    assert FOLDERS[good.name] <= refused
+
+
+def test_every_format_that_is_a_folder_has_its_files_taken_away(good) -> None:
+    assert good.is_dir() == (good.name in FOLDERS)
 
 
 @pytest.mark.parametrize("command", ["inspect", "convert"])
