@@ -10,21 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vit_jax.params import get_params
-from vit_jax.training.losses import Logits, mix, soft_targets, total_loss
+from vit_jax.training.forward import Forward, Params
+from vit_jax.training.losses import mix, soft_targets, total_loss
 from vit_jax.training.optimizer import frozen_paths
 from vit_jax.training.recipe import Recipe
 from vit_jax.training.sharding import BATCH, like_params, shardings
-from vit_jax.vision_transformer import VisionTransformer
 from vit_spec import Preprocessing, VitportError
 
-Params = dict[str, jax.Array]
 Batch = dict[str, Any]
 """``image`` (B, H, W, C), uint8, or floats that are normalised already; ``label`` (B,) integers; ``index`` (B,), the
-picture's place in the whole run, on which its random numbers hang; ``teacher`` (B, K), a teacher's logits, if any."""
+picture's place in the whole run, on which its random numbers hang; if given, ``weight`` (B,), 0 for pictures that could
+not be read, and ``teacher`` (B, K), a teacher's logits."""
 Metrics = dict[str, jax.Array]
 
 
@@ -42,37 +40,6 @@ class TrainState:
     """The moving average of the parameters, where the recipe keeps one."""
 
 
-class Forward:
-    """A model as a function of a flat dictionary of parameters, cheap to dispatch."""
-
-    def __init__(self, model: VisionTransformer) -> None:
-        model.train()
-        self.config = model.config
-        self.graph, params, self.rest = nnx.split(model, nnx.Param, ...)
-        self.paths = list(get_params(model))
-        _, self.tree = jax.tree.flatten(params)
-        rates = (model.config.drop_rate, model.config.attn_drop_rate, model.config.drop_path_rate)
-        self.random = any(rates)
-
-    def __call__(self, params: Params, images: jax.Array, keys: jax.Array | None) -> Logits:
-        """(B, H, W, C) -> logits in training mode.
-
-        Args:
-            keys: (B,), one for each picture, so that its dropout does not depend on which pictures are with it, nor on
-                which device; ``None`` in evaluation mode's place, where nothing is random.
-        """
-        model = self.model(params)
-        if keys is None:
-            return model(images)
-        alone = jax.vmap(lambda image, key: model(image[None], rngs=nnx.Rngs(dropout=key)))
-        return jax.tree.map(lambda logits: logits[:, 0], alone(images, keys))
-
-    def model(self, params: Params) -> VisionTransformer:
-        """The model with these parameters."""
-        state = jax.tree.unflatten(self.tree, [params[path] for path in self.paths])
-        return nnx.merge(self.graph, state, self.rest)
-
-
 def init_state(params: Mapping[str, jax.Array], optimizer: optax.GradientTransformation, recipe: Recipe) -> TrainState:
     """The state before the first step."""
     params = {path: jnp.asarray(array) for path, array in params.items()}
@@ -87,8 +54,11 @@ def prepare(batch: Batch, recipe: Recipe, classes: int, preprocessing: Preproces
         mean, std = (jnp.asarray(values, jnp.float32) for values in (preprocessing.mean, preprocessing.std))
         images = (images.astype(jnp.float32) / 255 - mean) / std
     targets = soft_targets(batch["label"], classes, recipe.loss.smoothing)
-    images, targets = mix(recipe.loss, images, targets, key)
-    return {**batch, "image": images, "target": targets}
+    weight = batch.get("weight", jnp.ones(len(targets), jnp.float32))
+    if recipe.loss.mixes:
+        images, targets = mix(recipe.loss, images, targets, key)
+        weight = weight * weight[::-1]  # what is mixed with a picture that could not be read is none either
+    return {**batch, "image": images, "target": targets, "weight": weight}
 
 
 def make_update(
@@ -103,10 +73,12 @@ def make_update(
     def loss(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(batch["index"]) if forward.random else None
         logits = forward(params, batch["image"], keys)
+        weight = batch["weight"]
         losses = total_loss(recipe.loss, logits, batch["target"], batch.get("teacher"))
         head = logits[0] if isinstance(logits, tuple) else logits
         right = head.argmax(axis=-1) == batch["target"].argmax(axis=-1)
-        return losses.mean(), right.mean(dtype=jnp.float32)
+        # Over the whole batch, unread pictures counting 0: so parts and devices average alike, whoever has them.
+        return (losses * weight).mean(), (right * weight).mean(dtype=jnp.float32)
 
     def gradients(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Metrics]:
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
