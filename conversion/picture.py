@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -38,42 +38,66 @@ def load_picture(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
 
 def open_picture(path: Path, *, grey: bool = False) -> Image.Image:
     """The whole decoded picture, upright, in RGB or grey."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image
 
     try:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
             raise VitportError(f"{path} {what}: give the path of a picture, such as a JPEG or PNG file.")
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                _check(image, path)
-                return ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
+            return decode_picture(file, str(path), grey=grey)
+    except PermissionError as error:
+        raise VitportError(f"{path} may not be read by you: change its permissions.") from error
+    except OSError as error:
+        raise VitportError(f"{path} cannot be read ({error}): give another path.") from error
+
+
+def decode_picture(file: BinaryIO, name: str, *, grey: bool = False) -> Image.Image:
+    """The whole picture of an open file, upright, in RGB or grey; ``name`` is what errors call it.
+
+    Threads may call it at once: it does not touch the process's filter of warnings.
+
+    Raises:
+        VitportError: if there is no picture in it, or one that is damaged, unsafe to decode or of more than 8 bits.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            _check(image, name)
+            return ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
     except VitportError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise VitportError(
-            f"{path} unpacks to more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is not safe to read: scale it down."
-        ) from error
+        raise VitportError(_too_large(name)) from error
     except UnidentifiedImageError as error:
-        raise VitportError(f"{path} is no picture that can be read: give a JPEG, PNG, WebP or TIFF file.") from error
-    except PermissionError as error:
-        raise VitportError(f"{path} may not be read by you: change its permissions.") from error
+        raise VitportError(f"{name} is no picture that can be read: give a JPEG, PNG, WebP or TIFF file.") from error
     except Exception as error:  # Pillow raises nearly every kind on damaged bytes
-        raise VitportError(f"{path} is a damaged picture ({error}): save it again.") from error
+        raise VitportError(f"{name} is a damaged picture ({error}): save it again.") from error
 
 
-def _check(image: Image.Image, path: Path) -> None:
+def _check(image: Image.Image, name: str) -> None:
     """Refuses what would be decoded unsafely or wrongly; only the file's head has been read so far."""
+    from PIL import Image as Pillow
+
     if image.format not in _FORMATS:
         raise VitportError(
-            f"{path} is in the format {image.format}, which is not read: give a JPEG, PNG, WebP or TIFF file."
+            f"{name} is in the format {image.format}, which is not read: give a JPEG, PNG, WebP or TIFF file."
         )
+    if image.width * image.height > (Pillow.MAX_IMAGE_PIXELS or math.inf):  # where Pillow may only warn
+        raise VitportError(_too_large(name))
     if image.mode.startswith(("I", "F")):  # Pillow turns all that is above 255 into white
         raise VitportError(
-            f"{path} has pixels of more than 8 bits (Pillow's mode {image.mode}), whose range is not known: save it "
+            f"{name} has pixels of more than 8 bits (Pillow's mode {image.mode}), whose range is not known: save it "
             "with 8 bits."
         )
+
+
+def _too_large(name: str) -> str:
+    from PIL import Image
+
+    return f"{name} unpacks to more than {Image.MAX_IMAGE_PIXELS:,} pixels, which is not safe to read: scale it down."
 
 
 def crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

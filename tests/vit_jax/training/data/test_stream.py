@@ -1,0 +1,238 @@
+"""Oracles: the order written down as arithmetic, and the pictures as the test wrote them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import active_children
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conversion.picture import crop, open_picture
+from tests.vit_jax.training.data.folders import encoded, image_folder, picture
+from vit_jax.training.data import Augmentation, Batch, Data, Source, Stream, evaluation_batches, open_source
+from vit_spec import Preprocessing, VitportError
+
+SMALL = Preprocessing(size=(16, 12), interpolation="bilinear")
+PLAIN = Augmentation(crop="none", flip=0)
+ALL = Augmentation()
+BATCH = 7
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Source:
+    """24 pictures."""
+    found = open_source(str(image_folder(tmp_path_factory.mktemp("pictures"))), "train")
+    assert found is not None
+    return found
+
+
+def _batches(source: Source, options: Data, count: int, *, rows=range(BATCH), first: int = 0, seed: int = 3):
+    with Stream(source, options, SMALL, batch=BATCH, rows=rows, seed=seed, first=first) as stream:
+        return [next(stream) for _ in range(count)]
+
+
+def _same(one: Batch, other: Batch) -> None:
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        assert array.dtype == other[name].dtype
+        np.testing.assert_array_equal(array, other[name])
+
+
+def test_every_picture_comes_once_an_epoch_and_epochs_differ(source) -> None:
+    """24 pictures in batches of 7: 24 batches are seven epochs, each beginning within a batch."""
+    expected = {encoded(np.asarray(crop(open_picture(Path(source[at].name)), SMALL))): at for at in range(24)}
+    assert len(expected) == 24
+    batches = _batches(source, Data(augment=PLAIN), 24)
+    seen = [expected[encoded(image)] for batch in batches for image in batch["image"]]
+    epochs = np.array(seen).reshape(7, 24)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(24), (7, 1)))
+    assert len({tuple(epoch) for epoch in epochs.tolist()}) == 7
+    labels = np.concatenate([batch["label"] for batch in batches])
+    np.testing.assert_array_equal(labels, np.array(seen) // 8)
+    np.testing.assert_array_equal(np.concatenate([batch["index"] for batch in batches]), np.arange(7 * 24))
+    assert all((batch["weight"] == 1).all() for batch in batches)
+
+
+def test_batches_have_the_types_that_the_trainer_expects(source) -> None:
+    (batch,) = _batches(source, Data(augment=ALL), 1)
+    assert {name: (array.dtype.name, array.shape) for name, array in batch.items()} == {
+        "image": ("uint8", (BATCH, 16, 12, 3)),
+        "label": ("int32", (BATCH,)),
+        "index": ("uint32", (BATCH,)),
+        "weight": ("float32", (BATCH,)),
+    }
+
+
+def test_workers_resuming_and_sharing_among_processes_leave_every_bit_as_it_was(source) -> None:
+    """The uninterrupted stream, of one process and threads, is the oracle."""
+    whole = _batches(source, Data(augment=ALL), 9)
+    assert not np.array_equal(whole[0]["image"], _batches(source, Data(augment=ALL), 1, seed=4)[0]["image"])
+    for workers, first, rows in ((0, 5, range(BATCH)), (2, 0, range(BATCH)), (2, 3, [6, 1, 2]), (3, 4, [0])):
+        part = _batches(source, Data(augment=ALL, workers=workers), 9 - first, first=first, rows=rows)
+        for expected, got in zip(whole[first:], part, strict=True):
+            _same({name: array[list(rows)] for name, array in expected.items()}, got)
+    assert not active_children()
+
+
+def test_an_index_beyond_32_bits_begins_anew(source) -> None:
+    (batch,) = _batches(source, Data(augment=PLAIN), 1, first=2**40)
+    np.testing.assert_array_equal(batch["index"], np.arange(2**40 * BATCH, 2**40 * BATCH + BATCH) % 2**32)
+
+
+def test_the_same_picture_is_augmented_anew_in_every_epoch(source) -> None:
+    batches = _batches(source, Data(augment=ALL), 24)
+    images = np.concatenate([batch["image"] for batch in batches])
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+@pytest.fixture
+def damaged(tmp_path) -> Source:
+    """Of 24 pictures one is cut short, one is text, one is a picture of 16 bits."""
+    root = image_folder(tmp_path)
+    cut = root / "ant" / "003.png"
+    cut.write_bytes(cut.read_bytes()[:200])
+    (root / "bee" / "004.png").write_text("not found")
+    (root / "cat" / "005.png").write_bytes(encoded(np.zeros((9, 9), np.uint16)))
+    found = open_source(str(root), "train")
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_picture_leaves_its_place_empty_and_is_named(source, damaged, workers) -> None:
+    whole = _batches(source, Data(augment=ALL), 4)
+    with Stream(damaged, Data(augment=ALL, workers=workers), SMALL, batch=BATCH, rows=range(BATCH), seed=3) as stream:
+        got = [next(stream) for _ in range(4)]  # 28 places: one epoch, and four of the next
+        assert {name[-11:]: reason.rpartition("png ")[2][:12] for name, reason in stream.corrupt.items()} == {
+            "ant/003.png": "is a damaged",
+            "bee/004.png": "is no pictur",
+            "cat/005.png": "has pixels o",
+        }
+    empty = 0
+    for expected, batch in zip(whole, got, strict=True):
+        here = batch["weight"] == 1
+        empty += int((~here).sum())
+        np.testing.assert_array_equal(batch["index"], expected["index"])
+        for name in ("image", "label"):
+            np.testing.assert_array_equal(batch[name][here], expected[name][here])
+            assert not batch[name][~here].any()
+    assert empty in range(3, 7)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_corrupt_picture_ends_the_run_where_that_is_asked_for(damaged, workers) -> None:
+    with pytest.raises(VitportError, match=r"(003|004|005)\.png .*data\.corrupt=skip"):
+        _batches(damaged, Data(augment=PLAIN, workers=workers, corrupt="fail"), 4)
+    assert not active_children()
+
+
+def test_pictures_that_are_all_gone_end_the_run_even_so(tmp_path) -> None:
+    found = open_source(str(image_folder(tmp_path)), "train")
+    assert found is not None
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    with (
+        Stream(found, Data(), SMALL, batch=8, rows=range(8), seed=0) as stream,
+        pytest.raises(VitportError, match=r"None of 8 pictures of .* in a row can be read; the first: .*No such file"),
+    ):
+        next(stream)
+
+
+def test_a_worker_that_is_killed_ends_the_run_within_seconds(source) -> None:
+    with Stream(source, Data(workers=2), SMALL, batch=BATCH, rows=range(BATCH), seed=0) as stream:
+        next(stream)
+        victim = active_children()[0].pid
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+        start = time.monotonic()
+        with pytest.raises(VitportError, match=r"One of the 2 data workers died .*exit code -9"):
+            for _ in range(1000):
+                next(stream)
+        assert time.monotonic() - start < 10
+    assert not active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_gives_every_picture_once_in_order_and_fills_up_with_weight_0(source, workers) -> None:
+    for batch, rows in ((7, None), (7, [2, 5]), (24, None), (30, None)):
+        if workers and batch > 7:
+            continue
+        own = list(range(batch) if rows is None else rows)
+        with evaluation_batches(source, SMALL, batch=batch, rows=rows, workers=workers) as feed:
+            batches = list(feed)
+        assert len(batches) == -(-24 // batch)
+        for t, got in enumerate(batches):
+            assert got["image"].shape == (len(own), 16, 12, 3)
+            for row, place in enumerate(t * batch + np.array(own)):
+                expected = np.zeros((16, 12, 3), np.uint8)
+                if place < 24:
+                    expected = np.asarray(crop(open_picture(Path(source[place].name)), SMALL))
+                np.testing.assert_array_equal(got["image"][row], expected)
+                assert got["weight"][row] == (place < 24)
+                assert got["label"][row] == (place // 8 if place < 24 else 0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_grey_and_coloured_pictures_fit_models_of_one_and_three_channels(tmp_path, channels) -> None:
+    root = image_folder(tmp_path, count=1)
+    (root / "bee" / "000.png").write_bytes(encoded(picture(7)[..., 0]))
+    found = open_source(str(root), "train")
+    assert found is not None
+    preprocessing = Preprocessing(size=(20, 26), mean=(0.5,) * channels, std=(0.5,) * channels, resize="squash")
+    (batch,) = list(evaluation_batches(found, preprocessing, batch=3))
+    assert batch["image"].shape == (3, 20, 26, channels)
+    np.testing.assert_array_equal(batch["image"][1], np.repeat(picture(7)[..., :1], channels, axis=2))
+    red, green, blue = np.moveaxis(picture(0).astype(np.float64), 2, 0)
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R 601, as Pillow documents mode L
+    expected = picture(0) if channels == 3 else grey[..., None]
+    assert np.abs(batch["image"][0] - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rows": [7]}, r"The rows \[7\] are not in a batch of 7"),
+        ({"rows": []}, "are not in a batch"),
+        ({"seed": -1}, "seed=-1 is negative"),
+    ],
+)
+def test_impossible_requests_are_refused(source, change, sentence) -> None:
+    with pytest.raises(VitportError, match=sentence):
+        _batches(source, Data(), 1, **change)
+
+
+SCRIPT = """
+import sys
+from vit_jax.training.data import Data, Stream, open_source
+from vit_spec import Preprocessing
+
+def main():
+    source = open_source(sys.argv[1], "train")
+    with Stream(source, Data(workers=1), Preprocessing(size=8), batch=4, rows=range(4), seed=0) as stream:
+        print(next(stream)["index"].tolist())
+"""
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_workers_start_from_a_plain_script_or_say_what_it_lacks(source, tmp_path, guarded) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + ('if __name__ == "__main__":\n    main()\n' if guarded else "main()\n"))
+    root = Path(__file__).parents[4]
+    done = subprocess.run(
+        [sys.executable, str(script), source.name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    if guarded:
+        assert (done.stdout, done.stderr) == ("[0, 1, 2, 3]\n", "")
+    else:
+        assert 'put the script under if __name__ == "__main__"' in done.stderr.splitlines()[-1]

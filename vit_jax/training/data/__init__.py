@@ -1,0 +1,18 @@
+"""Pictures for training and evaluation: sources, augmentations, batches. Imports neither jax nor a reader's library."""
+
+from vit_jax.training.data.options import Augmentation, Data
+from vit_jax.training.data.source import Record, Source, open_source, open_sources
+from vit_jax.training.data.stream import Batch, Feed, Stream, evaluation_batches
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "Data",
+    "Feed",
+    "Record",
+    "Source",
+    "Stream",
+    "evaluation_batches",
+    "open_source",
+    "open_sources",
+]

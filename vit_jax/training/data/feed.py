@@ -1,0 +1,103 @@
+"""Batches by number, made ahead of time in threads or in processes of their own: all that is of grain."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from vit_spec import VitportError
+
+Batch = dict[str, np.ndarray]
+"""``image`` uint8 (B, H, W, C); ``label`` int32 (B,); ``index`` uint32 (B,), the picture's place in the whole run,
+modulo 2^32; ``weight`` float32 (B,), 0 for what is no picture: one that could not be read, or filling at the end."""
+ENDLESS = 2**48
+"""More batches than are ever made."""
+_MOST_THREADS = 4
+"""Each holds a batch. Decoding lets other threads run, so a few are of use; more work belongs to processes."""
+_AHEAD = 2
+"""Batches that a worker makes ahead."""
+_DIED = "terminated unexpectedly"
+
+
+class BatchMaker(Protocol):
+    """A pure function from a batch's number to the batch; can be pickled."""
+
+    def __call__(self, number: int, /) -> tuple[Batch, tuple[tuple[str, str], ...]]:
+        """The batch, and the names of the pictures that could not be read, with the reasons."""
+        ...
+
+
+class Feed(Iterator[Batch]):
+    """The batches from number ``first`` on, in order, made by ``workers`` processes or, with 0, by threads.
+
+    Use it as a context manager, or close it: processes end with it. Workers import the main module of the program anew,
+    as multiprocessing does, so a script must begin its work under ``if __name__ == "__main__"``.
+    """
+
+    def __init__(self, make: BatchMaker, *, workers: int, first: int = 0, end: int = ENDLESS) -> None:
+        grain = _grain()
+        self._corrupt: dict[str, str] = {}
+        self._workers = workers
+        threads = 0 if workers else min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+        batches = grain.MapDataset.range(first, end).map(make)
+        made = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
+        if workers:
+            processes = min(workers, max(end - first, 1))
+            made = made.mp_prefetch(grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD))
+        self._batches: Any = iter(made)
+
+    @property
+    def corrupt(self) -> Mapping[str, str]:
+        """Pictures in the batches so far that could not be read, with the reasons, in the order in which they came."""
+        return MappingProxyType(self._corrupt)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        """
+        Raises:
+            VitportError: if a picture cannot be read and that is to be fatal, or if a worker died.
+        """
+        try:
+            batch, corrupt = next(self._batches)
+        except VitportError as error:
+            self.close()
+            raise VitportError(str(error)) from error
+        except RuntimeError as error:
+            self.close()
+            if _DIED not in str(error):
+                raise
+            raise VitportError(
+                f"One of the {self._workers} data workers died ({error}): if memory or /dev/shm is full, take smaller "
+                'batches or fewer workers; if no worker ever starts, put the script under if __name__ == "__main__".'
+            ) from error
+        self._corrupt.update(corrupt)
+        return {name: np.asarray(array) for name, array in batch.items()}
+
+    def close(self) -> None:
+        """End the workers. Closing twice does no harm."""
+        self._batches.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _grain() -> Any:
+    try:
+        import grain
+        from absl import flags
+    except ImportError as error:
+        raise VitportError("Reading training data needs grain: pip install 'vitport[train]'.") from error
+    if not flags.FLAGS.is_parsed():  # grain asks for flags of its own, which programs without absl never parse
+        flags.FLAGS.mark_as_parsed()
+    return grain

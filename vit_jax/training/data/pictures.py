@@ -1,0 +1,54 @@
+"""From a stored picture to pixels of the model's size."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from conversion.picture import crop, decode_picture
+from vit_jax.training.data.augment import augment
+from vit_jax.training.data.options import Augmentation
+from vit_jax.training.data.record import Record
+from vit_spec import Preprocessing, VitportError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def evaluation_pixels(record: Record, preprocessing: Preprocessing) -> np.ndarray:
+    """uint8 (H, W, C), scaled and cut as the model's own preprocessing says.
+
+    Raises:
+        VitportError: if the picture cannot be read.
+    """
+    return _channels(crop(_decode(record, preprocessing), preprocessing))
+
+
+def training_pixels(
+    record: Record, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator
+) -> np.ndarray:
+    """uint8 (H, W, C), augmented; every random number is ``rng``'s.
+
+    Raises:
+        VitportError: if the picture cannot be read.
+    """
+    return _channels(augment(_decode(record, preprocessing), preprocessing, options, rng))
+
+
+def _channels(image: Image.Image) -> np.ndarray:
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _decode(record: Record, preprocessing: Preprocessing) -> Image.Image:
+    from PIL import Image
+
+    grey = len(preprocessing.mean) == 1
+    if isinstance(record.image, bytes):
+        return decode_picture(io.BytesIO(record.image), record.name, grey=grey)
+    if record.image.ndim != 3 or record.image.shape[2] not in (1, 3):
+        raise VitportError(f"{record.name} has the shape {record.image.shape}: only grey pictures and RGB are read.")
+    pixels = record.image[..., 0] if record.image.shape[2] == 1 else record.image
+    return Image.fromarray(np.ascontiguousarray(pixels)).convert("L" if grey else "RGB")

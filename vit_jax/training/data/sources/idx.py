@@ -1,0 +1,110 @@
+"""The files of MNIST and its family: pictures and labels as plain arrays behind a short head."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from vit_jax.training.data.record import Record, Split
+from vit_spec import VitportError
+
+_FILE = re.compile(r"(?P<part>.*train|.*t10k|.*test)-(?P<what>images|labels)[-.]idx\d-ubyte(\.gz)?")
+_PARTS = {"train": ("train",), "validation": ("t10k", "test")}
+
+
+@dataclass(frozen=True, eq=False)
+class Idx:
+    """A pair of files; what is pickled is their paths, and a worker reads them when it needs them."""
+
+    pictures: Path
+    classes: tuple[str, ...]
+    labels: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The path of the pictures' file."""
+        return str(self.pictures)
+
+    @cached_property
+    def _images(self) -> np.ndarray:
+        return _read(self.pictures, 3)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_images"}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, at: int, /) -> Record:
+        return Record(f"{self.name}[{at}]", int(self.labels[at]), self._images[at][..., None])
+
+
+def is_idx(root: Path) -> bool:
+    """Whether the folder has such files."""
+    return any(_FILE.fullmatch(path.name) for path in root.iterdir())
+
+
+def open_idx(root: Path, split: Split) -> Idx | None:
+    """``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same of ``t10k``, perhaps with ``.gz``.
+
+    The classes are the numbers from 0 to the largest label of the training file.
+
+    Raises:
+        VitportError: for files that are missing, damaged or do not belong together.
+    """
+    files = _files(root)
+    if ("train", "labels") not in files:
+        raise VitportError(f"{root} has no train-labels-idx1-ubyte: put it beside the pictures.")
+    if not any(part == split for part, _ in files):
+        return None
+    for what in ("images", "labels"):
+        if (split, what) not in files:
+            raise VitportError(f"{root} has no {what} of the {split} pictures: put that file beside the others.")
+    labels = _read(files[split, "labels"], 1)
+    classes = tuple(map(str, range(int(_read(files["train", "labels"], 1).max(initial=0)) + 1)))
+    source = Idx(files[split, "images"], classes, labels.astype(np.int32))
+    if len(source._images) != len(labels):
+        raise VitportError(
+            f"{source.name} has {len(source._images)} pictures, and the file beside it {len(labels)} labels: they do "
+            "not belong together."
+        )
+    if labels.max(initial=0) >= len(classes):
+        raise VitportError(
+            f"{files[split, 'labels']} has the label {labels.max()}, which no training picture has: give files of the "
+            "same data set."
+        )
+    return source
+
+
+def _files(root: Path) -> dict[tuple[str, str], Path]:
+    """(split, images or labels) → file."""
+    found: dict[tuple[str, str], Path] = {}
+    for path in sorted(root.iterdir()):
+        match = _FILE.fullmatch(path.name)
+        if match is None:
+            continue
+        split = next(split for split, ends in _PARTS.items() if match["part"].endswith(ends))
+        other = found.setdefault((split, match["what"]), path)
+        if other.with_suffix("") != path and other != path:
+            raise VitportError(f"{root} has both {other.name} and {path.name}: keep the pair that is meant.")
+    return found
+
+
+def _read(path: Path, dimensions: int) -> np.ndarray:
+    """Two zeros, 8 for bytes, the number of dimensions, each size in four bytes, most significant first; the values."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise VitportError(f"{path} cannot be read ({error}): fetch it again.") from error
+    head = 4 + 4 * dimensions
+    shape = np.frombuffer(data[4:head], ">u4").tolist()
+    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) != head + math.prod(shape):
+        raise VitportError(f"{path} is no IDX file of bytes in {dimensions} dimensions, or is cut off: fetch it again.")
+    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)

@@ -1,0 +1,83 @@
+"""One folder for each class, with picture files in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vit_jax.training.data.record import Record, Split
+from vit_spec import VitportError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".avif")
+"""Other files in a class folder are no pictures of the data set: lists, annotations, thumbnails' tables."""
+VALIDATION = ("val", "validation", "valid", "test")
+"""The first that is there holds the validation pictures."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFolder:
+    """Pictures of class folders in the order of their paths.
+
+    A million names are one run of bytes, not a million objects: every worker gets a copy.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    names: bytes
+    """Paths below the class folders, UTF-8 with surrogate escapes, one after the other."""
+    ends: np.ndarray
+    """int64 (n + 1,): where in ``names`` each begins, and the last ends."""
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, at: int, /) -> Record:
+        label = int(self.labels[at])
+        below = os.fsdecode(self.names[self.ends[at] : self.ends[at + 1]])
+        path = Path(self.name, self.classes[label], below)
+        return Record(str(path), label, path.read_bytes())
+
+
+def open_folder(root: Path, split: Split) -> ImageFolder | None:
+    """``root`` holds class folders, or ``train`` and perhaps ``val``, ``validation``, ``valid`` or ``test`` with them.
+
+    Raises:
+        VitportError: if there are no class folders, or one without a picture.
+    """
+    parts = {entry.name for entry in os.scandir(root) if entry.is_dir()}
+    held_out = [part for part in VALIDATION if part in parts]
+    if "train" not in parts:
+        return None if split == "validation" else _read(root)
+    if split == "train":
+        return _read(root / "train")
+    return _read(root / held_out[0]) if held_out else None
+
+
+def _read(root: Path) -> ImageFolder:
+    classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."))
+    if not classes:
+        raise VitportError(f"{root} has no class folders: put the pictures of each class into a folder of its own.")
+    names, lengths, labels = [], [0], []
+    for label, name in enumerate(classes):
+        found = sorted(_pictures(root / name))
+        if not found:
+            raise VitportError(f"{root / name} has no picture in it: remove the folder, or fill it.")
+        names += found
+        lengths += map(len, found)
+        labels += [label] * len(found)
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return ImageFolder(str(root), classes, b"".join(names), ends, np.array(labels, np.int32))
+
+
+def _pictures(folder: Path) -> list[bytes]:
+    """Paths below ``folder``, of folders in it too."""
+    return [
+        os.fsencode(os.path.relpath(Path(at, file), folder))
+        for at, _, files in os.walk(folder, followlinks=True)
+        for file in files
+        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+    ]

@@ -1,0 +1,200 @@
+"""The order of pictures in a run, and its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from vit_jax.training.data.feed import Batch, Feed
+from vit_jax.training.data.options import Augmentation, Corrupt, Data
+from vit_jax.training.data.pictures import evaluation_pixels, training_pixels
+from vit_jax.training.data.record import Record, Source
+from vit_spec import Preprocessing, VitportError
+
+__all__ = ["Batch", "Feed", "Stream", "evaluation_batches"]
+
+_ORDER, _AUGMENTATION = 0, 1
+"""Second words of the seeds of the permutations and of the augmentations."""
+_WHOLE_BATCH = 8
+"""A share of so many pictures or more that cannot be read at all is no matter of single files."""
+
+
+class Stream(Feed):
+    """This process's share of the training batches: endless, from one epoch into the next.
+
+    Place g = epoch * n + k of the stream holds the k-th picture of the epoch's permutation; row r of global batch t is
+    place t * batch + r. So what a batch holds depends on ``seed``, ``batch`` and the number of pictures alone, not on
+    how many processes and workers there are, and to go on after t steps is to begin with ``first=t``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        options: Data,
+        preprocessing: Preprocessing,
+        *,
+        batch: int,
+        rows: Sequence[int] | np.ndarray,
+        seed: int,
+        first: int = 0,
+    ) -> None:
+        """
+        Args:
+            batch: size of the global batch.
+            rows: which of its rows this process delivers.
+            first: number of the first global batch.
+
+        Raises:
+            VitportError: for rows that the batch does not have, a negative seed, or other channels than 1 and 3.
+        """
+        if seed < 0:
+            raise VitportError(f"seed={seed} is negative: give 0 or more.")
+        make = _TrainingBatch(
+            source, preprocessing, options.augment, options.corrupt, batch, _checked(rows, batch, preprocessing), seed
+        )
+        super().__init__(make, workers=options.workers, first=first)
+
+
+def evaluation_batches(
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    batch: int,
+    rows: Sequence[int] | np.ndarray | None = None,
+    workers: int = 0,
+    corrupt: Corrupt = "skip",
+) -> Feed:
+    """Every picture once, in the order of the source, as the model's preprocessing cuts it.
+
+    All batches have the same shape; the last is filled with zeros of weight 0. ``rows`` are those of this process,
+    or all.
+
+    Raises:
+        VitportError: for rows that the batch does not have, or other channels than 1 and 3.
+    """
+    own = _checked(range(batch) if rows is None else rows, batch, preprocessing)
+    make = _EvaluationBatch(source, preprocessing, corrupt, batch, own)
+    return Feed(make, workers=workers, end=-(-len(source) // batch))
+
+
+def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """(size,): the order of an epoch."""
+    return np.random.default_rng((seed, _ORDER, epoch)).permutation(size)
+
+
+@dataclass
+class _TrainingBatch:
+    source: Source
+    preprocessing: Preprocessing
+    augment: Augmentation
+    corrupt: Corrupt
+    batch: int
+    rows: np.ndarray
+    seed: int
+    orders: dict[int, np.ndarray] = field(default_factory=dict)
+    """Permutations of the last epochs; threads may write them at once, all the same."""
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "orders": {}}
+
+    def __call__(self, number: int, /) -> tuple[Batch, tuple[tuple[str, str], ...]]:
+        places = number * self.batch + self.rows
+        epochs, at = np.divmod(places, len(self.source))
+        orders = {epoch: self._order(epoch) for epoch in np.unique(epochs).tolist()}
+        pictures = [int(orders[epoch][k]) for epoch, k in zip(epochs.tolist(), at.tolist(), strict=True)]
+        return _filled(self.source, pictures, places, self._pixels, self.preprocessing, self.corrupt)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        order = self.orders.get(epoch)
+        if order is None:
+            order = permutation(self.seed, epoch, len(self.source))
+            self.orders = {e: o for e, o in self.orders.items() if e >= epoch - 1} | {epoch: order}
+        return order
+
+    def _pixels(self, record: Record, place: int) -> np.ndarray:
+        rng = np.random.default_rng((self.seed, _AUGMENTATION, place))
+        return training_pixels(record, self.preprocessing, self.augment, rng)
+
+
+@dataclass(frozen=True)
+class _EvaluationBatch:
+    source: Source
+    preprocessing: Preprocessing
+    corrupt: Corrupt
+    batch: int
+    rows: np.ndarray
+
+    def __call__(self, number: int, /) -> tuple[Batch, tuple[tuple[str, str], ...]]:
+        places = number * self.batch + self.rows
+        pictures = [place if place < len(self.source) else None for place in places.tolist()]
+        return _filled(self.source, pictures, places, self._pixels, self.preprocessing, self.corrupt)
+
+    def _pixels(self, record: Record, place: int) -> np.ndarray:
+        return evaluation_pixels(record, self.preprocessing)
+
+
+def _filled(
+    source: Source,
+    pictures: Sequence[int | None],
+    places: np.ndarray,
+    pixels: Callable[[Record, int], np.ndarray],
+    preprocessing: Preprocessing,
+    corrupt: Corrupt,
+) -> tuple[Batch, tuple[tuple[str, str], ...]]:
+    """The batch of the source's ``pictures``, ``None`` for no picture, and what could not be read."""
+    size = len(pictures)
+    batch = {
+        "image": np.zeros((size, *preprocessing.size, len(preprocessing.mean)), np.uint8),
+        "label": np.zeros(size, np.int32),
+        "index": (places % 2**32).astype(np.uint32),
+        "weight": np.zeros(size, np.float32),
+    }
+    skipped = []
+    for row, (at, place) in enumerate(zip(pictures, places.tolist(), strict=True)):
+        if at is None:
+            continue
+        got = _read(source, at, place, pixels)
+        if isinstance(got, _Unreadable):
+            if corrupt == "fail":
+                raise VitportError(f"{got.reason.rstrip('.')}; data.corrupt=skip would leave it out.")
+            skipped.append((got.name, got.reason))
+        else:
+            batch["image"][row], batch["label"][row] = got
+            batch["weight"][row] = 1
+    if len(skipped) == size >= _WHOLE_BATCH:
+        raise VitportError(f"None of {size} pictures of {source.name} in a row can be read; the first: {skipped[0][1]}")
+    return batch, tuple(skipped)
+
+
+class _Unreadable(NamedTuple):
+    name: str
+    reason: str
+
+
+def _read(
+    source: Source, at: int, place: int, pixels: Callable[[Record, int], np.ndarray]
+) -> tuple[np.ndarray, int] | _Unreadable:
+    name = f"{source.name}[{at}]"
+    try:
+        record = source[at]
+        name = record.name
+        return pixels(record, place), record.label
+    except VitportError as error:
+        return _Unreadable(name, str(error))
+    except OSError as error:
+        return _Unreadable(error.filename or name, f"{error.filename or name} cannot be read ({error.strerror}).")
+
+
+def _checked(rows: Sequence[int] | np.ndarray, batch: int, preprocessing: Preprocessing) -> np.ndarray:
+    rows = np.asarray(rows, np.int64)
+    if batch < 1 or rows.ndim != 1 or not rows.size or rows.min() < 0 or rows.max() >= batch:
+        raise VitportError(f"The rows {rows.tolist()} are not in a batch of {batch}: give some from 0 to below it.")
+    if len(preprocessing.mean) not in (1, 3):
+        raise VitportError(
+            f"The model takes pictures of {len(preprocessing.mean)} channels, and the data are grey or RGB: take a "
+            "model of 1 or 3."
+        )
+    return rows
