@@ -1,4 +1,4 @@
-"""The forward pass of training: a model as a pure function of a flat dictionary of parameters."""
+"""A model as a pure function of a flat dictionary of parameters, for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -27,8 +27,41 @@ _POLICIES = {
 }
 
 
-class Forward:
-    """A model as a function of a flat dictionary of parameters, cheap to dispatch.
+class _Pure:
+    """A module's structure, apart from its parameters."""
+
+    def __init__(self, model: VisionTransformer) -> None:
+        self.config = model.config
+        self.graph, params, self.rest = nnx.split(model, nnx.Param, ...)
+        self.paths = list(get_params(model))
+        _, self.tree = jax.tree.flatten(params)
+
+    def model(self, params: Params) -> VisionTransformer:
+        """The model with these parameters."""
+        state = jax.tree.unflatten(self.tree, [params[path] for path in self.paths])
+        return nnx.merge(self.graph, state, self.rest)
+
+
+class Inference(_Pure):
+    """A model in evaluation mode as a function of a flat dictionary of parameters.
+
+    Args:
+        model: gives its config, its dtypes and its parameters' names; it is left in evaluation mode.
+    """
+
+    def __init__(self, model: VisionTransformer) -> None:
+        model.eval()
+        super().__init__(model)
+
+    def __call__(self, params: Params, images: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> logits (B, K), or features (B, D) where the model has no head."""
+        logits = self.model(params)(images)
+        assert not isinstance(logits, tuple)  # so it is in training mode alone
+        return logits
+
+
+class Forward(_Pure):
+    """A model in training mode as a function of a flat dictionary of parameters, cheap to dispatch.
 
     Args:
         model: gives its config, its dtypes and its parameters' names; it is left in training mode.
@@ -41,10 +74,8 @@ class Forward:
         if remat not in get_args(Remat):
             raise VitportError(f"remat={remat!r} is unknown: choose one of {', '.join(get_args(Remat))}.")
         model.train()
-        c = self.config = model.config
-        self.graph, params, self.rest = nnx.split(model, nnx.Param, ...)
-        self.paths = list(get_params(model))
-        _, self.tree = jax.tree.flatten(params)
+        super().__init__(model)
+        c = self.config
         self.random = any((c.drop_rate, c.attn_drop_rate, c.drop_path_rate))
         self.scan = scan
         run = _run_block
@@ -62,11 +93,6 @@ class Forward:
             return self._logits(model, images, None)
         alone = jax.vmap(lambda image, key: self._logits(model, image[None], key))
         return jax.tree.map(lambda logits: logits[:, 0], alone(images, keys))
-
-    def model(self, params: Params) -> VisionTransformer:
-        """The model with these parameters."""
-        state = jax.tree.unflatten(self.tree, [params[path] for path in self.paths])
-        return nnx.merge(self.graph, state, self.rest)
 
     def _logits(self, model: VisionTransformer, images: jax.Array, key: jax.Array | None) -> Logits:
         depth = len(model.blocks)
@@ -93,9 +119,7 @@ class _Static:
         self.graph = graph
 
 
-def _run_block(
-    static: _Static, x: jax.Array, state: Any, rate: jax.Array | None, key: jax.Array | None
-) -> jax.Array:
+def _run_block(static: _Static, x: jax.Array, state: Any, rate: jax.Array | None, key: jax.Array | None) -> jax.Array:
     """(B, N, D) -> (B, N, D), with a rate of stochastic depth of its own."""
     block: Callable[..., jax.Array] = nnx.merge(static.graph, state)
     if rate is not None:
