@@ -105,10 +105,19 @@ def crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     from PIL import Image
 
     height, width = preprocessing.size
-    method = Image.Resampling[preprocessing.interpolation.upper()]
     if preprocessing.resize == "squash":
-        return image.resize((width, height), method)
+        return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
     goal = (math.floor(height / preprocessing.crop_fraction), math.floor(width / preprocessing.crop_fraction))
+    image = covering(image, goal, preprocessing)
+    left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
+    return image.crop((left, top, left + width, top + height))
+
+
+def covering(image: Image.Image, goal: tuple[int, int], preprocessing: Preprocessing) -> Image.Image:
+    """The picture scaled, in its own shape, until it just covers ``goal``: (height, width)."""
+    from PIL import Image
+
+    height, width = preprocessing.size
     if goal[0] == goal[1]:  # the shorter side decides, the longer one is cut down to whole pixels, as torchvision does
         short, long = sorted(image.size)
         longer = int(goal[0] * long / short)
@@ -121,9 +130,7 @@ def crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
             f"A picture of {image.height}x{image.width} pixels is too oblong: scaled to cover {height}x{width} it "
             f"would have {scaled[0] * scaled[1]:,} pixels, so cut it first."
         )
-    image = image.resize(scaled, method)
-    left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
-    return image.crop((left, top, left + width, top + height))
+    return image.resize(scaled, Image.Resampling[preprocessing.interpolation.upper()])
 
 
 def normalize(image: Image.Image | np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

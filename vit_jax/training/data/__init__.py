@@ -1,6 +1,6 @@
 """Pictures for training and evaluation: sources, augmentations, batches. Imports neither jax nor a reader's library."""
 
-from vit_jax.training.data.options import Augmentation, Data
+from vit_jax.training.data.options import Augmentation, Data, RandAugment
 from vit_jax.training.data.source import Record, Source, open_source, open_sources
 from vit_jax.training.data.stream import Batch, Feed, Stream, evaluation_batches
 
@@ -9,6 +9,7 @@ __all__ = [
     "Batch",
     "Data",
     "Feed",
+    "RandAugment",
     "Record",
     "Source",
     "Stream",

@@ -7,35 +7,52 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conversion.picture import crop
+from conversion.picture import covering, crop
+from vit_jax.training.data.colour import jittered, three_augment
 from vit_jax.training.data.options import Augmentation
+from vit_jax.training.data.rand_augment import rand_augment
 from vit_spec import Preprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _ATTEMPTS = 10
-"""Random areas and ratios that are tried for a crop before its middle is taken; the number of the first code of it."""
+"""Random areas and ratios that are tried for a crop before its middle is taken; torchvision's and timm's number."""
+_MIRRORED = 4
+_ERASED_AREA = (0.02, 1 / 3)
+_ERASED_LOG_RATIO = math.log(1 / 0.3)
 
 
 def augment(
     image: Image.Image, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator
-) -> Image.Image:
-    """A picture, RGB or grey, of any size → one of ``preprocessing.size``."""
+) -> np.ndarray:
+    """A picture, RGB or grey, of any size → uint8 (H, W, C) of ``preprocessing.size``."""
     image = _cut(image, preprocessing, options, rng)
-    if options.flip and rng.random() < options.flip:
+    if rng.random() < options.flip:
         image = _flipped(image)
-    return image
+    if options.randaugment.layers:
+        image = rand_augment(image, options.randaugment, preprocessing.mean, rng)
+    if options.three_augment:
+        image = three_augment(image, rng)
+    if options.jitter:
+        image = jittered(image, options.jitter, rng)
+    pixels = np.asarray(image).reshape(*preprocessing.size, -1)
+    return erased(pixels, preprocessing, rng) if rng.random() < options.erasing else pixels
 
 
 def _cut(
     image: Image.Image, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator
 ) -> Image.Image:
-    if options.crop == "random_resized":
-        box = random_box(image.height, image.width, options, rng)
-        return _resized(image.crop(box), preprocessing)
-    image = crop(image, preprocessing)
-    return shifted(image, options.pad, rng) if options.crop == "shift" else image
+    match options.crop:
+        case "random_resized":
+            box = random_box(image.height, image.width, options, rng)
+            return _resized(image.crop(box), preprocessing)
+        case "resize_crop":
+            return random_cut(covering(image, preprocessing.size, preprocessing), preprocessing.size, rng)
+        case "shift":
+            return shifted(crop(image, preprocessing), options.pad, rng)
+        case "none":
+            return crop(image, preprocessing)
 
 
 def random_box(height: int, width: int, options: Augmentation, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -59,10 +76,41 @@ def random_box(height: int, width: int, options: Augmentation, rng: np.random.Ge
     return left, top, left + w, top + h
 
 
+def random_cut(image: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    """``size`` (height, width) at a place drawn at random from the picture, mirrored beyond its edges by 4 pixels."""
+    from PIL import Image
+
+    pixels = np.asarray(image)
+    pad = [(_MIRRORED, _MIRRORED)] * 2 + [(0, 0)] * (pixels.ndim - 2)
+    pixels = np.pad(pixels, pad, mode="reflect")
+    top, left = (int(rng.integers(have - want + 1)) for have, want in zip(pixels.shape, size, strict=False))
+    return Image.fromarray(np.ascontiguousarray(pixels[top : top + size[0], left : left + size[1]]))
+
+
 def shifted(image: Image.Image, pad: int, rng: np.random.Generator) -> Image.Image:
     """The picture moved by up to ``pad`` pixels along both axes, black where nothing is."""
     left, top = (int(offset) for offset in rng.integers(-pad, pad + 1, 2))
     return image.crop((left, top, left + image.width, top + image.height))
+
+
+def erased(pixels: np.ndarray, preprocessing: Preprocessing, rng: np.random.Generator) -> np.ndarray:
+    """A rectangle of 2 % to a third of the picture becomes noise, uint8 (H, W, C).
+
+    The noise is normal with the data's mean and deviation, as timm's ``pixel`` mode has it after normalisation, but cut
+    off at black and white. A rectangle that does not fit is drawn anew, ten times at most.
+    """
+    height, width, channels = pixels.shape
+    for _ in range(_ATTEMPTS):
+        area = height * width * rng.uniform(*_ERASED_AREA)
+        ratio = math.exp(rng.uniform(-_ERASED_LOG_RATIO, _ERASED_LOG_RATIO))
+        h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if h < height and w < width:
+            top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+            noise = rng.normal(preprocessing.mean, preprocessing.std, (h, w, channels)) * 255
+            pixels = pixels.copy()
+            pixels[top : top + h, left : left + w] = noise.round().clip(0, 255).astype(np.uint8)
+            break
+    return pixels
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

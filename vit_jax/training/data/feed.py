@@ -20,6 +20,8 @@ _MOST_THREADS = 4
 """Each holds a batch. Decoding lets other threads run, so a few are of use; more work belongs to processes."""
 _AHEAD = 2
 """Batches that a worker makes ahead."""
+_SHARED = 2**16
+"""Bytes from which on an array comes from a worker in shared memory, not through a pipe."""
 _DIED = "terminated unexpectedly"
 
 
@@ -45,6 +47,7 @@ class Feed(Iterator[Batch]):
         threads = 0 if workers else min(_MOST_THREADS, len(os.sched_getaffinity(0)))
         batches = grain.MapDataset.range(first, end).map(make)
         made = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
+        made = grain.experimental.WithOptionsIterDataset(made, grain.experimental.DatasetOptions(min_shm_size=_SHARED))
         if workers:
             processes = min(workers, max(end - first, 1))
             made = made.mp_prefetch(grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD))
@@ -77,7 +80,8 @@ class Feed(Iterator[Batch]):
                 'batches or fewer workers; if no worker ever starts, put the script under if __name__ == "__main__".'
             ) from error
         self._corrupt.update(corrupt)
-        return {name: np.asarray(array) for name, array in batch.items()}
+        # A copy, so that shared memory is given back now and not by whoever drops the batch, at exit perhaps too late.
+        return {name: np.array(array) for name, array in batch.items()} if self._workers else batch
 
     def close(self) -> None:
         """End the workers. Closing twice does no harm."""

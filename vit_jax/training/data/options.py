@@ -7,8 +7,34 @@ from typing import Literal
 
 from vit_spec import VitportError
 
-Crop = Literal["random_resized", "shift", "none"]
+Crop = Literal["random_resized", "resize_crop", "shift", "none"]
 Corrupt = Literal["skip", "fail"]
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """A few operations chosen by chance, all of one strength (Cubuk et al. 2020), as timm's increasing set has them."""
+
+    layers: int = 0
+    """Operations a picture, each drawn from all fifteen; 0 means none."""
+    magnitude: float = 9.0
+    """Strength from 0 to 10."""
+    spread: float = 0.0
+    """Standard deviation of the strength, which is kept within 0 and 10."""
+    probability: float = 1.0
+    """Of each operation, once drawn, to be carried out."""
+
+    def __post_init__(self) -> None:
+        if self.layers < 0:
+            raise VitportError(f"augment.randaugment.layers={self.layers} counts operations: give 0 or more.")
+        if not 0 <= self.magnitude <= 10:
+            raise VitportError(f"augment.randaugment.magnitude={self.magnitude} is none: give a number from 0 to 10.")
+        if not 0 <= self.spread < float("inf"):
+            raise VitportError(f"augment.randaugment.spread={self.spread} is no deviation: give 0 or more.")
+        if not 0 <= self.probability <= 1:
+            raise VitportError(
+                f"augment.randaugment.probability={self.probability} is none: give a number from 0 to 1."
+            )
 
 
 @dataclass(frozen=True)
@@ -16,8 +42,10 @@ class Augmentation:
     """What happens to a training picture on the CPU; mixup and CutMix belong to the loss, on the device."""
 
     crop: Crop = "random_resized"
-    """A part of random area and shape, scaled to the model's size (Szegedy et al. 2015, section 6); the evaluation's
-    cut shifted by up to ``pad`` pixels, black beyond its edges (He et al. 2016, section 4.2); or just that cut."""
+    """``random_resized``: a part of random area and shape, scaled to the model's size (Szegedy et al. 2015, section 6);
+    ``resize_crop``: the picture scaled until it covers that size, mirrored beyond its edges by 4 pixels, cut at random
+    (Touvron et al. 2022, DeiT III, section 3.3); ``shift``: the evaluation's cut, moved by up to ``pad`` pixels, black
+    beyond its edges (He et al. 2016, section 4.2); ``none``: just that cut."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Least and largest share of the picture's area in a ``random_resized`` crop."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -26,6 +54,14 @@ class Augmentation:
     """Pixels of a ``shift``, in the model's size."""
     flip: float = 0.5
     """Probability that left and right are exchanged: 0 where that changes the meaning, as of digits."""
+    randaugment: RandAugment = field(default_factory=RandAugment)
+    three_augment: bool = False
+    """One of grey, solarised and blurred, by equal chance (Touvron et al. 2022, section 3.2); the paper adds a
+    ``jitter`` of 0.3."""
+    jitter: float = 0.0
+    """Largest change, as a share, of brightness, contrast and saturation, each uniform, in random order; 0: none."""
+    erasing: float = 0.0
+    """Probability that a rectangle becomes noise (Zhong et al. 2020)."""
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -36,8 +72,15 @@ class Augmentation:
             raise VitportError(f"augment.ratio={self.ratio} are no ratios of sides: give two, rising, above 0.")
         if self.pad < 0:
             raise VitportError(f"augment.pad={self.pad} counts pixels: give 0 or more.")
-        if not 0 <= self.flip <= 1:
-            raise VitportError(f"augment.flip={self.flip} is no probability: give a number from 0 to 1.")
+        for name in ("flip", "erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise VitportError(f"augment.{name}={getattr(self, name)} is no probability: give one from 0 to 1.")
+        if not 0 <= self.jitter < float("inf"):
+            raise VitportError(f"augment.jitter={self.jitter} is no share: give 0 or more.")
+        if self.three_augment and self.randaugment.layers:
+            raise VitportError(
+                f"augment.three_augment and randaugment.layers={self.randaugment.layers} are two policies: choose one."
+            )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def evaluation_pixels(record: Record, preprocessing: Preprocessing) -> np.ndarra
     Raises:
         VitportError: if the picture cannot be read.
     """
-    return _channels(crop(_decode(record, preprocessing), preprocessing))
+    return np.asarray(crop(_decode(record, preprocessing), preprocessing)).reshape(*preprocessing.size, -1)
 
 
 def training_pixels(
@@ -34,12 +34,7 @@ def training_pixels(
     Raises:
         VitportError: if the picture cannot be read.
     """
-    return _channels(augment(_decode(record, preprocessing), preprocessing, options, rng))
-
-
-def _channels(image: Image.Image) -> np.ndarray:
-    pixels = np.asarray(image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    return augment(_decode(record, preprocessing), preprocessing, options, rng)
 
 
 def _decode(record: Record, preprocessing: Preprocessing) -> Image.Image:
