@@ -109,6 +109,8 @@ def _kind(name: str) -> str | None:
         return "array_record"
     if name.endswith(SUFFIXES):
         return "folder"
+    if name.startswith("cache-"):  # what datasets leaves beside a table that was mapped or filtered
+        return None
     return next((kind for kind in ("tar", "parquet", "arrow") if name.endswith(f".{kind}")), None)
 
 
