@@ -8,14 +8,14 @@ from flax import nnx
 from vit_spec import VitportError
 
 
-def drop_path(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+def drop_path(x: jax.Array, rate: float | jax.Array, key: jax.Array) -> jax.Array:
     """Sets each sample, ``x[b]``, to zero with probability ``rate`` and divides the others by ``1 - rate``.
 
     The expectation stays ``x``; shape (B, ...) and dtype are kept.
     """
     keep = 1.0 - rate
     mask = jax.random.bernoulli(key, keep, (x.shape[0], *[1] * (x.ndim - 1)))  # (B, 1, ...)
-    return x / keep * mask.astype(x.dtype)
+    return (x / keep * mask).astype(x.dtype)
 
 
 class DropPath(nnx.Module):
@@ -28,7 +28,7 @@ class DropPath(nnx.Module):
     def __init__(self, rate: float = 0.0) -> None:
         if not 0.0 <= rate < 1.0:
             raise VitportError(f"DropPath rate={rate} is no rate: give a number from 0 up to, not including, 1.")
-        self.rate = rate
+        self.rate: float | jax.Array = rate
         self.deterministic = False
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
@@ -37,7 +37,7 @@ class DropPath(nnx.Module):
         Raises:
             VitportError: in training mode without ``rngs``.
         """
-        if self.rate == 0.0 or self.deterministic:
+        if self.deterministic or (isinstance(self.rate, (int, float)) and self.rate == 0):
             return x
         if rngs is None:
             raise VitportError("DropPath in training mode needs rngs=nnx.Rngs(dropout=key): pass it, or call eval().")

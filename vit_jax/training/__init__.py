@@ -1,9 +1,10 @@
 """Training in JAX: recipes, one compiled step, meshes. Needs the extra ``train`` (optax)."""
 
+from vit_jax.training.forward import Forward
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.training.recipe import Loss, Optimizer, Recipe, Schedule
 from vit_jax.training.sharding import MeshShape, make_mesh
-from vit_jax.training.step import Engine, Forward, TrainState, init_state, jit_engine, make_update, pmap_engine
+from vit_jax.training.step import Engine, TrainState, init_state, jit_engine, make_update, pmap_engine
 
 __all__ = [
     "Engine",

@@ -60,13 +60,13 @@ def total_loss(options: Loss, logits: Logits, targets: jax.Array, teacher: jax.A
 def mix(options: Loss, images: jax.Array, targets: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mixup, CutMix, or one of the two by a fair coin, of each picture with its mirror place in the batch.
 
+    For options that mix (``Loss.mixes``).
+
     Args:
         images: (B, H, W, C).
         targets: (B, K).
         key: of this step.
     """
-    if not (options.mixup or options.cutmix):
-        return images, targets
     coin, up, cut = jax.random.split(key, 3)
     if options.mixup and options.cutmix:
         return jax.lax.cond(

@@ -97,6 +97,11 @@ class Loss:
     """Of soft distillation."""
     distillation_weight: float = 0.5
 
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures are mixed at all."""
+        return bool(self.mixup or self.cutmix)
+
     def __post_init__(self) -> None:
         for name in ("mixup", "cutmix"):
             if not 0 <= getattr(self, name) < float("inf"):

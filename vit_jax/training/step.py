@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from vit_jax.params import get_params
-from vit_jax.training.losses import Logits, mix, soft_targets, total_loss
+from vit_jax.training.forward import Forward, Params
+from vit_jax.training.losses import mix, soft_targets, total_loss
 from vit_jax.training.optimizer import frozen_paths
 from vit_jax.training.recipe import Recipe
 from vit_jax.training.sharding import BATCH, like_params, shardings
-from vit_jax.vision_transformer import VisionTransformer
 from vit_spec import Preprocessing, VitportError
 
-Params = dict[str, jax.Array]
 Batch = dict[str, Any]
 """``image`` (B, H, W, C), uint8, or floats that are normalised already; ``label`` (B,) integers; ``index`` (B,), the
-picture's place in the whole run, on which its random numbers hang; ``teacher`` (B, K), a teacher's logits, if any."""
+picture's place in the whole run, on which its random numbers hang; if given, ``weight`` (B,), 0 for pictures that could
+not be read, and ``teacher`` (B, K), a teacher's logits."""
 Metrics = dict[str, jax.Array]
 
 
@@ -42,37 +41,6 @@ class TrainState:
     """The moving average of the parameters, where the recipe keeps one."""
 
 
-class Forward:
-    """A model as a function of a flat dictionary of parameters, cheap to dispatch."""
-
-    def __init__(self, model: VisionTransformer) -> None:
-        model.train()
-        self.config = model.config
-        self.graph, params, self.rest = nnx.split(model, nnx.Param, ...)
-        self.paths = list(get_params(model))
-        _, self.tree = jax.tree.flatten(params)
-        rates = (model.config.drop_rate, model.config.attn_drop_rate, model.config.drop_path_rate)
-        self.random = any(rates)
-
-    def __call__(self, params: Params, images: jax.Array, keys: jax.Array | None) -> Logits:
-        """(B, H, W, C) -> logits in training mode.
-
-        Args:
-            keys: (B,), one for each picture, so that its dropout does not depend on which pictures are with it, nor on
-                which device; ``None`` in evaluation mode's place, where nothing is random.
-        """
-        model = self.model(params)
-        if keys is None:
-            return model(images)
-        alone = jax.vmap(lambda image, key: model(image[None], rngs=nnx.Rngs(dropout=key)))
-        return jax.tree.map(lambda logits: logits[:, 0], alone(images, keys))
-
-    def model(self, params: Params) -> VisionTransformer:
-        """The model with these parameters."""
-        state = jax.tree.unflatten(self.tree, [params[path] for path in self.paths])
-        return nnx.merge(self.graph, state, self.rest)
-
-
 def init_state(params: Mapping[str, jax.Array], optimizer: optax.GradientTransformation, recipe: Recipe) -> TrainState:
     """The state before the first step."""
     params = {path: jnp.asarray(array) for path, array in params.items()}
@@ -80,15 +48,45 @@ def init_state(params: Mapping[str, jax.Array], optimizer: optax.GradientTransfo
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
 
-def prepare(batch: Batch, recipe: Recipe, classes: int, preprocessing: Preprocessing, key: jax.Array) -> Batch:
-    """Pictures normalised and mixed, labels made soft; the whole batch at once, whatever devices it lies on."""
-    images = batch["image"]
-    if images.dtype == jnp.uint8:
-        mean, std = (jnp.asarray(values, jnp.float32) for values in (preprocessing.mean, preprocessing.std))
-        images = (images.astype(jnp.float32) / 255 - mean) / std
+def normalised(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
+    """(B, H, W, C), uint8, as the model sees it; floats are taken to be so already."""
+    if images.dtype != jnp.uint8:
+        return images
+    mean, std = (jnp.asarray(values, jnp.float32) for values in (preprocessing.mean, preprocessing.std))
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model that is asked about every batch as the student sees it, mixed and augmented."""
+
+    params: Any
+    """Arrays that ``logits`` is given."""
+    logits: Callable[[Any, jax.Array], jax.Array]
+    """From them and normalised pictures (B, H, W, C), to (B, K)."""
+
+
+def prepare(
+    batch: Batch,
+    recipe: Recipe,
+    classes: int,
+    preprocessing: Preprocessing,
+    key: jax.Array,
+    teacher: Callable[[jax.Array], jax.Array] | None = None,
+) -> Batch:
+    """Pictures normalised and mixed, labels made soft; the whole batch at once, whatever devices it lies on.
+
+    Args:
+        teacher: from the pictures to its logits, which the batch is given.
+    """
+    images = normalised(batch["image"], preprocessing)
     targets = soft_targets(batch["label"], classes, recipe.loss.smoothing)
-    images, targets = mix(recipe.loss, images, targets, key)
-    return {**batch, "image": images, "target": targets}
+    weight = batch.get("weight", jnp.ones(len(targets), jnp.float32))
+    if recipe.loss.mixes:
+        images, targets = mix(recipe.loss, images, targets, key)
+        weight = weight * weight[::-1]  # what is mixed with a picture that could not be read is none either
+    taught = {} if teacher is None else {"teacher": teacher(images)}
+    return {**batch, "image": images, "target": targets, "weight": weight, **taught}
 
 
 def make_update(
@@ -103,10 +101,12 @@ def make_update(
     def loss(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(batch["index"]) if forward.random else None
         logits = forward(params, batch["image"], keys)
+        weight = batch["weight"]
         losses = total_loss(recipe.loss, logits, batch["target"], batch.get("teacher"))
         head = logits[0] if isinstance(logits, tuple) else logits
         right = head.argmax(axis=-1) == batch["target"].argmax(axis=-1)
-        return losses.mean(), right.mean(dtype=jnp.float32)
+        # Over the whole batch, unread pictures counting 0: so parts and devices average alike, whoever has them.
+        return (losses * weight).mean(), (right * weight).mean(dtype=jnp.float32)
 
     def gradients(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Metrics]:
         value_and_grad = jax.value_and_grad(loss, has_aux=True)
@@ -151,6 +151,8 @@ def make_update(
 class Engine:
     """How a step is run on the devices that there are; made by :func:`jit_engine` and :func:`pmap_engine`."""
 
+    layout: Callable[[TrainState], TrainState]
+    """From a state's shapes to the shardings in which it is made and restored."""
     place_state: Callable[[TrainState], Any]
     """From arrays on the host to where the step wants them."""
     place_batch: Callable[[Batch], Any]
@@ -159,6 +161,8 @@ class Engine:
     """The old state is given away."""
     fetch: Callable[[Any], TrainState]
     """The state as one copy, whatever the devices hold."""
+    lower: Callable[[TrainState, Batch], jax.stages.Lowered] | None = None
+    """The step's program for shapes, where it is one program."""
 
 
 def jit_engine(
@@ -168,6 +172,7 @@ def jit_engine(
     preprocessing: Preprocessing,
     mesh: Mesh,
     key: jax.Array,
+    teacher: Teacher | None = None,
 ) -> Engine:
     """``jit`` over a mesh: batches cut along ``data`` and ``fsdp``, parameters as ``sharding.partition`` says.
 
@@ -183,24 +188,50 @@ def jit_engine(
         moments = like_params(state.opt_state, state.params, mesh)
         return TrainState(NamedSharding(mesh, PartitionSpec()), params, moments, params if state.ema else None)  # type: ignore[arg-type]
 
-    def whole(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+    def whole(state: TrainState, batch: Batch, key: jax.Array, taught: Any) -> tuple[TrainState, Metrics]:
         mixing = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
-        return update(state, prepare(batch, recipe, classes, preprocessing, mixing), key)
+        asked = None if teacher is None else partial(teacher.logits, taught)
+        return update(state, prepare(batch, recipe, classes, preprocessing, mixing, asked), key)
 
-    compiled: list[Callable[..., tuple[TrainState, Metrics]]] = []
+    taught = None if teacher is None else jax.device_put(teacher.params, NamedSharding(mesh, PartitionSpec()))
+    compiled: list[Any] = []
+
+    def program(state: TrainState) -> Any:
+        if not compiled:
+            places, shared = where(state), NamedSharding(mesh, PartitionSpec())
+            into, out = (places, rows, shared, shared), (places, shared)
+            compiled.append(jax.jit(whole, donate_argnums=0, in_shardings=into, out_shardings=out))
+        return compiled[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        if not compiled:
-            places = where(state)
-            shared = NamedSharding(mesh, PartitionSpec())
-            compiled.append(jax.jit(whole, donate_argnums=0, in_shardings=(places, rows, shared),
-                                    out_shardings=(places, shared)))  # fmt: skip
-        return compiled[0](state, batch, key)
+        return program(state)(state, batch, key, taught)
 
-    def place_batch(batch: Batch) -> Batch:
-        return {name: jax.make_array_from_process_local_data(rows, np.asarray(x)) for name, x in batch.items()}
+    def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        return program(state).lower(state, batch, key, taught)
 
-    return Engine(lambda state: jax.device_put(state, where(state)), place_batch, step, lambda state: state)
+    def place_state(state: TrainState) -> TrainState:
+        return jax.device_put(state, where(state))
+
+    return Engine(where, place_state, partial(place_rows, mesh=mesh), step, lambda state: state, lower)
+
+
+def place_rows(batch: Batch, mesh: Mesh) -> Batch:
+    """This process's rows of a batch, in numpy, on its devices; :func:`own_rows` says which they are."""
+    sharding = NamedSharding(mesh, BATCH)
+    share = len(own_rows(mesh, mesh.size))  # of as many rows as there are devices
+
+    def placed(x: Any) -> jax.Array:
+        return jax.make_array_from_process_local_data(
+            sharding, np.asarray(x), (len(x) * mesh.size // share, *x.shape[1:])
+        )
+
+    return {name: placed(x) for name, x in batch.items()}
+
+
+def own_rows(mesh: Mesh, batch: int) -> np.ndarray:
+    """Which rows of a batch lie on the devices of this process."""
+    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[place] for place in places if place is not None]))
 
 
 def pmap_engine(
@@ -209,6 +240,7 @@ def pmap_engine(
     recipe: Recipe,
     preprocessing: Preprocessing,
     key: jax.Array,
+    teacher: Teacher | None = None,
 ) -> Engine:
     """``pmap`` over the devices of one process, each with a copy of everything: the classic path, kept equal to jit.
 
@@ -225,9 +257,10 @@ def pmap_engine(
     classes = forward.config.num_classes
 
     @jax.jit
-    def prepared(batch: Batch, step: jax.Array) -> Batch:
+    def prepared(batch: Batch, step: jax.Array, taught: Any) -> Batch:
         mixing = jax.random.fold_in(jax.random.fold_in(key, 1), step)
-        batch = prepare(batch, recipe, classes, preprocessing, mixing)
+        asked = None if teacher is None else partial(teacher.logits, taught)
+        batch = prepare(batch, recipe, classes, preprocessing, mixing, asked)
         return jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
 
     def place_state(state: TrainState) -> TrainState:
@@ -238,7 +271,11 @@ def pmap_engine(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         number = state.step.addressable_shards[0].data.reshape(())
-        state, metrics = update(state, jax.device_put(prepared(batch, number), copies), key)
+        taught = None if teacher is None else teacher.params
+        state, metrics = update(state, jax.device_put(prepared(batch, number, taught), copies), key)
         return state, {name: value.addressable_shards[0].data.reshape(()) for name, value in metrics.items()}
 
-    return Engine(place_state, lambda batch: batch, step, fetch)
+    def layout(state: TrainState) -> TrainState:
+        return jax.tree.map(lambda leaf: SingleDeviceSharding(devices[0]), state)
+
+    return Engine(layout, place_state, lambda batch: batch, step, fetch)

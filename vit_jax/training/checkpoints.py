@@ -1,0 +1,190 @@
+"""Checkpoints of a run in its work directory. In vit_jax this module alone knows orbax.
+
+``checkpoints/STEP/`` holds ``params``, the tree that :mod:`conversion` reads; ``ema``, the same of the moving average;
+``rest``, step and optimizer; ``record``, what the weights mean. Orbax writes aside and renames, so what has its number
+for a name is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from conversion.flax_tree import flatten, nest
+from vit_jax.training.config import Keeping
+from vit_jax.training.step import TrainState
+from vit_spec import VitportError
+
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """The checkpoints of one work directory.
+
+    Args:
+        workdir: is made if it is not there.
+        keep: how many of them stay.
+
+    Raises:
+        VitportError: if the directory cannot be written.
+    """
+
+    def __init__(self, workdir: Path, keep: Keeping) -> None:
+        self.folder = (workdir / FOLDER).absolute()
+        policies: list[Any] = [checkpoint_managers.LatestN(keep.last)]
+        if keep.best:
+            best = checkpoint_managers.BestN(
+                get_metric_fn=lambda metrics: metrics["accuracy"], n=keep.best, keep_checkpoints_without_metrics=False
+            )
+            policies.append(best)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,  # what a killed process left unfinished
+            enable_async_checkpointing=True,
+        )
+        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every step of its work
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
+        except OSError as error:
+            raise VitportError(f"{workdir} cannot be written ({error.strerror or error}): choose another.") from error
+
+    def steps(self) -> list[int]:
+        """Steps of which there is a checkpoint, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, record: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
+        """Begins to write; what follows may change the state.
+
+        Args:
+            record: what the weights mean, JSON values.
+            metrics: of an evaluation of this state, of which ``accuracy`` says which checkpoints are the best.
+
+        Raises:
+            VitportError: if an earlier one could not be written.
+        """
+        step = int(np.asarray(state.step.addressable_shards[0].data))
+        if step in self._manager.all_steps():
+            return
+        parts = {name: ocp.args.StandardSave(tree) for name, tree in _parts(state).items()}
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(record=ocp.args.JsonSave(dict(record)), **parts),
+                metrics=None if metrics is None else dict(metrics),
+                force=True,
+            )
+        except (OSError, ValueError) as error:
+            raise self._unwritten(error) from error
+
+    def wait(self) -> None:
+        """Until everything is on disk.
+
+        Raises:
+            VitportError: if something could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except (OSError, ValueError) as error:
+            raise self._unwritten(error) from error
+
+    def record(self, step: int) -> dict[str, Any]:
+        """What was saved beside a state."""
+        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state after ``step`` steps, laid out as ``like`` is.
+
+        Args:
+            like: a state, or its shapes with shardings: of any mesh, whatever the saved one was.
+        """
+        parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(jax.tree.map(_abstract, like)).items()}
+        found = self._manager.restore(step, args=ocp.args.Composite(**parts))
+        return _whole(found, like)
+
+    def newest(self, like: TrainState) -> tuple[TrainState | None, dict[str, Any], list[str]]:
+        """The newest state that can be read, with its record, and what is to be said of those that cannot.
+
+        What cannot be read is removed, so that the run can write it again.
+
+        Raises:
+            VitportError: if there are checkpoints and none can be read.
+        """
+        said: list[str] = []
+        for step in reversed(self.steps()):
+            try:
+                record = self.record(step)
+                return self.restore(step, like), record, said
+            except Exception as error:  # damaged files fail in any way at all
+                said.append(
+                    f"checkpoint {step} cannot be read ({' '.join(str(error).split())[:200]}): the one before is taken"
+                )
+        if said:
+            raise VitportError(
+                f"None of the {len(said)} checkpoints in {self.folder} can be read; the newest: {said[0]}. "
+                "Take them away to begin anew."
+            )
+        return None, {}, said
+
+    def remove(self, step: int) -> None:
+        """Takes away one that cannot be read."""
+        self._manager.delete(step)
+
+    def _unwritten(self, error: Exception) -> VitportError:
+        told = " ".join(str(error).split())[:300]
+        return VitportError(
+            f"A checkpoint could not be written to {self.folder} ({told}): free the disk and run again."
+        )
+
+    def close(self) -> None:
+        self._manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _handlers() -> dict[str, Any]:
+    """Named beforehand, so that a record can be read before it is known what else there is."""
+    trees = {name: ocp.StandardCheckpointHandler() for name in ("params", "ema", "rest")}
+    return {**trees, "record": ocp.JsonCheckpointHandler()}
+
+
+def _parts(state: TrainState) -> dict[str, Any]:
+    optimizer, _ = jax.tree_util.tree_flatten_with_path(state.opt_state)
+    rest = {"step": state.step, "optimizer": {_name(path): leaf for path, leaf in optimizer}}
+    ema = {} if state.ema is None else {"ema": nest(state.ema)}
+    return {"params": nest(state.params), "rest": rest, **ema}
+
+
+def _whole(parts: Any, like: TrainState) -> TrainState:
+    leaves, tree = jax.tree_util.tree_flatten_with_path(like.opt_state)
+    optimizer = jax.tree.unflatten(tree, [parts["rest"]["optimizer"][_name(path)] for path, _ in leaves])
+    ema = None if like.ema is None else flatten(parts["ema"])
+    params = flatten(parts["params"])
+    # The order of the parameters is that of the run, whatever orbax makes of it.
+    ordered = {path: params[path] for path in like.params}
+    return TrainState(parts["rest"]["step"], ordered, optimizer, ema and {path: ema[path] for path in like.params})
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path).replace(
+        "/", "."
+    )
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

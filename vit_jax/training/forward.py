@@ -1,0 +1,129 @@
+"""A model as a pure function of a flat dictionary of parameters, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.drop_path import DropPath
+from vit_jax.params import get_params
+from vit_jax.training.losses import Logits
+from vit_jax.vision_transformer import VisionTransformer
+from vit_spec import VitportError
+
+Params = dict[str, jax.Array]
+Remat = Literal["none", "full", "dots", "dots_no_batch"]
+"""What of a block is computed again in the backward pass instead of being kept: nothing; everything; everything but the
+results of matrix products; everything but those of products without batch axes, that is, of linear layers."""
+_POLICIES = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class _Pure:
+    """A module's structure, apart from its parameters."""
+
+    def __init__(self, model: VisionTransformer) -> None:
+        self.config = model.config
+        self.graph, params, self.rest = nnx.split(model, nnx.Param, ...)
+        self.paths = list(get_params(model))
+        _, self.tree = jax.tree.flatten(params)
+
+    def model(self, params: Params) -> VisionTransformer:
+        """The model with these parameters."""
+        state = jax.tree.unflatten(self.tree, [params[path] for path in self.paths])
+        return nnx.merge(self.graph, state, self.rest)
+
+
+class Inference(_Pure):
+    """A model in evaluation mode as a function of a flat dictionary of parameters.
+
+    Args:
+        model: gives its config, its dtypes and its parameters' names; it is left in evaluation mode.
+    """
+
+    def __init__(self, model: VisionTransformer) -> None:
+        model.eval()
+        super().__init__(model)
+
+    def __call__(self, params: Params, images: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> logits (B, K), or features (B, D) where the model has no head."""
+        logits = self.model(params)(images)
+        assert not isinstance(logits, tuple)  # so it is in training mode alone
+        return logits
+
+
+class Forward(_Pure):
+    """A model in training mode as a function of a flat dictionary of parameters, cheap to dispatch.
+
+    Args:
+        model: gives its config, its dtypes and its parameters' names; it is left in training mode.
+        remat: what is computed again in the backward pass.
+        scan: run the blocks as one ``jax.lax.scan`` over their stacked parameters: the program is compiled once for all
+            of them. Parameters, random numbers and results are those of the loop.
+    """
+
+    def __init__(self, model: VisionTransformer, *, remat: Remat = "none", scan: bool = False) -> None:
+        if remat not in get_args(Remat):
+            raise VitportError(f"remat={remat!r} is unknown: choose one of {', '.join(get_args(Remat))}.")
+        model.train()
+        super().__init__(model)
+        c = self.config
+        self.random = any((c.drop_rate, c.attn_drop_rate, c.drop_path_rate))
+        self.scan = scan
+        run = _run_block
+        self._run = run if remat == "none" else jax.checkpoint(run, policy=_POLICIES[remat], static_argnums=0)
+
+    def __call__(self, params: Params, images: jax.Array, keys: jax.Array | None) -> Logits:
+        """(B, H, W, C) -> logits in training mode.
+
+        Args:
+            keys: (B,), one for each picture, so that its dropout does not depend on which pictures are with it, nor on
+                which device; ``None`` where nothing is random.
+        """
+        model = self.model(params)
+        if keys is None:
+            return self._logits(model, images, None)
+        alone = jax.vmap(lambda image, key: self._logits(model, image[None], key))
+        return jax.tree.map(lambda logits: logits[:, 0], alone(images, keys))
+
+    def _logits(self, model: VisionTransformer, images: jax.Array, key: jax.Array | None) -> Logits:
+        depth = len(model.blocks)
+        keys = None if key is None else jax.random.split(key, depth + 1)
+        rates = jnp.asarray(self.config.drop_path_rates, jnp.float32) if self.config.drop_path_rate else None
+        x = model.embed(images, rngs=None if keys is None else nnx.Rngs(dropout=keys[depth]))
+        states = [nnx.split(block) for block in model.blocks]
+        # The blocks differ by nothing but their rates of stochastic depth, which _run_block is told.
+        run = partial(self._run, _Static(states[0][0]))
+        per_block = (None if rates is None else rates, None if keys is None else keys[:depth])
+        if self.scan:
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state in states))
+            x, _ = jax.lax.scan(lambda x, block: (run(x, *block), None), x, (stacked, *per_block))
+        else:
+            for at, (_, state) in enumerate(states):
+                x = run(x, state, *(None if each is None else each[at] for each in per_block))
+        return model.forward_head(model.norm(x))
+
+
+class _Static:
+    """A graph definition, compared by identity: it is the same for all blocks of a model."""
+
+    def __init__(self, graph: nnx.GraphDef[Any]) -> None:
+        self.graph = graph
+
+
+def _run_block(static: _Static, x: jax.Array, state: Any, rate: jax.Array | None, key: jax.Array | None) -> jax.Array:
+    """(B, N, D) -> (B, N, D), with a rate of stochastic depth of its own."""
+    block: Callable[..., jax.Array] = nnx.merge(static.graph, state)
+    if rate is not None:
+        for _, module in nnx.iter_modules(block):  # type: ignore[arg-type]
+            if isinstance(module, DropPath):
+                module.rate = rate
+    return block(x, rngs=None if key is None else nnx.Rngs(dropout=key))

@@ -1,0 +1,215 @@
+"""What a run tells while it goes on: throughput, JSON lines, TensorBoard; and the end of a run that went wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from vit_jax.training.data import Batch
+from vit_spec import ViTConfig, VitportError, forward_flops
+
+LINES = "metrics.jsonl"
+_LAG = 2
+"""Steps that the host runs ahead of the devices, so that they never wait for it."""
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+"""Dense bfloat16 operations a second of one device, by the beginning of JAX's name for it: the makers' data sheets
+(https://cloud.google.com/tpu/docs/system-architecture-tpu-vm, NVIDIA's of A100, H100 SXM and H200 SXM)."""
+
+
+def step_flops(model: ViTConfig, batch: int) -> float:
+    """Operations of the products of a training step: the backward pass has twice those of the forward pass."""
+    return 3.0 * forward_flops(model) * batch
+
+
+def peak_flops(kind: str) -> float | None:
+    """Of one device, ``None`` where it is not known; the longest name that fits."""
+    fitting = [name for name in PEAK_FLOPS if kind.startswith(name)]
+    return PEAK_FLOPS[max(fitting, key=len)] if fitting else None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One entry of the log; means over the steps since the one before."""
+
+    step: int
+    loss: float
+    accuracy: float
+    """Of the training pictures as they were mixed, against the larger share of their targets."""
+    gradient_norm: float
+    learning_rate: float
+    images_per_second: float
+    teraflops: float
+    """Operations of products a second, of all devices, in 10^12."""
+    mfu: float | None
+    """The same as a share of what the devices can do at most, where that is known."""
+    data_wait: float
+    """Share of the time in which the loop waited for pictures."""
+    seconds_left: float
+    skipped: int
+    """Pictures so far that this process could not read."""
+
+
+class Watch:
+    """Reads a step's metrics when they are there, two steps later, and stops the run at the first that is no number.
+
+    Args:
+        workdir: gets the batch of the step that went wrong.
+    """
+
+    def __init__(self, workdir: Path) -> None:
+        self._workdir = workdir
+        self._behind: deque[tuple[int, Batch, Mapping[str, jax.Array]]] = deque()
+        self._read: list[dict[str, float]] = []
+
+    def add(self, step: int, batch: Batch, metrics: Mapping[str, jax.Array]) -> None:
+        """Of the step that ended as number ``step``, the first being 1.
+
+        Raises:
+            VitportError: if an earlier loss or gradient is no finite number.
+        """
+        self._behind.append((step, batch, metrics))
+        while len(self._behind) > _LAG:
+            self._take()
+
+    def drain(self) -> None:
+        """Waits for all steps so far; raises as :meth:`add` does."""
+        while self._behind:
+            self._take()
+
+    def means(self) -> dict[str, float]:
+        """Of what was read since the last call; empty if nothing was."""
+        read, self._read = self._read, []
+        return {name: float(np.mean([entry[name] for entry in read])) for name in read[0]} if read else {}
+
+    def _take(self) -> None:
+        step, batch, metrics = self._behind.popleft()
+        values = {name: float(np.asarray(value.addressable_shards[0].data)) for name, value in metrics.items()}
+        self._read.append(values)
+        if all(math.isfinite(value) for value in values.values()):
+            return
+        path = self._workdir / f"failed_step_{step}.npz"
+        np.savez(path, **batch)  # type: ignore[arg-type]
+        told = ", ".join(f"{name} {value}" for name, value in values.items())
+        raise VitportError(
+            f"Step {step} gave {told}: its batch is in {path}; lower schedule.peak, clip gradients or look at the "
+            "pictures, and run again from the last checkpoint."
+        )
+
+
+class Clock:
+    """Shares of time since the last line."""
+
+    def __init__(self, model: ViTConfig, batch: int) -> None:
+        self._flops, self._batch = step_flops(model, batch), batch
+        kinds = [peak_flops(device.device_kind) for device in jax.devices()]
+        self._peak = None if None in kinds else sum(kind or 0 for kind in kinds)
+        self.start()
+
+    def start(self) -> None:
+        """Begins anew, say when everything is compiled."""
+        self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
+
+    def waited(self, seconds: float) -> None:
+        self._waited += seconds
+
+    def step(self) -> None:
+        self._steps += 1
+
+    def line(self, step: int, left: int, means: Mapping[str, float], rate: float, skipped: int) -> Line:
+        """What the log says after ``step`` steps, with ``left`` to go; begins anew."""
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        per_second = self._steps / seconds
+        flops = per_second * self._flops
+        line = Line(
+            step=step,
+            loss=means["loss"],
+            accuracy=means["accuracy"],
+            gradient_norm=means["gradient_norm"],
+            learning_rate=rate,
+            images_per_second=per_second * self._batch,
+            teraflops=flops / 1e12,
+            mfu=None if self._peak is None else flops / self._peak,
+            data_wait=min(self._waited / seconds, 1.0),
+            seconds_left=left / per_second if per_second else math.inf,
+            skipped=skipped,
+        )
+        self.start()
+        return line
+
+
+class Log:
+    """JSON lines and TensorBoard in the work directory, of one process alone.
+
+    Args:
+        workdir: of the run.
+        step: that it goes on from; what was logged after it is cut off.
+    """
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._path = workdir / LINES
+        self._cut(step)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def _cut(self, step: int) -> None:
+        if self._path.exists():
+            kept = [line for line in _whole_lines(self._path) if json.loads(line)["step"] <= step]
+            aside = self._path.with_suffix(".part")
+            aside.write_text("".join(f"{line}\n" for line in kept))
+            aside.replace(self._path)
+
+    def line(self, line: Line) -> None:
+        self._write("train", line.step, {name: value for name, value in asdict(line).items() if name != "step"})
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._write("validation", step, metrics)
+
+    def _write(self, of: str, step: int, values: Mapping[str, Any]) -> None:
+        finite = {
+            name: value if not isinstance(value, float) or math.isfinite(value) else None
+            for name, value in values.items()
+        }
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, "of": of, **finite}) + "\n")
+        for name, value in finite.items():
+            if value is not None:
+                self._board.add_scalar(f"{of}/{name}", value, step)
+        self._board.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._board.close()
+
+
+def read_lines(workdir: Path) -> list[dict[str, Any]]:
+    """What :class:`Log` wrote, in order."""
+    return [json.loads(line) for line in _whole_lines(workdir / LINES)]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Without a last one that a killed process left unfinished."""
+    text = path.read_text()
+    return text[: text.rfind("\n") + 1].splitlines()

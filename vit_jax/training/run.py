@@ -1,0 +1,261 @@
+"""A run from its first step, or from its last checkpoint, to its end."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from vit_jax.training.checkpoints import Checkpoints
+from vit_jax.training.config import TrainConfig
+from vit_jax.training.data import Stream, evaluation_batches
+from vit_jax.training.forward import Params
+from vit_jax.training.monitor import Clock, Line, Log, Watch
+from vit_jax.training.scores import Scores, make_judge
+from vit_jax.training.setup import Setup
+from vit_jax.training.sharding import shardings
+from vit_jax.training.step import TrainState, place_rows
+from vit_spec import VitportError
+
+CONFIG = "config.json"
+VERSIONS = "versions.json"
+STOPPED = 75
+"""Status of a process that was told to end by SIGTERM and saved: EX_TEMPFAIL, run again to go on."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a run ended."""
+
+    step: int
+    stopped: bool
+    """By SIGTERM, before its end."""
+    scores: Scores | None
+    """Of the last evaluation, if there was one."""
+    skipped: Mapping[str, str]
+    """Pictures that could not be read, with the reasons."""
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Who is told what while a run goes on."""
+
+    say: Callable[[str], None]
+    """A sentence."""
+    line: Callable[[Line, int], None]
+    """An entry of the log, and the steps of the whole run."""
+    evaluation: Callable[[int, Mapping[str, float]], None]
+    """Step, and the metrics of :class:`~vit_jax.training.scores.Scores`."""
+
+
+def run(setup: Setup, workdir: Path, tell: Telling, profile: tuple[int, int] | None = None) -> Finished:
+    """Trains to the end, from the newest checkpoint in the work directory if there is one.
+
+    Args:
+        workdir: gets configuration, versions, log and checkpoints.
+        profile: first step, and number of steps, of which a trace is kept in ``workdir/profile``.
+
+    Raises:
+        VitportError: if the directory cannot be written or is another run's, or the loss is no number.
+    """
+    first_process = jax.process_index() == 0
+    with ExitStack() as stack:
+        kept = stack.enter_context(Checkpoints(workdir, setup.options.keep))
+        state, step = _begin(setup, kept, tell)
+        if first_process:
+            _write_about(setup.options, workdir)
+        log = stack.enter_context(Log(workdir, step)) if first_process else None
+        stop = stack.enter_context(_Stop())
+        feed = stack.enter_context(
+            Stream(setup.train, setup.options.data, setup.preprocessing, batch=setup.options.batch, rows=setup.rows,
+                   seed=setup.options.seed, first=step)
+        )  # fmt: skip
+        return _loop(setup, workdir, tell, kept, log, stop, feed, state, step, profile)
+
+
+def _loop(
+    setup: Setup,
+    workdir: Path,
+    tell: Telling,
+    kept: Checkpoints,
+    log: Log | None,
+    stop: _Stop,
+    feed: Stream,
+    state: Any,
+    step: int,
+    profile: tuple[int, int] | None,
+) -> Finished:
+    options, record = setup.options, setup.record()
+    evaluate_every = options.keep.evaluate or options.keep.every
+    evaluation = Evaluation(setup)
+    watch, clock = Watch(workdir), Clock(setup.model, options.batch)
+    scores, begun, stopped = None, step, False
+    while step < setup.steps:
+        if profile is not None and step == profile[0]:
+            jax.profiler.start_trace(workdir / "profile")
+        waiting = time.perf_counter()
+        batch = next(feed)
+        clock.waited(time.perf_counter() - waiting)
+        state, metrics = setup.engine.step(state, setup.engine.place_batch(batch))
+        step += 1
+        watch.add(step, batch, metrics)
+        if step == begun + 1:  # what it took to compile is no throughput
+            watch.drain()
+            clock.start()
+        else:
+            clock.step()
+        if profile is not None and step == sum(profile):
+            watch.drain()
+            jax.profiler.stop_trace()
+        last = step == setup.steps
+        if (step % options.log_every == 0 or last) and (means := watch.means()):
+            rate = float(np.asarray(setup.schedule(step - 1)))
+            line = clock.line(step, setup.steps - step, means, rate, len(feed.corrupt))
+            tell.line(line, setup.steps)
+            if log is not None:
+                log.line(line)
+        evaluated = None
+        if setup.validation is not None and (last or step % evaluate_every == 0):
+            watch.drain()
+            scores = evaluation(setup.engine.fetch(state))
+            evaluated = scores.metrics()
+            tell.evaluation(step, evaluated)
+            if log is not None:
+                log.evaluation(step, evaluated)
+        stopped = not last and stop.asked(step)
+        if last or stopped or step % options.keep.every == 0:
+            watch.drain()  # so that nothing is kept that is no number
+            kept.save(setup.engine.fetch(state), record, evaluated)
+            clock.start()
+        if stopped:
+            break
+    kept.wait()
+    return Finished(step, stopped, scores, feed.corrupt)
+
+
+def _begin(setup: Setup, kept: Checkpoints, tell: Telling) -> tuple[Any, int]:
+    """The state to go on from, as the engine wants it, and the steps that were taken."""
+    steps = kept.steps()
+    for step in reversed(steps):
+        try:
+            record = kept.record(step)
+        except Exception:  # damaged, which is told of when it is restored
+            continue
+        _check_same_model(setup, record, kept.folder.parent)
+        break
+    saved, record, said = kept.newest(setup.shapes)
+    for sentence in said:
+        tell.say(sentence)
+    for step in steps[len(steps) - len(said) :]:
+        kept.remove(step)
+    if saved is None:
+        return setup.first_state(), 0
+    step = int(np.asarray(saved.step.addressable_shards[0].data))
+    if record.get("pictures") != len(setup.train):
+        raise VitportError(
+            f"{kept.folder.parent} holds a run over {record.get('pictures')} pictures, and {setup.train.name} has "
+            f"{len(setup.train)}: give it the same data, or choose another work directory."
+        )
+    if step > setup.steps:
+        raise VitportError(
+            f"{kept.folder.parent} holds {step} steps already, and the run has {setup.steps}: train longer."
+        )
+    tell.say(f"going on from the checkpoint of step {step}")
+    return setup.engine.place_state(saved), step
+
+
+def _check_same_model(setup: Setup, record: Mapping[str, Any], workdir: Path) -> None:
+    now, then = setup.model.to_dict(), record.get("config", {})
+    other = [
+        f"{name} {then.get(name)} instead of {now[name]}"
+        for name in now
+        if then.get(name) != json.loads(json.dumps(now[name]))
+    ]
+    # Rates of dropout change no parameter.
+    other = [fact for fact in other if not fact.split()[0].endswith("rate")]
+    if other:
+        raise VitportError(
+            f"{workdir} holds a run of another model ({', '.join(other)}): choose another work directory."
+        )
+
+
+class Evaluation:
+    """The validation pictures under the moving average if there is one, else under the parameters."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        places = shardings(setup.shapes.params, setup.mesh)
+        judge = make_judge(setup.inference(), setup.preprocessing)
+        everywhere = jax.sharding.NamedSharding(setup.mesh, jax.sharding.PartitionSpec())
+        self._places = places
+        self._judge = jax.jit(judge, out_shardings=everywhere)
+
+    def __call__(self, state: TrainState) -> Scores:
+        setup = self._setup
+        if setup.validation is None:
+            raise VitportError(f"{setup.train.name} sets no validation pictures apart: name some as data.validation.")
+        params: Params = jax.device_put(state.params if state.ema is None else state.ema, self._places)
+        scores = Scores(setup.model.num_classes)
+        with evaluation_batches(setup.validation, setup.preprocessing, batch=setup.options.batch, rows=setup.rows,
+                                workers=setup.options.data.workers, corrupt=setup.options.data.corrupt) as batches:  # fmt: skip
+            for batch in batches:
+                scores.add(self._judge(params, place_rows(batch, setup.mesh)))
+        return scores
+
+
+class _Stop:
+    """Whether SIGTERM came: to this process, or to any of several."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._before: Any = None
+
+    def asked(self, step: int) -> bool:
+        """The same answer in all processes."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._came
+
+    def _come(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._came = True
+
+    def __enter__(self) -> Self:
+        if jax.process_count() == 1:  # of several, JAX's own service listens
+            self._before = signal.signal(signal.SIGTERM, self._come)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def _write_about(options: TrainConfig, workdir: Path) -> None:
+    names = ("vitport", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+    about = {
+        **versions,
+        "devices": sorted({device.device_kind for device in jax.devices()}),
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "command": sys.argv,
+    }
+    for name, values in {CONFIG: options.to_dict(), VERSIONS: about}.items():
+        aside = workdir / f"{name}.part"
+        aside.write_text(json.dumps(values, indent=2) + "\n")
+        aside.replace(workdir / name)
