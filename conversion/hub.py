@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from vit_spec import VitportError
 
@@ -13,6 +14,8 @@ _ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@]+))?")
 _SETTINGS = "*.json"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "flax_model.msgpack", "*.npz")
 """In the order of preference; only the first that a model has is fetched."""
+_TABLES, _CONVERTED = "*.parquet", "refs/convert/parquet"
+"""Files of a data set, and the branch on which the Hub puts those that it made."""
 
 
 def local(path: str | Path) -> Path:
@@ -25,18 +28,40 @@ def local(path: str | Path) -> Path:
     """
     if not str(path).startswith(PREFIX):
         return Path(path)
-    address = _ADDRESS.fullmatch(str(path))
+    hub, repo, revision = _address(str(path))
+    for weights in _WEIGHTS:
+        folder = _snapshot(hub, str(path), repo, revision, [_SETTINGS, weights], "model")
+        if any(folder.glob(weights)):
+            return _single(folder, weights)
+    raise VitportError(f"{path} has none of {', '.join(_WEIGHTS)}: there are no weights in it to read.")
+
+
+def dataset(path: str) -> Path:
+    """The folder on this machine with the Parquet files of ``hf://owner/name``, a data set.
+
+    Where the owner put up other files, the Parquet files are those that the Hub itself makes of them.
+
+    Raises:
+        VitportError: as :func:`local` does.
+    """
+    hub, repo, revision = _address(path)
+    for tried in (revision,) if revision else (None, _CONVERTED):
+        folder = _snapshot(hub, path, repo, tried, [_TABLES], "dataset")
+        if any(folder.rglob(_TABLES)):
+            return folder
+    raise VitportError(f"{path} has no Parquet files: fetch it in the form that it has, and give its path.")
+
+
+def _address(path: str) -> tuple[ModuleType, str, str | None]:
+    """The library, ``owner/name``, and the revision if one is given."""
+    address = _ADDRESS.fullmatch(path)
     if address is None:
         raise VitportError(f"{path} is no address on the Hub: write hf://owner/name or hf://owner/name@revision.")
     try:
         import huggingface_hub
     except ImportError as error:
         raise VitportError(f"Fetching {path} needs huggingface_hub: pip install 'vitport[hub]'.") from error
-    for weights in _WEIGHTS:
-        folder = _snapshot(huggingface_hub, str(path), address["repo"], address["revision"], [_SETTINGS, weights])
-        if any(folder.glob(weights)):
-            return _single(folder, weights)
-    raise VitportError(f"{path} has none of {', '.join(_WEIGHTS)}: there are no weights in it to read.")
+    return huggingface_hub, address["repo"], address["revision"]
 
 
 def _single(folder: Path, weights: str) -> Path:
@@ -45,11 +70,11 @@ def _single(folder: Path, weights: str) -> Path:
     return files[0] if len(files) == 1 and not (folder / "config.json").is_file() else folder
 
 
-def _snapshot(hub, path: str, repo: str, revision: str | None, patterns: Sequence[str]) -> Path:  # noqa: ANN001
+def _snapshot(hub: ModuleType, path: str, repo: str, revision: str | None, patterns: Sequence[str], kind: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+        return Path(hub.snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=list(patterns)))
     except RepositoryNotFoundError as error:
         raise VitportError(
             f"{path} is not on the Hub, or not open to you: check its name, or log in with hf."

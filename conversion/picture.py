@@ -66,7 +66,10 @@ def decode_picture(file: BinaryIO, name: str, *, grey: bool = False) -> Image.Im
     try:
         with Image.open(file) as image:
             _check(image, name)
-            return ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
+            ImageOps.exif_transpose(image, in_place=True)
+            image.load()
+            wanted = "L" if grey else "RGB"
+            return image if image.mode == wanted else image.convert(wanted)  # even to its own mode it would copy
     except VitportError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

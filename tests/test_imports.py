@@ -108,7 +108,7 @@ INSIDE_FUNCTIONS = {
     "vit_torch": {"conversion"},
     "vit_jax": {"conversion"},
     "vit_jax/training": set(),
-    "vit_jax/training/data": {"grain", "absl", "PIL", "sklearn"},
+    "vit_jax/training/data": {"grain", "absl", "PIL", "sklearn", "pyarrow"},
     "conversion": {"torch", "jax", "flax", "msgpack", "onnx", "orbax", "tensorstore", "PIL", "huggingface_hub"},
 }
 """What may besides be imported where it is used: `create_model` reads weights, a reader its own library."""

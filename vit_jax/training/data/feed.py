@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from vit_jax.training.data.library import load_grain
 from vit_spec import VitportError
 
 Batch = dict[str, np.ndarray]
@@ -41,7 +42,7 @@ class Feed(Iterator[Batch]):
     """
 
     def __init__(self, make: BatchMaker, *, workers: int, first: int = 0, end: int = ENDLESS) -> None:
-        grain = _grain()
+        grain = load_grain()
         self._corrupt: dict[str, str] = {}
         self._workers = workers
         threads = 0 if workers else min(_MOST_THREADS, len(os.sched_getaffinity(0)))
@@ -94,14 +95,3 @@ class Feed(Iterator[Batch]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _grain() -> Any:
-    try:
-        import grain
-        from absl import flags
-    except ImportError as error:
-        raise VitportError("Reading training data needs grain: pip install 'vitport[train]'.") from error
-    if not flags.FLAGS.is_parsed():  # grain asks for flags of its own, which programs without absl never parse
-        flags.FLAGS.mark_as_parsed()
-    return grain

@@ -88,8 +88,9 @@ class Data:
     """Where the pictures are, and what happens to them before the device sees them."""
 
     path: str = "digits"
-    """A folder of class folders, perhaps in train/ and val/; a folder of IDX files (MNIST and its family); or
-    ``digits`` for scikit-learn's."""
+    """A folder of class folders, perhaps in train/ and val/; a folder, file or pattern of tar shards, Parquet, Arrow or
+    ArrayRecord files; a folder of IDX files (MNIST and its family); ``hf://owner/name``; or ``digits`` for
+    scikit-learn's."""
     validation: str | None = None
     """Path of the validation pictures, if not those that ``path`` itself sets apart."""
     workers: int = 0

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from conversion.hub import PREFIX, dataset
 from vit_jax.training.data.options import Data
 from vit_jax.training.data.record import Record, Source, Split
-from vit_jax.training.data.sources import digits, idx, image_folder
+from vit_jax.training.data.sources.array_record import open_array_records
+from vit_jax.training.data.sources.arrow import open_tables
+from vit_jax.training.data.sources.digits import open_digits
+from vit_jax.training.data.sources.idx import is_idx, open_idx
+from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
+from vit_jax.training.data.sources.labels import listed_classes
+from vit_jax.training.data.sources.shards import expanded, split_files
+from vit_jax.training.data.sources.tar import open_tar
 from vit_spec import VitportError
 
 __all__ = ["Record", "Source", "Split", "open_source", "open_sources"]
@@ -21,25 +31,27 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
     train = open_source(options.path, "train")
     if train is None:
         raise VitportError(f"{options.path} has no training pictures: give a path that has.")
-    if options.validation is None:
-        validation = open_source(options.path, "validation")
-    else:
-        validation = open_source(options.validation, "validation") or open_source(options.validation, "train")
+    path = options.validation or options.path
+    validation = open_source(path, "validation", train.classes)
+    if validation is None and options.validation is not None:
+        validation = open_source(path, "train", train.classes)
     if validation is not None and validation.classes != train.classes:
         raise VitportError(_difference(train, validation))
     return train, validation
 
 
-def open_source(path: str, split: Split) -> Source | None:
+def open_source(path: str, split: Split, classes: tuple[str, ...] | None = None) -> Source | None:
     """Whatever ``path`` is: see :class:`~vit_jax.training.data.options.Data`.
 
+    ``classes`` are the names for labels that are mere numbers, as validation pictures take them from the training ones.
+
     Returns:
-        ``None`` where the path sets no validation pictures apart.
+        ``None`` where the path does not have the split.
 
     Raises:
         VitportError: if nothing is there, nothing that is known, no picture, or a single class.
     """
-    source = _open(path, split)
+    source = _open(path, split, classes)
     if source is None:
         return None
     if not len(source):
@@ -49,17 +61,57 @@ def open_source(path: str, split: Split) -> Source | None:
     return source
 
 
-def _open(path: str, split: Split) -> Source | None:
+_READERS: dict[str, Callable[[str, Sequence[Path], tuple[str, ...] | None], Source]] = {
+    "tar": open_tar,
+    "parquet": open_tables,
+    "arrow": open_tables,
+    "array_record": open_array_records,
+}
+
+
+def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | None:
     if path == "digits":
-        return digits.open_digits(split)
-    at = Path(path)
-    if not at.exists():
+        return open_digits(split)
+    root = dataset(path) if path.startswith(PREFIX) else Path(path)
+    if root.is_dir():
+        kind = _kind_of_folder(root)
+        if kind == "folder":
+            return open_folder(root, split)
+        if kind == "idx":
+            return open_idx(root, split, classes)
+        files = sorted(file for file in root.rglob("*") if _kind(file.name) == kind)
+        files = split_files(root, files, split)
+        return _READERS[kind](f"{path} ({split})", files, classes or listed_classes(root)) if files else None
+    files = expanded(path)
+    kinds = {_kind(file.name) or "unknown" for file in files}
+    if not files:
         raise VitportError(f"{path} does not exist: give the path of a data set, or digits for a small one.")
-    if at.is_dir() and idx.is_idx(at):
-        return idx.open_idx(at, split)
-    if at.is_dir():
-        return image_folder.open_folder(at, split)
-    raise VitportError(f"{path} is no data set that is known: give a folder of class folders, or of IDX files.")
+    if len(kinds) > 1 or not kinds <= _READERS.keys():
+        raise VitportError(
+            f"{path} is no data set that is known: give a folder, or files of one kind; see docs/data.md."
+        )
+    return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None
+
+
+def _kind_of_folder(root: Path) -> str:
+    """Of the first file that has one; an image folder's million files are not all looked at."""
+    names = (name for _, _, files in os.walk(root, followlinks=True) for name in files)
+    return next((kind for name in names if (kind := _kind(name))), "folder")
+
+
+def _kind(name: str) -> str | None:
+    name = name.lower()
+    if name.startswith("."):
+        return None
+    if is_idx(name):
+        return "idx"
+    if ".array_record" in name or name.endswith(".arrayrecord"):
+        return "array_record"
+    if name.endswith(SUFFIXES):
+        return "folder"
+    if name.startswith("cache-"):  # what datasets leaves beside a table that was mapped or filtered
+        return None
+    return next((kind for kind in ("tar", "parquet", "arrow") if name.endswith(f".{kind}")), None)
 
 
 def _difference(train: Source, validation: Source) -> str:

@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
-from scipy import stats
-from skimage import exposure, filters
+from scipy import ndimage, stats
 
 from conversion.picture import crop
 from tests.vit_jax.training.data.folders import picture
@@ -160,7 +159,7 @@ def _expected(name: str, pixels: np.ndarray, strength: float, sign: int) -> np.n
         return _moved(pixels, one, np.array([level * width, 0] if name == "translate_x" else [0, level * height]))[0]
     return {
         "auto_contrast": lambda: np.stack(
-            [exposure.rescale_intensity(c, (c.min(), c.max()), (0, 255)) for c in np.moveaxis(pixels, 2, 0)], axis=2
+            [(c - c.min()) * 255 / (c.max() - c.min()) for c in np.moveaxis(pixels, 2, 0)], axis=2
         ),
         "equalize": lambda: np.stack([_equalized(c.astype(int)) for c in np.moveaxis(pixels, 2, 0)], axis=2),
         "invert": lambda: 255 - pixels,
@@ -249,13 +248,13 @@ def test_jitter_multiplies_brightness_contrast_and_saturation_in_any_order() -> 
 
 
 def test_three_augment_is_grey_or_solarised_or_blurred_by_equal_chance() -> None:
-    """The blur's width is the one of scikit-image's nearest Gaussian; below half a pixel they cannot be told apart."""
+    """The blur's width is that of scipy's nearest Gaussian; below half a pixel they cannot be told apart."""
     pixels = np.random.default_rng(1).integers(0, 256, (30, 40, 3)).astype(np.float64)
     image = Image.fromarray(pixels.astype(np.uint8))
     grey = np.repeat((pixels @ GREY)[..., None], 3, axis=2)
     solarised = np.where(pixels >= 128, 255 - pixels, pixels)
     sigmas = np.arange(0.1, 2.05, 0.1)
-    blurs = np.stack([filters.gaussian(pixels, sigma, channel_axis=2, mode="nearest") for sigma in sigmas])
+    blurs = np.stack([ndimage.gaussian_filter(pixels, (sigma, sigma, 0), mode="nearest") for sigma in sigmas])
     rng, counts, widths = np.random.default_rng(0), [0, 0, 0], []
     for _ in range(900):
         got = np.asarray(three_augment(image, rng)).astype(np.float64)

@@ -148,7 +148,7 @@ def _idx_of_two(root) -> str:
         (_file, "a.bin is no data set that is known"),
         (_one_class, "has no two classes"),
         (_empty_class, "dog has no picture in it"),
-        (_idx_without_labels, "has no train-labels-idx1-ubyte"),
+        (_idx_without_labels, "has no labels of the train pictures"),
         (_idx_cut_off, "is no IDX file of bytes in 3 dimensions, or is cut off"),
         (_idx_of_two, "has 2 pictures, and the file beside it 3 labels"),
     ],

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_jax.training.data.record import Record, Split
+from vit_jax.training.data.sources.labels import numbered
 from vit_spec import VitportError
 
 _FILE = re.compile(r"(?P<part>.*train|.*t10k|.*test)-(?P<what>images|labels)[-.]idx\d-ubyte(\.gz)?")
@@ -33,52 +34,43 @@ class Idx:
         return str(self.pictures)
 
     @cached_property
-    def _images(self) -> np.ndarray:
+    def images(self) -> np.ndarray:
+        """uint8 (n, H, W)."""
         return _read(self.pictures, 3)
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_images"}
+        return {name: value for name, value in self.__dict__.items() if name != "images"}
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, at: int, /) -> Record:
-        return Record(f"{self.name}[{at}]", int(self.labels[at]), self._images[at][..., None])
+        return Record(f"{self.name}[{at}]", int(self.labels[at]), self.images[at][..., None])
 
 
-def is_idx(root: Path) -> bool:
-    """Whether the folder has such files."""
-    return any(_FILE.fullmatch(path.name) for path in root.iterdir())
+def is_idx(name: str) -> bool:
+    """Whether a file is called so."""
+    return _FILE.fullmatch(name) is not None
 
 
-def open_idx(root: Path, split: Split) -> Idx | None:
+def open_idx(root: Path, split: Split, classes: tuple[str, ...] | None) -> Idx | None:
     """``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same of ``t10k``, perhaps with ``.gz``.
-
-    The classes are the numbers from 0 to the largest label of the training file.
 
     Raises:
         VitportError: for files that are missing, damaged or do not belong together.
     """
     files = _files(root)
-    if ("train", "labels") not in files:
-        raise VitportError(f"{root} has no train-labels-idx1-ubyte: put it beside the pictures.")
     if not any(part == split for part, _ in files):
         return None
     for what in ("images", "labels"):
         if (split, what) not in files:
             raise VitportError(f"{root} has no {what} of the {split} pictures: put that file beside the others.")
-    labels = _read(files[split, "labels"], 1)
-    classes = tuple(map(str, range(int(_read(files["train", "labels"], 1).max(initial=0)) + 1)))
-    source = Idx(files[split, "images"], classes, labels.astype(np.int32))
-    if len(source._images) != len(labels):
+    labels, classes = numbered(_read(files[split, "labels"], 1), classes, str(files[split, "labels"]))
+    source = Idx(files[split, "images"], classes, labels)
+    if len(source.images) != len(labels):
         raise VitportError(
-            f"{source.name} has {len(source._images)} pictures, and the file beside it {len(labels)} labels: they do "
+            f"{source.name} has {len(source.images)} pictures, and the file beside it {len(labels)} labels: they do "
             "not belong together."
-        )
-    if labels.max(initial=0) >= len(classes):
-        raise VitportError(
-            f"{files[split, 'labels']} has the label {labels.max()}, which no training picture has: give files of the "
-            "same data set."
         )
     return source
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_jax.training.data.record import Record, Split
+from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".avif")
@@ -19,17 +20,12 @@ VALIDATION = ("val", "validation", "valid", "test")
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Pictures of class folders in the order of their paths.
-
-    A million names are one run of bytes, not a million objects: every worker gets a copy.
-    """
+    """Pictures of class folders in the order of their paths."""
 
     name: str
     classes: tuple[str, ...]
-    names: bytes
-    """Paths below the class folders, UTF-8 with surrogate escapes, one after the other."""
-    ends: np.ndarray
-    """int64 (n + 1,): where in ``names`` each begins, and the last ends."""
+    names: Names
+    """Paths below the class folders."""
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -37,8 +33,7 @@ class ImageFolder:
 
     def __getitem__(self, at: int, /) -> Record:
         label = int(self.labels[at])
-        below = os.fsdecode(self.names[self.ends[at] : self.ends[at + 1]])
-        path = Path(self.name, self.classes[label], below)
+        path = Path(self.name, self.classes[label], self.names[at])
         return Record(str(path), label, path.read_bytes())
 
 
@@ -61,22 +56,20 @@ def _read(root: Path) -> ImageFolder:
     classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."))
     if not classes:
         raise VitportError(f"{root} has no class folders: put the pictures of each class into a folder of its own.")
-    names, lengths, labels = [], [0], []
+    names, labels = [], []
     for label, name in enumerate(classes):
         found = sorted(_pictures(root / name))
         if not found:
             raise VitportError(f"{root / name} has no picture in it: remove the folder, or fill it.")
         names += found
-        lengths += map(len, found)
         labels += [label] * len(found)
-    ends = np.cumsum(lengths, dtype=np.int64)
-    return ImageFolder(str(root), classes, b"".join(names), ends, np.array(labels, np.int32))
+    return ImageFolder(str(root), classes, Names.of(names), np.array(labels, np.int32))
 
 
-def _pictures(folder: Path) -> list[bytes]:
+def _pictures(folder: Path) -> list[str]:
     """Paths below ``folder``, of folders in it too."""
     return [
-        os.fsencode(os.path.relpath(Path(at, file), folder))
+        os.path.relpath(Path(at, file), folder)
         for at, _, files in os.walk(folder, followlinks=True)
         for file in files
         if file.lower().endswith(SUFFIXES) and not file.startswith(".")

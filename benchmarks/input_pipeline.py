@@ -1,0 +1,146 @@
+"""Pictures a second of the input pipeline, beside a plain loop of Pillow over the same files.
+
+    python -m benchmarks.input_pipeline [--pictures 2000] [--rounds 5] [--workers 0 2]
+
+The files are JPEGs of 500 x 375 pixels cut from scikit-learn's two photographs. All sides decode, cut a random part,
+scale it to 224 x 224 and flip half of them, in as many processes (one for 0 workers):
+
+- ours: a training stream, as the trainer reads it; with 0 workers its threads work in the one process;
+- plain: a loop whose batches come back to the parent process, through a multiprocessing.Pool if there are workers;
+- kept nowhere: the same loop where nothing is stacked or sent, which is what decoding and scaling alone take.
+
+The sides take turns; start-up is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from vit_jax.training.data import Data, Source, Stream, open_source
+from vit_spec import Preprocessing
+
+SIZE = 224
+BATCH = 50
+
+
+def make_pictures(folder: Path, count: int) -> None:
+    """``count`` files in two class folders."""
+    photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
+    for number in range(count):
+        rng = random.Random(number)
+        photograph = photographs[number % 2]
+        left, top = rng.randrange(photograph.width - 500), rng.randrange(photograph.height - 375)
+        at = folder / f"class_{number % 2}" / f"{number:05}.jpg"
+        at.parent.mkdir(exist_ok=True)
+        photograph.crop((left, top, left + 500, top + 375)).save(at, quality=rng.randrange(85, 97))
+
+
+def ours(source: Source, workers: int, first: int) -> float:
+    """Pictures a second over all of the source's, after a first batch that is not counted."""
+    count = len(source) // BATCH
+    with Stream(
+        source, Data(workers=workers), Preprocessing(size=SIZE), batch=BATCH, rows=range(BATCH), seed=0, first=first
+    ) as stream:
+        next(stream)
+        start = time.perf_counter()
+        for _ in range(count):
+            next(stream)
+        return count * BATCH / (time.perf_counter() - start)
+
+
+def plain(files: Sequence[str], processes: int) -> float:
+    """Pictures a second that arrive in this process."""
+    batches = [files[at : at + BATCH] for at in range(0, len(files), BATCH)]
+    if processes == 1:
+        start = time.perf_counter()
+        for batch in batches:
+            plain_batch(batch)
+        return len(files) / (time.perf_counter() - start)
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.map(plain_loop, [files[:4]] * processes * 2)  # all have started and imported
+        start = time.perf_counter()
+        for _ in pool.imap(plain_batch, batches):
+            pass
+        return len(files) / (time.perf_counter() - start)
+
+
+def kept_nowhere(files: Sequence[str], processes: int) -> float:
+    """Pictures a second that are forgotten where they are made."""
+    batches = [files[at : at + BATCH] for at in range(0, len(files), BATCH)]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.map(plain_loop, [files[:4]] * processes * 2)
+        start = time.perf_counter()
+        for _ in pool.imap(plain_loop, batches):
+            pass
+        return len(files) / (time.perf_counter() - start)
+
+
+def plain_batch(files: Sequence[str]) -> np.ndarray:
+    """uint8 (B, 224, 224, 3)."""
+    return np.stack([plain_picture(file) for file in files])
+
+
+def plain_loop(files: Sequence[str]) -> None:
+    """The same for nothing."""
+    for file in files:
+        plain_picture(file)
+
+
+def plain_picture(file: str) -> np.ndarray:
+    """What one writes first."""
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
+    area = image.width * image.height * random.uniform(0.08, 1)
+    ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+    width = min(image.width, round(math.sqrt(area * ratio)))
+    height = min(image.height, round(math.sqrt(area / ratio)))
+    left, top = random.randint(0, image.width - width), random.randint(0, image.height - height)
+    image = image.crop((left, top, left + width, top + height)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    if random.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(image)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        make_pictures(Path(folder), options.pictures)
+        source = open_source(folder, "train")
+        assert source is not None  # it was written above
+        files = [source[at].name for at in range(len(source))]
+        size = statistics.mean(Path(file).stat().st_size for file in files)
+        print(f"{len(files)} JPEG files of {size / 1000:.0f} kB; pictures a second, median of {options.rounds} rounds")  # noqa: T201
+        for workers in options.workers:
+            processes = max(workers, 1)
+            rates = [
+                (ours(source, workers, number), plain(files, processes), kept_nowhere(files, processes))
+                for number in range(options.rounds)
+            ]
+            own, other, bound = (statistics.median(side) for side in zip(*rates, strict=True))
+            ratios = statistics.median(a / b for a, b, _ in rates)
+            lowest, highest = min(a / b for a, b, _ in rates), max(a / b for a, b, _ in rates)
+            print(  # noqa: T201
+                f"{workers} workers: ours {own:.0f}, plain {other:.0f}, kept nowhere {bound:.0f}; ours over plain "
+                f"{ratios:.2f} ({lowest:.2f} to {highest:.2f})"
+            )
+
+
+if __name__ == "__main__":
+    main()

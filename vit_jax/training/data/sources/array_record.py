@@ -1,0 +1,55 @@
+"""ArrayRecord files of ``tf.train.Example``, as TensorFlow Datasets writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vit_jax.training.data.library import load_grain
+from vit_jax.training.data.record import Record
+from vit_jax.training.data.sources.labels import LISTS, listed_classes
+from vit_jax.training.data.sources.tf_example import features
+from vit_spec import VitportError
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayRecords:
+    """Records with the features ``image``, a picture file's bytes, and ``label``, an integer."""
+
+    name: str
+    classes: tuple[str, ...]
+    records: Any
+    """grain's source of bytes, which opens its files anew in every worker."""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, at: int, /) -> Record:
+        name = f"{self.name}[{at}]"
+        try:
+            found = features(self.records[at])
+            (image,), (label,) = found["image"], found["label"]
+        except (ValueError, KeyError) as error:
+            raise VitportError(
+                f"{name} is no tf.train.Example with one image and one label ({error}): write it so."
+            ) from error
+        if not isinstance(image, bytes) or not isinstance(label, int) or not 0 <= label < len(self.classes):
+            raise VitportError(f"{name} has no image, or none of the {len(self.classes)} labels: write both.")
+        return Record(name, label, image)
+
+
+def open_array_records(name: str, files: Sequence[Path], classes: tuple[str, ...] | None) -> ArrayRecords:
+    """The names of the classes stand in a list beside the files, for no record but one has to be read to know them.
+
+    Raises:
+        VitportError: without that list, or for files that are no ArrayRecords.
+    """
+    classes = classes or listed_classes(files[0].parent)
+    if classes is None:
+        raise VitportError(f"{files[0].parent} has no {LISTS[0]}: write the name of each class into it, one a line.")
+    try:
+        return ArrayRecords(name, classes, load_grain().sources.ArrayRecordDataSource([str(file) for file in files]))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise VitportError(f"{name} has files that are no ArrayRecords ({error}): write them anew.") from error

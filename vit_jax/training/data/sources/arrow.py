@@ -1,0 +1,135 @@
+"""Tables of Hugging Face's ``datasets``: Parquet files, and the Arrow files that ``save_to_disk`` writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_jax.training.data.record import Record
+from vit_jax.training.data.sources.labels import numbered
+from vit_spec import VitportError
+
+_PICTURES, _LABELS = ("image", "img"), ("label", "labels")
+"""Usual names of the columns, where the file does not say which is which."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArrowTables:
+    """Rows of memory-mapped Arrow files; what is pickled is their paths and the labels."""
+
+    name: str
+    classes: tuple[str, ...]
+    files: tuple[str, ...]
+    column: str
+    begins: np.ndarray
+    """int64: number of each chunk's first row."""
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, at: int, /) -> Record:
+        chunk = int(np.searchsorted(self.begins, at, side="right")) - 1
+        cell = self._chunks[chunk][at - int(self.begins[chunk])].as_py()
+        name = f"{self.name}[{at}]"
+        data = cell
+        if isinstance(cell, dict):
+            data = cell.get("bytes")
+            name += f" ({cell['path']})" if cell.get("path") else ""
+            if data is None and cell.get("path"):
+                data = Path(cell["path"]).read_bytes()
+        if not isinstance(data, bytes):
+            raise VitportError(f"{name} has no picture in the column {self.column}: leave the row out.")
+        return Record(name, int(self.labels[at]), data)
+
+    @cached_property
+    def _chunks(self) -> list[Any]:
+        return [chunk for file in self.files for chunk in _table(file).column(self.column).chunks]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "_chunks"}
+
+
+def open_tables(name: str, files: Sequence[Path], classes: tuple[str, ...] | None) -> ArrowTables:
+    """The columns and the names of classes are those of the files' own description, if they have one.
+
+    A row of a Parquet file cannot be read without all those packed with it, so such files are unpacked first, once,
+    into a cache.
+
+    Raises:
+        VitportError: without pyarrow, or for files that are damaged or have no such columns.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise VitportError(f"Reading {name} needs pyarrow: pip install 'vitport[parquet]'.") from error
+    try:
+        paths = tuple(_unpacked(file) if file.suffix == ".parquet" else str(file) for file in files)
+        tables = [_table(path) for path in paths]
+    except (pyarrow.ArrowException, OSError) as error:
+        raise VitportError(f"{name} has a file that cannot be read ({error}): fetch it again.") from error
+    described = _description(tables[0].schema)
+    picture = _column(tables[0].schema, described, "Image", _PICTURES, name)
+    label = _column(tables[0].schema, described, "ClassLabel", _LABELS, name)
+    values = np.concatenate([table.column(label).to_numpy() for table in tables])
+    if classes is None and described.get(label, {}).get("names"):
+        classes = tuple(described[label]["names"])
+    labels, classes = numbered(values, classes, name)
+    sizes = [len(chunk) for table in tables for chunk in table.column(picture).chunks]
+    begins = np.cumsum([0, *sizes], dtype=np.int64)[:-1]
+    return ArrowTables(name, classes, paths, picture, begins, labels)
+
+
+def _table(path: str) -> Any:
+    """Memory-mapped; ``datasets`` writes Arrow's format of streams."""
+    import pyarrow
+
+    return pyarrow.ipc.open_stream(pyarrow.memory_map(path)).read_all()
+
+
+def _description(schema: Any) -> dict[str, Any]:
+    """Column → what ``datasets`` wrote of it."""
+    found = (schema.metadata or {}).get(b"huggingface")
+    return json.loads(found).get("info", {}).get("features", {}) if found else {}
+
+
+def _column(schema: Any, described: dict[str, Any], kind: str, usual: Sequence[str], name: str) -> str:
+    """The column of that kind; of several, or without a description, the one with a usual name."""
+    kinds = [column for column in schema.names if described.get(column, {}).get("_type") == kind]
+    candidates = kinds if len(kinds) == 1 else [column for column in usual if column in (kinds or schema.names)]
+    if not candidates:
+        what = f"one of {', '.join(kinds)} alone" if kinds else f"a column called {usual[0]}"
+        raise VitportError(f"{name} has the columns {', '.join(schema.names)}: keep {what}, for the {kind}.")
+    return candidates[0]
+
+
+def _unpacked(file: Path) -> str:
+    """The file's rows as an uncompressed Arrow file in the cache; made once for every version of it."""
+    import pyarrow
+    from pyarrow import parquet
+
+    at = file.resolve()
+    version = f"{at} {at.stat().st_size} {at.stat().st_mtime_ns}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitport" / "parquet"
+    goal = cache / f"{hashlib.sha256(os.fsencode(version)).hexdigest()[:32]}.arrow"
+    if not goal.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        source = parquet.ParquetFile(at)
+        handle, name = tempfile.mkstemp(dir=cache, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as sink, pyarrow.ipc.new_stream(sink, source.schema_arrow) as writer:
+                for batch in source.iter_batches(batch_size=1000):
+                    writer.write_batch(batch)
+            Path(name).replace(goal)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    return str(goal)

@@ -1,0 +1,57 @@
+"""From what a data set calls its labels to numbers and names of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vit_spec import VitportError
+
+LISTS = ("classes.txt", "classnames.txt", "label.labels.txt")
+"""Files with one name of a class a line, in the order of the labels; the last is what TensorFlow Datasets writes."""
+
+
+def listed_classes(folder: Path) -> tuple[str, ...] | None:
+    """The names of a list in the folder, if there is one."""
+    for name in LISTS:
+        if (folder / name).is_file():
+            return tuple((folder / name).read_text(encoding="utf-8").splitlines())
+    return None
+
+
+def numbered(
+    values: Sequence[str] | np.ndarray, classes: tuple[str, ...] | None, where: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """int32 (n,) and the names of the classes.
+
+    Numbers, also in text, count ``classes``; without these the classes are the numbers up to the largest. Other texts
+    are names: those of ``classes``, or, without them, all that occur, sorted.
+
+    Raises:
+        VitportError: for a label that ``classes`` does not have, or a negative one.
+    """
+    texts = np.asarray(values)
+    if texts.dtype.kind not in "iu":
+        texts = texts.astype(str)
+        if not np.char.isdigit(texts).all():
+            return _named(texts, classes, where)
+    labels = texts.astype(np.int64)
+    if classes is None:
+        classes = tuple(map(str, range(int(labels.max(initial=-1)) + 1)))
+    wrong = labels[(labels < 0) | (labels >= len(classes))]
+    if wrong.size:
+        raise VitportError(
+            f"{where} has the label {wrong[0]}, which is none of its {len(classes)} classes: give labels that are."
+        )
+    return labels.astype(np.int32), classes
+
+
+def _named(texts: np.ndarray, classes: tuple[str, ...] | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    known = classes or tuple(np.unique(texts).tolist())
+    numbers = {name: number for number, name in enumerate(known)}
+    unknown = sorted(set(texts.tolist()) - set(known))
+    if unknown:
+        raise VitportError(f"{where} has the label {unknown[0]!r}, which is none of its classes: give labels that are.")
+    return np.array([numbers[text] for text in texts.tolist()], np.int32), known

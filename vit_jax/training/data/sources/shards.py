@@ -1,0 +1,41 @@
+"""Which files of a data set in several files belong to which split."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from vit_jax.training.data.record import Split
+
+_WORDS = {"train": (("train", "training"),), "validation": (("val", "valid", "validation", "dev"), ("test",))}
+"""The first group that is there holds the validation pictures."""
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def split_files(root: Path, files: list[Path], split: Split) -> list[Path]:
+    """Those whose path below ``root`` has a word for the split; where none is for training, the rest is."""
+    words = {path: set(re.split(r"[^a-z]+", path.relative_to(root).as_posix().lower())) for path in files}
+    for group in _WORDS[split]:
+        found = [path for path in files if words[path] & set(group)]
+        if found:
+            return found
+    named = any(words[path] & set(_WORDS["train"][0]) for path in files)
+    held_out = {path for path in files if any(words[path] & set(group) for group in _WORDS["validation"])}
+    return [] if split == "validation" or named else [path for path in files if path not in held_out]
+
+
+def expanded(pattern: str) -> list[Path]:
+    """The files of a path with ``*``, ``?``, ``[…]`` or a range such as ``{000..127}``, sorted."""
+    return sorted(Path(found) for part in _ranges(pattern) for found in glob.glob(part))  # noqa: PTH207, for Path.glob wants a folder to begin from
+
+
+def _ranges(pattern: str) -> Iterator[str]:
+    match = _RANGE.search(pattern)
+    if match is None:
+        yield pattern
+        return
+    first, last = match.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from _ranges(f"{pattern[: match.start()]}{number:0{len(first)}}{pattern[match.end() :]}")

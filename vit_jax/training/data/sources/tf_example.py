@@ -1,0 +1,81 @@
+"""``tf.train.Example``, the record that TensorFlow Datasets writes, without TensorFlow.
+
+Its protocol buffer (tensorflow/core/example/feature.proto) nests Example.features = 1, Features.feature = 1 (a map of
+key = 1 and value = 2), Feature.bytes_list = 1 or int64_list = 3, and value = 1 in both lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def features(record: bytes) -> dict[str, list[bytes] | list[int]]:
+    """The features of bytes and of integers by name; those of floats are left out.
+
+    Raises:
+        ValueError: if the record is no such message.
+    """
+    found: dict[str, list[bytes] | list[int]] = {}
+    for table in _nested(record, 1):
+        for entry in _nested(table, 1):
+            name = b"".join(_nested(entry, 1)).decode()
+            for feature in _nested(entry, 2):
+                for values in _nested(feature, 1):
+                    found[name] = list(_nested(values, 1))
+                for values in _nested(feature, 3):
+                    found[name] = list(_integers(values))
+    return found
+
+
+def _nested(message: bytes, number: int) -> Iterator[bytes]:
+    for at, value in _fields(message):
+        if at == number and isinstance(value, bytes):
+            yield value
+
+
+def _integers(message: bytes) -> Iterator[int]:
+    """Packed, as they are written nowadays, or one by one; negative ones are written as numbers above 2^63."""
+    for at, value in _fields(message):
+        if at == 1 and isinstance(value, bytes):
+            place = 0
+            while place < len(value):
+                number, place = _varint(value, place)
+                yield number - (number >> 63 << 64)
+        elif at == 1 and isinstance(value, int):
+            yield value - (value >> 63 << 64)
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        kind = tag & 7
+        if kind == _VARINT:
+            value, place = _varint(message, place)
+            yield tag >> 3, value
+            continue
+        if kind == _BYTES:
+            size, place = _varint(message, place)
+        elif kind in (_FIXED32, _FIXED64):
+            size = 4 if kind == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {kind} is unknown")
+        if place + size > len(message):
+            raise ValueError("the message is cut off")
+        yield tag >> 3, message[place : place + size]
+        place += size
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(message):
+            raise ValueError("the message is cut off")
+        byte = message[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError("a number is too long")
