@@ -1,6 +1,6 @@
 """Training in JAX: recipes, one compiled step, meshes. Needs the extra ``train`` (optax)."""
 
-from vit_jax.training.forward import Forward
+from vit_jax.training.forward import Forward, Remat
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.training.recipe import Loss, Optimizer, Recipe, Schedule
 from vit_jax.training.sharding import MeshShape, make_mesh
@@ -13,6 +13,7 @@ __all__ = [
     "MeshShape",
     "Optimizer",
     "Recipe",
+    "Remat",
     "Schedule",
     "TrainState",
     "init_state",

@@ -1,0 +1,152 @@
+"""`vitport train` in this process: what it writes, says and refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import conversion
+from tests.vit_cli.training import SMALL, log, weights
+from vit_cli.main import main
+
+LENGTH = ("--steps", "4", "--keep.every", "2", "--log-every", "2")
+
+
+def _train(workdir: Path, *options: str) -> int:
+    return main(["train", "--workdir", str(workdir), *SMALL, *options])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("train") / "run"
+    assert _train(workdir, *LENGTH, "--profile", "2", "1") == 0
+    return workdir
+
+
+def test_a_run_leaves_configuration_versions_log_pictures_and_a_trace(finished) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    assert (config["model"]["name"], config["steps"], config["recipe"]["ema"]) == ("vit_tiny_patch16_224", 4, 0.9)
+    versions = json.loads((finished / "versions.json").read_text())
+    assert versions["jax"].count(".") >= 2
+    assert [line["step"] for line in log(finished)] == [2, 4]
+    assert [line["step"] for line in log(finished, "validation")] == [2, 4]
+    assert all(line["loss"] > 0 and 0 <= line["data_wait"] <= 1 for line in log(finished))
+    for name in ("curves.png", "confusion.png"):
+        with Image.open(finished / name) as picture:
+            assert picture.width > 300
+    assert list((finished / "profile").rglob("*.xplane.pb"))
+    assert list((finished / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize("key", ["params", "ema"])
+def test_every_checkpoint_is_exported_to_every_format_that_holds_the_model(key, finished, tmp_path) -> None:
+    """Oracle: the work directory read by conversion itself, tensor by tensor."""
+    for to in ("timm", "huggingface-vit", "google"):
+        out = tmp_path / (f"{to}.npz" if to == "google" else f"{to}.safetensors" if to == "timm" else to)
+        extra = ["--activation", "keep"] if to == "google" else []
+        assert main(["convert", str(finished), str(out), "--to", to, "--weights-key", key, *extra]) == 0
+        model = conversion.load(finished).config
+        table = conversion.load(out, model=model).params
+        for name, array in weights(finished, key).items():
+            np.testing.assert_array_equal(np.asarray(table[name]), array)
+    assert np.abs(weights(finished, "ema")["head.weight"] - weights(finished)["head.weight"]).max() > 0
+
+
+def test_an_export_names_its_classes_and_says_which_weights_it_is(finished, tmp_path, capsys) -> None:
+    assert main(["convert", str(finished), str(tmp_path / "out.safetensors"), "--to", "timm"]) == 0
+    assert "the weights ema of the checkpoint of step 4; params is there too" in capsys.readouterr().out
+    assert conversion.load(tmp_path / "out.safetensors").labels == tuple("0123456789")
+
+
+def test_evaluate_finds_what_the_run_found(finished, capsys) -> None:
+    assert main(["evaluate", str(finished), "--data", "digits", "--per-class", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    last = log(finished, "validation")[-1]
+    assert found["pictures"] == 360
+    for name in ("accuracy", "accuracy_top5", "loss", "calibration_error"):
+        assert found[name] == pytest.approx(last[name], abs=1e-6)
+    assert set(found["per_class"]) == set("0123456789")
+    assert main(["evaluate", str(finished), "--data", "digits", "--knn", "5", "--linear-probe", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["accuracy_of_5_neighbours"] > 0.3  # ten classes
+    assert found["accuracy_of_linear_probe"] > 0.3
+
+
+def test_a_dry_run_prints_costs_and_shardings_and_writes_nothing(tmp_path, capsys) -> None:
+    assert _train(tmp_path / "run", *LENGTH, "--dry-run") == 0
+    told = capsys.readouterr().out
+    parameters = int(re.search(r"^parameters: ([\d,]+)", told, re.MULTILINE)[1].replace(",", ""))  # type: ignore[index]
+    assert f"memory of a device, optimizer: {8 * parameters / 1e6:,.1f} MB" in told  # two moments of four bytes
+    assert re.search(r"as compiled", told)
+    assert re.search(r"^blocks/0/attn/qkv/kernel +16x48 +whole", told, re.MULTILINE)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys) -> None:
+    status = _train(
+        tmp_path / "run", "--steps", "6", "--keep.every", "1", "--recipe.schedule.peak", "1e30",
+        "--recipe.schedule.warmup", "0", "--recipe.optimizer.weight-decay", "0",
+    )  # fmt: skip
+    assert status == 2
+    told = capsys.readouterr().err
+    step = int(re.search(r"Step (\d+) gave loss", told)[1])  # type: ignore[index]
+    with np.load(tmp_path / "run" / f"failed_step_{step}.npz") as batch:
+        assert batch["image"].shape == (32, 8, 8, 1)
+        assert batch["label"].shape == (32,)
+    kept = {int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert kept
+    assert max(kept) < step
+    assert all(np.isfinite(array).all() for array in weights(tmp_path / "run").values())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--data", "/nowhere"), "/nowhere does not exist"),
+        (("--batch", "30", "--recipe.accumulation", "4"), "does not divide into 4 parts"),
+        (("--mesh", "data=7"), "takes 7 devices"),
+        (("--mesh", "7"), "is no mesh"),
+        (("--preset", "resnet"), "No preset is named"),
+        (("--config", "/nowhere.yaml"), "cannot be read"),
+        (("--model.patch-size", "3"), "does not divide into patches"),
+        (("--epochs", "3"), "both say how long"),
+        (("--model.weights", "/nowhere"), "starts at random"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(options, sentence, tmp_path, capsys) -> None:
+    assert _train(tmp_path / "run", *LENGTH, *options) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert len(told.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_work_directory_that_cannot_be_made_is_one_sentence(tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    assert _train(tmp_path / "file" / "run", *LENGTH) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_yaml_file_gives_defaults_that_options_change(tmp_path) -> None:
+    (tmp_path / "run.yaml").write_text("recipe:\n  optimizer: {name: sgd, beta1: 0.5}\nseed: 5\n")
+    assert _train(tmp_path / "run", "--config", str(tmp_path / "run.yaml"), "--steps", "1", "--seed", "6") == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["recipe"]["optimizer"]["name"], config["recipe"]["optimizer"]["beta1"], config["seed"]) == (
+        "sgd",
+        0.5,
+        6,
+    )
+
+
+def test_fine_tuning_begins_with_the_weights(finished, tmp_path) -> None:
+    """A learning rate of next to nothing changes next to nothing. Oracle: the weights that were given."""
+    options = ("--data", "digits", "--weights", str(finished), "--data.augment.crop", "none", "--steps", "1")
+    tiny = ("--recipe.schedule.peak", "1e-12", "--batch", "32", "--data.augment.flip", "0")
+    assert main(["train", "--workdir", str(tmp_path / "run"), *options, *tiny]) == 0
+    given, tuned = weights(finished, "ema"), weights(tmp_path / "run")
+    assert max(float(np.abs(tuned[name] - given[name]).max()) for name in given) < 1e-9
