@@ -82,7 +82,7 @@ def test_workers_resuming_and_sharing_among_processes_leave_every_bit_as_it_was(
     """The uninterrupted stream, of one process and threads, is the oracle."""
     whole = _batches(source, Data(augment=ALL), 9)
     assert not np.array_equal(whole[0]["image"], _batches(source, Data(augment=ALL), 1, seed=4)[0]["image"])
-    for workers, first, rows in ((0, 5, range(BATCH)), (2, 0, range(BATCH)), (3, 4, [6, 1, 2])):
+    for workers, first, rows in ((0, 5, range(BATCH)), (0, 0, [0]), (3, 2, [6, 1, 2])):
         part = _batches(source, Data(augment=ALL, workers=workers), 9 - first, first=first, rows=rows)
         for expected, got in zip(whole[first:], part, strict=True):
             _same({name: array[list(rows)] for name, array in expected.items()}, got)
@@ -167,6 +167,17 @@ def test_a_worker_that_is_killed_ends_the_run_within_seconds(source) -> None:
     assert not active_children()
 
 
+def test_a_worker_outlives_the_signals_that_its_parent_gets_too(source) -> None:
+    """Ctrl-C, and the end of a job's time: the run may want more batches until it has saved."""
+    with Stream(source, Data(workers=1), SMALL, batch=BATCH, rows=range(BATCH), seed=0) as stream:
+        next(stream)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(active_children()[0].pid or 0, number)
+        for _ in range(12):
+            next(stream)
+    assert not active_children()
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_gives_every_picture_once_in_order_and_fills_up_with_weight_0(source, workers) -> None:
     for batch, rows in ((7, [2, 5]),) if workers else ((7, None), (7, [2, 5]), (24, None), (30, None)):
@@ -215,7 +226,7 @@ def test_impossible_requests_are_refused(source, change, sentence) -> None:
 
 
 SCRIPT = """
-import sys
+import multiprocessing, sys, time
 from vit_jax.training.data import Data, Stream, open_source
 from vit_spec import Preprocessing
 
@@ -223,6 +234,9 @@ def main():
     source = open_source(sys.argv[1], "train")
     with Stream(source, Data(workers=1), Preprocessing(size=8), batch=4, rows=range(4), seed=0) as stream:
         print(next(stream)["index"].tolist())
+        if sys.argv[2:]:
+            print(multiprocessing.active_children()[0].pid, flush=True)
+            time.sleep(60)
 """
 
 
@@ -243,3 +257,29 @@ def test_workers_start_from_a_plain_script_or_say_what_it_lacks(source, tmp_path
         assert (done.stdout, done.stderr) == ("[0, 1, 2, 3]\n", "")
     else:
         assert 'put the script under if __name__ == "__main__"' in done.stderr.splitlines()[-1]
+
+
+def test_a_parent_that_is_killed_leaves_no_worker_behind(source, tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + 'if __name__ == "__main__":\n    main()\n')
+    command = [sys.executable, str(script), source.name, "wait"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        worker = int(run.stdout.readline())
+        assert _alive(worker)
+        run.kill()
+    for _ in range(100):
+        if not _alive(worker):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the worker lives on")
+
+
+def _alive(process: int) -> bool:
+    """Whether it runs; one that has ended and that nobody has asked about does not."""
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
