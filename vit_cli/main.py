@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tyro
 
 from vit_cli.compare import compare
 from vit_cli.convert import convert
 from vit_cli.demo import demo
+from vit_cli.evaluate import evaluate
 from vit_cli.inspect import inspect
 from vit_cli.models import models
 from vit_cli.predict import predict
+from vit_cli.rollout import rollout
+from vit_cli.train import longer, subcommand, train
 from vit_spec import VitportError
 
 SUBCOMMANDS = {
@@ -26,6 +29,9 @@ SUBCOMMANDS = {
     "convert": convert,
     "compare": compare,
     "predict": predict,
+    "train": train,
+    "evaluate": evaluate,
+    "rollout": rollout,
 }
 DESCRIPTION = (
     "One Vision Transformer in PyTorch and JAX: carry weights between formats, and measure that outputs agree."
@@ -42,9 +48,14 @@ def main(args: Sequence[str] | None = None) -> int:
         What the subcommand returns, 0 where it returns nothing; 2 after a mistake of the user's, told in one line on
         stderr; 130 after Ctrl-C.
     """
+    args = sys.argv[1:] if args is None else list(args)
     try:
+        subcommands: dict[str, Callable[..., int | None]] = dict(SUBCOMMANDS)
+        if args[:1] == ["train"]:  # its options are those of a dataclass, which takes JAX to import
+            args = ["train", *longer(args[1:])]
+            subcommands["train"] = subcommand(args[1:])
         status = tyro.extras.subcommand_cli_from_dict(
-            SUBCOMMANDS,
+            subcommands,
             prog="vitport",
             description=DESCRIPTION,
             args=args,

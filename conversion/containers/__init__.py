@@ -15,15 +15,16 @@ from conversion.containers import (
     orbax_folder,
     safetensors_file,
     torch_file,
+    training_run,
 )
 from conversion.source import Source
 from vit_spec import VitportError
 
 _FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx_file)
-_FOLDERS = (huggingface_folder, orbax_folder)
+_FOLDERS = (training_run, huggingface_folder, orbax_folder)  # a run has a config.json too
 READABLE = (
     "a safetensors file, a NumPy .npz file, a PyTorch .pt/.pth file, a Flax .msgpack file, an ONNX file, "
-    "a Hugging Face folder, or a Flax checkpoint folder"
+    "a Hugging Face folder, a Flax checkpoint folder, or a work directory of training"
 )
 
 

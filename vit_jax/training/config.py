@@ -38,6 +38,12 @@ class ModelOptions:
     embed_dim: int | None = None
     num_heads: int | None = None
     """Depth, width and heads, other than those of the name, for a model that starts at random."""
+    pool: Literal["token", "avg"] | None = None
+    """What the head reads, for a model that starts at random: the class token, or the mean of the patches, which has
+    no class token then."""
+    initialization: Literal["vit", "width"] = "vit"
+    """Of a model that starts at random: the usual deviations, made for widths of hundreds; or those that keep the
+    variance of what a layer is given, for narrow models."""
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0

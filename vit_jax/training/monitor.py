@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +46,20 @@ def peak_flops(kind: str) -> float | None:
 
 
 @dataclass(frozen=True)
+class Throughput:
+    """Of the steps since the line before."""
+
+    images_per_second: float
+    teraflops: float
+    """Operations of products a second, of all devices, in 10^12."""
+    mfu: float | None
+    """The same as a share of what the devices can do at most; ``None`` where that is not known."""
+    data_wait: float
+    """Share of the time in which the loop waited for pictures."""
+    seconds_left: float
+
+
+@dataclass(frozen=True)
 class Line:
     """One entry of the log; means over the steps since the one before."""
 
@@ -55,16 +69,15 @@ class Line:
     """Of the training pictures as they were mixed, against the larger share of their targets."""
     gradient_norm: float
     learning_rate: float
-    images_per_second: float
-    teraflops: float
-    """Operations of products a second, of all devices, in 10^12."""
-    mfu: float | None
-    """The same as a share of what the devices can do at most, where that is known."""
-    data_wait: float
-    """Share of the time in which the loop waited for pictures."""
-    seconds_left: float
+    throughput: Throughput | None
+    """``None`` of the first step: what it takes to compile is none."""
     skipped: int
     """Pictures so far that this process could not read."""
+
+    def values(self) -> dict[str, float | None]:
+        """All of it but the step, flat."""
+        own = {name: value for name, value in asdict(self).items() if name not in ("step", "throughput")}
+        return own | (asdict(self.throughput) if self.throughput is not None else {})
 
 
 class Watch:
@@ -72,15 +85,15 @@ class Watch:
 
     Args:
         workdir: gets the batch of the step that went wrong.
+        read: is told each step's number, the first being 1, and its metrics.
     """
 
-    def __init__(self, workdir: Path) -> None:
-        self._workdir = workdir
+    def __init__(self, workdir: Path, read: Callable[[int, Mapping[str, float]], None]) -> None:
+        self._workdir, self._read = workdir, read
         self._behind: deque[tuple[int, Batch, Mapping[str, jax.Array]]] = deque()
-        self._read: list[dict[str, float]] = []
 
     def add(self, step: int, batch: Batch, metrics: Mapping[str, jax.Array]) -> None:
-        """Of the step that ended as number ``step``, the first being 1.
+        """Of the step that has just been handed to the devices.
 
         Raises:
             VitportError: if an earlier loss or gradient is no finite number.
@@ -94,16 +107,11 @@ class Watch:
         while self._behind:
             self._take()
 
-    def means(self) -> dict[str, float]:
-        """Of what was read since the last call; empty if nothing was."""
-        read, self._read = self._read, []
-        return {name: float(np.mean([entry[name] for entry in read])) for name in read[0]} if read else {}
-
     def _take(self) -> None:
         step, batch, metrics = self._behind.popleft()
         values = {name: float(np.asarray(value.addressable_shards[0].data)) for name, value in metrics.items()}
-        self._read.append(values)
         if all(math.isfinite(value) for value in values.values()):
+            self._read(step, values)
             return
         path = self._workdir / f"failed_step_{step}.npz"
         np.savez(path, **batch)  # type: ignore[arg-type]
@@ -115,7 +123,7 @@ class Watch:
 
 
 class Clock:
-    """Shares of time since the last line."""
+    """Throughput since the last line; evaluations and checkpoints do not count."""
 
     def __init__(self, model: ViTConfig, batch: int) -> None:
         self._flops, self._batch = step_flops(model, batch), batch
@@ -128,31 +136,28 @@ class Clock:
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
     def waited(self, seconds: float) -> None:
+        """For pictures."""
         self._waited += seconds
 
     def step(self) -> None:
+        """One more is done."""
         self._steps += 1
 
-    def line(self, step: int, left: int, means: Mapping[str, float], rate: float, skipped: int) -> Line:
-        """What the log says after ``step`` steps, with ``left`` to go; begins anew."""
-        seconds = max(time.perf_counter() - self._since, 1e-9)
-        per_second = self._steps / seconds
-        flops = per_second * self._flops
-        line = Line(
-            step=step,
-            loss=means["loss"],
-            accuracy=means["accuracy"],
-            gradient_norm=means["gradient_norm"],
-            learning_rate=rate,
-            images_per_second=per_second * self._batch,
+    def throughput(self, left: int) -> Throughput | None:
+        """Of the steps since the last line, with ``left`` to go; begins anew. ``None`` of no steps."""
+        seconds, steps = time.perf_counter() - self._since, self._steps
+        waited = self._waited / seconds
+        self.start()
+        if not steps:
+            return None
+        flops = steps * self._flops / seconds
+        return Throughput(
+            images_per_second=steps * self._batch / seconds,
             teraflops=flops / 1e12,
             mfu=None if self._peak is None else flops / self._peak,
-            data_wait=min(self._waited / seconds, 1.0),
-            seconds_left=left / per_second if per_second else math.inf,
-            skipped=skipped,
+            data_wait=min(waited, 1.0),
+            seconds_left=left * seconds / steps,
         )
-        self.start()
-        return line
 
 
 class Log:
@@ -178,7 +183,7 @@ class Log:
             aside.replace(self._path)
 
     def line(self, line: Line) -> None:
-        self._write("train", line.step, {name: value for name, value in asdict(line).items() if name != "step"})
+        self._write("train", line.step, line.values())
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         self._write("validation", step, metrics)

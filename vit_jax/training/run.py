@@ -8,8 +8,8 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -83,67 +83,94 @@ def run(setup: Setup, workdir: Path, tell: Telling, profile: tuple[int, int] | N
             Stream(setup.train, setup.options.data, setup.preprocessing, batch=setup.options.batch, rows=setup.rows,
                    seed=setup.options.seed, first=step)
         )  # fmt: skip
-        return _loop(setup, workdir, tell, kept, log, stop, feed, state, step, profile)
+        loop = _Loop(setup, workdir, tell, kept, log, feed, step)
+        return loop.go(state, stop, profile)
 
 
-def _loop(
-    setup: Setup,
-    workdir: Path,
-    tell: Telling,
-    kept: Checkpoints,
-    log: Log | None,
-    stop: _Stop,
-    feed: Stream,
-    state: Any,
-    step: int,
-    profile: tuple[int, int] | None,
-) -> Finished:
-    options, record = setup.options, setup.record()
-    evaluate_every = options.keep.evaluate or options.keep.every
-    evaluation = Evaluation(setup)
-    watch, clock = Watch(workdir), Clock(setup.model, options.batch)
-    scores, begun, stopped = None, step, False
-    while step < setup.steps:
-        if profile is not None and step == profile[0]:
-            jax.profiler.start_trace(workdir / "profile")
+class _Loop:
+    """The steps of a run, with what happens between them."""
+
+    def __init__(
+        self, setup: Setup, workdir: Path, tell: Telling, kept: Checkpoints, log: Log | None, feed: Stream, step: int
+    ) -> None:
+        self.setup, self.workdir, self.tell, self.kept, self.log, self.feed = setup, workdir, tell, kept, log, feed
+        self.begun = self.step = step
+        self.watch = Watch(workdir, self._read)
+        self.clock = Clock(setup.model, setup.options.batch)
+        self.evaluation = Evaluation(setup)
+        self.record = setup.record()
+        self.scores: Scores | None = None
+        self._unlogged: list[Mapping[str, float]] = []
+
+    def go(self, state: Any, stop: _Stop, profile: tuple[int, int] | None) -> Finished:
+        """From a state on the devices to the end."""
+        setup, keep = self.setup, self.setup.options.keep
+        stopped = False
+        while self.step < setup.steps and not stopped:
+            with _traced(self.workdir / "profile", self.step, profile, self.watch):
+                state = self._take_step(state)
+            last = self.step == setup.steps
+            stopped = not last and stop.asked(self.step)
+            evaluated = None
+            if setup.validation is not None and (last or self.step % (keep.evaluate or keep.every) == 0):
+                evaluated = self._evaluate(state)
+            if last or stopped or self.step % keep.every == 0:
+                self.watch.drain()  # so that nothing is kept that is no number
+                self.kept.save(setup.engine.fetch(state), self.record, evaluated)
+                self.clock.start()
+        self.kept.wait()
+        return Finished(self.step, stopped, self.scores, self.feed.corrupt)
+
+    def _take_step(self, state: Any) -> Any:
         waiting = time.perf_counter()
-        batch = next(feed)
-        clock.waited(time.perf_counter() - waiting)
-        state, metrics = setup.engine.step(state, setup.engine.place_batch(batch))
-        step += 1
-        watch.add(step, batch, metrics)
-        if step == begun + 1:  # what it took to compile is no throughput
-            watch.drain()
-            clock.start()
-        else:
-            clock.step()
-        if profile is not None and step == sum(profile):
-            watch.drain()
-            jax.profiler.stop_trace()
-        last = step == setup.steps
-        if (step % options.log_every == 0 or last) and (means := watch.means()):
-            rate = float(np.asarray(setup.schedule(step - 1)))
-            line = clock.line(step, setup.steps - step, means, rate, len(feed.corrupt))
-            tell.line(line, setup.steps)
-            if log is not None:
-                log.line(line)
-        evaluated = None
-        if setup.validation is not None and (last or step % evaluate_every == 0):
-            watch.drain()
-            scores = evaluation(setup.engine.fetch(state))
-            evaluated = scores.metrics()
-            tell.evaluation(step, evaluated)
-            if log is not None:
-                log.evaluation(step, evaluated)
-        stopped = not last and stop.asked(step)
-        if last or stopped or step % options.keep.every == 0:
-            watch.drain()  # so that nothing is kept that is no number
-            kept.save(setup.engine.fetch(state), record, evaluated)
-            clock.start()
-        if stopped:
-            break
-    kept.wait()
-    return Finished(step, stopped, scores, feed.corrupt)
+        batch = next(self.feed)
+        self.clock.waited(time.perf_counter() - waiting)
+        engine = self.setup.engine
+        state, metrics = engine.step(state, engine.place_batch(batch))
+        self.step += 1
+        self.watch.add(self.step, batch, metrics)
+        if self.step == self.begun + 1:  # what it took to compile is no throughput
+            self.watch.drain()
+            self.clock.start()
+        return state
+
+    def _read(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A step is done, and these are its metrics."""
+        if step > self.begun + 1:
+            self.clock.step()
+        self._unlogged.append(metrics)
+        steps = self.setup.steps
+        if step % self.setup.options.log_every and step != steps:
+            return
+        means = {name: float(np.mean([entry[name] for entry in self._unlogged])) for name in metrics}
+        self._unlogged = []
+        rate = float(np.asarray(self.setup.schedule(step - 1)))
+        throughput = self.clock.throughput(steps - step)
+        line = Line(step, **means, learning_rate=rate, throughput=throughput, skipped=len(self.feed.corrupt))
+        self.tell.line(line, steps)
+        if self.log is not None:
+            self.log.line(line)
+
+    def _evaluate(self, state: Any) -> dict[str, float]:
+        self.watch.drain()
+        self.scores = self.evaluation(self.setup.engine.fetch(state))
+        metrics = self.scores.metrics()
+        self.tell.evaluation(self.step, metrics)
+        if self.log is not None:
+            self.log.evaluation(self.step, metrics)
+        self.clock.start()
+        return metrics
+
+
+@contextmanager
+def _traced(folder: Path, step: int, profile: tuple[int, int] | None, watch: Watch) -> Iterator[None]:
+    """A trace of the asked-for steps, ``step`` being how many were taken before this one."""
+    if profile is not None and step == profile[0]:
+        jax.profiler.start_trace(folder)
+    yield
+    if profile is not None and step + 1 == sum(profile):
+        watch.drain()
+        jax.profiler.stop_trace()
 
 
 def _begin(setup: Setup, kept: Checkpoints, tell: Telling) -> tuple[Any, int]:
@@ -209,8 +236,16 @@ class Evaluation:
             raise VitportError(f"{setup.train.name} sets no validation pictures apart: name some as data.validation.")
         params: Params = jax.device_put(state.params if state.ema is None else state.ema, self._places)
         scores = Scores(setup.model.num_classes)
-        with evaluation_batches(setup.validation, setup.preprocessing, batch=setup.options.batch, rows=setup.rows,
-                                workers=setup.options.data.workers, corrupt=setup.options.data.corrupt) as batches:  # fmt: skip
+        data = setup.options.data
+        batches = evaluation_batches(
+            setup.validation,
+            setup.preprocessing,
+            batch=setup.options.batch,
+            rows=setup.rows,
+            workers=data.workers,
+            corrupt=data.corrupt,
+        )
+        with batches:
             for batch in batches:
                 scores.add(self._judge(params, place_rows(batch, setup.mesh)))
         return scores

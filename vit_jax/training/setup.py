@@ -18,6 +18,7 @@ from vit_jax.params import get_params
 from vit_jax.training.config import ModelOptions, TrainConfig
 from vit_jax.training.data import Source, open_sources
 from vit_jax.training.forward import Forward, Inference, Params
+from vit_jax.training.initialization import by_width
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.training.sharding import MeshShape, check_divides, make_mesh
 from vit_jax.training.step import Engine, TrainState, init_state, jit_engine, own_rows, pmap_engine
@@ -121,10 +122,10 @@ def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessin
     if options.weights is not None:
         import conversion
 
-        if changes:
+        if changes or options.pool is not None:
             raise VitportError(
-                f"model.{next(iter(changes))} is for a model that starts at random, and model.weights are given: "
-                "leave one of them out."
+                f"model.{next(iter(changes), 'pool')} is for a model that starts at random, and model.weights "
+                "are given: leave one of them out."
             )
         checkpoint = conversion.prepare(
             options.name, weights=options.weights, num_classes=classes, image_size=options.image_size
@@ -136,6 +137,8 @@ def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessin
     if options.image_size is not None:
         changes["image_size"] = options.image_size
     config = model.config.replace(num_classes=classes, **changes, **rates)
+    if options.pool is not None:
+        changes |= {"pool": options.pool, "class_token": options.pool == "token"}
     from conversion.format import fit_preprocessing
 
     return config, fit_preprocessing(model.preprocessing, config), None
@@ -148,7 +151,8 @@ def _abstract(model: ViTConfig, options: TrainConfig) -> VisionTransformer:
 
 
 def _fresh_params(model: ViTConfig, options: TrainConfig) -> Params:
-    return get_params(VisionTransformer(model, rngs=nnx.Rngs(options.seed)))
+    params = get_params(VisionTransformer(model, rngs=nnx.Rngs(options.seed)))
+    return params if options.model.initialization == "vit" else by_width(params)
 
 
 def _read_params(weights: Checkpoint, model: ViTConfig, options: TrainConfig) -> Callable[[], Params]:

@@ -1,0 +1,53 @@
+"""The work directory of ``vitport train``, or one of its checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from conversion.containers import orbax_folder
+from conversion.containers.claims import json_object
+from conversion.source import Source
+from vit_spec import VitportError
+
+_CHECKPOINTS = "checkpoints"
+_RECORD = Path("record") / "metadata"
+_SETS = ("ema", "params")
+"""Trees of weights in a checkpoint, the one that is evaluated first."""
+
+
+def recognises(path: Path) -> bool:
+    """A work directory, even one that has no checkpoint yet, or a checkpoint in it."""
+    return (path / _CHECKPOINTS).is_dir() or (path / _RECORD).is_file()
+
+
+def read(path: Path, weights_key: str | None = None) -> Source:
+    """Open the newest checkpoint of a run.
+
+    Args:
+        weights_key: ``params``, or ``ema`` for the moving average; if not given, the average where there is one.
+
+    Raises:
+        VitportError: if there is no checkpoint, or no such set of weights.
+    """
+    folder = path if (path / _RECORD).is_file() else _newest(path)
+    sets = [name for name in _SETS if (folder / name).is_dir()]
+    if not sets or (weights_key is not None and weights_key not in sets):
+        raise VitportError(f"{folder} holds {' and '.join(sets) or 'no weights'}: choose --weights-key of these.")
+    chosen = weights_key or sets[0]
+    tree = orbax_folder.read(folder / chosen)
+    own = json_object(folder / _RECORD, (folder / _RECORD).read_bytes())
+    files = (*tree.files, folder / _RECORD)
+    others = "".join(f"; {name} is there too" for name in sets if name != chosen)
+    note = f"the weights {chosen} of the checkpoint of step {folder.name}{others}"
+    return dataclasses.replace(
+        tree, path=path, container="training checkpoint", files=files, own=own, notes=(*tree.notes, note)
+    )
+
+
+def _newest(path: Path) -> Path:
+    # Orbax gives a checkpoint its number for a name when it is whole.
+    steps = [folder for folder in (path / _CHECKPOINTS).iterdir() if folder.name.isdigit()]
+    if not steps:
+        raise VitportError(f"{path} is a work directory without a checkpoint: train on until there is one.")
+    return max(steps, key=lambda folder: int(folder.name))

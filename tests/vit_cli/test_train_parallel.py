@@ -1,0 +1,67 @@
+"""Two processes of four devices are one device: dropout, stochastic depth and mixup on. Oracle: the run on one device.
+
+Measured, 6 steps in float32: losses 2.4e-7 apart, weights 2e-6.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.vit_cli.training import command, environment, furthest, log, train, weights
+
+LENGTH = ("--steps", "6", "--keep.every", "3", "--log-every", "1")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    train(workdir, *LENGTH)
+    return workdir
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _together(workdir: Path, *options: str) -> list[str]:
+    """What each of two processes with four devices prints."""
+    meeting = ("--processes.coordinator", f"127.0.0.1:{_free_port()}", "--processes.count", "2")
+    processes = [
+        subprocess.Popen(
+            command(workdir, *LENGTH, *options, *meeting, "--processes.index", str(index)), env=environment(4),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    told = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    return told
+
+
+@pytest.mark.parametrize("mesh", ["data=-1", "data=2,fsdp=2,tensor=2", "data=1,fsdp=8,tensor=1"])
+def test_two_processes_train_as_one_device_does(mesh, alone, tmp_path) -> None:
+    told = _together(tmp_path / "run", "--mesh", mesh)
+    assert "step 6/6" in told[0]
+    assert "step" not in told[1]  # one of them speaks
+    losses = zip(log(tmp_path / "run"), log(alone), strict=True)
+    assert max(abs(mine["loss"] - theirs["loss"]) for mine, theirs in losses) < 2e-6
+    assert log(tmp_path / "run", "validation")[-1]["accuracy"] == pytest.approx(
+        log(alone, "validation")[-1]["accuracy"]
+    )
+    for key in ("params", "ema"):
+        assert furthest(weights(tmp_path / "run", key), weights(alone, key)) < 2e-5
+
+
+def test_what_two_processes_began_one_goes_on_with(alone, tmp_path) -> None:
+    import shutil
+
+    _together(tmp_path / "run", "--mesh", "data=2,fsdp=4,tensor=1")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
+    assert "going on from the checkpoint of step 3" in train(tmp_path / "run", *LENGTH, "--mesh", "data=-1")
+    assert furthest(weights(tmp_path / "run"), weights(alone)) < 2e-5

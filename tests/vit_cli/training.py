@@ -1,0 +1,73 @@
+"""Small runs of `vitport train` in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import conversion
+
+ROOT = Path(__file__).parents[2]
+SMALL = (
+    "--model", "vit_tiny_patch16_224", "--data", "digits", "--model.image-size", "8", "--model.patch-size", "4",
+    "--model.in-channels", "1", "--model.embed-dim", "16", "--model.depth", "2", "--model.num-heads", "2",
+    "--model.drop-rate", "0.1", "--model.drop-path-rate", "0.2", "--data.augment.crop", "shift", "--data.augment.pad",
+    "1", "--data.augment.flip", "0", "--batch", "32", "--recipe.loss.mixup", "0.2", "--recipe.ema", "0.9",
+    "--recipe.schedule.peak", "3e-3", "--recipe.schedule.warmup", "2",
+)  # fmt: skip
+"""A model and a recipe with all that is random on."""
+
+
+def command(workdir: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "vit_cli.main", "train", "--workdir", str(workdir), *SMALL, *options]
+
+
+_COMPILED = tempfile.TemporaryDirectory()
+"""Programs that these processes share; it goes with the tests' own process."""
+
+
+def environment(devices: int = 1) -> dict[str, str]:
+    return os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": _COMPILED.name,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def train(workdir: Path, *options: str, devices: int = 1, expect: int = 0) -> str:
+    """What the command prints."""
+    done = subprocess.run(
+        command(workdir, *options), env=environment(devices), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def weights(path: Path, key: str = "params") -> dict[str, np.ndarray]:
+    """Every tensor of the newest checkpoint, or of one."""
+    table = conversion.load(path, weights_key=key).params
+    return {name: np.asarray(table[name]) for name in table}
+
+
+def same_bits(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
+    return first.keys() == second.keys() and all(
+        first[name].dtype == second[name].dtype and first[name].tobytes() == second[name].tobytes() for name in first
+    )
+
+
+def furthest(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
+    assert first.keys() == second.keys()
+    return max(float(np.abs(first[name] - second[name]).max()) for name in first)
+
+
+def log(workdir: Path, of: str = "train") -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["of"] == of]

@@ -1,0 +1,106 @@
+"""``vitport evaluate``: how right weights are on labelled pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from vit_cli.reading import Json, Options
+from vit_cli.terminal import print_table, say, spinner, write_json
+from vit_spec import VitportError
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+    from vit_jax.training.data import Source
+
+
+def evaluate(
+    weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")],
+    *,
+    data: Annotated[str, tyro.conf.arg(metavar="PATH")],
+    split: Literal["train", "validation"] = "validation",
+    batch: int = 64,
+    workers: int = 0,
+    per_class: bool = False,
+    real: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
+    knn: Annotated[int | None, tyro.conf.arg(metavar="K")] = None,
+    linear_probe: bool = False,
+    as_json: Json = False,
+    reading: Options,
+) -> None:
+    """Accuracy, loss and calibration of a classifier, or what frozen features are worth, in JAX.
+
+    Args:
+        weights: file, folder or work directory of weights.
+        data: Pictures, as `vitport train` reads them.
+        split: Which of them.
+        batch: Pictures at once.
+        workers: Processes that decode; with 0, threads do.
+        per_class: Print the accuracy of every class too.
+        real: File real.json of ImageNet's reassessed labels, for the validation set.
+        knn: Vote of so many nearest training pictures on frozen features, instead of the head.
+        linear_probe: Logistic regression on frozen features, instead of the head.
+        as_json: Print JSON instead of tables.
+    """
+    from vit_jax.training.data import open_source
+
+    if batch < 1:
+        raise VitportError(f"--batch {batch} holds no picture: give 1 or more.")
+    checkpoint = reading.load(weights)
+    source = open_source(data, split)
+    if source is None:
+        raise VitportError(f"{data} has no {split} pictures: choose the other --split.")
+    if knn is not None or linear_probe:
+        train = open_source(data, "train")
+        if train is None or split == "train":
+            raise VitportError(
+                "--knn and --linear-probe learn from the training pictures: evaluate the validation split."
+            )
+        with spinner("Reading features"):
+            found = _of_features(checkpoint, train, source, batch, workers, knn, linear_probe)
+    else:
+        with spinner("Evaluating"):
+            found = _of_head(checkpoint, source, batch, workers, real, per_class)
+    for name, reason in found.pop("skipped", {}).items():
+        say(f"skipped {name}: {reason}")
+    if as_json:
+        write_json({"weights": weights, "data": data, "split": split, **found})
+        return
+    classes = found.pop("per_class", {})
+    print_table(("measure", "value"), [(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+                                       for name, value in found.items()])  # fmt: skip
+    if classes:
+        print_table(("class", "accuracy"), [(name, f"{value:.4f}") for name, value in classes.items()])
+
+
+def _of_head(
+    checkpoint: Checkpoint, source: Source, batch: int, workers: int, real: str | None, per_class: bool
+) -> dict[str, Any]:
+    from pathlib import Path
+
+    from vit_jax.training import evaluate as measure
+
+    evaluated = measure.evaluate(checkpoint, source, batch=batch, workers=workers)
+    scores = evaluated.scores
+    found: dict[str, Any] = {"pictures": scores.pictures, **scores.metrics(), "skipped": evaluated.skipped}
+    if real is not None:
+        found["accuracy_real"] = measure.real_accuracy(evaluated, source, Path(real))
+    if per_class:
+        found["per_class"] = dict(zip(source.classes, map(float, scores.per_class()), strict=True))
+    return found
+
+
+def _of_features(
+    checkpoint: Checkpoint, train: Source, test: Source, batch: int, workers: int, knn: int | None, probe: bool
+) -> dict[str, Any]:
+    from vit_jax.training.features import linear_probe, nearest_neighbours, read_features
+
+    known, asked = (read_features(checkpoint, source, batch=batch, workers=workers) for source in (train, test))
+    classes = len(test.classes)
+    found: dict[str, Any] = {"training_pictures": len(known.labels), "pictures": len(asked.labels)}
+    if knn is not None:
+        found[f"accuracy_of_{knn}_neighbours"] = nearest_neighbours(known, asked, classes, knn)
+    if probe:
+        found["accuracy_of_linear_probe"] = linear_probe(known, asked, classes)
+    return found

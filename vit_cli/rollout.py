@@ -1,0 +1,58 @@
+"""``vitport rollout``: where a model looks, laid on the picture."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import tyro
+
+from vit_cli.reading import ImageSize, Options
+from vit_cli.terminal import say, spinner
+from vit_spec import VitportError
+
+
+def rollout(
+    image: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")],
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    *,
+    weights: Annotated[str, tyro.conf.arg(metavar="PATH")],
+    image_size: ImageSize = None,
+    reading: Options,
+) -> None:
+    """Attention rollout (Abnar & Zuidema 2020): what each patch is to the answer, as a picture.
+
+    Args:
+        image: picture file.
+        output: PNG file to write.
+        weights: File, folder or work directory of weights.
+        image_size: Pixels, a side or height and width, to run at instead of the weights' own.
+    """
+    import numpy as np
+    from PIL import Image
+
+    import conversion
+    import vit_jax
+    from vit_parity import capture_jax
+    from vit_parity.rollout import rollout as rolled_out
+
+    checkpoint = reading.load(weights, image_size)
+    picture = conversion.load_picture(image, checkpoint.preprocessing)
+    model = vit_jax.create_model(weights=checkpoint)
+    model.eval()
+    with spinner("Running jax"):
+        seen = rolled_out(capture_jax(model, picture[None]), checkpoint.config)[0]
+    preprocessing = checkpoint.preprocessing
+    pixels = np.clip(picture * np.array(preprocessing.std) + np.array(preprocessing.mean), 0, 1)
+    share = seen / max(float(seen.max()), 1e-12)
+    heat = np.asarray(
+        Image.fromarray((share * 255).astype(np.uint8)).resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)
+    )
+    light = pixels.mean(axis=-1, keepdims=True) if pixels.shape[-1] == 1 else pixels
+    lit = light * (0.25 + 0.75 * heat[..., None] / 255)  # what is not looked at grows dark
+    both = np.concatenate([np.broadcast_to(light, (*light.shape[:2], 3)), np.broadcast_to(lit, (*lit.shape[:2], 3))], 1)
+    try:
+        Image.fromarray((both * 255).round().astype(np.uint8)).save(output, format="PNG")
+    except OSError as error:
+        raise VitportError(f"{output} cannot be written ({error.strerror or error}): choose another place.") from error
+    rows, columns = (int(at) for at in np.unravel_index(seen.argmax(), seen.shape))
+    say(f"wrote {output}: most is made of the patch in row {rows}, column {columns} of {seen.shape[0]}x{seen.shape[1]}")

@@ -1,0 +1,62 @@
+"""The pictures at the end of a run: curves of its log, and the confusion matrix of its last evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_jax.training.monitor import read_lines
+from vit_jax.training.scores import Scores
+
+CURVES, CONFUSION = "curves.png", "confusion.png"
+_MOST_NAMES = 30
+"""More classes than this have no room for their names."""
+
+
+def draw(workdir: Path, scores: Scores | None, classes: Sequence[str]) -> list[Path]:
+    """Writes both, the second where there was an evaluation.
+
+    Returns:
+        What was written.
+    """
+    # Not pyplot: it would choose a screen, and keep every figure.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figures: dict[str, Any] = {CURVES: _curves(Figure(figsize=(9, 3.6), layout="constrained"), read_lines(workdir))}
+    if scores is not None:
+        figures[CONFUSION] = _confusion(Figure(figsize=(6, 5.4), layout="constrained"), scores, classes)
+    for name, figure in figures.items():
+        FigureCanvasAgg(figure).print_png(workdir / name)
+    return [workdir / name for name in figures]
+
+
+def _curves(figure: Any, lines: list[dict[str, Any]]) -> Any:
+    left, right = figure.subplots(1, 2)
+    for axes, name in ((left, "loss"), (right, "accuracy")):
+        for of in ("train", "validation"):
+            points = [(line["step"], line[name]) for line in lines if line["of"] == of and line.get(name) is not None]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True), label=of, marker="o" if of == "validation" else None, markersize=3
+                )
+        axes.set(xlabel="step", ylabel=name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def _confusion(figure: Any, scores: Scores, classes: Sequence[str]) -> Any:
+    axes = figure.subplots()
+    pictures = scores.confusion.sum(axis=1, keepdims=True)
+    shares = scores.confusion / np.maximum(pictures, 1)
+    drawn = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
+    figure.colorbar(drawn, label="share of the label's pictures")
+    axes.set(xlabel="predicted", ylabel="label")
+    if len(classes) <= _MOST_NAMES:
+        axes.set_xticks(range(len(classes)), classes, rotation=90)
+        axes.set_yticks(range(len(classes)), classes)
+    return figure

@@ -1,0 +1,87 @@
+"""Weights on labelled pictures, apart from any run."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import vit_jax
+from conversion import Checkpoint
+from vit_jax.params import get_params
+from vit_jax.training.data import Source, evaluation_batches
+from vit_jax.training.forward import Inference
+from vit_jax.training.scores import Scores, make_judge
+from vit_spec import VitportError
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What :func:`evaluate` finds."""
+
+    scores: Scores
+    predicted: np.ndarray
+    """(pictures,): the likeliest class of each picture of the source, -1 where it could not be read."""
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0) -> Evaluated:
+    """Every picture of the source once, as the weights' own preprocessing cuts it.
+
+    Raises:
+        VitportError: if the model's classes are not those of the pictures.
+    """
+    classes = checkpoint.config.num_classes
+    if classes != len(source.classes):
+        raise VitportError(
+            f"The model tells {classes} classes apart and {source.name} has {len(source.classes)}: take weights that "
+            "were trained on these classes, or --knn and --linear-probe, which need no head."
+        )
+    model = vit_jax.create_model(weights=checkpoint)
+    judge = jax.jit(make_judge(Inference(model), checkpoint.preprocessing))
+    params = get_params(model)
+    scores, predicted = Scores(classes), []
+    with evaluation_batches(source, checkpoint.preprocessing, batch=batch, workers=workers) as batches:
+        for rows in batches:
+            judged = {name: np.asarray(array) for name, array in judge(params, dict(rows)).items()}
+            scores.add(judged)
+            predicted.append(np.where(judged["weight"] > 0, judged["predicted"], -1))
+        skipped = dict(batches.corrupt)
+    return Evaluated(scores, np.concatenate(predicted)[: len(source)], skipped)
+
+
+def real_accuracy(evaluated: Evaluated, source: Source, labels: Path) -> float:
+    """Accuracy on ImageNet's reassessed labels (Beyer et al. 2020): right is whatever is in the picture's list.
+
+    Args:
+        labels: ``real.json`` of https://github.com/google-research/reassessed-imagenet, a list for each validation
+            picture by its number; pictures with an empty one do not count.
+
+    Raises:
+        VitportError: if the file is none, or the pictures are not ImageNet's by their names.
+    """
+    try:
+        lists = json.loads(labels.read_text())
+    except (OSError, ValueError) as error:
+        raise VitportError(f"{labels} is no list of ReaL labels ({error}): fetch real.json again.") from error
+    if not isinstance(lists, list):
+        raise VitportError(f"{labels} is no list of ReaL labels: fetch real.json again.")
+    right = counted = 0
+    for at, predicted in enumerate(evaluated.predicted):
+        name = source[at].name
+        number = re.search(r"val_(\d{8})", name)
+        if number is None or not 1 <= int(number.group(1)) <= len(lists):
+            raise VitportError(
+                f"{name} is no picture that {labels} knows: names end as in ILSVRC2012_val_00000001.JPEG."
+            )
+        allowed = lists[int(number.group(1)) - 1]
+        if allowed and predicted >= 0:
+            counted += 1
+            right += int(predicted) in allowed
+    if not counted:
+        raise VitportError(f"{labels} has no label for any picture of {source.name}: give ImageNet's validation set.")
+    return right / counted
