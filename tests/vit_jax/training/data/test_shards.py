@@ -211,6 +211,17 @@ def test_tables_without_pictures_or_labels_are_refused(tmp_path, table, sentence
         open_source(str(tmp_path), "train")
 
 
+def test_a_row_with_a_path_alone_is_a_corrupt_picture(tmp_path) -> None:
+    """A table from elsewhere must not make this machine open files of its choice."""
+    image = [{"bytes": FILES[0], "path": None}, {"bytes": None, "path": "/dev/zero"}]
+    parquet.write_table(pyarrow.table({"image": image, "label": [0, 1]}), tmp_path / "a.parquet")
+    source = open_source(str(tmp_path), "train")
+    assert source is not None
+    assert source[0].image == FILES[0]
+    with pytest.raises(VitportError, match=r"has no picture in the column image, at most a path"):
+        source[1]
+
+
 def test_numbered_files_of_which_one_is_missing_are_refused(tmp_path) -> None:
     for number in (0, 2):
         parquet.write_table(_table(range(7)), tmp_path / f"train-{number:05}-of-00003.parquet")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conversion.picture import crop, open_picture
 from tests.vit_jax.training.data.folders import encoded, image_folder, picture
@@ -139,6 +140,18 @@ def test_a_corrupt_picture_ends_the_run_where_that_is_asked_for(damaged, workers
     with pytest.raises(VitportError, match=r"(003|004|005)\.png .*data\.corrupt=skip"):
         _batches(damaged, Data(augment=PLAIN, workers=workers, corrupt="fail"), 4)
     assert not active_children()
+
+
+def test_a_picture_that_unpacks_to_too_much_is_corrupt_in_threads_too(damaged, monkeypatch) -> None:
+    """Pillow only warns from its limit to twice it; the limit is set below the 520 pixels of these pictures."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    with (
+        Stream(damaged, Data(), SMALL, batch=4, rows=range(4), seed=0) as stream,
+        pytest.warns(Image.DecompressionBombWarning),
+    ):
+        batch = next(stream)
+    assert not batch["weight"].any()
+    assert any("unpacks to more than 400 pixels" in reason for reason in stream.corrupt.values())
 
 
 def test_pictures_that_are_all_gone_end_the_run_even_so(tmp_path) -> None:

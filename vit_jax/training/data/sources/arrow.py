@@ -45,10 +45,10 @@ class ArrowTables:
         if isinstance(cell, dict):
             data = cell.get("bytes")
             name += f" ({cell['path']})" if cell.get("path") else ""
-            if data is None and cell.get("path"):
-                data = Path(cell["path"]).read_bytes()
         if not isinstance(data, bytes):
-            raise VitportError(f"{name} has no picture in the column {self.column}: leave the row out.")
+            raise VitportError(
+                f"{name} has no picture in the column {self.column}, at most a path: store the file itself."
+            )
         return Record(name, int(self.labels[at]), data)
 
     @cached_property
