@@ -9,7 +9,8 @@ scale it to 224 x 224 and flip half of them, in as many processes (one for 0 wor
 - plain: a loop whose batches come back to the parent process, through a multiprocessing.Pool if there are workers;
 - kept nowhere: the same loop where nothing is stacked or sent, which is what decoding and scaling alone take.
 
-The sides take turns; start-up is not counted.
+The sides take turns; start-up is not counted. Beside pictures a second stands the CPU time a picture of all processes
+together, which tells more where others compute at the same time.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
+import os
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -33,6 +36,8 @@ from vit_spec import Preprocessing
 
 SIZE = 224
 BATCH = 50
+FILLING = 6
+"""Batches before the clock starts: as many as the queues of two workers hold."""
 
 
 def make_pictures(folder: Path, count: int) -> None:
@@ -47,44 +52,73 @@ def make_pictures(folder: Path, count: int) -> None:
         photograph.crop((left, top, left + 500, top + 375)).save(at, quality=rng.randrange(85, 97))
 
 
-def ours(source: Source, workers: int, first: int) -> float:
-    """Pictures a second over all of the source's, after a first batch that is not counted."""
+class Rate(NamedTuple):
+    """What one turn took."""
+
+    pictures_a_second: float
+    cpu_ms_a_picture: float
+
+
+class Meter:
+    """Counts from when it is made."""
+
+    def __init__(self) -> None:
+        self.cpu, self.start = cpu_seconds(), time.perf_counter()
+
+    def rate(self, pictures: int) -> Rate:
+        """While all processes are still there."""
+        return Rate(pictures / (time.perf_counter() - self.start), (cpu_seconds() - self.cpu) / pictures * 1000)
+
+
+def cpu_seconds() -> float:
+    """Of this process and its children so far."""
+    processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+    ticks = 0
+    for process in processes:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])  # user and system, after "(name) state ppid …"
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def ours(source: Source, workers: int, first: int) -> Rate:
+    """All of the source's pictures, after some batches that fill the queues and are not counted."""
     count = len(source) // BATCH
     with Stream(
         source, Data(workers=workers), Preprocessing(size=SIZE), batch=BATCH, rows=range(BATCH), seed=0, first=first
     ) as stream:
-        next(stream)
-        start = time.perf_counter()
+        for _ in range(FILLING):
+            next(stream)
+        meter = Meter()
         for _ in range(count):
             next(stream)
-        return count * BATCH / (time.perf_counter() - start)
+        return meter.rate(count * BATCH)
 
 
-def plain(files: Sequence[str], processes: int) -> float:
-    """Pictures a second that arrive in this process."""
+def plain(files: Sequence[str], processes: int) -> Rate:
+    """Arriving in this process."""
     batches = [files[at : at + BATCH] for at in range(0, len(files), BATCH)]
     if processes == 1:
-        start = time.perf_counter()
+        meter = Meter()
         for batch in batches:
             plain_batch(batch)
-        return len(files) / (time.perf_counter() - start)
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        pool.map(plain_loop, [files[:4]] * processes * 2)  # all have started and imported
-        start = time.perf_counter()
-        for _ in pool.imap(plain_batch, batches):
-            pass
-        return len(files) / (time.perf_counter() - start)
+        return meter.rate(len(files))
+    return pooled(plain_batch, batches, processes)
 
 
-def kept_nowhere(files: Sequence[str], processes: int) -> float:
-    """Pictures a second that are forgotten where they are made."""
+def kept_nowhere(files: Sequence[str], processes: int) -> Rate:
+    """Forgotten where they are made."""
     batches = [files[at : at + BATCH] for at in range(0, len(files), BATCH)]
+    return pooled(plain_loop, batches, processes)
+
+
+def pooled(work: Callable[[Sequence[str]], object], batches: Sequence[Sequence[str]], processes: int) -> Rate:
+    """After all processes have started."""
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        pool.map(plain_loop, [files[:4]] * processes * 2)
-        start = time.perf_counter()
-        for _ in pool.imap(plain_loop, batches):
+        pool.map(plain_loop, [batches[0][:4]] * processes * 2, chunksize=1)
+        meter = Meter()
+        for _ in pool.imap(work, batches):
             pass
-        return len(files) / (time.perf_counter() - start)
+        return meter.rate(sum(map(len, batches)))
 
 
 def plain_batch(files: Sequence[str]) -> np.ndarray:
@@ -126,20 +160,19 @@ def main() -> None:
         assert source is not None  # it was written above
         files = [source[at].name for at in range(len(source))]
         size = statistics.mean(Path(file).stat().st_size for file in files)
-        print(f"{len(files)} JPEG files of {size / 1000:.0f} kB; pictures a second, median of {options.rounds} rounds")  # noqa: T201
+        print(f"{len(files)} JPEG files of {size / 1000:.0f} kB, medians of {options.rounds} rounds")  # noqa: T201
         for workers in options.workers:
             processes = max(workers, 1)
             rates = [
                 (ours(source, workers, number), plain(files, processes), kept_nowhere(files, processes))
                 for number in range(options.rounds)
             ]
-            own, other, bound = (statistics.median(side) for side in zip(*rates, strict=True))
-            ratios = statistics.median(a / b for a, b, _ in rates)
-            lowest, highest = min(a / b for a, b, _ in rates), max(a / b for a, b, _ in rates)
-            print(  # noqa: T201
-                f"{workers} workers: ours {own:.0f}, plain {other:.0f}, kept nowhere {bound:.0f}; ours over plain "
-                f"{ratios:.2f} ({lowest:.2f} to {highest:.2f})"
-            )
+            print(f"{workers} workers")  # noqa: T201
+            for name, side in zip(("ours", "plain", "kept nowhere"), zip(*rates, strict=True), strict=True):
+                rate, cpu = (statistics.median(values) for values in zip(*side, strict=True))
+                print(f"  {name:12} {rate:6.0f} pictures/s  {cpu:5.2f} ms of CPU a picture")  # noqa: T201
+            over = sorted(a.pictures_a_second / b.pictures_a_second for a, b, _ in rates)
+            print(f"  ours over plain, pictures/s: {statistics.median(over):.2f} ({over[0]:.2f} to {over[-1]:.2f})")  # noqa: T201
 
 
 if __name__ == "__main__":

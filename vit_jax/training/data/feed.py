@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
@@ -51,7 +54,8 @@ class Feed(Iterator[Batch]):
         made = grain.experimental.WithOptionsIterDataset(made, grain.experimental.DatasetOptions(min_shm_size=_SHARED))
         if workers:
             processes = min(workers, max(end - first, 1))
-            made = made.mp_prefetch(grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD))
+            options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD)
+            made = made.mp_prefetch(options, _begin_worker)
         self._batches: Any = iter(made)
 
     @property
@@ -95,3 +99,20 @@ class Feed(Iterator[Batch]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _begin_worker(number: int, count: int) -> None:
+    """Runs first in a worker: it shall end with its parent, and not before.
+
+    Ctrl-C in a terminal and the end of a job's time signal every process; a run that then saves still needs workers.
+    """
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -15,7 +15,7 @@ from vit_jax.training.data.sources.digits import open_digits
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
 from vit_jax.training.data.sources.labels import listed_classes
-from vit_jax.training.data.sources.shards import expanded, split_files
+from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
 from vit_jax.training.data.sources.tar import open_tar
 from vit_spec import VitportError
 
@@ -51,7 +51,10 @@ def open_source(path: str, split: Split, classes: tuple[str, ...] | None = None)
     Raises:
         VitportError: if nothing is there, nothing that is known, no picture, or a single class.
     """
-    source = _open(path, split, classes)
+    try:
+        source = _open(path, split, classes)
+    except OSError as error:
+        raise VitportError(f"{path} cannot be read ({error}): see that all of it is there, and open to you.") from error
     if source is None:
         return None
     if not len(source):
@@ -81,6 +84,7 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
             return open_idx(root, split, classes)
         files = sorted(file for file in root.rglob("*") if _kind(file.name) == kind)
         files = split_files(root, files, split)
+        check_complete(files)
         return _READERS[kind](f"{path} ({split})", files, classes or listed_classes(root)) if files else None
     files = expanded(path)
     kinds = {_kind(file.name) or "unknown" for file in files}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -167,13 +168,12 @@ def test_parquet_files_are_read_with_the_names_that_they_carry(tmp_path) -> None
 
 
 def test_a_parquet_file_is_unpacked_once_for_each_version_of_it(tmp_path) -> None:
-    import os
-
     cache = Path(os.environ["XDG_CACHE_HOME"]) / "vitport" / "parquet"
     path = tmp_path / "train.parquet"
-    for numbers, files in ((range(7), 1), (range(7), 1), ([1, 2, 3], 2)):
+    for numbers, files in ((range(7), 1), (range(7), 1), ([1, 2, 3], 2), ([1, 2, 3], 3)):
         if files > len(list(cache.glob("*"))):
             parquet.write_table(_table(numbers), path)
+            os.utime(path, (files, files))  # as another version of the same size has another time
         _check(open_source(str(path), "train"), NAMES, numbers)
         assert len(list(cache.glob("*"))) == files
 
@@ -201,12 +201,31 @@ def test_folders_of_save_to_disk_are_read_in_place(tmp_path) -> None:
     [
         (pyarrow.table({"image": [b"x"], "text": ["y"]}), "has the columns image, text: keep a column called label"),
         (pyarrow.table({"a": [b"x"], "label": [1]}), "keep a column called image"),
+        (_table(range(7), [0, 1, 2, None, 0, 0, 0]), "has rows without a label"),
         (_table(range(7), [0, 1, 2, 3, 0, 0, 0]), "has the label 3, which is none of its 3 classes"),
     ],
 )
 def test_tables_without_pictures_or_labels_are_refused(tmp_path, table, sentence) -> None:
     parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(VitportError, match=sentence):
+        open_source(str(tmp_path), "train")
+
+
+def test_a_row_with_a_path_alone_is_a_corrupt_picture(tmp_path) -> None:
+    """A table from elsewhere must not make this machine open files of its choice."""
+    image = [{"bytes": FILES[0], "path": None}, {"bytes": None, "path": "/dev/zero"}]
+    parquet.write_table(pyarrow.table({"image": image, "label": [0, 1]}), tmp_path / "a.parquet")
+    source = open_source(str(tmp_path), "train")
+    assert source is not None
+    assert source[0].image == FILES[0]
+    with pytest.raises(VitportError, match=r"has no picture in the column image, at most a path"):
+        source[1]
+
+
+def test_numbered_files_of_which_one_is_missing_are_refused(tmp_path) -> None:
+    for number in (0, 2):
+        parquet.write_table(_table(range(7)), tmp_path / f"train-{number:05}-of-00003.parquet")
+    with pytest.raises(VitportError, match=r"train-00001-of-00003\.parquet is missing beside train-00000"):
         open_source(str(tmp_path), "train")
 
 

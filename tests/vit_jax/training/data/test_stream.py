@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from conversion.picture import crop, open_picture
 from tests.vit_jax.training.data.folders import encoded, image_folder, picture
@@ -82,7 +83,7 @@ def test_workers_resuming_and_sharing_among_processes_leave_every_bit_as_it_was(
     """The uninterrupted stream, of one process and threads, is the oracle."""
     whole = _batches(source, Data(augment=ALL), 9)
     assert not np.array_equal(whole[0]["image"], _batches(source, Data(augment=ALL), 1, seed=4)[0]["image"])
-    for workers, first, rows in ((0, 5, range(BATCH)), (2, 0, range(BATCH)), (3, 4, [6, 1, 2])):
+    for workers, first, rows in ((0, 5, range(BATCH)), (0, 0, [0]), (3, 2, [6, 1, 2])):
         part = _batches(source, Data(augment=ALL, workers=workers), 9 - first, first=first, rows=rows)
         for expected, got in zip(whole[first:], part, strict=True):
             _same({name: array[list(rows)] for name, array in expected.items()}, got)
@@ -141,6 +142,18 @@ def test_a_corrupt_picture_ends_the_run_where_that_is_asked_for(damaged, workers
     assert not active_children()
 
 
+def test_a_picture_that_unpacks_to_too_much_is_corrupt_in_threads_too(damaged, monkeypatch) -> None:
+    """Pillow only warns from its limit to twice it; the limit is set below the 520 pixels of these pictures."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    with (
+        Stream(damaged, Data(), SMALL, batch=4, rows=range(4), seed=0) as stream,
+        pytest.warns(Image.DecompressionBombWarning),
+    ):
+        batch = next(stream)
+    assert not batch["weight"].any()
+    assert any("unpacks to more than 400 pixels" in reason for reason in stream.corrupt.values())
+
+
 def test_pictures_that_are_all_gone_end_the_run_even_so(tmp_path) -> None:
     found = open_source(str(image_folder(tmp_path)), "train")
     assert found is not None
@@ -164,6 +177,17 @@ def test_a_worker_that_is_killed_ends_the_run_within_seconds(source) -> None:
             for _ in range(1000):
                 next(stream)
         assert time.monotonic() - start < 10
+    assert not active_children()
+
+
+def test_a_worker_outlives_the_signals_that_its_parent_gets_too(source) -> None:
+    """Ctrl-C, and the end of a job's time: the run may want more batches until it has saved."""
+    with Stream(source, Data(workers=1), SMALL, batch=BATCH, rows=range(BATCH), seed=0) as stream:
+        next(stream)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(active_children()[0].pid or 0, number)
+        for _ in range(12):
+            next(stream)
     assert not active_children()
 
 
@@ -215,7 +239,7 @@ def test_impossible_requests_are_refused(source, change, sentence) -> None:
 
 
 SCRIPT = """
-import sys
+import multiprocessing, sys, time
 from vit_jax.training.data import Data, Stream, open_source
 from vit_spec import Preprocessing
 
@@ -223,6 +247,9 @@ def main():
     source = open_source(sys.argv[1], "train")
     with Stream(source, Data(workers=1), Preprocessing(size=8), batch=4, rows=range(4), seed=0) as stream:
         print(next(stream)["index"].tolist())
+        if sys.argv[2:]:
+            print(multiprocessing.active_children()[0].pid, flush=True)
+            time.sleep(60)
 """
 
 
@@ -243,3 +270,29 @@ def test_workers_start_from_a_plain_script_or_say_what_it_lacks(source, tmp_path
         assert (done.stdout, done.stderr) == ("[0, 1, 2, 3]\n", "")
     else:
         assert 'put the script under if __name__ == "__main__"' in done.stderr.splitlines()[-1]
+
+
+def test_a_parent_that_is_killed_leaves_no_worker_behind(source, tmp_path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT + 'if __name__ == "__main__":\n    main()\n')
+    command = [sys.executable, str(script), source.name, "wait"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        worker = int(run.stdout.readline())
+        assert _alive(worker)
+        run.kill()
+    for _ in range(100):
+        if not _alive(worker):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the worker lives on")
+
+
+def _alive(process: int) -> bool:
+    """Whether it runs; one that has ended and that nobody has asked about does not."""
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()

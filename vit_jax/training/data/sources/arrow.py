@@ -45,10 +45,10 @@ class ArrowTables:
         if isinstance(cell, dict):
             data = cell.get("bytes")
             name += f" ({cell['path']})" if cell.get("path") else ""
-            if data is None and cell.get("path"):
-                data = Path(cell["path"]).read_bytes()
         if not isinstance(data, bytes):
-            raise VitportError(f"{name} has no picture in the column {self.column}: leave the row out.")
+            raise VitportError(
+                f"{name} has no picture in the column {self.column}, at most a path: store the file itself."
+            )
         return Record(name, int(self.labels[at]), data)
 
     @cached_property
@@ -73,13 +73,15 @@ def open_tables(name: str, files: Sequence[Path], classes: tuple[str, ...] | Non
     except ImportError as error:
         raise VitportError(f"Reading {name} needs pyarrow: pip install 'vitport[parquet]'.") from error
     try:
-        paths = tuple(_unpacked(file) if file.suffix == ".parquet" else str(file) for file in files)
+        paths = tuple(_unpacked(file) if file.suffix.lower() == ".parquet" else str(file) for file in files)
         tables = [_table(path) for path in paths]
     except (pyarrow.ArrowException, OSError) as error:
         raise VitportError(f"{name} has a file that cannot be read ({error}): fetch it again.") from error
     described = _description(tables[0].schema)
     picture = _column(tables[0].schema, described, "Image", _PICTURES, name)
     label = _column(tables[0].schema, described, "ClassLabel", _LABELS, name)
+    if any(table.column(label).null_count for table in tables):
+        raise VitportError(f"{name} has rows without a {label}: leave them out.")
     values = np.concatenate([table.column(label).to_numpy() for table in tables])
     if classes is None and described.get(label, {}).get("names"):
         classes = tuple(described[label]["names"])

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vit_jax.training.data.record import Split
+from vit_spec import VitportError
 
 _WORDS = {"train": (("train", "training"),), "validation": (("val", "valid", "validation", "dev"), ("test",))}
 """The first group that is there holds the validation pictures."""
+_NUMBERED = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -21,9 +23,24 @@ def split_files(root: Path, files: list[Path], split: Split) -> list[Path]:
         found = [path for path in files if words[path] & set(group)]
         if found:
             return found
-    named = any(words[path] & set(_WORDS["train"][0]) for path in files)
     held_out = {path for path in files if any(words[path] & set(group) for group in _WORDS["validation"])}
-    return [] if split == "validation" or named else [path for path in files if path not in held_out]
+    return [] if split == "validation" else [path for path in files if path not in held_out]
+
+
+def check_complete(files: list[Path]) -> None:
+    """Refuses numbered files, ``…-00000-of-00004``, of which one is missing.
+
+    Raises:
+        VitportError: with the name of the first that is.
+    """
+    for path in files:
+        match = _NUMBERED.search(path.name)
+        if match is None:
+            continue
+        for number in range(int(match["count"])):
+            other = f"{path.name[: match.start()]}-{number:05}-of-{match['count']}{path.name[match.end() :]}"
+            if not path.with_name(other).exists():
+                raise VitportError(f"{path.with_name(other)} is missing beside {path.name}: fetch it, too.")
 
 
 def expanded(pattern: str) -> list[Path]:
