@@ -22,6 +22,7 @@ from sklearn.model_selection import train_test_split
 
 import conversion
 import vit_jax
+from vit_jax.training.initialization import by_width
 from vit_spec import Preprocessing, ViTConfig, count_parameters
 
 ASSETS = Path(__file__).parents[1] / "vit_cli" / "assets"
@@ -94,17 +95,8 @@ def train(pictures: np.ndarray, labels: np.ndarray) -> vit_jax.VisionTransformer
 
 
 def widened(model: vit_jax.VisionTransformer) -> vit_jax.VisionTransformer:
-    """The model with linear layers that keep the variance of what they are given.
-
-    The usual deviations, 0.01 and 0.02, are made for widths of hundreds; at a width of 32 nearly nothing would pass.
-    """
-    params = vit_jax.get_params(model)
-    for path, array in params.items():
-        if path.endswith("/kernel") and path.startswith("blocks/"):
-            params[path] = array / (0.01 * np.sqrt(array.shape[0]))
-        elif path in ("cls_token", "pos_embed"):
-            params[path] = array * 10
-    vit_jax.set_params(model, params)
+    """The model with the initial values of narrow ones."""
+    vit_jax.set_params(model, by_width(vit_jax.get_params(model)))
     return model
 
 

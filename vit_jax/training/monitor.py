@@ -68,6 +68,7 @@ class Line:
     accuracy: float
     """Of the training pictures as they were mixed, against the larger share of their targets."""
     gradient_norm: float
+    parameter_norm: float
     learning_rate: float
     throughput: Throughput | None
     """``None`` of the first step: what it takes to compile is none."""

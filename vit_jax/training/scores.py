@@ -63,7 +63,7 @@ class Scores:
         self._among_five += int(among_five.sum())
         self._loss += float(loss.sum(dtype=np.float64))
         # Bins are open below and closed above, so that a confidence of 1 is in the last.
-        at = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        at = np.clip(np.ceil(np.nan_to_num(confidence) * BINS).astype(int) - 1, 0, BINS - 1)
         np.add.at(self._bins, at, np.stack([np.ones(len(at)), confidence, label == predicted], axis=1))
 
     @property

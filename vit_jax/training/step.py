@@ -139,6 +139,8 @@ def make_update(
             found, _ = gradients(state.params | uphill, batch, key)
         updates, opt_state = optimizer.update(found, state.opt_state, state.params)
         params: Params = optax.apply_updates(state.params, updates)  # type: ignore[assignment]
+        # What is kept or evaluated next is these, and no gradient tells yet that a step too long has ruined them.
+        metrics["parameter_norm"] = optax.tree.norm(params)
         ema = state.ema
         if ema is not None:
             ema = {path: recipe.ema * old + (1 - recipe.ema) * params[path] for path, old in ema.items()}

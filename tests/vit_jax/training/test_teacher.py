@@ -1,5 +1,7 @@
-"""Distillation from weights of another preprocessing and another file. Oracle: vit_jax's own model on the picture as the
-teacher's preprocessing would have it."""
+"""Distillation from weights of another preprocessing.
+
+Oracle: vit_jax's own model on the picture as the teacher's preprocessing would have it.
+"""
 
 from __future__ import annotations
 
