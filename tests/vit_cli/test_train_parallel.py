@@ -5,6 +5,7 @@ Measured, 6 steps in float32: losses 2.4e-7 apart, weights 2e-6.
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -44,7 +45,14 @@ def _together(workdir: Path, *options: str) -> list[str]:
     return told
 
 
-@pytest.mark.parametrize("mesh", ["data=-1", "data=2,fsdp=2,tensor=2", "data=1,fsdp=8,tensor=1"])
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        "data=2,fsdp=2,tensor=2",
+        pytest.param("data=-1", marks=pytest.mark.slow),
+        pytest.param("data=1,fsdp=8,tensor=1", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_train_as_one_device_does(mesh, alone, tmp_path) -> None:
     told = _together(tmp_path / "run", "--mesh", mesh)
     assert "step 6/6" in told[0]
@@ -58,10 +66,9 @@ def test_two_processes_train_as_one_device_does(mesh, alone, tmp_path) -> None:
         assert furthest(weights(tmp_path / "run", key), weights(alone, key)) < 2e-5
 
 
+@pytest.mark.slow
 def test_what_two_processes_began_one_goes_on_with(alone, tmp_path) -> None:
-    import shutil
-
     _together(tmp_path / "run", "--mesh", "data=2,fsdp=4,tensor=1")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
-    assert "going on from the checkpoint of step 3" in train(tmp_path / "run", *LENGTH, "--mesh", "data=-1")
+    assert "going on from the checkpoint of step 3" in train(tmp_path / "run", *LENGTH, "--mesh", "data=1,fsdp=1")
     assert furthest(weights(tmp_path / "run"), weights(alone)) < 2e-5

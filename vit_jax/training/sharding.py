@@ -45,6 +45,11 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
         raise VitportError(f"mesh {_words(sizes)} leaves more than one axis open: give every axis but one a size.")
     if -1 in sizes:
         known = math.prod(size for size in sizes if size != -1)
+        if len(devices) % known:
+            raise VitportError(
+                f"mesh {_words(sizes)} takes a multiple of {known} devices, and there are {len(devices)}: choose axes "
+                "that divide them."
+            )
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices):
         raise VitportError(f"mesh {_words(sizes)} takes {math.prod(sizes)} devices, and there are {len(devices)}.")

@@ -106,6 +106,7 @@ def test_what_makes_no_run_is_one_sentence(changes, sentence) -> None:
         (TrainConfig(steps=1), "A run needs a model"),
         (TrainConfig(SMALL, steps=1, batch=9, recipe=training.Recipe(accumulation=2)), "does not divide into 2 parts"),
         (TrainConfig(SMALL, steps=1, mesh=training.MeshShape(3)), "takes 3 devices"),
+        (TrainConfig(SMALL, steps=1, mesh=training.MeshShape(-1, 4)), "takes a multiple of 4 devices"),
         (TrainConfig(SMALL, steps=1, parallel="pmap", mesh=training.MeshShape(1)), "takes no mesh"),
         (TrainConfig(dataclasses.replace(SMALL, depth=2), steps=1, data=Data("/nowhere")), "does not exist"),
     ],
