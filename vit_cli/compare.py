@@ -58,9 +58,9 @@ def compare(
 ) -> None:
     """Measure how far B is from A, layer by layer, and which of them is further from the truth.
 
-    A and B are weights, run by torch:PATH (the default), jax:PATH, transformers:FOLDER or onnx:FILE, or a saved
-    capture. Without B, weights in PyTorch are compared with the same in JAX. The truth is A's weights in float64. See
-    docs/comparing.md.
+    A and B are weights, run by torch:PATH (the default), jax:PATH, transformers:FOLDER, timm:FILE or onnx:FILE; or
+    timm:NAME, run with the other side's weights; or a saved capture. Without B, weights in PyTorch are compared with
+    the same in JAX. The truth is A's weights in float64. See docs/comparing.md.
 
     Args:
         a: The reference.
@@ -83,7 +83,7 @@ def compare(
     checkpoints = runs.load(reading, image_size)
     images, input_name = runs.images(checkpoints, image, seed)
     with spinner("Running both sides"):
-        captured = runs.run(checkpoints, images)
+        captured = runs.run(checkpoints, images, reading.model)
     if save_capture is not None:
         from vit_parity.capture_file import save_capture as save
 
@@ -126,7 +126,7 @@ class _Runs:
             endpoints = (first, parse_endpoint(f"jax:{first.path}"))
         else:
             raise VitportError(f"{a} has nothing to be compared with: give B too, or weights without {first.kind}:.")
-        if any(endpoint.kind in ("torch", "transformers") for endpoint in endpoints):
+        if any(endpoint.kind in ("torch", "transformers", "timm") for endpoint in endpoints):
             require_torch("compare")
         return cls(endpoints, dtype)
 
@@ -138,10 +138,13 @@ class _Runs:
             if endpoint.kind == "capture" and image_size is None:
                 height, width = load_capture(Path(endpoint.path)).images.shape[1:3]
                 image_size = (height, width)
-        return [
-            None if endpoint.kind == "capture" else reading.load(endpoint.path, image_size)
-            for endpoint in self.endpoints
-        ]
+        own = [at for at in self.endpoints if at.kind != "capture" and not at.borrows]
+        weights = {at.path: reading.load(at.path, image_size) for at in own}
+        lent = weights[own[0].path] if own else None
+        for endpoint in self.endpoints:
+            if endpoint.borrows and lent is None:
+                raise VitportError(f"{endpoint.title} is a name without weights: give weights as the other side.")
+        return [lent if at.borrows else weights.get(at.path) for at in self.endpoints]
 
     def images(self, checkpoints: list[Checkpoint | None], image: str | None, seed: int) -> tuple[np.ndarray, str]:
         """(B, H, W, C), preprocessed, and what they are, in words."""
@@ -160,19 +163,18 @@ class _Runs:
         numbers = np.random.default_rng(seed).standard_normal(shape, np.float32)
         return numbers, f"standard normal numbers (seed {seed})"
 
-    def run(self, checkpoints: list[Checkpoint | None], images: np.ndarray) -> list[Capture]:
+    def run(self, checkpoints: list[Checkpoint | None], images: np.ndarray, model: str | None) -> list[Capture]:
         from vit_parity.endpoints import run_endpoint
 
         pairs = zip(self.endpoints, checkpoints, strict=True)
-        return [run_endpoint(endpoint, checkpoint, images, self.dtype) for endpoint, checkpoint in pairs]
+        return [run_endpoint(endpoint, checkpoint, images, self.dtype, model) for endpoint, checkpoint in pairs]
 
     def report(self, found: Findings, checkpoints: list[Checkpoint | None], path: Path) -> None:
         """The HTML file; a side that is ours is run in two more dtypes for it."""
         from vit_parity.endpoints import run_endpoint
         from vit_parity.report import Extras, write_report
 
-        sides = zip(self.endpoints, checkpoints, strict=True)
-        known = [(endpoint, checkpoint) for endpoint, checkpoint in sides if checkpoint is not None]
+        known = self._known(checkpoints)
         if not known:
             write_report(found.comparison, path)
             return
@@ -203,8 +205,7 @@ class _Runs:
         from vit_parity.replay import Subject, float64_params
         from vit_parity.truth import truth_of
 
-        sides = zip(self.endpoints, checkpoints, strict=True)
-        known = [(endpoint, checkpoint) for endpoint, checkpoint in sides if checkpoint is not None]
+        known = self._known(checkpoints)
         if not known:
             if explained_by or teacher_forced:
                 raise VitportError("Two captures alone cannot be explained: give weights for A or B.")
@@ -222,6 +223,11 @@ class _Runs:
             own = [(endpoint, entry) for endpoint, entry in known if endpoint.kind in ("torch", "jax")]
             errors = {endpoint.title: local_errors(endpoint, entry, truth, self.dtype) for endpoint, entry in own}
         return Findings(comparison, explanations, errors, subject)
+
+    def _known(self, checkpoints: list[Checkpoint | None]) -> list[tuple[Endpoint, Checkpoint]]:
+        """The sides that have weights of their own."""
+        sides = zip(self.endpoints, checkpoints, strict=True)
+        return [(endpoint, entry) for endpoint, entry in sides if entry is not None and not endpoint.borrows]
 
 
 def _check_destinations(*paths: Path | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from vit_parity.capture_file import save_capture
 from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
 from vit_parity.explain import explain
 from vit_parity.replay import Subject, float64_params
+from vit_spec import VitportError
 
 SQUARE = BASE.replace(image_size=12)
 DINO = SQUARE.replace(layer_scale=1.0, mlp_hidden_dim=48, num_classes=0)
@@ -56,3 +59,30 @@ def test_endpoints_are_told_apart_by_what_stands_before_the_colon(tmp_path):
     )
     save_capture(run, tmp_path / "run.npz")
     assert parse_endpoint(str(tmp_path / "run.npz")).kind == "capture"
+
+
+def test_a_name_of_timm_s_is_told_from_its_files(tmp_path, monkeypatch):
+    """A name has no folder and no ending of a file, and nothing lies there; it is run with the other side's weights."""
+    monkeypatch.chdir(tmp_path)
+    assert parse_endpoint("timm:vit_tiny_patch16_224.augreg_in21k").borrows
+    (tmp_path / "here").mkdir()
+    for path in ("here", "weights.safetensors", "weights.npz", "folder/vit_tiny_patch16_224", "hf://timm/vit_tiny"):
+        assert not parse_endpoint(f"timm:{path}").borrows
+    assert not parse_endpoint("torch:vit_tiny_patch16_224").borrows
+
+
+@pytest.mark.parametrize("fault", [ImportError("no torchvision"), RuntimeError("operator torchvision::nms\ndoes not")])
+def test_without_timm_the_way_to_it_is_told_in_one_sentence(monkeypatch, fault):
+    """torchvision beside another torch fails while it is imported, and not by an ImportError alone."""
+
+    class Finder:
+        def find_spec(self, name, path=None, target=None):
+            if name == "timm":
+                raise fault
+
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    weights = Checkpoint.of(SQUARE, random_params(SQUARE, 1, np.float32))
+    with pytest.raises(VitportError, match="needs timm, which cannot be imported here") as told:
+        run_endpoint(parse_endpoint("timm:vit_tiny_patch16_224"), weights, pictures(SQUARE), "float32")
+    assert "\n" not in str(told.value)
