@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from conversion import Checkpoint
     from vit_parity import Capture, Comparison, Explanation
     from vit_parity.endpoints import Endpoint
+    from vit_parity.gradients import GradientRow
     from vit_parity.replay import Subject
+    from vit_parity.report import Extras
 
 DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
 
@@ -36,6 +38,8 @@ class Findings:
     """Title of a run → block → its error on the truth's input."""
     subject: Subject | None = None
     """The model, where there are weights."""
+    gradients: tuple[GradientRow, ...] | None = None
+    """In the order of the backward pass; ``None`` where they were not asked for."""
 
 
 def compare(
@@ -50,9 +54,11 @@ def compare(
     worst_first: bool = False,
     explain: bool = False,
     teacher_forced: bool = False,
+    gradients: bool = False,
     fail_above: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
     save_capture: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     as_json: Json = False,
     reading: Options,
 ) -> None:
@@ -73,12 +79,14 @@ def compare(
         worst_first: Sort by how far beyond rounding they are.
         explain: Name the causes of what rounding does not explain.
         teacher_forced: Also give each block of torch: and jax: runs the truth's input, and measure its own error.
+        gradients: Also compare the gradients of torch: and jax: runs, from the head to the picture.
         fail_above: Exit with status 1, naming the first layer whose relative difference is above X.
         save_capture: Write A's activations to a .npz or .safetensors file; without B nothing is compared.
         report: Write one self-contained HTML file with charts; it names causes as --explain does.
+        figure: Draw the errors by depth into a .png or .svg file.
         as_json: Print JSON instead of tables.
     """
-    _check_destinations(save_capture, report)
+    _check_destinations(save_capture, report, figure)
     runs = _Runs.of(a, b, only_a=save_capture is not None and b is None, dtype=dtype)
     checkpoints = runs.load(reading, image_size)
     images, input_name = runs.images(checkpoints, image, seed)
@@ -94,9 +102,12 @@ def compare(
     with spinner("Measuring against float64"):
         causes = explain or (report is not None and any(checkpoints))
         found = runs.measure(captured, checkpoints, reading if causes else None, teacher_forced=teacher_forced)
-    if report is not None:
-        with spinner("Writing the report"):
-            runs.report(found, checkpoints, report)
+    if gradients:
+        with spinner("Comparing the gradients"):
+            found = replace(found, gradients=runs.gradients(checkpoints, images))
+    if report is not None or figure is not None:
+        with spinner("Drawing"):
+            runs.draw(found, checkpoints, report, figure)
     from vit_cli.compare_output import print_findings, to_json
 
     if as_json:
@@ -169,25 +180,49 @@ class _Runs:
         pairs = zip(self.endpoints, checkpoints, strict=True)
         return [run_endpoint(endpoint, checkpoint, images, self.dtype, model) for endpoint, checkpoint in pairs]
 
-    def report(self, found: Findings, checkpoints: list[Checkpoint | None], path: Path) -> None:
-        """The HTML file; a side that is ours is run in two more dtypes for it."""
+    def gradients(self, checkpoints: list[Checkpoint | None], images: np.ndarray) -> tuple[GradientRow, ...]:
+        """Both sides' gradients of one random linear function of the answer."""
+        from vit_parity.gradients import compare_gradients, gradients_of
+
+        sides = [
+            gradients_of(endpoint.kind, checkpoint, images, self.dtype)
+            for endpoint, checkpoint in zip(self.endpoints, checkpoints, strict=True)
+            if checkpoint is not None and (endpoint.kind == "torch" or endpoint.kind == "jax")
+        ]
+        if len(sides) != 2 or checkpoints[0] is None:
+            raise VitportError("--gradients compares torch: and jax: alone: give weights for A and for B.")
+        truth = gradients_of("torch", checkpoints[0], images, "float64")
+        return tuple(compare_gradients(sides[0], sides[1], truth))
+
+    def draw(
+        self, found: Findings, checkpoints: list[Checkpoint | None], report: Path | None, figure: Path | None
+    ) -> None:
+        """The HTML file and the static chart."""
+        from vit_parity.figure import write_growth
+        from vit_parity.report import write_report
+
+        extras = self._extras(found, checkpoints)
+        if report is not None:
+            write_report(found.comparison, report, extras)
+        if figure is not None:
+            write_growth(found.comparison, figure, extras)
+
+    def _extras(self, found: Findings, checkpoints: list[Checkpoint | None]) -> Extras | None:
+        """What is drawn besides the comparison; a side that is ours is run in two more dtypes for it."""
         from vit_parity.endpoints import run_endpoint
-        from vit_parity.report import Extras, write_report
+        from vit_parity.report import Extras
 
         known = self._known(checkpoints)
         if not known:
-            write_report(found.comparison, path)
-            return
+            return None
         images = found.comparison.a.images
         ours = [pair for pair in known if pair[0].kind in ("torch", "jax")]
         dtypes: tuple[DtypeName, ...] = ("float32", "bfloat16", "float16")
         others = [run_endpoint(*ours[-1], images, dtype) for dtype in dtypes if ours and dtype != self.dtype]
         checkpoint = known[0][1]
         hashes = {endpoint.path: entry.provenance.sha256 for endpoint, entry in known}
-        extras = Extras(
-            checkpoint.config, checkpoint.preprocessing, found.subject, others, found.explanations or (), hashes
-        )
-        write_report(found.comparison, path, extras)
+        causes = found.explanations or ()
+        return Extras(checkpoint.config, checkpoint.preprocessing, found.subject, others, causes, hashes)
 
     def measure(
         self,
@@ -230,9 +265,13 @@ class _Runs:
         return [(endpoint, entry) for endpoint, entry in sides if entry is not None and not endpoint.borrows]
 
 
-def _check_destinations(*paths: Path | None) -> None:
+def _check_destinations(capture: Path | None, report: Path | None, figure: Path | None) -> None:
     """Refuses what could not be written before anything is run."""
-    for path in paths:
+    if figure is not None:
+        from vit_parity.figure import check_figure
+
+        check_figure(figure)
+    for path in (capture, report, figure):
         if path is not None and (path.is_dir() or not path.parent.is_dir()):
             raise VitportError(f"{path} cannot be written: give a file name in a folder that exists.")
 

@@ -17,6 +17,8 @@ from vit_cli.demo import demo
 from vit_cli.inspect import inspect
 from vit_cli.models import models
 from vit_cli.predict import predict
+from vit_cli.steps import steps
+from vit_cli.sweep import sweep
 from vit_spec import VitportError
 
 SUBCOMMANDS = {
@@ -25,6 +27,8 @@ SUBCOMMANDS = {
     "inspect": inspect,
     "convert": convert,
     "compare": compare,
+    "sweep": sweep,
+    "steps": steps,
     "predict": predict,
 }
 DESCRIPTION = (
