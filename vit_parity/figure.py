@@ -63,6 +63,7 @@ def write_drift(runs: Mapping[str, Sequence[Step]], path: Path) -> None:
     """
     check_figure(path)
     figure, axes = _axes("steps", "relative L2 distance of the parameters")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     for at, (name, steps) in enumerate(runs.items()):
         values = _positive([step.distance for step in steps])
         axes.plot(
