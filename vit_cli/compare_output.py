@@ -11,6 +11,7 @@ from vit_cli.terminal import print_table, say, short_number
 if TYPE_CHECKING:
     from vit_cli.compare import Findings
     from vit_parity import Comparison, Row
+    from vit_parity.gradients import GradientRow
 
 SCHEMA = 1
 """Version of the JSON; it changes when a field changes its meaning or goes."""
@@ -39,6 +40,8 @@ def to_json(found: Findings, *, image: str | None, seed: int | None) -> dict[str
         told["explanations"] = [explanation.to_dict() for explanation in found.explanations]
     if found.local_errors is not None:
         told["local_errors"] = found.local_errors
+    if found.gradients is not None:
+        told["gradients"] = [row.to_dict() for row in found.gradients]
     return told
 
 
@@ -64,6 +67,17 @@ def print_findings(found: Findings, input_name: str, *, all_layers: bool, worst_
             say(f"Cause: {explanation.sentence}.")
         if not found.explanations:
             say("Each layer of both is sound on its own input: there is no cause to name.")
+    if found.gradients is not None:
+        _print_gradients(found.gradients, worst_first=worst_first)
+
+
+def _print_gradients(rows: Sequence[GradientRow], *, worst_first: bool) -> None:
+    say("\nGradients of a random linear function of the answer, as they are computed:")
+    if worst_first:
+        rows = sorted(rows, key=lambda row: -row.difference.relative)
+    numbers = [(row.difference.relative, row.difference.max_abs, row.error_a, row.error_b) for row in rows]
+    cells = [[row.name, *map(short_number, entry)] for row, entry in zip(rows, numbers, strict=True)]
+    print_table(["with respect to", "relative", "max abs", "A error", "B error"], cells)
 
 
 def bar(value: float, limit: float) -> str:

@@ -19,6 +19,8 @@ from vit_cli.inspect import inspect
 from vit_cli.models import models
 from vit_cli.predict import predict
 from vit_cli.rollout import rollout
+from vit_cli.steps import steps
+from vit_cli.sweep import sweep
 from vit_cli.train import longer, subcommand, train
 from vit_spec import VitportError
 
@@ -28,6 +30,8 @@ SUBCOMMANDS = {
     "inspect": inspect,
     "convert": convert,
     "compare": compare,
+    "sweep": sweep,
+    "steps": steps,
     "predict": predict,
     "train": train,
     "evaluate": evaluate,

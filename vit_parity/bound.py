@@ -72,7 +72,10 @@ def bounds(
     )  # fmt: skip
     moved = replay(blurred, known or {}, stage)
     factor = MARGIN * growth(longest_sum(subject.config), u)
-    return {name: factor * max(relative(moved[name], exact[name]), u / 2) for name in moved}
+    least = factor * u / 2
+    # A share least / coarse of all numbers is near enough to a midpoint to be rounded the other way, by 2 coarse each.
+    least = max(least, 2 * math.sqrt(least * subject.coarse))
+    return {name: max(factor * relative(moved[name], exact[name]), least) for name in moved}
 
 
 def bounds_without_weights(names: Mapping[str, np.ndarray], dtype: np.dtype) -> dict[str, float]:

@@ -54,19 +54,33 @@ def capture_torch(model: TorchModel, images: np.ndarray, title: str = "torch") -
 
     if model.training:
         raise VitportError("The PyTorch model is in training mode, where outputs are random: call model.eval() first.")
-    weight = model.patch_embed.proj.weight
-    pictures = torch.tensor(images).to(weight).permute(0, 3, 1, 2)  # (B, C, H, W)
+    arrays = watch_torch(model, model.config, images)
+    dtype = torch_dtype(model.patch_embed.proj.weight)
+    return Capture(title, arrays, images, {"framework": f"torch {torch.__version__}", "dtype": dtype})
+
+
+def watch_torch(model: Any, config: ViTConfig, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Run a PyTorch model whose modules go by timm's names, and keep what passes through those of them that it has.
+
+    Args:
+        model: in evaluation mode; its hooks are taken off again.
+        config: of the model.
+        images: (B, H, W, C), preprocessed; brought to the model's dtype, device and layout here.
+    """
+    import torch
+
+    pictures = torch.tensor(images).to(model.patch_embed.proj.weight).permute(0, 3, 1, 2)  # (B, C, H, W)
+    modules = dict(model.named_modules())
+    watched = [point for point in points(config) if point.module in modules]
     found: dict[str, Any] = {}
-    watched = points(model.config)
-    handles = [_watch_torch(model, point, found) for point in watched]
+    handles = [_watch_torch(modules[point.module], point, found) for point in watched]
     try:
         with torch.no_grad():
             model(pictures)
     finally:
         for handle in handles:
             handle.remove()
-    arrays = {point.name: torch_array(_part(found[point.name], point, model.config)) for point in watched}
-    return Capture(title, arrays, images, {"framework": f"torch {torch.__version__}", "dtype": _name(weight.dtype)})
+    return {at.name: torch_array(_part(found[at.name], at, config)) for at in watched if at.name in found}
 
 
 def capture_jax(model: JaxModel, images: np.ndarray, title: str = "jax", *, precision: str = "highest") -> Capture:
@@ -129,8 +143,12 @@ def torch_array(tensor: Any) -> np.ndarray:
     return tensor.numpy()
 
 
-def _watch_torch(model: TorchModel, point: Point, found: dict[str, Any]) -> Any:
-    module = model.get_submodule(point.module)
+def torch_dtype(tensor: Any) -> str:
+    """Name of a tensor's dtype, as numpy has it."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _watch_torch(module: Any, point: Point, found: dict[str, Any]) -> Any:
     if point.side == "input":
         return module.register_forward_pre_hook(lambda _, inputs: found.update({point.name: inputs[0]}))
     return module.register_forward_hook(lambda _, __, output: found.update({point.name: output}))
@@ -166,7 +184,3 @@ def _part(x: Any, point: Point, config: ViTConfig) -> Any:
         heads = x[..., -config.embed_dim :].reshape(B, N, config.num_heads, config.head_dim)
         return heads.swapaxes(1, 2)  # (B, h, N, d)
     return x
-
-
-def _name(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -1,4 +1,4 @@
-"""What can be compared: our models, a Hugging Face model, an ONNX graph, a capture from elsewhere."""
+"""What can be compared: our models, one of transformers' or timm's, an ONNX graph, a capture from elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vit_spec import VitportError
 if TYPE_CHECKING:
     from conversion import Checkpoint
 
-Kind = Literal["torch", "jax", "transformers", "onnx", "capture"]
+Kind = Literal["torch", "jax", "transformers", "timm", "onnx", "capture"]
 Dtype = Literal["float64", "float32", "bfloat16", "float16"]
 
 
@@ -31,6 +31,13 @@ class Endpoint:
         """As reports call it."""
         return f"{self.kind}:{self.path}"
 
+    @property
+    def borrows(self) -> bool:
+        """Whether it is a name alone, which is run with the weights of the other side."""
+        from vit_parity.timm_capture import is_name
+
+        return self.kind == "timm" and is_name(self.path)
+
 
 def parse_endpoint(text: str, kind: Kind = "torch") -> Endpoint:
     """``jax:PATH`` and the like; a path alone is a capture where the file is one, and else of the given kind."""
@@ -41,14 +48,17 @@ def parse_endpoint(text: str, kind: Kind = "torch") -> Endpoint:
     return Endpoint("capture" if is_capture(Path(text)) else kind, text)
 
 
-def run_endpoint(endpoint: Endpoint, checkpoint: Checkpoint | None, images: np.ndarray, dtype: Dtype) -> Capture:
+def run_endpoint(
+    endpoint: Endpoint, checkpoint: Checkpoint | None, images: np.ndarray, dtype: Dtype, model: str | None = None
+) -> Capture:
     """Run one side on the pictures.
 
     Args:
         endpoint: what to run.
         checkpoint: the weights at its path; a capture has none.
         images: (B, H, W, C), preprocessed.
-        dtype: of our own models; transformers and ONNX run in that of their files.
+        dtype: of our own models; transformers and ONNX run in that of their files, timm in float32.
+        model: timm's name of the model in a file that does not tell it.
 
     Raises:
         VitportError: if the program to run it with is missing, or refuses it.
@@ -60,14 +70,18 @@ def run_endpoint(endpoint: Endpoint, checkpoint: Checkpoint | None, images: np.n
 
         import vit_torch
 
-        model = vit_torch.create_model(weights=checkpoint, dtype=getattr(torch, dtype)).eval()
-        return capture_torch(model, images, endpoint.title)
+        ours = vit_torch.create_model(weights=checkpoint, dtype=getattr(torch, dtype)).eval()
+        return capture_torch(ours, images, endpoint.title)
     if endpoint.kind == "jax":
         return _run_jax(endpoint, checkpoint, images, dtype)
     if endpoint.kind == "transformers":
         from vit_parity.transformers_capture import capture_transformers, load_transformers
 
         return capture_transformers(load_transformers(Path(endpoint.path)), checkpoint.config, images, endpoint.title)
+    if endpoint.kind == "timm":
+        from vit_parity.timm_capture import capture_timm, load_timm
+
+        return capture_timm(load_timm(endpoint.path, checkpoint, model), checkpoint, images, endpoint.title)
     return _run_onnx(endpoint, images)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vit_parity.bound import relative
 from vit_parity.capture import torch_array
 from vit_parity.measure import Difference, measure
 from vit_parity.replay import stage_of
@@ -58,26 +61,55 @@ def jax_gradients(model: JaxModel, images: np.ndarray) -> Gradients:
     return dict(from_flax(flat)) | {"images": np.asarray(to_images)}
 
 
-def compare_gradients(checkpoint: Checkpoint, images: np.ndarray, dtype: str = "float32") -> dict[str, Difference]:
-    """JAX's gradients against PyTorch's, in the order in which they are computed: head, blocks from the last, picture.
+@dataclass(frozen=True)
+class GradientRow:
+    """The gradient with respect to one parameter, or to the pictures (``images``), in two runs."""
 
-    Args:
-        checkpoint: the weights of both.
-        images: (B, H, W, C), preprocessed.
-        dtype: of both models.
-    """
+    name: str
+    difference: Difference
+    """Of B from A."""
+    error_a: float
+    """Relative L2 distance of A's from the gradient in float64."""
+    error_b: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def gradients_of(
+    framework: Literal["torch", "jax"], checkpoint: Checkpoint, images: np.ndarray, dtype: str
+) -> Gradients:
+    """Gradients of one framework's model of the checkpoint, run in ``dtype``."""
+    if framework == "torch":
+        import torch
+
+        import vit_torch
+
+        return torch_gradients(vit_torch.create_model(weights=checkpoint, dtype=getattr(torch, dtype)).eval(), images)
     import jax
-    import torch
 
     import vit_jax
-    import vit_torch
 
-    expected = torch_gradients(vit_torch.create_model(weights=checkpoint, dtype=getattr(torch, dtype)).eval(), images)
     with jax.enable_x64(dtype == "float64"):
         model = vit_jax.create_model(weights=checkpoint, dtype=dtype, param_dtype=dtype)
         model.eval()
-        actual = jax_gradients(model, images)
-    return {name: measure(actual[name], expected[name]) for name in sorted(expected, key=_backwards, reverse=True)}
+        return jax_gradients(model, images)
+
+
+def compare_gradients(a: Gradients, b: Gradients, truth: Gradients) -> list[GradientRow]:
+    """B's gradients against A's, in the order in which they are computed: head, blocks from the last, picture.
+
+    Args:
+        a: the reference.
+        b: what is measured.
+        truth: the same in float64.
+    """
+    exact: Mapping[str, np.ndarray] = {name: array.astype(np.float64) for name, array in truth.items()}
+    return [
+        GradientRow(name, measure(b[name], a[name]), relative(a[name], exact[name]), relative(b[name], exact[name]))
+        for name in sorted(a, key=_backwards, reverse=True)
+    ]
 
 
 def cotangent(shape: tuple[int, ...]) -> np.ndarray:

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from vit_parity.bound import belongs
-from vit_parity.replay import Product, Subject
+from vit_parity.replay import Subject
 from vit_spec import Preprocessing
 from vit_spec.config import Activation, PositionResize
 from vit_spec.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD
@@ -75,10 +75,27 @@ def hypotheses(subject: Subject, stage: str, origin: Origin) -> Iterator[Hypothe
 
 
 def _precision(s: Subject) -> Iterator[Hypothesis]:
-    for name, rounded in (("bfloat16", _to_bfloat16), ("TensorFloat-32", _to_tf32)):
-        product = _product(rounded)
-        yield Hypothesis(f"rounds the inputs of linear layers to {name}", replace(s, product=product))
-        yield Hypothesis(f"rounds the inputs of attention's products to {name}", replace(s, attention_product=product))
+    """Products of lower precision: of what goes in, of what comes out, or of both, as autocast has it."""
+    coarser = {"bfloat16": (_to_bfloat16, 2.0**-8), "float16": (_to_float16, 2.0**-11)}
+    for name, (rounded, u) in (coarser | {"TensorFloat-32": (_to_tf32, 2.0**-11)}).items():
+        yield from _rounded(replace(s, coarse=u), f"rounds the inputs of {{}} to {name}", rounded, _same)
+        if name in coarser:  # nothing is stored in TensorFloat-32
+            yield from _rounded(replace(s, coarse=u), f"rounds the results of {{}} to {name}", _same, rounded)
+            yield from _rounded(replace(s, coarse=u), f"computes {{}} in {name}", rounded, rounded)
+
+
+def _rounded(s: Subject, cause: str, read: Turn, stored: Turn) -> Iterator[Hypothesis]:
+    """In linear layers, and in attention. A bias is an input where everything is of that dtype, and else is float32."""
+    both = read is stored
+
+    def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | float) -> np.ndarray:
+        return stored(read(x) @ read(weight).T + (read(np.asarray(bias)) if both else bias))
+
+    def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return stored(read(a) @ read(b))
+
+    yield Hypothesis(cause.format("linear layers"), replace(s, linear=linear))
+    yield Hypothesis(cause.format("attention's products"), replace(s, attention_product=product))
 
 
 def _pictures(s: Subject, origin: Origin) -> Iterator[Hypothesis]:
@@ -267,12 +284,16 @@ def _heads_first(heads: int) -> Turn:
     return turn
 
 
-def _product(rounded: Turn) -> Product:
-    return lambda a, b: rounded(a) @ rounded(b)
+def _same(x: np.ndarray) -> np.ndarray:
+    return x
 
 
 def _to_bfloat16(x: np.ndarray) -> np.ndarray:
     return x.astype(np.float32).astype(ml_dtypes.bfloat16).astype(np.float64)
+
+
+def _to_float16(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float16).astype(np.float64)
 
 
 def _to_tf32(x: np.ndarray) -> np.ndarray:

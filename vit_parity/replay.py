@@ -18,6 +18,13 @@ from vit_spec import ViTConfig
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """A matrix product: (..., i, j) and (..., j, k) -> (..., i, k)."""
+Linear = Callable[[np.ndarray, np.ndarray, np.ndarray | float], np.ndarray]
+"""A linear layer: (..., I), weight (O, I) and bias (O,), or 0 where there is none -> (..., O)."""
+
+
+def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | float) -> np.ndarray:
+    """As it is defined."""
+    return x @ weight.T + bias
 
 
 @dataclass(frozen=True)
@@ -29,10 +36,13 @@ class Subject:
     """Canonical name → float64."""
     images: np.ndarray
     """(B, H, W, C)."""
-    product: Product = np.matmul
-    """Of linear layers."""
+    linear: Linear = linear
+    """How linear layers are computed, and the patches' convolution, which is one."""
     attention_product: Product = np.matmul
     """Of queries with keys, and of weights with values."""
+    coarse: float = 0.0
+    """Unit roundoff of what those two round to on the way; 0 where they do not. There a last bit that another order of
+    summation moves may move a number by twice this."""
     qkv_order: str = "qkv"
     """In which order the parts of the joint layer are read."""
     heads_first: bool = False
@@ -40,7 +50,8 @@ class Subject:
     bare_prefix: bool = False
     """Whether prefix tokens go without the position table's rows."""
     skipped: frozenset[str] = frozenset()
-    """Norms, layer scales and tanh (``pre_logits.act``) that are left out, by the end of their path: ``norm1``."""
+    """Norms, layer scales and tanh (``pre_logits.act``) that are left out, by their path, in blocks by that within the
+    block: ``norm1`` and ``mlp.norm`` in every block, ``norm`` and ``patch_embed.norm`` each by itself."""
     blur: Callable[[np.ndarray], np.ndarray] | None = None
     """Moves every number that the replay is given or computes, to see how much that matters."""
 
@@ -51,7 +62,7 @@ class Subject:
 
     def skips(self, at: str) -> bool:
         """Whether the layer at a path is left out."""
-        return any(at == end or at.endswith(f".{end}") for end in self.skipped)
+        return (at.split(".", 2)[2] if at.startswith("blocks.") else at) in self.skipped
 
 
 def float64_params(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -110,8 +121,7 @@ class _Replay:
 
     def linear(self, at: str, x: np.ndarray) -> np.ndarray:
         """(..., in) -> (..., out)."""
-        y = self.subject.product(x, self.p[f"{at}.weight"].T)
-        return y + self.p[f"{at}.bias"] if f"{at}.bias" in self.p else y
+        return self.subject.linear(x, self.p[f"{at}.weight"], self.p.get(f"{at}.bias", 0.0))
 
     def norm(self, at: str, x: np.ndarray) -> np.ndarray:
         if self.subject.skips(at):
@@ -127,7 +137,7 @@ class _Replay:
         (B, H, W, C), P = images.shape, c.patch_size
         cut = images.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 5, 2, 4).reshape(B, c.num_patches, -1)
         kernel = self.p["patch_embed.proj.weight"].reshape(c.embed_dim, -1)  # (D, C P P)
-        x = self.subject.product(cut, kernel.T) + self.p.get("patch_embed.proj.bias", 0.0)
+        x = self.subject.linear(cut, kernel, self.p.get("patch_embed.proj.bias", 0.0))
         x = self.note("patch_embed.proj", x)
         if c.patch_norm:
             x = self.note("patch_embed.norm", self.norm("patch_embed.norm", x))

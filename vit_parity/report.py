@@ -83,7 +83,7 @@ def report_data(comparison: Comparison, extras: Extras) -> dict[str, Any]:
         "first_divergence": None if first is None else first.name,
         "causes": [explanation.sentence for explanation in extras.explanations],
         "rows": [_row(at, row, comparison) for at, row in enumerate(comparison.rows)],
-        "growth": _growth(comparison, extras),
+        "growth": growth_lines(comparison, extras),
         "heat": None if extras.config is None else _heat(comparison, extras.config, extras.preprocessing),
         "facts": _facts(comparison, extras),
     }
@@ -115,7 +115,7 @@ def _row(at: int, row: Row, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _growth(comparison: Comparison, extras: Extras) -> dict[str, Any]:
+def growth_lines(comparison: Comparison, extras: Extras) -> dict[str, Any]:
     """Lines over the tokens between blocks: errors of A, B and the other dtypes, and the bound of each dtype."""
     rows = [row for row in comparison.rows if _is_stage(row.name, comparison)]
     stages = [row.name for row in rows]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vit_parity.bound import relative
 from vit_parity.capture import torch_array
-from vit_spec import VitportError
+from vit_spec import ViTConfig, VitportError
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -33,6 +33,25 @@ class Step:
     distance: float
     """Relative L2 distance of all parameters after the step, as one vector; JAX from PyTorch."""
 
+    def to_dict(self) -> dict[str, float]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def random_batches(config: ViTConfig, count: int, size: int = 4, seed: int = 0) -> list[Batch]:
+    """Standard normal pictures with random labels; two batches in turn, so that the loss falls.
+
+    Args:
+        config: of a classifier.
+        count: steps.
+        size: pictures in a batch.
+        seed: of the numbers.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (size, *config.image_size, config.in_channels)
+    both = [(rng.standard_normal(shape), rng.integers(config.num_classes, size=size)) for _ in range(2)]
+    return [both[at % 2] for at in range(count)]
+
 
 def compare_training(
     checkpoint: Checkpoint, batches: Sequence[Batch], optimizer: Optimizer = "adamw", dtype: str = "float32"
@@ -48,10 +67,14 @@ def compare_training(
         dtype: of both models, their parameters and the optimizer's state.
 
     Raises:
-        VitportError: for a model without classes.
+        VitportError: for a model without classes, or where optax is missing.
     """
     if not checkpoint.config.num_classes:
         raise VitportError("A model without classes has no loss to be trained on: give weights with a head.")
+    try:
+        import optax  # noqa: F401
+    except ImportError as error:
+        raise VitportError("Training in JAX needs optax: pip install 'vitport[train]'.") from error
     ours = _torch_steps(checkpoint, batches, optimizer, dtype)
     theirs = _jax_steps(checkpoint, batches, optimizer, dtype)
     steps = []

@@ -221,3 +221,38 @@ def test_a_report_is_written_with_its_causes(weights, tanh, vitport, tmp_path):
     result = vitport("compare", weights, "--report", tmp_path / "nowhere" / "out.html")
     assert result.code == 2
     assert result.err.count("\n") == 1
+
+
+def test_a_figure_is_drawn(weights, vitport, tmp_path):
+    """Errors of both sides in three dtypes with their bounds; of two captures alone their difference."""
+    path, capture = tmp_path / "out.svg", tmp_path / "run.npz"
+    assert vitport("compare", weights, "--figure", path).code == 0
+    text = path.read_text(encoding="utf-8")
+    for name in ("A, float32", "B, float32", "bfloat16", "float16", "bound, float32", "bound, float16"):
+        assert f">{name}<" in text
+    vitport("compare", weights, "--save-capture", capture)
+    assert vitport("compare", capture, capture, "--figure", tmp_path / "two.png").code == 0
+    result = vitport("compare", weights, "--figure", tmp_path / "out.gif")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+
+
+def test_gradients_are_compared_from_the_head_to_the_picture(weights, tanh, vitport):
+    """With the other GELU only what lies before it in the backward pass is off, and B is the one that is."""
+    sound = told(vitport("compare", weights, "--gradients", "--json"))["gradients"]
+    assert sound[-1]["name"] == "images"
+    assert sound[0]["name"].startswith(("norm.", "head."))
+    assert len(sound) == len(tiny_checkpoint().params) + 1
+    for row in sound:
+        assert max(row["error_a"], row["error_b"], row["difference"]["relative"]) < 1e-4  # 1e-5 of the keys' bias
+    lines = vitport("compare", weights, tanh, "--gradients").out.partition("with respect to")[2].splitlines()
+    errors = {line.split()[0]: [float(number) for number in line.split()[-2:]] for line in lines[2:] if line.strip()}
+    assert list(errors) == [row["name"] for row in sound]
+    assert errors["blocks.1.mlp.fc1.weight"][1] > 1e-4 > 1e-6 > errors["blocks.1.mlp.fc1.weight"][0]
+
+
+def test_gradients_of_a_capture_are_refused(weights, vitport, tmp_path):
+    vitport("compare", weights, "--save-capture", tmp_path / "run.npz")
+    result = vitport("compare", weights, tmp_path / "run.npz", "--gradients")
+    assert result.code == 2
+    assert "torch: and jax: alone" in result.err

@@ -1,109 +1,43 @@
 """Each cause is planted and named; sound runs are accused of nothing.
 
-The faults are planted in what PyTorch runs (its config, weights, pictures or functions), never in the replay, so the
-replay that explains them is the oracle of nothing but itself.
+The faults are planted in what PyTorch runs (tests/vit_parity/planting.py), never in the replay, so the replay that
+explains them is the oracle of nothing but itself. Every single hypothesis is held to its name in test_hypotheses.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
 
 import conversion
-import vit_torch
-import vit_torch.attention
-import vit_torch.block
 from conversion import Checkpoint
 from tests.random_weights import random_params
 from tests.small_configs import BASE, COMBINATIONS, CONFIGS
+from tests.vit_parity.planting import (
+    CONFIG,
+    IMAGES,
+    PARAMS,
+    PREPROCESSING,
+    WEIGHTS,
+    ending,
+    interleaved,
+    linear_layers,
+    options,
+    parameters,
+    reordered,
+    seen,
+    split,
+    to_16_bits,
+    without,
+)
 from tests.vit_parity.runs import pictures, run_jax, run_torch, subject_of
-from vit_parity import Capture, capture_torch
+from vit_parity import Capture
 from vit_parity.explain import Explanation, explain
 from vit_parity.hypotheses import Origin
-from vit_spec import Preprocessing
-
-CONFIG = BASE.replace(image_size=(12, 12), depth=2, norm_eps=1e-6, pre_norm=True, mlp_hidden_dim=48)
-PARAMS = random_params(CONFIG, seed=3, dtype=np.float32)
-PREPROCESSING = Preprocessing(size=CONFIG.image_size, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-WEIGHTS = Checkpoint.of(CONFIG, PARAMS)
-IMAGES = pictures(CONFIG)
-
-
-def options(**changes: Any) -> Callable[[], Capture]:
-    """Another option of the model."""
-    return lambda: run_torch(Checkpoint.of(CONFIG.replace(**changes), PARAMS), IMAGES, title="B")
-
-
-def parameters(change: Callable[[str, np.ndarray], np.ndarray]) -> Callable[[], Capture]:
-    """Other weights."""
-    changed = {name: np.ascontiguousarray(change(name, array)) for name, array in PARAMS.items()}
-    return lambda: run_torch(Checkpoint.of(CONFIG, changed), IMAGES, title="B")
-
-
-def ending(end: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[], Capture]:
-    return parameters(lambda name, array: change(array) if name.endswith(end) else array)
-
-
-def seen(images: np.ndarray) -> Callable[[], Capture]:
-    """Other pictures, although it says that it saw these."""
-    return lambda: replace(run_torch(WEIGHTS, np.ascontiguousarray(images, np.float32), title="B"), images=IMAGES)
-
-
-def without(*names: str) -> Callable[[], Capture]:
-    """Modules replaced by the identity."""
-
-    def run() -> Capture:
-        model = vit_torch.create_model(weights=WEIGHTS).eval()
-        for name in names:
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, torch.nn.Identity())
-        return capture_torch(model, IMAGES, "B")
-
-    return run
-
-
-def split(turn: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], Capture]:
-    """The joint layer's output is turned before attention takes it apart."""
-
-    def run() -> Capture:
-        model = vit_torch.create_model(weights=WEIGHTS).eval()
-        for block in model.blocks:
-            block.attn.qkv.register_forward_hook(lambda _module, _inputs, output: turn(output))
-        found = capture_torch(model, IMAGES, "B")
-        known = {name: array for name, array in found.activations.items() if not name.endswith("attn.qkv")}
-        return replace(found, activations=known)
-
-    return run
-
-
-def products_in(dtype: np.dtype) -> Callable[[], Capture]:
-    """Linear layers round what they multiply, and sum in float32, as accelerators do."""
-
-    def run() -> Capture:
-        model = vit_torch.create_model(weights=WEIGHTS).eval()
-        kind = getattr(torch, dtype.name)
-        for module in model.modules():
-            if isinstance(module, torch.nn.Linear):
-                module.weight.data = module.weight.data.to(kind).float()
-                module.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(kind).float(),))
-        return capture_torch(model, IMAGES, "B")
-
-    return run
-
-
-def reordered(order: str) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda x: np.concatenate([np.split(x, 3)["qkv".index(part)] for part in order])
-
-
-def interleaved(x: np.ndarray) -> np.ndarray:
-    return x.reshape(3, 3, 8, *x.shape[1:]).swapaxes(0, 1).reshape(x.shape)
-
 
 FAULTS: dict[str, tuple[Callable[[], Capture], str, str]] = {
     "eps-5": (options(norm_eps=1e-5), "embed", "uses epsilon 1e-05"),
@@ -186,7 +120,7 @@ FAULTS: dict[str, tuple[Callable[[], Capture], str, str]] = {
     ),
     "head-bias": (ending("head.bias", np.zeros_like), "logits", "drops head.bias"),
     "bfloat16": (
-        products_in(np.dtype(ml_dtypes.bfloat16)),
+        linear_layers(to_16_bits(torch.bfloat16)),
         "blocks.0.attn.qkv",
         "rounds the inputs of linear layers to bfloat16",
     ),

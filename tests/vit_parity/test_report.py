@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.small_configs import COMBINATIONS
@@ -153,25 +154,54 @@ seen.push(["hover", document.getElementById("tip").textContent]);
 const stage = document.getElementById("stage");
 stage.value = "blocks.0"; stage.dispatchEvent(new Event("change"));
 seen.push(["heat", document.querySelectorAll("#heat rect").length, document.getElementById("heatnote").textContent]);
+const tip = () => document.getElementById("tip").textContent;
+const hover = chart => {
+  document.querySelector(`${chart} rect`).dispatchEvent(new MouseEvent("mouseenter"));
+  return tip();
+};
+seen.push(["boxes", hover("#heat"), hover("#ulps")]);
+const press = (chart, key) => {
+  document.getElementById(chart).focus();
+  document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key }));
+  return tip();
+};
+const arrows = ["ArrowRight", "ArrowDown", "ArrowUp"].map(key => press("heat", key));
+seen.push(["arrows", ...arrows, press("ulps", "ArrowRight")]);
+seen.push(["picture", document.querySelector("#heat image").getAttribute("href").slice(0, 15)]);
+seen.push(["facts", document.getElementById("facts").textContent]);
+seen.push(["paper", getComputedStyle(document.body).backgroundColor]);
 seen.push(["side", document.getElementById("sides").textContent, document.querySelectorAll("b").length]);
 const probe = document.createElement("pre"); probe.id = "probe"; probe.textContent = JSON.stringify(seen);
 document.body.append(probe);
 </script></body>"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a headless Chromium, such as Debian's package")
-def test_the_page_works_in_a_browser(page, tmp_path):
-    """Sorting, choosing a row by keyboard, hovering, another stage; nothing on the console."""
+def probed(page: Path, tmp_path: Path, *options: str) -> dict[str, list]:
+    """What the page's script saw in a browser, which had nothing to say on its console."""
     text = page.read_text(encoding="utf-8").replace("</body>", PROBE)
     (tmp_path / "probe.html").write_text(text, encoding="utf-8")
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    command = [
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--v=0",
+        *options,
+    ]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "probe.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr
     match = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
     assert match, "the page's script failed"
     text = match[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    seen = {name: values for name, *values in json.loads(text)}
+    return {name: values for name, *values in json.loads(text)}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a headless Chromium, such as Debian's package")
+def test_the_page_works_in_a_browser(page, tmp_path):
+    """Sorting, choosing by keyboard, hovering, another stage, picture and hashes; nothing on the console."""
+    seen = probed(page, tmp_path)
     found = comparison()
     by_size = sorted(found.rows, key=lambda row: row.difference.relative)
     assert seen["rows"] == [len(found.rows)]
@@ -184,3 +214,19 @@ def test_the_page_works_in_a_browser(page, tmp_path):
     assert seen["heat"][0] == 15
     assert "Relative L2 difference" in seen["heat"][1]
     assert seen["side"] == ["A: A \u2013 B: </script><b>B&", 0], "a title is text, never a tag"
+    patch = "patch in row {}, column 1: "
+    assert seen["boxes"][0].startswith(patch.format(1))
+    assert seen["boxes"][1].endswith(" elements from 0 ulp")
+    for text, start in zip(seen["arrows"], [patch.format(row) for row in (1, 2, 1)], strict=False):
+        assert text.startswith(start), "arrows go from patch to patch"
+    assert seen["arrows"][3] == seen["boxes"][1], "and from bar to bar"
+    assert seen["picture"] == ["data:image/png;"]
+    for told in ("SHA-256 of weights0123abcd", f"torch{torch.__version__.partition('+')[0]}", "numpy", "machine"):
+        assert told in seen["facts"][0]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a headless Chromium, such as Debian's package")
+def test_the_page_is_light_or_dark_as_the_system_is(page, tmp_path):
+    """Blink's own setting stands for the system's."""
+    papers = [probed(page, tmp_path, f"--blink-settings=preferredColorScheme={scheme}")["paper"] for scheme in (0, 1)]
+    assert papers == [["rgb(20, 23, 27)"], ["rgb(255, 255, 255)"]]
