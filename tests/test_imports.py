@@ -100,7 +100,7 @@ ALLOWED = {
     "vit_torch": {"vit_spec", "torch"},
     "vit_jax": {"vit_spec", "jax", "flax"},
     "vit_jax/training": {"vit_spec", "vit_jax", "jax", "flax", "numpy", "optax"},
-    "conversion": {"vit_spec", "numpy", "ml_dtypes", "safetensors"},
+    "conversion": {"vit_spec", "numpy", "ml_dtypes", "safetensors", "isal"},
 }
 INSIDE_FUNCTIONS = {
     "vit_spec": set(),

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.claims import first_line, unique
+from conversion.containers.output import Output
 from conversion.containers.subtree import branch
 from conversion.contiguous import contiguous
 from conversion.flax_tree import flatten, nest
@@ -77,13 +78,13 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
     """
     del checkpoint
     tree = nest({name: name for name in table})
-    with path.open("wb") as file:
+    with Output(path) as file:
         arrays = table.in_turn(flatten(tree).values())
         _write_tree(file, tree, arrays, progress)
 
 
 def _write_tree(
-    file: IO[bytes],
+    file: Output,
     tree: Mapping[str, Any],
     arrays: Iterator[tuple[str, np.ndarray]],
     progress: Callable[[str], None],
@@ -102,7 +103,7 @@ def _write_tree(
             _write_array(file, array)
 
 
-def _write_array(file: IO[bytes], array: np.ndarray) -> None:
+def _write_array(file: Output, array: np.ndarray) -> None:
     """Flax's own extension of msgpack: (shape, dtype, bytes) as an entry of type 1."""
     import msgpack
     from flax import serialization
