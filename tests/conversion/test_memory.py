@@ -52,7 +52,7 @@ json.dump(results, sys.stdout)
 PAIRS = [("timm", "google"), ("google", "timm"), ("timm", "pytorch"), ("timm", "msgpack"), ("msgpack", "timm"),
          ("timm", "flax")]  # fmt: skip
 SHARE = {"timm-flax": 0.9}
-"""Of the model's bytes (227 MB), by pair; else 0.35. Measured: 0.60, else at most 0.26; who holds it all has 1 or more."""
+"""Of the model's 227 MB, by pair; else 0.35. Measured: 0.60, else at most 0.26; holding all of it, 1 or more."""
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel's peak cannot be reset")
