@@ -18,7 +18,7 @@ import numpy as np
 _UNIT = 1 << 16
 """Bytes that sizes are rounded up to; smaller arrays are not worth the trouble."""
 _LARGE_PAGE = 1 << 21
-_MOST = 48 << 20
+_MOST = 32 << 20
 """Bytes that lie waiting at most."""
 
 

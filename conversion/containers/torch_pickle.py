@@ -1,13 +1,14 @@
-"""The pickle in a ``torch.save`` file: a state_dict whose tensors' values lie elsewhere in the archive."""
+"""The pickle in a ``torch.save`` file: a state_dict whose tensors' values lie elsewhere in the archive.
+
+Put together from its instructions, since PyTorch would need the tensors, and all its libraries in memory. What it
+rebuilds a tensor by: its storage, an offset in it, shape, strides, whether it is trained, and its hooks.
+"""
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
-from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,41 +19,7 @@ _STORAGES = {
     "uint8": "ByteStorage", "bool": "BoolStorage",
 }  # fmt: skip
 """PyTorch's names of its classes for memory, by dtype."""
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """Stands for a record of the archive, which PyTorch knows by its key."""
-
-    key: str
-    dtype: np.dtype
-    count: int
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """Stands for a whole contiguous tensor."""
-
-    storage: _Storage
-    shape: tuple[int, ...]
-
-
-class _Pickler(pickle.Pickler):
-    def persistent_id(self, obj: Any) -> tuple[Any, ...] | None:
-        import torch
-
-        if not isinstance(obj, _Storage):
-            return None
-        return "storage", getattr(torch, _STORAGES[obj.dtype.name]), obj.key, "cpu", obj.count
-
-    def reducer_override(self, obj: Any) -> Any:
-        from torch._utils import _rebuild_tensor_v2
-
-        if not isinstance(obj, _Tensor):
-            return NotImplemented
-        strides = tuple(math.prod(obj.shape[at + 1 :]) for at in range(len(obj.shape)))
-        # What PyTorch rebuilds a tensor by: storage, offset, shape, strides, whether it is trained, and its hooks.
-        return _rebuild_tensor_v2, (obj.storage, 0, obj.shape, strides, False, OrderedDict())
+_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 
 
 def state_dict_pickle(specs: Mapping[str, tuple[tuple[int, ...], np.dtype]], metadata: Mapping[str, str]) -> bytes:
@@ -62,10 +29,23 @@ def state_dict_pickle(specs: Mapping[str, tuple[tuple[int, ...], np.dtype]], met
         specs: name → shape and dtype, in the order of the records.
         metadata: what lies in the state_dict's ``_metadata``.
     """
-    state: OrderedDict[str, _Tensor] = OrderedDict()
-    for at, (name, (shape, dtype)) in enumerate(specs.items()):
-        state[name] = _Tensor(_Storage(str(at), dtype, math.prod(shape)), shape)
-    state._metadata = OrderedDict(metadata)  # type: ignore[attr-defined]
-    text = io.BytesIO()
-    _Pickler(text, protocol=2).dump(state)
-    return text.getvalue()
+    tensors = (_plain(name) + _tensor(str(at), *spec) for at, (name, spec) in enumerate(specs.items()))
+    told = b"}" + _plain("_metadata") + _dict(_plain(key) + _plain(text) for key, text in metadata.items()) + b"s"
+    return pickle.PROTO + b"\2" + _dict(tensors) + told + pickle.BUILD + pickle.STOP
+
+
+def _dict(entries: Iterable[bytes]) -> bytes:
+    return _ORDERED_DICT + pickle.MARK + b"".join(entries) + pickle.SETITEMS
+
+
+def _tensor(key: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    strides = tuple(math.prod(shape[at + 1 :]) for at in range(len(shape)))
+    kind = b"ctorch\n" + _STORAGES[dtype.name].encode() + b"\n"
+    storage = b"(" + _plain("storage") + kind + _plain(key) + _plain("cpu") + _plain(math.prod(shape)) + b"tQ"
+    arguments = storage + _plain(0) + _plain(shape) + _plain(strides) + _plain(False) + _ORDERED_DICT
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + arguments + b"tR"
+
+
+def _plain(value: Any) -> bytes:
+    """The instructions that make a string, a number or a tuple, without those that begin and end a pickle."""
+    return pickle.dumps(value, protocol=2)[2:-1]
