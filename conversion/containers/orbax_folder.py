@@ -97,8 +97,9 @@ def _put_arrays(folder: Path, table: TensorTable, progress: Callable[[str], None
     # Whoever calls flushes everything in the end.
     context = ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}})
     transaction, held = ts.Transaction(), 0
-    for name, array in table.in_turn(table):
+    for name in table:  # none read ahead: TensorStore holds copies of its own
         progress(name)
+        array = table[name]
         spec = {
             "driver": "zarr",
             "dtype": array.dtype.name,
