@@ -60,9 +60,11 @@ The machine had {cores} and a load of {load:.1f} (the mean of a quarter of an ho
 Where others compute at the same time, a conversion waits for them longer than a copy does. CPU seconds are those of all
 threads, in the kernel too.
 
-What stays in memory: orbax and PyTorch write from all tensors at once, and Flax reads msgpack whole. What takes time
-besides the copy: zstd in orbax's files, the checksums of `.npz`, laying out transposed matrices, and the SHA-256 of the
-source, which the record in `timm`, `flax` and PyTorch files holds.
+Results are written past the system's cache, beside the reading of what follows; a copy goes through it, and takes the
+longer the less memory lies free and warm. What takes time besides: laying out transposed matrices, the SHA-256 of the
+source, which the record in `timm`, `flax` and PyTorch files holds, and the checksums of `.npz`. Half of the memory for
+`flax` is jax and orbax themselves; reading PyTorch files, it is pages of the mapped file, which the system takes back
+when it needs them.
 
 Written by `{command}` with {versions}.
 
@@ -208,7 +210,7 @@ def markdown(results: list[Result], command: str) -> str:
     """The page of the documentation."""
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
-        for name in ("numpy", "safetensors", "torch", "jax", "orbax-checkpoint")
+        for name in ("numpy", "isal", "safetensors", "torch", "jax", "orbax-checkpoint")
     )
     page = PAGE.format(
         in_time=sum(result.ratio <= 2 for result in results),

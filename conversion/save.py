@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from conversion import buffers
 from conversion.assumptions import check_assumed
 from conversion.changes.activation import ActivationChoice, with_activation
 from conversion.check import check_complete
@@ -70,7 +71,8 @@ def save(
 
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        writer(aside, table, checkpoint, count)
+        with buffers.kept():
+            writer(aside, table, checkpoint, count)
         _flush(aside)
         _replace(aside, path)
     except OSError as error:

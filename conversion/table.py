@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ from vit_spec import VitportError
 
 BFLOAT16 = np.dtype(bfloat16)
 _AHEAD = 1 << 27
-"""Bytes of an array and the next that are held together; beyond it, reading waits."""
+"""Bytes of an array and of those read ahead that are held together; beyond it, reading waits."""
+_MOST_AHEAD = 2
+"""Arrays that are read ahead: two, since a weight and its small bias take turns in most files."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,23 @@ class TensorTable(Mapping[str, np.ndarray]):
         return TensorTable({rename(name): tensor for name, tensor in self.tensors.items()})
 
     def in_turn(self, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Names with their arrays; while one is in use the next is read, unless the two are large."""
+        """Names with their arrays; while one is in use the next ones are read, unless they are large."""
         order = list(names)
-        with ThreadPoolExecutor(1) as reader:
-            coming: Future[np.ndarray] | None = None
-            for name, following in itertools.zip_longest(order, order[1:]):
-                array = self.tensors[name].read() if coming is None else coming.result()
-                ahead = following is not None and self.nbytes(name) + self.nbytes(following) <= _AHEAD
-                coming = reader.submit(self.tensors[following].read) if following is not None and ahead else None
+        coming: deque[tuple[int, Future[np.ndarray]]] = deque()
+        reader = ThreadPoolExecutor(1)
+        try:
+            for at, name in enumerate(order):
+                array = coming.popleft()[1].result() if coming else self.tensors[name].read()
+                held = self.nbytes(name) + sum(count for count, _ in coming)
+                for following in order[at + 1 + len(coming) : at + 1 + _MOST_AHEAD]:
+                    held += self.nbytes(following)
+                    if held > _AHEAD:
+                        break
+                    coming.append((self.nbytes(following), reader.submit(self.tensors[following].read)))
                 yield name, array
                 del array
+        finally:
+            reader.shutdown(cancel_futures=True)
 
     def nbytes(self, name: str) -> int:
         """Bytes of one tensor, without reading it."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from conversion.contiguous import stacked
 from vit_spec import Kind, ViTConfig, VitportError
 
 
@@ -57,7 +58,7 @@ class Joined:
     parts: int
 
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [np.concatenate(arrays)]
+        return [stacked(arrays)]
 
     def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
         del config
@@ -78,7 +79,7 @@ class Divided:
 
     def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
         del config
-        return [np.concatenate(arrays)]
+        return [stacked(arrays)]
 
 
 @dataclass(frozen=True)

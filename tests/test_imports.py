@@ -101,7 +101,7 @@ ALLOWED = {
     "vit_jax": {"vit_spec", "jax", "flax"},
     "vit_jax/training": {"vit_spec", "vit_jax", "conversion", "jax", "flax", "numpy", "optax", "orbax"},
     "vit_jax/training/data": {"vit_spec", "vit_jax", "conversion", "numpy"},
-    "conversion": {"vit_spec", "numpy", "ml_dtypes", "safetensors"},
+    "conversion": {"vit_spec", "numpy", "ml_dtypes", "safetensors", "isal"},
 }
 INSIDE_FUNCTIONS = {
     "vit_spec": set(),

@@ -1,23 +1,26 @@
 """Flax's msgpack of a tree of arrays, as ``flax.serialization`` and ``flax.training.checkpoints`` write it.
 
-This module alone knows flax.
+This module alone knows flax, and for writing alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from conversion import buffers
 from conversion.checkpoint import Checkpoint
-from conversion.containers.claims import first_line, unique
+from conversion.containers.claims import first_line
+from conversion.containers.msgpack_tree import Stored, walk
+from conversion.containers.output import Output
 from conversion.containers.subtree import branch
 from conversion.contiguous import contiguous
 from conversion.flax_tree import flatten, nest
 from conversion.source import Source
-from conversion.table import TensorTable
+from conversion.table import Tensor, TensorTable
 from vit_spec import VitportError
 
 # https://github.com/msgpack/msgpack/blob/master/spec.md
@@ -40,7 +43,7 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, weights_key: str | None = None) -> Source:
-    """Open a file as a table of paths; the format has no index, so all of it is read at once.
+    """Open a file as a table of paths; its arrays are read one by one, when asked for.
 
     A checkpoint of several parts, such as (parameters, optimizer state, step), has their numbers in front of its
     names.
@@ -48,26 +51,39 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     Args:
         weights_key: read only the names under this path, such as ``params`` or ``0``.
     """
-    import msgpack
-    from flax.serialization import msgpack_restore
-
-    content = path.read_bytes()
     try:
-        # Of two equal keys Flax keeps the last, so a first pass, which keeps no array, looks at the keys alone.
-        msgpack.unpackb(content, object_pairs_hook=unique, ext_hook=lambda *_: None, strict_map_key=False)
-        tree = msgpack_restore(content)
+        with path.open("rb") as file:
+            tree = walk(file)
+        if not isinstance(tree, Mapping):
+            kind = type(tree).__name__
+            raise VitportError(f"{path} holds {kind} instead of a tree: save a model's parameters.")
+        flat = flatten(tree)
+    except VitportError:
+        raise
     except Exception as error:  # damaged msgpack can fail in any way at all
         raise VitportError(
             f"{path} is no whole Flax msgpack file ({first_line(error)}): fetch or write it again."
         ) from error
-    if not isinstance(tree, dict):
-        raise VitportError(f"{path} holds {type(tree).__name__} instead of a tree: save a model's parameters.")
-    flat = flatten(tree)
-    arrays = {name: leaf for name, leaf in flat.items() if isinstance(leaf, np.ndarray)}
-    table, notes = branch(path, TensorTable.of(arrays), weights_key)
+    arrays = {name: _tensor(path, name, leaf) for name, leaf in flat.items() if isinstance(leaf, Stored)}
+    table, notes = branch(path, TensorTable(arrays), weights_key)
     if strange := [name for name in flat if name not in arrays]:
         notes += (f"set aside, being no arrays: {', '.join(strange)}",)
     return Source(path, "Flax msgpack", table, (path,), notes=notes)
+
+
+def _tensor(path: Path, name: str, stored: Stored) -> Tensor:
+    def read() -> np.ndarray:
+        array = buffers.empty(stored.shape, stored.dtype)
+        left = array.reshape(-1).view(np.uint8).data
+        with path.open("rb") as file:
+            for at, count in stored.places:
+                file.seek(at)
+                if file.readinto(left[:count]) != count:
+                    raise VitportError(f"{path} ends within {name}: it was cut short while it was read.")
+                left = left[count:]
+        return array
+
+    return Tensor(stored.shape, stored.dtype, read)
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
@@ -77,13 +93,13 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
     """
     del checkpoint
     tree = nest({name: name for name in table})
-    with path.open("wb") as file:
+    with Output(path) as file:
         arrays = table.in_turn(flatten(tree).values())
         _write_tree(file, tree, arrays, progress)
 
 
 def _write_tree(
-    file: IO[bytes],
+    file: Output,
     tree: Mapping[str, Any],
     arrays: Iterator[tuple[str, np.ndarray]],
     progress: Callable[[str], None],
@@ -102,7 +118,7 @@ def _write_tree(
             _write_array(file, array)
 
 
-def _write_array(file: IO[bytes], array: np.ndarray) -> None:
+def _write_array(file: Output, array: np.ndarray) -> None:
     """Flax's own extension of msgpack: (shape, dtype, bytes) as an entry of type 1."""
     import msgpack
     from flax import serialization

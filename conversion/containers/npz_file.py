@@ -5,9 +5,9 @@ https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html describes
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,15 +16,19 @@ from typing import IO
 
 import numpy as np
 
+from conversion import buffers
 from conversion.checkpoint import Checkpoint
+from conversion.checksum import crc32
 from conversion.containers.claims import check_size, first_line
+from conversion.containers.output import Output
+from conversion.containers.stored_zip import StoredZip
 from conversion.containers.subtree import branch
 from conversion.contiguous import contiguous
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 19
 """Bytes that are carried at a time."""
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _VOID = np.dtype("V2")
@@ -72,20 +76,19 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
     Nothing but the tensors is written: the readers of these files refuse names that they do not know.
     """
     del checkpoint
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with Output(path) as file:
+        archive = StoredZip(file)
         for name, array in table.in_turn(sorted(table)):
             progress(name)
-            # Without a date in it, the same weights make the same file.
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
-                _write_array(member, array)
+            archive.add(f"{name}.npy", (_header(array), contiguous(array).reshape(-1).view(np.uint8).data))
+        archive.finish()
 
 
-def _write_array(member: IO[bytes], array: np.ndarray) -> None:
+def _header(array: np.ndarray) -> bytes:
     header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
-    np.lib.format.write_array_header_1_0(member, header)
-    data = contiguous(array).reshape(-1).view(np.uint8).data
-    for at in range(0, len(data), _CHUNK):
-        member.write(data[at : at + _CHUNK])
+    text = io.BytesIO()
+    np.lib.format.write_array_header_1_0(text, header)
+    return text.getvalue()
 
 
 def _check(path: Path, infos: list[zipfile.ZipInfo]) -> None:
@@ -120,7 +123,7 @@ class _Member:
 
     def read(self) -> np.ndarray:
         """The whole array; the archive's checksum is compared on the way."""
-        array = np.empty(self.shape[::-1] if self.fortran_order else self.shape, self.dtype)
+        array = buffers.empty(self.shape[::-1] if self.fortran_order else self.shape, self.dtype)
         view = array.reshape(-1).view(np.uint8).data
         try:
             if self.is_stored:
@@ -147,12 +150,17 @@ class _Member:
 
     def _read_stored(self, view: memoryview) -> None:
         """Straight from the file into the array: the library would copy twice, and parse the archive's index anew."""
-        with self.path.open("rb") as file:
+        with self.path.open("rb", buffering=0) as file:
             file.seek(self._offset)
-            checksum = zlib.crc32(file.read(self.start))
-            if file.readinto(view) != len(view):
-                raise EOFError("it ends too early")
-        self._compare(zlib.crc32(view, checksum))
+            checksum = crc32(file.read(self.start))
+            at = 0
+            while at < len(view):
+                count = file.readinto(view[at : at + _CHUNK])
+                if not count:
+                    raise EOFError("it ends too early")
+                checksum = crc32(view[at : at + count], checksum)  # while it is in the processor's cache
+                at += count
+        self._compare(checksum)
 
     def _compare(self, checksum: int) -> None:
         if checksum != self.info.CRC:
@@ -165,7 +173,7 @@ class _Member:
         with self.path.open("rb") as file:
             file.seek(self._offset)
             while left and (chunk := file.read(min(left, _CHUNK))):
-                checksum, left = zlib.crc32(chunk, checksum), left - len(chunk)
+                checksum, left = crc32(chunk, checksum), left - len(chunk)
         self._compare(checksum)
         return self._offset + self.start
 

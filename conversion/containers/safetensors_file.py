@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from conversion import buffers
 from conversion.checkpoint import Checkpoint
 from conversion.containers.claims import first_line, json_object, unique
+from conversion.containers.output import Output
 from conversion.contiguous import contiguous
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
@@ -58,19 +60,23 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
     place = "?" * 64 if checkpoint.provenance.files else ""
     with ThreadPoolExecutor(1) as hasher:
         digest = hasher.submit(lambda: checkpoint.provenance.sha256)
-        write_tensors(path, table, {"format": "pt", _OWN_KEY: json.dumps(checkpoint.record(place))}, progress)
-        with path.open("rb+") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = file.read(length)
-            file.seek(8)
-            file.write(header.replace(place.encode(), digest.result().encode(), 1))
+        metadata = {"format": "pt", _OWN_KEY: json.dumps(checkpoint.record(place))}
+        with Output(path) as file:
+            header = _write(file, table, metadata, progress)
+            file.patch(8, header.replace(place.encode(), digest.result().encode(), 1))
 
 
 def write_tensors(path: Path, table: TensorTable, metadata: dict[str, str], progress: Callable[[str], None]) -> None:
-    """Write a table tensor by tensor, so that one tensor at a time is in memory.
+    """Write a table tensor by tensor, so that few tensors at a time are in memory.
 
     The library's own writer wants all of them at once.
     """
+    with Output(path) as file:
+        _write(file, table, metadata, progress)
+
+
+def _write(file: Output, table: TensorTable, metadata: dict[str, str], progress: Callable[[str], None]) -> bytes:
+    """Write all of a file; the header comes back."""
     header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     names = sorted(table, key=lambda name: -table.spec(name)[1].itemsize)  # keeps every tensor aligned to its dtype
@@ -81,12 +87,12 @@ def write_tensors(path: Path, table: TensorTable, metadata: dict[str, str], prog
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the data starts at a multiple of eight bytes
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name, array in table.in_turn(names):
-            progress(name)
-            little = contiguous(array).astype(_little(array.dtype), copy=False)
-            file.write(little.reshape(-1).view(np.uint8).data)  # and not tofile, which is silent on a full disk
+    file.write(struct.pack("<Q", len(text)) + text)
+    for name, array in table.in_turn(names):
+        progress(name)
+        little = contiguous(array).astype(_little(array.dtype), copy=False)
+        file.write(little.reshape(-1).view(np.uint8).data)
+    return text
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
@@ -110,7 +116,7 @@ def _tensor(path: Path, name: str, start: int, entry: dict[str, Any]) -> Tensor:
 
     def read() -> np.ndarray:
         """Read, not mapped: a mapped file that somebody cuts short meanwhile ends the process."""
-        array = np.empty(shape, _little(dtype))
+        array = buffers.empty(shape, _little(dtype))
         with path.open("rb") as file:
             file.seek(offset)
             if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import sys
 import warnings
 import zipfile
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,10 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.claims import check_size, first_line, json_object
+from conversion.containers.output import Output
+from conversion.containers.stored_zip import StoredZip
+from conversion.containers.torch_pickle import state_dict_pickle
+from conversion.contiguous import contiguous
 from conversion.source import Source
 from conversion.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
 
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The pickled number that files from before PyTorch 1.6 begin with, behind two bytes of protocol."""
+_ALIGNMENT = 64
+"""Bytes; PyTorch maps a file's tensors into memory as they lie."""
 _OWN_KEY = "vitport"
 """Key of our own JSON among the ``_metadata`` that PyTorch keeps with a state_dict, by submodule."""
 
@@ -76,23 +84,22 @@ def read(path: Path, weights_key: str | None = None) -> Source:
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
     """Write a state_dict as ``torch.save`` does, our record among its metadata, where load_state_dict passes it by.
 
-    All tensors are in memory at once.
+    Tensor by tensor; the pickle, which ``torch.save`` writes first, comes last, so that the source's hash is made
+    beside the writing.
     """
-    import torch
-
-    state: OrderedDict[str, torch.Tensor] = OrderedDict()
-    for name in table:
-        progress(name)
-        array = np.require(table[name], requirements=["C", "W"])
-        bfloat16 = array.dtype == BFLOAT16
-        tensor = torch.from_numpy(array.view(np.uint16) if bfloat16 else array)
-        state[name] = tensor.view(torch.bfloat16) if bfloat16 else tensor
-    state._metadata = OrderedDict({_OWN_KEY: json.dumps(checkpoint.record())})  # type: ignore[attr-defined]
-    with path.open("wb") as file:  # by its name, torch.save would write another archive under another name
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # so PyTorch tells of a disk that is full
-            raise OSError(first_line(error)) from error
+    specs = {name: table.spec(name) for name in table}
+    with ThreadPoolExecutor(1) as hasher, Output(path) as file:
+        digest = hasher.submit(lambda: checkpoint.provenance.sha256)
+        archive = StoredZip(file)
+        for at, (name, array) in enumerate(table.in_turn(table)):
+            progress(name)
+            data = contiguous(array).reshape(-1).view(np.uint8).data
+            archive.add(f"archive/data/{at}", (data,), alignment=_ALIGNMENT)
+        metadata = {_OWN_KEY: json.dumps(checkpoint.record(digest.result()))}
+        archive.add("archive/data.pkl", (state_dict_pickle(specs, metadata),), alignment=_ALIGNMENT)
+        archive.add("archive/byteorder", (sys.byteorder.encode(),), alignment=_ALIGNMENT)
+        archive.add("archive/version", (b"3\n",), alignment=_ALIGNMENT)
+        archive.finish()
 
 
 def _records(path: Path) -> Counter[int] | None:

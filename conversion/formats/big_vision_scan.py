@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from conversion import buffers
 from conversion.containers import npz_file
 from conversion.format import Format
 from conversion.formats import big_vision, google
@@ -74,7 +75,7 @@ def _stack(name: str, blocks: dict[int, Tensor]) -> Tensor:
         raise VitportError(f"{name} cannot be stacked, for the blocks differ in its shape or dtype: write big-vision.")
 
     def read() -> np.ndarray:
-        stack = np.empty((len(parts), *parts[0].shape), parts[0].dtype)
+        stack = buffers.empty((len(parts), *parts[0].shape), parts[0].dtype)
         for i, part in enumerate(parts):
             stack[i] = part.read()
         return stack

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from conversion.containers import npz_file
+from conversion.contiguous import stacked
 from conversion.format import Format
 from conversion.formats.google_limits import cannot_hold
 from conversion.rules import LAYOUT, Rule, Rules
@@ -31,7 +32,7 @@ class Heads:
             raise ValueError("their shapes differ")
         *inputs, heads, width = arrays[0].shape
         rows = [array.reshape(*inputs, heads * width).T for array in arrays]  # (h·d, D) or (h·d,)
-        return [np.concatenate(rows)]
+        return [stacked(rows)]
 
     def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
         (stacked,) = arrays

@@ -1,7 +1,8 @@
-"""Transposed views laid out anew. Oracle: numpy's ``ascontiguousarray``."""
+"""Transposed views laid out anew. Oracle: numpy's ``ascontiguousarray`` and ``concatenate``."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import ml_dtypes
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conversion.contiguous import contiguous
+from conversion import buffers
+from conversion.contiguous import contiguous, stacked
 
 
 @settings(max_examples=150, deadline=None)
@@ -48,3 +50,46 @@ def test_a_broadcast_scalar_is_laid_out() -> None:
     for shape in itertools.permutations((2, 3, 1)):
         view = np.broadcast_to(np.float32(3), shape)
         assert contiguous(view).tobytes() == view.tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(0, 70), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=4),
+    st.sampled_from([np.float32, np.float64, ml_dtypes.bfloat16, np.int8]),
+    st.booleans(),
+)
+def test_stacked_views_are_what_numpy_makes_of_them(
+    rest: list[int], parts: list[tuple[int, bool]], dtype: type, kept: bool
+) -> None:
+    """Parts of several lengths, transposed or not, in new memory and in memory that was used before."""
+    rng = np.random.default_rng(sum(rest))
+    arrays: list[np.ndarray] = []
+    for length, transposed in parts:
+        shape = (length, *rest)
+        whole = rng.integers(0, 100, shape[::-1] if transposed else shape).astype(dtype)
+        arrays.append(whole.T if transposed else whole)
+    expected = np.concatenate(arrays)
+    with buffers.kept() if kept else contextlib.nullcontext():
+        for _ in range(2):
+            result = stacked(arrays)
+            assert result.flags.c_contiguous
+            assert result.dtype == expected.dtype
+            assert result.shape == expected.shape
+            assert result.tobytes() == expected.tobytes()
+            result[...] = 0  # what lies in the memory that is used next
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((2, 3), (2, 1)), ((2,), (2, 1)), ((), ())])
+def test_what_does_not_go_behind_each_other_is_refused_and_never_spread(shapes: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValueError, match="behind each other"):
+        stacked([np.zeros(shape) for shape in shapes])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_large_transposed_matrices_are_right_in_memory_that_is_used_again(dtype: type) -> None:
+    """Above the size from which memory is kept; rows and columns that are no multiples of a panel."""
+    matrices = [np.random.default_rng(at).normal(size=(517, 389)).astype(dtype) for at in range(3)]
+    with buffers.kept():
+        for matrix in matrices * 2:
+            assert (contiguous(matrix.T) == matrix.T).all()

@@ -82,7 +82,7 @@ def test_one_entry_of_an_uncompressed_stack_is_read_without_the_rest(tmp_path) -
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "deflated"])
-def test_opening_reads_no_array_and_writing_holds_two(tmp_path, save) -> None:
+def test_opening_reads_no_array_and_writing_holds_three(tmp_path, save) -> None:
     arrays = {f"t{i}": RNG.normal(size=1 << 20) for i in range(6)}  # 8 MiB each
     save(tmp_path / "w.npz", **arrays)
     del arrays
@@ -93,7 +93,7 @@ def test_opening_reads_no_array_and_writing_holds_two(tmp_path, save) -> None:
     written = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert opened < 1 << 20
-    assert written < 2.7 * (8 << 20)  # one being written while the next is read; measured: 2.4 tensors
+    assert written < 3.7 * (8 << 20)  # one being written while two are read; measured: 3.0 tensors
 
 
 def test_a_branch_is_chosen_by_weights_key(tmp_path) -> None:

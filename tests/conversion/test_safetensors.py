@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 import conversion
 from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_checkpoint, canary_params
-from vit_spec import VitportError, get_model
+from vit_spec import ViTConfig, VitportError, get_model, parameters
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64])
@@ -72,6 +74,19 @@ def test_the_hash_is_that_of_the_file(tmp_path) -> None:
     conversion.save(canary_checkpoint(), tmp_path / "w", format="timm")
     expected = hashlib.sha256((tmp_path / "w").read_bytes()).hexdigest()
     assert conversion.load(tmp_path / "w").provenance.sha256 == expected
+
+
+def test_the_hash_made_beside_the_writing_is_that_of_all_files_of_the_source(tmp_path) -> None:
+    """Of a folder, config.json and then the weights; more than one piece of them. Oracle: hashlib over their bytes."""
+    config = ViTConfig(image_size=64, patch_size=8, embed_dim=192, num_heads=3, depth=2, num_classes=0)
+    params = {entry.name: np.ones(entry.shape, np.float32) for entry in parameters(config)}
+    conversion.save(conversion.Checkpoint.of(config, params), tmp_path / "hf", format="huggingface-vit")
+    conversion.save(conversion.load(tmp_path / "hf", model=config), tmp_path / "w", format="timm")
+    content = b"".join((tmp_path / "hf" / name).read_bytes() for name in ("config.json", "model.safetensors"))
+    assert len(content) > 3 << 20
+    with safetensors.safe_open(tmp_path / "w", "numpy") as file:
+        record = json.loads(file.metadata()["vitport"])
+    assert record["source"]["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize("format_name", ["timm", "flax"])

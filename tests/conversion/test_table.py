@@ -21,8 +21,8 @@ def test_in_turn_gives_every_array_in_the_order_asked_for() -> None:
     assert list(TensorTable({}).in_turn([])) == []
 
 
-def test_the_next_array_is_read_while_one_is_in_use_and_never_more() -> None:
-    read = {name: threading.Event() for name in "abc"}
+def test_the_next_two_arrays_are_read_while_one_is_in_use_and_never_more() -> None:
+    read = {name: threading.Event() for name in "abcd"}
 
     def reader(name: str):
         def run() -> np.ndarray:
@@ -31,11 +31,11 @@ def test_the_next_array_is_read_while_one_is_in_use_and_never_more() -> None:
 
         return run
 
-    tensors = TensorTable({name: Tensor((1,), np.dtype(np.float64), reader(name)) for name in "abc"})
-    for name, _ in tensors.in_turn("abc"):
+    tensors = TensorTable({name: Tensor((1,), np.dtype(np.float64), reader(name)) for name in "abcd"})
+    for name, _ in tensors.in_turn("abcd"):
         if name == "a":
-            assert read["b"].wait(5)
-            assert not read["c"].is_set()
+            assert read["c"].wait(5)
+            assert not read["d"].wait(0.1)
 
 
 def test_large_arrays_are_not_held_two_at_a_time(monkeypatch) -> None:
@@ -57,6 +57,22 @@ def test_an_error_while_reading_comes_out_where_the_array_is_asked_for() -> None
     seen: list[str] = []
     with pytest.raises(VitportError, match="damaged"):
         seen.extend(name for name, _ in tensors.in_turn("abc"))
+
+
+def test_who_stops_asking_stops_the_reading() -> None:
+    read: list[str] = []
+    tensors = TensorTable(
+        {
+            name: Tensor((1,), np.dtype(np.float64), lambda name=name: read.append(name) or np.zeros(1))
+            for name in "abcd"
+        }
+    )
+    before = threading.active_count()
+    turns = tensors.in_turn("abcd")
+    next(turns)
+    turns.close()
+    assert threading.active_count() == before
+    assert "d" not in read
 
 
 def test_nbytes_reads_nothing() -> None:

@@ -1,13 +1,20 @@
-"""PyTorch files: wrappers, prefixes, dtypes, and pickles that would run code."""
+"""PyTorch files: wrappers, prefixes, dtypes, and pickles that would run code. Oracle: PyTorch's own save and load."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import zipfile
+
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
 
 import conversion
-from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_params
+from conversion.containers import torch_file
+from conversion.table import TensorTable
+from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_checkpoint, canary_params
 from vit_spec import VitportError
 
 CONFIG = ASYMMETRIC.replace(image_size=12, depth=2)
@@ -125,3 +132,48 @@ def test_a_file_without_tensors_is_one_sentence(tmp_path) -> None:
     torch.save(np.float64(3).item(), tmp_path / "w.pth")
     with pytest.raises(VitportError, match="no state_dict"):
         _load(tmp_path / "w.pth")
+
+
+WRITTEN = {
+    "half": np.arange(6, dtype=np.float16).reshape(2, 3),
+    "bits": np.arange(5).astype(ml_dtypes.bfloat16),
+    "transposed": np.arange(300 * 200, dtype=np.float32).reshape(300, 200).T,
+    "double": np.random.default_rng(0).normal(size=(2, 1, 3)),
+    "nothing": np.zeros((0, 3), np.float32),
+    "scalar": np.array(3.5, np.float32),
+    "step": np.array([1, -2]),
+    **{dtype: np.array([0, 1, 1]).astype(dtype) for dtype in ("int32", "int16", "int8", "uint8", "bool")},
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"mmap": True}, {"weights_only": False}], ids=str)
+def test_what_is_written_tensor_by_tensor_is_what_torch_save_would_have_written(tmp_path, options) -> None:
+    expected = {
+        name: torch.from_numpy(array.astype(np.float32) if name == "bits" else array.copy(order="C"))
+        for name, array in WRITTEN.items()
+    }
+    expected["bits"] = expected["bits"].to(torch.bfloat16)
+    torch_file.write(tmp_path / "w.pth", TensorTable.of(WRITTEN), canary_checkpoint(), lambda name: None)
+    torch.save(expected, tmp_path / "torchs.pth")
+    ours, theirs = (torch.load(tmp_path / name, **options) for name in ("w.pth", "torchs.pth"))
+    assert list(ours) == list(theirs)
+    for name, tensor in theirs.items():
+        assert ours[name].dtype == tensor.dtype, name
+        assert ours[name].shape == tensor.shape, name
+        assert ours[name].is_contiguous(), name
+        assert ours[name].stride() == tensor.stride() or not tensor.numel(), name
+        assert not ours[name].requires_grad
+        assert torch.equal(ours[name], tensor), name
+    assert json.loads(ours._metadata["vitport"])["config"] == canary_checkpoint().config.to_dict()
+    with zipfile.ZipFile(tmp_path / "w.pth") as archive:
+        assert archive.testzip() is None
+
+
+def test_the_record_holds_the_hash_of_the_source(tmp_path) -> None:
+    """The hash is computed beside the writing. Oracle: hashlib over the file's bytes."""
+    config = CONFIG.replace(activation="gelu", norm_eps=1e-6)
+    source = tmp_path / "source.safetensors"
+    conversion.save(conversion.Checkpoint.of(config, canary_params(config)), source, format="timm")
+    conversion.save(conversion.load(source), tmp_path / "w.pth", format="torch-encoder")
+    record = json.loads(torch.load(tmp_path / "w.pth")._metadata["vitport"])
+    assert record["source"]["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
