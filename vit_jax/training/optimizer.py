@@ -104,7 +104,9 @@ def _direction(options: Optimizer, params: Mapping[str, Any]) -> optax.GradientT
     hidden = {path: path.startswith("blocks/") and is_kernel(path) for path in params}
     return optax.partition(
         {
-            "muon": contrib.scale_by_muon(beta=o.beta1, weight_dimension_numbers=_matrices),
+            "muon": optax.chain(
+                contrib.scale_by_muon(beta=o.beta1, weight_dimension_numbers=_matrices), optax.stateless(_by_shape)
+            ),
             "adam": optax.scale_by_adam(o.beta1, o.beta2, o.epsilon),
         },
         {path: "muon" if matrix else "adam" for path, matrix in hidden.items()},
@@ -119,6 +121,12 @@ def _capped(beta2: float) -> Callable[[Any, Any], jax.Array]:
 def _matrices(updates: Any) -> Any:
     """For Muon: every array is a matrix (in, out); what is masked out stays so."""
     return jax.tree.map(lambda x: contrib.MuonDimensionNumbers(), updates)
+
+
+def _by_shape(updates: Any, params: Any) -> Any:
+    """Orthogonal steps of kernels (in, out) times ``sqrt(max(1, out / in))`` (Jordan et al. 2024, Muon)."""
+    del params
+    return jax.tree.map(lambda x: x * max(1.0, x.shape[1] / x.shape[0]) ** 0.5, updates)
 
 
 def _scaled_by_layer(decay: float, params: Mapping[str, Any]) -> optax.GradientTransformation:
