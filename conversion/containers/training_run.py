@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from conversion.containers import orbax_folder
+from conversion.containers.checksums import check_checksums
 from conversion.containers.claims import json_object
 from conversion.source import Source
 from vit_spec import VitportError
@@ -34,6 +35,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     sets = [name for name in _SETS if (folder / name).is_dir()]
     if not sets or (weights_key is not None and weights_key not in sets):
         raise VitportError(f"{folder} holds {' and '.join(sets) or 'no weights'}: choose --weights-key of these.")
+    check_checksums(folder)
     chosen = weights_key or sets[0]
     tree = orbax_folder.read(folder / chosen)
     own = json_object(folder / _RECORD, (folder / _RECORD).read_bytes())

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.vit_cli.training import command, environment, furthest, log, same_bits, train, weights
+from vit_spec import VitportError
 
 LENGTH = ("--steps", "12", "--keep.every", "3", "--log-every", "1")
 
@@ -57,14 +58,20 @@ def test_a_run_without_options_goes_on_by_those_of_its_work_directory(undisturbe
     assert same_bits(weights(workdir), weights(undisturbed))
 
 
-@pytest.mark.parametrize("damage", ["truncated", "removed"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_that_is_said(
-    undisturbed, tmp_path, damage
+    damage, undisturbed, tmp_path
 ) -> None:
     workdir = _copied(undisturbed, tmp_path / "run", without=())
-    for file in (workdir / "checkpoints" / "12" / "params").rglob("*"):
-        if file.is_file():
-            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    file = max((workdir / "checkpoints" / "12" / "params").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    if damage == "truncated":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(VitportError, match="damaged"):
+        weights(workdir)
     told = train(workdir, *LENGTH)
     assert "checkpoint 12 cannot be read" in told
     assert "going on from the checkpoint of step 9" in told

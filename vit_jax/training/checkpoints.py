@@ -18,12 +18,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from conversion.containers.checksums import check_checksums, write_checksums
 from conversion.flax_tree import flatten, nest
 from vit_jax.training.config import Keeping
 from vit_jax.training.step import TrainState
 from vit_spec import VitportError
 
 FOLDER = "checkpoints"
+_PARTS = ("params", "ema", "rest", "record")
 
 
 class Checkpoints:
@@ -39,6 +41,7 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep: Keeping) -> None:
         self.folder = (workdir / FOLDER).absolute()
+        self._writing: int | None = None
         policies: list[Any] = [checkpoint_managers.LatestN(keep.last)]
         if keep.best:
             best = checkpoint_managers.BestN(
@@ -49,6 +52,7 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,  # what a killed process left unfinished
             enable_async_checkpointing=True,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up),
         )
         logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every step of its work
         try:
@@ -76,6 +80,8 @@ class Checkpoints:
             return
         parts = {name: ocp.args.StandardSave(tree) for name, tree in _parts(state).items()}
         try:
+            self._manager.wait_until_finished()  # so that one at a time is written
+            self._writing = step
             self._manager.save(
                 step,
                 args=ocp.args.Composite(record=ocp.args.JsonSave(dict(record)), **parts),
@@ -101,12 +107,19 @@ class Checkpoints:
         """What was saved beside a state."""
         return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
 
+    def _sum_up(self) -> None:
+        if jax.process_index() == 0:
+            # Orbax has written everything, and has yet to give the folder its name.
+            (folder,) = (path for path in self.folder.iterdir() if path.name.split(".")[0] == str(self._writing))
+            write_checksums(folder, [part for part in _PARTS if (folder / part).is_dir()])
+
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state after ``step`` steps, laid out as ``like`` is.
+        """The state after ``step`` steps, laid out as ``like`` is; every file is compared with its checksum first.
 
         Args:
             like: a state, or its shapes with shardings: of any mesh, whatever the saved one was.
         """
+        check_checksums(self.folder / str(step))
         parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(jax.tree.map(_abstract, like)).items()}
         found = self._manager.restore(step, args=ocp.args.Composite(**parts))
         return _whole(found, like)
@@ -159,8 +172,9 @@ class Checkpoints:
 
 def _handlers() -> dict[str, Any]:
     """Named beforehand, so that a record can be read before it is known what else there is."""
-    trees = {name: ocp.StandardCheckpointHandler() for name in ("params", "ema", "rest")}
-    return {**trees, "record": ocp.JsonCheckpointHandler()}
+    return {
+        name: ocp.JsonCheckpointHandler() if name == "record" else ocp.StandardCheckpointHandler() for name in _PARTS
+    }
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

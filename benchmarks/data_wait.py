@@ -1,0 +1,54 @@
+"""How long training waits for pictures: ``python -m benchmarks.data_wait [--pictures 2000] [--steps 30] [--workers 1]``.
+
+A folder of JPEGs of 500 x 375 pixels, cut at random from scikit-learn's two photographs, trains a ViT-Ti/16 at 224 pixels
+with random resized crops and flips; printed are the share of the time that the loop waited for data, and images a second.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import tyro
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from vit_jax.training.config import Keeping, ModelOptions, TrainConfig
+from vit_jax.training.data import Data
+from vit_jax.training.monitor import Line
+from vit_jax.training.run import Telling, run
+from vit_jax.training.setup import set_up
+
+
+def main(pictures: int = 2000, steps: int = 30, batch: int = 16, workers: int = 1) -> None:
+    """Trains and prints."""
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory() as folder:
+        _write(Path(folder) / "data", pictures)
+        options = TrainConfig(
+            ModelOptions("vit_tiny_patch16_224"), Data(str(Path(folder) / "data"), workers=workers), batch=batch,
+            steps=steps, log_every=5, keep=Keeping(every=steps),
+        )  # fmt: skip
+        tell = Telling(print, lambda line, steps: lines.append(line), lambda step, metrics: None)
+        run(set_up(options), Path(folder) / "run", tell)
+    found = [line.throughput for line in lines[1:] if line.throughput is not None]  # the first fills the pipeline
+    wait = statistics.mean(each.data_wait for each in found)
+    speed = statistics.median(each.images_per_second for each in found)
+    print(f"{pictures} pictures, {workers} workers: data wait {wait:.1%}, {speed:.1f} images/s")  # noqa: T201
+
+
+def _write(folder: Path, pictures: int) -> None:
+    rng = np.random.default_rng(0)
+    photographs = [Image.fromarray(array) for array in load_sample_images().images]
+    for at in range(pictures):
+        photograph = photographs[at % 2].resize((800, 534))
+        left, top = rng.integers(0, 300), rng.integers(0, 159)
+        to = folder / str(at % 10)
+        to.mkdir(parents=True, exist_ok=True)
+        photograph.crop((left, top, left + 500, top + 375)).save(to / f"{at}.jpg", quality=90)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

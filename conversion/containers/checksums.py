@@ -1,0 +1,42 @@
+"""SHA-256 of the files in a folder, kept in it: orbax's own do not tell of a bit that was flipped on the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from conversion.containers.claims import json_object
+from vit_spec import VitportError
+
+NAME = "sha256.json"
+
+
+def write_checksums(folder: Path, parts: Iterable[str]) -> None:
+    """Of all files below the named parts of the folder; the list appears whole or not at all."""
+    files = sorted(file for part in parts for file in (folder / part).rglob("*") if file.is_file())
+    sums = {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+    aside = folder / f"{NAME}.part"
+    aside.write_text(json.dumps(sums, indent=2))
+    aside.replace(folder / NAME)
+
+
+def check_checksums(folder: Path) -> None:
+    """Compares the files with their list, where there is one.
+
+    Raises:
+        VitportError: for the first file that is missing or another than it was.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return  # its writer was killed between the checkpoint and the list
+    for name, expected in json_object(path, path.read_bytes()).items():
+        file = folder / name
+        if not file.is_file() or _sha256(file) != expected:
+            raise VitportError(f"{file} is damaged: it is not the file that was written; take another checkpoint.")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
