@@ -1,7 +1,8 @@
-"""How long training waits for pictures: ``python -m benchmarks.data_wait [--pictures 2000] [--steps 30] [--workers 1]``.
+"""How long training waits for pictures: ``python -m benchmarks.data_wait [--pictures N] [--steps N] [--workers N]``.
 
-A folder of JPEGs of 500 x 375 pixels, cut at random from scikit-learn's two photographs, trains a ViT-Ti/16 at 224 pixels
-with random resized crops and flips; printed are the share of the time that the loop waited for data, and images a second.
+A folder of JPEGs of 500 x 375 pixels, cut at random from scikit-learn's two photographs, trains a ViT-Ti/16 at 224
+pixels with random resized crops and flips; printed are the share of the time that the loop waited for data, and images
+a second.
 """
 
 from __future__ import annotations
