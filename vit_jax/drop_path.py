@@ -28,7 +28,7 @@ class DropPath(nnx.Module):
     def __init__(self, rate: float = 0.0) -> None:
         if not 0.0 <= rate < 1.0:
             raise VitportError(f"DropPath rate={rate} is no rate: give a number from 0 up to, not including, 1.")
-        self.rate: float | jax.Array = rate
+        self.rate = rate
         self.deterministic = False
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:

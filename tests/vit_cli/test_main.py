@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,10 +34,28 @@ def test_every_option_of_every_subcommand_is_explained(name, vitport):
     result = vitport(name, "--help")
     assert result.code == 0
     flat = " ".join(result.out.replace("│", " ").split())
-    for option in re.findall(r"(--[a-z][a-z-]*)[^()]*?\((?:default|required)", flat):
+    # Options of nested dataclasses have a dot: test_every_field_of_a_run_is_explained is theirs.
+    for option in re.findall(r"(--[a-z][a-z-]*)(?= )[^()]*?\((?:default|required)", flat):
         text = re.search(rf"{option} ([^()]*)\((?:default|required)", flat)
         assert text is not None
         assert len(text[1].split()) >= 3, f"{name} {option}: {text[1]!r}"
+
+
+def test_every_field_of_a_run_is_explained():
+    """tyro takes the string below a field for its help."""
+    folder = Path(vit_cli.main.__file__).parents[1] / "vit_jax" / "training"
+    fields = []
+    for name in ("config.py", "recipe.py", "sharding.py", "data/options.py"):
+        for node in ast.parse((folder / name).read_text()).body:
+            if isinstance(node, ast.ClassDef) and node.decorator_list:
+                after = [*node.body[1:], None]
+                for field, text in zip(node.body, after, strict=True):
+                    if isinstance(field, ast.AnnAssign):
+                        told = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+                        nested = "field(default_factory" in ast.unparse(field)
+                        fields.append((f"{node.name}.{ast.unparse(field.target)}", told or nested))
+    assert len(fields) > 60
+    assert [name for name, told in fields if not told] == []
 
 
 @pytest.mark.parametrize("args", [[], ["nonsense"], ["predict"], ["convert", "a", "b"], ["models", "--nonsense"]])

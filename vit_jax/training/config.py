@@ -35,9 +35,11 @@ class ModelOptions:
     in_channels: int | None = None
     """1 for grey pictures, for a model that starts at random."""
     depth: int | None = None
+    """Blocks, other than those of the name, for a model that starts at random."""
     embed_dim: int | None = None
+    """Width, likewise."""
     num_heads: int | None = None
-    """Depth, width and heads, other than those of the name, for a model that starts at random."""
+    """Heads, likewise."""
     pool: Literal["token", "avg"] | None = None
     """What the head reads, for a model that starts at random: the class token, or the mean of the patches, which has
     no class token then."""
@@ -45,7 +47,9 @@ class ModelOptions:
     """Of a model that starts at random: the usual deviations, made for widths of hundreds; or those that keep the
     variance of what a layer is given, for narrow models."""
     drop_rate: float = 0.0
+    """Dropout of tokens and of what attention and MLP give."""
     attn_drop_rate: float = 0.0
+    """Dropout of attention weights."""
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block; it rises with depth from 0."""
     layer_scale: float | None = None
@@ -90,6 +94,7 @@ class Processes:
     coordinator: str | None = None
     """HOST:PORT of the first process; None: one process, or what a cluster shows."""
     count: int | None = None
+    """Number of processes of the run."""
     index: int | None = None
     """Number of this process, from 0."""
 
@@ -125,8 +130,10 @@ class TrainConfig:
     scan: bool = False
     """Compile one block and run it for all: shorter compilation, the same results."""
     parallel: Parallel = "jit"
+    """One program over a mesh of all devices; or copies of everything on the devices of one process."""
     mesh: MeshShape = field(default_factory=MeshShape)
     seed: int = 0
+    """Of initial values, order of pictures, augmentation and dropout."""
     log_every: int = 10
     """Steps between lines of the log."""
 

@@ -125,5 +125,5 @@ def _run_block(static: _Static, x: jax.Array, state: Any, rate: jax.Array | None
     if rate is not None:
         for _, module in nnx.iter_modules(block):  # type: ignore[arg-type]
             if isinstance(module, DropPath):
-                module.rate = rate
+                module.rate = rate  # type: ignore[assignment]  # traced, one for each block
     return block(x, rngs=None if key is None else nnx.Rngs(dropout=key))

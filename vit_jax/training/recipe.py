@@ -20,6 +20,7 @@ class Schedule:
     """Form between warm-up and cool-down: half a cosine, a line, or the inverse root of the step (Zhai et al. 2022,
     section 3.3), all but the last two down to ``final``."""
     peak: float = 1e-3
+    """Largest learning rate, at the end of the warm-up."""
     final: float = 0.0
     """Learning rate at the end of a cosine or a line."""
     warmup: int = 0
@@ -48,10 +49,14 @@ class Optimizer:
     """What turns gradients into steps."""
 
     name: OptimizerName = "adamw"
+    """AdamW (Loshchilov & Hutter 2019), SGD with momentum, LAMB (You et al. 2020), Adafactor as in Zhai et al. 2022,
+    or Muon (Jordan et al. 2024) for the matrices of the blocks and Adam for the rest."""
     beta1: float = 0.9
     """Decay of the first moment; of SGD the momentum."""
     beta2: float = 0.999
+    """Decay of the second moment; of Adafactor its cap."""
     epsilon: float = 1e-8
+    """What is added to the root of the second moment."""
     weight_decay: float = 0.05
     """Decoupled (Loshchilov & Hutter 2019), times the learning rate; on the kernels of linear layers and convolutions
     alone."""
@@ -94,8 +99,9 @@ class Loss:
     distillation: Literal["none", "hard", "soft"] = "none"
     """Onto the distillation token where the model has one (Touvron et al. 2021, section 4), else onto the head."""
     temperature: float = 1.0
-    """Of soft distillation."""
+    """Of soft distillation: logits are divided by it."""
     distillation_weight: float = 0.5
+    """Share of the teacher's part in the loss."""
 
     @property
     def mixes(self) -> bool:

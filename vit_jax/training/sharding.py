@@ -29,8 +29,11 @@ class MeshShape:
     """Devices along each axis; -1 for what is left."""
 
     data: int = -1
+    """Parts that a batch is cut into; -1: the devices that are left."""
     fsdp: int = 1
+    """Parts that parameters, moments and batches are cut into."""
     tensor: int = 1
+    """Parts that heads and MLPs are cut into."""
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
