@@ -15,6 +15,7 @@ from vit_jax.training.forward import Remat
 from vit_jax.training.recipe import Recipe
 from vit_jax.training.sharding import MeshShape
 from vit_spec import VitportError
+from vit_spec.preprocessing import ResizeMode
 
 Parallel = Literal["jit", "pmap"]
 Precision = Literal["float32", "bfloat16"]
@@ -46,6 +47,11 @@ class ModelOptions:
     initialization: Literal["vit", "width"] = "vit"
     """Of a model that starts at random: the usual deviations, made for widths of hundreds; or those that keep the
     variance of what a layer is given, for narrow models."""
+    resize: ResizeMode | None = None
+    """How a picture is brought to the model's size for evaluation, if not as the name or the weights have it: scaled by
+    its shorter side and cut, or both sides straight."""
+    crop_fraction: float | None = None
+    """Share of the shorter side that the cut keeps; 1 for small pictures, which are all subject."""
     drop_rate: float = 0.0
     """Dropout of tokens and of what attention and MLP give."""
     attn_drop_rate: float = 0.0

@@ -115,7 +115,7 @@ PRESETS = {
             "digits",
             TrainConfig(
                 ModelOptions("vit_tiny_patch16_224", image_size=8, patch_size=2, in_channels=1, embed_dim=48, depth=4,
-                             num_heads=4, drop_path_rate=0.1, initialization="width"),
+                             num_heads=4, drop_path_rate=0.1, initialization="width", crop_fraction=1.0),
                 Data("digits", augment=Augmentation("shift", pad=1, flip=0.0)),
                 Recipe(
                     Optimizer("adamw", weight_decay=0.1, clip_norm=1.0),
@@ -134,7 +134,7 @@ PRESETS = {
             "fashion_mnist",
             TrainConfig(
                 ModelOptions("vit_tiny_patch16_224", image_size=28, patch_size=4, in_channels=1, embed_dim=64, depth=4,
-                             num_heads=4, initialization="width"),
+                             num_heads=4, initialization="width", crop_fraction=1.0),
                 Data("fashion_mnist", augment=Augmentation("none", flip=0.5)),
                 Recipe(
                     Optimizer("muon", beta1=0.95, weight_decay=0.05, clip_norm=1.0),

@@ -130,7 +130,7 @@ def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessin
         checkpoint = conversion.prepare(
             options.name, weights=options.weights, num_classes=classes, image_size=options.image_size
         )
-        return checkpoint.config.replace(**rates), checkpoint.preprocessing, checkpoint
+        return checkpoint.config.replace(**rates), _cut(options, checkpoint.preprocessing), checkpoint
     if options.name is None:
         raise VitportError("A run needs a model: give model.name, as `vitport models` lists them, or model.weights.")
     model = get_model(options.name)
@@ -141,7 +141,12 @@ def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessin
         changes |= {"pool": options.pool, "class_token": options.pool == "token"}
     from conversion.format import fit_preprocessing
 
-    return config, fit_preprocessing(model.preprocessing, config), None
+    return config, _cut(options, fit_preprocessing(model.preprocessing, config)), None
+
+
+def _cut(options: ModelOptions, preprocessing: Preprocessing) -> Preprocessing:
+    changes = {name: value for name in ("resize", "crop_fraction") if (value := getattr(options, name)) is not None}
+    return preprocessing.replace(**changes)
 
 
 def _abstract(model: ViTConfig, options: TrainConfig) -> VisionTransformer:

@@ -163,3 +163,10 @@ def test_narrow_models_begin_with_layers_that_keep_the_variance() -> None:
 def test_the_augmentation_of_a_run_is_that_of_its_file() -> None:
     config = config_from_dict({"data": {"augment": {"crop": "none", "scale": [0.2, 0.9]}}}, "run.yaml")
     assert config.data.augment == Augmentation(crop="none", scale=(0.2, 0.9))
+
+
+def test_the_cut_of_evaluation_is_the_names_unless_the_run_says_otherwise() -> None:
+    assert set_up(TrainConfig(SMALL, steps=1, batch=8)).preprocessing.crop_fraction == 0.9  # timm's for this name
+    changed = dataclasses.replace(SMALL, crop_fraction=1.0, resize="squash")
+    found = set_up(TrainConfig(changed, steps=1, batch=8)).preprocessing
+    assert (found.crop_fraction, found.resize, found.size) == (1.0, "squash", (8, 8))
