@@ -124,7 +124,7 @@ PRESETS = {
                 ),
                 keep=Keeping(every=500),
                 batch=64,
-                epochs=40,
+                epochs=60,
                 log_every=100,
             ),
             "docs/training.md",
