@@ -127,7 +127,7 @@ class Checkpoints:
     def newest(self, like: TrainState) -> tuple[TrainState | None, dict[str, Any], list[str]]:
         """The newest state that can be read, with its record, and what is to be said of those that cannot.
 
-        What cannot be read is removed, so that the run can write it again.
+        What cannot be read stays where it is; :meth:`remove` makes room for it to be written again.
 
         Raises:
             VitportError: if there are checkpoints and none can be read.
