@@ -294,8 +294,8 @@ def test_erasing_fills_a_rectangle_of_the_papers_area_and_ratio_with_the_datas_n
     logs = np.log(np.array(ratios)[small])
     assert stats.kstest(logs, stats.uniform(-math.log(1 / 0.3), 2 * math.log(1 / 0.3)).cdf).pvalue > LIKELY
     values = np.concatenate(noise) / 255
-    # 75,000 values: means have a standard error of at most 0.07 / 274 = 2.6e-4, deviations one of 0.26 %, and rounding to
-    # 8 bits adds 0.16 % to the smallest.
+    # 75,000 values: means have a standard error of at most 0.07 / 274 = 2.6e-4, deviations one of 0.26 %, and rounding
+    # to 8 bits adds 0.16 % to the smallest.
     np.testing.assert_allclose(values.mean(0), preprocessing.mean, atol=0.002)
     np.testing.assert_allclose(values.std(0), preprocessing.std, rtol=0.02)
 
