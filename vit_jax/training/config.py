@@ -19,6 +19,7 @@ from vit_spec.preprocessing import ResizeMode
 
 Parallel = Literal["jit", "pmap"]
 Precision = Literal["float32", "bfloat16"]
+AttentionKind = Literal["written", "fused"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class TrainConfig:
     remat: Remat = "none"
     """What of each block is computed again in the backward pass: nothing, all, all but products, all but the products
     of linear layers."""
-    attention: Literal["written", "fused"] = "written"
+    attention: AttentionKind = "written"
     """As it is written out in the model; or by the best kernel of the device, cuDNN's on NVIDIA GPUs in bfloat16, which
     drops no attention weights."""
     scan: bool = False

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from vit_jax.drop_path import DropPath
 from vit_jax.dropout import PictureRngs
@@ -116,7 +116,7 @@ class Forward(_Pure):
         x = model.embed(images, rngs=None if keys is None else PictureRngs(keys[depth]))
         states = [nnx.split(block) for block in model.blocks]
         # The blocks differ by nothing but their rates of stochastic depth, which _run_block is told.
-        run = self._kept(partial(self._run, _Static(states[0][0])), alone=key is not None)
+        run = self._kept(partial(self._run, _Static(states[0][0])))
         per_block = (None if rates is None else rates, None if keys is None else keys[:depth])
         if self.scan:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state in states))
@@ -126,12 +126,10 @@ class Forward(_Pure):
                 x = run(x, state, *(None if each is None else each[at] for each in per_block))
         return model.forward_head(model.norm(x))
 
-    def _kept(self, run: Callable[..., jax.Array], *, alone: bool) -> Callable[..., jax.Array]:
+    def _kept(self, run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         if self.mesh is None or not self.gathers:
             return run
-        # Where every picture has a key, the axis of pictures is that of a vmap, which no constraint names.
-        place = NamedSharding(self.mesh, PartitionSpec() if alone else BATCH)
-        keep = partial(jax.lax.with_sharding_constraint, shardings=place)
+        keep = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(self.mesh, BATCH))
         return lambda x, *block: keep(run(keep(x), *block))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jax.sharding import AbstractMesh
 
 from vit_jax.training.chips import Chip
-from vit_jax.training.config import Precision
+from vit_jax.training.config import AttentionKind, Precision
 from vit_jax.training.monitor import step_flops
 from vit_jax.training.scaling.collectives import collectives, seconds
 from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes
@@ -100,7 +100,7 @@ def choose(
 ) -> Prediction | None:
     """The fastest step that fits, over all meshes whose axes are powers of two, with and without rematerialisation, and
     with the least accumulation that fits; of those within 2 % of it the plainest: the smallest tensor axis, then the
-    smallest FSDP axis, then nothing computed anew.
+    smallest FSDP axis, then nothing computed anew. Attention is fused where the chip has a kernel for it.
 
     Args:
         devices: a power of two.
@@ -113,19 +113,23 @@ def choose(
     """
     if devices < 1 or devices & (devices - 1):
         raise VitportError(f"{devices} devices are no power of two: choose one, such as 8 or 256.")
-    found = [one for step in _candidates(model, batch, devices, precision) if (one := _least(step, chip, assumed))]
+    fused = chip.fused_attention and precision == "bfloat16"
+    candidates = _candidates(model, batch, devices, precision, "fused" if fused else "written")
+    found = [one for step in candidates if (one := _least(step, chip, assumed))]
     fastest = min((one.seconds for one in found), default=0.0)
     near = [one for one in found if one.seconds <= _NEAR * fastest]
     return min(near, key=lambda one: (one.step.mesh.tensor, one.step.mesh.fsdp, one.step.remat == "full"), default=None)
 
 
-def _candidates(model: ViTConfig, batch: int, devices: int, precision: Precision) -> Iterator[Step]:
+def _candidates(
+    model: ViTConfig, batch: int, devices: int, precision: Precision, attention: AttentionKind
+) -> Iterator[Step]:
     powers = [2**power for power in range(devices.bit_length())]
     for tensor in powers:
         for fsdp in (size for size in powers if size * tensor <= devices):
             mesh = MeshShape(devices // (fsdp * tensor), fsdp, tensor)
             for remat in ("none", "full"):
-                yield Step(model, batch, mesh, precision, remat)
+                yield Step(model, batch, mesh, precision, remat, attention=attention)
 
 
 def _least(step: Step, chip: Chip, assumed: Assumptions) -> Prediction | None:
@@ -136,8 +140,7 @@ def _least(step: Step, chip: Chip, assumed: Assumptions) -> Prediction | None:
             check_divides(step.model, step.batch, accumulation, mesh)
         except VitportError:
             return None
-        parts = Step(step.model, step.batch, step.mesh, step.precision, step.remat, accumulation)
-        found = predict(parts, chip, assumed)
+        found = predict(replace(step, accumulation=accumulation), chip, assumed)
         if found.fits:
             return found
         accumulation *= 2

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh
 
 from vit_jax.params import get_params
-from vit_jax.training.config import Precision
+from vit_jax.training.config import AttentionKind, Precision
 from vit_jax.training.forward import Remat
 from vit_jax.training.sharding import AXES, MeshShape, partition
 from vit_jax.vision_transformer import VisionTransformer
@@ -40,6 +40,8 @@ class Step:
     remat: Remat = "none"
     """Policies between none and full count as none, but for weights, queries, keys and values, gathered again."""
     accumulation: int = 1
+    attention: AttentionKind = "written"
+    """Fused as cuDNN's, which holds no attention weights: on NVIDIA GPUs in bfloat16."""
 
     @property
     def devices(self) -> int:
@@ -131,7 +133,7 @@ def activation_bytes(step: Step) -> float:
     tensor = step.mesh.tensor if cut.attentions else 1
     whole = (2 if c.block == "parallel" else 4) * D
     shared = 4 * D + (2 if c.mlp == "plain" else 3) * M
-    weights = c.num_heads * N * N * (4 if step.word == 4 else 4 + step.word)
+    weights = c.num_heads * N * N * (4 if step.word == 4 else 4 + step.word) if step.attention == "written" else 0
     return step.pictures * (step.word * N * (whole + shared / tensor) + weights / tensor)
 
 

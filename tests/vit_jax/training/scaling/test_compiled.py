@@ -70,7 +70,7 @@ def test_one_block_more_exchanges_what_is_predicted() -> None:
     """Of programs of one block and of two: what else a program exchanges is the same in both.
 
     The model has fewer classes than it is wide: were the tokens not held where their pictures are, the backward pass
-    would move them with the head's gradient. The second run has a key for every picture.
+    would move them with the head's gradient. The second run is random too.
     """
     cases = [(8, (1, 8, 1), "none", 0.0), (16, (2, 2, 2), "full", 0.1)]
     found = run(8, "-c", f"CASES = {cases!r}\n{SCRIPT}")

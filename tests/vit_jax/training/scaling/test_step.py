@@ -66,6 +66,11 @@ def test_memory_is_state_weights_and_activations() -> None:
     assert traffic_bytes(step) == 3 * 2 * PARAMETERS + 28 * PARAMETERS + 5 * 12 * 64 * block
 
 
+def test_fused_attention_holds_no_weights() -> None:
+    written, fused = (Step(BASE, 512, MeshShape(8, 1, 1), attention=kind) for kind in ("written", "fused"))
+    assert memory_bytes(written) - memory_bytes(fused) == 12 * 64 * h * N * N * (2 + 4)
+
+
 def test_rematerialisation_keeps_one_block_and_the_ends_of_all() -> None:
     block = 2 * N * (4 * D + 4 * D + 2 * M) + h * N * N * (2 + 4)
     step = Step(BASE, 512, MeshShape(1, 8, 1), remat="full")
