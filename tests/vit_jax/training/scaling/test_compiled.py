@@ -40,14 +40,13 @@ from vit_jax.training.scaling import Step
 from vit_jax.training.sharding import MeshShape
 from vit_spec import ViTConfig
 
-small = ViTConfig(
-    image_size=64, patch_size=8, num_classes=16, embed_dim=64, depth=1, num_heads=4, mlp_hidden_dim=256,
-)
-for batch, mesh, remat, rate in CASES:
-    for depth in (1, 2):
-        model = small.replace(depth=depth, drop_path_rate=rate)
-        found = compare(Step(model, batch, MeshShape(*mesh), "float32", remat))
-        print(json.dumps([found.predicted, found.counted]), flush=True)
+for depth in (1, 2):
+    model = ViTConfig(
+        image_size=64, patch_size=8, num_classes=16, embed_dim=64, depth=depth, num_heads=4, mlp_hidden_dim=256,
+        drop_path_rate=0.1,
+    )
+    found = compare(Step(model, 16, MeshShape(2, 2, 2), "float32", "full"))
+    print(json.dumps([found.predicted, found.counted]), flush=True)
 """
 
 
@@ -70,16 +69,13 @@ def test_one_block_more_exchanges_what_is_predicted() -> None:
     """Of programs of one block and of two: what else a program exchanges is the same in both.
 
     The model has fewer classes than it is wide: were the tokens not held where their pictures are, the backward pass
-    would move them with the head's gradient. The second run is random too.
+    would move them with the head's gradient.
     """
-    cases = [(8, (1, 8, 1), "none", 0.0), (16, (2, 2, 2), "full", 0.1)]
-    found = run(8, "-c", f"CASES = {cases!r}\n{SCRIPT}")
-    for case, (one, two) in zip(cases, zip(found[::2], found[1::2], strict=True), strict=True):
-        for kind in one[0]:
-            predicted, counted = (two[at][kind] - one[at][kind] for at in (0, 1))
-            # The norms of its parameters and gradients: measured 32 and 80 bytes of some 400,000.
-            assert 0 <= counted - predicted <= 128, (case, kind)
-        assert sum(two[1].get(kind, 0) - one[1].get(kind, 0) for kind in two[1].keys() - one[0].keys()) == 0
+    predicted, counted = zip(*run(8, "-c", SCRIPT), strict=True)
+    for kind in predicted[0].keys() | counted[0].keys() | counted[1].keys():
+        more = counted[1].get(kind, 0) - counted[0].get(kind, 0)
+        # The norms of its parameters and gradients: measured 80 bytes of 480,000.
+        assert 0 <= more - (predicted[1].get(kind, 0) - predicted[0].get(kind, 0)) <= 128, kind
 
 
 @pytest.mark.slow
