@@ -14,12 +14,12 @@ from flax import nnx
 import conversion
 import vit_jax
 from benchmarks.side import Side, threads
-from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject
+from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
 from vit_jax.training.forward import Inference
 from vit_jax.training.losses import Loss
 from vit_jax.training.optimizer import make_optimizer, make_schedule
-from vit_spec import Preprocessing, ViTConfig
+from vit_spec import Preprocessing
 
 
 def inference(
@@ -69,12 +69,6 @@ def products(subject: Mapping[str, Any], batches: Sequence[int]) -> Side:
 
             parts[f"{batch} {layer}"] = run
     return Side(parts, facts=_facts())
-
-
-def product_shapes(config: ViTConfig, batch: int) -> dict[str, tuple[int, int, int]]:
-    """Layer → (M, K, N) of its product (M, K) @ (K, N) over all tokens of a batch."""
-    rows, D, hidden = batch * config.num_tokens, config.embed_dim, config.hidden_dim
-    return {"qkv": (rows, D, 3 * D), "proj": (rows, D, D), "fc1": (rows, D, hidden), "fc2": (rows, hidden, D)}
 
 
 def train(

@@ -117,14 +117,17 @@ def train(
 
 
 def attention(shape: Sequence[int], device: str = "cuda", dtype: str = "bfloat16") -> Side:
-    """PyTorch's ``scaled_dot_product_attention`` of (B, N, h, d); parts ``forward`` and ``backward``, which has both."""
+    """PyTorch's ``scaled_dot_product_attention``; parts ``forward`` and ``backward``, which has both.
+
+    Args:
+        shape: (B, N, h, d).
+        device: ``cpu`` or ``cuda``.
+        dtype: of queries, keys and values.
+    """
+    _prepare(False, device, tf32=False)
     rng = np.random.default_rng(0)
-    q, k, v = (
-        torch.from_numpy(rng.standard_normal(tuple(shape), np.float32))
-        .to(device, getattr(torch, dtype))
-        .transpose(1, 2)
-        for _ in range(3)
-    )
+    drawn = [torch.from_numpy(rng.standard_normal(tuple(shape), np.float32)) for _ in range(3)]
+    q, k, v = (x.to(device, getattr(torch, dtype)).transpose(1, 2) for x in drawn)  # (B, h, N, d) each
     heads = torch.nn.functional.scaled_dot_product_attention
 
     def forward(count: int) -> None:

@@ -39,6 +39,12 @@ class Subject:
         return np.random.default_rng(2).integers(0, self.config.num_classes, batch).astype(np.int32)
 
 
+def product_shapes(config: ViTConfig, batch: int) -> dict[str, tuple[int, int, int]]:
+    """Layer → (M, K, N) of its product (M, K) @ (K, N) over all tokens of a batch."""
+    rows, D, hidden = batch * config.num_tokens, config.embed_dim, config.hidden_dim
+    return {"qkv": (rows, D, 3 * D), "proj": (rows, D, D), "fc1": (rows, D, hidden), "fc2": (rows, hidden, D)}
+
+
 PEAK_RATE = 1e-3
 WEIGHT_DECAY = 0.05
 """AdamW's learning rate and decay in every training step; the rest is as both libraries have it by default."""

@@ -1,0 +1,43 @@
+"""Training steps."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks.alternate import Bench, Say, alternate, seconds
+from benchmarks.cases.case import CPU, Case, Outcome, Scale
+from benchmarks.measure import faster
+
+OURS, TWIN = "ours", "ours again"
+JAX, TORCH = "benchmarks.sides_jax:train", "benchmarks.sides_torch:train"
+OTHERS = {"timm": {"library": "timm"}, "timm, torch.compile": {"library": "timm", "compiled": True}}
+TOLERANCE = 1e-4
+"""Relative L2 distance of the losses of three steps: AdamW makes whole steps of gradients that are rounding noise, so
+that the losses of small models have been 2.4e-6 apart; a step left out would set them apart by more than half."""
+WORDS = """Forward, backward and AdamW, batch 8, float32: the trainer's own step (`training.jit_engine`) on a batch that
+lies on the device, with the allocator's settings that are named below; timm with `torch.optim.AdamW(fused=True)`. The
+losses of the first three steps are compared before anything is timed."""
+
+
+def cases() -> list[Case]:
+    """One a model."""
+    names = {"ti": "vit_tiny_patch16_224", "s": "vit_small_patch16_224"}
+    return [
+        Case(f"training-{short}", f"Training step, ViT-{short.title()}/16", WORDS, partial(run, model))
+        for short, model in names.items()
+    ]
+
+
+def run(model: str, scale: Scale, say: Say) -> Outcome:
+    """A batch of 8."""
+    batch = scale.batches(8)[0]
+    told = {"subject": scale.subject(model), "batch": batch}
+    with Bench(say) as bench:
+        for name in (OURS, TWIN):
+            bench.start(name, JAX, told, CPU)
+        others = [name for name, how in OTHERS.items() if bench.start(name, TORCH, told | how)]
+        bench.agree(OURS, others, TOLERANCE)
+        found = alternate([bench.turn(name, "step") for name in (OURS, *others, TWIN)], scale.pace)
+        ours = seconds(OURS, found[OURS])
+        comparisons = [faster(f"batch {batch}, {name}", ours, seconds(name, found[name])) for name in others]
+        return Outcome.of(bench, comparisons, [faster(f"batch {batch}", ours, seconds(TWIN, found[TWIN]))])
