@@ -29,6 +29,7 @@ import tyro
 from rich.console import Console
 
 import conversion
+from benchmarks.side import peak_memory
 from conversion import FORMATS
 from vit_spec import ViTConfig, get_model, parameters
 
@@ -149,12 +150,6 @@ def convert(source: str, target: str, formats: tuple[str, str], model: str, flav
     tables = [conversion.containers.open_source(Path(path)).table for path in (source, target)]
     largest = max(table.nbytes(name) for table in tables for name in table)
     return {"seconds": seconds, "cpu": cpu, "peak": peak, "largest": largest}
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has had resident, mapped files included (VmHWM)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def copy(source: str, target: str) -> dict[str, float]:

@@ -64,7 +64,7 @@ def section(case: str, result: Result) -> str:
     counted = f"{rounds[0]}" if len(rounds) == 1 else f"{rounds[0]} to {rounds[-1]}"
     how = f"{counted} rounds in {result.seconds:.0f} s; load {result.load[0]:.1f} before"
     notes.append(f"`{result.command}` on {result.date}: {how}.")
-    return "\n".join([*lines, " ".join(notes), ""])
+    return "\n".join([*lines, *(f"- {note}" for note in notes), ""])
 
 
 def row(case: str, comparison: Comparison) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,3 +30,9 @@ class Side:
 def threads() -> int:
     """Cores that this process may use: what XLA makes its pool of, and what PyTorch is told."""
     return len(os.sched_getaffinity(0))
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had resident, mapped files included (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.convert import peak_memory
-from benchmarks.side import Side, UnavailableError
+from benchmarks.side import Side, UnavailableError, peak_memory
 
 
 def build(target: str, arguments: dict[str, Any]) -> Side:

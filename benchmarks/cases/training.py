@@ -15,8 +15,8 @@ TOLERANCE = 1e-4
 """Relative L2 distance of the losses of three steps: AdamW makes whole steps of gradients that are rounding noise, so
 that the losses of small models have been 2.4e-6 apart; a step left out would set them apart by more than half."""
 WORDS = """Forward, backward and AdamW, batch 8, float32: the trainer's own step (`training.jit_engine`) on a batch that
-lies on the device, with the allocator's settings that are named below; timm with `torch.optim.AdamW(fused=True)`. The
-losses of the first three steps are compared before anything is timed."""
+lies on the device; timm with `torch.optim.AdamW(fused=True)`. The losses of the first three steps are compared before
+anything is timed."""
 
 
 def cases() -> list[Case]:
