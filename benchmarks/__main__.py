@@ -60,7 +60,7 @@ def benchmarks(
             failed.append(case.name)
             say(f"{case.name} failed: {error}")
             continue
-        say(section(case.name, measured[case.name]))
+        say(section(case, measured[case.name]))
         if not check and not quick:
             keep(results, docs, measured[case.name], case.name)
     if failed:

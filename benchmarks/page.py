@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmarks.cases import CASES
+from benchmarks.cases import CASES, Case
 from benchmarks.measure import Comparison, Measured, summary
 from benchmarks.results import Result
 from benchmarks.targets import target_of
@@ -35,18 +35,18 @@ def page(results: Mapping[str, Result]) -> str:
     head = HEAD.format(
         met=len(judged) - len(missed), count=len(judged), missed=f"; missed: {', '.join(missed)}" if missed else ""
     )
-    parts = [section(case, result) for case, result in results.items()]
+    parts = [section(CASES[case], result) for case, result in results.items()]
     absent = [f"`{case}`" for case in CASES if case not in results]
     if absent:
         parts.append(f"## Not measured\n\n{', '.join(absent)}.\n")
     return "\n".join([head, *parts, machines(results)])
 
 
-def section(case: str, result: Result) -> str:
+def section(case: Case, result: Result) -> str:
     """One case: what was measured, the table, and what is to be known about it."""
     o = result.outcome
-    rows = [row(case, comparison) for comparison in o.comparisons]
-    lines = [f"## {CASES[case].title}", "", CASES[case].words, ""]
+    rows = [row(case.name, comparison) for comparison in o.comparisons]
+    lines = [f"## {case.title}", "", case.words, ""]
     lines += ["| | a | b | a / b | target | met |", "|---|---|---|---|---|---|", *rows, ""]
     notes = []
     if o.distances:
@@ -84,7 +84,7 @@ def amount(measured: Measured) -> str:
     elif measured.unit == "B":
         shown = f"{median / 1e6:.0f} MB"
     else:
-        shown = f"{median:.0f} {measured.unit}"
+        shown = f"{number(median)} {measured.unit}"
     return f"{measured.name}: {shown}"
 
 

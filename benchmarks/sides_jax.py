@@ -13,17 +13,22 @@ from flax import nnx
 
 import conversion
 import vit_jax
-from benchmarks.side import Side, threads
+from benchmarks.side import Side, UnavailableError, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
 from vit_jax.training.forward import Inference
 from vit_jax.training.losses import Loss
+from vit_jax.training.monitor import peak_flops
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_spec import Preprocessing
 
 
 def inference(
-    subject: Mapping[str, Any], batches: Sequence[int], dtype: str = "float32", tf32: bool | None = None
+    subject: Mapping[str, Any],
+    batches: Sequence[int],
+    dtype: str = "float32",
+    tf32: bool | None = None,
+    fused: bool = False,
 ) -> Side:
     """A forward pass under ``jit``, for each batch size a part of that name.
 
@@ -32,11 +37,14 @@ def inference(
         batches: pictures in a batch.
         dtype: of computation and parameters.
         tf32: whether float32 products may be taken in TensorFloat-32; ``None`` leaves it to JAX.
+        fused: attention by the device's best kernel.
     """
     if tf32 is not None:
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     what = Subject(**subject)
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
+    if fused:
+        _fuse(model)
     params = vit_jax.get_params(model)
     forward = jax.jit(Inference(model))
     images = {batch: jnp.asarray(what.images(batch), dtype) for batch in batches}
@@ -77,6 +85,7 @@ def train(
     remat: training.Remat = "none",
     scan: bool = False,
     dtype: str = "float32",
+    fused: bool = False,
     losses: int = 3,
     analyse: bool = False,
 ) -> Side:
@@ -88,12 +97,15 @@ def train(
         remat: what is computed again in the backward pass.
         scan: one compiled block for all.
         dtype: of the computation; parameters and moments are in float32.
+        fused: attention by the device's best kernel.
         losses: the answers are the losses of so many first steps.
         analyse: compile the step once more and tell the bytes of its temporaries.
     """
     what = Subject(**subject)
     config = what.config
     model = nnx.eval_shape(lambda: vit_jax.VisionTransformer(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
+    if fused:
+        _fuse(model)
     recipe = training.Recipe(
         training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()
     )
@@ -129,18 +141,19 @@ def train(
     return Side({"step": run}, answers, facts)
 
 
-def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16", backward: bool = True) -> Side:
-    """The bare attention of all heads; parts ``forward`` and, if asked for, ``backward``, which has both.
+def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16") -> Side:
+    """The bare attention of all heads; parts ``forward`` and ``backward``, which has both.
 
     Args:
         shape: (B, N, h, d).
         implementation: ``ours`` is ``vit_jax.attention.attend``; else an ``implementation`` of
             ``jax.nn.dot_product_attention``.
         dtype: of queries, keys and values.
-        backward: also measure the gradient of the sum.
     """
     from vit_jax.attention import attend
 
+    if implementation == "cudnn" and jax.default_backend() != "gpu":
+        raise UnavailableError("cuDNN is on NVIDIA GPUs alone")
     rng = np.random.default_rng(0)
     q, k, v = (jnp.asarray(rng.standard_normal(shape, np.float32), dtype) for _ in range(3))
     scale = shape[-1] ** -0.5
@@ -151,9 +164,8 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
         heads = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=implementation)  # type: ignore[arg-type]
         return heads.reshape(*heads.shape[:2], -1)
 
-    functions: dict[str, Any] = {"forward": jax.jit(forward)}
-    if backward:
-        functions["backward"] = jax.jit(jax.grad(lambda *x: forward(*x).astype(jnp.float32).sum(), argnums=(0, 1, 2)))
+    gradient = jax.grad(lambda *x: forward(*x).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+    functions: dict[str, Any] = {"forward": jax.jit(forward), "backward": jax.jit(gradient)}
 
     def runs(function: Any) -> Callable[[int], None]:
         def run(count: int) -> None:
@@ -169,10 +181,18 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
     return Side({name: runs(function) for name, function in functions.items()}, answers, _facts())
 
 
+def _fuse(model: vit_jax.VisionTransformer) -> None:
+    from vit_jax.attention import fuse_attention
+
+    fuse_attention(model)
+
+
 def _facts() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "threads": threads(),
         "device": device.device_kind,
+        "platform": device.platform,
+        "peak": peak_flops(device.device_kind),
         "versions": {"jax": jax.__version__, "flax": flax.__version__},
     }

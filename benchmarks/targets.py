@@ -51,6 +51,9 @@ TARGETS: Sequence[Target] = (
     Target("startup/import vit_jax", at_most=1.1),
     Target("conversion/*", at_most=2.0),
     Target("input/*", at_least=1.0),
+    Target("gpu-?/inference, ours, fused attention", at_least=1.0),
+    Target("gpu-?/training, ours, fused attention", at_least=1.0),
+    Target("gpu-l/MFU, training, ours, fused attention", at_least=0.5),
 )
 
 
