@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -68,16 +68,16 @@ def benchmarks(
     return int(report(committed, measured) or bool(failed)) if check else int(bool(failed))
 
 
-def chosen(names: Sequence[str]) -> list[Case]:
+def chosen(names: Sequence[str], cases: Mapping[str, Case] = CASES) -> list[Case]:
     """Cases whose names begin so.
 
     Raises:
         VitportError: if a name is the beginning of none.
     """
     for name in names:
-        if not any(case.startswith(name) for case in CASES):
-            raise VitportError(f"{name} is no case: choose among {', '.join(CASES)}, or how they begin.")
-    return [case for name, case in CASES.items() if not names or name.startswith(tuple(names))]
+        if not any(case.startswith(name) for case in cases):
+            raise VitportError(f"{name} is no case: choose among {', '.join(cases)}, or how they begin.")
+    return [case for name, case in cases.items() if not names or name.startswith(tuple(names))]
 
 
 def measure(case: Case, scale: Scale) -> Result:
@@ -87,7 +87,7 @@ def measure(case: Case, scale: Scale) -> Result:
     outcome = case.run(scale, say)
     seconds = time.perf_counter() - start
     say(f"  took {seconds:.0f} s")
-    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
+    command = " ".join(["python", *sys.orig_argv[1:]])
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     return Result(outcome, machine(), command, date, seconds, (before, load()))
 

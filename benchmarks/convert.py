@@ -31,6 +31,7 @@ from rich.console import Console
 import conversion
 from benchmarks.side import peak_memory
 from conversion import FORMATS
+from conversion.containers import open_source
 from vit_spec import ViTConfig, get_model, parameters
 
 FLAVOURS: dict[str, dict[str, object]] = {
@@ -147,7 +148,7 @@ def convert(source: str, target: str, formats: tuple[str, str], model: str, flav
     conversion.save(checkpoint, target, format=formats[1], activation="keep")
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     peak = peak_memory()
-    tables = [conversion.containers.open_source(Path(path)).table for path in (source, target)]
+    tables = [open_source(Path(path)).table for path in (source, target)]
     largest = max(table.nbytes(name) for table in tables for name in table)
     return {"seconds": seconds, "cpu": cpu, "peak": peak, "largest": largest}
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
-from benchmarks.__main__ import DOCS, measure, say
+from benchmarks.__main__ import DOCS, chosen, measure, say
 from benchmarks.alternate import Bench, Pace, Say, alternate
 from benchmarks.cases.case import CPU, Case, Outcome, Scale
 from benchmarks.measure import Comparison, Measured
@@ -35,8 +35,8 @@ PARITY_TOLERANCE = 1e-2
 """The same in float32, with TensorFloat-32, which rounds to 5e-4."""
 HEAD = """# On a GPU
 
-Written by `python -m benchmarks.gpu` on {device} in {seconds:.0f} s; all sides take turns on the same card, and a ratio
-is taken round by round: median and, in brackets, quartiles.
+Written by `python -m benchmarks.gpu` on {device} in {seconds:.0f} s. All sides take turns on the same card, and a
+ratio is taken round by round: median and, in brackets, quartiles.
 
 """
 
@@ -174,11 +174,17 @@ def utilisation(kind: str, speeds: dict[str, Measured], operations: float, peak:
 
 
 def main(
-    *, smoke: bool = False, torch_python: Path | None = None, results: Path | None = None, docs: Path = DOCS
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME ...")] = (),
+    *,
+    smoke: bool = False,
+    torch_python: Path | None = None,
+    results: Path | None = None,
+    docs: Path = DOCS,
 ) -> int:
     """Check and time everything on one GPU.
 
     Args:
+        names: gpu-parity, gpu-attention, gpu-b or gpu-l; all of them where none is given.
         smoke: On a CPU, at sizes that measure nothing, and nothing is kept.
         torch_python: Interpreter of another environment for PyTorch and timm, where one cannot hold both CUDA builds.
         results: JSON file for the results.
@@ -188,12 +194,13 @@ def main(
         0; 1 if a case failed.
     """
     card = Card(smoke, None if torch_python is None else str(torch_python))
+    wanted = chosen(names, {case.name: case for case in cases(card)})
     device = "a CPU, to see whether everything runs" if smoke else gpu()
     scale = Scale(Pace(rounds=1, seconds=0.0), small=True) if smoke else Scale(Pace(rounds=9, budget=10.0))
     start = time.perf_counter()
     found: dict[Case, Result] = {}
     failed = False
-    for case in cases(card):
+    for case in wanted:
         try:
             found[case] = measure(case, scale)
         except RuntimeError as error:  # a side that breaks on this card: the others are measured all the same

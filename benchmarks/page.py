@@ -60,8 +60,8 @@ def section(case: Case, result: Result) -> str:
         for facts in o.facts.values()
     } - {""}
     notes += [f"Our processes run with `{words}`." for words in sorted(settings)]
-    rounds = sorted({len(comparison.ratios) for comparison in o.comparisons})
-    counted = f"{rounds[0]}" if len(rounds) == 1 else f"{rounds[0]} to {rounds[-1]}"
+    rounds = {len(comparison.ratios) for comparison in o.comparisons} or {0}
+    counted = " to ".join(str(number) for number in sorted({min(rounds), max(rounds)}))
     how = f"{counted} rounds in {result.seconds:.0f} s; load {result.load[0]:.1f} before"
     notes.append(f"`{result.command}` on {result.date}: {how}.")
     return "\n".join([*lines, *(f"- {note}" for note in notes), ""])

@@ -34,5 +34,14 @@ def threads() -> int:
 
 def peak_memory() -> int:
     """The most bytes that this process has had resident, mapped files included (VmHWM)."""
+    return _status("VmHWM")
+
+
+def resident_memory() -> int:
+    """The bytes that this process has resident now, mapped files included (VmRSS)."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024

@@ -13,7 +13,7 @@ from flax import nnx
 
 import conversion
 import vit_jax
-from benchmarks.side import Side, UnavailableError, threads
+from benchmarks.side import Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
 from vit_jax.training.forward import Inference
@@ -51,8 +51,7 @@ def inference(
 
     def runs(batch: int) -> Callable[[int], None]:
         def run(count: int) -> None:
-            for _ in range(count):
-                forward(params, images[batch]).block_until_ready()
+            _repeat(lambda: forward(params, images[batch]), count)
 
         return run
 
@@ -72,8 +71,7 @@ def products(subject: Mapping[str, Any], batches: Sequence[int]) -> Side:
             a, b = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in ((M, K), (K, N)))
 
             def run(count: int, a: jax.Array = a, b: jax.Array = b) -> None:
-                for _ in range(count):
-                    product(a, b).block_until_ready()
+                _repeat(lambda: product(a, b), count)
 
             parts[f"{batch} {layer}"] = run
     return Side(parts, facts=_facts())
@@ -101,6 +99,7 @@ def train(
         losses: the answers are the losses of so many first steps.
         analyse: compile the step once more and tell the bytes of its temporaries.
     """
+    facts = _facts()
     what = Subject(**subject)
     config = what.config
     model = nnx.eval_shape(lambda: vit_jax.VisionTransformer(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
@@ -120,7 +119,6 @@ def train(
     del params
     rows = {"image": what.images(batch), "label": what.labels(batch), "index": np.arange(batch, dtype=np.uint32)}
     fed = engine.place_batch(rows | {"weight": np.ones(batch, np.float32)})
-    facts = _facts()
     if analyse and engine.lower is not None:
         analysis = engine.lower(state[0], fed).compile().memory_analysis()
         facts["temporary"] = getattr(analysis, "temp_size_in_bytes", None)
@@ -160,7 +158,7 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
 
     def forward(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         if implementation == "ours":
-            return attend(*(x.swapaxes(1, 2) for x in (q, k, v)), scale, lambda weights: weights)
+            return attend(q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2), scale, lambda weights: weights)
         heads = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=implementation)  # type: ignore[arg-type]
         return heads.reshape(*heads.shape[:2], -1)
 
@@ -169,9 +167,7 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
 
     def runs(function: Any) -> Callable[[int], None]:
         def run(count: int) -> None:
-            for _ in range(count):
-                result = function(q, k, v)
-            jax.block_until_ready(result)
+            _repeat(lambda: function(q, k, v), count)
 
         return run
 
@@ -181,8 +177,18 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
     return Side({name: runs(function) for name, function in functions.items()}, answers, _facts())
 
 
+def _repeat(function: Callable[[], Any], count: int) -> None:
+    """To the end of the last run. On a CPU each is waited for: JAX would run them beside each other, PyTorch does not;
+    on an accelerator both queue them."""
+    each = jax.default_backend() == "cpu"
+    for at in range(count):
+        result = function()
+        if each or at == count - 1:
+            jax.block_until_ready(result)
+
+
 def _fuse(model: vit_jax.VisionTransformer) -> None:
-    from vit_jax.attention import fuse_attention
+    from vit_jax.attention import fuse_attention  # pyright: ignore[reportAttributeAccessIssue]
 
     fuse_attention(model)
 
@@ -194,5 +200,6 @@ def _facts() -> dict[str, Any]:
         "device": device.device_kind,
         "platform": device.platform,
         "peak": peak_flops(device.device_kind),
+        "libraries": resident_memory(),
         "versions": {"jax": jax.__version__, "flax": flax.__version__},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import torch
 
 import conversion
 import vit_torch
-from benchmarks.side import Side, UnavailableError, threads
+from benchmarks.side import Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject
 
 Library = Literal["timm", "transformers", "vit_torch"]
@@ -40,7 +41,7 @@ def inference(
         dtype: of parameters and computation.
         tf32: allow TensorFloat-32 for float32 products.
     """
-    _prepare(compiled, device, tf32)
+    facts = _prepare(library, compiled, device, tf32)
     what, kind = Subject(**subject), getattr(torch, dtype)
     model = make_model(library, what).eval().to(device, kind)
     called = torch.compile(model) if compiled else model
@@ -62,7 +63,7 @@ def inference(
     def answers() -> dict[str, np.ndarray]:
         return {"logits": forward(min(batches)).float().cpu().numpy()}
 
-    return Side({str(batch): runs(batch) for batch in batches}, answers, _facts(library, device))
+    return Side({str(batch): runs(batch) for batch in batches}, answers, facts)
 
 
 def train(
@@ -85,7 +86,7 @@ def train(
         dtype: of the computation, by autocast where it is not float32; parameters and moments are in float32.
         losses: the answers are the losses of so many first steps.
     """
-    _prepare(compiled, device, tf32=False)
+    facts = _prepare(library, compiled, device)
     what = Subject(**subject)
     model = make_model(library, what).train().to(device)
     called = torch.compile(model) if compiled else model
@@ -113,7 +114,7 @@ def train(
         run(max(0, losses - len(seen)))
         return {"losses": np.array([float(loss) for loss in seen])}
 
-    return Side({"step": run}, answers, _facts(library, device))
+    return Side({"step": run}, answers, facts)
 
 
 def attention(shape: Sequence[int], device: str = "cuda", dtype: str = "bfloat16") -> Side:
@@ -124,7 +125,7 @@ def attention(shape: Sequence[int], device: str = "cuda", dtype: str = "bfloat16
         device: ``cpu`` or ``cuda``.
         dtype: of queries, keys and values.
     """
-    _prepare(False, device, tf32=False)
+    facts = _prepare("torch", False, device)
     rng = np.random.default_rng(0)
     drawn = [torch.from_numpy(rng.standard_normal(tuple(shape), np.float32)) for _ in range(3)]
     q, k, v = (x.to(device, getattr(torch, dtype)).transpose(1, 2) for x in drawn)  # (B, h, N, d) each
@@ -139,13 +140,13 @@ def attention(shape: Sequence[int], device: str = "cuda", dtype: str = "bfloat16
     def backward(count: int) -> None:
         for _ in range(count):
             inputs = [x.detach().requires_grad_() for x in (q, k, v)]
-            torch.autograd.grad(heads(*inputs).float().sum(), inputs)
+            torch.autograd.grad(heads(inputs[0], inputs[1], inputs[2]).float().sum(), inputs)
         _wait(device)
 
     def answers() -> dict[str, np.ndarray]:
         return {"heads": heads(q, k, v).transpose(1, 2).flatten(2).float().cpu().numpy()}
 
-    return Side({"forward": forward, "backward": backward}, answers, _facts("torch", device))
+    return Side({"forward": forward, "backward": backward}, answers, facts)
 
 
 def make_model(library: Library, what: Subject) -> torch.nn.Module:
@@ -158,16 +159,12 @@ def make_model(library: Library, what: Subject) -> torch.nn.Module:
     if library == "vit_torch":
         return vit_torch.create_model(weights=checkpoint)
     if library == "transformers":
-        import transformers
-
+        transformers: Any = _library("transformers")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model"
             conversion.save(checkpoint, path, format="huggingface-vit")
             return transformers.ViTForImageClassification.from_pretrained(path, attn_implementation="sdpa")
-    try:
-        timm: Any = importlib.import_module("timm")
-    except Exception as error:  # torchvision, which timm imports, fails in many ways beside another torch
-        raise UnavailableError(f"timm cannot be imported ({' '.join(str(error).split())})") from error
+    timm: Any = _library("timm")
     config = checkpoint.config
     model = timm.create_model(what.model, depth=config.depth, img_size=config.image_size)
     model.load_state_dict({name: torch.tensor(array) for name, array in checkpoint.params.items()}, strict=True)
@@ -178,24 +175,29 @@ def _images(what: Subject, batch: int) -> torch.Tensor:
     return torch.from_numpy(what.images(batch)).permute(0, 3, 1, 2).contiguous()
 
 
-def _prepare(compiled: bool, device: str, tf32: bool) -> None:
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # torchvision, which timm imports, fails in many ways beside another torch
+        raise UnavailableError(f"{name} cannot be imported: {' '.join(str(error).split())}") from error
+
+
+def _prepare(library: Library | Literal["torch"], compiled: bool, device: str, tf32: bool = False) -> dict[str, Any]:
+    """Settings of the process, before anything is built; the facts of the side."""
     if compiled and device == "cpu" and shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise UnavailableError(
-            "torch.compile needs a C++ compiler on a CPU, and there is no g++ (Debian's package g++)"
-        )
+        raise UnavailableError("on a CPU torch.compile needs a C++ compiler, and there is no g++: install it")
     torch.set_num_threads(threads())
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    _library(library)
+    package = "torch" if library == "vit_torch" else library
+    return {
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "libraries": resident_memory(),
+        "versions": {name: importlib.metadata.version(name) for name in dict.fromkeys(("torch", package))},
+    }
 
 
 def _wait(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def _facts(library: str, device: str) -> dict[str, Any]:
-    import importlib.metadata
-
-    package = "torch" if library == "vit_torch" else library
-    versions = {name: importlib.metadata.version(name) for name in dict.fromkeys(("torch", package))}
-    named = torch.cuda.get_device_name() if device == "cuda" else device
-    return {"threads": torch.get_num_threads(), "device": named, "versions": versions}

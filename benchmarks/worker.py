@@ -33,7 +33,7 @@ def answer(side: Side, request: dict[str, Any]) -> dict[str, Any]:
     ``answers``: writes the side's answers into a ``.npz`` file.
     """
     if request["do"] == "answers":
-        np.savez(request["path"], **side.answers())
+        np.savez(request["path"], allow_pickle=False, **side.answers())
         return {}
     forget_peak()
     start = time.perf_counter()

@@ -60,7 +60,7 @@ class Starts:
         return self._second()
 
     def _second(self) -> Worker:
-        return Worker(self.target, self.told, self._environment(self._folder / f"{self.name} {self._pairs}"))
+        return Worker(self.target, self.told, self._environment(self._folder / f"{self.name}-{self._pairs}"))
 
 
 def second_of(name: str) -> str:
