@@ -40,7 +40,7 @@ def benchmarks(
         check: Compare with the results that are there instead of replacing them; status 1 if a ratio is worse than
             its noise explains.
         quick: Two blocks, tiny pictures, two rounds: to see whether everything runs. Nothing is kept.
-        rounds: At most so many; long ones take five.
+        rounds: At most so many; of long ones, four.
         results: JSON file of the results.
         docs: Folder for performance.md and its chart.
 

@@ -22,11 +22,11 @@ class Pace:
 
     rounds: int = 7
     """At most."""
-    least: int = 5
+    least: int = 4
     """Rounds that are taken whatever they cost."""
     seconds: float = 0.25
     """Each turn repeats what is shorter until it takes about so long."""
-    budget: float = 60.0
+    budget: float = 40.0
     """Seconds after which no more rounds than ``least`` are taken."""
 
     def count(self, seconds: float) -> int:
@@ -46,7 +46,7 @@ class Turn:
     runner: Runner
     part: str = ""
     fixed: bool = False
-    """Run it once in a turn, and not before the first round."""
+    """Run it once in a turn, and not to warm up."""
 
 
 def alternate(turns: Sequence[Turn], pace: Pace) -> dict[str, list[Sample]]:
@@ -114,9 +114,9 @@ class Bench:
         self.say(f"  {name}: built in {worker.ready:.1f} s")
         return True
 
-    def turn(self, name: str, part: str) -> Turn:
+    def turn(self, name: str, part: str, fixed: bool = False) -> Turn:
         """A part of a side that was started."""
-        return Turn(name, self.workers[name], part)
+        return Turn(name, self.workers[name], part, fixed)
 
     def agree(self, ours: str, others: Sequence[str], tolerance: float) -> None:
         """Hold the other sides' answers to ours: whoever computes something else is not timed."""

@@ -36,7 +36,7 @@ def inference(
         subject: the fields of a ``Subject``.
         batches: pictures in a batch.
         library: whose model.
-        compiled: by ``torch.compile``.
+        compiled: by ``torch.compile``, anew for each batch size.
         device: ``cpu`` or ``cuda``.
         dtype: of parameters and computation.
         tf32: allow TensorFloat-32 for float32 products.
@@ -44,7 +44,7 @@ def inference(
     facts = _prepare(library, compiled, device, tf32)
     what, kind = Subject(**subject), getattr(torch, dtype)
     model = make_model(library, what).eval().to(device, kind)
-    called = torch.compile(model) if compiled else model
+    called = torch.compile(model, dynamic=False) if compiled else model
     images = {batch: _images(what, batch).to(device, kind) for batch in batches}
 
     def forward(batch: int) -> torch.Tensor:
@@ -89,7 +89,7 @@ def train(
     facts = _prepare(library, compiled, device)
     what = Subject(**subject)
     model = make_model(library, what).train().to(device)
-    called = torch.compile(model) if compiled else model
+    called = torch.compile(model, dynamic=False) if compiled else model
     decayed = [p for name, p in model.named_parameters() if name.endswith("weight") and p.ndim > 1]
     others = [p for name, p in model.named_parameters() if not (name.endswith("weight") and p.ndim > 1)]
     optimizer = torch.optim.AdamW(
