@@ -1,7 +1,7 @@
 """The Vision Transformer in Flax NNX; ``vit_torch`` is the same model, file by file, in PyTorch."""
 
 from vit_jax.activation import activation
-from vit_jax.attention import Attention
+from vit_jax.attention import Attention, fuse_attention
 from vit_jax.attention_pool import AttentionPool
 from vit_jax.block import Block
 from vit_jax.create import create_model
@@ -30,6 +30,7 @@ __all__ = [
     "activation",
     "create_model",
     "drop_path",
+    "fuse_attention",
     "get_params",
     "make_norm",
     "set_params",

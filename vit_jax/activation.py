@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from vit_spec import VitportError
 
@@ -22,7 +24,9 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
 
 def _gelu(x: jax.Array) -> jax.Array:
     """``x * Phi(x)`` with the error function (Hendrycks & Gimpel 2016, section 2)."""
-    return jax.nn.gelu(x, approximate=False)
+    # As PyTorch has it. The complementary error function, which jax.nn.gelu takes, costs three times as much on CPUs.
+    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (0.5 * exact * (1.0 + jax.lax.erf(exact * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def _gelu_tanh(x: jax.Array) -> jax.Array:

@@ -11,9 +11,11 @@ from jax.typing import DTypeLike
 
 from vit_jax.attention import Attention
 from vit_jax.drop_path import DropPath
+from vit_jax.dropout import DropoutKeys
 from vit_jax.layer_scale import LayerScale
 from vit_jax.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_jax.norm import make_norm
+from vit_jax.rows import add
 from vit_spec import ViTConfig
 
 MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
@@ -75,10 +77,10 @@ class Block(nnx.Module):
         self.ls2 = nnx.identity if c.layer_scale is None else scale(D, c.layer_scale)
         self.drop_path2 = DropPath(drop_path)
 
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
         """(B, N, D) -> (B, N, D); ``rngs`` is needed where dropout or stochastic depth acts."""
         if self.post_norm:
-            x = x + self.drop_path1(self.ls1(self.norm1(self.attn(x, rngs=rngs))), rngs=rngs)
-            return x + self.drop_path2(self.ls2(self.norm2(self.mlp(x, rngs=rngs))), rngs=rngs)
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), rngs=rngs)), rngs=rngs)
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x), rngs=rngs)), rngs=rngs)
+            x = add(x, self.drop_path1(self.ls1(self.norm1(self.attn(x, rngs=rngs))), rngs=rngs))
+            return add(x, self.drop_path2(self.ls2(self.norm2(self.mlp(x, rngs=rngs))), rngs=rngs))
+        x = add(x, self.drop_path1(self.ls1(self.attn(self.norm1(x), rngs=rngs)), rngs=rngs))
+        return add(x, self.drop_path2(self.ls2(self.mlp(self.norm2(x), rngs=rngs)), rngs=rngs))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import jax
 from flax import nnx
 
+from vit_jax.dropout import DropoutKeys, keep_mask
 from vit_spec import VitportError
 
 
 def drop_path(x: jax.Array, rate: float | jax.Array, key: jax.Array) -> jax.Array:
     """Sets each sample, ``x[b]``, to zero with probability ``rate`` and divides the others by ``1 - rate``.
 
-    The expectation stays ``x``; shape (B, ...) and dtype are kept.
+    The expectation stays ``x``; shape (B, ...) and dtype are kept. ``key`` is (), or (B,), one for each sample.
     """
     keep = 1.0 - rate
-    mask = jax.random.bernoulli(key, keep, (x.shape[0], *[1] * (x.ndim - 1)))  # (B, 1, ...)
+    mask = keep_mask(key, keep, (x.shape[0], *[1] * (x.ndim - 1)))  # (B, 1, ...)
     return (x / keep * mask).astype(x.dtype)
 
 
@@ -31,7 +32,7 @@ class DropPath(nnx.Module):
         self.rate = rate
         self.deterministic = False
 
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
         """(B, ...) -> (B, ...); the stream ``dropout`` of ``rngs`` is drawn from.
 
         Raises:

@@ -12,14 +12,15 @@ import math
 from flax import nnx
 from jax.typing import DTypeLike
 
+from vit_jax.rows import Linear
 from vit_spec.initialization import CONV_GAIN, LINEAR_STD, TOKEN_STD
 
 
 def make_linear(
     inputs: int, outputs: int, *, bias: bool = True, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike
-) -> nnx.Linear:
+) -> Linear:
     """A linear layer; kernel (inputs, outputs)."""
-    return nnx.Linear(
+    return Linear(
         inputs,
         outputs,
         use_bias=bias,

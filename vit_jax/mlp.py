@@ -10,6 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from vit_jax.activation import activation
+from vit_jax.dropout import Dropout, DropoutKeys
 from vit_jax.initialization import make_linear
 from vit_jax.norm import NormLayer
 
@@ -45,12 +46,12 @@ class Mlp(nnx.Module):
         linear = partial(make_linear, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         self.fc1 = linear(dim, hidden_dim, bias=bias)
         self.act = activation(act)
-        self.drop1 = nnx.Dropout(drop)
+        self.drop1 = Dropout(drop)
         self.norm = nnx.identity if norm is None else norm(hidden_dim)
         self.fc2 = linear(hidden_dim, dim, bias=bias)
-        self.drop2 = nnx.Dropout(drop)
+        self.drop2 = Dropout(drop)
 
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
         """(..., D) -> (..., D); ``rngs`` is needed where dropout acts."""
         x = self.act(self.fc1(x))  # (..., M)
         x = self.norm(self.drop1(x, rngs=rngs))
@@ -89,12 +90,12 @@ class SwiGLU(nnx.Module):
         self.fc1_g = linear(dim, hidden_dim, bias=bias)
         self.fc1_x = linear(dim, hidden_dim, bias=bias)
         self.act = activation(act)
-        self.drop1 = nnx.Dropout(drop)
+        self.drop1 = Dropout(drop)
         self.norm = nnx.identity if norm is None else norm(hidden_dim)
         self.fc2 = linear(hidden_dim, dim, bias=bias)
-        self.drop2 = nnx.Dropout(drop)
+        self.drop2 = Dropout(drop)
 
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
         """(..., D) -> (..., D); ``rngs`` is needed where dropout acts."""
         x = self.act(self.fc1_g(x)) * self.fc1_x(x)  # (..., M)
         x = self.norm(self.drop1(x, rngs=rngs))
@@ -132,12 +133,12 @@ class SwiGLUPacked(nnx.Module):
         linear = partial(make_linear, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         self.fc1 = linear(dim, 2 * hidden_dim, bias=bias)
         self.act = activation(act)
-        self.drop1 = nnx.Dropout(drop)
+        self.drop1 = Dropout(drop)
         self.norm = nnx.identity if norm is None else norm(hidden_dim)
         self.fc2 = linear(hidden_dim, dim, bias=bias)
-        self.drop2 = nnx.Dropout(drop)
+        self.drop2 = Dropout(drop)
 
-    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
         """(..., D) -> (..., D); ``rngs`` is needed where dropout acts."""
         gate, value = jnp.split(self.fc1(x), 2, axis=-1)  # (..., M) each
         x = self.act(gate) * value

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from flax import nnx
 from jax.typing import DTypeLike
 
+from vit_jax.rows import LayerNorm, RMSNorm
 from vit_spec import ViTConfig
 
 NormLayer = Callable[[int], nnx.Module]
@@ -15,14 +16,14 @@ NormLayer = Callable[[int], nnx.Module]
 
 def make_norm(
     config: ViTConfig, width: int, *, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike
-) -> nnx.LayerNorm | nnx.RMSNorm:
+) -> LayerNorm | RMSNorm:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ``(..., width)``.
 
     Statistics are taken in at least float32, the variance as the mean squared distance from the mean.
     """
     if config.norm == "rmsnorm":
-        return nnx.RMSNorm(width, epsilon=config.norm_eps, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-    return nnx.LayerNorm(
+        return RMSNorm(width, epsilon=config.norm_eps, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+    return LayerNorm(
         width,
         epsilon=config.norm_eps,
         use_bias=config.norm_bias,

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from vit_jax.attention_pool import AttentionPool
 from vit_jax.block import Block
+from vit_jax.dropout import Dropout, DropoutKeys
 from vit_jax.initialization import make_linear, make_tokens
 from vit_jax.norm import make_norm
 from vit_jax.parallel_block import ParallelBlock
@@ -69,7 +70,7 @@ class VisionTransformer(nnx.Module):
             norm=norm if c.patch_norm else None,
             **options,
         )
-        self.pos_drop = nnx.Dropout(c.drop_rate)
+        self.pos_drop = Dropout(c.drop_rate)
         self.norm_pre = norm(D) if c.pre_norm else nnx.identity
         self.blocks = nnx.List(BLOCKS[c.block](c, rate, **options) for rate in c.drop_path_rates)
         self.norm = norm(D) if c.final_norm == "tokens" else nnx.identity
@@ -92,7 +93,7 @@ class VisionTransformer(nnx.Module):
         else:
             self.head_dist = None
 
-    def embed(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def embed(self, images: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
         """Pictures (B, H, W, C) -> what the first block sees, (B, N, D).
 
         The tokens are [class, distillation, registers, patches], those that the model has. Wherever the position table
@@ -112,7 +113,7 @@ class VisionTransformer(nnx.Module):
             x = jnp.concatenate([jnp.broadcast_to(tokens, (x.shape[0], *tokens.shape[1:])), x], axis=1)  # (B, N, D)
         return self.norm_pre(self.pos_drop(x, rngs=rngs))
 
-    def forward_features(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def forward_features(self, images: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
         """Pictures (B, H, W, C) -> tokens after the last block and ``norm``, (B, N, D)."""
         self._check_rngs(rngs)
         x = self.embed(images, rngs=rngs)
@@ -144,7 +145,9 @@ class VisionTransformer(nnx.Module):
         x = self.fc_norm(self.pool(tokens))
         return self.head(self.pre_logits(x))
 
-    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array | tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, images: jax.Array, *, rngs: DropoutKeys | None = None
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
         """Pictures (B, H, W, C) -> what :meth:`forward_head` gives.
 
         Args:
@@ -156,7 +159,7 @@ class VisionTransformer(nnx.Module):
         """
         return self.forward_head(self.forward_features(images, rngs=rngs))
 
-    def _check_rngs(self, rngs: nnx.Rngs | None) -> None:
+    def _check_rngs(self, rngs: DropoutKeys | None) -> None:
         c = self.config
         if rngs is None and not self.deterministic and max(c.drop_rate, c.attn_drop_rate, c.drop_path_rate) > 0:
             raise VitportError(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
-from unittest import mock
 
 import numpy as np
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from conversion import Checkpoint
 
 Attention = Literal["explicit", "fused"]
-"""``explicit`` is the models' own; ``fused`` torch's scaled_dot_product_attention, or JAX's dot_product_attention."""
+"""``explicit`` is the models' own; ``fused`` is what ``fuse_attention`` of each package puts in its place."""
 
 
 @dataclass(frozen=True)
@@ -116,23 +114,18 @@ def _torch_runner(checkpoint: Checkpoint, case: Case) -> Runner:
     import torch
 
     import vit_torch
-    import vit_torch.attention
-    import vit_torch.parallel_block
 
     kind = getattr(torch, case.dtype)
     model = vit_torch.create_model(weights=checkpoint, dtype=kind).eval()
-
-    def fused(q: Any, k: Any, v: Any, scale: float, _drop: Any) -> Any:
-        heads = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
-        return heads.transpose(1, 2).flatten(2)  # (B, N, h d)
+    if case.attention == "fused":
+        vit_torch.fuse_attention(model)
 
     def run(images: np.ndarray) -> np.ndarray:
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
         try:
             torch.set_num_threads(case.threads or threads)
             torch.set_float32_matmul_precision(case.precision)
-            modules = (vit_torch.attention, vit_torch.parallel_block)
-            with torch.no_grad(), _attention(case, modules, fused):
+            with torch.no_grad():
                 return torch_array(model(torch.tensor(images, dtype=kind).permute(0, 3, 1, 2)))
         finally:
             torch.set_num_threads(threads)
@@ -146,17 +139,12 @@ def _jax_runner(checkpoint: Checkpoint, case: Case) -> Runner:
     from flax import nnx
 
     import vit_jax
-    import vit_jax.attention
-    import vit_jax.parallel_block
 
     model = vit_jax.create_model(weights=checkpoint, dtype=case.dtype, param_dtype=case.dtype)
     model.eval()
+    if case.attention == "fused":
+        vit_jax.fuse_attention(model)
     graph, state = nnx.split(model)
-
-    def fused(q: Any, k: Any, v: Any, scale: float, _drop: Any) -> Any:
-        q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))  # (B, N, h, d) each
-        heads = jax.nn.dot_product_attention(q, k, v, scale=scale)
-        return heads.reshape(*heads.shape[:2], -1)  # (B, N, h d)
 
     def forward(state: Any, images: Any) -> Any:
         return nnx.merge(graph, state)(images)
@@ -164,18 +152,7 @@ def _jax_runner(checkpoint: Checkpoint, case: Case) -> Runner:
     compiled = jax.jit(forward) if case.jit else forward
 
     def run(images: np.ndarray) -> np.ndarray:
-        modules = (vit_jax.attention, vit_jax.parallel_block)
-        with jax.default_matmul_precision(case.precision), _attention(case, modules, fused):
+        with jax.default_matmul_precision(case.precision):
             return np.asarray(compiled(state, jax.numpy.asarray(images, case.dtype)))
 
     return run
-
-
-@contextlib.contextmanager
-def _attention(case: Case, modules: Sequence[Any], fused: Callable[..., Any]) -> Iterator[None]:
-    """The fused kernel in place of the written-out attention, while it runs or is traced."""
-    with contextlib.ExitStack() as stack:
-        if case.attention == "fused":
-            for module in modules:
-                stack.enter_context(mock.patch.object(module, "attend", fused))
-        yield

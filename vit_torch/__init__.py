@@ -1,7 +1,7 @@
 """The Vision Transformer in PyTorch; ``vit_jax`` is the same model, file by file, in Flax NNX."""
 
 from vit_torch.activation import activation
-from vit_torch.attention import Attention
+from vit_torch.attention import Attention, fuse_attention
 from vit_torch.attention_pool import AttentionPool
 from vit_torch.block import Block
 from vit_torch.create import create_model
@@ -29,5 +29,6 @@ __all__ = [
     "activation",
     "create_model",
     "drop_path",
+    "fuse_attention",
     "make_norm",
 ]

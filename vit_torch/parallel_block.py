@@ -32,6 +32,7 @@ class ParallelBlock(nn.Module):
         norm = partial(make_norm, config)
         self.num_heads = c.num_heads
         self.scale = c.attention_scale
+        self.attend = attend
         self.parts = (M, D, D, D)
         self.in_norm = norm(D)
         self.in_proj = make_linear(D, M + 3 * D, bias=c.qkv_bias)
@@ -54,6 +55,6 @@ class ParallelBlock(nn.Module):
             hidden = hidden + self.mlp_bias
         q, k, v = (part.reshape(B, N, self.num_heads, -1).transpose(1, 2) for part in (q, k, v))  # (B, h, N, d) each
         q, k = self.q_norm(q), self.k_norm(k)
-        attention = self.attn_out_proj(attend(q, k, v, self.scale, self.attn_drop))
+        attention = self.attn_out_proj(self.attend(q, k, v, self.scale, self.attn_drop))
         mlp = self.mlp_out_proj(self.mlp_drop(self.mlp_act(hidden)))
         return x + self.drop_path(self.ls(attention + mlp))

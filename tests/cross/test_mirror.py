@@ -15,6 +15,8 @@ FILES = sorted(path.name for path in TORCH.glob("*.py"))
 JAX_ARGUMENTS = {"rngs", "dtype", "param_dtype"}
 JAX_ATTRIBUTES = {"dtype", "param_dtype", "deterministic"}
 JAX_FUNCTIONS = {"softmax"}  # PyTorch's own takes bfloat16 in float32
+# Counterparts of what PyTorch brings along: state_dict and load_state_dict; nn.Dropout; nn.Linear and nn.LayerNorm.
+JAX_FILES = {"params.py", "dropout.py", "rows.py"}
 
 
 def definitions(path: Path, kind: type) -> dict[str, ast.AST]:
@@ -52,9 +54,8 @@ def attributes(function: ast.FunctionDef) -> list[str]:
     ]
 
 
-def test_the_files_are_the_same_but_for_the_flat_parameters():
-    """``state_dict`` and ``load_state_dict`` come with PyTorch; ``vit_jax/params.py`` is their counterpart."""
-    assert [path.name for path in sorted(JAX.glob("*.py")) if path.name != "params.py"] == FILES
+def test_the_files_are_the_same_but_for_what_pytorch_brings_along():
+    assert [path.name for path in sorted(JAX.glob("*.py")) if path.name not in JAX_FILES] == FILES
 
 
 @pytest.mark.parametrize("file", FILES)

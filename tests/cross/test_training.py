@@ -18,6 +18,7 @@ from tests.small_configs import COMBINATIONS
 from tests.vit_jax.models import jax_model
 from tests.vit_torch.models import torch_model
 from vit_jax import DropPath as JaxDropPath
+from vit_jax.dropout import Dropout
 from vit_torch import DropPath as TorchDropPath
 
 RATES = {"drop_rate": 0.2, "attn_drop_rate": 0.3, "drop_path_rate": 0.4}
@@ -77,7 +78,7 @@ def mask_jax(model: nnx.Module, note: Callable[[str], None]) -> list[str]:
     found = [
         (path, module.rate, isinstance(module, JaxDropPath))
         for path, module in nnx.iter_modules(model)
-        if isinstance(module, nnx.Dropout | JaxDropPath) and module.rate > 0
+        if isinstance(module, Dropout | JaxDropPath) and module.rate > 0
     ]
     for path, rate, per_sample in found:
         parent = model

@@ -10,6 +10,7 @@ from tests import numpy_reference
 from tests.small_configs import BASE
 from tests.vit_jax.models import quick_jit, randomize
 from vit_jax import Mlp, SwiGLU, SwiGLUPacked, make_norm
+from vit_jax.dropout import Dropout
 
 pytestmark = pytest.mark.jax_alone
 
@@ -43,7 +44,7 @@ def test_defaults_are_erf_gelu_and_silu_gates():
 class Seen(nnx.Module):
     """A dropout that notes what it gives."""
 
-    def __init__(self, dropout: nnx.Dropout, results: list[jax.Array]) -> None:
+    def __init__(self, dropout: Dropout, results: list[jax.Array]) -> None:
         self.dropout = dropout
         self.note = results.append
 

@@ -133,6 +133,9 @@ class TrainConfig:
     remat: Remat = "none"
     """What of each block is computed again in the backward pass: nothing, all, all but products, all but the products
     of linear layers."""
+    attention: Literal["written", "fused"] = "written"
+    """As it is written out in the model; or by the best kernel of the device, cuDNN's on NVIDIA GPUs in bfloat16, which
+    drops no attention weights."""
     scan: bool = False
     """Compile one block and run it for all: shorter compilation, the same results."""
     parallel: Parallel = "jit"

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.drop_path import DropPath
+from vit_jax.dropout import PictureRngs
 from vit_jax.params import get_params
 from vit_jax.training.losses import Logits
 from vit_jax.vision_transformer import VisionTransformer
@@ -89,16 +90,11 @@ class Forward(_Pure):
                 which device; ``None`` where nothing is random.
         """
         model = self.model(params)
-        if keys is None:
-            return self._logits(model, images, None)
-        alone = jax.vmap(lambda image, key: self._logits(model, image[None], key))
-        return jax.tree.map(lambda logits: logits[:, 0], alone(images, keys))
-
-    def _logits(self, model: VisionTransformer, images: jax.Array, key: jax.Array | None) -> Logits:
         depth = len(model.blocks)
-        keys = None if key is None else jax.random.split(key, depth + 1)
+        if keys is not None:  # (depth + 1, B)
+            keys = jax.vmap(lambda key: jax.random.split(key, depth + 1), out_axes=1)(keys)
         rates = jnp.asarray(self.config.drop_path_rates, jnp.float32) if self.config.drop_path_rate else None
-        x = model.embed(images, rngs=None if keys is None else nnx.Rngs(dropout=keys[depth]))
+        x = model.embed(images, rngs=None if keys is None else PictureRngs(keys[depth]))
         states = [nnx.split(block) for block in model.blocks]
         # The blocks differ by nothing but their rates of stochastic depth, which _run_block is told.
         run = partial(self._run, _Static(states[0][0]))
@@ -119,11 +115,11 @@ class _Static:
         self.graph = graph
 
 
-def _run_block(static: _Static, x: jax.Array, state: Any, rate: jax.Array | None, key: jax.Array | None) -> jax.Array:
-    """(B, N, D) -> (B, N, D), with a rate of stochastic depth of its own."""
+def _run_block(static: _Static, x: jax.Array, state: Any, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:
+    """(B, N, D) -> (B, N, D), with a rate of stochastic depth of its own, and (B,) keys."""
     block: Callable[..., jax.Array] = nnx.merge(static.graph, state)
     if rate is not None:
         for _, module in nnx.iter_modules(block):  # type: ignore[arg-type]
             if isinstance(module, DropPath):
                 module.rate = rate  # type: ignore[assignment]  # traced, one for each block
-    return block(x, rngs=None if key is None else nnx.Rngs(dropout=key))
+    return block(x, rngs=None if keys is None else PictureRngs(keys))

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import vit_jax
+from vit_jax.attention import fuse_attention
 from vit_jax.params import get_params
 from vit_jax.training.config import ModelOptions, TrainConfig
 from vit_jax.training.data import Source, open_sources
@@ -152,7 +153,10 @@ def _cut(options: ModelOptions, preprocessing: Preprocessing) -> Preprocessing:
 def _abstract(model: ViTConfig, options: TrainConfig) -> VisionTransformer:
     """Without arrays, computing in the run's precision; its parameters are in float32."""
     dtype = jnp.dtype(options.precision)
-    return nnx.eval_shape(lambda: VisionTransformer(model, rngs=nnx.Rngs(0), dtype=dtype))
+    abstract = nnx.eval_shape(lambda: VisionTransformer(model, rngs=nnx.Rngs(0), dtype=dtype))
+    if options.attention == "fused":
+        fuse_attention(abstract)
+    return abstract
 
 
 def _fresh_params(model: ViTConfig, options: TrainConfig) -> Params:
