@@ -16,6 +16,7 @@ import vit_jax
 from benchmarks.side import Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
+from vit_jax.attention import attend, fuse_attention
 from vit_jax.training.forward import Inference
 from vit_jax.training.losses import Loss
 from vit_jax.training.monitor import peak_flops
@@ -44,7 +45,7 @@ def inference(
     what = Subject(**subject)
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
     if fused:
-        _fuse(model)
+        fuse_attention(model)
     params = vit_jax.get_params(model)
     forward = jax.jit(Inference(model))
     images = {batch: jnp.asarray(what.images(batch), dtype) for batch in batches}
@@ -104,7 +105,7 @@ def train(
     config = what.config
     model = nnx.eval_shape(lambda: vit_jax.VisionTransformer(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
     if fused:
-        _fuse(model)
+        fuse_attention(model)
     recipe = training.Recipe(
         training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()
     )
@@ -148,8 +149,6 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
             ``jax.nn.dot_product_attention``.
         dtype: of queries, keys and values.
     """
-    from vit_jax.attention import attend
-
     if implementation == "cudnn" and jax.default_backend() != "gpu":
         raise UnavailableError("cuDNN is on NVIDIA GPUs alone")
     rng = np.random.default_rng(0)
@@ -185,12 +184,6 @@ def _repeat(function: Callable[[], Any], count: int) -> None:
         result = function()
         if each or at == count - 1:
             jax.block_until_ready(result)
-
-
-def _fuse(model: vit_jax.VisionTransformer) -> None:
-    from vit_jax.attention import fuse_attention  # pyright: ignore[reportAttributeAccessIssue]
-
-    fuse_attention(model)
 
 
 def _facts() -> dict[str, Any]:

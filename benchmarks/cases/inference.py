@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks.alternate import Bench, Say, Turn, alternate, seconds
-from benchmarks.cases.case import CPU, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, HOW, WRITTEN, Case, Outcome, Scale
 from benchmarks.measure import Comparison, Measured, faster, summary
 from benchmarks.process import Sample
 from benchmarks.subject import Subject, product_shapes
@@ -21,9 +21,9 @@ OTHERS = {
 TOLERANCE = 2e-5
 """Relative L2 distance of logits: some 20 times what float32 gives on twelve blocks (docs/timm_coverage.md)."""
 WORDS = """Logits of a batch, float32; the same random weights and pictures on every side, whose logits are compared
-first. Ours is `vit_jax` under `jit`; timm and `transformers` run their fused attention (SDPA). The last line is our
-operations a second (those of matrix products alone) over those of the fastest of the model's own linear layers as a
-bare `jnp.matmul` under `jit`."""
+first. Ours is `vit_jax` under `jit`, with its fused attention; timm and `transformers` run theirs (SDPA). The last line
+of a batch is our operations a second (those of matrix products alone) over those of the fastest of the model's own
+linear layers as a bare `jnp.matmul` under `jit`."""
 
 
 def cases() -> list[Case]:
@@ -42,9 +42,10 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
     comparisons: list[Comparison] = []
     twins: list[Comparison] = []
     with Bench(say) as bench:
-        for name in (OURS, TWIN):
-            bench.start(name, "benchmarks.sides_jax:inference", told, CPU)
+        for name, how in {OURS: HOW, TWIN: HOW, WRITTEN: {}}.items():
+            bench.start(name, "benchmarks.sides_jax:inference", told | how, CPU)
         others = [n for n, how in OTHERS.items() if bench.start(n, "benchmarks.sides_torch:inference", told | how)]
+        others.append(WRITTEN)
         bench.start(PRODUCTS, "benchmarks.sides_jax:products", told, CPU)
         bench.agree(OURS, others, TOLERANCE)
         config = Subject(**subject).config

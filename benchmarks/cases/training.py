@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks.alternate import Bench, Say, alternate, seconds
-from benchmarks.cases.case import CPU, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, HOW, WRITTEN, Case, Outcome, Scale
 from benchmarks.measure import faster
 
 OURS, TWIN = "ours", "ours again"
@@ -15,8 +15,8 @@ TOLERANCE = 1e-4
 """Relative L2 distance of the losses of three steps: AdamW makes whole steps of gradients that are rounding noise, so
 that the losses of small models have been 2.4e-6 apart; a step left out would set them apart by more than half."""
 WORDS = """Forward, backward and AdamW, batch 8, float32: the trainer's own step (`training.jit_engine`) on a batch that
-lies on the device; timm with `torch.optim.AdamW(fused=True)`. The losses of the first three steps are compared before
-anything is timed."""
+lies on the device, with fused attention (`--attention fused`); timm with its own and `torch.optim.AdamW(fused=True)`.
+The losses of the first three steps are compared before anything is timed."""
 
 
 def cases() -> list[Case]:
@@ -33,9 +33,10 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
     batch = scale.batches(8)[0]
     told = {"subject": scale.subject(model), "batch": batch}
     with Bench(say) as bench:
-        for name in (OURS, TWIN):
-            bench.start(name, JAX, told, CPU)
+        for name, how in {OURS: HOW, TWIN: HOW, WRITTEN: {}}.items():
+            bench.start(name, JAX, told | how, CPU)
         others = [name for name, how in OTHERS.items() if bench.start(name, TORCH, told | how)]
+        others.append(WRITTEN)
         bench.agree(OURS, others, TOLERANCE)
         found = alternate([bench.turn(name, "step") for name in (OURS, *others, TWIN)], scale.pace)
         ours = seconds(OURS, found[OURS])
