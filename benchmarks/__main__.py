@@ -131,7 +131,7 @@ def say(text: str) -> None:
 def main() -> int:
     """The command: 2 after a mistake of the user's, told in one line."""
     try:
-        return tyro.cli(benchmarks, config=(tyro.conf.FlagCreatePairsOff,))
+        return tyro.cli(benchmarks, prog="python -m benchmarks", config=(tyro.conf.FlagCreatePairsOff,))
     except VitportError as error:
         sys.stderr.write(f"benchmarks: {error}\n")
         return 2

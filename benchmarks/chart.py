@@ -10,11 +10,14 @@ from benchmarks.measure import Comparison
 from benchmarks.results import Result
 from benchmarks.targets import target_of
 
-MET, MISSED, STATED = "#1a7f37", "#c0392b", "#6b7280"
+MET, MISSED, STATED = ("#1a7f37", "o"), ("#c0392b", "X"), ("#6b7280", "D")
+"""Colour, and a form that tells the same."""
+TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+LABEL = "ratio, median and quartiles of the rounds;  |  target,  ●  met,  ✖  not met,  ◆  none"
 
 
 def draw(results: Mapping[str, Result], path: Path) -> None:
-    """A line for each ratio: median, quartiles, and its target as a tick; green where it is met, red where not."""
+    """A line for each ratio: median, quartiles, and its target as a tick."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -42,8 +45,11 @@ def draw(results: Mapping[str, Result], path: Path) -> None:
             _line(axes, at, case, comparison)
         at += 2
     axes.axvline(1.0, color="black", linewidth=0.6)
-    axes.set(xscale="log", ylim=(at, -1), yticks=list(labels), xlabel="ratio: median and quartiles of the rounds")
+    axes.set(xscale="log", ylim=(at, -1), yticks=list(labels), xlabel=LABEL)
     axes.set_yticklabels(list(labels.values()), size=7)
+    left, right = axes.get_xlim()
+    axes.set_xticks([tick for tick in TICKS if left <= tick <= right], minor=False)
+    axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", linewidth=0.3)
@@ -57,9 +63,9 @@ def _line(axes: object, at: float, case: str, comparison: Comparison) -> None:
 
     assert isinstance(axes, Axes)
     target, ratio = target_of(case, comparison.name), comparison.ratio
-    colour = STATED if target is None else MET if target.met(comparison) else MISSED
+    colour, form = STATED if target is None else MET if target.met(comparison) else MISSED
     axes.plot([ratio.low, ratio.high], [at, at], color=colour, linewidth=3, solid_capstyle="butt", alpha=0.4)
-    axes.plot([ratio.median], [at], marker="o", color=colour, markersize=4)
+    axes.plot([ratio.median], [at], marker=form, color=colour, markersize=4)
     bound = None if target is None or target.seconds else target.at_least if target.at_most is None else target.at_most
     if bound is not None:
         axes.plot([bound], [at], marker="|", color="black", markersize=7)

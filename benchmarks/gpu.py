@@ -234,7 +234,7 @@ def gpu() -> str:
 def command() -> int:
     """2 after a mistake of the user's, told in one line."""
     try:
-        return tyro.cli(main, config=(tyro.conf.FlagCreatePairsOff,))
+        return tyro.cli(main, prog="python -m benchmarks.gpu", config=(tyro.conf.FlagCreatePairsOff,))
     except VitportError as error:
         sys.stderr.write(f"benchmarks.gpu: {error}\n")
         return 2
