@@ -29,7 +29,9 @@ import tyro
 from rich.console import Console
 
 import conversion
+from benchmarks.side import peak_memory
 from conversion import FORMATS
+from conversion.containers import open_source
 from vit_spec import ViTConfig, get_model, parameters
 
 FLAVOURS: dict[str, dict[str, object]] = {
@@ -146,15 +148,9 @@ def convert(source: str, target: str, formats: tuple[str, str], model: str, flav
     conversion.save(checkpoint, target, format=formats[1], activation="keep")
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     peak = peak_memory()
-    tables = [conversion.containers.open_source(Path(path)).table for path in (source, target)]
+    tables = [open_source(Path(path)).table for path in (source, target)]
     largest = max(table.nbytes(name) for table in tables for name in table)
     return {"seconds": seconds, "cpu": cpu, "peak": peak, "largest": largest}
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has had resident, mapped files included (VmHWM)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def copy(source: str, target: str) -> dict[str, float]:

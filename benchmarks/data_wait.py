@@ -45,7 +45,7 @@ def _write(folder: Path, pictures: int) -> None:
     photographs = [Image.fromarray(array) for array in load_sample_images().images]
     for at in range(pictures):
         photograph = photographs[at % 2].resize((800, 534))
-        left, top = rng.integers(0, 300), rng.integers(0, 159)
+        left, top = int(rng.integers(0, 300)), int(rng.integers(0, 159))
         to = folder / str(at % 10)
         to.mkdir(parents=True, exist_ok=True)
         photograph.crop((left, top, left + 500, top + 375)).save(to / f"{at}.jpg", quality=90)

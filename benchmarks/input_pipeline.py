@@ -84,7 +84,13 @@ def ours(source: Source, workers: int, first: int) -> Rate:
     """All of the source's pictures, after some batches that fill the queues and are not counted."""
     count = len(source) // BATCH
     with Stream(
-        source, Data(workers=workers), Preprocessing(size=SIZE), batch=BATCH, rows=range(BATCH), seed=0, first=first
+        source,
+        Data(workers=workers),
+        Preprocessing(size=(SIZE, SIZE)),
+        batch=BATCH,
+        rows=range(BATCH),
+        seed=0,
+        first=first,
     ) as stream:
         for _ in range(FILLING):
             next(stream)

@@ -18,7 +18,7 @@ from typing import Annotated
 import jax
 import numpy as np
 import safetensors.torch
-import timm
+import timm  # pyright: ignore[reportMissingImports]  # no part of the extra dev
 import torch
 import tyro
 from rich.console import Console

@@ -113,6 +113,10 @@ def attend_cudnn(
     return heads.reshape(*heads.shape[:2], -1)  # (B, N, h d)
 
 
+ATTENTION = {"written": attend, "fused": attend_fused, "cudnn": attend_cudnn}
+"""By the names that training has for them."""
+
+
 def set_attention(model: nnx.Module, attend: Callable[..., jax.Array]) -> None:
     """Lets every block of the model that drops no attention weights use this function, in place.
 

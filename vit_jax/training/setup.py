@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import vit_jax
-from vit_jax.attention import attend, attend_cudnn, attend_fused, set_attention
+from vit_jax.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.config import ModelOptions, TrainConfig
 from vit_jax.training.data import Source, open_sources
@@ -30,7 +30,6 @@ from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
 if TYPE_CHECKING:
     from conversion import Checkpoint
 
-_ATTENTION = {"written": attend, "fused": attend_fused, "cudnn": attend_cudnn}
 _NEW_ONLY = ("patch_size", "in_channels", "depth", "embed_dim", "num_heads", "layer_scale")
 
 
@@ -155,7 +154,7 @@ def _abstract(model: ViTConfig, options: TrainConfig) -> VisionTransformer:
     """Without arrays, computing in the run's precision; its parameters are in float32."""
     dtype = jnp.dtype(options.precision)
     abstract = nnx.eval_shape(lambda: VisionTransformer(model, rngs=nnx.Rngs(0), dtype=dtype))
-    set_attention(abstract, _ATTENTION[options.attention])
+    set_attention(abstract, ATTENTION[options.attention])
     return abstract
 
 

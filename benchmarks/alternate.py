@@ -1,0 +1,143 @@
+"""Sides that take turns: A B C A B C …, so that what slows the machine for a while slows all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from benchmarks.measure import Measured
+from benchmarks.process import Runner, Sample, Worker
+from benchmarks.side import UnavailableError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much is measured."""
+
+    rounds: int = 7
+    """At most."""
+    least: int = 4
+    """Rounds that are taken whatever they cost."""
+    seconds: float = 0.25
+    """Each turn repeats what is shorter until it takes about so long."""
+    budget: float = 40.0
+    """Seconds after which no more rounds than ``least`` are taken."""
+
+    def count(self, seconds: float) -> int:
+        """Runs in a turn, where one takes so long."""
+        return max(1, min(1000, math.ceil(self.seconds / seconds)))
+
+    def rounds_of(self, seconds: float) -> int:
+        """Rounds, where one takes so long."""
+        return max(min(self.least, self.rounds), min(self.rounds, int(self.budget / seconds)))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is measured once in every round."""
+
+    name: str
+    runner: Runner
+    part: str = ""
+    fixed: bool = False
+    """Run it once in a turn, and not to warm up."""
+
+
+def alternate(turns: Sequence[Turn], pace: Pace) -> dict[str, list[Sample]]:
+    """Warm up, choose how often each turn runs, and measure round by round; the turns' names → a sample a round."""
+    counts: dict[str, int] = {}
+    taken = 0.0
+    for turn in (turn for turn in turns if not turn.fixed):
+        first, second = (turn.runner.measure(turn.part, 1).seconds for _ in range(2))
+        counts[turn.name] = pace.count(min(first, second))
+        taken += counts[turn.name] * min(first, second)
+    rounds = pace.rounds_of(taken) if len(counts) == len(turns) else pace.rounds
+    found: dict[str, list[Sample]] = {turn.name: [] for turn in turns}
+    for _ in range(rounds):
+        for turn in turns:
+            found[turn.name].append(turn.runner.measure(turn.part, counts.get(turn.name, 1)))
+    return found
+
+
+def seconds(name: str, samples: Sequence[Sample]) -> Measured:
+    """The time of each round."""
+    return Measured(name, "s", tuple(sample.seconds for sample in samples))
+
+
+def peak(name: str, samples: Sequence[Sample]) -> Measured:
+    """The memory of each round."""
+    return Measured(name, "B", tuple(sample.peak for sample in samples))
+
+
+@dataclass
+class Bench:
+    """The sides of one case; a context that ends their processes."""
+
+    say: Say
+    workers: dict[str, Worker] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Side → what this machine lacks for it."""
+    distances: dict[str, float] = field(default_factory=dict)
+    """Side → how far its answers lie from ours, relative."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers.values():
+            worker.close()
+
+    def start(
+        self,
+        name: str,
+        target: str,
+        arguments: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+        python: str | None = None,
+    ) -> bool:
+        """Start a side and wait until it is built; whether it could be."""
+        try:
+            worker = Worker(target, arguments, environment, python)
+        except UnavailableError as error:
+            self.left_out[name] = str(error)
+            self.say(f"  {name} is left out: {error}")
+            return False
+        self.workers[name] = worker
+        self.facts[name] = {**worker.facts, "environment": dict(environment or {})}
+        self.say(f"  {name}: built in {worker.ready:.1f} s")
+        return True
+
+    def turn(self, name: str, part: str, fixed: bool = False) -> Turn:
+        """A part of a side that was started."""
+        return Turn(name, self.workers[name], part, fixed)
+
+    def agree(self, ours: str, others: Sequence[str], tolerance: float) -> None:
+        """Hold the other sides' answers to ours: whoever computes something else is not timed."""
+        expected = self.workers[ours].answers()
+        for name in (other for other in others if other in self.workers):
+            self.held(name, expected, self.workers[name].answers(), tolerance)
+
+    def held(
+        self, name: str, expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], tolerance: float
+    ) -> None:
+        """The same for answers that are there.
+
+        Raises:
+            RuntimeError: if the relative L2 distance of any answer is above the tolerance, or no number.
+        """
+        if expected.keys() != found.keys():
+            raise RuntimeError(f"{name} answers {sorted(found)}, ours {sorted(expected)}.")
+        distance = max(
+            float(np.linalg.norm(found[key] - expected[key]) / np.linalg.norm(expected[key])) for key in found
+        )
+        self.distances[name] = distance
+        self.say(f"  {name}: answers within {distance:.1e} of ours")
+        if not distance <= tolerance:
+            raise RuntimeError(f"{name} answers {distance:.1e} away from ours, more than {tolerance:.0e}: not timed.")

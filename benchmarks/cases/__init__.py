@@ -1,0 +1,16 @@
+"""Everything that ``python -m benchmarks`` measures, a file for each kind."""
+
+from __future__ import annotations
+
+from benchmarks.cases import compilation, files, inference, memory, startup, training
+from benchmarks.cases.case import Case, Outcome, Scale
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        *inference.cases(), *training.cases(), compilation.case(), *memory.cases(), startup.case(), *files.cases()
+    )
+}  # fmt: skip
+"""By name, in the order in which they are measured and told."""
+
+__all__ = ["CASES", "Case", "Outcome", "Scale"]

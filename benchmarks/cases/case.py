@@ -1,0 +1,63 @@
+"""What a case is, and how much of it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.alternate import Bench, Pace, Say
+from benchmarks.measure import Comparison
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    pace: Pace = field(default_factory=Pace)
+    small: bool = False
+    """Two blocks and 64 pixels, to see whether everything runs."""
+
+    def subject(self, model: str) -> dict[str, Any]:
+        """The fields of a ``Subject``."""
+        return {"model": model, "changes": {"depth": 2, "image_size": 64} if self.small else {}}
+
+    def batches(self, *sizes: int) -> tuple[int, ...]:
+        """Of pictures; 1, 2, … at the small scale."""
+        return tuple(range(1, len(sizes) + 1)) if self.small else sizes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a case found."""
+
+    comparisons: Sequence[Comparison]
+    twins: Sequence[Comparison] = ()
+    """Two processes that run the same code: what they differ by is noise."""
+    distances: Mapping[str, float] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bench: Bench, comparisons: Sequence[Comparison], twins: Sequence[Comparison] = ()) -> Outcome:
+        """With what the bench wrote down."""
+        return cls(comparisons, twins, bench.distances, bench.left_out, bench.facts)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure by itself."""
+
+    name: str
+    title: str
+    words: str
+    """What is measured, and how, for the page."""
+    run: Callable[[Scale, Say], Outcome]
+
+
+CPU = {"JAX_PLATFORMS": "cpu"}
+"""Environment of JAX's sides here; ``benchmarks.gpu`` has its own."""
+HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Huge pages, as ``vitport train`` asks the C library for them."""
+WRITTEN = "ours, written attention"
+"""What stands beside them: attention step by step, as the model has it unless told otherwise."""

@@ -1,0 +1,76 @@
+"""Forward passes."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks.alternate import Bench, Say, Turn, alternate, seconds
+from benchmarks.cases.case import CPU, WRITTEN, Case, Outcome, Scale
+from benchmarks.measure import Comparison, Measured, faster, summary
+from benchmarks.process import Sample
+from benchmarks.subject import Subject, product_shapes
+from vit_spec import forward_flops
+
+OURS, TWIN, PRODUCTS = "ours", "ours again", "JAX's products"
+OTHERS = {
+    "timm": {"library": "timm"},
+    "timm, torch.compile": {"library": "timm", "compiled": True},
+    "transformers": {"library": "transformers"},
+    "vit_torch": {"library": "vit_torch"},
+}
+TOLERANCE = 2e-5
+"""Relative L2 distance of logits: some 20 times what float32 gives on twelve blocks (docs/timm_coverage.md)."""
+WORDS = """Logits of a batch, float32; the same random weights and pictures on every side, whose logits are compared
+first. Ours is `vit_jax` under `jit`, with its fused attention; timm and `transformers` run theirs (SDPA). The last line
+of a batch is our operations a second (those of matrix products alone) over those of the fastest of the model's own
+linear layers as a bare `jnp.matmul` under `jit`."""
+
+
+def cases() -> list[Case]:
+    """One a model."""
+    names = {"ti": "vit_tiny_patch16_224", "s": "vit_small_patch16_224", "b": "vit_base_patch16_224"}
+    return [
+        Case(f"inference-{short}", f"Inference, ViT-{short.title()}/16", WORDS, partial(run, model))
+        for short, model in names.items()
+    ]
+
+
+def run(model: str, scale: Scale, say: Say) -> Outcome:
+    """Batches of 1, 8 and 32."""
+    subject, batches = scale.subject(model), scale.batches(1, 8, 32)
+    told = {"subject": subject, "batches": batches}
+    comparisons: list[Comparison] = []
+    twins: list[Comparison] = []
+    with Bench(say) as bench:
+        for name, how in {OURS: {}, TWIN: {}, WRITTEN: {"attention": "written"}}.items():
+            bench.start(name, "benchmarks.sides_jax:inference", told | how, CPU)
+        others = [n for n, how in OTHERS.items() if bench.start(n, "benchmarks.sides_torch:inference", told | how)]
+        others.append(WRITTEN)
+        bench.start(PRODUCTS, "benchmarks.sides_jax:products", told, CPU)
+        bench.agree(OURS, others, TOLERANCE)
+        config = Subject(**subject).config
+        for batch in batches:
+            turns = [bench.turn(name, str(batch)) for name in (OURS, *others, TWIN)]
+            shapes = product_shapes(config, batch)
+            parts = [f"{batch} {layer}" for layer in shapes]
+            turns += [Turn(part, bench.workers[PRODUCTS], part) for part in parts]
+            found = alternate(turns, scale.pace)
+            ours = seconds(OURS, found[OURS])
+            comparisons += [faster(f"batch {batch}, {name}", ours, seconds(name, found[name])) for name in others]
+            twins.append(faster(f"batch {batch}", ours, seconds(TWIN, found[TWIN])))
+            operations = {f"{batch} {layer}": 2.0 * M * K * N for layer, (M, K, N) in shapes.items()}
+            best = best_product({part: rate(part, found[part], flops) for part, flops in operations.items()})
+            achieved = rate(OURS, found[OURS], forward_flops(config) * batch)
+            comparisons.append(Comparison(f"batch {batch}, of JAX's best product", achieved, best))
+        return Outcome.of(bench, comparisons, twins)
+
+
+def rate(name: str, samples: list[Sample], operations: float) -> Measured:
+    """Operations a second of each round."""
+    return Measured(name, "GFLOP/s", tuple(operations / sample.seconds / 1e9 for sample in samples))
+
+
+def best_product(products: dict[str, Measured]) -> Measured:
+    """The one of the largest median."""
+    best = max(products.values(), key=lambda product: summary(product.values).median)
+    return Measured(f"product of {best.name.partition(' ')[2]}", best.unit, best.values)

@@ -1,0 +1,47 @@
+"""What a side of a comparison is, for those who build one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class UnavailableError(Exception):
+    """This machine lacks what the side needs; the sentence says what. The comparison goes on without it."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Something built once in a process of its own and then timed on request."""
+
+    parts: Mapping[str, Callable[[int], float | None]]
+    """What can be timed, by name. Each runs so many times, to its end; one that clocks itself returns the seconds."""
+    answers: Callable[[], Mapping[str, np.ndarray]] = dict
+    """What it computes, to be compared with the other sides before anything is timed."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that are kept beside the measurements."""
+
+
+def threads() -> int:
+    """Cores that this process may use: what XLA makes its pool of, and what PyTorch is told."""
+    return len(os.sched_getaffinity(0))
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has had resident, mapped files included (VmHWM)."""
+    return _status("VmHWM")
+
+
+def resident_memory() -> int:
+    """The bytes that this process has resident now, mapped files included (VmRSS)."""
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024

@@ -1,0 +1,196 @@
+"""Our sides, in JAX, and the plain matrix products that they are held to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import conversion
+import vit_jax
+from benchmarks.side import Side, UnavailableError, resident_memory, threads
+from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
+from vit_jax import training
+from vit_jax.attention import ATTENTION, attend, set_attention
+from vit_jax.training.forward import Inference
+from vit_jax.training.losses import Loss
+from vit_jax.training.monitor import peak_flops
+from vit_jax.training.optimizer import make_optimizer, make_schedule
+from vit_spec import Preprocessing
+
+
+def inference(
+    subject: Mapping[str, Any],
+    batches: Sequence[int],
+    dtype: str = "float32",
+    tf32: bool | None = None,
+    attention: str = "fused",
+) -> Side:
+    """A forward pass under ``jit``, for each batch size a part of that name.
+
+    Args:
+        subject: the fields of a ``Subject``.
+        batches: pictures in a batch.
+        dtype: of computation and parameters.
+        tf32: whether float32 products may be taken in TensorFloat-32; ``None`` leaves it to JAX.
+        attention: a name of ``vit_jax.attention.ATTENTION``.
+    """
+    if tf32 is not None:
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
+    what = Subject(**subject)
+    model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
+    set_attention(model, ATTENTION[attention])
+    params = vit_jax.get_params(model)
+    forward = jax.jit(Inference(model))
+    images = {batch: jnp.asarray(what.images(batch), dtype) for batch in batches}
+
+    def runs(batch: int) -> Callable[[int], None]:
+        def run(count: int) -> None:
+            _repeat(lambda: forward(params, images[batch]), count)
+
+        return run
+
+    def answers() -> dict[str, np.ndarray]:
+        return {"logits": np.asarray(forward(params, images[min(batches)]), np.float32)}
+
+    return Side({str(batch): runs(batch) for batch in batches}, answers, _facts())
+
+
+def products(subject: Mapping[str, Any], batches: Sequence[int]) -> Side:
+    """The model's linear layers as bare matrix products under ``jit``, parts called ``BATCH LAYER``."""
+    parts: dict[str, Callable[[int], None]] = {}
+    product = jax.jit(jnp.matmul)
+    rng = np.random.default_rng(0)
+    for batch in batches:
+        for layer, (M, K, N) in product_shapes(Subject(**subject).config, batch).items():
+            a, b = (jnp.asarray(rng.standard_normal(shape, np.float32)) for shape in ((M, K), (K, N)))
+
+            def run(count: int, a: jax.Array = a, b: jax.Array = b) -> None:
+                _repeat(lambda: product(a, b), count)
+
+            parts[f"{batch} {layer}"] = run
+    return Side(parts, facts=_facts())
+
+
+def train(
+    subject: Mapping[str, Any],
+    batch: int,
+    remat: training.Remat = "none",
+    scan: bool = False,
+    dtype: str = "float32",
+    attention: str = "fused",
+    losses: int = 3,
+    analyse: bool = False,
+) -> Side:
+    """The trainer's own step: forward, backward and AdamW over a batch that lies on the device; one part, ``step``.
+
+    Args:
+        subject: the fields of a ``Subject``.
+        batch: pictures.
+        remat: what is computed again in the backward pass.
+        scan: one compiled block for all.
+        dtype: of the computation; parameters and moments are in float32.
+        attention: a name of ``vit_jax.attention.ATTENTION``.
+        losses: the answers are the losses of so many first steps.
+        analyse: compile the step once more and tell the bytes of its temporaries.
+    """
+    facts = _facts()
+    what = Subject(**subject)
+    config = what.config
+    model = nnx.eval_shape(lambda: vit_jax.VisionTransformer(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
+    set_attention(model, ATTENTION[attention])
+    recipe = training.Recipe(
+        training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()
+    )
+    shapes = vit_jax.get_params(model)
+    optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.schedule, 10**6), shapes)
+    engine = training.jit_engine(
+        training.Forward(model, remat=remat, scan=scan), optimizer, recipe, Preprocessing(),
+        training.make_mesh(training.MeshShape()), jax.random.key(0),
+    )  # fmt: skip
+    params = {path: jnp.array(x, copy=True) for path, x in conversion.to_flax(what.checkpoint().params).items()}
+    state = [engine.place_state(training.init_state(params, optimizer, recipe))]
+    del params
+    rows = {"image": what.images(batch), "label": what.labels(batch), "index": np.arange(batch, dtype=np.uint32)}
+    fed = engine.place_batch(rows | {"weight": np.ones(batch, np.float32)})
+    if analyse and engine.lower is not None:
+        analysis = engine.lower(state[0], fed).compile().memory_analysis()
+        facts["temporary"] = getattr(analysis, "temp_size_in_bytes", None)
+    seen: list[jax.Array] = []
+
+    def run(count: int) -> None:
+        metrics: dict[str, jax.Array] = {}
+        for _ in range(count):
+            state[0], metrics = engine.step(state[0], fed)
+            if len(seen) < losses:
+                seen.append(metrics["loss"])
+        jax.block_until_ready((state[0], metrics))
+
+    def answers() -> dict[str, np.ndarray]:
+        run(max(0, losses - len(seen)))
+        return {"losses": np.array([float(loss) for loss in seen])}
+
+    return Side({"step": run}, answers, facts)
+
+
+def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16") -> Side:
+    """The bare attention of all heads; parts ``forward`` and ``backward``, which has both.
+
+    Args:
+        shape: (B, N, h, d).
+        implementation: ``ours`` is ``vit_jax.attention.attend``; else an ``implementation`` of
+            ``jax.nn.dot_product_attention``.
+        dtype: of queries, keys and values.
+    """
+    if implementation == "cudnn" and jax.default_backend() != "gpu":
+        raise UnavailableError("cuDNN is on NVIDIA GPUs alone")
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.standard_normal(shape, np.float32), dtype) for _ in range(3))
+    scale = shape[-1] ** -0.5
+
+    def forward(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        if implementation == "ours":
+            return attend(q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2), scale, lambda weights: weights)
+        heads = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=implementation)  # type: ignore[arg-type]
+        return heads.reshape(*heads.shape[:2], -1)
+
+    gradient = jax.grad(lambda *x: forward(*x).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+    functions: dict[str, Any] = {"forward": jax.jit(forward), "backward": jax.jit(gradient)}
+
+    def runs(function: Any) -> Callable[[int], None]:
+        def run(count: int) -> None:
+            _repeat(lambda: function(q, k, v), count)
+
+        return run
+
+    def answers() -> dict[str, np.ndarray]:
+        return {"heads": np.asarray(functions["forward"](q, k, v), np.float32)}
+
+    return Side({name: runs(function) for name, function in functions.items()}, answers, _facts())
+
+
+def _repeat(function: Callable[[], Any], count: int) -> None:
+    """To the end of the last run. On a CPU each is waited for: JAX would run them beside each other, PyTorch does not;
+    on an accelerator both queue them."""
+    each = jax.default_backend() == "cpu"
+    for at in range(count):
+        result = function()
+        if each or at == count - 1:
+            jax.block_until_ready(result)
+
+
+def _facts() -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        "threads": threads(),
+        "device": device.device_kind,
+        "platform": device.platform,
+        "peak": peak_flops(device.device_kind),
+        "libraries": resident_memory(),
+        "versions": {"jax": jax.__version__, "flax": flax.__version__},
+    }

@@ -1,0 +1,117 @@
+"""Workers and turns, with sides that compute next to nothing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.alternate import Bench, Pace, Turn, alternate
+from benchmarks.process import Fresh, Sample, Worker
+from benchmarks.side import UnavailableError
+
+TRIVIAL = "tests.benchmarks.trivial"
+
+
+@pytest.fixture(scope="module")
+def worker():
+    found = Worker(f"{TRIVIAL}:counting", {"start": 3}, {"ADDED": "7"})
+    yield found
+    found.close()
+
+
+def test_a_worker_builds_once_and_keeps_its_state(worker) -> None:
+    before = worker.answers()["total"][0]
+    worker.measure("add", 4)
+    worker.measure("add", 1)
+    assert worker.answers()["total"][0] == before + 5
+
+
+def test_a_worker_has_variables_of_its_own(worker) -> None:
+    assert worker.answers()["variable"][0] == 7
+
+
+def test_seconds_are_those_of_one_run(worker) -> None:
+    assert 0.01 <= worker.measure("slow", 5).seconds < 0.05
+    assert worker.measure("told", 3).seconds == 0.5
+
+
+def test_a_worker_that_breaks_says_why() -> None:
+    broken = Worker(f"{TRIVIAL}:counting", {"start": 0, "breaks": True})
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        broken.measure("add", 1)
+
+
+def test_peaks_are_those_of_the_measurement() -> None:
+    """300 MB that are held for a moment are seen while they are, and not after. Measured: 300 MB and 0."""
+    hungry = Worker(f"{TRIVIAL}:hungry", {"megabytes": 300})
+    try:
+        peaks = [hungry.measure(part, 1).peak for part in ("rest", "fill", "rest")]
+    finally:
+        hungry.close()
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not count peaks anew")
+    assert 290e6 < peaks[1] - peaks[0] < 310e6
+    assert abs(peaks[2] - peaks[0]) < 10e6
+
+
+def test_a_side_that_is_not_there_is_left_out() -> None:
+    with pytest.raises(UnavailableError, match="no such library"):
+        Worker(f"{TRIVIAL}:missing", {})
+    said: list[str] = []
+    with Bench(said.append) as bench:
+        assert not bench.start("absent", f"{TRIVIAL}:missing", {})
+        assert bench.left_out == {"absent": "there is no such library"}
+    assert said == ["  absent is left out: there is no such library"]
+
+
+def test_fresh_processes_are_new_every_time() -> None:
+    answers: dict[str, np.ndarray] = {}
+    fresh = Fresh(lambda: Worker(f"{TRIVIAL}:counting", {"start": 1}), answers)
+    for _ in range(2):
+        fresh.measure("add", 1)
+        assert answers["total"][0] == 2
+
+
+class Scripted:
+    """Answers without a process."""
+
+    def __init__(self, name: str, seconds: float, log: list[tuple[str, int]]) -> None:
+        self.name, self.seconds, self.log = name, seconds, log
+
+    def measure(self, part: str, count: int) -> Sample:
+        self.log.append((self.name + part, count))
+        return Sample(self.seconds)
+
+
+def test_sides_take_turns_after_two_runs_each() -> None:
+    """One that takes 0.1 s runs 5 times to fill half a second; one of 2 s once; a fixed one is not warmed up."""
+    log: list[tuple[str, int]] = []
+    turns = [
+        Turn("a", Scripted("a", 0.1, log), "1"), Turn("b", Scripted("b", 2.0, log), "2"),
+        Turn("c", Scripted("c", 9.0, log), "3", fixed=True),
+    ]  # fmt: skip
+    found = alternate(turns, Pace(rounds=2, seconds=0.5))
+    assert log[:4] == [("a1", 1), ("a1", 1), ("b2", 1), ("b2", 1)]
+    assert log[4:] == [("a1", 5), ("b2", 1), ("c3", 1)] * 2
+    assert {name: len(samples) for name, samples in found.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.1, 7), (10.0, 6), (30.0, 5)])
+def test_long_rounds_are_fewer(seconds, rounds) -> None:
+    """60 s are spent: 600, 6 and 2 rounds, between 5 and 7."""
+    assert Pace(rounds=7, least=5, budget=60.0).rounds_of(seconds) == rounds
+
+
+@pytest.mark.parametrize("wrong", [1.001, math.nan])
+def test_sides_that_compute_something_else_are_not_timed(wrong) -> None:
+    bench = Bench(lambda text: None)
+    ours = {"logits": np.array([3.0, 4.0])}
+    bench.held("good", ours, {"logits": np.array([3.0, 4.0 + 5e-6])}, tolerance=2e-6)
+    assert bench.distances["good"] == pytest.approx(1e-6)  # 5e-6 over the norm, 5
+    with pytest.raises(RuntimeError, match="away from ours"):
+        bench.held("bad", ours, {"logits": np.array([3.0, 4.0 * wrong])}, tolerance=2e-6)
+    with pytest.raises(RuntimeError, match="answers"):
+        bench.held("other", ours, {"losses": np.array([3.0])}, tolerance=2e-6)
