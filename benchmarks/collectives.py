@@ -104,7 +104,7 @@ def compile_step(step: Step) -> str:
         "index": jax.ShapeDtypeStruct((step.batch,), np.uint32),
     }
     assert engine.lower is not None
-    return engine.lower(state, batch).compile().as_text()
+    return engine.lower(state, batch).compile().as_text() or ""
 
 
 @dataclass(frozen=True)

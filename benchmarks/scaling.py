@@ -37,7 +37,7 @@ MODELS = {
 """With the batches of Dosovitskiy et al. 2021, Zhai et al. 2022 and Dehghani et al. 2023."""
 SIZES = (8, 64, 256, 1024, 4096)
 SMALL = ViTConfig(
-    image_size=64, patch_size=8, num_classes=16, embed_dim=128, depth=4, num_heads=8, mlp_hidden_dim=512
+    image_size=(64, 64), patch_size=8, num_classes=16, embed_dim=128, depth=4, num_heads=8, mlp_hidden_dim=512
 )  # fmt: skip
 
 

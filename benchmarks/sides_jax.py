@@ -100,24 +100,8 @@ def train(
         analyse: compile the step once more and tell the bytes of its temporaries.
     """
     facts = _facts()
-    what = Subject(**subject)
-    config = what.config
-    model = nnx.eval_shape(lambda: vit_jax.VisionTransformer(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
-    set_attention(model, ATTENTION[attention])
-    recipe = training.Recipe(
-        training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()
-    )
-    shapes = vit_jax.get_params(model)
-    optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.schedule, 10**6), shapes)
-    engine = training.jit_engine(
-        training.Forward(model, remat=remat, scan=scan), optimizer, recipe, Preprocessing(),
-        training.make_mesh(training.MeshShape()), jax.random.key(0),
-    )  # fmt: skip
-    params = {path: jnp.array(x, copy=True) for path, x in conversion.to_flax(what.checkpoint().params).items()}
-    state = [engine.place_state(training.init_state(params, optimizer, recipe))]
-    del params
-    rows = {"image": what.images(batch), "label": what.labels(batch), "index": np.arange(batch, dtype=np.uint32)}
-    fed = engine.place_batch(rows | {"weight": np.ones(batch, np.float32)})
+    engine, placed, fed = trainer(Subject(**subject), batch, remat, scan, dtype, attention)
+    state = [placed]
     if analyse and engine.lower is not None:
         analysis = engine.lower(state[0], fed).compile().memory_analysis()
         facts["temporary"] = getattr(analysis, "temp_size_in_bytes", None)
@@ -136,6 +120,28 @@ def train(
         return {"losses": np.array([float(loss) for loss in seen])}
 
     return Side({"step": run}, answers, facts)
+
+
+def trainer(
+    what: Subject, batch: int, remat: training.Remat, scan: bool, dtype: str, attention: str
+) -> tuple[training.Engine, Any, Any]:
+    """The trainer's engine with AdamW, and on the devices its first state and a batch; arguments as :func:`train`'s."""
+    config = what.config
+    model = nnx.eval_shape(lambda: vit_jax.VisionTransformer(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
+    set_attention(model, ATTENTION[attention])
+    recipe = training.Recipe(
+        training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()
+    )
+    shapes = vit_jax.get_params(model)
+    optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.schedule, 10**6), shapes)
+    engine = training.jit_engine(
+        training.Forward(model, remat=remat, scan=scan), optimizer, recipe, Preprocessing(),
+        training.make_mesh(training.MeshShape()), jax.random.key(0),
+    )  # fmt: skip
+    params = {path: jnp.array(x, copy=True) for path, x in conversion.to_flax(what.checkpoint().params).items()}
+    state = engine.place_state(training.init_state(params, optimizer, recipe))
+    rows = {"image": what.images(batch), "label": what.labels(batch), "index": np.arange(batch, dtype=np.uint32)}
+    return engine, state, engine.place_batch(rows | {"weight": np.ones(batch, np.float32)})
 
 
 def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16") -> Side:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -124,8 +125,9 @@ def set_attention(model: nnx.Module, attend: Callable[..., jax.Array]) -> None:
         model: keeps its answers, up to rounding.
         attend: :func:`attend`, :func:`attend_fused`, :func:`attend_cudnn`, or one like them.
     """
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, nnx.Module) and hasattr(module, "attend") and module.attn_drop.rate == 0:
+    modules: list[Any] = [module for _, module in nnx.iter_modules(model)]
+    for module in modules:
+        if hasattr(module, "attend") and module.attn_drop.rate == 0:
             module.attend = attend
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -91,8 +92,9 @@ def set_attention(model: nn.Module, attend: Callable[..., torch.Tensor]) -> None
         model: keeps its answers, up to rounding.
         attend: :func:`attend`, :func:`attend_fused`, or one like them.
     """
-    for module in model.modules():
-        if hasattr(module, "attend") and module.attn_drop.p == 0:  # type: ignore[union-attr]
+    modules: list[Any] = list(model.modules())
+    for module in modules:
+        if hasattr(module, "attend") and module.attn_drop.p == 0:
             module.attend = attend
 
 
