@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from vit_jax import training
+from vit_jax.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.scaling import Step, collectives
 from vit_jax.vision_transformer import VisionTransformer
@@ -87,6 +88,7 @@ def compile_step(step: Step) -> str:
     recipe = training.Recipe(accumulation=step.accumulation)
     dtype = jnp.dtype(step.precision)
     model = nnx.eval_shape(lambda: VisionTransformer(step.model, rngs=nnx.Rngs(0), dtype=dtype))
+    set_attention(model, ATTENTION[step.attention])
     shapes = get_params(model)
     optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 2), shapes)
     forward = training.Forward(model, remat=step.remat)

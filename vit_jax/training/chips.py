@@ -29,8 +29,8 @@ class Chip:
     rings: int
     """Axes of the fast links that a collective over more than ``ring`` chips uses at once."""
     network_bandwidth: float
-    fused_attention: bool = False
-    """Whether ``attention=fused`` keeps attention weights out of its memory."""
+    cudnn: bool = False
+    """Whether it has cuDNN's attention."""
 
 
 V5E = Chip(
@@ -48,7 +48,7 @@ V6E = Chip(
 of 16 x 16; 25.6 Tb/s of network per pod of 256."""
 H100 = Chip(
     "H100 SXM", "NVIDIA H100", flops=989e12, memory=80e9, memory_bandwidth=3.35e12,
-    domain=8, ring=8, ring_bandwidth=450e9, rings=1, network_bandwidth=50e9, fused_attention=True,
+    domain=8, ring=8, ring_bandwidth=450e9, rings=1, network_bandwidth=50e9, cudnn=True,
 )  # fmt: skip
 """https://www.nvidia.com/en-us/data-center/h100: half of the operations that it states with sparsity; 900 GB/s of
 NVLink, both directions counted. One 400 Gb/s port of InfiniBand per GPU as in a DGX H100: How to Scale Your Model, part

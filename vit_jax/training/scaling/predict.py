@@ -113,8 +113,8 @@ def choose(
     """
     if devices < 1 or devices & (devices - 1):
         raise VitportError(f"{devices} devices are no power of two: choose one, such as 8 or 256.")
-    fused = chip.fused_attention and precision == "bfloat16"
-    candidates = _candidates(model, batch, devices, precision, "cudnn" if fused else "fused")
+    cudnn = chip.cudnn and precision == "bfloat16"
+    candidates = _candidates(model, batch, devices, precision, "cudnn" if cudnn else "fused")
     found = [one for step in candidates if (one := _least(step, chip, assumed))]
     fastest = min((one.seconds for one in found), default=0.0)
     near = [one for one in found if one.seconds <= _NEAR * fastest]
