@@ -1,4 +1,4 @@
-"""``vitport train``, as far as it costs nothing to import: its place in the list of subcommands, and short names."""
+"""``vitport train``, as far as it costs nothing to import: going on with a run, and short names of options."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ SHORT = {
 def train(*, workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]) -> int:
     """Train a model in JAX, on one device or on a pod of them.
 
+    This is the command without options, as `vitport --help` lists it; with them it is what :func:`subcommand` makes.
+
     Args:
         workdir: Gets configuration, log and checkpoints; a run that is there goes on.
     """
-    raise NotImplementedError(workdir)  # subcommand() stands in this place whenever it is called
+    return subcommand(["--workdir", workdir])(workdir=workdir)
 
 
 def subcommand(args: Sequence[str]) -> Callable[..., int]:

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 import conversion
-from tests.vit_cli.training import SMALL, log, weights
+from tests.vit_cli.training import arguments, log, weights
 from vit_cli.main import main
 
 LENGTH = ("--steps", "4", "--keep.every", "2", "--log-every", "2")
 
 
 def _train(workdir: Path, *options: str) -> int:
-    return main(["train", "--workdir", str(workdir), *SMALL, *options])
+    return main(arguments(workdir, *options))
 
 
 @pytest.fixture(scope="module")

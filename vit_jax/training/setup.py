@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -81,7 +82,12 @@ class Setup:
         from conversion import Checkpoint
 
         checkpoint = Checkpoint.of(self.model, {}, self.preprocessing, self.train.classes)
-        return checkpoint.record(sha256="") | {"pictures": len(self.train)}
+        recipe, data = self.options.recipe, self.options.data
+        return checkpoint.record(sha256="") | {
+            "pictures": len(self.train),
+            "recipe": {"optimizer": dataclasses.asdict(recipe.optimizer), "ema": recipe.ema},
+            "order": {"batch": self.options.batch, "seed": self.options.seed, "data.repeats": data.repeats},
+        }
 
 
 def set_up(options: TrainConfig) -> Setup:
