@@ -57,6 +57,24 @@ def test_two_processes_train_as_one_device_does(mesh, undisturbed, tmp_path) -> 
         assert furthest(weights(tmp_path / "run", key), weights(undisturbed, key)) < 2e-5
 
 
+def test_processes_that_do_not_meet_in_time_say_so(tmp_path) -> None:
+    """Two of three, the first among them: both wait for the last."""
+    meeting = ("--processes.coordinator", f"127.0.0.1:{_free_port()}", "--processes.count", "3")
+    processes = [
+        subprocess.Popen(
+            command(tmp_path / "run", *LENGTH, *meeting, "--processes.index", str(index), "--processes.wait", "2"),
+            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], told
+    for text in told:
+        first, *_ = text.splitlines()  # JAX's own service speaks last
+        assert first.startswith("vitport: The processes of this run did not all meet at 127.0.0.1")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_what_two_processes_began_one_goes_on_with(undisturbed, tmp_path) -> None:
     _together(tmp_path / "run", "--mesh", "data=2,fsdp=4,tensor=1")

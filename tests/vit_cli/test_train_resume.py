@@ -122,7 +122,7 @@ def test_a_process_that_is_told_to_end_by_sigterm_saves(tmp_path) -> None:
             break
     process.communicate()
     assert process.returncode == 75
-    (stopped,) = (int(name) for name in _checkpoints(workdir))
+    (stopped,) = (int(name) for name in _checkpoints(tmp_path / "run"))
     assert 4 <= stopped < 300
 
 

@@ -112,6 +112,8 @@ class Processes:
     """Number of processes of the run."""
     index: int | None = None
     """Number of this process, from 0."""
+    wait: int = 300
+    """Seconds in which all of them must have met."""
 
     def __post_init__(self) -> None:
         given = [value is not None for value in (self.coordinator, self.count, self.index)]
@@ -120,6 +122,8 @@ class Processes:
                 f"processes.coordinator={self.coordinator}, count={self.count}, index={self.index} belong together: "
                 "give all three, or none."
             )
+        if self.wait < 1:
+            raise VitportError(f"processes.wait={self.wait} counts seconds: give 1 or more.")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from vit_jax.training.processes import cluster
 from vit_jax.training.setup import set_up
 from vit_spec import VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 SMALL = ModelOptions(
     "vit_tiny_patch16_224", image_size=8, patch_size=4, in_channels=1, embed_dim=16, depth=1, num_heads=2
 )

@@ -15,6 +15,8 @@ import vit_jax
 from vit_jax.training.initialization import by_width, initialized, sincos2d
 from vit_spec import ViTConfig, VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 CONFIG = ViTConfig(
     image_size=(8, 12), patch_size=4, embed_dim=64, depth=1, num_heads=4, representation_size=32, num_classes=10
 )

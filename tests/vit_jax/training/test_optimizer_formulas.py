@@ -12,6 +12,8 @@ import pytest
 from vit_jax import training
 from vit_jax.training.presets import PRESETS
 
+pytestmark = pytest.mark.jax_alone
+
 RATE = 1e-2
 
 

@@ -17,6 +17,8 @@ from vit_jax.training.optimizer import layer_of
 from vit_jax.training.sharding import MeshShape, check_divides
 from vit_spec import VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 STILL = CONFIG.replace(drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0)
 PLAIN = training.Recipe(schedule=training.Schedule(name="constant", peak=1e-3))
 ONE = MeshShape()

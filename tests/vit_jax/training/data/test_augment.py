@@ -17,6 +17,8 @@ from vit_jax.training.data.colour import jittered, three_augment
 from vit_jax.training.data.rand_augment import OPERATIONS, ORIGINAL, cutout, rand_augment
 from vit_spec import Preprocessing, VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 GREY = np.array([299, 587, 114]) / 1000
 """ITU-R 601, as Pillow documents its mode L."""
 FILL = (10, 20, 30)

@@ -28,6 +28,8 @@ from vit_jax.training.data import (
 )
 from vit_spec import Preprocessing, VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 SMALL = Preprocessing(size=(16, 12), interpolation="bilinear")
 PLAIN = Augmentation(crop="none", flip=0)
 ALL = Augmentation(randaugment=RandAugment(2, spread=0.5), jitter=0.3, erasing=0.25)
