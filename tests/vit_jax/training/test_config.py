@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -168,7 +169,7 @@ def test_the_augmentation_of_a_run_is_that_of_its_file() -> None:
 
 
 def test_what_is_for_a_fresh_model_and_what_contradicts_the_weights_is_one_sentence() -> None:
-    digits = "vit_cli/assets/digits_vit.safetensors"
+    digits = str(Path(__file__).parents[3] / "vit_cli" / "assets" / "digits_vit.safetensors")
     for options, sentence in (
         (ModelOptions(weights=digits, pool="avg"), "model.pool is for a model that starts at random"),
         (ModelOptions(weights=digits, initialization="deit"), "model.initialization is for a model"),
