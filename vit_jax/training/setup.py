@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 import vit_jax
 from vit_jax.params import get_params
 from vit_jax.training.config import ModelOptions, TrainConfig
-from vit_jax.training.data import Source, open_sources
+from vit_jax.training.data import Source, check_channels, open_sources
 from vit_jax.training.forward import Forward, Inference, Params
 from vit_jax.training.initialization import initialized, sincos2d
 from vit_jax.training.optimizer import make_optimizer, make_schedule
@@ -98,6 +98,7 @@ def set_up(options: TrainConfig) -> Setup:
     """
     train, validation = open_sources(options.data)
     model, preprocessing, weights = _model(options.model, len(train.classes))
+    check_channels(preprocessing)
     mesh = make_mesh(options.mesh if options.parallel == "jit" else MeshShape())
     if options.parallel == "pmap" and options.mesh != MeshShape():
         raise VitportError("parallel=pmap copies everything to every device and takes no mesh: leave mesh out.")

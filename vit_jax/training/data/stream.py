@@ -83,6 +83,18 @@ def evaluation_batches(
     return Feed(make, workers=workers, end=-(-len(source) // batch))
 
 
+def check_channels(preprocessing: Preprocessing) -> None:
+    """
+    Raises:
+        VitportError: if the model takes other pictures than grey or RGB ones.
+    """
+    if len(preprocessing.mean) not in (1, 3):
+        raise VitportError(
+            f"The model takes pictures of {len(preprocessing.mean)} channels, and the data are grey or RGB: take a "
+            "model of 1 or 3."
+        )
+
+
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """(size,): the order of an epoch."""
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(size)
@@ -198,9 +210,5 @@ def _checked(rows: Sequence[int] | np.ndarray, batch: int, preprocessing: Prepro
     rows = np.asarray(rows, np.int64)
     if batch < 1 or rows.ndim != 1 or not rows.size or rows.min() < 0 or rows.max() >= batch:
         raise VitportError(f"The rows {rows.tolist()} are not in a batch of {batch}: give some from 0 to below it.")
-    if len(preprocessing.mean) not in (1, 3):
-        raise VitportError(
-            f"The model takes pictures of {len(preprocessing.mean)} channels, and the data are grey or RGB: take a "
-            "model of 1 or 3."
-        )
+    check_channels(preprocessing)
     return rows
