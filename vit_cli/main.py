@@ -22,10 +22,10 @@ from vit_cli.predict import predict
 from vit_cli.rollout import rollout
 from vit_cli.steps import steps
 from vit_cli.sweep import sweep
-from vit_cli.train import longer, subcommand, train
+from vit_cli.train import run_train, train
 from vit_spec import VitportError
 
-SUBCOMMANDS = {
+SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
     "models": models,
     "inspect": inspect,
@@ -58,12 +58,10 @@ def main(args: Sequence[str] | None = None) -> int:
         ask_for_huge_pages(args)
     args = list(args)
     try:
-        subcommands: dict[str, Callable[..., int | None]] = dict(SUBCOMMANDS)
         if args[:1] == ["train"]:  # its options are those of a dataclass, which takes JAX to import
-            args = ["train", *longer(args[1:])]
-            subcommands["train"] = subcommand(args[1:])
+            return run_train(args[1:])
         status = tyro.extras.subcommand_cli_from_dict(
-            subcommands,
+            SUBCOMMANDS,
             prog="vitport",
             description=DESCRIPTION,
             args=args,

@@ -10,6 +10,9 @@ from vit_cli.reading import ImageSize, Options
 from vit_cli.terminal import say, spinner
 from vit_spec import VitportError
 
+_LEAST = 192
+"""Pixels of the shorter side that a picture is enlarged to, by whole times."""
+
 
 def rollout(
     image: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")],
@@ -43,6 +46,8 @@ def rollout(
         seen = rolled_out(capture_jax(model, picture[None]), checkpoint.config)[0]
     preprocessing = checkpoint.preprocessing
     pixels = np.clip(picture * np.array(preprocessing.std) + np.array(preprocessing.mean), 0, 1)
+    larger = -(-_LEAST // min(pixels.shape[:2]))
+    pixels = pixels.repeat(larger, axis=0).repeat(larger, axis=1)
     share = seen / max(float(seen.max()), 1e-12)
     heat = np.asarray(
         Image.fromarray((share * 255).astype(np.uint8)).resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)

@@ -1,8 +1,8 @@
-"""``vitport train``, as far as it costs nothing to import: its place in the list of subcommands, and short names."""
+"""``vitport train``, as far as it costs nothing to import: going on with a run, and short names of options."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
@@ -21,21 +21,26 @@ SHORT = {
 def train(*, workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]) -> int:
     """Train a model in JAX, on one device or on a pod of them.
 
+    This is the command without options, as `vitport --help` lists it; :func:`run_train` takes them.
+
     Args:
         workdir: Gets configuration, log and checkpoints; a run that is there goes on.
     """
-    raise NotImplementedError(workdir)  # subcommand() stands in this place whenever it is called
+    return run_train(["--workdir", workdir])
 
 
-def subcommand(args: Sequence[str]) -> Callable[..., int]:
+def run_train(args: Sequence[str]) -> int:
     """The command itself; its options are fields of a dataclass that takes JAX to import.
 
     Args:
-        args: after the word ``train``, for the defaults that they name.
-    """
-    from vit_cli.train_command import with_defaults
+        args: after the word ``train``.
 
-    return with_defaults(args)
+    Raises:
+        VitportError: if they make no run, or the run fails by a mistake of the user's.
+    """
+    from vit_cli.train_command import parsed
+
+    return parsed(longer(args))()
 
 
 def longer(args: Sequence[str]) -> list[str]:

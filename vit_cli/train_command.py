@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,12 +25,31 @@ from vit_jax.training.setup import Setup, set_up
 from vit_spec import VitportError, count_parameters
 
 
-def with_defaults(args: Sequence[str]) -> Callable[..., int]:
-    """The command with the defaults that its arguments name: a preset, a file, or the work directory's own.
+def parsed(args: Sequence[str]) -> Callable[[], int]:
+    """The run that arguments after the word ``train`` ask for, not begun.
 
-    Args:
-        args: after the word ``train``.
+    Raises:
+        VitportError: if they make no run; SystemExit for what is no option, which tyro tells of, and for help.
     """
+    command = _with_defaults(args)
+
+    def parse() -> Callable[[], int]:
+        return tyro.cli(command, prog="vitport train", args=args, config=(tyro.conf.FlagCreatePairsOff,))
+
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            return parse()
+    except SystemExit as stop:  # tyro puts a frame around the errors of dataclasses
+        error: BaseException | None = stop
+        while error is not None:
+            if isinstance(error, VitportError):
+                raise error from None
+            error = error.__context__
+        return parse()
+
+
+def _with_defaults(args: Sequence[str]) -> Callable[..., Callable[[], int]]:
+    """The command with the defaults that its arguments name: a preset, a file, or the work directory's own."""
     given = {name: _value(args, f"--{name}") for name in ("preset", "config", "workdir")}
     if given["preset"] and given["config"]:
         raise VitportError("--preset and --config both give defaults: give one, and change it by further options.")
@@ -49,7 +71,7 @@ def with_defaults(args: Sequence[str]) -> Callable[..., int]:
         compilation_cache: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None,
         processes: Processes = Processes(),  # noqa: B008
         options: Annotated[TrainConfig, tyro.conf.arg(name="")] = defaults,
-    ) -> int:
+    ) -> Callable[[], int]:
         """Train a model in JAX: `--model NAME --data PATH --workdir FOLDER --epochs N`, and what else is to differ.
 
         Short names: --model, --weights, --data, --validation, and --mesh data=2,fsdp=4 for the three of them. A work
@@ -65,7 +87,7 @@ def with_defaults(args: Sequence[str]) -> Callable[..., int]:
             compilation_cache: Keep compiled programs there, for the next start.
         """
         del preset, config
-        return _train(options, Path(workdir), processes, dry_run, profile, compilation_cache)
+        return partial(_train, options, Path(workdir), processes, dry_run, profile, compilation_cache)
 
     return train
 

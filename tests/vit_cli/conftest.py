@@ -14,6 +14,7 @@ from PIL import Image
 import conversion
 from conversion import Checkpoint
 from tests.random_weights import random_params
+from tests.vit_cli.training import LENGTH, train
 from vit_cli.main import main
 from vit_spec import Preprocessing, ViTConfig
 
@@ -79,3 +80,11 @@ def picture(tmp_path_factory) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
     Image.fromarray(pixels).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> Path:
+    """The work directory of a small run on one device, from its first step to its last."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(workdir, *LENGTH)
+    return workdir

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,14 @@ import pytest
 from PIL import Image
 
 import conversion
-from tests.vit_cli.training import SMALL, log, weights
+from tests.vit_cli.training import arguments, environment, log, weights
 from vit_cli.main import main
 
 LENGTH = ("--steps", "4", "--keep.every", "2", "--log-every", "2")
 
 
 def _train(workdir: Path, *options: str) -> int:
-    return main(["train", "--workdir", str(workdir), *SMALL, *options])
+    return main(arguments(workdir, *options))
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +113,11 @@ def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys
         (("--batch", "30", "--recipe.accumulation", "4"), "does not divide into 4 parts"),
         (("--mesh", "data=7"), "takes 7 devices"),
         (("--mesh", "7"), "is no mesh"),
+        (("--processes.count", "2"), "belong together: give all three, or none"),
+        (("--recipe.schedule.warmup", "-1"), "schedule.warmup=-1"),
+        (("--recipe.schedule.warmup", "9"), "longer than the 4 steps"),
+        (("--model", "vit_tinny"), "did you mean vit_tiny"),
+        (("--model.in-channels", "2"), "takes pictures of 2 channels"),
         (("--preset", "resnet"), "No preset is named"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
         (("--model.patch-size", "3"), "does not divide into patches"),
@@ -130,6 +137,28 @@ def test_a_work_directory_that_cannot_be_made_is_one_sentence(tmp_path, capsys) 
     (tmp_path / "file").write_text("")
     assert _train(tmp_path / "file" / "run", *LENGTH) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_at_a_checkpoint_is_one_sentence_and_a_later_start_goes_on(tmp_path) -> None:
+    """A limit on the size of a process's files stands for the disk; only a checkpoint's are as large."""
+    code = (
+        "import resource, sys\nfrom vit_cli.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\nsys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *arguments(tmp_path / "run", *LENGTH, "--model.embed-dim", "64")]
+    done = subprocess.run(
+        command,
+        env=environment() | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "could not be written" in done.stderr
+    assert "(File too large): free the disk and run again" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert main(["train", "--workdir", str(tmp_path / "run")]) == 0
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"2", "4"}
 
 
 def test_a_yaml_file_gives_defaults_that_options_change(tmp_path) -> None:

@@ -6,6 +6,7 @@ sums are taken in another order: measured, after 12 steps in float32, losses 2.4
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -15,17 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.vit_cli.training import command, environment, furthest, log, same_bits, train, weights
+from tests.vit_cli.training import LENGTH, arguments, command, environment, furthest, log, same_bits, train, weights
+from tests.vit_jax.training.data.folders import image_folder
+from vit_cli.main import SUBCOMMANDS, main
+from vit_jax.training.data import Batch, Stream
+from vit_jax.training.monitor import Line
 from vit_spec import VitportError
-
-LENGTH = ("--steps", "12", "--keep.every", "3", "--log-every", "1")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(workdir, *LENGTH)
-    return workdir
 
 
 def _copied(run: Path, into: Path, *, without: tuple[int, ...]) -> Path:
@@ -40,9 +36,10 @@ def _checkpoints(workdir: Path) -> set[str]:
     return {path.name for path in (workdir / "checkpoints").iterdir()}
 
 
-def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(undisturbed, tmp_path) -> None:
+def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(undisturbed, tmp_path, capsys) -> None:
     workdir = _copied(undisturbed, tmp_path / "run", without=(12,))
-    told = train(workdir, *LENGTH)
+    assert main(arguments(workdir, *LENGTH)) == 0
+    told = capsys.readouterr().out
     assert "going on from the checkpoint of step 9" in told
     for key in ("params", "ema"):
         assert same_bits(weights(workdir, key), weights(undisturbed, key))
@@ -51,16 +48,17 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(undisturbe
 
 
 def test_a_run_without_options_goes_on_by_those_of_its_work_directory(undisturbed, tmp_path) -> None:
-    from vit_cli.main import main
-
     workdir = _copied(undisturbed, tmp_path / "run", without=(12,))
-    assert main(["train", "--workdir", str(workdir)]) == 0
+    assert SUBCOMMANDS["train"](workdir=str(workdir)) == 0
     assert same_bits(weights(workdir), weights(undisturbed))
+    before = _checkpoints(workdir)
+    assert main(["train", "--workdir", str(workdir)]) == 0  # at its end there is nothing left to do
+    assert _checkpoints(workdir) == before
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_that_is_said(
-    damage, undisturbed, tmp_path
+    damage, undisturbed, tmp_path, capsys
 ) -> None:
     workdir = _copied(undisturbed, tmp_path / "run", without=())
     file = max((workdir / "checkpoints" / "12" / "params").rglob("*"), key=lambda path: path.stat().st_size)
@@ -72,18 +70,51 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_that_is_sai
     file.write_bytes(content)
     with pytest.raises(VitportError, match="damaged"):
         weights(workdir)
-    told = train(workdir, *LENGTH)
+    assert main(arguments(workdir, *LENGTH)) == 0
+    told = capsys.readouterr().out
     assert "checkpoint 12 cannot be read" in told
     assert "going on from the checkpoint of step 9" in told
     assert same_bits(weights(workdir), weights(undisturbed))
 
 
-def test_sigterm_saves_and_ends_with_its_own_status(tmp_path) -> None:
+def test_sigterm_saves_and_no_picture_is_seen_twice_or_missed_in_an_epoch(tmp_path, monkeypatch) -> None:
+    """24 pictures in batches of 8, three epochs; the signal comes within the second. Oracle: counting."""
+    seen: list[bytes] = []
+
+    class Recording(Stream):
+        def __next__(self) -> Batch:
+            batch = super().__next__()
+            seen.extend(image.tobytes() for image in batch["image"])
+            return batch
+
+    monkeypatch.setattr("vit_jax.training.run.Stream", Recording)
+    data = ("--data", str(image_folder(tmp_path / "pictures")), "--data.augment.crop", "none")
+    options = (*data, "--batch", "8", "--steps", "9", "--keep.every", "9", "--log-every", "1")
+    assert main(arguments(tmp_path / "straight", *options)) == 0
+    straight, seen[:] = list(seen), []
+    assert len(set(straight)) == 24
+
+    def told(line: Line, steps: int) -> None:
+        if line.step == 2:  # two steps behind
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vit_cli.train_command._print_line", told)
+        assert main(arguments(tmp_path / "run", *options)) == 75
+    assert _checkpoints(tmp_path / "run") == {"4"}
+    assert main(arguments(tmp_path / "run", *options)) == 0
+    assert [len(set(seen[epoch : epoch + 24])) for epoch in (0, 24, 48)] == [24, 24, 24]
+    assert seen == straight
+    assert same_bits(weights(tmp_path / "run"), weights(tmp_path / "straight"))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_told_to_end_by_sigterm_saves(tmp_path) -> None:
     """Of so many steps that the signal comes before the last."""
-    straight, workdir = tmp_path / "straight", tmp_path / "run"
     options = ("--steps", "300", "--keep.every", "300", "--log-every", "1")
-    train(straight, *options)
-    process = subprocess.Popen(command(workdir, *options), env=environment(), stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(tmp_path / "run", *options), env=environment(), stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 4/"):
@@ -91,17 +122,17 @@ def test_sigterm_saves_and_ends_with_its_own_status(tmp_path) -> None:
             break
     process.communicate()
     assert process.returncode == 75
-    (stopped,) = (int(name) for name in _checkpoints(workdir))
+    (stopped,) = (int(name) for name in _checkpoints(tmp_path / "run"))
     assert 4 <= stopped < 300
-    train(workdir, *options)
-    assert same_bits(weights(workdir), weights(straight))
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_a_run_ends_with_the_same_bits(kills, tmp_path) -> None:
-    options = ("--steps", "16" if kills < 10 else "200", "--keep.every", "2", "--log-every", "1")
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    train(straight, *options)
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits(kills, undisturbed, tmp_path) -> None:
+    """Each line of the log has the loss of its own pictures: none is seen twice or missed, or a loss would differ."""
+    straight, killed, options = undisturbed, tmp_path / "killed", LENGTH
+    if kills > 10:
+        straight, options = tmp_path / "straight", ("--steps", "200", "--keep.every", "2", "--log-every", "1")
+        train(straight, *options)
     chance = random.Random(kills)
     deaths = 0
     for _ in range(kills):
@@ -115,7 +146,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(kills, tmp_path)
         process.communicate()
         deaths += process.returncode == -signal.SIGKILL
     assert deaths >= kills - 1  # the last may come after the end
-    train(killed, *options)
+    assert main(arguments(killed, *options)) == 0
     for key in ("params", "ema"):
         assert same_bits(weights(killed, key), weights(straight, key))
     assert [line["step"] for line in log(killed)] == list(range(1, int(options[1]) + 1))
@@ -133,9 +164,33 @@ def test_a_run_begun_on_eight_devices_goes_on_on_two(undisturbed, tmp_path) -> N
     assert max(abs(mine["loss"] - theirs["loss"]) for mine, theirs in losses) < 2e-6
 
 
-def test_a_work_directory_of_another_model_is_refused(undisturbed, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--model.depth", "3"), "holds a run of another model (depth 2 instead of 3)"),
+        (
+            ("--recipe.optimizer.name", "sgd", "--recipe.ema", "0"),
+            "holds a run whose optimizer has another state (ema 0.9 instead of 0.0, name adamw instead of sgd)",
+        ),
+        (("--recipe.optimizer.frozen", "blocks/0"), "has another state (frozen [] instead of ['blocks/0'])"),
+    ],
+)
+def test_a_work_directory_of_another_run_is_refused(options, sentence, undisturbed, tmp_path, capsys) -> None:
     workdir = _copied(undisturbed, tmp_path / "run", without=())
-    told = train(workdir, *LENGTH, "--model.depth", "3", expect=2)
-    assert "holds a run of another model (depth 2 instead of 3)" in told
-    assert len(told.splitlines()) <= 2
-    assert _checkpoints(workdir) == _checkpoints(undisturbed)
+    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    assert main(arguments(workdir, *LENGTH, *options)) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert len(told.splitlines()) == 1
+    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_what_makes_no_other_state_may_change_and_another_order_of_pictures_is_told(
+    undisturbed, tmp_path, capsys
+) -> None:
+    workdir = _copied(undisturbed, tmp_path / "run", without=(12,))
+    options = ("--recipe.optimizer.weight-decay", "0.3", "--batch", "16")
+    assert main(arguments(workdir, *LENGTH, *options)) == 0
+    told = capsys.readouterr().out
+    assert "going on from the checkpoint of step 9" in told
+    assert "batch 16 instead of 32: pictures come in another order now" in told

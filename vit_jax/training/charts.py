@@ -14,6 +14,8 @@ from vit_jax.training.scores import Scores
 CURVES, CONFUSION = "curves.png", "confusion.png"
 _MOST_NAMES = 30
 """More classes than this have no room for their names."""
+_FEW = 20
+"""Fewer points than this are marked."""
 
 
 def draw(workdir: Path, scores: Scores | None, classes: Sequence[str]) -> list[Path]:
@@ -40,10 +42,10 @@ def _curves(figure: Any, lines: list[dict[str, Any]]) -> Any:
         for of in ("train", "validation"):
             points = [(line["step"], line[name]) for line in lines if line["of"] == of and line.get(name) is not None]
             if points:
-                axes.plot(
-                    *zip(*points, strict=True), label=of, marker="o" if of == "validation" else None, markersize=3
-                )
+                marker = "o" if of == "validation" or len(points) < _FEW else None  # a line of one point is none
+                axes.plot(*zip(*points, strict=True), label=of, marker=marker, markersize=3)
         axes.set(xlabel="step", ylabel=name)
+        axes.locator_params(axis="x", integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

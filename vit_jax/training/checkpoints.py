@@ -8,10 +8,12 @@ for a name is whole.
 from __future__ import annotations
 
 import logging
+import os
+import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -54,7 +56,10 @@ class Checkpoints:
             enable_async_checkpointing=True,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up),
         )
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells of every step of its work
+        # Orbax tells of every step of its work, and of a write that fails by many traces besides the error it raises.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
@@ -153,21 +158,20 @@ class Checkpoints:
         self._manager.delete(step)
 
     def _unwritten(self, error: Exception) -> VitportError:
-        told = " ".join(str(error).split())[:300]
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        told = os.strerror(int(number[1])) if number else " ".join(str(error).split())[:300]
         return VitportError(
             f"A checkpoint could not be written to {self.folder} ({told}): free the disk and run again."
         )
 
+    def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """What TensorStore's threads say to an event loop that ended with the first write that failed."""
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            self._hook(unraisable)
+
     def close(self) -> None:
         self._manager.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        sys.unraisablehook = self._hook
 
 
 def _handlers() -> dict[str, Any]:

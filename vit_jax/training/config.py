@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 from vit_jax.training.data.options import Data
 from vit_jax.training.forward import Remat
+from vit_jax.training.initialization import Initialization, Positions
 from vit_jax.training.recipe import Recipe
 from vit_jax.training.sharding import MeshShape
 from vit_spec import VitportError
+from vit_spec.config import Activation
 from vit_spec.preprocessing import ResizeMode
 
 Parallel = Literal["jit", "pmap"]
@@ -45,9 +47,16 @@ class ModelOptions:
     pool: Literal["token", "avg"] | None = None
     """What the head reads, for a model that starts at random: the class token, or the mean of the patches, which has
     no class token then."""
-    initialization: Literal["vit", "width"] = "vit"
-    """Of a model that starts at random: the usual deviations, made for widths of hundreds; or those that keep the
-    variance of what a layer is given, for narrow models."""
+    activation: Activation | None = None
+    """Of the MLPs, for a model that starts at random."""
+    representation_size: int | None = None
+    """Width of a tanh layer before the head, for a model that starts at random."""
+    initialization: Initialization = "vit"
+    """Of a model that starts at random: the usual deviations, made for widths of hundreds; those that keep the variance
+    of what a layer is given, for narrow models; or those of DeiT's code or of big_vision's."""
+    positions: Positions = "learned"
+    """First values of the position table of a model that starts at random: drawn, or sines and cosines of row and
+    column; recipe.optimizer.frozen keeps them."""
     resize: ResizeMode | None = None
     """How a picture is brought to the model's size for evaluation, if not as the name or the weights have it: scaled by
     its shorter side and cut, or both sides straight."""
@@ -104,6 +113,8 @@ class Processes:
     """Number of processes of the run."""
     index: int | None = None
     """Number of this process, from 0."""
+    wait: int = 300
+    """Seconds in which all of them must have met."""
 
     def __post_init__(self) -> None:
         given = [value is not None for value in (self.coordinator, self.count, self.index)]
@@ -112,6 +123,8 @@ class Processes:
                 f"processes.coordinator={self.coordinator}, count={self.count}, index={self.index} belong together: "
                 "give all three, or none."
             )
+        if self.wait < 1:
+            raise VitportError(f"processes.wait={self.wait} counts seconds: give 1 or more.")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ def classification_loss(options: Loss, logits: jax.Array, targets: jax.Array) ->
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if options.name == "softmax":
         return optax.softmax_cross_entropy(logits, targets)
+    if options.binary:
+        targets = (targets > 0).astype(targets.dtype)
     return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
 
 

@@ -73,12 +73,13 @@ def make_optimizer(
     Raises:
         VitportError: if ``frozen`` names what the model does not have, or everything that it has.
     """
+    kernels = {path: is_kernel(path) for path in params}
     steps = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm is not None else []
     steps.append(_direction(options, params))
     if options.weight_decay:
-        steps.append(optax.add_decayed_weights(options.weight_decay, mask={path: is_kernel(path) for path in params}))
+        steps.append(optax.add_decayed_weights(options.weight_decay, mask=kernels))
     if options.name == "lamb":
-        steps.append(optax.scale_by_trust_ratio())
+        steps.append(optax.masked(optax.scale_by_trust_ratio(), kernels))
     if options.layer_decay != 1.0:
         steps.append(_scaled_by_layer(options.layer_decay, params))
     steps.append(optax.scale_by_learning_rate(schedule))

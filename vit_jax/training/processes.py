@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 
 import jax
@@ -10,22 +11,42 @@ import jax
 from vit_jax.training.config import Processes
 from vit_spec import VitportError
 
+_LONGER = 600
+"""Seconds that JAX would wait beyond our own limit."""
+
 
 def join(options: Processes) -> None:
     """Meets the other processes, where there are any.
 
     Raises:
-        VitportError: if they cannot be met.
+        VitportError: if they cannot be met, or not in time.
     """
-    try:
-        if options.coordinator is not None:
-            jax.distributed.initialize(options.coordinator, options.count, options.index)
-        elif cluster(os.environ) is not None:
-            jax.distributed.initialize()
-    except (RuntimeError, ValueError) as error:
-        told = " ".join(str(error).split())[:300]
-        where = options.coordinator or f"what {cluster(os.environ)} shows"
-        raise VitportError(f"The processes of this run did not meet at {where} ({told}): start all of them.") from error
+    shown = cluster(os.environ)
+    if options.coordinator is None and shown is None:
+        return
+    failed: list[Exception] = []
+
+    def meet() -> None:
+        try:
+            jax.distributed.initialize(
+                options.coordinator, options.count, options.index, initialization_timeout=options.wait + _LONGER
+            )
+        except (RuntimeError, ValueError) as error:
+            failed.append(error)
+
+    # After its own limit JAX ends the process with a trace of its insides: so it is asked aside, and left behind.
+    meeting = threading.Thread(target=meet, daemon=True)
+    meeting.start()
+    meeting.join(options.wait)
+    where = options.coordinator or f"what {shown} shows"
+    if meeting.is_alive():
+        raise VitportError(
+            f"The processes of this run did not all meet at {where} within {options.wait} seconds: start all of them, "
+            "or see that they reach each other."
+        )
+    if failed:
+        told = " ".join(str(failed[0]).split())[:300]
+        raise VitportError(f"The processes of this run did not meet at {where} ({told}): start all of them.")
 
 
 def cluster(environment: Mapping[str, str]) -> str | None:

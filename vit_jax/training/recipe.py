@@ -49,8 +49,9 @@ class Optimizer:
     """What turns gradients into steps."""
 
     name: OptimizerName = "adamw"
-    """AdamW (Loshchilov & Hutter 2019), SGD with momentum, LAMB (You et al. 2020), Adafactor as in Zhai et al. 2022,
-    or Muon (Jordan et al. 2024) for the matrices of the blocks and Adam for the rest."""
+    """AdamW (Loshchilov & Hutter 2019), SGD with momentum, LAMB (You et al. 2020) with its trust ratio on what is
+    decayed alone, as NVIDIA's and timm's have it, Adafactor as in Zhai et al. 2022, or Muon (Jordan et al. 2024) for
+    the matrices of the blocks and Adam for the rest."""
     beta1: float = 0.9
     """Decay of the first moment; of SGD the momentum."""
     beta2: float = 0.999
@@ -90,6 +91,8 @@ class Loss:
 
     name: LossName = "softmax"
     """Cross entropy over classes, or the sum of one binary cross entropy a class (Beyer et al. 2022)."""
+    binary: bool = False
+    """Of ``sigmoid``: whatever class has a share of a mixed picture counts as wholly there (Wightman et al. 2021)."""
     smoothing: float = 0.0
     """Share of each target that is spread evenly over the classes (Szegedy et al. 2016)."""
     mixup: float = 0.0
@@ -112,6 +115,11 @@ class Loss:
         for name in ("mixup", "cutmix"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise VitportError(f"loss.{name}={getattr(self, name)} is no parameter of a Beta: give 0 or more.")
+        if self.binary and (self.name != "sigmoid" or self.smoothing):
+            raise VitportError(
+                f"loss.binary makes every class with a share whole: it needs name='sigmoid' and no smoothing, not "
+                f"{self.name!r} and {self.smoothing}."
+            )
         if not self.temperature > 0:
             raise VitportError(f"loss.temperature={self.temperature} is none: give a number above 0.")
         for name in ("smoothing", "distillation_weight"):

@@ -9,11 +9,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +23,7 @@ from vit_jax.training.config import TrainConfig
 from vit_jax.training.data import Stream, evaluation_batches
 from vit_jax.training.forward import Params
 from vit_jax.training.monitor import Clock, Line, Log, Watch
+from vit_jax.training.resume import begin
 from vit_jax.training.scores import Scores, make_judge
 from vit_jax.training.setup import Setup
 from vit_jax.training.sharding import shardings
@@ -73,18 +73,18 @@ def run(setup: Setup, workdir: Path, tell: Telling, profile: tuple[int, int] | N
     """
     first_process = jax.process_index() == 0
     with ExitStack() as stack:
-        kept = stack.enter_context(Checkpoints(workdir, setup.options.keep))
-        state, step = _begin(setup, kept, tell)
+        kept = stack.enter_context(closing(Checkpoints(workdir, setup.options.keep)))
+        state, step = begin(setup, kept, tell.say)
         if first_process:
             _write_about(setup.options, workdir)
-        log = stack.enter_context(Log(workdir, step)) if first_process else None
-        stop = stack.enter_context(_Stop())
+        log = stack.enter_context(closing(Log(workdir, step))) if first_process else None
+        stopped = stack.enter_context(_listening())
         feed = stack.enter_context(
             Stream(setup.train, setup.options.data, setup.preprocessing, batch=setup.options.batch, rows=setup.rows,
                    seed=setup.options.seed, first=step)
         )  # fmt: skip
         loop = _Loop(setup, workdir, tell, kept, log, feed, step)
-        return loop.go(state, stop, profile)
+        return loop.go(state, stopped, profile)
 
 
 class _Loop:
@@ -102,7 +102,7 @@ class _Loop:
         self.scores: Scores | None = None
         self._unlogged: list[Mapping[str, float]] = []
 
-    def go(self, state: Any, stop: _Stop, profile: tuple[int, int] | None) -> Finished:
+    def go(self, state: Any, asked: Callable[[int], bool], profile: tuple[int, int] | None) -> Finished:
         """From a state on the devices to the end."""
         setup, keep = self.setup, self.setup.options.keep
         stopped = False
@@ -110,7 +110,7 @@ class _Loop:
             with _traced(self.workdir / "profile", self.step, profile, self.watch):
                 state = self._take_step(state)
             last = self.step == setup.steps
-            stopped = not last and stop.asked(self.step)
+            stopped = not last and asked(self.step)
             evaluated = None
             if setup.validation is not None and (last or self.step % (keep.evaluate or keep.every) == 0):
                 evaluated = self._evaluate(state)
@@ -173,52 +173,6 @@ def _traced(folder: Path, step: int, profile: tuple[int, int] | None, watch: Wat
         jax.profiler.stop_trace()
 
 
-def _begin(setup: Setup, kept: Checkpoints, tell: Telling) -> tuple[Any, int]:
-    """The state to go on from, as the engine wants it, and the steps that were taken."""
-    steps = kept.steps()
-    for step in reversed(steps):
-        try:
-            record = kept.record(step)
-        except Exception:  # damaged, which is told of when it is restored
-            continue
-        _check_same_model(setup, record, kept.folder.parent)
-        break
-    saved, record, said = kept.newest(setup.shapes)
-    for sentence in said:
-        tell.say(sentence)
-    for step in steps[len(steps) - len(said) :]:
-        kept.remove(step)
-    if saved is None:
-        return setup.first_state(), 0
-    step = int(np.asarray(saved.step.addressable_shards[0].data))
-    if record.get("pictures") != len(setup.train):
-        raise VitportError(
-            f"{kept.folder.parent} holds a run over {record.get('pictures')} pictures, and {setup.train.name} has "
-            f"{len(setup.train)}: give it the same data, or choose another work directory."
-        )
-    if step > setup.steps:
-        raise VitportError(
-            f"{kept.folder.parent} holds {step} steps already, and the run has {setup.steps}: train longer."
-        )
-    tell.say(f"going on from the checkpoint of step {step}")
-    return setup.engine.place_state(saved), step
-
-
-def _check_same_model(setup: Setup, record: Mapping[str, Any], workdir: Path) -> None:
-    now, then = setup.model.to_dict(), record.get("config", {})
-    other = [
-        f"{name} {then.get(name)} instead of {now[name]}"
-        for name in now
-        if then.get(name) != json.loads(json.dumps(now[name]))
-    ]
-    # Rates of dropout change no parameter.
-    other = [fact for fact in other if not fact.split()[0].endswith("rate")]
-    if other:
-        raise VitportError(
-            f"{workdir} holds a run of another model ({', '.join(other)}): choose another work directory."
-        )
-
-
 class Evaluation:
     """The validation pictures under the moving average if there is one, else under the parameters."""
 
@@ -251,33 +205,18 @@ class Evaluation:
         return scores
 
 
-class _Stop:
-    """Whether SIGTERM came: to this process, or to any of several."""
-
-    def __init__(self) -> None:
-        self._came = False
-        self._before: Any = None
-
-    def asked(self, step: int) -> bool:
-        """The same answer in all processes."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._came
-
-    def _come(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._came = True
-
-    def __enter__(self) -> Self:
-        if jax.process_count() == 1:  # of several, JAX's own service listens
-            self._before = signal.signal(signal.SIGTERM, self._come)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+@contextmanager
+def _listening() -> Iterator[Callable[[int], bool]]:
+    """Whether SIGTERM came: to this process, or to any of several; asked after each step, all get the same answer."""
+    if jax.process_count() > 1:  # JAX's own service listens
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        yield lambda step: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _write_about(options: TrainConfig, workdir: Path) -> None:

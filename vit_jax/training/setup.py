@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +18,9 @@ import vit_jax
 from vit_jax.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.config import ModelOptions, TrainConfig
-from vit_jax.training.data import Source, open_sources
+from vit_jax.training.data import Source, check_channels, open_sources
 from vit_jax.training.forward import Forward, Inference, Params
-from vit_jax.training.initialization import by_width
+from vit_jax.training.initialization import initialized, sincos2d
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.training.sharding import MeshShape, check_divides, make_mesh
 from vit_jax.training.step import Engine, TrainState, init_state, jit_engine, own_rows, pmap_engine
@@ -30,7 +31,10 @@ from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
 if TYPE_CHECKING:
     from conversion import Checkpoint
 
-_NEW_ONLY = ("patch_size", "in_channels", "depth", "embed_dim", "num_heads", "layer_scale")
+_CHANGES = (
+    "patch_size", "in_channels", "depth", "embed_dim", "num_heads", "layer_scale", "activation", "representation_size",
+)  # fmt: skip
+_NEW_ONLY = (*_CHANGES, "pool", "initialization", "positions")
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,12 @@ class Setup:
         from conversion import Checkpoint
 
         checkpoint = Checkpoint.of(self.model, {}, self.preprocessing, self.train.classes)
-        return checkpoint.record(sha256="") | {"pictures": len(self.train)}
+        recipe, data = self.options.recipe, self.options.data
+        return checkpoint.record(sha256="") | {
+            "pictures": len(self.train),
+            "recipe": {"optimizer": dataclasses.asdict(recipe.optimizer), "ema": recipe.ema},
+            "order": {"batch": self.options.batch, "seed": self.options.seed, "data.repeats": data.repeats},
+        }
 
 
 def set_up(options: TrainConfig) -> Setup:
@@ -90,6 +99,7 @@ def set_up(options: TrainConfig) -> Setup:
     """
     train, validation = open_sources(options.data)
     model, preprocessing, weights = _model(options.model, len(train.classes))
+    check_channels(preprocessing)
     mesh = make_mesh(options.mesh if options.parallel == "jit" else MeshShape())
     if options.parallel == "pmap" and options.mesh != MeshShape():
         raise VitportError("parallel=pmap copies everything to every device and takes no mesh: leave mesh out.")
@@ -119,30 +129,47 @@ def set_up(options: TrainConfig) -> Setup:
 
 def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessing, Checkpoint | None]:
     rates = {name: getattr(options, name) for name in ("drop_rate", "attn_drop_rate", "drop_path_rate")}
-    changes = {name: value for name in _NEW_ONLY if (value := getattr(options, name)) is not None}
+    changes = {name: value for name in _CHANGES if (value := getattr(options, name)) is not None}
     if options.weights is not None:
         import conversion
 
-        if changes or options.pool is not None:
+        usual = ModelOptions()
+        of_fresh = [name for name in _NEW_ONLY if getattr(options, name) != getattr(usual, name)]
+        if of_fresh:
             raise VitportError(
-                f"model.{next(iter(changes), 'pool')} is for a model that starts at random, and model.weights "
-                "are given: leave one of them out."
+                f"model.{of_fresh[0]} is for a model that starts at random, and model.weights are given: leave one of "
+                "them out."
             )
         checkpoint = conversion.prepare(
             options.name, weights=options.weights, num_classes=classes, image_size=options.image_size
         )
+        if options.name is not None:
+            _check_named(options, get_model(options.name).config, checkpoint.config)
         return checkpoint.config.replace(**rates), _cut(options, checkpoint.preprocessing), checkpoint
     if options.name is None:
         raise VitportError("A run needs a model: give model.name, as `vitport models` lists them, or model.weights.")
     model = get_model(options.name)
     if options.image_size is not None:
         changes["image_size"] = options.image_size
-    config = model.config.replace(num_classes=classes, **changes, **rates)
     if options.pool is not None:
         changes |= {"pool": options.pool, "class_token": options.pool == "token"}
+    config = model.config.replace(num_classes=classes, **changes, **rates)
+    if options.positions == "sincos2d":
+        sincos2d(config)  # now, rather than when the values are made
     from conversion.format import fit_preprocessing
 
     return config, _cut(options, fit_preprocessing(model.preprocessing, config)), None
+
+
+def _check_named(options: ModelOptions, named: ViTConfig, found: ViTConfig) -> None:
+    """What fine-tuning does not change; weights win over a name elsewhere, but here it says what is to be trained."""
+    facts = ("patch_size", "embed_dim", "depth", "num_heads", "hidden_dim")
+    other = [f"{name} {getattr(found, name)} instead of {getattr(named, name)}" for name in facts
+             if getattr(found, name) != getattr(named, name)]  # fmt: skip
+    if other:
+        raise VitportError(
+            f"{options.weights} is no {options.name} ({', '.join(other)}): leave model.name out, or give its weights."
+        )
 
 
 def _cut(options: ModelOptions, preprocessing: Preprocessing) -> Preprocessing:
@@ -160,7 +187,8 @@ def _abstract(model: ViTConfig, options: TrainConfig) -> VisionTransformer:
 
 def _fresh_params(model: ViTConfig, options: TrainConfig) -> Params:
     params = get_params(VisionTransformer(model, rngs=nnx.Rngs(options.seed)))
-    return params if options.model.initialization == "vit" else by_width(params)
+    o = options.model
+    return initialized(params, o.initialization, o.positions, model, jax.random.key(options.seed))
 
 
 def _read_params(weights: Checkpoint, model: ViTConfig, options: TrainConfig) -> Callable[[], Params]:

@@ -55,7 +55,10 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
             )
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices):
-        raise VitportError(f"mesh {_words(sizes)} takes {math.prod(sizes)} devices, and there are {len(devices)}.")
+        raise VitportError(
+            f"mesh {_words(sizes)} takes {math.prod(sizes)} devices, and there are {len(devices)}: choose axes whose "
+            "product that is, or -1 for one of them."
+        )
     return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
 
 

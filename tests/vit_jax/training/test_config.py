@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-import vit_jax
 from vit_jax import training
 from vit_jax.training.config import (
     Keeping,
@@ -25,6 +24,8 @@ from vit_jax.training.presets import PRESETS, get_preset
 from vit_jax.training.processes import cluster
 from vit_jax.training.setup import set_up
 from vit_spec import VitportError
+
+pytestmark = pytest.mark.jax_alone
 
 SMALL = ModelOptions(
     "vit_tiny_patch16_224", image_size=8, patch_size=4, in_channels=1, embed_dim=16, depth=1, num_heads=2
@@ -49,6 +50,22 @@ def test_every_preset_can_begin_on_some_data(name) -> None:
     setup = set_up(config)
     assert setup.model.num_classes == 10
     assert setup.shapes.params
+
+
+def test_big_visions_preset_is_big_visions_model() -> None:
+    """Oracle: its configuration vit_s16_i1k.py: gap, rep_size, sincos2d, Flax's GELU; no other parameter is there."""
+    preset = PRESETS["big_vision_s16_90ep"]
+    config = dataclasses.replace(preset.config, data=Data("digits"), epochs=None, steps=10_001)
+    setup = set_up(config)
+    model = setup.model
+    assert (model.pool, model.class_token, model.representation_size, model.activation) == (
+        "avg",
+        False,
+        384,
+        "gelu_tanh",
+    )
+    assert setup.shapes.params["pos_embed"].shape == (1, 196, 384)
+    assert setup.preprocessing.crop_fraction == 0.875
 
 
 def test_yaml_says_what_differs_from_the_defaults(tmp_path) -> None:
@@ -146,23 +163,26 @@ def test_a_launcher_shows_that_there_are_several_processes(environment, found) -
     assert cluster(environment) == found
 
 
-def test_narrow_models_begin_with_layers_that_keep_the_variance() -> None:
-    """Kernels of blocks have standard deviation 1 / sqrt(inputs). Oracle: that formula, within five standard errors."""
-    from vit_jax.training.initialization import by_width
-    from vit_spec import ViTConfig
-
-    params = vit_jax.get_params(
-        vit_jax.create_model(ViTConfig(image_size=8, patch_size=4, embed_dim=64, depth=1, num_heads=4))
-    )
-    kernel = np.asarray(by_width(params)["blocks/0/mlp/fc1/kernel"])
-    assert abs(kernel.std() * math.sqrt(64) - 1) < 5 / math.sqrt(2 * kernel.size)
-    for path in ("head/bias", "norm/scale", "patch_embed/proj/kernel"):
-        np.testing.assert_array_equal(by_width(params)[path], params[path])
-
-
 def test_the_augmentation_of_a_run_is_that_of_its_file() -> None:
     config = config_from_dict({"data": {"augment": {"crop": "none", "scale": [0.2, 0.9]}}}, "run.yaml")
     assert config.data.augment == Augmentation(crop="none", scale=(0.2, 0.9))
+
+
+def test_what_is_for_a_fresh_model_and_what_contradicts_the_weights_is_one_sentence() -> None:
+    digits = str(Path(__file__).parents[3] / "vit_cli" / "assets" / "digits_vit.safetensors")
+    for options, sentence in (
+        (ModelOptions(weights=digits, pool="avg"), "model.pool is for a model that starts at random"),
+        (ModelOptions(weights=digits, initialization="deit"), "model.initialization is for a model"),
+        (ModelOptions("vit_tiny_patch16_224", weights=digits), "depth 4 instead of 12"),
+        (dataclasses.replace(SMALL, embed_dim=18, positions="sincos2d"), "a width that is a multiple of 4"),
+    ):
+        with pytest.raises(VitportError, match=sentence):
+            set_up(TrainConfig(options, steps=1, batch=8))
+
+
+def test_the_models_head_is_that_of_the_options() -> None:
+    model = set_up(TrainConfig(dataclasses.replace(SMALL, pool="avg"), steps=1, batch=8)).model
+    assert (model.pool, model.class_token) == ("avg", False)
 
 
 def test_the_cut_of_evaluation_is_the_names_unless_the_run_says_otherwise() -> None:

@@ -21,6 +21,8 @@ from vit_jax.training.scores import Scores
 from vit_jax.training.setup import set_up
 from vit_spec import VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 
 @dataclasses.dataclass
 class Named:

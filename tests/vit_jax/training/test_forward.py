@@ -13,6 +13,8 @@ import vit_jax
 from vit_jax import training
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 CONFIG = ViTConfig(
     image_size=8, patch_size=4, num_classes=5, embed_dim=16, depth=3, num_heads=2, layer_scale=0.5,
     drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.5,

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.jax_alone
+
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import json

@@ -17,6 +17,8 @@ from vit_jax.training.optimizer import layer_of
 from vit_jax.training.sharding import MeshShape, check_divides
 from vit_spec import VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 STILL = CONFIG.replace(drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0)
 PLAIN = training.Recipe(schedule=training.Schedule(name="constant", peak=1e-3))
 ONE = MeshShape()
@@ -56,6 +58,16 @@ def test_distillation_without_a_teacher_is_one_sentence() -> None:
     targets = jnp.ones((2, 5)) / 5
     with pytest.raises(VitportError, match="needs a teacher"):
         losses.total_loss(training.Loss(distillation="hard"), jnp.ones((2, 5)), targets, None)
+
+
+def test_binary_targets_are_whole_wherever_a_class_has_a_share() -> None:
+    """Oracle: PyTorch's formula of BCEWithLogitsLoss in numpy, summed over the classes."""
+    logits = np.random.default_rng(0).standard_normal((3, 4))
+    targets = np.array([[0.3, 0.7, 0, 0], [0, 0, 1, 0], [0, 0.01, 0, 0.99]])
+    found = losses.classification_loss(training.Loss("sigmoid", binary=True), jnp.asarray(logits), jnp.asarray(targets))
+    whole = targets > 0
+    expected = (np.log1p(np.exp(-np.abs(logits))) + np.maximum(logits, 0) - logits * whole).sum(axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [training.Loss(mixup=0.8), training.Loss(cutmix=1.0)])
@@ -99,7 +111,7 @@ def test_every_optimizer_learns(name) -> None:
     rate = {"sgd": 0.05, "lamb": 0.1}.get(name, 3e-3)
     optimizer = training.Optimizer(name=name, weight_decay=0.0)
     recipe = training.Recipe(optimizer, training.Schedule("constant", peak=rate))
-    found, _ = _again(recipe, 25)
+    found, _ = _again(recipe, 32)
     assert found[-1] < 0.6 * found[0]
 
 
@@ -243,6 +255,8 @@ def test_freezing_what_is_not_there_is_one_sentence(options, words) -> None:
         (lambda: training.Loss(mixup=-1.0), "is no parameter of a Beta"),
         (lambda: training.Loss(temperature=0.0), "temperature=0.0 is none"),
         (lambda: training.Loss(smoothing=1.5), "is no share"),
+        (lambda: training.Loss("softmax", binary=True), "it needs name='sigmoid'"),
+        (lambda: training.Loss("sigmoid", binary=True, smoothing=0.1), "and no smoothing"),
         (lambda: training.Recipe(accumulation=0), "into no parts"),
         (lambda: training.Recipe(ema=1.0), "is no decay"),
         (lambda: training.make_mesh(MeshShape(3, 1, 1), jax.devices()[:1]), "takes 3 devices, and there are 1"),

@@ -14,6 +14,8 @@ from vit_jax.training.forward import Inference
 from vit_jax.training.scores import BINS, Scores, make_judge
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 CONFIG = ViTConfig(image_size=8, patch_size=4, num_classes=7, embed_dim=16, depth=1, num_heads=2)
 
 

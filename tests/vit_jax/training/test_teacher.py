@@ -19,6 +19,8 @@ from vit_jax.training.step import prepare
 from vit_jax.training.teacher import load_teacher
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 CONFIG = ViTConfig(image_size=8, patch_size=4, num_classes=5, embed_dim=16, depth=1, num_heads=2)
 OF_STUDENT = Preprocessing(size=8)
 OF_TEACHER = Preprocessing(size=8, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

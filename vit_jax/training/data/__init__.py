@@ -2,7 +2,7 @@
 
 from vit_jax.training.data.options import Augmentation, Data, RandAugment
 from vit_jax.training.data.source import Record, Source, open_source, open_sources
-from vit_jax.training.data.stream import Batch, Feed, Stream, evaluation_batches
+from vit_jax.training.data.stream import Batch, Feed, Stream, check_channels, evaluation_batches
 
 __all__ = [
     "Augmentation",
@@ -13,6 +13,7 @@ __all__ = [
     "Record",
     "Source",
     "Stream",
+    "check_channels",
     "evaluation_batches",
     "open_source",
     "open_sources",

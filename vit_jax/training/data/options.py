@@ -9,14 +9,19 @@ from vit_spec import VitportError
 
 Crop = Literal["random_resized", "resize_crop", "shift", "none"]
 Corrupt = Literal["skip", "fail"]
+Levels = Literal["increasing", "original"]
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """A few operations chosen by chance, all of one strength (Cubuk et al. 2020), as timm's increasing set has them."""
+    """A few operations chosen by chance, all of one strength (Cubuk et al. 2020)."""
 
     layers: int = 0
-    """Operations a picture, each drawn from all fifteen; 0 means none."""
+    """Operations a picture, each drawn from all of them; 0 means none."""
+    levels: Levels = "increasing"
+    """What strength means: a greater change in every operation, as in timm's increasing set of fifteen; or what it
+    means in the authors' code, which big_vision uses, where posterising and solarising change the less the stronger
+    they are, and Cutout (DeVries & Taylor 2017) is a sixteenth operation."""
     magnitude: float = 9.0
     """Strength from 0 to 10."""
     spread: float = 0.0
@@ -95,6 +100,9 @@ class Data:
     """Path of the validation pictures, if not those that ``path`` itself sets apart."""
     workers: int = 0
     """Processes that decode and augment; with 0, threads of the training process do."""
+    repeats: int = 1
+    """Places in a row that each picture takes, augmented otherwise in each (Hoffer et al. 2020): an epoch, as long as
+    ever, then has a share of the pictures."""
     corrupt: Corrupt = "skip"
     """What a picture that cannot be read does: it is left out, and named; or it ends the run."""
     augment: Augmentation = field(default_factory=Augmentation)
@@ -102,3 +110,5 @@ class Data:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise VitportError(f"data.workers={self.workers} counts processes: give 0 or more.")
+        if self.repeats < 1:
+            raise VitportError(f"data.repeats={self.repeats} leaves no picture: give 1 or more.")

@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020): fifteen operations, with the strengths of timm's increasing set."""
+"""RandAugment (Cubuk et al. 2020): operations on pictures, and what strength means to each of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ Operation = Callable[["Image.Image", float, int, "tuple[int, ...] | int"], "Imag
 """Picture, strength from 0 to 1, sign, colour beyond the edges → picture."""
 _LARGEST = 10.0
 """Magnitude of strength 1."""
+_CUTOUT = 40 / 224
+"""Half a side of the square, as a share of the picture's: the authors' 40 pixels of 224."""
 
 
 def rand_augment(
@@ -24,12 +26,25 @@ def rand_augment(
     """The picture after ``options.layers`` operations; what moves in from outside has the data's ``mean`` colour."""
     colours = tuple(round(255 * value) for value in mean)
     fill = colours[0] if len(colours) == 1 else colours
-    names = list(OPERATIONS)
+    operations = OPERATIONS if options.levels == "increasing" else ORIGINAL
+    names = [*operations] if options.levels == "increasing" else [*operations, "cutout"]
     for _ in range(options.layers):
         name = names[int(rng.integers(len(names)))]
         if rng.random() < options.probability:
-            magnitude = min(max(rng.normal(options.magnitude, options.spread), 0.0), _LARGEST)
-            image = OPERATIONS[name](image, magnitude / _LARGEST, 1 if rng.random() < 0.5 else -1, fill)
+            strength = min(max(rng.normal(options.magnitude, options.spread), 0.0), _LARGEST) / _LARGEST
+            if name == "cutout":
+                image = cutout(image, strength, fill, rng)
+            else:
+                image = operations[name](image, strength, 1 if rng.random() < 0.5 else -1, fill)
+    return image
+
+
+def cutout(image: Image.Image, strength: float, fill: tuple[int, ...] | int, rng: np.random.Generator) -> Image.Image:
+    """A square around a pixel drawn at random becomes ``fill``, as far as it lies in the picture."""
+    x, y = int(rng.integers(image.width)), int(rng.integers(image.height))
+    half = int(strength * _CUTOUT * image.height)
+    image = image.copy()
+    image.paste(fill, (max(x - half, 0), max(y - half, 0), min(x + half, image.width), min(y + half, image.height)))
     return image
 
 
@@ -57,16 +72,21 @@ def _rotate(image: Image.Image, strength: float, sign: int, fill: tuple[int, ...
     return image.rotate(sign * strength * 30, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
-def _posterize(image: Image.Image, strength: float, sign: int, fill: tuple[int, ...] | int) -> Image.Image:
-    kept = 4 - int(strength * 4)  # bits
-    mask = 0xFF & ~(2 ** (8 - kept) - 1)
-    return image.point([value & mask for value in range(256)] * len(image.getbands()))
+def _posterize(bits: Callable[[float], int]) -> Operation:
+    def operation(image: Image.Image, strength: float, sign: int, fill: tuple[int, ...] | int) -> Image.Image:
+        mask = 0xFF & ~(2 ** (8 - bits(strength)) - 1)
+        return image.point([value & mask for value in range(256)] * len(image.getbands()))
+
+    return operation
 
 
-def _solarize(image: Image.Image, strength: float, sign: int, fill: tuple[int, ...] | int) -> Image.Image:
-    from PIL import ImageOps
+def _solarize(threshold: Callable[[float], int]) -> Operation:
+    def operation(image: Image.Image, strength: float, sign: int, fill: tuple[int, ...] | int) -> Image.Image:
+        from PIL import ImageOps
 
-    return ImageOps.solarize(image, 256 - int(strength * 256))
+        return ImageOps.solarize(image, threshold(strength))
+
+    return operation
 
 
 def _solarize_add(image: Image.Image, strength: float, sign: int, fill: tuple[int, ...] | int) -> Image.Image:
@@ -75,13 +95,21 @@ def _solarize_add(image: Image.Image, strength: float, sign: int, fill: tuple[in
     return image.point(table * len(image.getbands()))
 
 
-def _enhance(kind: str) -> Operation:
+def _enhance(kind: str, factor: Callable[[float], float]) -> Operation:
     def operation(image: Image.Image, strength: float, sign: int, fill: tuple[int, ...] | int) -> Image.Image:
         from PIL import ImageEnhance
 
-        return getattr(ImageEnhance, kind)(image).enhance(max(0.1, 1 + sign * strength * 0.9))
+        return getattr(ImageEnhance, kind)(image).enhance(factor(sign * strength))
 
     return operation
+
+
+def _either_way(signed: float) -> float:
+    return max(0.1, 1 + signed * 0.9)
+
+
+def _rising(signed: float) -> float:
+    return 0.1 + 1.8 * abs(signed)
 
 
 def _affine(coefficients: Callable[[Image.Image, float], tuple[float, ...]]) -> Operation:
@@ -99,15 +127,25 @@ OPERATIONS: dict[str, Operation] = {
     "equalize": _equalize,
     "invert": _invert,
     "rotate": _rotate,
-    "posterize": _posterize,
-    "solarize": _solarize,
+    "posterize": _posterize(lambda strength: 4 - int(strength * 4)),
+    "solarize": _solarize(lambda strength: 256 - int(strength * 256)),
     "solarize_add": _solarize_add,
-    "color": _enhance("Color"),
-    "contrast": _enhance("Contrast"),
-    "brightness": _enhance("Brightness"),
-    "sharpness": _enhance("Sharpness"),
+    "color": _enhance("Color", _either_way),
+    "contrast": _enhance("Contrast", _either_way),
+    "brightness": _enhance("Brightness", _either_way),
+    "sharpness": _enhance("Sharpness", _either_way),
     "shear_x": _affine(lambda image, level: (1, level * 0.3, 0, 0, 1, 0)),
     "shear_y": _affine(lambda image, level: (1, 0, 0, level * 0.3, 1, 0)),
     "translate_x": _affine(lambda image, level: (1, 0, level * 0.45 * image.width, 0, 1, 0)),
     "translate_y": _affine(lambda image, level: (1, 0, 0, 0, 1, level * 0.45 * image.height)),
 }
+"""The operations of timm's increasing set, in its strengths."""
+ORIGINAL = OPERATIONS | {
+    "posterize": _posterize(lambda strength: int(strength * 4)),
+    "solarize": _solarize(lambda strength: int(strength * 256)),
+    "color": _enhance("Color", _rising),
+    "contrast": _enhance("Contrast", _rising),
+    "brightness": _enhance("Brightness", _rising),
+    "sharpness": _enhance("Sharpness", _rising),
+}
+"""The same in the strengths of the authors' code; without Cutout, which draws a place besides."""

@@ -26,8 +26,10 @@ class Stream(Feed):
     """This process's share of the training batches: endless, from one epoch into the next.
 
     Place g = epoch * n + k of the stream holds the k-th picture of the epoch's permutation; row r of global batch t is
-    place t * batch + r. So what a batch holds depends on ``seed``, ``batch`` and the number of pictures alone, not on
-    how many processes and workers there are, and to go on after t steps is to begin with ``first=t``.
+    place t * batch + r. With ``options.repeats`` of m it is the (k // m)-th picture, and augmentations hang on g, so m
+    places in a row hold one picture in m forms. So what a batch holds depends on ``seed``, ``batch`` and the number of
+    pictures alone, not on how many processes and workers there are, and to go on after t steps is to begin with
+    ``first=t``.
     """
 
     def __init__(
@@ -52,8 +54,9 @@ class Stream(Feed):
         """
         if seed < 0:
             raise VitportError(f"seed={seed} is negative: give 0 or more.")
+        own = _checked(rows, batch, preprocessing)
         make = _TrainingBatch(
-            source, preprocessing, options.augment, options.corrupt, batch, _checked(rows, batch, preprocessing), seed
+            source, preprocessing, options.augment, options.corrupt, options.repeats, batch, own, seed
         )
         super().__init__(make, workers=options.workers, first=first)
 
@@ -80,6 +83,18 @@ def evaluation_batches(
     return Feed(make, workers=workers, end=-(-len(source) // batch))
 
 
+def check_channels(preprocessing: Preprocessing) -> None:
+    """
+    Raises:
+        VitportError: if the model takes other pictures than grey or RGB ones.
+    """
+    if len(preprocessing.mean) not in (1, 3):
+        raise VitportError(
+            f"The model takes pictures of {len(preprocessing.mean)} channels, and the data are grey or RGB: take a "
+            "model of 1 or 3."
+        )
+
+
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     """(size,): the order of an epoch."""
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(size)
@@ -91,6 +106,7 @@ class _TrainingBatch:
     preprocessing: Preprocessing
     augment: Augmentation
     corrupt: Corrupt
+    repeats: int
     batch: int
     rows: np.ndarray
     seed: int
@@ -104,7 +120,9 @@ class _TrainingBatch:
         places = number * self.batch + self.rows
         epochs, at = np.divmod(places, len(self.source))
         orders = {epoch: self._order(epoch) for epoch in np.unique(epochs).tolist()}
-        pictures = [int(orders[epoch][k]) for epoch, k in zip(epochs.tolist(), at.tolist(), strict=True)]
+        pictures = [
+            int(orders[epoch][k // self.repeats]) for epoch, k in zip(epochs.tolist(), at.tolist(), strict=True)
+        ]
         return _filled(self.source, pictures, places, self._pixels, self.preprocessing, self.corrupt)
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -192,9 +210,5 @@ def _checked(rows: Sequence[int] | np.ndarray, batch: int, preprocessing: Prepro
     rows = np.asarray(rows, np.int64)
     if batch < 1 or rows.ndim != 1 or not rows.size or rows.min() < 0 or rows.max() >= batch:
         raise VitportError(f"The rows {rows.tolist()} are not in a batch of {batch}: give some from 0 to below it.")
-    if len(preprocessing.mean) not in (1, 3):
-        raise VitportError(
-            f"The model takes pictures of {len(preprocessing.mean)} channels, and the data are grey or RGB: take a "
-            "model of 1 or 3."
-        )
+    check_channels(preprocessing)
     return rows

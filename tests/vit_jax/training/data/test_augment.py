@@ -14,8 +14,10 @@ from tests.vit_jax.training.data.folders import picture
 from vit_jax.training.data import Augmentation, RandAugment
 from vit_jax.training.data.augment import augment, erased, random_box, random_cut, shifted
 from vit_jax.training.data.colour import jittered, three_augment
-from vit_jax.training.data.rand_augment import OPERATIONS, rand_augment
+from vit_jax.training.data.rand_augment import OPERATIONS, ORIGINAL, cutout, rand_augment
 from vit_spec import Preprocessing, VitportError
+
+pytestmark = pytest.mark.jax_alone
 
 GREY = np.array([299, 587, 114]) / 1000
 """ITU-R 601, as Pillow documents its mode L."""
@@ -222,11 +224,55 @@ def test_randaugment_draws_operations_strengths_and_signs_as_its_options_say(mon
     assert stats.binomtest(len(levels) - len(within), len(levels), stats.norm.sf(2)).pvalue > LIKELY
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("strength", [0.0, 0.37, 0.9, 1.0])
+def test_the_authors_levels_are_their_formulas(strength, sign) -> None:
+    """Kept bits, threshold and factor of Cubuk et al.'s code; factors by way of the increasing set, proven above."""
+    pixels = np.asarray(_image(2)).astype(int)
+    unit = 2 ** (8 - int(4 * strength))
+    threshold = int(256 * strength)
+    expected = {"posterize": pixels // unit * unit, "solarize": np.where(pixels < threshold, pixels, 255 - pixels)}
+    for name, array in expected.items():
+        np.testing.assert_array_equal(np.asarray(ORIGINAL[name](_image(2), strength, sign, FILL)), array)
+    for name in ("color", "contrast", "brightness", "sharpness"):
+        other = OPERATIONS[name](_image(2), abs(2 * strength - 1), 1 if strength > 0.5 else -1, FILL)
+        np.testing.assert_allclose(np.asarray(ORIGINAL[name](_image(2), strength, sign, FILL)), other, atol=1)
+    changed = {"posterize", "solarize", "color", "contrast", "brightness", "sharpness"}
+    assert {name for name in OPERATIONS if ORIGINAL[name] is not OPERATIONS[name]} == changed
+
+
+def test_cutout_covers_a_square_around_any_pixel() -> None:
+    """40 pixels of 224 on each side of the pixel at the largest strength (the authors' code), cut off at the edges."""
+    image, half, centres = Image.new("RGB", (224, 224)), 20, []
+    for seed in range(200):
+        covered = np.asarray(cutout(image, 0.5, FILL, np.random.default_rng(seed)))
+        rows, columns = (np.flatnonzero((covered == FILL).all(axis=2).any(axis=axis)) for axis in (1, 0))
+        assert (covered[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] == FILL).all()
+        for places in (rows, columns):
+            first, last = places[0], places[-1] + 1
+            centres.append(last - half if last < 224 else first + half)
+            assert last - first == 2 * half or (last - first >= half and (first == 0 or last == 224))
+    assert stats.kstest(np.array(centres) / 224, stats.uniform().cdf).pvalue > LIKELY
+
+
+def test_the_authors_set_draws_sixteen_operations(monkeypatch) -> None:
+    calls = []
+    for name in list(ORIGINAL):
+        monkeypatch.setitem(ORIGINAL, name, lambda image, *rest, name=name: calls.append(name) or image)
+    rng = np.random.default_rng(0)
+    for _ in range(DRAWS):
+        rand_augment(_image(), RandAugment(1, "original", 10.0), (0.5, 0.5, 0.5), rng)
+    counts = [calls.count(name) for name in ORIGINAL]
+    assert stats.chisquare([*counts, DRAWS - sum(counts)]).pvalue > LIKELY  # Cutout is the rest
+
+
 def test_grey_pictures_stay_grey_under_every_operation() -> None:
     grey = Image.fromarray(picture(2)[..., 0])
-    for operation in OPERATIONS.values():
+    for operation in [*OPERATIONS.values(), *ORIGINAL.values()]:
         assert operation(grey, 0.9, 1, 7).mode == "L"
-    assert rand_augment(grey, RandAugment(layers=50), (0.5,), np.random.default_rng(0)).mode == "L"
+    for levels in ("increasing", "original"):
+        options = RandAugment(50, levels)
+        assert rand_augment(grey, options, (0.5,), np.random.default_rng(0)).mode == "L"
     for seed in range(9):
         assert three_augment(grey, np.random.default_rng(seed)).mode == "L"
 

@@ -23,6 +23,8 @@ from vit_jax.training.data.sources.shards import expanded, split_files
 from vit_jax.training.data.sources.tf_example import features
 from vit_spec import Preprocessing, VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 FILES = [encoded(picture(number)) for number in range(7)]
 LABELS = [0, 2, 1, 1, 0, 2, 2]
 NAMES = ("ant", "bee", "cat")

@@ -15,6 +15,8 @@ from tests.vit_jax.training.data.folders import CLASSES, encoded, idx_file, imag
 from vit_jax.training.data import Data, open_source, open_sources
 from vit_spec import VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 
 def test_digits_are_split_as_the_demo_model_was_trained() -> None:
     pictures, labels = load_digits(return_X_y=True)

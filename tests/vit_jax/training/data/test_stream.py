@@ -28,6 +28,8 @@ from vit_jax.training.data import (
 )
 from vit_spec import Preprocessing, VitportError
 
+pytestmark = pytest.mark.jax_alone
+
 SMALL = Preprocessing(size=(16, 12), interpolation="bilinear")
 PLAIN = Augmentation(crop="none", flip=0)
 ALL = Augmentation(randaugment=RandAugment(2, spread=0.5), jitter=0.3, erasing=0.25)
@@ -67,6 +69,20 @@ def test_every_picture_comes_once_an_epoch_and_epochs_differ(source) -> None:
     np.testing.assert_array_equal(labels, np.array(seen) // 8)
     np.testing.assert_array_equal(np.concatenate([batch["index"] for batch in batches]), np.arange(7 * 24))
     assert all((batch["weight"] == 1).all() for batch in batches)
+
+
+def test_repeated_augmentation_is_each_picture_three_times_in_a_row_and_a_third_of_them_an_epoch(source) -> None:
+    """Oracle: the definition, a permutation with each picture thrice, cut off at the epoch's length (DeiT)."""
+    straight = {encoded(np.asarray(crop(open_picture(Path(source[at].name)), SMALL))): at for at in range(24)}
+    batches = _batches(source, Data(augment=PLAIN, repeats=3), 24)
+    seen = np.array([straight[encoded(image)] for batch in batches for image in batch["image"]]).reshape(7, 24)
+    once = _batches(source, Data(augment=PLAIN), 24)
+    order = np.array([straight[encoded(image)] for batch in once for image in batch["image"]]).reshape(7, 24)
+    np.testing.assert_array_equal(seen, np.repeat(order, 3, axis=1)[:, :24])
+    augmented = _batches(source, Data(augment=ALL, repeats=3), 24)
+    images = [image.tobytes() for batch in augmented for image in batch["image"]]
+    assert len(set(images)) == len(images)  # three forms of it
+    np.testing.assert_array_equal(np.concatenate([batch["label"] for batch in augmented]), seen.ravel() // 8)
 
 
 def test_batches_have_the_types_that_the_trainer_expects(source) -> None:
