@@ -134,8 +134,8 @@ def model(card: Card, name: str, batch: int, scale: Scale, say: Say) -> Outcome:
     ):
         part = "step" if function == "train" else str(rows)
         with Bench(say) as bench:
-            for side, fused in ((FUSED, True), (WRITTEN, False)):
-                card.ours(bench, side, function, told | more | {"fused": fused})
+            for side, by in ((FUSED, "fused" if card.smoke else "cudnn"), (WRITTEN, "written")):
+                card.ours(bench, side, function, told | more | {"attention": by})
             card.torch(bench, TIMM, function, told | more | library)
             ours = next(iter(bench.workers))
             bench.agree(ours, [side for side in bench.workers if side != ours], TOLERANCE)

@@ -16,7 +16,7 @@ import vit_jax
 from benchmarks.side import Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
-from vit_jax.attention import attend, fuse_attention
+from vit_jax.attention import ATTENTION, attend, set_attention
 from vit_jax.training.forward import Inference
 from vit_jax.training.losses import Loss
 from vit_jax.training.monitor import peak_flops
@@ -29,7 +29,7 @@ def inference(
     batches: Sequence[int],
     dtype: str = "float32",
     tf32: bool | None = None,
-    fused: bool = False,
+    attention: str = "fused",
 ) -> Side:
     """A forward pass under ``jit``, for each batch size a part of that name.
 
@@ -38,14 +38,13 @@ def inference(
         batches: pictures in a batch.
         dtype: of computation and parameters.
         tf32: whether float32 products may be taken in TensorFloat-32; ``None`` leaves it to JAX.
-        fused: attention by the device's best kernel.
+        attention: a name of ``vit_jax.attention.ATTENTION``.
     """
     if tf32 is not None:
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     what = Subject(**subject)
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
-    if fused:
-        fuse_attention(model)
+    set_attention(model, ATTENTION[attention])
     params = vit_jax.get_params(model)
     forward = jax.jit(Inference(model))
     images = {batch: jnp.asarray(what.images(batch), dtype) for batch in batches}
@@ -84,7 +83,7 @@ def train(
     remat: training.Remat = "none",
     scan: bool = False,
     dtype: str = "float32",
-    fused: bool = False,
+    attention: str = "fused",
     losses: int = 3,
     analyse: bool = False,
 ) -> Side:
@@ -96,30 +95,13 @@ def train(
         remat: what is computed again in the backward pass.
         scan: one compiled block for all.
         dtype: of the computation; parameters and moments are in float32.
-        fused: attention by the device's best kernel.
+        attention: a name of ``vit_jax.attention.ATTENTION``.
         losses: the answers are the losses of so many first steps.
         analyse: compile the step once more and tell the bytes of its temporaries.
     """
     facts = _facts()
-    what = Subject(**subject)
-    config = what.config
-    model = nnx.eval_shape(lambda: vit_jax.VisionTransformer(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
-    if fused:
-        fuse_attention(model)
-    recipe = training.Recipe(
-        training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()
-    )
-    shapes = vit_jax.get_params(model)
-    optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.schedule, 10**6), shapes)
-    engine = training.jit_engine(
-        training.Forward(model, remat=remat, scan=scan), optimizer, recipe, Preprocessing(),
-        training.make_mesh(training.MeshShape()), jax.random.key(0),
-    )  # fmt: skip
-    params = {path: jnp.array(x, copy=True) for path, x in conversion.to_flax(what.checkpoint().params).items()}
-    state = [engine.place_state(training.init_state(params, optimizer, recipe))]
-    del params
-    rows = {"image": what.images(batch), "label": what.labels(batch), "index": np.arange(batch, dtype=np.uint32)}
-    fed = engine.place_batch(rows | {"weight": np.ones(batch, np.float32)})
+    engine, placed, fed = trainer(Subject(**subject), batch, remat, scan, dtype, attention)
+    state = [placed]
     if analyse and engine.lower is not None:
         analysis = engine.lower(state[0], fed).compile().memory_analysis()
         facts["temporary"] = getattr(analysis, "temp_size_in_bytes", None)
@@ -138,6 +120,28 @@ def train(
         return {"losses": np.array([float(loss) for loss in seen])}
 
     return Side({"step": run}, answers, facts)
+
+
+def trainer(
+    what: Subject, batch: int, remat: training.Remat, scan: bool, dtype: str, attention: str
+) -> tuple[training.Engine, Any, Any]:
+    """The trainer's engine with AdamW, and on the devices its first state and a batch; arguments as :func:`train`'s."""
+    config = what.config
+    model = nnx.eval_shape(lambda: vit_jax.VisionTransformer(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
+    set_attention(model, ATTENTION[attention])
+    recipe = training.Recipe(
+        training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()
+    )
+    shapes = vit_jax.get_params(model)
+    optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.schedule, 10**6), shapes)
+    engine = training.jit_engine(
+        training.Forward(model, remat=remat, scan=scan), optimizer, recipe, Preprocessing(),
+        training.make_mesh(training.MeshShape()), jax.random.key(0),
+    )  # fmt: skip
+    params = {path: jnp.array(x, copy=True) for path, x in conversion.to_flax(what.checkpoint().params).items()}
+    state = engine.place_state(training.init_state(params, optimizer, recipe))
+    rows = {"image": what.images(batch), "label": what.labels(batch), "index": np.arange(batch, dtype=np.uint32)}
+    return engine, state, engine.place_batch(rows | {"weight": np.ones(batch, np.float32)})
 
 
 def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16") -> Side:

@@ -15,6 +15,7 @@ from vit_cli.compare import compare
 from vit_cli.convert import convert
 from vit_cli.demo import demo
 from vit_cli.evaluate import evaluate
+from vit_cli.huge_pages import ask_for_huge_pages
 from vit_cli.inspect import inspect
 from vit_cli.models import models
 from vit_cli.predict import predict
@@ -52,7 +53,10 @@ def main(args: Sequence[str] | None = None) -> int:
         What the subcommand returns, 0 where it returns nothing; 2 after a mistake of the user's, told in one line on
         stderr; 130 after Ctrl-C.
     """
-    args = sys.argv[1:] if args is None else list(args)
+    if args is None:
+        args = sys.argv[1:]
+        ask_for_huge_pages(args)
+    args = list(args)
     try:
         subcommands: dict[str, Callable[..., int | None]] = dict(SUBCOMMANDS)
         if args[:1] == ["train"]:  # its options are those of a dataclass, which takes JAX to import

@@ -1,7 +1,7 @@
 """The Vision Transformer in Flax NNX; ``vit_torch`` is the same model, file by file, in PyTorch."""
 
 from vit_jax.activation import activation
-from vit_jax.attention import Attention, fuse_attention
+from vit_jax.attention import Attention, attend_cudnn, attend_fused, set_attention
 from vit_jax.attention_pool import AttentionPool
 from vit_jax.block import Block
 from vit_jax.create import create_model
@@ -28,10 +28,12 @@ __all__ = [
     "SwiGLUPacked",
     "VisionTransformer",
     "activation",
+    "attend_cudnn",
+    "attend_fused",
     "create_model",
     "drop_path",
-    "fuse_attention",
     "get_params",
     "make_norm",
+    "set_attention",
     "set_params",
 ]

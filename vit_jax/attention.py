@@ -90,16 +90,11 @@ def attend(
 def attend_fused(
     q: jax.Array, k: jax.Array, v: jax.Array, scale: float, attn_drop: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
-    """:func:`attend` by the best kernel that there is, which never holds the weights and so drops none of them.
+    """:func:`attend` without the weights, none of which are dropped: their sum over the values is divided instead.
 
-    On NVIDIA GPUs in 16 bits that is cuDNN's (Dao et al. 2022). On CPUs, where XLA makes one kernel of all of it, the
-    weighted sum is divided instead of the weights, which are N / d times as many.
+    XLA makes one kernel of it on CPUs, and keeps one array of (B, h, N, N) for the backward pass instead of three.
     """
     del attn_drop
-    if jax.default_backend() == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16):
-        tokens = [part.swapaxes(1, 2) for part in (q, k, v)]  # (B, N, h, d) each
-        heads = jax.nn.dot_product_attention(*tokens, scale=scale, implementation="cudnn")
-        return heads.reshape(*heads.shape[:2], -1)  # (B, N, h d)
     B, h, N, d = q.shape
     logits = (q * scale) @ k.swapaxes(-2, -1)  # (B, h, N, N)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -109,18 +104,31 @@ def attend_fused(
     return heads.swapaxes(1, 2).reshape(B, N, h * d)
 
 
-def fuse_attention(model: nnx.Module) -> None:
-    """Lets every block of the model use :func:`attend_fused`, in place: faster, and the same up to rounding.
+def attend_cudnn(
+    q: jax.Array, k: jax.Array, v: jax.Array, scale: float, attn_drop: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """:func:`attend_fused` by cuDNN (Dao et al. 2022, FlashAttention), on NVIDIA GPUs from Ampere on, in 16 bits."""
+    del attn_drop
+    tokens = [part.swapaxes(1, 2) for part in (q, k, v)]  # (B, N, h, d) each
+    heads = jax.nn.dot_product_attention(*tokens, scale=scale, implementation="cudnn")
+    return heads.reshape(*heads.shape[:2], -1)  # (B, N, h d)
 
-    Raises:
-        VitportError: if attention weights are to be dropped.
+
+ATTENTION = {"written": attend, "fused": attend_fused, "cudnn": attend_cudnn}
+"""By the names that training has for them."""
+
+
+def set_attention(model: nnx.Module, attend: Callable[..., jax.Array]) -> None:
+    """Lets every block of the model that drops no attention weights use this function, in place.
+
+    Args:
+        model: keeps its answers, up to rounding.
+        attend: :func:`attend`, :func:`attend_fused`, :func:`attend_cudnn`, or one like them.
     """
-    modules: list[Any] = [module for _, module in nnx.iter_modules(model) if hasattr(module, "attend")]
-    rates = {module.attn_drop.rate for module in modules}
-    if any(rates):
-        raise VitportError(f"Fused attention drops no weights, and attn_drop_rate is {max(rates)}: set it to 0.")
+    modules: list[Any] = [module for _, module in nnx.iter_modules(model)]
     for module in modules:
-        module.attend = attend_fused
+        if hasattr(module, "attend") and module.attn_drop.rate == 0:
+            module.attend = attend
 
 
 def head_width(dim: int, num_heads: int) -> int:

@@ -17,19 +17,8 @@ NormLayer = Callable[[int], nnx.Module]
 def make_norm(
     config: ViTConfig, width: int, *, rngs: nnx.Rngs, dtype: DTypeLike, param_dtype: DTypeLike
 ) -> LayerNorm | RMSNorm:
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ``(..., width)``.
-
-    Statistics are taken in at least float32, the variance as the mean squared distance from the mean.
-    """
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ``(..., width)``."""
+    del rngs  # a norm's first values are ones and zeros
     if config.norm == "rmsnorm":
-        return RMSNorm(width, epsilon=config.norm_eps, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-    return LayerNorm(
-        width,
-        epsilon=config.norm_eps,
-        use_bias=config.norm_bias,
-        # The fast form, mean square less squared mean, cancels where the mean is far from zero.
-        use_fast_variance=False,
-        rngs=rngs,
-        dtype=dtype,
-        param_dtype=param_dtype,
-    )
+        return RMSNorm(width, config.norm_eps, dtype, param_dtype)
+    return LayerNorm(width, config.norm_eps, config.norm_bias, dtype, param_dtype)

@@ -1,11 +1,13 @@
-"""Layers and sums over the last axis, computed on matrices: Flax's own but for the shape that XLA is shown."""
+"""Layers and sums over the last axis, in the form that XLA computes best on CPUs: rows of a matrix."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 
 class Linear(nnx.Linear):
@@ -17,20 +19,57 @@ class Linear(nnx.Linear):
         return x.reshape(*inputs.shape[:-1], x.shape[-1])
 
 
-class LayerNorm(nnx.LayerNorm):
-    """LayerNorm (Ba et al. 2016)."""
+class LayerNorm(nnx.Module):
+    """LayerNorm (Ba et al. 2016). Statistics are taken in at least float32, the variance as the mean squared distance
+    from the mean: mean square less squared mean would cancel where the mean is far from zero.
 
-    def __call__(self, x: jax.Array, **options: Any) -> jax.Array:
+    Args:
+        width: D.
+        epsilon: added to the variance.
+        use_bias: whether there is a bias beside the scale.
+        dtype: of the result.
+        param_dtype: of the parameters.
+    """
+
+    def __init__(self, width: int, epsilon: float, use_bias: bool, dtype: DTypeLike, param_dtype: DTypeLike) -> None:
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones(width, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(width, param_dtype)) if use_bias else None
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
         """(..., D) -> (..., D)."""
-        return super().__call__(as_rows(x), **options).reshape(x.shape)
+        rows = _exact(as_rows(x))
+        centred = rows - rows.mean(axis=-1, keepdims=True)
+        # Divided first and scaled then: the product of both factors would be a matrix, made and kept for the backward
+        # pass.
+        y = centred * jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + self.epsilon)
+        y = y * self.scale[...]
+        if self.bias is not None:
+            y = y + self.bias[...]
+        return y.astype(self.dtype).reshape(x.shape)
 
 
-class RMSNorm(nnx.RMSNorm):
-    """RMSNorm (Zhang & Sennrich 2019)."""
+class RMSNorm(nnx.Module):
+    """RMSNorm (Zhang & Sennrich 2019). The mean square is taken in at least float32.
 
-    def __call__(self, x: jax.Array, **options: Any) -> jax.Array:
+    Args:
+        width: D.
+        epsilon: added to the mean square.
+        dtype: of the result.
+        param_dtype: of the parameter.
+    """
+
+    def __init__(self, width: int, epsilon: float, dtype: DTypeLike, param_dtype: DTypeLike) -> None:
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones(width, param_dtype))
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
         """(..., D) -> (..., D)."""
-        return super().__call__(as_rows(x), **options).reshape(x.shape)
+        rows = _exact(as_rows(x))
+        y = rows * jax.lax.rsqrt(jnp.square(rows).mean(axis=-1, keepdims=True) + self.epsilon) * self.scale[...]
+        return y.astype(self.dtype).reshape(x.shape)
 
 
 def add(x: jax.Array, branch: jax.Array) -> jax.Array:
@@ -47,3 +86,7 @@ def as_rows(x: jax.Array) -> jax.Array:
     8, so that there the same reshape would move everything.
     """
     return x.reshape(-1, x.shape[-1]) if jax.default_backend() == "cpu" else x
+
+
+def _exact(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

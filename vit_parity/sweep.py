@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from conversion import Checkpoint
 
 Attention = Literal["explicit", "fused"]
-"""``explicit`` is the models' own; ``fused`` is what ``fuse_attention`` of each package puts in its place."""
+"""``explicit`` is the models' own; ``fused`` is ``attend_fused`` of each package."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _torch_runner(checkpoint: Checkpoint, case: Case) -> Runner:
     kind = getattr(torch, case.dtype)
     model = vit_torch.create_model(weights=checkpoint, dtype=kind).eval()
     if case.attention == "fused":
-        vit_torch.fuse_attention(model)
+        vit_torch.set_attention(model, vit_torch.attend_fused)
 
     def run(images: np.ndarray) -> np.ndarray:
         threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
@@ -143,7 +143,7 @@ def _jax_runner(checkpoint: Checkpoint, case: Case) -> Runner:
     model = vit_jax.create_model(weights=checkpoint, dtype=case.dtype, param_dtype=case.dtype)
     model.eval()
     if case.attention == "fused":
-        vit_jax.fuse_attention(model)
+        vit_jax.set_attention(model, vit_jax.attend_fused)
     graph, state = nnx.split(model)
 
     def forward(state: Any, images: Any) -> Any:

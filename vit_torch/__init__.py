@@ -1,7 +1,7 @@
 """The Vision Transformer in PyTorch; ``vit_jax`` is the same model, file by file, in Flax NNX."""
 
 from vit_torch.activation import activation
-from vit_torch.attention import Attention, fuse_attention
+from vit_torch.attention import Attention, attend_fused, set_attention
 from vit_torch.attention_pool import AttentionPool
 from vit_torch.block import Block
 from vit_torch.create import create_model
@@ -27,8 +27,9 @@ __all__ = [
     "SwiGLUPacked",
     "VisionTransformer",
     "activation",
+    "attend_fused",
     "create_model",
     "drop_path",
-    "fuse_attention",
     "make_norm",
+    "set_attention",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -78,24 +79,23 @@ def attend(
 def attend_fused(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, attn_drop: Callable[[torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
-    """:func:`attend` by the best kernel that there is, which never holds the weights and so drops none of them."""
+    """:func:`attend` without the weights, none of which are dropped: by the kernel that PyTorch chooses."""
     del attn_drop
     heads = nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
     return heads.transpose(1, 2).flatten(2)  # (B, N, h d)
 
 
-def fuse_attention(model: nn.Module) -> None:
-    """Lets every block of the model use :func:`attend_fused`, in place: faster, and the same up to rounding.
+def set_attention(model: nn.Module, attend: Callable[..., torch.Tensor]) -> None:
+    """Lets every block of the model that drops no attention weights use this function, in place.
 
-    Raises:
-        VitportError: if attention weights are to be dropped.
+    Args:
+        model: keeps its answers, up to rounding.
+        attend: :func:`attend`, :func:`attend_fused`, or one like them.
     """
-    modules = [module for module in model.modules() if hasattr(module, "attend")]
-    rates = {module.attn_drop.p for module in modules}  # type: ignore[union-attr]
-    if any(rates):
-        raise VitportError(f"Fused attention drops no weights, and attn_drop_rate is {max(rates)}: set it to 0.")
+    modules: list[Any] = list(model.modules())
     for module in modules:
-        module.attend = attend_fused
+        if hasattr(module, "attend") and module.attn_drop.p == 0:
+            module.attend = attend
 
 
 def head_width(dim: int, num_heads: int) -> int:

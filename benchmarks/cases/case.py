@@ -57,7 +57,7 @@ class Case:
 
 CPU = {"JAX_PLATFORMS": "cpu"}
 """Environment of JAX's sides here; ``benchmarks.gpu`` has its own."""
-HOW = {"fused": True}
-"""Arguments of our sides: fused attention, which timm's and transformers' models have too (``--attention fused``)."""
+HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Huge pages, as ``vitport train`` asks the C library for them."""
 WRITTEN = "ours, written attention"
 """What stands beside them: attention step by step, as the model has it unless told otherwise."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.alternate import Bench, Say, Turn, alternate, seconds
-from benchmarks.cases.case import CPU, HOW, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, Case, Outcome, Scale
 from benchmarks.cases.training import JAX, TORCH
 from benchmarks.measure import Comparison, Measured
 from benchmarks.process import Fresh, Worker
@@ -77,8 +77,8 @@ def run(scale: Scale, say: Say) -> Outcome:
     torch = told | {"library": "timm", "compiled": True}
     with tempfile.TemporaryDirectory() as folder, Bench(say) as bench:
         sides = [
-            Starts("unrolled", Path(folder), JAX, told | HOW, _jax_cache),
-            Starts("scan", Path(folder), JAX, told | HOW | {"scan": True}, _jax_cache),
+            Starts("unrolled", Path(folder), JAX, told, _jax_cache),
+            Starts("scan", Path(folder), JAX, told | {"scan": True}, _jax_cache),
         ]
         tiny = {"subject": {"model": MODEL, "changes": {"depth": 1, "image_size": 32}}}
         if bench.start("torch.compile", TORCH, torch | tiny):  # whether it can be built here

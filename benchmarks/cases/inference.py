@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks.alternate import Bench, Say, Turn, alternate, seconds
-from benchmarks.cases.case import CPU, HOW, WRITTEN, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, WRITTEN, Case, Outcome, Scale
 from benchmarks.measure import Comparison, Measured, faster, summary
 from benchmarks.process import Sample
 from benchmarks.subject import Subject, product_shapes
@@ -42,7 +42,7 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
     comparisons: list[Comparison] = []
     twins: list[Comparison] = []
     with Bench(say) as bench:
-        for name, how in {OURS: HOW, TWIN: HOW, WRITTEN: {}}.items():
+        for name, how in {OURS: {}, TWIN: {}, WRITTEN: {"attention": "written"}}.items():
             bench.start(name, "benchmarks.sides_jax:inference", told | how, CPU)
         others = [n for n, how in OTHERS.items() if bench.start(n, "benchmarks.sides_torch:inference", told | how)]
         others.append(WRITTEN)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from benchmarks.alternate import Bench, Say, alternate, seconds
-from benchmarks.cases.case import CPU, HOW, WRITTEN, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, HUGE, WRITTEN, Case, Outcome, Scale
 from benchmarks.measure import faster
 
 OURS, TWIN = "ours", "ours again"
 JAX, TORCH = "benchmarks.sides_jax:train", "benchmarks.sides_torch:train"
-OTHERS = {"timm": {"library": "timm"}, "timm, torch.compile": {"library": "timm", "compiled": True}}
+ORDINARY = "ours, ordinary pages"
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "timm": ({"library": "timm"}, {}),
+    "timm, huge pages": ({"library": "timm"}, HUGE),
+    "timm, torch.compile": ({"library": "timm", "compiled": True}, {}),
+}
 TOLERANCE = 1e-4
 """Relative L2 distance of the losses of three steps: AdamW makes whole steps of gradients that are rounding noise, so
 that the losses of small models have been 2.4e-6 apart; a step left out would set them apart by more than half."""
 WORDS = """Forward, backward and AdamW, batch 8, float32: the trainer's own step (`training.jit_engine`) on a batch that
-lies on the device, with fused attention (`--attention fused`); timm with its own and `torch.optim.AdamW(fused=True)`.
+lies on the device, in huge pages as `vitport train` asks for them, and in ordinary ones; timm with its own fused
+attention and `torch.optim.AdamW(fused=True)`, as one runs it, and in huge pages.
 The losses of the first three steps are compared before anything is timed."""
 
 
@@ -33,10 +40,12 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
     batch = scale.batches(8)[0]
     told = {"subject": scale.subject(model), "batch": batch}
     with Bench(say) as bench:
-        for name, how in {OURS: HOW, TWIN: HOW, WRITTEN: {}}.items():
-            bench.start(name, JAX, told | how, CPU)
-        others = [name for name, how in OTHERS.items() if bench.start(name, TORCH, told | how)]
-        others.append(WRITTEN)
+        bench.start(OURS, JAX, told, CPU | HUGE)
+        bench.start(TWIN, JAX, told, CPU | HUGE)
+        others = [name for name, (how, pages) in OTHERS.items() if bench.start(name, TORCH, told | how, pages)]
+        bench.start(WRITTEN, JAX, told | {"attention": "written"}, CPU | HUGE)
+        bench.start(ORDINARY, JAX, told, CPU)
+        others += [WRITTEN, ORDINARY]
         bench.agree(OURS, others, TOLERANCE)
         found = alternate([bench.turn(name, "step") for name in (OURS, *others, TWIN)], scale.pace)
         ours = seconds(OURS, found[OURS])

@@ -25,7 +25,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("library", ["vit_torch", "transformers"])
 def test_logits_are_the_same_on_every_side(library) -> None:
     """Measured 6.7e-7; the tolerance, 30 times as much, is that of the benchmark, for twelve blocks."""
-    ours = sides_jax.inference(SUBJECT, [2, 3], fused=True)
+    ours = sides_jax.inference(SUBJECT, [2, 3])
     other = sides_torch.inference(SUBJECT, [2, 3], library)
     assert distance(ours.answers()["logits"], other.answers()["logits"]) < TOLERANCE
     assert ours.answers()["logits"].shape == (2, 7)
@@ -36,7 +36,7 @@ def test_logits_are_the_same_on_every_side(library) -> None:
 
 def test_losses_are_the_same_on_every_side_and_fall() -> None:
     """Measured 1.1e-6 over three steps of AdamW, which take the loss from 2.5 to 0.1."""
-    ours = sides_jax.train(SUBJECT, 4, fused=True, remat="full", scan=True, analyse=True)
+    ours = sides_jax.train(SUBJECT, 4, remat="full", scan=True, analyse=True)
     other = sides_torch.train(SUBJECT, 4, "vit_torch")
     losses = ours.answers()["losses"]
     assert losses.shape == (3,)

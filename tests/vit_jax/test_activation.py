@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,20 @@ def test_activation_is_the_published_formula(name: str):
     with jax.enable_x64(True):
         actual = np.asarray(activation(name)(jnp.asarray(x)))
     np.testing.assert_allclose(actual, ACTIVATIONS[name](x), rtol=0, atol=4e-15)
+
+
+def test_the_slope_of_gelu_is_the_published_formulas_both_ways():
+    """Oracle: ``Phi(x) + x phi(x)`` in numpy; its rule is written by hand. Measured 2.2e-16."""
+    x = np.linspace(-6, 6, 241)
+    expected = np.array([0.5 * (1 + math.erf(z / math.sqrt(2))) for z in x]) + x * np.exp(-x * x / 2) / math.sqrt(
+        2 * math.pi
+    )
+    with jax.enable_x64(True):
+        points = jnp.asarray(x)
+        backward = jax.grad(lambda points: activation("gelu")(points).sum())(points)
+        _, forward = jax.jvp(activation("gelu"), (points,), (jnp.ones_like(points),))
+    np.testing.assert_allclose(backward, expected, rtol=0, atol=2e-15)
+    np.testing.assert_allclose(forward, expected, rtol=0, atol=2e-15)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

@@ -13,6 +13,7 @@ from tests.small_configs import BASE, COMBINATIONS, CONFIGS
 from tests.vit_jax.models import jax_model, jax_output, nhwc, quick_jit
 from vit_jax import DropPath, VisionTransformer, get_params
 from vit_jax.dropout import Dropout
+from vit_jax.rows import LayerNorm
 from vit_spec import ViTConfig, VitportError, list_models, parameters
 
 pytestmark = pytest.mark.jax_alone
@@ -116,7 +117,7 @@ def test_training_without_random_numbers_is_refused(rate: str):
 def test_defaults_are_epsilon_1e_6_erf_gelu_and_no_dropout():
     model = nnx.eval_shape(lambda: VisionTransformer(ViTConfig(), rngs=nnx.Rngs(0)))
     modules = [module for _, module in nnx.iter_modules(model)]
-    assert {module.epsilon for module in modules if isinstance(module, nnx.LayerNorm)} == {1e-6}
+    assert {module.epsilon for module in modules if isinstance(module, LayerNorm)} == {1e-6}
     assert {module.rate for module in modules if isinstance(module, Dropout | DropPath)} == {0.0}
     assert sum(isinstance(module, Dropout) for module in modules) == 1 + 12 * 4
     x = jnp.array([1.5])

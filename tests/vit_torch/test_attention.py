@@ -8,7 +8,8 @@ from tests import numpy_reference
 from tests.small_configs import BASE
 from tests.vit_torch.models import randomize
 from vit_spec import ViTConfig, VitportError
-from vit_torch import Attention, make_norm
+from vit_torch import Attention, attend_fused, create_model, make_norm, set_attention
+from vit_torch.attention import attend
 
 
 def make(config: ViTConfig) -> Attention:
@@ -57,6 +58,25 @@ def test_attention_matches_torch_multihead_attention():
     oracle.load_state_dict({theirs: torch.tensor(params[f"attn.{ours}"]) for theirs, ours in names.items()})
     x = torch.randn(2, 6, BASE.embed_dim, dtype=torch.float64)
     torch.testing.assert_close(layer(x), oracle(x, x, x, need_weights=False)[0], rtol=0, atol=1e-13)
+
+
+def test_fused_attention_is_the_published_formula():
+    """Oracle: numpy float64, head by head."""
+    layer = make(BASE)
+    params = randomize(layer, "attn")
+    set_attention(layer, attend_fused)
+    x = np.random.default_rng(1).standard_normal((2, 5, BASE.embed_dim))
+    expected = np.stack([numpy_reference.attention(BASE, params, "attn", tokens) for tokens in x])
+    np.testing.assert_allclose(layer(torch.tensor(x)).detach().numpy(), expected, rtol=0, atol=1e-13)
+
+
+def test_attention_that_drops_weights_stays_written_out():
+    model = create_model(BASE.replace(attn_drop_rate=0.1))
+    set_attention(model, attend_fused)
+    assert all(block.attn.attend is attend for block in model.blocks)
+    model = create_model(BASE)
+    set_attention(model, attend_fused)
+    assert all(block.attn.attend is attend_fused for block in model.blocks)
 
 
 def test_defaults_are_no_qkv_bias_and_scale_by_head_width():

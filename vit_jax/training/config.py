@@ -19,6 +19,7 @@ from vit_spec.preprocessing import ResizeMode
 
 Parallel = Literal["jit", "pmap"]
 Precision = Literal["float32", "bfloat16"]
+AttentionKind = Literal["written", "fused", "cudnn"]
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,10 @@ class TrainConfig:
     """Of the computation; parameters, moments and loss stay in float32."""
     remat: Remat = "none"
     """What of each block is computed again in the backward pass: nothing, all, all but products, all but the products
-    of linear layers."""
-    attention: Literal["written", "fused"] = "written"
-    """As it is written out in the model; or by the best kernel of the device, cuDNN's on NVIDIA GPUs in bfloat16, which
-    drops no attention weights."""
+    of linear layers. On CPUs only with scan: without it, XLA finds what is computed twice and keeps it."""
+    attention: AttentionKind = "fused"
+    """As the model has it written out; with the weights never divided nor kept; or by cuDNN, on NVIDIA GPUs in
+    bfloat16. The same up to rounding. Blocks that drop attention weights have it written out always."""
     scan: bool = False
     """Compile one block and run it for all: shorter compilation, the same results."""
     parallel: Parallel = "jit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
@@ -9,11 +10,13 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding
 
 from vit_jax.drop_path import DropPath
 from vit_jax.dropout import PictureRngs
 from vit_jax.params import get_params
 from vit_jax.training.losses import Logits
+from vit_jax.training.sharding import BATCH
 from vit_jax.vision_transformer import VisionTransformer
 from vit_spec import VitportError
 
@@ -79,8 +82,24 @@ class Forward(_Pure):
         c = self.config
         self.random = any((c.drop_rate, c.attn_drop_rate, c.drop_path_rate))
         self.scan = scan
+        self.mesh: Mesh | None = None
         run = _run_block
         self._run = run if remat == "none" else jax.checkpoint(run, policy=_POLICIES[remat], static_argnums=0)
+
+    @property
+    def gathers(self) -> bool:
+        """Whether FSDP cuts the parameters, which are gathered where they are used."""
+        return self.mesh is not None and self.mesh.shape["fsdp"] > 1
+
+    def over(self, mesh: Mesh) -> Forward:
+        """The same over a mesh; with FSDP, tokens lie on the devices of their pictures between all blocks.
+
+        FSDP cuts a head of fewer classes than the model is wide along the width; XLA would have the backward pass cut
+        tokens so too, and move all of them in every block.
+        """
+        forward = copy.copy(self)
+        forward.mesh = mesh
+        return forward
 
     def __call__(self, params: Params, images: jax.Array, keys: jax.Array | None) -> Logits:
         """(B, H, W, C) -> logits in training mode.
@@ -97,7 +116,7 @@ class Forward(_Pure):
         x = model.embed(images, rngs=None if keys is None else PictureRngs(keys[depth]))
         states = [nnx.split(block) for block in model.blocks]
         # The blocks differ by nothing but their rates of stochastic depth, which _run_block is told.
-        run = partial(self._run, _Static(states[0][0]))
+        run = self._kept(partial(self._run, _Static(states[0][0])))
         per_block = (None if rates is None else rates, None if keys is None else keys[:depth])
         if self.scan:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state in states))
@@ -106,6 +125,12 @@ class Forward(_Pure):
             for at, (_, state) in enumerate(states):
                 x = run(x, state, *(None if each is None else each[at] for each in per_block))
         return model.forward_head(model.norm(x))
+
+    def _kept(self, run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        if self.mesh is None or not self.gathers:
+            return run
+        keep = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(self.mesh, BATCH))
+        return lambda x, *block: keep(run(keep(x), *block))
 
 
 class _Static:

@@ -15,34 +15,18 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from vit_jax.training.chips import peak_flops
 from vit_jax.training.data import Batch
 from vit_spec import ViTConfig, VitportError, forward_flops
 
 LINES = "metrics.jsonl"
 _LAG = 2
 """Steps that the host runs ahead of the devices, so that they never wait for it."""
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-}
-"""Dense bfloat16 operations a second of one device, by the beginning of JAX's name for it: the makers' data sheets
-(https://cloud.google.com/tpu/docs/system-architecture-tpu-vm, NVIDIA's of A100, H100 SXM and H200 SXM)."""
 
 
 def step_flops(model: ViTConfig, batch: int) -> float:
     """Operations of the products of a training step: the backward pass has twice those of the forward pass."""
     return 3.0 * forward_flops(model) * batch
-
-
-def peak_flops(kind: str) -> float | None:
-    """Of one device, ``None`` where it is not known; the longest name that fits."""
-    fitting = [name for name in PEAK_FLOPS if kind.startswith(name)]
-    return PEAK_FLOPS[max(fitting, key=len)] if fitting else None
 
 
 @dataclass(frozen=True)

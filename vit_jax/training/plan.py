@@ -9,11 +9,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import AbstractMesh, Mesh
 
+from vit_jax.training.config import TrainConfig
 from vit_jax.training.monitor import step_flops
+from vit_jax.training.scaling import Step, collectives
 from vit_jax.training.setup import Setup
-from vit_jax.training.sharding import shardings
-from vit_spec import count_parameters
+from vit_jax.training.sharding import MeshShape, shardings
+from vit_spec import ViTConfig, count_parameters
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,24 @@ def plan(setup: Setup) -> Plan:
     temporary = _temporary(setup)
     if temporary is not None:
         facts["memory of a device, activations and other temporaries"] = f"{_megabytes(temporary)} (as compiled)"
+    if not copies and not o.scan:
+        facts |= exchanged(o, setup.model, setup.mesh)
     cut = None if copies else shardings(state.params, setup.mesh)
     rows = [
         (path, tuple(leaf.shape), "whole" if cut is None else _cut(cut[path].spec, len(leaf.shape)))
         for path, leaf in state.params.items()
     ]
     return Plan(facts, rows)
+
+
+def exchanged(options: TrainConfig, model: ViTConfig, mesh: Mesh | AbstractMesh) -> dict[str, str]:
+    """What devices send each other in a step, by docs/scaling.md."""
+    o = options
+    step = Step(model, o.batch, MeshShape(**mesh.shape), o.precision, o.remat, o.recipe.accumulation)
+    return {
+        f"exchanged in a step, {one.purpose}, {one.kind} along {' and '.join(one.axes)}": _megabytes(one.total)
+        for one in collectives(step)
+    }
 
 
 def _bytes_each(leaf: Any) -> int:
@@ -80,5 +95,5 @@ def _cut(spec: Any, axes: int) -> str:
     return " ".join(named) if any(name != "-" for name in named) else "whole"
 
 
-def _megabytes(size: int) -> str:
+def _megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import vit_jax
-from vit_jax.attention import fuse_attention
+from vit_jax.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.config import ModelOptions, TrainConfig
 from vit_jax.training.data import Source, open_sources
@@ -154,8 +154,7 @@ def _abstract(model: ViTConfig, options: TrainConfig) -> VisionTransformer:
     """Without arrays, computing in the run's precision; its parameters are in float32."""
     dtype = jnp.dtype(options.precision)
     abstract = nnx.eval_shape(lambda: VisionTransformer(model, rngs=nnx.Rngs(0), dtype=dtype))
-    if options.attention == "fused":
-        fuse_attention(abstract)
+    set_attention(abstract, ATTENTION[options.attention])
     return abstract
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_spec import ViTConfig, VitportError
 
@@ -63,7 +63,7 @@ def _words(sizes: Sequence[int]) -> str:
     return ",".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
 
 
-def partition(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+def partition(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """How one parameter is cut.
 
     The tensor axis takes the outputs of layers in front of heads and hidden units and the inputs of those behind them;
@@ -106,7 +106,7 @@ def like_params(tree: Any, params: Mapping[str, Any], mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh) -> None:
+def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh | AbstractMesh) -> None:
     """Everything that must divide, before anything is compiled.
 
     Raises:

@@ -115,7 +115,11 @@ def make_update(
         else:
 
             def part(total: Any, piece: Batch) -> tuple[Any, None]:
-                (value, right), found = value_and_grad(params, piece, key)
+                own = params
+                if forward.gathers:
+                    # Else XLA gathers all weights before the loop, and holds them whole throughout it.
+                    own, piece = jax.lax.optimization_barrier((params, piece))
+                (value, right), found = value_and_grad(own, piece, key)
                 return jax.tree.map(jnp.add, total, (found, value, right)), None
 
             # Every part has a share of every device's pictures.
@@ -181,7 +185,7 @@ def jit_engine(
     Args:
         key: of the run; each step folds its number into it.
     """
-    update = make_update(forward, optimizer, recipe)
+    update = make_update(forward.over(mesh), optimizer, recipe)
     classes = forward.config.num_classes
     rows = NamedSharding(mesh, BATCH)
 

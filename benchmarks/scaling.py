@@ -1,0 +1,210 @@
+"""Writes docs/scaling.md: ``python -m benchmarks.scaling [--output FILE]``.
+
+The tables of times are arithmetic, of ``vit_jax.training.scaling``. What it says devices exchange is compared with
+programs that are compiled for 8 and for 64 simulated devices, in processes of their own; some minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from vit_jax.training.chips import CHIPS, Chip
+from vit_jax.training.scaling import Assumptions, Prediction, Step, choose
+from vit_jax.training.sharding import MeshShape
+from vit_spec import ViTConfig, count_parameters, forward_flops, get_model
+
+VIT_22B = ViTConfig(
+    patch_size=14, embed_dim=6144, depth=48, num_heads=48, mlp_hidden_dim=24576, block="parallel", qk_norm=True,
+    qkv_bias=False, norm_bias=False, class_token=False, pool="map", pos_embed="patch",
+)  # fmt: skip
+"""Dehghani et al. 2023, table 1 and section 2, with a head for ImageNet-1k."""
+MODELS = {
+    "ViT-B/16": (get_model("vit_base_patch16_224").config, 4096),
+    "ViT-L/16": (get_model("vit_large_patch16_224").config, 4096),
+    "ViT-H/14": (get_model("vit_huge_patch14_224").config, 4096),
+    "ViT-g/14": (get_model("vit_giant_patch14_224").config, 4096),
+    "ViT-22B/14": (VIT_22B, 65536),
+}
+"""With the batches of Dosovitskiy et al. 2021, Zhai et al. 2022 and Dehghani et al. 2023."""
+SIZES = (8, 64, 256, 1024, 4096)
+SMALL = ViTConfig(
+    image_size=(64, 64), patch_size=8, num_classes=16, embed_dim=128, depth=4, num_heads=8, mlp_hidden_dim=512
+)  # fmt: skip
+
+
+def cases(devices: int) -> list[Step]:
+    """Steps that are compiled, in float32, for the CPU backend computes bfloat16 in float32."""
+
+    def step(batch: int, data: int, fsdp: int, tensor: int, **options: Any) -> Step:
+        return Step(SMALL, batch, MeshShape(data, fsdp, tensor), "float32", **options)
+
+    if devices == 8:
+        return [
+            step(64, 8, 1, 1),
+            step(64, 1, 8, 1),
+            step(8, 1, 8, 1),
+            step(64, 1, 8, 1, remat="full"),
+            step(64, 1, 8, 1, remat="full", accumulation=2),
+            step(64, 2, 4, 1),
+            step(64, 1, 1, 8),
+            step(64, 1, 1, 8, remat="full"),
+            step(64, 2, 2, 2),
+        ]
+    return [
+        step(128, 64, 1, 1),
+        step(128, 1, 64, 1),
+        step(128, 8, 8, 1, remat="full"),
+        step(128, 8, 1, 8),
+        step(128, 4, 4, 4),
+        step(128, 4, 4, 4, remat="full"),
+    ]
+
+
+def main(
+    output: Path = Path("docs/scaling.md"), compile_for: Annotated[int | None, tyro.conf.arg(metavar="DEVICES")] = None
+) -> None:
+    """Writes the page.
+
+    Args:
+        output: Where it goes.
+        compile_for: Print as JSON what steps exchange on so many simulated devices, which the process must have, and
+            write nothing: the page's own processes are started with this.
+    """
+    if compile_for is not None:
+        from benchmarks.collectives import compare
+
+        for step in cases(compile_for):
+            found = compare(step)
+            row = {"predicted": found.predicted, "counted": found.counted, "error": found.error}
+            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.flush()
+        return
+    compared = {devices: compiled(devices) for devices in (8, 64)}
+    output.write_text(page(compared))
+
+
+def compiled(devices: int) -> list[dict[str, Any]]:
+    """What :func:`cases` exchange, each predicted and counted."""
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, "-m", "benchmarks.scaling", "--compile-for", str(devices)]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def page(compared: dict[int, list[dict[str, Any]]]) -> str:
+    """The whole of docs/scaling.md."""
+    text = (Path(__file__).parent / "scaling.md").read_text()
+    assumed = Assumptions()
+    values = {
+        "jax": importlib.metadata.version("jax"),
+        "products": f"{assumed.products:.0%}",
+        "bandwidth": f"{assumed.bandwidth:.0%}",
+        "memory": f"{assumed.memory:.0%}",
+        "chips": chip_table(),
+        "models": "\n\n".join(model_section(name, *of) for name, of in MODELS.items()),
+        "compared": "\n\n".join(compared_table(devices, rows) for devices, rows in compared.items()),
+        "worst": f"{max(row['error'] for rows in compared.values() for row in rows):.1%}",
+    }
+    for name, value in values.items():
+        text = text.replace("{" + name + "}", value)
+    return text
+
+
+def chip_table() -> str:
+    """The figures of :mod:`vit_jax.training.chips`."""
+    head = ["chip", "bfloat16, TFLOP/s", "HBM, GB", "HBM, GB/s", "domain", "its links, GB/s", "network, GB/s"]
+    rows = [
+        [
+            chip.name,
+            f"{chip.flops / 1e12:.0f}",
+            f"{chip.memory / 1e9:.0f}",
+            f"{chip.memory_bandwidth / 1e9:,.0f}",
+            f"{chip.domain} chips",
+            f"{chip.ring_bandwidth / 1e9:.0f}" + (f", {chip.rings} axes" if chip.rings > 1 else ""),
+            f"{chip.network_bandwidth / 1e9:.4g}",
+        ]
+        for chip in CHIPS.values()
+    ]
+    return table(head, rows)
+
+
+def model_section(name: str, model: ViTConfig, batch: int) -> str:
+    """One model on all chips and numbers of them."""
+    head = ["chips", "mesh", "computed anew", "parts", "ms a step", "between", "MFU", "the longest", "HBM, GB"]
+    rows = [[f"{devices:,} {chip.name}", *cells(choose(model, batch, devices, chip))] for devices, chip in fleets()]
+    title = f"### {name}, {count_parameters(model) / 1e6:,.0f} M parameters"
+    told = f"{forward_flops(model) / 1e9:,.1f} GFLOP forward per picture, batch {batch:,}."
+    return "\n\n".join([title, told, table(head, rows)])
+
+
+def fleets() -> list[tuple[int, Chip]]:
+    """Numbers of chips, by chip."""
+    return [(devices, chip) for chip in CHIPS.values() for devices in SIZES]
+
+
+def cells(found: Prediction | None) -> list[str]:
+    """One row of a model's table, after the chips."""
+    if found is None:
+        return ["does not fit", *[""] * 7]
+    low, high = found.bounds
+    step = found.step
+    return [
+        mesh_words(step.mesh),
+        "blocks" if step.remat == "full" else "nothing",
+        str(step.accumulation),
+        milliseconds(found.seconds),
+        f"{milliseconds(low)} to {milliseconds(high)}",
+        f"{found.mfu:.0%}",
+        found.limit,
+        f"{found.memory / 1e9:.1f}",
+    ]
+
+
+def milliseconds(seconds: float) -> str:
+    """In three digits or more."""
+    return f"{seconds * 1e3:,.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
+
+
+def mesh_words(mesh: MeshShape) -> str:
+    """As ``--mesh`` takes it."""
+    sizes = {axis: size for axis, size in asdict(mesh).items() if size > 1}
+    return "`" + ",".join(f"{axis}={size}" for axis, size in sizes.items()) + "`"
+
+
+def compared_table(devices: int, rows: list[dict[str, Any]]) -> str:
+    """Predicted and counted bytes of the cases on so many simulated devices."""
+    kinds = ("all-gather", "all-reduce")
+    head = ["mesh", "batch", "options"]
+    head += [f"{kind}, {what}" for kind in kinds for what in ("predicted", "counted")] + ["other", "apart"]
+    lines = []
+    for step, row in zip(cases(devices), rows, strict=True):
+        options = ["remat"] if step.remat == "full" else []
+        options += [f"accumulation {step.accumulation}"] if step.accumulation > 1 else []
+        sizes = [f"{row[what].get(kind, 0):,}" for kind in kinds for what in ("predicted", "counted")]
+        other = sum(size for kind, size in row["counted"].items() if kind not in kinds)
+        lines.append(
+            [mesh_words(step.mesh), str(step.batch), ", ".join(options), *sizes, f"{other:,}", f"{row['error']:.2%}"]
+        )
+    return f"On {devices} simulated devices:\n\n" + table(head, lines)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """In Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,97 @@
+"""Collectives, times and the choice of a mesh. Oracle: arithmetic written out here; every mesh, tried one by one."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from benchmarks.scaling import VIT_22B
+from vit_jax.training.chips import H100, V5E, V6E
+from vit_jax.training.scaling import Assumptions, Collective, Step, choose, collectives, predict
+from vit_jax.training.scaling.collectives import seconds
+from vit_jax.training.sharding import MeshShape
+from vit_spec import VitportError, get_model
+
+BASE = get_model("vit_base_patch16_224").config
+PARAMETERS = 86_567_656
+SMALL = 12 * 6 * 768 + 4 * 768 + 1000  # what FSDP leaves whole: see test_step.py
+
+
+def by_purpose(step: Step) -> dict[tuple[str, tuple[str, ...]], tuple[str, float]]:
+    return {(one.purpose, one.axes): (one.kind, one.total) for one in collectives(step)}
+
+
+def test_data_sums_every_gradient() -> None:
+    found = by_purpose(Step(BASE, 64, MeshShape(8, 1, 1)))
+    assert found == {("gradients", ("data", "fsdp")): ("all-reduce", 2 * PARAMETERS)}
+
+
+def test_fsdp_gathers_weights_and_scatters_gradients() -> None:
+    found = by_purpose(Step(BASE, 64, MeshShape(2, 4, 1), remat="full", accumulation=2))
+    blocks = 12 * (4 * 768 * 768 + 2 * 768 * 3072 + 3 * 768 + 3072)
+    cut = PARAMETERS - SMALL
+    assert found == {
+        ("weights", ("fsdp",)): ("all-gather", 2 * 2 * cut),
+        ("weights again", ("fsdp",)): ("all-gather", 2 * 2 * blocks),
+        ("gradients", ("fsdp",)): ("reduce-scatter", 2 * 2 * cut),
+        ("gradients", ("data",)): ("all-reduce", 2 * 2 * cut // 4),
+        ("gradients", ("data", "fsdp")): ("all-reduce", 2 * 2 * SMALL),
+    }
+
+
+@pytest.mark.parametrize(("remat", "sums", "gathers"), [("none", 4, 2), ("full", 5, 3)])
+def test_the_tensor_axis_exchanges_activations(remat: str, sums: int, gathers: int) -> None:
+    tokens = 16 * 197 * 768 * 2  # pictures of one device's part, bytes
+    step = Step(BASE, 64, MeshShape(4, 1, 2), remat=remat)  # type: ignore[arg-type]
+    found = by_purpose(step)
+    assert found["sums of layers", ("tensor",)] == ("all-reduce", 12 * sums * tokens)
+    assert found["queries, keys, values", ("tensor",)] == ("all-gather", 12 * gathers * 3 * tokens)
+    assert all(one.waits == (one.axes == ("tensor",)) for one in collectives(step))
+
+
+def test_rings_within_a_domain_then_between_domains() -> None:
+    gather = Collective("", "all-gather", ("fsdp",), 1e9, 3, False)
+    reduce = Collective("", "all-reduce", ("data", "fsdp"), 1e9, 1, False)
+    assert seconds(gather, MeshShape(1, 8, 1), V5E) == pytest.approx(3 * 1e9 * 7 / 8 / 100e9)
+    assert seconds(gather, MeshShape(1, 64, 1), V6E) == pytest.approx(3 * 1e9 * 63 / 64 / 400e9)
+    two_pods = 1e9 * 255 / 256 / 200e9 + 1e9 / 256 * 1 / 2 / 3.125e9
+    assert seconds(reduce, MeshShape(2, 256, 1), V5E) == pytest.approx(2 * two_pods)
+    two_nodes = 1e9 * 3 / 4 / 450e9 + 1e9 / 4 * 1 / 2 / 50e9  # four of a node's eight: the tensor axis has the others
+    assert seconds(gather, MeshShape(1, 8, 2), H100) == pytest.approx(3 * two_nodes)
+    three_parts = 1e9 * 3 / 4 / 450e9 + 1e9 / 4 * 2 / 3 / 50e9  # twelve GPUs are three times four of a node
+    assert seconds(gather, MeshShape(1, 12, 1), H100) == pytest.approx(3 * three_parts)
+
+
+def test_parts_of_a_step_add_up() -> None:
+    step = Step(BASE, 1024, MeshShape(8, 8, 1))
+    found = predict(step, V5E, Assumptions(products=0.5, bandwidth=1.0))
+    assert found.products == pytest.approx(3 * 2 * 17.564e9 * 1024 / 64 / (197e12 * 0.5), rel=1e-3)
+    assert found.waited_for == 0
+    assert found.seconds == max(found.products + found.traffic, found.beside)
+    low, high = found.bounds
+    assert low < found.seconds < high
+    assert found.mfu == pytest.approx(0.5 * found.products / found.seconds, rel=1e-12)
+
+
+@pytest.mark.parametrize("chip", [V5E, V6E, H100], ids=lambda chip: chip.name)
+def test_no_mesh_is_faster_than_the_chosen_one(chip) -> None:
+    chosen = choose(BASE, 4096, 64, chip)
+    assert chosen is not None and chosen.fits
+    powers = [1, 2, 4]  # the tensor axis divides 12 heads
+    for tensor, fsdp, remat, parts in itertools.product(powers, [2**n for n in range(7)], ("none", "full"), powers):
+        if 64 % (tensor * fsdp) == 0:
+            mesh = MeshShape(64 // (tensor * fsdp), fsdp, tensor)
+            kind = "cudnn" if chip is H100 else "fused"
+            other = predict(Step(BASE, 4096, mesh, remat=remat, accumulation=parts, attention=kind), chip)
+            assert not other.fits or other.seconds >= chosen.seconds / 1.02
+
+
+def test_what_does_not_fit_is_not_chosen() -> None:
+    assert choose(VIT_22B, 4096, 8, V5E) is None  # 16 bytes for each of 22e9 parameters, and 8 x 16 GB
+    assert choose(VIT_22B, 4096, 1024, V5E) is not None
+
+
+def test_devices_that_are_no_power_of_two_are_refused() -> None:
+    with pytest.raises(VitportError, match="12 devices are no power of two"):
+        choose(BASE, 4096, 12, V5E)

@@ -1,0 +1,85 @@
+"""What one device computes and holds. Oracle: arithmetic written out here, and published totals."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.scaling import VIT_22B
+from vit_jax.training.scaling import Step
+from vit_jax.training.scaling.step import activation_bytes, cut_model, flops, memory_bytes, traffic_bytes
+from vit_jax.training.sharding import MeshShape
+from vit_spec import forward_flops, get_model, parameters
+
+BASE = get_model("vit_base_patch16_224").config
+N, D, M, h = 197, 768, 3072, 12
+PARAMETERS = 86_567_656  # timm's count of vit_base_patch16_224
+
+
+@pytest.mark.parametrize(("name", "published"), [("vit_base_patch16_224", 17.56), ("vit_large_patch16_224", 61.55)])
+def test_multiply_adds_are_those_of_the_published_tables(name: str, published: float) -> None:
+    """In 10^9, of torchvision's table of vit_b_16 and vit_l_16 (https://docs.pytorch.org/vision/stable/models)."""
+    assert forward_flops(get_model(name).config) / 2e9 == pytest.approx(published, abs=0.02)
+
+
+def test_the_blocks_of_vit_22b_have_the_published_number_of_parameters() -> None:
+    """21,743 M: Dehghani et al. 2023, table 1."""
+    blocks = sum(parameter.size for parameter in parameters(VIT_22B) if parameter.name.startswith("blocks."))
+    assert blocks / 1e6 == pytest.approx(21_743, rel=5e-4)
+
+
+def test_fsdp_cuts_all_but_the_small_parameters() -> None:
+    per_block = 6 * D  # two norms, and the biases behind attention and MLP
+    small = 12 * per_block + 2 * D + D + D + 1000  # the last norm, the class token, the patches' bias, the head's
+    cut = cut_model(BASE, 8, 1)
+    assert (cut.gathered, cut.copied) == (PARAMETERS - small, small)
+    assert cut.held == (PARAMETERS - small) // 8 + small
+    assert cut.gathered_in_blocks == 12 * (4 * D * D + 2 * D * M + 3 * D + M)
+    assert (cut.products, cut.attentions, cut.row_layers, cut.column_parts) == (0, 0, 0, 0)
+
+
+def test_the_tensor_axis_cuts_two_branches_a_block() -> None:
+    cut = cut_model(BASE, 1, 4)
+    assert cut.products == 12 * (4 * D * D + 2 * D * M)
+    assert (cut.attentions, cut.row_layers, cut.column_parts) == (12, 24, 24)
+    assert cut.held == PARAMETERS - 12 * (4 * D * D + 2 * D * M + 3 * D + M) * 3 // 4
+
+
+def test_the_tensor_axis_divides_the_operations_of_blocks_alone() -> None:
+    patches, head = 196 * 3 * 16 * 16 * D, D * 1000
+    block = N * (4 * D * D + 2 * D * M) + 2 * N * N * D
+    step = Step(BASE, 64, MeshShape(2, 1, 4))
+    assert flops(step) == 3 * 2 * (64 / 2) * (patches + head + 12 * block / 4)
+    again = Step(BASE, 64, MeshShape(2, 1, 4), remat="full", accumulation=2)
+    assert flops(again) == flops(step) * 4 / 3
+
+
+def test_the_tensor_axis_divides_nothing_of_a_parallel_block() -> None:
+    whole, cut = (Step(VIT_22B, 64, MeshShape(1, 1, tensor)) for tensor in (1, 8))
+    assert flops(cut) == flops(whole)
+
+
+def test_memory_is_state_weights_and_activations() -> None:
+    block = 2 * N * (4 * D + 4 * D + 2 * M) + h * N * N * (2 + 4)  # of one picture
+    step = Step(BASE, 512, MeshShape(8, 1, 1))
+    assert activation_bytes(step) == 64 * block
+    assert memory_bytes(step) == 16 * PARAMETERS + 2 * PARAMETERS + 12 * 64 * block
+    assert traffic_bytes(step) == 3 * 2 * PARAMETERS + 28 * PARAMETERS + 5 * 12 * 64 * block
+
+
+def test_attention_by_cudnn_holds_no_weights() -> None:
+    fused, cudnn = (Step(BASE, 512, MeshShape(8, 1, 1), attention=kind) for kind in ("fused", "cudnn"))
+    assert memory_bytes(fused) - memory_bytes(cudnn) == 12 * 64 * h * N * N * (2 + 4)
+
+
+def test_rematerialisation_keeps_one_block_and_the_ends_of_all() -> None:
+    block = 2 * N * (4 * D + 4 * D + 2 * M) + h * N * N * (2 + 4)
+    step = Step(BASE, 512, MeshShape(1, 8, 1), remat="full")
+    cut = cut_model(BASE, 8, 1)
+    weights = PARAMETERS - cut.gathered_in_blocks * 10 // 12
+    assert memory_bytes(step) == pytest.approx(16 * cut.held + 2 * weights + 64 * (12 * 2 * N * D + block), rel=1e-12)
+
+
+def test_accumulation_holds_the_activations_of_one_part() -> None:
+    once, twice = (Step(BASE, 512 * n, MeshShape(1, 8, 1), remat="full", accumulation=n) for n in (1, 2))
+    assert memory_bytes(twice) == memory_bytes(once)
+    assert flops(twice) == 2 * flops(once)

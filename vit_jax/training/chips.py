@@ -1,0 +1,71 @@
+"""What accelerators can do at most, by their makers' data sheets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One accelerator and how it reaches others: fast links within a domain, a network between domains.
+
+    Bandwidths are in bytes per second; those of links and network are what one chip sends while it receives as much.
+    """
+
+    name: str
+    kind: str
+    """Beginning of JAX's ``device_kind``."""
+    flops: float
+    """Dense bfloat16 operations per second."""
+    memory: float
+    """Bytes of HBM."""
+    memory_bandwidth: float
+    domain: int
+    """Chips that the fast links join."""
+    ring: int
+    """Chips along one axis of the fast links."""
+    ring_bandwidth: float
+    """Along one axis of the fast links, in both directions of the ring together."""
+    rings: int
+    """Axes of the fast links that a collective over more than ``ring`` chips uses at once."""
+    network_bandwidth: float
+    fused_attention: bool = False
+    """Whether ``attention=fused`` keeps attention weights out of its memory."""
+
+
+V5E = Chip(
+    "TPU v5e", "TPU v5 lite", flops=197e12, memory=16e9, memory_bandwidth=819e9,
+    domain=256, ring=16, ring_bandwidth=100e9, rings=2, network_bandwidth=3.125e9,
+)  # fmt: skip
+"""https://cloud.google.com/tpu/docs/v5e: 400 GB/s of links per chip, both directions counted, on four ports of a torus
+of 16 x 16; 6.4 Tb/s of network per pod of 256. By direction and axis: Austin et al. 2025, How to Scale Your Model, part
+2 (https://jax-ml.github.io/scaling-book/tpus)."""
+V6E = Chip(
+    "TPU v6e", "TPU v6 lite", flops=918e12, memory=32e9, memory_bandwidth=1638e9,
+    domain=256, ring=16, ring_bandwidth=200e9, rings=2, network_bandwidth=12.5e9,
+)  # fmt: skip
+"""https://cloud.google.com/tpu/docs/v6e: 800 GB/s of links per chip, both directions counted, on four ports of a torus
+of 16 x 16; 25.6 Tb/s of network per pod of 256."""
+H100 = Chip(
+    "H100 SXM", "NVIDIA H100", flops=989e12, memory=80e9, memory_bandwidth=3.35e12,
+    domain=8, ring=8, ring_bandwidth=450e9, rings=1, network_bandwidth=50e9, fused_attention=True,
+)  # fmt: skip
+"""https://www.nvidia.com/en-us/data-center/h100: half of the operations that it states with sparsity; 900 GB/s of
+NVLink, both directions counted. One 400 Gb/s port of InfiniBand per GPU as in a DGX H100: How to Scale Your Model, part
+12 (https://jax-ml.github.io/scaling-book/gpus)."""
+CHIPS = {"v5e": V5E, "v6e": V6E, "h100": H100}
+
+PEAK_FLOPS = {chip.kind: chip.flops for chip in CHIPS.values()} | {
+    "TPU v4": 275e12,
+    "TPU v5": 459e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA H200": 989e12,
+}
+"""Dense bfloat16 operations per second of one device, by the beginning of JAX's name for it. The last four:
+https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and NVIDIA's data sheets of A100 and H200."""
+
+
+def peak_flops(kind: str) -> float | None:
+    """Of one device, ``None`` where it is not known; the longest name that fits."""
+    fitting = [name for name in PEAK_FLOPS if kind.startswith(name)]
+    return PEAK_FLOPS[max(fitting, key=len)] if fitting else None

@@ -1,0 +1,88 @@
+"""What devices exchange in a training step: which collectives, of how many bytes, along which axes of the mesh."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from vit_jax.training.chips import Chip
+from vit_jax.training.scaling.step import Step
+from vit_jax.training.sharding import AXES, MeshShape
+
+Kind = Literal["all-gather", "reduce-scatter", "all-reduce"]
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One kind of exchange among the devices along some axes of the mesh."""
+
+    purpose: str
+    kind: Kind
+    axes: tuple[str, ...]
+    size: float
+    """Bytes of the whole array: what a gather makes, what a reduction is given."""
+    count: int
+    """Times per step."""
+    waits: bool
+    """Whether the next product needs its result, so that nothing can be computed beside it."""
+
+    @property
+    def total(self) -> float:
+        """Bytes of the whole arrays of a step."""
+        return self.size * self.count
+
+
+def collectives(step: Step) -> tuple[Collective, ...]:
+    """Those of more than some kilobytes; axes of one device exchange nothing.
+
+    The tensor axis: Shoeybi et al. 2019, section 3, and besides queries, keys and values, which are gathered before
+    they are cut by heads, for their joint layer's outputs are cut in other places. FSDP: Rajbhandari et al. 2020, ZeRO
+    stage 3, but weights stay gathered from the forward to the backward pass where nothing is computed anew.
+    """
+    c, cut, mesh = step.model, step.cut, step.mesh
+    again = int(step.remat != "none")
+    tokens = step.pictures * c.num_tokens * c.embed_dim * step.word
+    sums = cut.row_layers + cut.column_parts
+    if step.remat == "full" and cut.row_layers:
+        # The last sum of a block need not be taken again: it is where the next block begins.
+        sums += cut.row_layers - c.depth
+    found = [
+        Collective("weights", "all-gather", ("fsdp",), step.word * cut.gathered, step.accumulation, False),
+        Collective(
+            "weights again", "all-gather", ("fsdp",), step.word * cut.gathered_in_blocks,
+            again * step.accumulation, False,
+        ),
+        Collective("gradients", "reduce-scatter", ("fsdp",), step.word * cut.gathered, step.accumulation, False),
+        Collective(
+            "gradients", "all-reduce", ("data",), step.word * cut.gathered // mesh.fsdp, step.accumulation, False
+        ),
+        Collective("gradients", "all-reduce", ("data", "fsdp"), step.word * cut.copied, step.accumulation, False),
+        Collective("sums of layers", "all-reduce", ("tensor",), tokens, sums * step.accumulation, True),
+        Collective(
+            "queries, keys, values", "all-gather", ("tensor",), 3 * tokens,
+            (2 + again) * cut.attentions * step.accumulation, True,
+        ),
+    ]  # fmt: skip
+    return tuple(one for one in found if one.total and _members(one.axes, mesh) > 1)
+
+
+def _members(axes: tuple[str, ...], mesh: MeshShape) -> int:
+    return math.prod(getattr(mesh, axis) for axis in axes)
+
+
+def seconds(one: Collective, mesh: MeshShape, chip: Chip) -> float:
+    """Of all a step's exchanges of this kind, at the links' full bandwidth; latency is left out.
+
+    Devices lie on the mesh with ``tensor`` innermost and ``data`` outermost. Rings that go round within a domain first,
+    and between domains with what each member is then left with, move ``size * (n - 1) / n`` bytes over every chip's
+    links; an all-reduce is a reduce-scatter and an all-gather.
+    """
+    members = _members(one.axes, mesh)
+    inner = AXES[AXES.index(one.axes[-1]) + 1 :]
+    inside = math.gcd(members, max(1, chip.domain // _members(inner, mesh)))
+    outside = members // inside
+    links = chip.ring_bandwidth * (chip.rings if inside > chip.ring else 1)
+    within = one.size * (inside - 1) / inside / links
+    between = one.size / inside * (outside - 1) / outside / chip.network_bandwidth
+    return (2 if one.kind == "all-reduce" else 1) * one.count * (within + between)

@@ -1,0 +1,146 @@
+"""How long a training step takes, and which mesh is the fastest that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from jax.sharding import AbstractMesh
+
+from vit_jax.training.chips import Chip
+from vit_jax.training.config import AttentionKind, Precision
+from vit_jax.training.monitor import step_flops
+from vit_jax.training.scaling.collectives import collectives, seconds
+from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes
+from vit_jax.training.sharding import AXES, MeshShape, check_divides
+from vit_spec import ViTConfig, VitportError
+
+_NEAR = 1.02
+"""Times that differ by less are equal: what is assumed is not known better."""
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """Shares of what the data sheets state that a program reaches."""
+
+    products: float = 0.7
+    bandwidth: float = 0.8
+    """Of memory and of links."""
+    memory: float = 0.9
+    """Of HBM that a program may fill."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one step on one kind of chip; times are in seconds."""
+
+    step: Step
+    chip: Chip
+    products: float
+    """Matrix products."""
+    traffic: float
+    """Reading and writing memory."""
+    beside: float
+    """Exchanges that can go on while other layers are computed: those of weights and gradients."""
+    waited_for: float
+    """Exchanges that the next product waits for: those of activations."""
+    memory: float
+    """Bytes on one device."""
+    fits: bool
+
+    @property
+    def seconds(self) -> float:
+        """Kernels run one after another, exchanges of weights and gradients beside them, those of activations alone."""
+        return max(self.products + self.traffic, self.beside) + self.waited_for
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Were everything done at once, and one thing after the other."""
+        together = max(self.products, self.traffic, self.beside + self.waited_for)
+        return together, self.products + self.traffic + self.beside + self.waited_for
+
+    @property
+    def mfu(self) -> float:
+        """Operations that the model asks for, over what the chips could do in that time."""
+        return step_flops(self.step.model, self.step.batch) / (self.seconds * self.step.devices * self.chip.flops)
+
+    @property
+    def limit(self) -> str:
+        """What takes the longest."""
+        exchanges = self.waited_for + (self.beside if self.beside > self.products + self.traffic else 0.0)
+        parts = {"products": self.products, "memory traffic": self.traffic, "collectives": exchanges}
+        return max(parts, key=lambda name: parts[name])
+
+
+def predict(step: Step, chip: Chip, assumed: Assumptions = Assumptions()) -> Prediction:
+    """What a step takes on such chips."""
+    exchanged = {True: 0.0, False: 0.0}
+    for one in collectives(step):
+        exchanged[one.waits] += seconds(one, step.mesh, chip) / assumed.bandwidth
+    memory = memory_bytes(step)
+    return Prediction(
+        step,
+        chip,
+        products=flops(step) / (chip.flops * assumed.products),
+        traffic=traffic_bytes(step) / (chip.memory_bandwidth * assumed.bandwidth),
+        beside=exchanged[False],
+        waited_for=exchanged[True],
+        memory=memory,
+        fits=memory <= assumed.memory * chip.memory,
+    )
+
+
+def choose(
+    model: ViTConfig,
+    batch: int,
+    devices: int,
+    chip: Chip,
+    precision: Precision = "bfloat16",
+    assumed: Assumptions = Assumptions(),
+) -> Prediction | None:
+    """The fastest step that fits, over all meshes whose axes are powers of two, with and without rematerialisation, and
+    with the least accumulation that fits; of those within 2 % of it the plainest: the smallest tensor axis, then the
+    smallest FSDP axis, then nothing computed anew. Attention is cuDNN's where the chip has it.
+
+    Args:
+        devices: a power of two.
+
+    Returns:
+        ``None`` if nothing fits.
+
+    Raises:
+        VitportError: if ``devices`` is no power of two.
+    """
+    if devices < 1 or devices & (devices - 1):
+        raise VitportError(f"{devices} devices are no power of two: choose one, such as 8 or 256.")
+    fused = chip.fused_attention and precision == "bfloat16"
+    candidates = _candidates(model, batch, devices, precision, "cudnn" if fused else "fused")
+    found = [one for step in candidates if (one := _least(step, chip, assumed))]
+    fastest = min((one.seconds for one in found), default=0.0)
+    near = [one for one in found if one.seconds <= _NEAR * fastest]
+    return min(near, key=lambda one: (one.step.mesh.tensor, one.step.mesh.fsdp, one.step.remat == "full"), default=None)
+
+
+def _candidates(
+    model: ViTConfig, batch: int, devices: int, precision: Precision, attention: AttentionKind
+) -> Iterator[Step]:
+    powers = [2**power for power in range(devices.bit_length())]
+    for tensor in powers:
+        for fsdp in (size for size in powers if size * tensor <= devices):
+            mesh = MeshShape(devices // (fsdp * tensor), fsdp, tensor)
+            for remat in ("none", "full"):
+                yield Step(model, batch, mesh, precision, remat, attention=attention)
+
+
+def _least(step: Step, chip: Chip, assumed: Assumptions) -> Prediction | None:
+    mesh = AbstractMesh((step.mesh.data, step.mesh.fsdp, step.mesh.tensor), AXES)
+    accumulation = 1
+    while True:
+        try:
+            check_divides(step.model, step.batch, accumulation, mesh)
+        except VitportError:
+            return None
+        found = predict(replace(step, accumulation=accumulation), chip, assumed)
+        if found.fits:
+            return found
+        accumulation *= 2

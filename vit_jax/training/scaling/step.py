@@ -1,0 +1,159 @@
+"""What one device computes, holds and moves in a training step, by how the mesh cuts the model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from flax import nnx
+from jax.sharding import AbstractMesh
+
+from vit_jax.params import get_params
+from vit_jax.training.config import AttentionKind, Precision
+from vit_jax.training.forward import Remat
+from vit_jax.training.sharding import AXES, MeshShape, partition
+from vit_jax.vision_transformer import VisionTransformer
+from vit_spec import ViTConfig, forward_flops
+
+_STATE = 16
+"""Bytes of float32 per value: parameter, gradient and the two moments of AdamW."""
+_UPDATE = 28
+"""Bytes that AdamW reads (those four) and writes (all but the gradient) per value."""
+_TOUCHED = 5
+"""Times that an activation crosses the memory's bus: written and read forward; read again backward, where its gradient
+is written and read."""
+_TOUCHED_AGAIN = 2
+"""Where it is computed anew."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step with AdamW as ``jit`` compiles it over a mesh."""
+
+    model: ViTConfig
+    batch: int
+    """Pictures, over all devices."""
+    mesh: MeshShape
+    """Every axis with a size: none is left open."""
+    precision: Precision = "bfloat16"
+    remat: Remat = "none"
+    """Policies between none and full count as none, but for weights, queries, keys and values, gathered again."""
+    accumulation: int = 1
+    attention: AttentionKind = "fused"
+    """By cuDNN, on NVIDIA GPUs in bfloat16, it holds no attention weights."""
+
+    @property
+    def devices(self) -> int:
+        return self.mesh.data * self.mesh.fsdp * self.mesh.tensor
+
+    @property
+    def pictures(self) -> float:
+        """On one device at a time: of one part of the batch."""
+        return self.batch / (self.mesh.data * self.mesh.fsdp * self.accumulation)
+
+    @property
+    def word(self) -> int:
+        """Bytes of one value of the computation."""
+        return 2 if self.precision == "bfloat16" else 4
+
+    @property
+    def cut(self) -> Cut:
+        return cut_model(self.model, self.mesh.fsdp, self.mesh.tensor)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How FSDP and tensor axes cut a model; counts are of values after the tensor axis has taken its part."""
+
+    gathered: int
+    """In parameters that FSDP cuts, before it does."""
+    gathered_in_blocks: int
+    """Those of them in blocks."""
+    copied: int
+    """In parameters that FSDP leaves whole."""
+    held: int
+    """On one device."""
+    products: int
+    """Multiply-adds per token of the layers in blocks that the tensor axis cuts, before it does."""
+    attentions: int
+    """Blocks whose heads it cuts."""
+    column_parts: int
+    """Branches of blocks, attention or MLP, that begin with outputs cut."""
+    row_layers: int
+    """Layers in blocks whose inputs are cut: their outputs are summed over the tensor axis."""
+
+
+@lru_cache(maxsize=16)
+def parameter_shapes(model: ViTConfig) -> dict[str, tuple[int, ...]]:
+    """Path → shape, as :func:`vit_jax.get_params` names them; nothing is computed."""
+    abstract = nnx.eval_shape(lambda: VisionTransformer(model, rngs=nnx.Rngs(0)))
+    return {path: tuple(leaf.shape) for path, leaf in get_params(abstract).items()}
+
+
+@lru_cache(maxsize=1024)
+def cut_model(model: ViTConfig, fsdp: int, tensor: int) -> Cut:
+    """Adds up what :func:`vit_jax.training.sharding.partition` says of each parameter."""
+    mesh = AbstractMesh((1, fsdp, tensor), AXES)
+    gathered = in_blocks = copied = products = row_layers = attentions = 0
+    branches: set[str] = set()
+    for path, shape in parameter_shapes(model).items():
+        spec, size, block = partition(path, shape, mesh), math.prod(shape), path.startswith("blocks/")
+        own = size // tensor if "tensor" in spec else size
+        gathered += own if "fsdp" in spec else 0
+        in_blocks += own if "fsdp" in spec and block else 0
+        copied += 0 if "fsdp" in spec else own
+        if block and path.endswith("/kernel") and "tensor" in spec:
+            products += size
+            layer = path.removesuffix("/kernel")
+            row_layers += spec[0] == "tensor"
+            attentions += layer.endswith("attn/qkv")
+            branches |= {layer.rpartition("/")[0]} if spec[-1] == "tensor" else set()
+    held = gathered // fsdp + copied
+    return Cut(gathered, in_blocks, copied, held, products, attentions, len(branches), row_layers)
+
+
+def flops(step: Step) -> float:
+    """Operations of products on one device: the backward pass has twice those of the forward pass."""
+    c, tensor = step.model, step.mesh.tensor
+    N, cut = c.num_tokens, step.cut
+    shared = 2 * N * cut.products + 4 * N * N * c.embed_dim * cut.attentions
+    forward = forward_flops(c) - shared * (1 - 1 / tensor)
+    return (4 if step.remat == "full" else 3) * forward * step.pictures * step.accumulation
+
+
+def activation_bytes(step: Step) -> float:
+    """Of one block for one part of the batch: what the backward pass reads, were nothing computed anew.
+
+    Inputs of norms and of layers, queries, keys and values, attention weights (in float32 too, of which the softmax's
+    derivative is made), and the MLP before and after its activation function.
+    """
+    c, cut = step.model, step.cut
+    N, D, M = c.num_tokens, c.embed_dim, c.hidden_dim
+    tensor = step.mesh.tensor if cut.attentions else 1
+    whole = (2 if c.block == "parallel" else 4) * D
+    shared = 4 * D + (2 if c.mlp == "plain" else 3) * M
+    weights = c.num_heads * N * N * (4 if step.word == 4 else 4 + step.word) if step.attention != "cudnn" else 0
+    return step.pictures * (step.word * N * (whole + shared / tensor) + weights / tensor)
+
+
+def memory_bytes(step: Step) -> float:
+    """What one device holds at most: state, weights as the products want them, activations."""
+    c, cut = step.model, step.cut
+    copies = cut.gathered + cut.copied
+    activations = c.depth * activation_bytes(step)
+    if step.remat == "full":
+        boundaries = step.pictures * step.word * c.num_tokens * c.embed_dim
+        activations = c.depth * boundaries + activation_bytes(step)
+        # One block's weights are computed with, and the next one's are on their way.
+        copies -= cut.gathered_in_blocks * (1 - 2 / max(c.depth, 2))
+    kept = step.word * copies if step.word == 2 or step.mesh.fsdp > 1 else 0
+    return _STATE * cut.held + kept + activations
+
+
+def traffic_bytes(step: Step) -> float:
+    """What crosses the bus of one device's memory: weights, their gradients, AdamW, activations."""
+    weights = (4 if step.remat == "full" else 3) * step.word * (step.cut.gathered + step.cut.copied)
+    touched = _TOUCHED + (_TOUCHED_AGAIN if step.remat == "full" else 0)
+    activations = touched * step.model.depth * activation_bytes(step)
+    return step.accumulation * (weights + activations) + _UPDATE * step.cut.held
