@@ -65,11 +65,12 @@ def section(case: Case, result: Result) -> str:
     if o.twins:
         notes.append(f"Two processes with our same code lie {result.noise:.1%} apart (root mean square).")
     notes += [f"Left out: {name} ({why})." for name, why in o.left_out.items()]
-    settings = {
-        " ".join(f"{name}={value}" for name, value in facts.get("environment", {}).items() if name != "JAX_PLATFORMS")
-        for facts in o.facts.values()
-    } - {""}
-    notes += [f"Our processes run with `{words}`." for words in sorted(settings)]
+    settings: dict[str, list[str]] = {}
+    for side, facts in o.facts.items():
+        shown = {name: value for name, value in facts.get("environment", {}).items() if name != "JAX_PLATFORMS"}
+        if shown:
+            settings.setdefault(" ".join(f"{name}={value}" for name, value in shown.items()), []).append(side)
+    notes += [f"With `{words}`: {'; '.join(sides)}." for words, sides in settings.items()]
     rounds = {len(comparison.ratios) for comparison in o.comparisons} or {0}
     counted = " to ".join(str(number) for number in sorted({min(rounds), max(rounds)}))
     how = f"{counted} rounds in {result.seconds:.0f} s; load {result.load[0]:.1f} before"
