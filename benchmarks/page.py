@@ -17,14 +17,25 @@ ratios to these ([testing](testing.md)). Sides of a comparison are processes tha
 taken round by round; given are its median and, in brackets, the quartiles over the rounds. Times are medians of the
 same rounds. Where `a` is another side's time and `b` ours, `a / b` is how many times as fast ours is.
 
-{met} of {count} targets are met{missed}.
+{met} of {count} targets are met{missed}. All of this is on a CPU. {gpu}
 
 ![The ratios, with their targets](performance.png)
 """
 
 
-def page(results: Mapping[str, Result]) -> str:
-    """The whole page."""
+GPU = {
+    True: "What a GPU does is in [gpu.md](gpu.md).",
+    False: "`python -m benchmarks.gpu` is for a GPU, and has not been run on one.",
+}
+
+
+def page(results: Mapping[str, Result], on_gpu: bool = False) -> str:
+    """The whole page.
+
+    Args:
+        results: by the names of their cases.
+        on_gpu: whether there is a page of what ``benchmarks.gpu`` found.
+    """
     judged = [
         (f"{case}/{comparison.name}", target.met(comparison))
         for case, result in results.items()
@@ -32,9 +43,8 @@ def page(results: Mapping[str, Result]) -> str:
         if (target := target_of(case, comparison.name)) is not None
     ]
     missed = [f"`{name}`" for name, met in judged if not met]
-    head = HEAD.format(
-        met=len(judged) - len(missed), count=len(judged), missed=f"; missed: {', '.join(missed)}" if missed else ""
-    )
+    told = f"; missed: {', '.join(missed)}" if missed else ""
+    head = HEAD.format(met=len(judged) - len(missed), count=len(judged), missed=told, gpu=GPU[on_gpu])
     parts = [section(CASES[case], result) for case, result in results.items()]
     absent = [f"`{case}`" for case in CASES if case not in results]
     if absent:
@@ -55,11 +65,12 @@ def section(case: Case, result: Result) -> str:
     if o.twins:
         notes.append(f"Two processes with our same code lie {result.noise:.1%} apart (root mean square).")
     notes += [f"Left out: {name} ({why})." for name, why in o.left_out.items()]
-    settings = {
-        " ".join(f"{name}={value}" for name, value in facts.get("environment", {}).items() if name != "JAX_PLATFORMS")
-        for facts in o.facts.values()
-    } - {""}
-    notes += [f"Our processes run with `{words}`." for words in sorted(settings)]
+    settings: dict[str, list[str]] = {}
+    for side, facts in o.facts.items():
+        shown = {name: value for name, value in facts.get("environment", {}).items() if name != "JAX_PLATFORMS"}
+        if shown:
+            settings.setdefault(" ".join(f"{name}={value}" for name, value in shown.items()), []).append(side)
+    notes += [f"With `{words}`: {'; '.join(sides)}." for words, sides in settings.items()]
     rounds = {len(comparison.ratios) for comparison in o.comparisons} or {0}
     counted = " to ".join(str(number) for number in sorted({min(rounds), max(rounds)}))
     how = f"{counted} rounds in {result.seconds:.0f} s; load {result.load[0]:.1f} before"

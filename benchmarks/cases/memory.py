@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.alternate import Bench, Pace, Say, alternate, peak, seconds
-from benchmarks.cases.case import CPU, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, HUGE, Case, Outcome, Scale
 from benchmarks.cases.training import JAX, OURS, TOLERANCE, TORCH, TWIN
 from benchmarks.measure import Comparison, Measured
 from benchmarks.process import Sample
@@ -49,7 +49,7 @@ def run(scale: Scale, say: Say) -> Outcome:
         told = {"subject": scale.subject(MODEL), "batch": batch, "losses": 1}
         with Bench(say) as bench:
             for name in (OURS, TWIN):
-                bench.start(name, JAX, told, CPU)
+                bench.start(name, JAX, told, CPU | HUGE)
             others = ["timm"] if bench.start("timm", TORCH, told | {"library": "timm"}) else []
             bench.agree(OURS, others, TOLERANCE)
             found = alternate([bench.turn(name, "step", fixed=True) for name in (OURS, *others, TWIN)], pace)
@@ -77,7 +77,7 @@ def run_remat(scale: Scale, say: Say) -> Outcome:
     told = {"subject": scale.subject(MODEL), "batch": scale.batches(32)[0], "losses": 1, "analyse": True}
     with Bench(say) as bench:
         for name, how in REMAT.items():
-            bench.start(name, JAX, told | how, CPU)
+            bench.start(name, JAX, told | how, CPU | HUGE)
         bench.agree("unrolled", list(REMAT)[1:], TOLERANCE)
         found = alternate([bench.turn(name, "step", fixed=True) for name in REMAT], _pace(scale))
         temporary = {name: bench.facts[name]["temporary"] for name in REMAT}

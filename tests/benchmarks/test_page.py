@@ -46,7 +46,7 @@ def test_the_page_has_ratios_targets_and_what_was_left_out() -> None:
     assert "within 2.4e-06 of ours" in text
     assert "lie 3.0% apart" in text
     assert "Left out: other (there is none)." in text
-    assert "`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`" in text
+    assert "- With `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`: ours." in text
     assert "cores 2, jax 0.10.2." in text
     assert "`inference-ti`, `inference-s`" in text.partition("## Not measured")[2]
 
