@@ -42,8 +42,8 @@ threads or one, each changed by itself (`--all`: every combination), and measure
 - **repeats**: whether a second run gives the same bits.
 
 `precision` is `torch.set_float32_matmul_precision` (`high` allows TensorFloat-32, `medium` bfloat16) and
-`jax.default_matmul_precision`; a CPU may take them all for one. `fused` is torch's `scaled_dot_product_attention` and
-`jax.nn.dot_product_attention`. A case that the framework has no kernel for is told as refused. `--json` prints an
+`jax.default_matmul_precision`; a CPU may take them all for one. `fused` is `attend_fused` of either package, in PyTorch
+its `scaled_dot_product_attention`. A case that the framework has no kernel for is told as refused. `--json` prints an
 object with `schema` (1), `weights`, `batch`, `seed` and `cases`: the settings, `error`, `alone`, `moved`, `repeats` and
 `refused` (the framework's own words).
 

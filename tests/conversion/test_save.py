@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 import conversion
@@ -45,7 +47,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors_file.struct, "pack", full)
+    monkeypatch.setattr(safetensors_file, "struct", SimpleNamespace(pack=full))
     with pytest.raises(VitportError, match=r"cannot be written \(No space left on device\)"):
         conversion.save(canary_checkpoint(), tmp_path / "w", format="timm")
     assert list(tmp_path.iterdir()) == []
