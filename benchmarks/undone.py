@@ -46,7 +46,7 @@ def _barrier() -> None:
 
 
 def _norm() -> None:
-    """Both factors of LayerNorm in one, as ``nnx.LayerNorm`` has it."""
+    """Both factors of LayerNorm in one, as ``nnx.LayerNorm`` has it; for float32 and norms with a bias."""
 
     def call(self: Any, x: jax.Array) -> jax.Array:
         rows = vit_jax.rows.as_rows(x)

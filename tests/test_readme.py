@@ -38,7 +38,10 @@ def test_ci_installs_and_tests_as_the_readme_says() -> None:
 
 
 def test_ci_has_its_own_environment_and_stops_at_the_first_failure() -> None:
-    assert _calls(_ci(), "$venv") == {"pip": "install -q -c constraints.txt -e .[dev]", "pytest": ""}
+    assert _calls(_ci(), "$venv") == {
+        "pip": "install -q -c constraints.txt -e .[dev]",
+        "pytest": "-n auto --dist loadfile",
+    }
     assert "set -euo pipefail" in _ci()
     assert "|| true" not in _ci()
     assert "venv=$folder/venv" in _ci()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 SUBCOMMANDS = ("train", "evaluate")
 VARIABLE = "GLIBC_TUNABLES"
-_SETTING = "glibc.malloc.hugetlb=1"
+SETTING = "glibc.malloc.hugetlb=1"
+_SINCE = (2, 35)
+"""The first glibc that knows it."""
 _KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -18,21 +22,22 @@ def ask_for_huge_pages(args: Sequence[str]) -> None:
 
     XLA gives its working memory back after every step: of ordinary pages the system clears some hundred thousand for
     the next, a quarter of a ViT-S training step on a CPU (docs/performance-notes.md). glibc reads the setting at the
-    start of a process and never again. A setting of the user's own stays.
+    start of a process and never again. A setting of the user's own stays, and where a start fails all goes on as it is.
 
     Args:
         args: of the command, after its name.
     """
-    if (
-        VARIABLE in os.environ
-        or args[:1] not in [[name] for name in SUBCOMMANDS]
-        or not sys.platform.startswith("linux")
-    ):
-        return
+    asked = args[:1] in [[name] for name in SUBCOMMANDS] and not {"-h", "--help"} & set(args)
+    if asked and VARIABLE not in os.environ and sys.executable and huge_pages_offered():
+        with contextlib.suppress(OSError):
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {VARIABLE: SETTING})
+
+
+def huge_pages_offered() -> bool:
+    """Whether kernel and C library have them."""
     try:
+        library = re.fullmatch(r"glibc (\d+)\.(\d+).*", os.confstr("CS_GNU_LIBC_VERSION") or "")
         offered = "[never]" not in _KERNEL.read_text()
-        glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
-    except (OSError, ValueError):
-        return
-    if offered and glibc:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {VARIABLE: _SETTING})
+    except (OSError, ValueError, AttributeError):  # another system
+        return False
+    return offered and library is not None and (int(library[1]), int(library[2])) >= _SINCE

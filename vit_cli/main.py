@@ -53,10 +53,7 @@ def main(args: Sequence[str] | None = None) -> int:
         What the subcommand returns, 0 where it returns nothing; 2 after a mistake of the user's, told in one line on
         stderr; 130 after Ctrl-C.
     """
-    if args is None:
-        args = sys.argv[1:]
-        ask_for_huge_pages(args)
-    args = list(args)
+    args = sys.argv[1:] if args is None else list(args)
     try:
         if args[:1] == ["train"]:  # its options are those of a dataclass, which takes JAX to import
             return run_train(args[1:])
@@ -79,5 +76,11 @@ def main(args: Sequence[str] | None = None) -> int:
     return status or 0
 
 
+def entry() -> int:
+    """The command as a process of its own, which may start itself anew first: see :func:`ask_for_huge_pages`."""
+    ask_for_huge_pages(sys.argv[1:])
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vit_jax.rows import at_least_float32
 from vit_spec import VitportError
 
 
@@ -26,24 +27,19 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
 def _gelu(x: jax.Array) -> jax.Array:
     """``x * Phi(x)`` with the error function (Hendrycks & Gimpel 2016, section 2)."""
     # As PyTorch has it. The complementary error function, which jax.nn.gelu takes, costs three times as much on CPUs.
-    z = _exact(x)
+    z = at_least_float32(x)
     return (0.5 * z * (1.0 + jax.lax.erf(z * math.sqrt(0.5)))).astype(x.dtype)
 
 
 @_gelu.defjvp
 def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     (x,), (dx,) = primals, tangents
-    z = _exact(x)
+    z = at_least_float32(x)
     # Phi by the error function of -z: were it that of z, XLA would keep the forward pass's, as large as the whole
     # hidden layer, where computing it again is nearly free.
     Phi = 0.5 * (1.0 - jax.lax.erf(z * -math.sqrt(0.5)))
     phi = jnp.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     return _gelu(x), (Phi + z * phi).astype(x.dtype) * dx
-
-
-def _exact(x: jax.Array) -> jax.Array:
-    """In at least float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _gelu_tanh(x: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from vit_jax.dropout import Dropout, DropoutKeys
 from vit_jax.initialization import make_linear
 from vit_jax.norm import NormLayer
+from vit_jax.rows import at_least_float32
 from vit_spec import VitportError
 
 
@@ -92,14 +93,13 @@ def attend_fused(
 ) -> jax.Array:
     """:func:`attend` without the weights, none of which are dropped: their sum over the values is divided instead.
 
-    XLA makes one kernel of it on CPUs, and keeps one array of (B, h, N, N) for the backward pass instead of three.
+    XLA makes one kernel of it on CPUs, and in float32 keeps one array of (B, h, N, N) for the backward pass, not three.
     """
     del attn_drop
     B, h, N, d = q.shape
-    logits = (q * scale) @ k.swapaxes(-2, -1)  # (B, h, N, N)
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = at_least_float32((q * scale) @ k.swapaxes(-2, -1))  # (B, h, N, N)
     powers = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
-    heads = jnp.matmul(powers.astype(v.dtype), v, preferred_element_type=powers.dtype)  # (B, h, N, d)
+    heads = powers.astype(v.dtype) @ v  # (B, h, N, d)
     heads = (heads / powers.sum(axis=-1, keepdims=True)).astype(v.dtype)
     return heads.swapaxes(1, 2).reshape(B, N, h * d)
 
@@ -144,5 +144,4 @@ def head_width(dim: int, num_heads: int) -> int:
 
 def softmax(logits: jax.Array) -> jax.Array:
     """Softmax over the last axis, taken in at least float32 as PyTorch's is; the dtype is kept."""
-    exact = jnp.promote_types(logits.dtype, jnp.float32)
-    return jax.nn.softmax(logits.astype(exact), axis=-1).astype(logits.dtype)
+    return jax.nn.softmax(at_least_float32(logits), axis=-1).astype(logits.dtype)

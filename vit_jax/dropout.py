@@ -45,6 +45,8 @@ class Dropout(nnx.Module):
     """
 
     def __init__(self, rate: float = 0.0) -> None:
+        if not 0.0 <= rate < 1.0:
+            raise VitportError(f"Dropout rate={rate} is no rate: give a number from 0 up to, not including, 1.")
         self.rate = rate
         self.deterministic = False
 
@@ -70,6 +72,8 @@ def keep_mask(key: jax.Array, keep: float | jax.Array, shape: Sequence[int]) -> 
         keep: in (0, 1].
         shape: (B, ...).
     """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # made by jax.random.PRNGKey
+        key = jax.random.wrap_key_data(key)
     if key.ndim == 0:
         return jax.random.bernoulli(key, keep, shape)
     return jax.vmap(lambda one: jax.random.bernoulli(one, keep, shape[1:]))(key)

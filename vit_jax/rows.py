@@ -15,7 +15,9 @@ class Linear(nnx.Linear):
 
     def __call__(self, inputs: jax.Array, out_sharding: Any = None) -> jax.Array:
         """(..., inputs) -> (..., outputs)."""
-        x = super().__call__(as_rows(inputs), out_sharding)
+        if out_sharding is not None:  # of the result as it is
+            return super().__call__(inputs, out_sharding)
+        x = super().__call__(as_rows(inputs))
         return x.reshape(*inputs.shape[:-1], x.shape[-1])
 
 
@@ -39,7 +41,7 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., D) -> (..., D)."""
-        rows = _exact(as_rows(x))
+        rows = at_least_float32(as_rows(x))
         centred = rows - rows.mean(axis=-1, keepdims=True)
         # Divided first and scaled then: the product of both factors would be a matrix, made and kept for the backward
         # pass.
@@ -67,7 +69,7 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., D) -> (..., D)."""
-        rows = _exact(as_rows(x))
+        rows = at_least_float32(as_rows(x))
         y = rows * jax.lax.rsqrt(jnp.square(rows).mean(axis=-1, keepdims=True) + self.epsilon) * self.scale[...]
         return y.astype(self.dtype).reshape(x.shape)
 
@@ -78,15 +80,16 @@ def add(x: jax.Array, branch: jax.Array) -> jax.Array:
 
 
 def as_rows(x: jax.Array) -> jax.Array:
-    """(..., D) -> (rows, D) on CPUs; elsewhere ``x`` as it is.
+    """(B, N, D) -> (B N, D) on CPUs; elsewhere, and where there are other axes, ``x`` as it is.
 
     Of a product with (B, N, D), XLA's CPU compiler makes the kernel's gradient from a transposed copy of the result's
     gradient, and fuses into each such copy all sums along the residual stream since the last block: together a backward
     pass whose cost grows with the square of the depth. Of matrices it makes neither. TPUs lay N out in multiples of
     8, so that there the same reshape would move everything.
     """
-    return x.reshape(-1, x.shape[-1]) if jax.default_backend() == "cpu" else x
+    return x.reshape(-1, x.shape[-1]) if x.ndim == 3 and jax.default_backend() == "cpu" else x
 
 
-def _exact(x: jax.Array) -> jax.Array:
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Half precision made float32, for what loses too much in it."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

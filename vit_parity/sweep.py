@@ -116,7 +116,7 @@ def _torch_runner(checkpoint: Checkpoint, case: Case) -> Runner:
     import vit_torch
 
     kind = getattr(torch, case.dtype)
-    model = vit_torch.create_model(weights=checkpoint, dtype=kind).eval()
+    model = vit_torch.create_model(weights=checkpoint, attn_drop_rate=0.0, dtype=kind).eval()
     if case.attention == "fused":
         vit_torch.set_attention(model, vit_torch.attend_fused)
 
@@ -140,7 +140,7 @@ def _jax_runner(checkpoint: Checkpoint, case: Case) -> Runner:
 
     import vit_jax
 
-    model = vit_jax.create_model(weights=checkpoint, dtype=case.dtype, param_dtype=case.dtype)
+    model = vit_jax.create_model(weights=checkpoint, attn_drop_rate=0.0, dtype=case.dtype, param_dtype=case.dtype)
     model.eval()
     if case.attention == "fused":
         vit_jax.set_attention(model, vit_jax.attend_fused)

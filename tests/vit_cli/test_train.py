@@ -118,6 +118,7 @@ def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys
         (("--recipe.schedule.warmup", "9"), "longer than the 4 steps"),
         (("--model", "vit_tinny"), "did you mean vit_tiny"),
         (("--model.in-channels", "2"), "takes pictures of 2 channels"),
+        (("--attention", "cudnn"), "the device is a cpu, precision is float32"),
         (("--preset", "resnet"), "No preset is named"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
         (("--model.patch-size", "3"), "does not divide into patches"),

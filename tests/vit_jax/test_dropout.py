@@ -63,6 +63,17 @@ def test_dropout_is_the_identity_in_evaluation_and_at_rate_zero(rate: float, tra
     assert layer(x) is x
 
 
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_impossible_rate_is_refused(rate: float):
+    with pytest.raises(VitportError, match=f"rate={rate} is no rate"):
+        Dropout(rate)
+
+
+def test_a_key_of_the_old_kind_is_one_key():
+    old, new = keep_mask(jax.random.PRNGKey(3), 0.5, (4, 5)), keep_mask(jax.random.key(3), 0.5, (4, 5))
+    np.testing.assert_array_equal(old, new)
+
+
 def test_training_without_random_numbers_is_refused():
     with pytest.raises(VitportError, match=r"needs rngs=nnx.Rngs\(dropout=key\)"):
         Dropout(0.5)(jnp.ones((2, 3)))

@@ -41,3 +41,8 @@ def test_rows_and_sums_keep_every_value():
 def test_elsewhere_than_on_a_cpu_tokens_stay_as_they_are(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert as_rows(jnp.zeros((3, 5, 4))).shape == (3, 5, 4)
+
+
+def test_other_axes_than_tokens_stay_as_they_are():
+    """Heads may be cut among devices, and pictures too: one axis of both could not be."""
+    assert as_rows(jnp.zeros((3, 2, 5, 4))).shape == (3, 2, 5, 4)

@@ -56,8 +56,10 @@ class Checkpoints:
             enable_async_checkpointing=True,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up),
         )
-        # Orbax tells of every step of its work, and of a write that fails by many traces besides the error it raises.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        # Orbax tells of every step of its work, and it and the event loops of its threads tell of a write that fails by
+        # many traces besides the error that is raised.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._hook = sys.unraisablehook
         sys.unraisablehook = self._unraisable
         try:

@@ -87,11 +87,11 @@ class Forward(_Pure):
         self._run = run if remat == "none" else jax.checkpoint(run, policy=_POLICIES[remat], static_argnums=0)
 
     @property
-    def gathers(self) -> bool:
+    def cut_by_fsdp(self) -> bool:
         """Whether FSDP cuts the parameters, which are gathered where they are used."""
         return self.mesh is not None and self.mesh.shape["fsdp"] > 1
 
-    def over(self, mesh: Mesh) -> Forward:
+    def on_mesh(self, mesh: Mesh) -> Forward:
         """The same over a mesh; with FSDP, tokens lie on the devices of their pictures between all blocks.
 
         FSDP cuts a head of fewer classes than the model is wide along the width; XLA would have the backward pass cut
@@ -116,7 +116,7 @@ class Forward(_Pure):
         x = model.embed(images, rngs=None if keys is None else PictureRngs(keys[depth]))
         states = [nnx.split(block) for block in model.blocks]
         # The blocks differ by nothing but their rates of stochastic depth, which _run_block is told.
-        run = self._kept(partial(self._run, _Static(states[0][0])))
+        run = self._keep_tokens(partial(self._run, _Static(states[0][0])))
         per_block = (None if rates is None else rates, None if keys is None else keys[:depth])
         if self.scan:
             stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state in states))
@@ -126,8 +126,8 @@ class Forward(_Pure):
                 x = run(x, state, *(None if each is None else each[at] for each in per_block))
         return model.forward_head(model.norm(x))
 
-    def _kept(self, run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        if self.mesh is None or not self.gathers:
+    def _keep_tokens(self, run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        if self.mesh is None or not self.cut_by_fsdp:
             return run
         keep = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(self.mesh, BATCH))
         return lambda x, *block: keep(run(keep(x), *block))

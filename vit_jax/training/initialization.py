@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Literal
@@ -53,15 +54,22 @@ def by_width(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _deit(params: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-    """Linear layers of deviation 0.02; patches as PyTorch has a convolution, uniform within 1 / sqrt(fan-in)."""
+    """Linear layers of deviation 0.02; patches as PyTorch has a convolution, kernel and bias uniform within
+    1 / sqrt(fan-in)."""
     patches = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    bias, shape = "patch_embed/proj/bias", params[_PATCHES].shape
+    bound = math.prod(shape[:-1]) ** -0.5
     wide = {path: array * (0.02 / LINEAR_STD) for path, array in params.items() if path.endswith("/kernel")}
-    return {**params, **wide, _PATCHES: patches(_own(key, _PATCHES), params[_PATCHES].shape)}
+    drawn = {_PATCHES: patches(_own(key, _PATCHES), shape)}
+    if bias in params:
+        drawn[bias] = jax.random.uniform(_own(key, bias), params[bias].shape, minval=-bound, maxval=bound)
+    return {**params, **wide, **drawn}
 
 
 def _big_vision(params: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
     """Glorot & Bengio 2010 in the blocks, uniform, each of queries, keys and values a layer of its own; LeCun et al.
-    1998 for patches and the layer before the head; a head of zeros."""
+    1998 for patches and the layer before the head; a head of zeros. The biases of its MLPs, of deviation 1e-6, are 0
+    here."""
     glorot, lecun = initializers.glorot_uniform(), initializers.lecun_normal()
     result = dict(params)
     for path, array in params.items():

@@ -31,7 +31,7 @@ def join(options: Processes) -> None:
             jax.distributed.initialize(
                 options.coordinator, options.count, options.index, initialization_timeout=options.wait + _LONGER
             )
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # a launcher that JAX cannot ask fails in its own way
             failed.append(error)
 
     # After its own limit JAX ends the process with a trace of its insides: so it is asked aside, and left behind.

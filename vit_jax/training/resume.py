@@ -35,8 +35,6 @@ def begin(setup: Setup, kept: Checkpoints, say: Callable[[str], None]) -> tuple[
     saved, record, said = kept.newest(setup.shapes)
     for sentence in said:
         say(sentence)
-    for step in steps[len(steps) - len(said) :]:
-        kept.remove(step)
     if saved is None:
         return setup.first_state(), 0
     step = int(np.asarray(saved.step.addressable_shards[0].data))
@@ -47,6 +45,8 @@ def begin(setup: Setup, kept: Checkpoints, say: Callable[[str], None]) -> tuple[
         )
     if step > setup.steps:
         raise VitportError(f"{workdir} holds {step} steps already, and the run has {setup.steps}: train longer.")
+    for unread in steps[len(steps) - len(said) :]:  # only now that it is this run's folder
+        kept.remove(unread)
     say(f"going on from the checkpoint of step {step}")
     order = _other(setup.record()["order"], record.get("order", {}))
     if order:

@@ -104,6 +104,7 @@ def set_up(options: TrainConfig) -> Setup:
     if options.parallel == "pmap" and options.mesh != MeshShape():
         raise VitportError("parallel=pmap copies everything to every device and takes no mesh: leave mesh out.")
     check_divides(model, options.batch, options.recipe.accumulation, mesh)
+    _check_attention(model, options)
     steps = options.total_steps(len(train))
     abstract = _abstract(model, options)
     shapes = get_params(abstract)
@@ -125,6 +126,23 @@ def set_up(options: TrainConfig) -> Setup:
         return init_state(params, optimizer, recipe)
 
     return Setup(options, train, validation, model, preprocessing, steps, mesh, schedule, optimizer, engine, make_state)
+
+
+def _check_attention(model: ViTConfig, options: TrainConfig) -> None:
+    if options.attention != "cudnn":
+        return
+    facts = {
+        f"the device is a {jax.default_backend()}": jax.default_backend() != "gpu",
+        f"precision is {options.precision}": options.precision != "bfloat16",
+        f"heads are {model.head_dim} wide": model.head_dim % 8 != 0,
+        f"attn_drop_rate is {model.attn_drop_rate}": model.attn_drop_rate > 0,
+    }
+    against = [fact for fact, true in facts.items() if true]
+    if against:
+        raise VitportError(
+            f"attention=cudnn is for NVIDIA GPUs in bfloat16, heads of a multiple of 8, whose weights are not dropped, "
+            f"and {', '.join(against)}: choose fused."
+        )
 
 
 def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessing, Checkpoint | None]:

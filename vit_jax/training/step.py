@@ -116,8 +116,8 @@ def make_update(
 
             def part(total: Any, piece: Batch) -> tuple[Any, None]:
                 own = params
-                if forward.gathers:
-                    # Else XLA gathers all weights before the loop, and holds them whole throughout it.
+                if forward.cut_by_fsdp:
+                    # Else XLA cut_by_fsdp all weights before the loop, and holds them whole throughout it.
                     own, piece = jax.lax.optimization_barrier((params, piece))
                 (value, right), found = value_and_grad(own, piece, key)
                 return jax.tree.map(jnp.add, total, (found, value, right)), None
@@ -185,7 +185,7 @@ def jit_engine(
     Args:
         key: of the run; each step folds its number into it.
     """
-    update = make_update(forward.over(mesh), optimizer, recipe)
+    update = make_update(forward.on_mesh(mesh), optimizer, recipe)
     classes = forward.config.num_classes
     rows = NamedSharding(mesh, BATCH)
 

@@ -65,6 +65,9 @@ def test_published_initial_values_have_their_deviations(name, deviations, params
         kernel = np.asarray(found[f"{layer}/kernel"])
         assert abs(kernel.std() - deviation) <= deviation * _deviates(kernel), layer
         assert abs(kernel.mean()) <= 5 * deviation / math.sqrt(kernel.size), layer
+    if name == "deit":
+        bias = np.asarray(found["patch_embed/proj/bias"])
+        assert 0.8 / math.sqrt(48) < np.abs(bias).max() <= 1 / math.sqrt(48)  # of 64 uniform draws: 0.8**64 = 6e-7
     again = initialized(params, name, "learned", CONFIG, jax.random.key(1))
     assert (again["patch_embed/proj/kernel"] != found["patch_embed/proj/kernel"]).any()
 
