@@ -78,7 +78,8 @@ def test_fused_attention_is_the_published_formula_and_has_the_written_ones_gradi
 
 def test_fused_attention_computes_products_in_bfloat16_both_ways():
     """Oracle: the written attention in float32, of the same values. What is rounded to 2**-9 of itself five times, and
-    averages over 32 tokens, stays within 2**-7 of its largest; measured 2**-7.4, as the written one in bfloat16. No product takes float32."""
+    averages over 32 tokens, stays within 2**-7 of its largest; measured 2**-7.4, as the written one in bfloat16. No
+    product takes float32."""
     q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 2, 32, 16), jnp.bfloat16)
 
     def loss(attention, *x):

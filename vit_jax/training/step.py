@@ -117,7 +117,7 @@ def make_update(
             def part(total: Any, piece: Batch) -> tuple[Any, None]:
                 own = params
                 if forward.cut_by_fsdp:
-                    # Else XLA cut_by_fsdp all weights before the loop, and holds them whole throughout it.
+                    # Else XLA gathers all weights before the loop, and holds them whole throughout it.
                     own, piece = jax.lax.optimization_barrier((params, piece))
                 (value, right), found = value_and_grad(own, piece, key)
                 return jax.tree.map(jnp.add, total, (found, value, right)), None
