@@ -2,8 +2,8 @@
 
 A trace of the trainer's own step gives the milliseconds of each operation of the compiled program, summed over all that
 are alike: of one kind, result and place in the model. Operations run beside each other on the cores, so that together
-they take longer than the step; those with several results are left out. Give the process huge pages as ``vitport train``
-does: ``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``.
+they take longer than the step; those with several results are left out. Give the process huge pages, as the command
+``vitport train`` does: ``GLIBC_TUNABLES=glibc.malloc.hugetlb=1``.
 """
 
 from __future__ import annotations
