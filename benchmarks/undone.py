@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import vit_jax.activation
 import vit_jax.rows
 import vit_jax.training.forward as forward
 from benchmarks import sides_jax
 from benchmarks.side import Side
+from vit_jax.activation import _FUNCTIONS
 
 
 def train(without: str, **told: Any) -> Side:
@@ -59,7 +59,7 @@ def _norm() -> None:
 
 def _gelu() -> None:
     """``jax.nn.gelu``: the complementary error function, differentiated step by step."""
-    vit_jax.activation._FUNCTIONS["gelu"] = lambda x: jax.nn.gelu(x, approximate=False)
+    _FUNCTIONS["gelu"] = lambda x: jax.nn.gelu(x, approximate=False)
 
 
 UNDONE: Mapping[str, Callable[[], None]] = {"rows": _rows, "barrier": _barrier, "norm": _norm, "gelu": _gelu}
