@@ -21,7 +21,7 @@ def ask_for_huge_pages(args: Sequence[str]) -> None:
     """Starts this process anew where the C library's allocator can be told to ask for huge pages, and is not yet.
 
     XLA gives its working memory back after every step: of ordinary pages the system clears some hundred thousand for
-    the next, a quarter of a ViT-S training step on a CPU (docs/performance-notes.md). glibc reads the setting at the
+    the next, a sixth of a ViT-S training step on a CPU (docs/performance-notes.md). glibc reads the setting at the
     start of a process and never again. A setting of the user's own stays, and where a start fails all goes on as it is.
 
     Args:
