@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from vit_jax.training.stacked import STACKED
 from vit_spec import ViTConfig, VitportError
 
 AXES = ("data", "fsdp", "tensor")
@@ -70,8 +71,11 @@ def partition(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> Par
     """How one parameter is cut.
 
     The tensor axis takes the outputs of layers in front of heads and hidden units and the inputs of those behind them;
-    FSDP takes the longest axis that is left and that it divides. What neither divides stays whole.
+    FSDP takes the longest axis that is left and that it divides. What neither divides stays whole. Stacked blocks are
+    cut each as a single one is.
     """
+    if path.startswith(STACKED):
+        return PartitionSpec(None, *partition(path.replace("*", "0"), shape[1:], mesh))
     axes: list[Any] = [None] * len(shape)
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
     layer, _, leaf = path.rpartition("/")

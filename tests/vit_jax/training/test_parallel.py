@@ -28,7 +28,9 @@ ways = {
     "fsdp": dict(mesh=MeshShape(1, 8, 1)),
     "tensor": dict(mesh=MeshShape(2, 1, 4)),
     "data x fsdp x tensor": dict(mesh=MeshShape(2, 2, 2)),
+    "data x fsdp x tensor, scan": dict(mesh=MeshShape(2, 2, 2), scan=True),
     "pmap": dict(mesh=None),
+    "pmap, scan": dict(mesh=None, scan=True),
     "accumulation": dict(mesh=MeshShape(), devices=1, recipe=without(RECIPE, accumulation=4)),
 }
 losses, state = run(MeshShape(), devices=1)
@@ -41,7 +43,7 @@ for name, options in ways.items():
         "losses": max(abs(a - b) for a, b in zip(losses, other)),
         "params": furthest(state.params, last.params),
         "ema": furthest(state.ema, last.ema),
-        "cut": sorted({str(array.sharding.spec) for array in last.params.values()}) if name != "pmap" else [],
+        "cut": sorted({str(array.sharding.spec) for array in last.params.values()}) if options["mesh"] else [],
     }
 print(json.dumps({"losses": losses, "found": found}))
 """
@@ -59,7 +61,19 @@ def found() -> dict[str, dict[str, float]]:
     return answer["found"]
 
 
-@pytest.mark.parametrize("way", ["eight", "fsdp", "tensor", "data x fsdp x tensor", "pmap", "accumulation"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        "eight",
+        "fsdp",
+        "tensor",
+        "data x fsdp x tensor",
+        "data x fsdp x tensor, scan",
+        "pmap",
+        "pmap, scan",
+        "accumulation",
+    ],
+)
 def test_every_way_gives_the_losses_and_the_weights_of_one_device(way, found) -> None:
     assert found[way]["losses"] < 2e-6
     assert found[way]["params"] < 1e-5
@@ -67,6 +81,7 @@ def test_every_way_gives_the_losses_and_the_weights_of_one_device(way, found) ->
 
 
 def test_parameters_lie_cut_where_the_mesh_says_so(found) -> None:
+    assert found["data x fsdp x tensor, scan"]["cut"] == found["data x fsdp x tensor"]["cut"]
     assert any("fsdp" in spec for spec in found["fsdp"]["cut"])
     assert any("tensor" in spec for spec in found["tensor"]["cut"])
     assert not any("tensor" in spec or "fsdp" in spec for spec in found["eight"]["cut"])
