@@ -18,8 +18,8 @@ pytestmark = pytest.mark.jax_alone
 
 ONE = training.MeshShape()
 WIDE = CONFIG.replace(embed_dim=128, mlp_hidden_dim=256, depth=3, qkv_bias=False)
-"""Wide enough that Adafactor factors its second moments; without the keys' bias: its gradient is nothing but rounding, which
-Adafactor brings to the size of the others."""
+"""Wide enough that Adafactor factors its second moments; without the keys' bias, since its gradient is nothing but
+rounding, which Adafactor brings to the size of the others."""
 
 
 def _optimizer(name: training.Optimizer | str = "adamw", **options: object) -> training.Optimizer:
