@@ -7,10 +7,12 @@ on one device. Measured, float32, 4 steps: losses 2.4e-7 of each other, weights 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +21,9 @@ pytestmark = pytest.mark.jax_alone
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import json
+import re
 import numpy as np
-from tests.vit_jax.training.runs import RECIPE, run, without
+from tests.vit_jax.training.runs import RECIPE, compiled, run, without
 from vit_jax.training import MeshShape
 
 ways = {
@@ -45,12 +48,14 @@ for name, options in ways.items():
         "ema": furthest(state.ema, last.ema),
         "cut": sorted({str(array.sharding.spec) for array in last.params.values()}) if options["mesh"] else [],
     }
-print(json.dumps({"losses": losses, "found": found}))
+text = compiled(MeshShape(1, 8, 1), scan=True)
+gathered = [[int(x) for x in dims.split(",")] for dims in re.findall(r"= f32\\[([\\d,]+)\\]\\S* all-gather\\(", text)]
+print(json.dumps({"losses": losses, "found": found, "gathered": gathered}))
 """
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, dict[str, float]]:
+def answer() -> dict[str, Any]:
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -58,6 +63,11 @@ def found() -> dict[str, dict[str, float]]:
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["losses"][-1] < answer["losses"][0]
+    return answer
+
+
+@pytest.fixture(scope="module")
+def found(answer) -> dict[str, dict[str, Any]]:
     return answer["found"]
 
 
@@ -85,3 +95,14 @@ def test_parameters_lie_cut_where_the_mesh_says_so(found) -> None:
     assert any("fsdp" in spec for spec in found["fsdp"]["cut"])
     assert any("tensor" in spec for spec in found["tensor"]["cut"])
     assert not any("tensor" in spec or "fsdp" in spec for spec in found["eight"]["cut"])
+
+
+def test_a_scan_under_fsdp_gathers_one_blocks_weights_in_both_passes_and_no_tokens(answer) -> None:
+    """Left alone, XLA cuts heads as it cuts weights, and keeps what it has gathered: all blocks whole."""
+    shapes = [tuple(dims) for dims in answer["gathered"]]
+    for kernel in ((32, 96), (32, 32), (32, 64), (64, 32)):
+        same = [dims for dims in shapes if sorted(dims[-2:]) == sorted(kernel)]
+        assert len(same) == (4 if kernel in ((32, 64), (64, 32)) else 2), kernel
+        assert all(math.prod(dims) == math.prod(kernel) for dims in same)
+    # 16 pictures of 7 tokens
+    assert not any(7 in dims or 16 * 7 in dims for dims in shapes)
