@@ -32,8 +32,8 @@ class Sample:
     """Most bytes resident meanwhile, of the whole process."""
     ready: float = float("nan")
     """Seconds from the process's start until it had built what it runs, where it was started for this."""
-    again: float = float("nan")
-    """Seconds of the next run, where this was the first of its process."""
+    begun: float = float("nan")
+    """Seconds until the part had begun to compute, where it was the first run of a process that tells."""
 
 
 class Runner(Protocol):
@@ -126,6 +126,8 @@ class Fresh:
     start: Callable[[], Worker]
     answers: dict[str, np.ndarray]
     """Gets what the latest process computed."""
+    begun: str | None = None
+    """A part of the side that gives the seconds until its first run had begun to compute."""
 
     def measure(self, part: str, count: int) -> Sample:
         """From the call to its end, compilation and all."""
@@ -133,7 +135,8 @@ class Fresh:
         try:
             sample = worker.measure(part, count)
             self.answers.update(worker.answers())
-            sample = dataclasses.replace(sample, again=worker.measure(part, 1).seconds)
+            if self.begun is not None:
+                sample = dataclasses.replace(sample, begun=worker.measure(self.begun, 1).seconds)
         finally:
             worker.close()
         return sample

@@ -15,6 +15,10 @@ class UnavailableError(Exception):
     """This machine lacks what the side needs; the sentence says what. The comparison goes on without it."""
 
 
+BEGUN = "first call"
+"""A part of a side that tells: seconds of the first call, which traces and compiles, and leaves the step running."""
+
+
 @dataclass(frozen=True)
 class Side:
     """Something built once in a process of its own and then timed on request."""

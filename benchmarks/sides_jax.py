@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from flax import nnx
 
 import conversion
 import vit_jax
-from benchmarks.side import Side, UnavailableError, resident_memory, threads
+from benchmarks.side import BEGUN, Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
 from vit_jax.attention import ATTENTION, attend, set_attention
@@ -106,11 +107,14 @@ def train(
         analysis = engine.lower(state[0], fed).compile().memory_analysis()
         facts["temporary"] = getattr(analysis, "temp_size_in_bytes", None)
     seen: list[jax.Array] = []
+    calls: list[float] = []
 
     def run(count: int) -> None:
         metrics: dict[str, jax.Array] = {}
         for _ in range(count):
+            start = time.perf_counter()
             state[0], metrics = engine.step(state[0], fed)
+            calls.append(time.perf_counter() - start)
             if len(seen) < losses:
                 seen.append(metrics["loss"])
         jax.block_until_ready((state[0], metrics))
@@ -119,7 +123,7 @@ def train(
         run(max(0, losses - len(seen)))
         return {"losses": np.array([float(loss) for loss in seen])}
 
-    return Side({"step": run}, answers, facts)
+    return Side({"step": run, BEGUN: lambda count: calls[0] * count}, answers, facts)
 
 
 def trainer(

@@ -72,7 +72,7 @@ def test_a_target_in_seconds_is_on_our_own_median() -> None:
         ("compile/scan, torch.compile", 1.0),
         ("compile/unrolled, torch.compile", None),
         ("compile/scan second start", None),
-        ("compile/scan second start, without the step", 3.0),
+        ("compile/scan second start, until the step runs", 3.0),
         ("remat/scan, temporaries", 0.5),
         ("remat/scan, time", 1.35),
         ("remat/scan, resident", None),

@@ -125,6 +125,7 @@ class Forward:
             stacked = {path: params[STACKED + path] for path in self._block.paths}
             x, _ = jax.lax.scan(lambda x, block: (run(x, *block), None), x, (stacked, *per_block))
         else:
+            run = jax.jit(run)  # so that it is traced once for all blocks
             for at in range(depth):
                 own = {path: params[f"blocks/{at}/{path}"] for path in self._block.paths}
                 x = run(x, own, *(None if each is None else each[at] for each in per_block))
