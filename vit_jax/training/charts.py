@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.training.monitor import read_lines
+from vit_jax.training.monitor import read_lines, writing
 from vit_jax.training.scores import Scores
 
 CURVES, CONFUSION = "curves.png", "confusion.png"
@@ -23,6 +23,9 @@ def draw(workdir: Path, scores: Scores | None, classes: Sequence[str]) -> list[P
 
     Returns:
         What was written.
+
+    Raises:
+        VitportError: if one cannot be written.
     """
     # Not pyplot: it would choose a screen, and keep every figure.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,7 +35,8 @@ def draw(workdir: Path, scores: Scores | None, classes: Sequence[str]) -> list[P
     if scores is not None:
         figures[CONFUSION] = _confusion(Figure(figsize=(6, 5.4), layout="constrained"), scores, classes)
     for name, figure in figures.items():
-        FigureCanvasAgg(figure).print_png(workdir / name)
+        with writing(workdir / name):
+            FigureCanvasAgg(figure).print_png(workdir / name)
     return [workdir / name for name in figures]
 
 
