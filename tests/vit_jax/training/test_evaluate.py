@@ -16,7 +16,7 @@ import pytest
 from vit_jax import training
 from vit_jax.training.config import ModelOptions, TrainConfig
 from vit_jax.training.data import Record
-from vit_jax.training.evaluate import Evaluated, real_accuracy
+from vit_jax.training.evaluate import Evaluated, read_real_labels, real_accuracy
 from vit_jax.training.scores import Scores
 from vit_jax.training.setup import set_up
 from vit_spec import VitportError
@@ -47,7 +47,7 @@ def test_whatever_is_in_a_pictures_list_is_right_and_empty_lists_do_not_count(tm
     path = tmp_path / "real.json"
     path.write_text(json.dumps([[0, 2], [], [1], [1], [0]]))
     evaluated = Evaluated(Scores(3), np.array([1, 2, 0, 2, -1]))
-    assert real_accuracy(evaluated, IMAGENET, path) == pytest.approx(2 / 3)
+    assert real_accuracy(evaluated, read_real_labels(path, IMAGENET)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,7 @@ def test_whatever_is_in_a_pictures_list_is_right_and_empty_lists_do_not_count(tm
     [
         ("{", IMAGENET, "no list of ReaL labels"),
         ("{}", IMAGENET, "no list of ReaL labels"),
+        ("[1, 2, 3, 4, 5]", IMAGENET, "no list of ReaL labels"),
         ("[[1]]", IMAGENET, "is no picture that"),
         ("[[1]]", Named(("cat.jpg",)), "is no picture that"),
         ("[[], [], [], [], []]", IMAGENET, "has no label for any picture"),
@@ -62,9 +63,8 @@ def test_whatever_is_in_a_pictures_list_is_right_and_empty_lists_do_not_count(tm
 )
 def test_other_labels_or_pictures_are_one_sentence(text, source, sentence, tmp_path) -> None:
     (tmp_path / "real.json").write_text(text)
-    evaluated = Evaluated(Scores(3), np.zeros(len(source), int))
     with pytest.raises(VitportError, match=sentence):
-        real_accuracy(evaluated, source, tmp_path / "real.json")
+        read_real_labels(tmp_path / "real.json", source)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
