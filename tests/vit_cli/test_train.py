@@ -109,15 +109,14 @@ def test_pictures_without_features_are_named(finished, tmp_path, capsys) -> None
     assert main(["evaluate", str(finished), "--data", str(folder), "--knn", "3"]) == 0
     told = capsys.readouterr().out
     assert all(f"skipped {path}: " in told for path in damaged)
-    assert re.search(r"training_pictures +23
-", told)
+    assert re.search(r"training_pictures +23\n", told)
 
 
 def test_a_dry_run_prints_costs_and_shardings_and_writes_nothing(tmp_path, capsys) -> None:
     assert _train(tmp_path / "run", *LENGTH, "--dry-run") == 0
     told = capsys.readouterr().out
     parameters = int(re.search(r"^parameters: ([\d,]+)", told, re.MULTILINE)[1].replace(",", ""))  # type: ignore[index]
-    assert f"memory of a device, optimizer: {8 * parameters / 1e6:,.1f} MB" in told  # two moments of four bytes
+    assert f"memory of a device, optimizer: {8 * parameters / 1e3:,.1f} kB" in told  # two moments of four bytes
     assert re.search(r"as compiled", told)
     assert re.search(r"^blocks/0/attn/qkv/kernel +16x48 +whole", told, re.MULTILINE)
     assert not (tmp_path / "run").exists()
