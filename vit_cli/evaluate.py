@@ -47,6 +47,8 @@ def evaluate(
 
     if batch < 1:
         raise VitportError(f"--batch {batch} holds no picture: give 1 or more.")
+    if workers < 0:
+        raise VitportError(f"--workers {workers} counts processes: give 0 or more.")
     if (knn is not None or linear_probe) and (per_class or real is not None):
         raise VitportError(
             "--per-class and --real judge the head, and --knn and --linear-probe have none: leave one out."

@@ -118,7 +118,7 @@ def _train(
     if heard and not finished.stopped:
         for path in draw(workdir, finished.scores, setup.train.classes):
             _tell(f"wrote {path}")
-    return STOPPED if finished.stopped else _end(finished, workdir, heard)
+    return _end(finished, workdir, heard)
 
 
 def _make_folder(path: str) -> None:
@@ -140,6 +140,10 @@ def _begin(setup: Setup, workdir: Path) -> str:
 
 
 def _end(finished: Finished, workdir: Path, heard: bool) -> int:
+    if finished.stopped:
+        if heard:
+            _tell(f"stopped by SIGTERM after step {finished.step}, which is saved in {workdir}: run again to go on")
+        return STOPPED
     if heard:
         done = f"finished {finished.step} steps"
         if finished.scores is not None:

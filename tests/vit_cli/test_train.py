@@ -83,6 +83,7 @@ def test_evaluate_finds_what_the_run_found(finished, capsys) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (("--workers", "-1"), "--workers -1 counts processes"),
         (("--knn", "0"), "--knn 0 takes 1 to 1437 neighbours"),
         (("--knn", "1438"), "--knn 1438 takes 1 to 1437 neighbours"),
         (("--knn", "5", "--per-class"), "--per-class and --real judge the head"),

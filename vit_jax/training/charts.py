@@ -78,4 +78,6 @@ def _confusion(figure: Any, scores: Scores, names: Sequence[str]) -> Any:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    """Without its middle where it is too long: names often differ by their ends."""
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
