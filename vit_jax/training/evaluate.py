@@ -34,13 +34,20 @@ def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int
     """Every picture of the source once, as the weights' own preprocessing cuts it.
 
     Raises:
-        VitportError: if the model's classes are not those of the pictures.
+        VitportError: if the model's classes are not those of the pictures, or the same in another order.
     """
     classes = checkpoint.config.num_classes
     if classes != len(source.classes):
         raise VitportError(
             f"The model tells {classes} classes apart and {source.name} has {len(source.classes)}: take weights that "
             "were trained on these classes, or --knn and --linear-probe, which need no head."
+        )
+    names = checkpoint.labels or source.classes
+    if sorted(names) == sorted(source.classes) and tuple(names) != source.classes:
+        raise VitportError(
+            f"The model has the classes of {source.name} in another order, {', '.join(names[:3])}, … instead of "
+            f"{', '.join(source.classes[:3])}, …: give a classes.txt in the model's order beside numbered labels, or "
+            "weights that were trained on these pictures."
         )
     model = vit_jax.create_model(weights=checkpoint)
     judge = jax.jit(make_judge(Inference(model), checkpoint.preprocessing))

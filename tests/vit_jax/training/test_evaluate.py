@@ -13,13 +13,14 @@ import jax
 import numpy as np
 import pytest
 
+from conversion import Checkpoint
 from vit_jax import training
 from vit_jax.training.config import ModelOptions, TrainConfig
 from vit_jax.training.data import Record
-from vit_jax.training.evaluate import Evaluated, read_real_labels, real_accuracy
+from vit_jax.training.evaluate import Evaluated, evaluate, read_real_labels, real_accuracy
 from vit_jax.training.scores import Scores
 from vit_jax.training.setup import set_up
-from vit_spec import VitportError
+from vit_spec import Preprocessing, ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone
 
@@ -65,6 +66,14 @@ def test_other_labels_or_pictures_are_one_sentence(text, source, sentence, tmp_p
     (tmp_path / "real.json").write_text(text)
     with pytest.raises(VitportError, match=sentence):
         read_real_labels(tmp_path / "real.json", source)
+
+
+def test_the_same_classes_in_another_order_are_refused() -> None:
+    """Every picture would count as another class."""
+    config = ViTConfig(image_size=4, patch_size=4, embed_dim=4, depth=1, num_heads=1, num_classes=3)
+    checkpoint = Checkpoint.of(config, {}, Preprocessing(size=(4, 4)), ("a", "c", "b"))
+    with pytest.raises(VitportError, match="in another order, a, c, b, … instead of a, b, c"):
+        evaluate(checkpoint, Named(("cat.jpg",)), batch=1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
