@@ -70,7 +70,7 @@ def test_other_labels_or_pictures_are_one_sentence(text, source, sentence, tmp_p
 
 def test_the_same_classes_in_another_order_are_refused() -> None:
     """Every picture would count as another class."""
-    config = ViTConfig(image_size=4, patch_size=4, embed_dim=4, depth=1, num_heads=1, num_classes=3)
+    config = ViTConfig(image_size=(4, 4), patch_size=4, embed_dim=4, depth=1, num_heads=1, num_classes=3)
     checkpoint = Checkpoint.of(config, {}, Preprocessing(size=(4, 4)), ("a", "c", "b"))
     with pytest.raises(VitportError, match="in another order, a, c, b, … instead of a, b, c"):
         evaluate(checkpoint, Named(("cat.jpg",)), batch=1)
