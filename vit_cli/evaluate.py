@@ -47,6 +47,12 @@ def evaluate(
 
     if batch < 1:
         raise VitportError(f"--batch {batch} holds no picture: give 1 or more.")
+    if workers < 0:
+        raise VitportError(f"--workers {workers} counts processes: give 0 or more.")
+    if (knn is not None or linear_probe) and (per_class or real is not None):
+        raise VitportError(
+            "--per-class and --real judge the head, and --knn and --linear-probe have none: leave one out."
+        )
     checkpoint = reading.load(weights)
     source = open_source(data, split)
     if source is None:
@@ -57,6 +63,8 @@ def evaluate(
             raise VitportError(
                 "--knn and --linear-probe learn from the training pictures: evaluate the validation split."
             )
+        if knn is not None and not 1 <= knn <= len(train):
+            raise VitportError(f"--knn {knn} takes 1 to {len(train)} neighbours, as many as there are pictures.")
         with spinner("Reading features"):
             found = _of_features(checkpoint, train, source, batch, workers, knn, linear_probe)
     else:
@@ -81,11 +89,12 @@ def _of_head(
 
     from vit_jax.training import evaluate as measure
 
+    labels = None if real is None else measure.read_real_labels(Path(real), source)
     evaluated = measure.evaluate(checkpoint, source, batch=batch, workers=workers)
     scores = evaluated.scores
     found: dict[str, Any] = {"pictures": scores.pictures, **scores.metrics(), "skipped": evaluated.skipped}
-    if real is not None:
-        found["accuracy_real"] = measure.real_accuracy(evaluated, source, Path(real))
+    if labels is not None:
+        found["accuracy_real"] = measure.real_accuracy(evaluated, labels)
     if per_class:
         found["per_class"] = dict(zip(source.classes, map(float, scores.per_class()), strict=True))
     return found
@@ -98,7 +107,11 @@ def _of_features(
 
     known, asked = (read_features(checkpoint, source, batch=batch, workers=workers) for source in (train, test))
     classes = len(test.classes)
-    found: dict[str, Any] = {"training_pictures": len(known.labels), "pictures": len(asked.labels)}
+    found: dict[str, Any] = {
+        "training_pictures": len(known.labels),
+        "pictures": len(asked.labels),
+        "skipped": {**known.skipped, **asked.skipped},
+    }
     if knn is not None:
         found[f"accuracy_of_{knn}_neighbours"] = nearest_neighbours(known, asked, classes, knn)
     if probe:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any
 
 import tyro
 
@@ -18,6 +20,7 @@ from vit_cli.evaluate import evaluate
 from vit_cli.huge_pages import ask_for_huge_pages
 from vit_cli.inspect import inspect
 from vit_cli.models import models
+from vit_cli.parsing import parsed
 from vit_cli.predict import predict
 from vit_cli.rollout import rollout
 from vit_cli.steps import steps
@@ -57,13 +60,15 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if args[:1] == ["train"]:  # its options are those of a dataclass, which takes JAX to import
             return run_train(args[1:])
-        status = tyro.extras.subcommand_cli_from_dict(
-            SUBCOMMANDS,
-            prog="vitport",
-            description=DESCRIPTION,
-            args=args,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        status = parsed(
+            lambda: tyro.extras.subcommand_cli_from_dict(
+                {name: _later(run) for name, run in SUBCOMMANDS.items()},
+                prog="vitport",
+                description=DESCRIPTION,
+                args=args,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+        )()
     except VitportError as error:
         sys.stderr.write(f"vitport: {' '.join(str(error).split())}\n")
         return 2
@@ -74,6 +79,16 @@ def main(args: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status or 0
+
+
+def _later(run: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
+    """A function with the same arguments that gives the call, not made."""
+
+    @wraps(run)
+    def later(*args: Any, **options: Any) -> Callable[[], int | None]:
+        return partial(run, *args, **options)
+
+    return later
 
 
 def entry() -> int:

@@ -61,10 +61,14 @@ def longer(args: Sequence[str]) -> list[str]:
 
 
 def _mesh(text: str) -> list[str]:
-    result = []
+    result: list[str] = []
     for part in text.split(","):
         axis, _, size = part.partition("=")
-        if axis not in ("data", "fsdp", "tensor") or not size.removeprefix("-").isdigit():
-            raise VitportError(f"--mesh {text} is no mesh: give each axis its devices, as in data=2,fsdp=2,tensor=2.")
-        result += [f"--mesh.{axis}={size}"]
+        option = f"--mesh.{axis}={size}"
+        once = not any(other.startswith(f"--mesh.{axis}=") for other in result)
+        if axis not in ("data", "fsdp", "tensor") or not size.removeprefix("-").isdigit() or not once:
+            raise VitportError(
+                f"--mesh {text} is no mesh: give each axis its devices once, as in data=2,fsdp=2,tensor=2."
+            )
+        result.append(option)
     return result

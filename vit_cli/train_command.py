@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +11,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from vit_cli.parsing import parsed as read_arguments
 from vit_cli.terminal import print_table, say
 from vit_jax.training.charts import draw
 from vit_jax.training.config import Processes, TrainConfig, read_config
@@ -29,23 +28,13 @@ def parsed(args: Sequence[str]) -> Callable[[], int]:
     """The run that arguments after the word ``train`` ask for, not begun.
 
     Raises:
-        VitportError: if they make no run; SystemExit for what is no option, which tyro tells of, and for help.
+        VitportError: if they make no run; SystemExit for help.
     """
     command = _with_defaults(args)
 
-    def parse() -> Callable[[], int]:
-        return tyro.cli(command, prog="vitport train", args=args, config=(tyro.conf.FlagCreatePairsOff,))
-
-    try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            return parse()
-    except SystemExit as stop:  # tyro puts a frame around the errors of dataclasses
-        error: BaseException | None = stop
-        while error is not None:
-            if isinstance(error, VitportError):
-                raise error from None
-            error = error.__context__
-        return parse()
+    return read_arguments(
+        lambda: tyro.cli(command, prog="vitport train", args=args, config=(tyro.conf.FlagCreatePairsOff,))
+    )
 
 
 def _with_defaults(args: Sequence[str]) -> Callable[..., Callable[[], int]]:
@@ -109,6 +98,7 @@ def _train(
     cache: str | None,
 ) -> int:
     if cache is not None:
+        _make_folder(cache)
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     join(processes)
@@ -128,7 +118,16 @@ def _train(
     if heard and not finished.stopped:
         for path in draw(workdir, finished.scores, setup.train.classes):
             _tell(f"wrote {path}")
-    return STOPPED if finished.stopped else _end(finished, workdir, heard)
+    return _end(finished, workdir, heard)
+
+
+def _make_folder(path: str) -> None:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VitportError(
+            f"--compilation-cache {path} is no folder and cannot be made one ({error.strerror}): choose another."
+        ) from error
 
 
 def _begin(setup: Setup, workdir: Path) -> str:
@@ -141,6 +140,10 @@ def _begin(setup: Setup, workdir: Path) -> str:
 
 
 def _end(finished: Finished, workdir: Path, heard: bool) -> int:
+    if finished.stopped:
+        if heard:
+            _tell(f"stopped by SIGTERM after step {finished.step}, which is saved in {workdir}: run again to go on")
+        return STOPPED
     if heard:
         done = f"finished {finished.step} steps"
         if finished.scores is not None:

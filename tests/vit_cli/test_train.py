@@ -14,6 +14,7 @@ from PIL import Image
 
 import conversion
 from tests.vit_cli.training import arguments, environment, log, weights
+from tests.vit_jax.training.data.folders import image_folder
 from vit_cli.main import main
 
 LENGTH = ("--steps", "4", "--keep.every", "2", "--log-every", "2")
@@ -79,14 +80,61 @@ def test_evaluate_finds_what_the_run_found(finished, capsys) -> None:
     assert found["accuracy_of_linear_probe"] > 0.3
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--workers", "-1"), "--workers -1 counts processes"),
+        (("--knn", "0"), "--knn 0 takes 1 to 1437 neighbours"),
+        (("--knn", "1438"), "--knn 1438 takes 1 to 1437 neighbours"),
+        (("--knn", "5", "--per-class"), "--per-class and --real judge the head"),
+        (("--linear-probe", "--real", "real.json"), "--per-class and --real judge the head"),
+        (("--real", "/nowhere/real.json"), "is no list of ReaL labels"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_sentence_before_anything_runs(
+    options, sentence, finished, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("vit_jax.create_model", None)
+    assert main(["evaluate", str(finished), "--data", "digits", *options]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert len(told.splitlines()) == 1
+
+
+def test_pictures_without_features_are_named(finished, tmp_path, capsys) -> None:
+    folder = image_folder(tmp_path / "train").parent
+    image_folder(folder / "val")
+    damaged = [next((folder / part).rglob("*.png")) for part in ("train", "val")]
+    for path in damaged:
+        path.write_bytes(b"")
+    assert main(["evaluate", str(finished), "--data", str(folder), "--knn", "3"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"skipped {path}: " in told for path in damaged)
+    assert re.search(r"training_pictures +23\n", told)
+
+
 def test_a_dry_run_prints_costs_and_shardings_and_writes_nothing(tmp_path, capsys) -> None:
     assert _train(tmp_path / "run", *LENGTH, "--dry-run") == 0
     told = capsys.readouterr().out
     parameters = int(re.search(r"^parameters: ([\d,]+)", told, re.MULTILINE)[1].replace(",", ""))  # type: ignore[index]
-    assert f"memory of a device, optimizer: {8 * parameters / 1e6:,.1f} MB" in told  # two moments of four bytes
+    assert f"memory of a device, optimizer: {8 * parameters / 1e3:,.1f} kB" in told  # two moments of four bytes
     assert re.search(r"as compiled", told)
     assert re.search(r"^blocks/0/attn/qkv/kernel +16x48 +whole", told, re.MULTILINE)
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_for_validation_that_cannot_be_read_are_named_and_a_trace_ends_with_the_run(tmp_path, capsys) -> None:
+    """The trace is asked for beyond the end, and then, of the start that goes on, from before its first step."""
+    folder = image_folder(tmp_path / "pictures" / "train").parent
+    image_folder(folder / "val")
+    damaged = next((folder / "val").rglob("*.png"))
+    damaged.write_bytes(b"")
+    options = ("--data", str(folder), "--batch", "8", "--keep.every", "2")
+    for steps, profile in (("2", ("1", "9")), ("4", ("1", "2"))):
+        assert _train(tmp_path / "run", *options, "--steps", steps, "--profile", *profile) == 0
+        assert f"skipped {damaged}: " in capsys.readouterr().out
+        traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+        assert len(traces) == int(steps) / 2
 
 
 def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys) -> None:
@@ -113,6 +161,10 @@ def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys
         (("--batch", "30", "--recipe.accumulation", "4"), "does not divide into 4 parts"),
         (("--mesh", "data=7"), "takes 7 devices"),
         (("--mesh", "7"), "is no mesh"),
+        (("--mesh", "data=1,data=1"), "give each axis its devices once"),
+        (("--profile", "4", "1"), "--profile 4 1 is no part of the run's 4 steps"),
+        (("--profile", "0", "0"), "--profile 0 0 is no part"),
+        (("--compilation-cache", __file__), "is no folder and cannot be made one"),
         (("--processes.count", "2"), "belong together: give all three, or none"),
         (("--recipe.schedule.warmup", "-1"), "schedule.warmup=-1"),
         (("--recipe.schedule.warmup", "9"), "longer than the 4 steps"),

@@ -77,7 +77,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_that_is_sai
     assert same_bits(weights(workdir), weights(undisturbed))
 
 
-def test_sigterm_saves_and_no_picture_is_seen_twice_or_missed_in_an_epoch(tmp_path, monkeypatch) -> None:
+def test_sigterm_saves_and_no_picture_is_seen_twice_or_missed_in_an_epoch(tmp_path, monkeypatch, capsys) -> None:
     """24 pictures in batches of 8, three epochs; the signal comes within the second. Oracle: counting."""
     seen: list[bytes] = []
 
@@ -101,6 +101,7 @@ def test_sigterm_saves_and_no_picture_is_seen_twice_or_missed_in_an_epoch(tmp_pa
     with monkeypatch.context() as patched:
         patched.setattr("vit_cli.train_command._print_line", told)
         assert main(arguments(tmp_path / "run", *options)) == 75
+    assert f"stopped by SIGTERM after step 4, which is saved in {tmp_path / 'run'}" in capsys.readouterr().out
     assert _checkpoints(tmp_path / "run") == {"4"}
     assert main(arguments(tmp_path / "run", *options)) == 0
     assert [len(set(seen[epoch : epoch + 24])) for epoch in (0, 24, 48)] == [24, 24, 24]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,13 +34,20 @@ def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int
     """Every picture of the source once, as the weights' own preprocessing cuts it.
 
     Raises:
-        VitportError: if the model's classes are not those of the pictures.
+        VitportError: if the model's classes are not those of the pictures, or the same in another order.
     """
     classes = checkpoint.config.num_classes
     if classes != len(source.classes):
         raise VitportError(
             f"The model tells {classes} classes apart and {source.name} has {len(source.classes)}: take weights that "
             "were trained on these classes, or --knn and --linear-probe, which need no head."
+        )
+    names = checkpoint.labels or source.classes
+    if sorted(names) == sorted(source.classes) and tuple(names) != source.classes:
+        raise VitportError(
+            f"The model has the classes of {source.name} in another order, {', '.join(names[:3])}, … instead of "
+            f"{', '.join(source.classes[:3])}, …: give a classes.txt in the model's order beside numbered labels, or "
+            "weights that were trained on these pictures."
         )
     model = vit_jax.create_model(weights=checkpoint)
     judge = jax.jit(make_judge(Inference(model), checkpoint.preprocessing))
@@ -54,34 +62,36 @@ def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int
     return Evaluated(scores, np.concatenate(predicted)[: len(source)], skipped)
 
 
-def real_accuracy(evaluated: Evaluated, source: Source, labels: Path) -> float:
-    """Accuracy on ImageNet's reassessed labels (Beyer et al. 2020): right is whatever is in the picture's list.
+def read_real_labels(path: Path, source: Source) -> list[list[int]]:
+    """ImageNet's reassessed labels (Beyer et al. 2020) of each picture of a source.
 
     Args:
-        labels: ``real.json`` of https://github.com/google-research/reassessed-imagenet, a list for each validation
-            picture by its number; pictures with an empty one do not count.
+        path: ``real.json`` of https://github.com/google-research/reassessed-imagenet, a list for each validation
+            picture by its number.
 
     Raises:
         VitportError: if the file is none, or the pictures are not ImageNet's by their names.
     """
     try:
-        lists = json.loads(labels.read_text())
+        lists = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise VitportError(f"{labels} is no list of ReaL labels ({error}): fetch real.json again.") from error
-    if not isinstance(lists, list):
-        raise VitportError(f"{labels} is no list of ReaL labels: fetch real.json again.")
-    right = counted = 0
-    for at, predicted in enumerate(evaluated.predicted):
+        raise VitportError(f"{path} is no list of ReaL labels ({error}): fetch real.json again.") from error
+    if not isinstance(lists, list) or not all(isinstance(labels, list) for labels in lists):
+        raise VitportError(f"{path} is no list of ReaL labels: fetch real.json again.")
+    found = []
+    for at in range(len(source)):
         name = source[at].name
         number = re.search(r"val_(\d{8})", name)
         if number is None or not 1 <= int(number.group(1)) <= len(lists):
-            raise VitportError(
-                f"{name} is no picture that {labels} knows: names end as in ILSVRC2012_val_00000001.JPEG."
-            )
-        allowed = lists[int(number.group(1)) - 1]
-        if allowed and predicted >= 0:
-            counted += 1
-            right += int(predicted) in allowed
-    if not counted:
-        raise VitportError(f"{labels} has no label for any picture of {source.name}: give ImageNet's validation set.")
-    return right / counted
+            raise VitportError(f"{name} is no picture that {path} knows: names end as in ILSVRC2012_val_00000001.JPEG.")
+        found.append(lists[int(number.group(1)) - 1])
+    if not any(found):
+        raise VitportError(f"{path} has no label for any picture of {source.name}: give ImageNet's validation set.")
+    return found
+
+
+def real_accuracy(evaluated: Evaluated, labels: Sequence[Sequence[int]]) -> float:
+    """Accuracy on :func:`read_real_labels`: right is whatever is in a picture's list; those with an empty one, and
+    those that could not be read, do not count."""
+    counted = [(int(p), allowed) for p, allowed in zip(evaluated.predicted, labels, strict=True) if allowed and p >= 0]
+    return sum(p in allowed for p, allowed in counted) / len(counted) if counted else float("nan")

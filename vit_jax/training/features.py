@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -29,6 +29,8 @@ class Features:
     """(pictures, D), float32."""
     labels: np.ndarray
     """(pictures,)."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Pictures that could not be read, with the reasons."""
 
 
 def read_features(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0) -> Features:
@@ -49,7 +51,8 @@ def read_features(checkpoint: Checkpoint, source: Source, *, batch: int, workers
             real = rows["weight"] > 0
             values.append(np.asarray(compiled(params, rows["image"]))[real])
             labels.append(rows["label"][real])
-    return Features(np.concatenate(values), np.concatenate(labels))
+        skipped = dict(batches.corrupt)
+    return Features(np.concatenate(values), np.concatenate(labels), skipped)
 
 
 def nearest_neighbours(train: Features, test: Features, classes: int, k: int = 20) -> float:

@@ -6,7 +6,8 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from vit_jax.training.data import Batch
 from vit_spec import ViTConfig, VitportError, forward_flops
 
 LINES = "metrics.jsonl"
+BOARD = "tensorboard"
 _LAG = 2
 """Steps that the host runs ahead of the devices, so that they never wait for it."""
 
@@ -98,7 +100,8 @@ class Watch:
             self._read(step, values)
             return
         path = self._workdir / f"failed_step_{step}.npz"
-        np.savez(path, **batch)  # type: ignore[arg-type]
+        with writing(path):
+            np.savez(path, **batch)  # type: ignore[arg-type]
         told = ", ".join(f"{name} {value}" for name, value in values.items())
         raise VitportError(
             f"Step {step} gave {told}: its batch is in {path}; lower schedule.peak, clip gradients or look at the "
@@ -144,26 +147,44 @@ class Clock:
         )
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around what writes to a work directory.
+
+    Raises:
+        VitportError: where the disk is full, or nothing may be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise VitportError(
+            f"{error.filename or path} cannot be written ({error.strerror or error}): see that the disk has room and "
+            "that you may write there, and run again."
+        ) from error
+
+
 class Log:
     """JSON lines and TensorBoard in the work directory, of one process alone.
 
     Args:
         workdir: of the run.
         step: that it goes on from; what was logged after it is cut off.
+
+    Raises:
+        VitportError: if it cannot be written.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
-        from tensorboardX import SummaryWriter
-
         self._path = workdir / LINES
-        self._cut(step)
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        with writing(self._path):
+            self._cut(step)
+        self._board = _Board(workdir / BOARD, step)
 
     def _cut(self, step: int) -> None:
         if self._path.exists():
-            kept = [line for line in _whole_lines(self._path) if json.loads(line)["step"] <= step]
+            kept = [line for line in _whole_lines(self._path) if line["step"] <= step]
             aside = self._path.with_suffix(".part")
-            aside.write_text("".join(f"{line}\n" for line in kept))
+            aside.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
             aside.replace(self._path)
 
     def line(self, line: Line) -> None:
@@ -177,23 +198,60 @@ class Log:
             name: value if not isinstance(value, float) or math.isfinite(value) else None
             for name, value in values.items()
         }
-        with self._path.open("a") as file:
+        with writing(self._path), self._path.open("a") as file:
             file.write(json.dumps({"step": step, "of": of, **finite}) + "\n")
-        for name, value in finite.items():
-            if value is not None:
-                self._board.add_scalar(f"{of}/{name}", value, step)
-        self._board.flush()
+        self._board.write(step, {f"{of}/{name}": value for name, value in finite.items() if value is not None})
 
     def close(self) -> None:
         self._board.close()
 
 
+class _Board:
+    """TensorBoard's file, written by the caller's own thread.
+
+    tensorboardX's ``SummaryWriter`` has a thread for it: on a full disk that dies, and the run waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog  # type: ignore[attr-defined]  # made when imported
+
+        self._folder = folder
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            self._events = EventsWriter(str(folder / "events"))
+        # What an earlier start logged after this step is not shown.
+        self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars by name."""
+        from tensorboardX.summary import scalar
+
+        for name, value in values.items():
+            self._add(step, summary=scalar(name, value))
+        with writing(self._folder):
+            self._events.flush()
+
+    def _add(self, step: int, **what: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event  # type: ignore[attr-defined]
+
+        with writing(self._folder):
+            self._events.write_event(Event(wall_time=time.time(), step=step, **what))
+
+    def close(self) -> None:
+        with writing(self._folder):
+            self._events.close()
+
+
 def read_lines(workdir: Path) -> list[dict[str, Any]]:
     """What :class:`Log` wrote, in order."""
-    return [json.loads(line) for line in _whole_lines(workdir / LINES)]
+    return _whole_lines(workdir / LINES)
 
 
-def _whole_lines(path: Path) -> list[str]:
-    """Without a last one that a killed process left unfinished."""
-    text = path.read_text()
-    return text[: text.rfind("\n") + 1].splitlines()
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Without what a process that was killed, or a disk that was full, left unfinished."""
+    found = []
+    for text in path.read_text(errors="replace").splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(text))
+    return [line for line in found if isinstance(line, dict) and "step" in line]

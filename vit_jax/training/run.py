@@ -23,7 +23,7 @@ from vit_jax.training.config import TrainConfig
 from vit_jax.training.data import Stream, evaluation_batches
 from vit_jax.training.engine import place_rows
 from vit_jax.training.forward import Params
-from vit_jax.training.monitor import Clock, Line, Log, Watch
+from vit_jax.training.monitor import Clock, Line, Log, Watch, writing
 from vit_jax.training.resume import begin
 from vit_jax.training.scores import Scores, make_judge
 from vit_jax.training.setup import Setup
@@ -70,9 +70,11 @@ def run(setup: Setup, workdir: Path, tell: Telling, profile: tuple[int, int] | N
         profile: first step, and number of steps, of which a trace is kept in ``workdir/profile``.
 
     Raises:
-        VitportError: if the directory cannot be written or is another run's, or the loss is no number.
+        VitportError: if the directory cannot be written or is another run's, the profile is of steps that the run does
+            not have, or the loss is no number.
     """
     first_process = jax.process_index() == 0
+    trace = _Trace(workdir / "profile", profile, setup.steps)
     with ExitStack() as stack:
         kept = stack.enter_context(closing(Checkpoints(workdir, setup.options.keep)))
         state, step = begin(setup, kept, tell.say)
@@ -84,8 +86,8 @@ def run(setup: Setup, workdir: Path, tell: Telling, profile: tuple[int, int] | N
             Stream(setup.train, setup.options.data, setup.preprocessing, batch=setup.options.batch, rows=setup.rows,
                    seed=setup.options.seed, first=step)
         )  # fmt: skip
-        loop = _Loop(setup, workdir, tell, kept, log, feed, step)
-        return loop.go(state, stopped, profile)
+        stack.callback(trace.stop)
+        return _Loop(setup, workdir, tell, kept, log, feed, step).go(state, stopped, trace)
 
 
 class _Loop:
@@ -101,15 +103,19 @@ class _Loop:
         self.evaluation = Evaluation(setup)
         self.record = setup.record()
         self.scores: Scores | None = None
+        self.skipped: dict[str, str] = {}
         self._unlogged: list[Mapping[str, float]] = []
 
-    def go(self, state: Any, asked: Callable[[int], bool], profile: tuple[int, int] | None) -> Finished:
+    def go(self, state: Any, asked: Callable[[int], bool], trace: _Trace) -> Finished:
         """From a state on the devices to the end."""
         setup, keep = self.setup, self.setup.options.keep
         stopped = False
         while self.step < setup.steps and not stopped:
-            with _traced(self.workdir / "profile", self.step, profile, self.watch):
-                state = self._take_step(state)
+            trace.start_before(self.step)
+            state = self._take_step(state)
+            if trace.ends_after(self.step):
+                self.watch.drain()
+                trace.stop()
             last = self.step == setup.steps
             stopped = not last and asked(self.step)
             evaluated = None
@@ -120,7 +126,7 @@ class _Loop:
                 self.kept.save(setup.engine.fetch(state), self.record, evaluated)
                 self.clock.start()
         self.kept.wait()
-        return Finished(self.step, stopped, self.scores, self.feed.corrupt)
+        return Finished(self.step, stopped, self.scores, {**self.feed.corrupt, **self.skipped})
 
     def _take_step(self, state: Any) -> Any:
         waiting = time.perf_counter()
@@ -154,7 +160,8 @@ class _Loop:
 
     def _evaluate(self, state: Any) -> dict[str, float]:
         self.watch.drain()
-        self.scores = self.evaluation(self.setup.engine.fetch(state))
+        self.scores, skipped = self.evaluation(self.setup.engine.fetch(state))
+        self.skipped |= skipped
         metrics = self.scores.metrics()
         self.tell.evaluation(self.step, metrics)
         if self.log is not None:
@@ -163,15 +170,34 @@ class _Loop:
         return metrics
 
 
-@contextmanager
-def _traced(folder: Path, step: int, profile: tuple[int, int] | None, watch: Watch) -> Iterator[None]:
-    """A trace of the asked-for steps, ``step`` being how many were taken before this one."""
-    if profile is not None and step == profile[0]:
-        jax.profiler.start_trace(folder)
-    yield
-    if profile is not None and step + 1 == sum(profile):
-        watch.drain()
-        jax.profiler.stop_trace()
+class _Trace:
+    """Of those of the asked-for steps that this start takes."""
+
+    def __init__(self, folder: Path, asked: tuple[int, int] | None, steps: int) -> None:
+        first, count = asked or (0, 0)
+        if asked is not None and not (0 <= first < steps and count > 0):
+            raise VitportError(
+                f"--profile {first} {count} is no part of the run's {steps} steps: give a step before its end, and a "
+                "count of 1 or more."
+            )
+        self._folder, self._steps = folder, range(first, first + count)
+        self._running = False
+
+    def start_before(self, taken: int) -> None:
+        """The next step, where that is one of them, after so many."""
+        if taken in self._steps and not self._running:
+            jax.profiler.start_trace(self._folder)
+            self._running = True
+
+    def ends_after(self, taken: int) -> bool:
+        """Whether the last of them is among the steps taken."""
+        return self._running and taken not in self._steps
+
+    def stop(self) -> None:
+        """Writes it, also where the run ends before its last step does."""
+        if self._running:
+            self._running = False
+            jax.profiler.stop_trace()
 
 
 class Evaluation:
@@ -185,7 +211,8 @@ class Evaluation:
         self._places = places
         self._judge = jax.jit(judge, out_shardings=everywhere)
 
-    def __call__(self, state: TrainState) -> Scores:
+    def __call__(self, state: TrainState) -> tuple[Scores, dict[str, str]]:
+        """Scores, and this process's pictures that could not be read, with the reasons."""
         setup = self._setup
         if setup.validation is None:
             raise VitportError(f"{setup.train.name} sets no validation pictures apart: name some as data.validation.")
@@ -203,7 +230,7 @@ class Evaluation:
         with batches:
             for batch in batches:
                 scores.add(self._judge(params, place_rows(batch, setup.mesh)))
-        return scores
+        return scores, dict(batches.corrupt)
 
 
 @contextmanager
@@ -232,5 +259,6 @@ def _write_about(options: TrainConfig, workdir: Path) -> None:
     }
     for name, values in {CONFIG: options.to_dict(), VERSIONS: about}.items():
         aside = workdir / f"{name}.part"
-        aside.write_text(json.dumps(values, indent=2) + "\n")
-        aside.replace(workdir / name)
+        with writing(aside):
+            aside.write_text(json.dumps(values, indent=2) + "\n")
+            aside.replace(workdir / name)

@@ -13,13 +13,14 @@ import jax
 import numpy as np
 import pytest
 
+from conversion import Checkpoint
 from vit_jax import training
 from vit_jax.training.config import ModelOptions, TrainConfig
 from vit_jax.training.data import Record
-from vit_jax.training.evaluate import Evaluated, real_accuracy
+from vit_jax.training.evaluate import Evaluated, evaluate, read_real_labels, real_accuracy
 from vit_jax.training.scores import Scores
 from vit_jax.training.setup import set_up
-from vit_spec import VitportError
+from vit_spec import Preprocessing, ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone
 
@@ -47,7 +48,7 @@ def test_whatever_is_in_a_pictures_list_is_right_and_empty_lists_do_not_count(tm
     path = tmp_path / "real.json"
     path.write_text(json.dumps([[0, 2], [], [1], [1], [0]]))
     evaluated = Evaluated(Scores(3), np.array([1, 2, 0, 2, -1]))
-    assert real_accuracy(evaluated, IMAGENET, path) == pytest.approx(2 / 3)
+    assert real_accuracy(evaluated, read_real_labels(path, IMAGENET)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,7 @@ def test_whatever_is_in_a_pictures_list_is_right_and_empty_lists_do_not_count(tm
     [
         ("{", IMAGENET, "no list of ReaL labels"),
         ("{}", IMAGENET, "no list of ReaL labels"),
+        ("[1, 2, 3, 4, 5]", IMAGENET, "no list of ReaL labels"),
         ("[[1]]", IMAGENET, "is no picture that"),
         ("[[1]]", Named(("cat.jpg",)), "is no picture that"),
         ("[[], [], [], [], []]", IMAGENET, "has no label for any picture"),
@@ -62,9 +64,16 @@ def test_whatever_is_in_a_pictures_list_is_right_and_empty_lists_do_not_count(tm
 )
 def test_other_labels_or_pictures_are_one_sentence(text, source, sentence, tmp_path) -> None:
     (tmp_path / "real.json").write_text(text)
-    evaluated = Evaluated(Scores(3), np.zeros(len(source), int))
     with pytest.raises(VitportError, match=sentence):
-        real_accuracy(evaluated, source, tmp_path / "real.json")
+        read_real_labels(tmp_path / "real.json", source)
+
+
+def test_the_same_classes_in_another_order_are_refused() -> None:
+    """Every picture would count as another class."""
+    config = ViTConfig(image_size=(4, 4), patch_size=4, embed_dim=4, depth=1, num_heads=1, num_classes=3)
+    checkpoint = Checkpoint.of(config, {}, Preprocessing(size=(4, 4)), ("a", "c", "b"))
+    with pytest.raises(VitportError, match="in another order, a, c, b, … instead of a, b, c"):
+        evaluate(checkpoint, Named(("cat.jpg",)), batch=1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

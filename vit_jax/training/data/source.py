@@ -81,7 +81,7 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
         if kind == "folder":
             return open_folder(root, split)
         if kind == "idx":
-            return open_idx(root, split, classes)
+            return open_idx(root, split, classes or listed_classes(root))
         files = sorted(file for file in root.rglob("*") if _kind(file.name) == kind)
         files = split_files(root, files, split)
         check_complete(files)

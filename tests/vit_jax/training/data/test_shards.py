@@ -84,6 +84,19 @@ def test_numbers_in_tar_shards_get_the_names_of_a_list(tmp_path) -> None:
     _check(open_source(str(tmp_path), "train"), NAMES)
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"), [(b"ant\n\nbee\ncat\n", "empty line"), (b"\xff\xfe", "no text in UTF-8"), (b"ant\n", "label")]
+)
+def test_a_list_of_classes_that_is_none_is_refused(text, sentence, tmp_path) -> None:
+    """Empty lines at its end are none: with them there would be a class that no picture has."""
+    _tar(tmp_path / "a.tar", _members(range(7)))
+    (tmp_path / "classes.txt").write_bytes(text)
+    with pytest.raises(VitportError, match=sentence):
+        open_source(str(tmp_path), "train")
+    (tmp_path / "classes.txt").write_bytes(b"ant\nbee\ncat\n\n\n")
+    _check(open_source(str(tmp_path), "train"), NAMES)
+
+
 def test_validation_shards_take_their_classes_from_the_training_shards(tmp_path) -> None:
     _tar(tmp_path / "train" / "0.tar", _members(range(7)))
     _tar(tmp_path / "val" / "0.tar", _members([3, 4]))

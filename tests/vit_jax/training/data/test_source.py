@@ -89,6 +89,16 @@ def test_idx_files_are_mnist_and_its_test_part_is_for_validation(tmp_path, suffi
         assert source.classes == ("0", "1", "2", "3")
 
 
+def test_a_list_of_classes_names_the_numbers_of_idx_files(tmp_path) -> None:
+    for part in ("train", "t10k"):
+        idx_file(tmp_path / f"{part}-images-idx3-ubyte", np.zeros((3, 2, 2)))
+        idx_file(tmp_path / f"{part}-labels-idx1-ubyte", np.array([0, 1, 1]))
+    (tmp_path / "classes.txt").write_text("shirt\nshoe\nhat\n")
+    for source in open_sources(Data(str(tmp_path))):
+        assert source is not None
+        assert source.classes == ("shirt", "shoe", "hat")
+
+
 def test_the_validation_path_may_be_another_data_set_of_the_same_classes(tmp_path) -> None:
     image_folder(tmp_path / "a" / "train")
     image_folder(tmp_path / "b", count=1)

@@ -14,11 +14,21 @@ LISTS = ("classes.txt", "classnames.txt", "label.labels.txt")
 
 
 def listed_classes(folder: Path) -> tuple[str, ...] | None:
-    """The names of a list in the folder, if there is one."""
-    for name in LISTS:
-        if (folder / name).is_file():
-            return tuple((folder / name).read_text(encoding="utf-8").splitlines())
-    return None
+    """The names of a list in the folder, if there is one; empty lines at its end are none.
+
+    Raises:
+        VitportError: for a list that is no text, or has an empty line between others.
+    """
+    path = next((folder / name for name in LISTS if (folder / name).is_file()), None)
+    if path is None:
+        return None
+    try:
+        names = path.read_text(encoding="utf-8").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise VitportError(f"{path} is no text in UTF-8 ({error}): write the name of each class on a line.") from error
+    if not all(name.strip() for name in names):
+        raise VitportError(f"{path} has an empty line between its names: write one name for each class, one a line.")
+    return tuple(names)
 
 
 def numbered(

@@ -1,0 +1,76 @@
+"""Mistakes on the command line, told in one sentence as all others are."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import TypeVar
+
+from vit_spec import VitportError
+
+T = TypeVar("T")
+_WIDE = "2000"
+"""Columns that break no sentence and no path."""
+
+
+def parsed(parse: Callable[[], T]) -> T:
+    """What ``parse`` gives, a call of tyro that only reads arguments and runs nothing.
+
+    Raises:
+        VitportError: for arguments that tyro refuses, or a dataclass does; SystemExit after help was printed.
+    """
+    frame = io.StringIO()
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(frame), _columns():
+            return parse()
+    except SystemExit as stop:
+        if not stop.code:
+            return parse()  # help, as wide as the terminal
+        error: BaseException | None = stop
+        while error is not None:
+            if isinstance(error, VitportError):
+                raise error from None
+            error = error.__context__
+        raise VitportError(sentence(frame.getvalue())) from None
+
+
+def sentence(frame: str) -> str:
+    """The frame that tyro draws around a mistake: a title, what is wrong, perhaps what was meant, where help is."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", frame)
+    lines = [line.strip(" │|") for line in plain.splitlines()]
+    parts: list[list[str]] = [[]]
+    for line in lines[1:]:
+        if not line.strip("─-╰╯+"):
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    parts = [part for part in parts if part]
+    told, *others = parts or [lines]
+    if told[0].startswith("Missing from"):  # each with a line or more that explain it
+        told = [told[0], ", ".join(line for line in told[1:] if line.startswith("--") or line.isupper())]
+    text = " ".join(told).partition(" Got errors:")[0].rstrip(".: ")
+    meant = [line.split()[0] for part in others if part[0].startswith("Perhaps you meant") for line in part
+             if line.startswith("--")]  # fmt: skip
+    if meant:
+        text += f"; perhaps {' or '.join(dict.fromkeys(meant))} is meant"
+    known = next((part for part in others if part[0].startswith("Available")), None)
+    if known:
+        text += f"; {' '.join(known).lower()}"
+    helps = re.search(r"vitport[\w ]* --help", plain)
+    return f"{text}: `{helps[0] if helps else 'vitport --help'}` explains."
+
+
+@contextmanager
+def _columns() -> Iterator[None]:
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = _WIDE
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
