@@ -201,7 +201,8 @@ class Evaluation:
         )
         with batches:
             for batch in batches:
-                scores.add(self._judge(params, place_rows(batch, setup.mesh)))
+                with jax.set_mesh(setup.mesh):  # which packed layers ask for
+                    scores.add(self._judge(params, place_rows(batch, setup.mesh)))
         return scores
 
 

@@ -210,10 +210,12 @@ def jit_engine(
         return compiled[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return program(state)(state, batch, key, taught)
+        with jax.set_mesh(mesh):  # which packed layers ask for
+            return program(state)(state, batch, key, taught)
 
     def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
-        return program(state).lower(state, batch, key, taught)
+        with jax.set_mesh(mesh):
+            return program(state).lower(state, batch, key, taught)
 
     def place_state(state: TrainState) -> TrainState:
         return jax.device_put(state, where(state))
