@@ -46,6 +46,7 @@ class ParallelBlock(nnx.Module):
         c, D, M = config, config.embed_dim, config.hidden_dim
         norm = partial(make_norm, config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         linear = partial(make_linear, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.num_heads = c.num_heads
         self.scale = c.attention_scale
         self.attend = attend
         self.parts = (Part((M,), cut=0), Part((3, c.num_heads, c.head_dim), cut=1))
