@@ -201,7 +201,7 @@ class Evaluation:
         )
         with batches:
             for batch in batches:
-                with jax.set_mesh(setup.mesh):  # which packed layers ask for
+                with jax.set_mesh(setup.mesh):  # which vit_jax.packed asks for
                     scores.add(self._judge(params, place_rows(batch, setup.mesh)))
         return scores
 
