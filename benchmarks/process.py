@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -31,6 +32,8 @@ class Sample:
     """Most bytes resident meanwhile, of the whole process."""
     ready: float = float("nan")
     """Seconds from the process's start until it had built what it runs, where it was started for this."""
+    again: float = float("nan")
+    """Seconds of the next run, where this was the first of its process."""
 
 
 class Runner(Protocol):
@@ -130,6 +133,7 @@ class Fresh:
         try:
             sample = worker.measure(part, count)
             self.answers.update(worker.answers())
+            sample = dataclasses.replace(sample, again=worker.measure(part, 1).seconds)
         finally:
             worker.close()
         return sample

@@ -20,8 +20,8 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from vit_jax.rows import as_rows
 
 FSDP, TENSOR = "fsdp", "tensor"
-"""Axes of the mesh in context (``jax.set_mesh``, ``jax.sharding.use_abstract_mesh``): parameters are cut along the one, heads
-and hidden units along the other."""
+"""Axes of the mesh in context (``jax.set_mesh``, ``jax.sharding.use_abstract_mesh``): parameters are cut along the one,
+heads and hidden units along the other."""
 
 
 @dataclass(frozen=True)

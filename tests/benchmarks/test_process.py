@@ -72,8 +72,10 @@ def test_fresh_processes_are_new_every_time() -> None:
     answers: dict[str, np.ndarray] = {}
     fresh = Fresh(lambda: Worker(f"{TRIVIAL}:counting", {"start": 1}), answers)
     for _ in range(2):
+        sample = fresh.measure("told", 1)
         fresh.measure("add", 1)
         assert answers["total"][0] == 2
+        assert (sample.seconds, sample.again) == (0.5, 0.5)
 
 
 class Scripted:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import sides_jax, sides_torch
+from benchmarks.cases.compilation import comparisons, second_of
 from benchmarks.cases.inference import TOLERANCE, best_product, rate
 from benchmarks.cases.memory import less, saved
 from benchmarks.cases.training import TOLERANCE as LOSS_TOLERANCE
@@ -83,3 +84,16 @@ def test_the_subject_is_the_same_at_every_call() -> None:
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert what.images(2).shape == (2, 32, 32, 3)
     assert set(what.labels(50)) <= set(range(7))
+
+
+def test_a_second_start_is_compared_with_and_without_the_step_that_it_cannot_shorten() -> None:
+    times = {"scan": (4.0, 2.0), "unrolled": (8.0, 2.0), "torch.compile": (16.0, 1.0)}
+    seconds = {"scan": (2.5, 2.0), "unrolled": (5.0, 2.0)}
+    found = {name: [Sample(first, again=again)] * 2 for name, (first, again) in times.items()}
+    found |= {second_of(name): [Sample(first, again=again)] * 2 for name, (first, again) in seconds.items()}
+    ratios = {each.name: each.ratio.median for each in comparisons(found)}
+    assert ratios == {
+        "scan, unrolled": 0.5, "scan, torch.compile": 0.25, "unrolled, torch.compile": 0.5,
+        "scan second start": 1.6, "scan second start, without the step": 4.0,
+        "unrolled second start": 1.6, "unrolled second start, without the step": 2.0,
+    }  # fmt: skip

@@ -154,9 +154,9 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(kills, undisturb
     assert [line["loss"] for line in log(killed)] == [line["loss"] for line in log(straight)]
 
 
-def test_a_run_begun_on_eight_devices_goes_on_on_two(undisturbed, tmp_path) -> None:
+def test_a_run_begun_on_eight_devices_by_scan_goes_on_on_two_without(undisturbed, tmp_path) -> None:
     workdir = tmp_path / "run"
-    train(workdir, *LENGTH, "--mesh", "data=2,fsdp=2,tensor=2", devices=8)
+    train(workdir, *LENGTH, "--mesh", "data=2,fsdp=2,tensor=2", "--scan", devices=8)
     shutil.rmtree(workdir / "checkpoints" / "12")
     told = train(workdir, *LENGTH, "--mesh", "data=1,fsdp=2,tensor=1", devices=2)
     assert "going on from the checkpoint of step 9" in told

@@ -1,10 +1,11 @@
 """Training in JAX: recipes, one compiled step, meshes. Needs the extra ``train`` (optax)."""
 
+from vit_jax.training.engine import Engine, jit_engine, pmap_engine
 from vit_jax.training.forward import Forward, Remat
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.training.recipe import Loss, Optimizer, Recipe, Schedule
 from vit_jax.training.sharding import MeshShape, make_mesh
-from vit_jax.training.step import Engine, TrainState, init_state, jit_engine, make_update, pmap_engine
+from vit_jax.training.step import TrainState, init_state, make_update
 
 __all__ = [
     "Engine",

@@ -17,6 +17,7 @@ from vit_jax.dropout import PictureRngs
 from vit_jax.params import get_params
 from vit_jax.training.losses import Logits
 from vit_jax.training.sharding import BATCH
+from vit_jax.training.stacked import STACKED
 from vit_jax.vision_transformer import VisionTransformer
 from vit_spec import VitportError
 
@@ -34,19 +35,18 @@ _POLICIES = {
 class _Pure:
     """A module's structure, apart from its parameters."""
 
-    def __init__(self, model: VisionTransformer) -> None:
-        self.config = model.config
-        self.graph, params, self.rest = nnx.split(model, nnx.Param, ...)
-        self.paths = list(get_params(model))
-        _, self.tree = jax.tree.flatten(params)
+    def __init__(self, module: nnx.Module) -> None:
+        self._graph, params, self._rest = nnx.split(module, nnx.Param, ...)
+        self.paths = list(get_params(module))
+        self._tree = jax.tree.structure(params)
 
-    def model(self, params: Params) -> VisionTransformer:
-        """The model with these parameters."""
-        state = jax.tree.unflatten(self.tree, [params[path] for path in self.paths])
-        return nnx.merge(self.graph, state, self.rest)
+    def __call__(self, params: Params) -> Any:
+        """The module with these parameters; others beside them are left."""
+        state = jax.tree.unflatten(self._tree, [params[path] for path in self.paths])
+        return nnx.merge(self._graph, state, self._rest)
 
 
-class Inference(_Pure):
+class Inference:
     """A model in evaluation mode as a function of a flat dictionary of parameters.
 
     Args:
@@ -55,31 +55,36 @@ class Inference(_Pure):
 
     def __init__(self, model: VisionTransformer) -> None:
         model.eval()
-        super().__init__(model)
+        self.config = model.config
+        self._model = _Pure(model)
 
     def __call__(self, params: Params, images: jax.Array) -> jax.Array:
         """(B, H, W, C) -> logits (B, K), or features (B, D) where the model has no head."""
-        logits = self.model(params)(images)
+        logits = self._model(params)(images)
         assert not isinstance(logits, tuple)  # so it is in training mode alone
         return logits
 
 
-class Forward(_Pure):
+class Forward:
     """A model in training mode as a function of a flat dictionary of parameters, cheap to dispatch.
 
     Args:
         model: gives its config, its dtypes and its parameters' names; it is left in training mode.
         remat: what is computed again in the backward pass.
-        scan: run the blocks as one ``jax.lax.scan`` over their stacked parameters: the program is compiled once for all
-            of them. Parameters, random numbers and results are those of the loop.
+        scan: run the blocks as one ``jax.lax.scan``, compiled once for all of them, over parameters that
+            :func:`vit_jax.training.stacked.stack` has stacked. Random numbers and results are those of the loop.
     """
 
     def __init__(self, model: VisionTransformer, *, remat: Remat = "none", scan: bool = False) -> None:
         if remat not in get_args(Remat):
             raise VitportError(f"remat={remat!r} is unknown: choose one of {', '.join(get_args(Remat))}.")
         model.train()
-        super().__init__(model)
-        c = self.config
+        c = self.config = model.config
+        # The blocks differ by nothing but their rates of stochastic depth, which _run_block is told.
+        self._block = _Pure(model.blocks[0])
+        blocks, model.blocks = model.blocks, nnx.List()
+        self._around = _Pure(model)
+        model.blocks = blocks
         self.random = any((c.drop_rate, c.attn_drop_rate, c.drop_path_rate))
         self.scan = scan
         self.mesh: Mesh | None = None
@@ -108,23 +113,22 @@ class Forward(_Pure):
             keys: (B,), one for each picture, so that its dropout does not depend on which pictures are with it, nor on
                 which device; ``None`` where nothing is random.
         """
-        model = self.model(params)
-        depth = len(model.blocks)
+        around: VisionTransformer = self._around(params)
+        depth = self.config.depth
         if keys is not None:  # (depth + 1, B)
             keys = jax.vmap(lambda key: jax.random.split(key, depth + 1), out_axes=1)(keys)
         rates = jnp.asarray(self.config.drop_path_rates, jnp.float32) if self.config.drop_path_rate else None
-        x = model.embed(images, rngs=None if keys is None else PictureRngs(keys[depth]))
-        states = [nnx.split(block) for block in model.blocks]
-        # The blocks differ by nothing but their rates of stochastic depth, which _run_block is told.
-        run = self._keep_tokens(partial(self._run, _Static(states[0][0])))
+        x = around.embed(images, rngs=None if keys is None else PictureRngs(keys[depth]))
+        run = self._keep_tokens(partial(self._run, self._block))
         per_block = (None if rates is None else rates, None if keys is None else keys[:depth])
         if self.scan:
-            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(state for _, state in states))
+            stacked = {path: params[STACKED + path] for path in self._block.paths}
             x, _ = jax.lax.scan(lambda x, block: (run(x, *block), None), x, (stacked, *per_block))
         else:
-            for at, (_, state) in enumerate(states):
-                x = run(x, state, *(None if each is None else each[at] for each in per_block))
-        return model.forward_head(model.norm(x))
+            for at in range(depth):
+                own = {path: params[f"blocks/{at}/{path}"] for path in self._block.paths}
+                x = run(x, own, *(None if each is None else each[at] for each in per_block))
+        return around.forward_head(around.norm(x))
 
     def _keep_tokens(self, run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         if self.mesh is None or not self.cut_by_fsdp:
@@ -133,16 +137,9 @@ class Forward(_Pure):
         return lambda x, *block: keep(run(keep(x), *block))
 
 
-class _Static:
-    """A graph definition, compared by identity: it is the same for all blocks of a model."""
-
-    def __init__(self, graph: nnx.GraphDef[Any]) -> None:
-        self.graph = graph
-
-
-def _run_block(static: _Static, x: jax.Array, state: Any, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:
+def _run_block(pure: _Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:
     """(B, N, D) -> (B, N, D), with a rate of stochastic depth of its own, and (B,) keys."""
-    block: Callable[..., jax.Array] = nnx.merge(static.graph, state)
+    block: Callable[..., jax.Array] = pure(params)
     if rate is not None:
         for _, module in nnx.iter_modules(block):  # type: ignore[arg-type]
             if isinstance(module, DropPath):

@@ -12,6 +12,7 @@ import optax
 from optax import contrib
 
 from vit_jax.training.recipe import Optimizer, Schedule
+from vit_jax.training.stacked import STACKED, each_block, single_paths
 from vit_spec import VitportError
 
 
@@ -67,31 +68,39 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The chain: clip, precondition, decay the weights, scale by layer, times the learning rate.
 
+    Its updates may be of stacked blocks (:mod:`vit_jax.training.stacked`), with a stacked state; it makes the state of
+    single ones.
+
     Args:
-        params: path → array or shape, for their paths.
+        params: path → array or shape, of single blocks.
 
     Raises:
         VitportError: if ``frozen`` names what the model does not have, or everything that it has.
     """
-    kernels = {path: is_kernel(path) for path in params}
     steps = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm is not None else []
-    steps.append(_direction(options, params))
+    steps.append(_direction(options))
     if options.weight_decay:
-        steps.append(optax.add_decayed_weights(options.weight_decay, mask=kernels))
+        steps.append(optax.add_decayed_weights(options.weight_decay, mask=_kernels))
     if options.name == "lamb":
-        steps.append(optax.masked(optax.scale_by_trust_ratio(), kernels))
+        steps.append(optax.masked(each_block(optax.scale_by_trust_ratio()), _kernels))
     if options.layer_decay != 1.0:
         steps.append(_scaled_by_layer(options.layer_decay, params))
     steps.append(optax.scale_by_learning_rate(schedule))
     chain = optax.chain(*steps)
-    frozen = frozen_paths(options.frozen, params)
-    if not any(frozen.values()):
+    if not any(frozen_paths(options.frozen, params).values()):
         return chain
-    labels = {path: "frozen" if still else "trained" for path, still in frozen.items()}
+
+    def labels(tree: Mapping[str, Any]) -> dict[str, str]:
+        return {path: "frozen" if still.all() else "trained" for path, still in _still(options.frozen, tree).items()}
+
     return optax.partition({"trained": chain, "frozen": optax.set_to_zero()}, labels)
 
 
-def _direction(options: Optimizer, params: Mapping[str, Any]) -> optax.GradientTransformation:
+def _kernels(tree: Mapping[str, Any]) -> dict[str, bool]:
+    return {path: is_kernel(path) for path in tree}
+
+
+def _direction(options: Optimizer) -> optax.GradientTransformation:
     o = options
     if o.name in ("adamw", "lamb"):
         return optax.scale_by_adam(o.beta1, o.beta2, o.epsilon)
@@ -101,17 +110,16 @@ def _direction(options: Optimizer, params: Mapping[str, Any]) -> optax.GradientT
         # Zhai et al. 2022, section 3.4: no scaling by the parameters' size, a cap on beta2, half-precision momentum.
         factored = optax.scale_by_factored_rms(decay_rate_fn=_capped(o.beta2), epsilon=1e-30)
         clipped = optax.clip_by_block_rms(1.0)
-        return optax.chain(factored, clipped, optax.ema(o.beta1, debias=False, accumulator_dtype=jnp.bfloat16))
-    hidden = {path: path.startswith("blocks/") and is_kernel(path) for path in params}
-    return optax.partition(
-        {
-            "muon": optax.chain(
-                contrib.scale_by_muon(beta=o.beta1, weight_dimension_numbers=_matrices), optax.stateless(_by_shape)
-            ),
-            "adam": optax.scale_by_adam(o.beta1, o.beta2, o.epsilon),
-        },
-        {path: "muon" if matrix else "adam" for path, matrix in hidden.items()},
+        momentum = optax.ema(o.beta1, debias=False, accumulator_dtype=jnp.bfloat16)
+        return each_block(optax.chain(factored, clipped, momentum))
+    muon = optax.chain(
+        contrib.scale_by_muon(beta=o.beta1, weight_dimension_numbers=_matrices), optax.stateless(_by_shape)
     )
+
+    def hidden(tree: Mapping[str, Any]) -> dict[str, str]:
+        return {path: "muon" if path.startswith("blocks/") and is_kernel(path) else "adam" for path in tree}
+
+    return optax.partition({"muon": each_block(muon), "adam": optax.scale_by_adam(o.beta1, o.beta2, o.epsilon)}, hidden)
 
 
 def _capped(beta2: float) -> Callable[[Any, Any], jax.Array]:
@@ -134,10 +142,14 @@ def _scaled_by_layer(decay: float, params: Mapping[str, Any]) -> optax.GradientT
     depth = max(layer_of(path, 0) for path in params if path.startswith("blocks/"))
     factors = {path: decay ** (depth + 1 - layer_of(path, depth)) for path in params}
 
+    def scale(path: str, x: jax.Array) -> jax.Array:
+        own = jnp.array([factors[name] for name in single_paths(path, depth)], x.dtype)
+        return x * own.reshape(-1, *[1] * (x.ndim - 1) if path.startswith(STACKED) else [])
+
     def scaled(updates: Any, params: Any) -> Any:
         del params
         # What is frozen is masked out by optax and has no array here.
-        return {path: x * factors[path] if isinstance(x, jax.Array) else x for path, x in updates.items()}
+        return {path: scale(path, x) if isinstance(x, jax.Array) else x for path, x in updates.items()}
 
     return optax.stateless(scaled)
 
@@ -159,3 +171,20 @@ def frozen_paths(beginnings: tuple[str, ...], params: Mapping[str, Any]) -> dict
     if all(frozen.values()):
         raise VitportError("optimizer.frozen holds every parameter still: leave something to train.")
     return frozen
+
+
+def _still(beginnings: tuple[str, ...], tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Path → whether it stays as it is, () or, of stacked blocks, (depth,)."""
+    names = {path: single_paths(path, len(leaf) if path.startswith(STACKED) else 1) for path, leaf in tree.items()}
+    frozen = frozen_paths(beginnings, dict.fromkeys(name for each in names.values() for name in each))
+    return {path: np.array([frozen[name] for name in each]) for path, each in names.items()}
+
+
+def trained(beginnings: tuple[str, ...], tree: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """What does not stay as it is, of gradients or updates; frozen blocks among stacked ones are 0."""
+    result = {}
+    for path, still in _still(beginnings, tree).items():
+        if not still.all():
+            x = tree[path]
+            result[path] = jnp.where(still.reshape(-1, *[1] * (x.ndim - 1)), 0, x) if still.any() else x
+    return result

@@ -21,13 +21,14 @@ from jax.experimental import multihost_utils
 from vit_jax.training.checkpoints import Checkpoints
 from vit_jax.training.config import TrainConfig
 from vit_jax.training.data import Stream, evaluation_batches
+from vit_jax.training.engine import place_rows
 from vit_jax.training.forward import Params
 from vit_jax.training.monitor import Clock, Line, Log, Watch
 from vit_jax.training.resume import begin
 from vit_jax.training.scores import Scores, make_judge
 from vit_jax.training.setup import Setup
 from vit_jax.training.sharding import shardings
-from vit_jax.training.step import TrainState, place_rows
+from vit_jax.training.step import TrainState
 from vit_spec import VitportError
 
 CONFIG = "config.json"

@@ -19,11 +19,12 @@ from vit_jax.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.config import ModelOptions, TrainConfig
 from vit_jax.training.data import Source, check_channels, open_sources
+from vit_jax.training.engine import Engine, jit_engine, own_rows, pmap_engine
 from vit_jax.training.forward import Forward, Inference, Params
 from vit_jax.training.initialization import initialized, sincos2d
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.training.sharding import MeshShape, check_divides, make_mesh
-from vit_jax.training.step import Engine, TrainState, init_state, jit_engine, own_rows, pmap_engine
+from vit_jax.training.step import TrainState, init_state
 from vit_jax.training.teacher import load_teacher
 from vit_jax.vision_transformer import VisionTransformer
 from vit_spec import Preprocessing, ViTConfig, VitportError, get_model

@@ -13,6 +13,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.packed import inputs_cut
+from vit_jax.training.stacked import STACKED
 from vit_spec import ViTConfig, VitportError
 
 AXES = ("data", "fsdp", "tensor")
@@ -103,8 +104,10 @@ def partition(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> Par
 
     The tensor axis takes the outputs of layers in front of heads and hidden units and the inputs of those behind them;
     of packed layers the inputs, together with FSDP if both divide them. Else FSDP takes the longest axis that is left
-    and that it divides. What neither divides stays whole.
+    and that it divides. What neither divides stays whole. Stacked blocks are cut each as a single one is.
     """
+    if path.startswith(STACKED):
+        return PartitionSpec(None, *partition(path.replace("*", "0"), shape[1:], mesh))
     axes: list[Any] = [None] * len(shape)
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
     kind, kernel = role(path), path.endswith("/kernel")

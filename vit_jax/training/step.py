@@ -1,4 +1,4 @@
-"""One training step as a pure function of arrays, under ``jit`` over a mesh or under ``pmap``."""
+"""One training step as a pure function of arrays."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from vit_jax.training.forward import Forward, Params
 from vit_jax.training.losses import mix, soft_targets, total_loss
-from vit_jax.training.optimizer import frozen_paths
+from vit_jax.training.optimizer import trained
 from vit_jax.training.recipe import Recipe
-from vit_jax.training.sharding import BATCH, like_params, shardings
-from vit_spec import Preprocessing, VitportError
+from vit_spec import Preprocessing
 
 Batch = dict[str, Any]
 """``image`` (B, H, W, C), uint8, or floats that are normalised already; ``label`` (B,) integers; ``index`` (B,), the
@@ -134,15 +131,14 @@ def make_update(
     def update(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step)
         found, metrics = gradients(state.params, batch, key)
-        still = frozen_paths(recipe.optimizer.frozen, found)
-        trained = {path: array for path, array in found.items() if not still[path]}
-        metrics["gradient_norm"] = optax.tree.norm(trained)
+        moving = partial(trained, recipe.optimizer.frozen)
+        metrics["gradient_norm"] = optax.tree.norm(moving(found))
         if radius := recipe.optimizer.sharpness:
             scale = radius / (metrics["gradient_norm"] + 1e-12)
-            uphill = {path: state.params[path] + scale * array for path, array in trained.items()}
+            uphill = {path: state.params[path] + scale * array for path, array in moving(found).items()}
             found, _ = gradients(state.params | uphill, batch, key)
-        updates, opt_state = optimizer.update(found, state.opt_state, state.params)
-        params: Params = optax.apply_updates(state.params, updates)  # type: ignore[assignment]
+        updates, opt_state = optimizer.update(found | moving(found), state.opt_state, state.params)
+        params: Params = optax.apply_updates(state.params, updates | moving(updates))  # type: ignore[assignment]
         # What is kept or evaluated next is these, and no gradient tells yet that a step too long has ruined them.
         metrics["parameter_norm"] = optax.tree.norm(params)
         ema = state.ema
@@ -151,139 +147,3 @@ def make_update(
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return update
-
-
-@dataclass(frozen=True)
-class Engine:
-    """How a step is run on the devices that there are; made by :func:`jit_engine` and :func:`pmap_engine`."""
-
-    layout: Callable[[TrainState], TrainState]
-    """From a state's shapes to the shardings in which it is made and restored."""
-    place_state: Callable[[TrainState], Any]
-    """From arrays on the host to where the step wants them."""
-    place_batch: Callable[[Batch], Any]
-    """From this process's share of the batch, in numpy, to the devices."""
-    step: Callable[[Any, Any], tuple[Any, Metrics]]
-    """The old state is given away."""
-    fetch: Callable[[Any], TrainState]
-    """The state as one copy, whatever the devices hold."""
-    lower: Callable[[TrainState, Batch], jax.stages.Lowered] | None = None
-    """The step's program for shapes, where it is one program."""
-
-
-def jit_engine(
-    forward: Forward,
-    optimizer: optax.GradientTransformation,
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    mesh: Mesh,
-    key: jax.Array,
-    teacher: Teacher | None = None,
-) -> Engine:
-    """``jit`` over a mesh: batches cut along ``data`` and ``fsdp``, parameters as ``sharding.partition`` says.
-
-    Args:
-        key: of the run; each step folds its number into it.
-    """
-    update = make_update(forward.on_mesh(mesh), optimizer, recipe)
-    classes = forward.config.num_classes
-    rows = NamedSharding(mesh, BATCH)
-
-    def where(state: TrainState) -> TrainState:
-        params = shardings(state.params, mesh)
-        moments = like_params(state.opt_state, state.params, mesh)
-        return TrainState(NamedSharding(mesh, PartitionSpec()), params, moments, params if state.ema else None)  # type: ignore[arg-type]
-
-    def whole(state: TrainState, batch: Batch, key: jax.Array, taught: Any) -> tuple[TrainState, Metrics]:
-        mixing = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
-        asked = None if teacher is None else partial(teacher.logits, taught)
-        batch = prepare(batch, recipe, classes, preprocessing, mixing, asked)
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # which vit_jax.packed asks for; a teacher lies whole
-            return update(state, batch, key)
-
-    taught = None if teacher is None else jax.device_put(teacher.params, NamedSharding(mesh, PartitionSpec()))
-    compiled: list[Any] = []
-
-    def program(state: TrainState) -> Any:
-        if not compiled:
-            places, shared = where(state), NamedSharding(mesh, PartitionSpec())
-            into, out = (places, rows, shared, shared), (places, shared)
-            compiled.append(jax.jit(whole, donate_argnums=0, in_shardings=into, out_shardings=out))
-        return compiled[0]
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return program(state)(state, batch, key, taught)
-
-    def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
-        return program(state).lower(state, batch, key, taught)
-
-    def place_state(state: TrainState) -> TrainState:
-        return jax.device_put(state, where(state))
-
-    return Engine(where, place_state, partial(place_rows, mesh=mesh), step, lambda state: state, lower)
-
-
-def place_rows(batch: Batch, mesh: Mesh) -> Batch:
-    """This process's rows of a batch, in numpy, on its devices; :func:`own_rows` says which they are."""
-    sharding = NamedSharding(mesh, BATCH)
-    share = len(own_rows(mesh, mesh.size))  # of as many rows as there are devices
-
-    def placed(x: Any) -> jax.Array:
-        return jax.make_array_from_process_local_data(
-            sharding, np.asarray(x), (len(x) * mesh.size // share, *x.shape[1:])
-        )
-
-    return {name: placed(x) for name, x in batch.items()}
-
-
-def own_rows(mesh: Mesh, batch: int) -> np.ndarray:
-    """Which rows of a batch lie on the devices of this process."""
-    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch,)).values()
-    return np.unique(np.concatenate([np.arange(batch)[place] for place in places if place is not None]))
-
-
-def pmap_engine(
-    forward: Forward,
-    optimizer: optax.GradientTransformation,
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    key: jax.Array,
-    teacher: Teacher | None = None,
-) -> Engine:
-    """``pmap`` over the devices of one process, each with a copy of everything: the classic path, kept equal to jit.
-
-    Raises:
-        VitportError: on several processes, which jit serves.
-    """
-    if jax.process_count() > 1:
-        raise VitportError("parallel=pmap runs on the devices of one process: choose parallel=jit for several.")
-    devices = jax.local_devices()
-    copies = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
-    update = jax.pmap(
-        make_update(forward, optimizer, recipe, "devices"), "devices", in_axes=(0, 0, None), donate_argnums=0
-    )
-    classes = forward.config.num_classes
-
-    @jax.jit
-    def prepared(batch: Batch, step: jax.Array, taught: Any) -> Batch:
-        mixing = jax.random.fold_in(jax.random.fold_in(key, 1), step)
-        asked = None if teacher is None else partial(teacher.logits, taught)
-        batch = prepare(batch, recipe, classes, preprocessing, mixing, asked)
-        return jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
-
-    def place_state(state: TrainState) -> TrainState:
-        return jax.tree.map(lambda x: jax.device_put(jnp.broadcast_to(x, (len(devices), *x.shape)), copies), state)
-
-    def fetch(state: TrainState) -> TrainState:
-        return jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), state)
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        number = state.step.addressable_shards[0].data.reshape(())
-        taught = None if teacher is None else teacher.params
-        state, metrics = update(state, jax.device_put(prepared(batch, number, taught), copies), key)
-        return state, {name: value.addressable_shards[0].data.reshape(()) for name, value in metrics.items()}
-
-    def layout(state: TrainState) -> TrainState:
-        return jax.tree.map(lambda leaf: SingleDeviceSharding(devices[0]), state)
-
-    return Engine(layout, place_state, lambda batch: batch, step, fetch)

@@ -43,6 +43,7 @@ def run(
     config: ViTConfig = CONFIG,
     recipe: training.Recipe = RECIPE,
     devices: int | None = None,
+    scan: bool = False,
 ) -> tuple[list[float], training.TrainState]:
     """Losses and the last state, on a mesh of the first devices, or under pmap where there is none."""
     model = vit_jax.create_model(config)
@@ -50,7 +51,7 @@ def run(
 
     params = to_flax(random_params(config, seed=1, dtype=np.float32))
     vit_jax.set_params(model, params)
-    forward = training.Forward(model)
+    forward = training.Forward(model, scan=scan)
     params = vit_jax.get_params(model)
     schedule = training.make_schedule(recipe.schedule, steps)
     optimizer = training.make_optimizer(recipe.optimizer, schedule, params)

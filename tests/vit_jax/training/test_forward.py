@@ -11,6 +11,7 @@ import pytest
 
 import vit_jax
 from vit_jax import training
+from vit_jax.training.stacked import stack
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone
@@ -33,9 +34,10 @@ def setting() -> tuple:
     return model, params, images, jax.random.split(jax.random.key(1), 6)
 
 
-def _results(setting: tuple, forward: training.Forward, random: bool = True):
+def _results(setting: tuple, forward: training.Forward):
     _, params, images, keys = setting
-    loss = jax.jit(jax.value_and_grad(lambda params: (forward(params, images, keys if random else None) ** 2).sum()))
+    arranged = stack if forward.scan else dict
+    loss = jax.jit(jax.value_and_grad(lambda params: (forward(arranged(params), images, keys) ** 2).sum()))
     return loss(params)
 
 
@@ -55,7 +57,9 @@ def test_without_randomness_it_is_the_models_own_forward_pass() -> None:
     images = jnp.asarray(np.random.default_rng(0).standard_normal((3, 8, 8, 3)), jnp.float32)
     for scan in (False, True):
         forward = training.Forward(model, scan=scan)
-        np.testing.assert_allclose(forward(vit_jax.get_params(model), images, None), model(images), atol=1e-6)
+        params = vit_jax.get_params(model)
+        found = forward(stack(params) if scan else params, images, None)
+        np.testing.assert_allclose(found, model(images), atol=1e-6)
 
 
 def test_stochastic_depth_leaves_out_by_its_own_blocks_rate() -> None:
@@ -67,7 +71,7 @@ def test_stochastic_depth_leaves_out_by_its_own_blocks_rate() -> None:
     images = jnp.broadcast_to(
         jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 4, 3)), jnp.float32), (400, 4, 4, 3)
     )
-    found = training.Forward(model, scan=True)(params, images, jax.random.split(jax.random.key(0), 400))
+    found = training.Forward(model, scan=True)(stack(params), images, jax.random.split(jax.random.key(0), 400))
     kinds, counts = np.unique(np.asarray(found).round(4), axis=0, return_counts=True)
     assert len(kinds) == 4  # two branches of the last block, each there or not
     # binomial(400, 1/4): five standard deviations are 43
@@ -78,6 +82,7 @@ def test_scan_compiles_one_block_for_all(setting) -> None:
     def products(scan: bool) -> int:
         forward = training.Forward(setting[0], scan=scan)
         _, params, images, keys = setting
+        params = stack(params) if scan else params
         text = jax.jit(lambda params: forward(params, images, keys)).lower(params).as_text()
         return len(re.findall("dot_general", text))
 

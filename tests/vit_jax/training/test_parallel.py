@@ -32,7 +32,9 @@ ways = {
     "fsdp": dict(mesh=MeshShape(1, 8, 1)),
     "tensor": dict(mesh=MeshShape(2, 1, 4)),
     "data x fsdp x tensor": dict(mesh=MeshShape(2, 2, 2)),
+    "data x fsdp x tensor, scan": dict(mesh=MeshShape(2, 2, 2), scan=True),
     "pmap": dict(mesh=None),
+    "pmap, scan": dict(mesh=None, scan=True),
     "accumulation": dict(mesh=MeshShape(), devices=1, recipe=without(RECIPE, accumulation=4)),
     "parallel blocks": dict(mesh=MeshShape(2, 2, 2), config=PARALLEL),
 }
@@ -48,7 +50,7 @@ for name, options in ways.items():
         "losses": max(abs(a - b) for a, b in zip(expected, other)),
         "params": furthest(state.params, last.params),
         "ema": furthest(state.ema, last.ema),
-        "cut": {path: str(array.sharding.spec) for path, array in last.params.items()} if name != "pmap" else {},
+        "cut": {path: str(array.sharding.spec) for path, array in last.params.items()} if options["mesh"] else {},
     }
 print(json.dumps({"losses": losses, "found": found}))
 """
@@ -67,7 +69,18 @@ def found() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "way", ["eight", "fsdp", "tensor", "data x fsdp x tensor", "pmap", "accumulation", "parallel blocks"]
+    "way",
+    [
+        "eight",
+        "fsdp",
+        "tensor",
+        "data x fsdp x tensor",
+        "data x fsdp x tensor, scan",
+        "pmap",
+        "pmap, scan",
+        "accumulation",
+        "parallel blocks",
+    ],
 )
 def test_every_way_gives_the_losses_and_the_weights_of_one_device(way, found) -> None:
     assert found[way]["losses"] < 2e-6
@@ -77,6 +90,7 @@ def test_every_way_gives_the_losses_and_the_weights_of_one_device(way, found) ->
 
 def test_parameters_lie_cut_where_the_mesh_says_so(found) -> None:
     cut = {way: set(found[way]["cut"].values()) for way in found}
+    assert found["data x fsdp x tensor, scan"]["cut"] == found["data x fsdp x tensor"]["cut"]
     assert any("fsdp" in spec for spec in cut["fsdp"])
     assert any("tensor" in spec for spec in cut["tensor"])
     assert not any("tensor" in spec or "fsdp" in spec for spec in cut["eight"])
