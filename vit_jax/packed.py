@@ -9,8 +9,10 @@ than the activations are and can go on beside other layers. Without such a mesh 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +65,7 @@ def summed(*layers: tuple[nnx.Linear, jax.Array]) -> jax.Array:
     """
     devices = _tensor_devices()
     if devices == 1:
-        return sum(layer(x) for layer, x in layers)  # type: ignore[return-value]
+        return reduce(operator.add, (layer(x) for layer, x in layers))
     rows, kernels, biases = [], [], []
     for layer, x in layers:
         bias = None if layer.bias is None else layer.bias[...]
@@ -72,7 +74,7 @@ def summed(*layers: tuple[nnx.Linear, jax.Array]) -> jax.Array:
         kernels.append(kernel.reshape(devices, -1, kernel.shape[-1]))
         biases.append(bias)
     y = jnp.tensordot(jnp.concat(rows, axis=-1), jnp.concat(kernels, axis=1), 2, precision=layers[0][0].precision)
-    y = sum((bias for bias in biases if bias is not None), start=y)
+    y = reduce(operator.add, (bias for bias in biases if bias is not None), y)
     return y.reshape(*layers[0][1].shape[:-1], -1)
 
 
