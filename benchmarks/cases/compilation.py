@@ -105,8 +105,8 @@ def comparisons(found: Mapping[str, Sequence[Sample]]) -> list[Comparison]:
     for first in (scan, unrolled):
         second = times[second_of(first.name)]
         result.append(Comparison(second.name, first, second))
-        before = [_before_the_step(name, found[name]) for name in (first.name, second.name)]
-        result.append(Comparison(f"{second.name}, without the step", *before))
+        start, again = (_before_the_step(name, found[name]) for name in (first.name, second.name))
+        result.append(Comparison(f"{second.name}, without the step", start, again))
     return result
 
 

@@ -13,10 +13,11 @@ from benchmarks.process import Command
 ROUNDS = 15
 """A process starts in a fraction of a second."""
 WORDS = """Whole processes, from start to end: `vitport --help` beside an interpreter that does nothing, and
-`import vit_jax` beside `import flax`."""
+`import vit_jax` beside `import flax`, which leaves `flax.nnx` for later, and beside that."""
 PAIRS = {
     "vitport --help": (["-m", "vit_cli.main", "--help"], "python -c pass", ["-c", "pass"]),
     "import vit_jax": (["-c", "import vit_jax"], "import flax", ["-c", "import flax"]),
+    "import vit_jax, flax.nnx": (["-c", "import vit_jax"], "import flax.nnx", ["-c", "import flax.nnx"]),
 }
 
 

@@ -1,7 +1,7 @@
 """Joint layers in the form for a tensor axis: what devices hold is put together again. Oracle: the layers themselves.
 
-Here the form alone, on one device: `tests/vit_jax/training/test_parallel.py` runs it on eight, and
-`tests/vit_jax/training/scaling/test_compiled.py` counts what they exchange. Measured: equal bits, and sums 5.3e-15 apart.
+Here the form alone, on one device; `tests/vit_jax/training/test_parallel.py` runs it on eight, and
+`tests/vit_jax/training/scaling/test_compiled.py` counts what they exchange. Measured: equal bits; sums 5.3e-15 apart.
 """
 
 from __future__ import annotations

@@ -151,8 +151,8 @@ class TrainConfig:
     """As the model has it written out; with the weights never divided nor kept; or by cuDNN, on NVIDIA GPUs in
     bfloat16. The same up to rounding. Blocks that drop attention weights have it written out always."""
     scan: bool = False
-    """Compile one block and run it for all: shorter compilation, the same results and checkpoints; all gradients are held
-    at once."""
+    """Compile one block and run it for all: shorter compilation, the same results and checkpoints; all gradients are
+    held at once."""
     parallel: Parallel = "jit"
     """One program over a mesh of all devices; or copies of everything on the devices of one process."""
     mesh: MeshShape = field(default_factory=MeshShape)

@@ -10,13 +10,13 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.drop_path import DropPath
 from vit_jax.dropout import PictureRngs
 from vit_jax.params import get_params
 from vit_jax.training.losses import Logits
-from vit_jax.training.sharding import BATCH
+from vit_jax.training.sharding import BATCH, partition
 from vit_jax.training.stacked import STACKED
 from vit_jax.vision_transformer import VisionTransformer
 from vit_spec import VitportError
@@ -25,7 +25,8 @@ Params = dict[str, jax.Array]
 Remat = Literal["none", "full", "dots", "dots_no_batch"]
 """What of a block is computed again in the backward pass instead of being kept: nothing; everything; everything but the
 results of matrix products; everything but those of products without batch axes, that is, of linear layers."""
-_POLICIES = {
+_POLICIES: dict[Remat, Callable[..., bool] | None] = {
+    "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -87,9 +88,8 @@ class Forward:
         model.blocks = blocks
         self.random = any((c.drop_rate, c.attn_drop_rate, c.drop_path_rate))
         self.scan = scan
+        self.remat: Remat = remat
         self.mesh: Mesh | None = None
-        run = _run_block
-        self._run = run if remat == "none" else jax.checkpoint(run, policy=_POLICIES[remat], static_argnums=0)
 
     @property
     def cut_by_fsdp(self) -> bool:
@@ -119,7 +119,7 @@ class Forward:
             keys = jax.vmap(lambda key: jax.random.split(key, depth + 1), out_axes=1)(keys)
         rates = jnp.asarray(self.config.drop_path_rates, jnp.float32) if self.config.drop_path_rate else None
         x = around.embed(images, rngs=None if keys is None else PictureRngs(keys[depth]))
-        run = self._keep_tokens(partial(self._run, self._block))
+        run = self._runner()
         per_block = (None if rates is None else rates, None if keys is None else keys[:depth])
         if self.scan:
             stacked = {path: params[STACKED + path] for path in self._block.paths}
@@ -130,11 +130,37 @@ class Forward:
                 x = run(x, own, *(None if each is None else each[at] for each in per_block))
         return around.forward_head(around.norm(x))
 
-    def _keep_tokens(self, run: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    def _runner(self) -> Callable[..., jax.Array]:
+        """From tokens and one block's parameters, rate and keys to its tokens."""
+        policy = _POLICIES[self.remat]
         if self.mesh is None or not self.cut_by_fsdp:
-            return run
+            alone = partial(_run_block, self._block)
+            return alone if policy is None else jax.checkpoint(alone, policy=policy)
         keep = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(self.mesh, BATCH))
+        gather = partial(_gathered, self.mesh) if self.scan else dict
+        if self.scan and policy is None:
+            policy = _all_but_gathered
+
+        def gathering(x: jax.Array, params: Params, *random: jax.Array | None) -> jax.Array:
+            return _run_block(self._block, x, gather(params), *random)
+
+        run = gathering if policy is None else jax.checkpoint(gathering, policy=policy)
         return lambda x, *block: keep(run(keep(x), *block))
+
+
+def _gathered(mesh: Mesh, block: Params) -> Params:
+    """What FSDP cuts of one block, whole: in a scan XLA would cut the block's activations as its weights are."""
+    found = {}
+    for path, x in block.items():
+        cut = partition(f"blocks/0/{path}", x.shape, mesh)
+        whole = PartitionSpec(*(None if axis == "fsdp" else axis for axis in cut))
+        found[path] = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
+    return found
+
+
+def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+    """A policy of what is kept: weights are gathered anew in the backward pass, else all would be held whole."""
+    return primitive.name != "sharding_constraint"
 
 
 def _run_block(pure: _Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:

@@ -46,6 +46,30 @@ def run(
     scan: bool = False,
 ) -> tuple[list[float], training.TrainState]:
     """Losses and the last state, on a mesh of the first devices, or under pmap where there is none."""
+    engine, initial = _engine(mesh, steps, config, recipe, devices, scan)
+    state = engine.place_state(initial)
+    losses = []
+    for batch in batches(steps, config):
+        state, metrics = engine.step(state, engine.place_batch(batch))
+        losses.append(float(metrics["loss"]))
+    return losses, engine.fetch(state)
+
+
+def compiled(mesh: training.MeshShape, scan: bool) -> str:
+    """The step's program."""
+    engine, initial = _engine(mesh, 2, CONFIG, RECIPE, None, scan)
+    assert engine.lower is not None
+    return engine.lower(initial, batches(1)[0]).compile().as_text() or ""
+
+
+def _engine(
+    mesh: training.MeshShape | None,
+    steps: int,
+    config: ViTConfig,
+    recipe: training.Recipe,
+    devices: int | None,
+    scan: bool,
+) -> tuple[training.Engine, training.TrainState]:
     model = vit_jax.create_model(config)
     from conversion import to_flax
 
@@ -61,12 +85,7 @@ def run(
     else:
         grid = training.make_mesh(mesh, jax.devices()[:devices])
         engine = training.jit_engine(forward, optimizer, recipe, Preprocessing(), grid, key)
-    state = engine.place_state(training.init_state(params, optimizer, recipe))
-    losses = []
-    for batch in batches(steps, config):
-        state, metrics = engine.step(state, engine.place_batch(batch))
-        losses.append(float(metrics["loss"]))
-    return losses, engine.fetch(state)
+    return engine, training.init_state(params, optimizer, recipe)
 
 
 def without(recipe: training.Recipe, **changes: object) -> training.Recipe:

@@ -8,6 +8,7 @@ on one device. Measured, float32, 4 steps: losses 2.4e-7 of each other, weights 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,8 +22,9 @@ pytestmark = pytest.mark.jax_alone
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import json
+import re
 import numpy as np
-from tests.vit_jax.training.runs import CONFIG, RECIPE, run, without
+from tests.vit_jax.training.runs import CONFIG, RECIPE, compiled, run, without
 from vit_jax.training import MeshShape
 
 PARALLEL = CONFIG.replace(block="parallel", qk_norm=True, qkv_bias=False)
@@ -52,12 +54,14 @@ for name, options in ways.items():
         "ema": furthest(state.ema, last.ema),
         "cut": {path: str(array.sharding.spec) for path, array in last.params.items()} if options["mesh"] else {},
     }
-print(json.dumps({"losses": losses, "found": found}))
+text = compiled(MeshShape(1, 8, 1), scan=True)
+gathered = [[int(x) for x in dims.split(",")] for dims in re.findall(r"= f32\\[([\\d,]+)\\]\\S* all-gather\\(", text)]
+print(json.dumps({"losses": losses, "found": found, "gathered": gathered}))
 """
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, dict[str, Any]]:
+def answer() -> dict[str, Any]:
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -65,6 +69,11 @@ def found() -> dict[str, dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["losses"][-1] < answer["losses"][0]
+    return answer
+
+
+@pytest.fixture(scope="module")
+def found(answer) -> dict[str, dict[str, Any]]:
     return answer["found"]
 
 
@@ -100,3 +109,14 @@ def test_the_tensor_axis_cuts_every_layer_of_parallel_blocks(found) -> None:
     specs = {path: spec for path, spec in found["parallel blocks"]["cut"].items() if path.startswith("blocks/1/")}
     cut = {path.removeprefix("blocks/1/") for path, spec in specs.items() if "tensor" in spec}
     assert cut == {"in_proj/kernel", "mlp_bias", "attn_out_proj/kernel", "mlp_out_proj/kernel"}
+
+
+def test_a_scan_under_fsdp_gathers_one_blocks_weights_in_both_passes_and_no_tokens(answer) -> None:
+    """Left alone, XLA cuts heads as it cuts weights, and keeps what it has gathered: all blocks whole."""
+    shapes = [tuple(dims) for dims in answer["gathered"]]
+    for kernel in ((32, 96), (32, 32), (32, 64), (64, 32)):
+        same = [dims for dims in shapes if sorted(dims[-2:]) == sorted(kernel)]
+        assert len(same) == (4 if kernel in ((32, 64), (64, 32)) else 2), kernel
+        assert all(math.prod(dims) == math.prod(kernel) for dims in same)
+    # 16 pictures of 7 tokens
+    assert not any(7 in dims or 16 * 7 in dims for dims in shapes)
