@@ -38,12 +38,12 @@ def test_sides_of_unequal_rounds_are_not_compared() -> None:
 
 
 def test_the_standard_error_is_that_of_medians_of_normal_numbers() -> None:
-    """The deviation of the medians of many samples. Measured: 1 % below the mean of the estimates, whose own quartiles
-    scatter; tolerance 10 %."""
+    """The deviation of the medians of many samples. Measured: the mean of the estimates, from quartiles of 41, is
+    4.3 % below it."""
     samples = np.random.default_rng(0).standard_normal((4000, 41))
     actual = np.median(samples, axis=1).std()
     estimated = np.mean([standard_error(sample.tolist()) for sample in samples])
-    assert estimated == pytest.approx(actual, rel=0.1)
+    assert estimated == pytest.approx(actual, rel=0.06)
 
 
 def test_the_noise_of_twins_is_the_root_mean_square() -> None:

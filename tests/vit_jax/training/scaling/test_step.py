@@ -17,14 +17,17 @@ PARAMETERS = 86_567_656  # timm's count of vit_base_patch16_224
 
 @pytest.mark.parametrize(("name", "published"), [("vit_base_patch16_224", 17.56), ("vit_large_patch16_224", 61.55)])
 def test_multiply_adds_are_those_of_the_published_tables(name: str, published: float) -> None:
-    """In 10^9, of torchvision's table of vit_b_16 and vit_l_16 (https://docs.pytorch.org/vision/stable/models)."""
-    assert forward_flops(get_model(name).config) / 2e9 == pytest.approx(published, abs=0.02)
+    """In 10^9, of torchvision's table of vit_b_16 and vit_l_16 (https://docs.pytorch.org/vision/stable/models).
+
+    Given to two decimals, so 0.005 at most; measured 0.004 and 0.0047."""
+    assert forward_flops(get_model(name).config) / 2e9 == pytest.approx(published, abs=0.005)
 
 
 def test_the_blocks_of_vit_22b_have_the_published_number_of_parameters() -> None:
-    """21,743 M: Dehghani et al. 2023, table 1."""
+    """21,743 M: Dehghani et al. 2023, table 1. Measured: 21,745.3, 1.1e-4 more; which norms and
+    biases they count is not told."""
     blocks = sum(parameter.size for parameter in parameters(VIT_22B) if parameter.name.startswith("blocks."))
-    assert blocks / 1e6 == pytest.approx(21_743, rel=5e-4)
+    assert blocks / 1e6 == pytest.approx(21_743, rel=2e-4)
 
 
 def test_fsdp_cuts_all_but_the_small_parameters() -> None:
