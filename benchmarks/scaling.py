@@ -185,7 +185,7 @@ def mesh_words(mesh: MeshShape) -> str:
 
 def compared_table(devices: int, rows: list[dict[str, Any]]) -> str:
     """Predicted and counted bytes of the cases on so many simulated devices."""
-    kinds = ("all-gather", "all-reduce")
+    kinds = ("all-gather", "all-reduce", "all-to-all")
     head = ["mesh", "batch", "options"]
     head += [f"{kind}, {what}" for kind in kinds for what in ("predicted", "counted")] + ["other", "apart"]
     lines = []

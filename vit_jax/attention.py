@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 from vit_jax.dropout import Dropout, DropoutKeys
 from vit_jax.initialization import make_linear
 from vit_jax.norm import NormLayer
+from vit_jax.packed import Part, unpacked
 from vit_jax.rows import at_least_float32
 from vit_spec import VitportError
 
@@ -70,8 +71,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
         """(B, N, D) -> (B, N, D); ``rngs`` is needed where dropout acts."""
-        B, N, _ = x.shape
-        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim)
+        (qkv,) = unpacked(self.qkv, x, Part((3, self.num_heads, self.head_dim), cut=1))
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, h, N, d) each
         q, k = self.q_norm(q), self.k_norm(k)
         x = self.attend(q, k, v, self.scale, partial(self.attn_drop, rngs=rngs))

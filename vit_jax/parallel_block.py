@@ -16,6 +16,7 @@ from vit_jax.dropout import Dropout, DropoutKeys
 from vit_jax.initialization import make_linear
 from vit_jax.layer_scale import LayerScale
 from vit_jax.norm import make_norm
+from vit_jax.packed import Part, summed, unpacked
 from vit_jax.rows import add
 from vit_spec import ViTConfig
 
@@ -48,7 +49,7 @@ class ParallelBlock(nnx.Module):
         self.num_heads = c.num_heads
         self.scale = c.attention_scale
         self.attend = attend
-        self.parts = (M, D, D, D)
+        self.parts = (Part((M,), cut=0), Part((3, c.num_heads, c.head_dim), cut=1))
         self.in_norm = norm(D)
         self.in_proj = linear(D, M + 3 * D, bias=c.qkv_bias)
         self.mlp_bias = None if c.qkv_bias else nnx.Param(jnp.zeros(M, param_dtype))
@@ -68,13 +69,12 @@ class ParallelBlock(nnx.Module):
 
     def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
         """(B, N, D) -> (B, N, D); ``rngs`` is needed where dropout or stochastic depth acts."""
-        B, N, _ = x.shape
-        M, D = self.parts[:2]
-        hidden, q, k, v = jnp.split(self.in_proj(self.in_norm(x)), (M, M + D, M + 2 * D), axis=-1)
+        hidden, qkv = unpacked(self.in_proj, self.in_norm(x), *self.parts)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias[...].astype(hidden.dtype)
-        q, k, v = (part.reshape(B, N, self.num_heads, -1).swapaxes(1, 2) for part in (q, k, v))  # (B, h, N, d) each
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # (B, h, N, d) each
         q, k = self.q_norm(q), self.k_norm(k)
-        attention = self.attn_out_proj(self.attend(q, k, v, self.scale, partial(self.attn_drop, rngs=rngs)))
-        mlp = self.mlp_out_proj(self.mlp_drop(self.mlp_act(hidden), rngs=rngs))
-        return add(x, self.drop_path(self.ls(attention + mlp), rngs=rngs))
+        heads = self.attend(q, k, v, self.scale, partial(self.attn_drop, rngs=rngs))
+        hidden = self.mlp_drop(self.mlp_act(hidden), rngs=rngs)
+        branches = summed((self.attn_out_proj, heads), (self.mlp_out_proj, hidden))
+        return add(x, self.drop_path(self.ls(branches), rngs=rngs))

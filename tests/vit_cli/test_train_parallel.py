@@ -8,11 +8,28 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.vit_cli.training import LENGTH, command, environment, furthest, log, train, weights
+from tests.vit_cli.training import LENGTH, arguments, command, environment, furthest, log, train, weights
+
+ONE_CANNOT_READ = """
+import sys
+import jax
+from vit_cli.main import main
+from vit_jax.training import checkpoints
+from vit_spec import VitportError
+
+check = checkpoints.check_checksums
+def check_but_the_newest(folder):
+    if folder.name == "12" and jax.process_index() == 1:
+        raise VitportError("a bad cable")
+    check(folder)
+checkpoints.check_checksums = check_but_the_newest
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def _free_port() -> int:
@@ -21,12 +38,13 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _together(workdir: Path, *options: str) -> list[str]:
+def _together(workdir: Path, *options: str, program: tuple[str, ...] = ("-m", "vit_cli.main")) -> list[str]:
     """What each of two processes with four devices prints."""
     meeting = ("--processes.coordinator", f"127.0.0.1:{_free_port()}", "--processes.count", "2")
+    asked = arguments(workdir, *LENGTH, *options, *meeting)
     processes = [
         subprocess.Popen(
-            command(workdir, *LENGTH, *options, *meeting, "--processes.index", str(index)), env=environment(4),
+            [sys.executable, *program, *asked, "--processes.index", str(index)], env=environment(4),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for index in range(2)
@@ -55,6 +73,16 @@ def test_two_processes_train_as_one_device_does(mesh, undisturbed, tmp_path) -> 
     )
     for key in ("params", "ema"):
         assert furthest(weights(tmp_path / "run", key), weights(undisturbed, key)) < 2e-5
+
+
+def test_what_one_of_two_processes_cannot_read_none_goes_on_from(undisturbed, tmp_path) -> None:
+    """Else one would take the steps from 9 on, and the other wait for it at step 12, or take other sums."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    told = _together(tmp_path / "run", program=("-c", ONE_CANNOT_READ))
+    assert "checkpoint 12 cannot be read by process 1 (a bad cable): the one before is taken" in told[0]
+    assert "going on from the checkpoint of step 9" in told[0]
+    assert "step 12/12" in told[0]
+    assert furthest(weights(tmp_path / "run"), weights(undisturbed)) < 2e-5
 
 
 def test_processes_that_do_not_meet_in_time_say_so(tmp_path) -> None:

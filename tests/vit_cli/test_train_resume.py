@@ -6,6 +6,7 @@ sums are taken in another order: measured, after 12 steps in float32, losses 2.4
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -195,3 +196,26 @@ def test_what_makes_no_other_state_may_change_and_another_order_of_pictures_is_t
     told = capsys.readouterr().out
     assert "going on from the checkpoint of step 9" in told
     assert "batch 16 instead of 32: pictures come in another order now" in told
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        (None, "rest/optimizer/0.count is int32 () instead of nothing"),
+        ({"ema": 0.9, "optimizer": {"name": "a name of another version"}}, "name a name of another version instead of"),
+    ],
+)
+def test_the_state_of_a_run_is_read_in_its_checkpoint(recipe, sentence, undisturbed, tmp_path, capsys) -> None:
+    """Not made anew from what its record says of its options, as other code knew them, or not at all."""
+    workdir = _copied(undisturbed, tmp_path / "run", without=())
+    for folder in (workdir / "checkpoints").iterdir():
+        file = folder / "record" / "metadata"
+        record = json.loads(file.read_text()) | {"recipe": recipe}
+        file.write_text(json.dumps({name: value for name, value in record.items() if value is not None}))
+        (folder / "sha256.json").unlink()
+    assert main(arguments(workdir, *LENGTH, "--recipe.optimizer.name", "sgd")) == 2
+    told = capsys.readouterr().err
+    assert f"holds a run whose optimizer has another state ({sentence}" in told
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    assert main(arguments(workdir, *LENGTH)) == 0
+    assert same_bits(weights(workdir), weights(undisturbed))

@@ -10,24 +10,43 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from conversion.containers.checksums import check_checksums, write_checksums
 from conversion.flax_tree import flatten, nest
 from vit_jax.training.config import Keeping
+from vit_jax.training.processes import told_by_all
 from vit_jax.training.step import TrainState
 from vit_spec import VitportError
 
 FOLDER = "checkpoints"
 _PARTS = ("params", "ema", "rest", "record")
+Outline = dict[str, tuple[tuple[int, ...], str]]
+"""Name → shape and dtype of every array of a state."""
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True)
+class Newest:
+    """What :meth:`Checkpoints.newest` finds."""
+
+    state: TrainState | None
+    """``None`` where there is no checkpoint."""
+    record: Mapping[str, Any]
+    unread: Mapping[int, str]
+    """Newer steps, and what is to be said of each."""
 
 
 class Checkpoints:
@@ -64,9 +83,16 @@ class Checkpoints:
         sys.unraisablehook = self._unraisable
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise VitportError(f"{workdir} cannot be written ({error.strerror or error}): choose another.") from error
+        # Each process reads by itself: the manager's own restore waits for all, so that one which fails would leave the
+        # others waiting, or meet them at another step.
+        index = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
+        self._reader = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(**_handlers(alone)), multiprocessing_options=alone
+        )
 
     def steps(self) -> list[int]:
         """Steps of which there is a checkpoint, in order."""
@@ -110,9 +136,14 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise self._unwritten(error) from error
 
-    def record(self, step: int) -> dict[str, Any]:
-        """What was saved beside a state."""
-        return self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+    def _about(self, step: int) -> tuple[dict[str, Any], Outline]:
+        """What was saved beside a state, and the state's outline, whatever code made it; no array is read."""
+        found: Any = self._reader.metadata(self.folder / str(step)).item_metadata
+        trees = {name: found[name].tree for name in _PARTS if name != "record" and found.get(name)}
+        return self._read(step, record=ocp.args.JsonRestore())["record"], _outline(trees)
+
+    def _read(self, step: int, **parts: Any) -> Any:
+        return self._reader.restore(self.folder / str(step), args=ocp.args.Composite(**parts))
 
     def _sum_up(self) -> None:
         if jax.process_index() == 0:
@@ -128,36 +159,48 @@ class Checkpoints:
         """
         check_checksums(self.folder / str(step))
         parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(jax.tree.map(_abstract, like)).items()}
-        found = self._manager.restore(step, args=ocp.args.Composite(**parts))
-        return _whole(found, like)
+        return _whole(self._read(step, **parts), like)
 
-    def newest(self, like: TrainState) -> tuple[TrainState | None, dict[str, Any], list[str]]:
-        """The newest state that can be read, with its record, and what is to be said of those that cannot.
+    def newest(self, like: TrainState, check: Callable[[Mapping[str, Any], Outline], None]) -> Newest:
+        """The newest state that every process can read, the same for all of them.
 
         What cannot be read stays where it is; :meth:`remove` makes room for it to be written again.
 
+        Args:
+            check: is given the record and the outline of a state before it is read, to raise what is to be told.
+
         Raises:
-            VitportError: if there are checkpoints and none can be read.
+            VitportError: if there are checkpoints and none can be read; what ``check`` raises.
         """
-        said: list[str] = []
-        for step in reversed(self.steps()):
-            try:
-                record = self.record(step)
-                return self.restore(step, like), record, said
-            except Exception as error:  # damaged files fail in any way at all
-                said.append(
-                    f"checkpoint {step} cannot be read ({' '.join(str(error).split())[:200]}): the one before is taken"
-                )
-        if said:
+        unread: dict[int, str] = {}
+        while (step := self._newest_besides(unread)) is not None:
+            told, trouble = _tried(partial(self._about, step))
+            if told is not None:
+                check(*told)
+                state, trouble = _tried(partial(self.restore, step, like))
+                if state is not None:
+                    return Newest(state, told[0], unread)
+            unread[step] = f"checkpoint {step} cannot be read {trouble}: the one before is taken"
+        if unread:
             raise VitportError(
-                f"None of the {len(said)} checkpoints in {self.folder} can be read; the newest: {said[0]}. "
-                "Take them away to begin anew."
+                f"None of the {len(unread)} checkpoints in {self.folder} can be read; the newest: "
+                f"{next(iter(unread.values()))}. Take them away to begin anew."
             )
-        return None, {}, said
+        return Newest(None, {}, unread)
+
+    def _newest_besides(self, unread: Mapping[int, str]) -> int | None:
+        """Of the steps that any process sees."""
+        own = max(set(self.steps()) - unread.keys(), default=-1)
+        newest = max(map(int, told_by_all(str(own))))
+        return None if newest < 0 else newest
 
     def remove(self, step: int) -> None:
-        """Takes away one that cannot be read."""
-        self._manager.delete(step)
+        """Takes away one that cannot be read; all processes do so together."""
+        folder = self.folder / str(step)
+        if jax.process_index() == 0 and folder.exists():
+            shutil.rmtree(folder)
+        multihost_utils.sync_global_devices(f"checkpoint {step} is taken away")
+        self._manager.reload()
 
     def _unwritten(self, error: Exception) -> VitportError:
         number = re.search(r"os_error_code='(\d+)'", str(error))
@@ -172,15 +215,39 @@ class Checkpoints:
             self._hook(unraisable)
 
     def close(self) -> None:
+        self._reader.close()
         self._manager.close()
         sys.unraisablehook = self._hook
 
 
-def _handlers() -> dict[str, Any]:
+def _handlers(processes: ocp.options.MultiprocessingOptions) -> dict[str, Any]:
     """Named beforehand, so that a record can be read before it is known what else there is."""
-    return {
-        name: ocp.JsonCheckpointHandler() if name == "record" else ocp.StandardCheckpointHandler() for name in _PARTS
-    }
+    kinds: dict[str, Any] = dict.fromkeys(_PARTS, ocp.StandardCheckpointHandler) | {"record": ocp.JsonCheckpointHandler}
+    return {name: kind(multiprocessing_options=processes) for name, kind in kinds.items()}
+
+
+def _tried(read: Callable[[], _Read]) -> tuple[_Read | None, str]:
+    """What every process could read, or ``None`` and the trouble of the first that could not."""
+    found, trouble = None, ""
+    try:
+        found = read()
+    except Exception as error:  # damaged files fail in any way at all
+        trouble = " ".join(str(error).split())[:200] or type(error).__name__
+    troubles = told_by_all(trouble)
+    for index, told in enumerate(troubles):
+        if told:
+            return None, f"({told})" if len(troubles) == 1 else f"by process {index} ({told})"
+    return found, ""
+
+
+def outline(state: TrainState) -> Outline:
+    """Of a state, or of its shapes."""
+    return _outline(_parts(state))
+
+
+def _outline(parts: Mapping[str, Any]) -> Outline:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(parts)
+    return {"/".join(str(key.key) for key in path): (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in leaves}
 
 
 def _parts(state: TrainState) -> dict[str, Any]:

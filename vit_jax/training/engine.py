@@ -68,7 +68,9 @@ def jit_engine(
     def whole(state: TrainState, batch: Batch, key: jax.Array, taught: Any) -> tuple[TrainState, Metrics]:
         mixing = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
         asked = None if teacher is None else partial(teacher.logits, taught)
-        return update(state, prepare(batch, recipe, classes, preprocessing, mixing, asked), key)
+        batch = prepare(batch, recipe, classes, preprocessing, mixing, asked)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # which vit_jax.packed asks for; a teacher lies whole
+            return update(state, batch, key)
 
     taught = None if teacher is None else jax.device_put(teacher.params, NamedSharding(mesh, PartitionSpec()))
     compiled: dict[Any, Any] = {}

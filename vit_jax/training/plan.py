@@ -91,7 +91,8 @@ def _temporary(setup: Setup) -> int | None:
 
 
 def _cut(spec: Any, axes: int) -> str:
-    named = [str(axis) if axis is not None else "-" for axis in (*spec, *[None] * (axes - len(spec)))]
+    along = (axis if isinstance(axis, tuple) else (axis or "-",) for axis in (*spec, *[None] * (axes - len(spec))))
+    named = ["+".join(axis) for axis in along]
     return " ".join(named) if any(name != "-" for name in named) else "whole"
 
 

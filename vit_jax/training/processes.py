@@ -7,12 +7,16 @@ import threading
 from collections.abc import Mapping
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from vit_jax.training.config import Processes
 from vit_spec import VitportError
 
 _LONGER = 600
 """Seconds that JAX would wait beyond our own limit."""
+_SENTENCE = 300
+"""Bytes of UTF-8 that a process can tell the others at a time."""
 
 
 def join(options: Processes) -> None:
@@ -61,3 +65,11 @@ def cluster(environment: Mapping[str, str]) -> str | None:
     if "JOB_COMPLETION_INDEX" in environment and "KUBERNETES_SERVICE_HOST" in environment:
         return "Kubernetes"
     return None
+
+
+def told_by_all(text: str) -> list[str]:
+    """What each process says, in their order; each must ask at the same point, and what is too long is cut."""
+    if jax.process_count() == 1:
+        return [text]
+    own = np.frombuffer(text.encode()[:_SENTENCE].ljust(_SENTENCE, b"\0"), np.uint8)
+    return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(own)]

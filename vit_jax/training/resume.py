@@ -7,12 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from vit_jax.training.checkpoints import Checkpoints
-from vit_jax.training.config import config_from_dict
-from vit_jax.training.optimizer import make_optimizer
+from vit_jax.training.checkpoints import Checkpoints, Outline, outline
 from vit_jax.training.setup import Setup
 from vit_spec import VitportError
 
@@ -23,17 +20,15 @@ def begin(setup: Setup, kept: Checkpoints, say: Callable[[str], None]) -> tuple[
     Raises:
         VitportError: if the checkpoints are those of another run, or none can be read.
     """
-    steps, workdir = kept.steps(), kept.folder.parent
-    for step in reversed(steps):
-        try:
-            record = kept.record(step)
-        except Exception:  # damaged, which is told of when it is restored
-            continue
+    workdir = kept.folder.parent
+
+    def check(record: Mapping[str, Any], saved: Outline) -> None:
         _check_same_model(setup, record, workdir)
-        _check_same_state(setup, record, workdir)
-        break
-    saved, record, said = kept.newest(setup.shapes)
-    for sentence in said:
+        _check_same_state(setup, record, saved, workdir)
+
+    newest = kept.newest(setup.shapes, check)
+    saved, record = newest.state, newest.record
+    for sentence in newest.unread.values():
         say(sentence)
     if saved is None:
         return setup.first_state(), 0
@@ -45,7 +40,7 @@ def begin(setup: Setup, kept: Checkpoints, say: Callable[[str], None]) -> tuple[
         )
     if step > setup.steps:
         raise VitportError(f"{workdir} holds {step} steps already, and the run has {setup.steps}: train longer.")
-    for unread in steps[len(steps) - len(said) :]:  # only now that it is this run's folder
+    for unread in newest.unread:  # only now that it is this run's folder
         kept.remove(unread)
     say(f"going on from the checkpoint of step {step}")
     order = _other(setup.record()["order"], record.get("order", {}))
@@ -71,22 +66,25 @@ def _check_same_model(setup: Setup, record: Mapping[str, Any], workdir: Path) ->
         )
 
 
-def _check_same_state(setup: Setup, record: Mapping[str, Any], workdir: Path) -> None:
+def _check_same_state(setup: Setup, record: Mapping[str, Any], saved: Outline, workdir: Path) -> None:
     """Most options may change from one start to the next; these not: those that make another state."""
-    then, now = record.get("recipe"), setup.record()["recipe"]
-    if then is None:
+    wanted = outline(setup.shapes)
+    if saved == wanted:
         return
-    options = config_from_dict({"recipe": {"optimizer": then["optimizer"]}}, str(workdir)).recipe.optimizer
-    optimizer = make_optimizer(options, setup.schedule, setup.shapes.params)
-    state = jax.eval_shape(optimizer.init, setup.shapes.params)
-    same = _outline(state) == _outline(setup.shapes.opt_state) and bool(then["ema"]) == bool(now["ema"])
-    if not same:
-        other = _other({"ema": then["ema"], **then["optimizer"]}, {"ema": now["ema"], **now["optimizer"]})
-        raise VitportError(
-            f"{workdir} holds a run whose optimizer has another state ({', '.join(other)}): give it the same options, "
-            "or choose another work directory."
-        )
+    then, now = (_flat(recipe) for recipe in (record.get("recipe", {}), setup.record()["recipe"]))
+    other = _other(then, now) or _apart(saved, wanted)
+    raise VitportError(
+        f"{workdir} holds a run whose optimizer has another state ({', '.join(other)}): give it the same options, "
+        "or choose another work directory."
+    )
 
 
-def _outline(state: Any) -> Any:
-    return jax.tree.structure(state), [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {"ema": recipe["ema"], **recipe["optimizer"]} if recipe else {}
+
+
+def _apart(saved: Outline, wanted: Outline) -> list[str]:
+    """The first array that is not the same, where no option tells why."""
+    name = min(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name))
+    found, expected = (f"{of[name][1]} {of[name][0]}" if name in of else "nothing" for of in (saved, wanted))
+    return [f"{name} is {found} instead of {expected}"]

@@ -229,7 +229,8 @@ class Evaluation:
         )
         with batches:
             for batch in batches:
-                scores.add(self._judge(params, place_rows(batch, setup.mesh)))
+                with jax.set_mesh(setup.mesh):  # which vit_jax.packed asks for
+                    scores.add(self._judge(params, place_rows(batch, setup.mesh)))
         return scores, dict(batches.corrupt)
 
 

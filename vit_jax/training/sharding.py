@@ -5,22 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from vit_jax.packed import inputs_cut
 from vit_jax.training.stacked import STACKED
 from vit_spec import ViTConfig, VitportError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
 """A batch is cut along both: what FSDP gathers, it gathers for pictures of its own."""
-_COLUMNS = ("attn/qkv", "mlp/fc1", "mlp/fc1_g", "mlp/fc1_x", "attn_pool/kv", "attn_pool/q")
-"""Layers whose outputs are cut among the devices of the tensor axis (Shoeybi et al. 2019, section 3)."""
-_ROWS = ("attn/proj", "mlp/fc2", "attn_pool/proj")
-"""Layers whose inputs are."""
+Role = Literal["columns", "rows", "packed"]
+"""How the tensor axis takes a layer (Shoeybi et al. 2019, section 3): by outputs; by inputs; by outputs that are not
+side by side in its kernel, which lies cut along its inputs instead (:mod:`vit_jax.packed`)."""
+_LAYERS: dict[Role, tuple[str, ...]] = {
+    "columns": ("mlp/fc1", "mlp/fc1_g", "mlp/fc1_x", "mlp_bias", "attn_pool/kv", "attn_pool/q"),
+    "rows": ("attn/proj", "mlp/fc2", "attn_pool/proj", "attn_out_proj", "mlp_out_proj"),
+    "packed": ("attn/qkv", "in_proj"),
+}
 _SMALL = 2**10
 """Parameters with fewer values are the same everywhere: to gather them costs more than to hold them."""
 
@@ -38,12 +44,16 @@ class MeshShape:
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over devices: ``None`` means all of all processes.
+    """A mesh over devices.
+
+    Args:
+        devices: in this order, ``tensor`` innermost; ``None`` means all of all processes, neighbours on the mesh being
+            neighbours on their network, as far as JAX knows it.
 
     Raises:
         VitportError: if the axes do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
+    given, devices = devices, jax.devices() if devices is None else devices
     sizes = [shape.data, shape.fsdp, shape.tensor]
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise VitportError(f"mesh {_words(sizes)} leaves more than one axis open: give every axis but one a size.")
@@ -60,31 +70,55 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
             f"mesh {_words(sizes)} takes {math.prod(sizes)} devices, and there are {len(devices)}: choose axes whose "
             "product that is, or -1 for one of them."
         )
-    return Mesh(np.array(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+    laid_out = _by_network(devices, sizes) if given is None else np.array(devices).reshape(sizes)
+    return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _by_network(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
+    """Devices on the mesh: slices of TPUs, or nodes of GPUs, along the outermost axes, and links within them along the
+    innermost; CPUs as they come."""
+    parts = left = len({getattr(device, "slice_index", 0) for device in devices})
+    between = []
+    for size in sizes:
+        between.append(math.gcd(size, left))
+        left //= between[-1]
+    within = [size // part for size, part in zip(sizes, between, strict=True)]
+    # Split: an axis of 64 on a torus of 16 x 16 takes one of its axes and a part of the other.
+    if parts == 1:
+        return mesh_utils.create_device_mesh(within, devices, allow_split_physical_axes=True)
+    return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
 
 
 def _words(sizes: Sequence[int]) -> str:
     return ",".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
 
 
+def role(path: str) -> Role | None:
+    """What the layer of a kernel or a bias is to the tensor axis, if that cuts it at all."""
+    layer = path.removesuffix("/kernel").removesuffix("/bias")
+    return next((name for name, layers in _LAYERS.items() if layer.endswith(layers)), None)
+
+
 def partition(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """How one parameter is cut.
 
     The tensor axis takes the outputs of layers in front of heads and hidden units and the inputs of those behind them;
-    FSDP takes the longest axis that is left and that it divides. What neither divides stays whole. Stacked blocks are
-    cut each as a single one is.
+    of packed layers the inputs, together with FSDP if both divide them. Else FSDP takes the longest axis that is left
+    and that it divides. What neither divides stays whole. Stacked blocks are cut each as a single one is.
     """
     if path.startswith(STACKED):
         return PartitionSpec(None, *partition(path.replace("*", "0"), shape[1:], mesh))
     axes: list[Any] = [None] * len(shape)
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
-    layer, _, leaf = path.rpartition("/")
-    if tensor > 1 and leaf in ("kernel", "bias"):
-        if layer.endswith(_COLUMNS) and shape[-1] % tensor == 0:
-            axes[-1] = "tensor"
-        elif layer.endswith(_ROWS) and leaf == "kernel" and shape[0] % tensor == 0:
-            axes[0] = "tensor"
-    if fsdp > 1 and math.prod(shape) >= _SMALL:
+    kind, kernel = role(path), path.endswith("/kernel")
+    large = math.prod(shape) >= _SMALL
+    if kind == "columns" and tensor > 1 and shape[-1] % tensor == 0:
+        axes[-1] = "tensor"
+    elif kind == "rows" and kernel and tensor > 1 and shape[0] % tensor == 0:
+        axes[0] = "tensor"
+    elif kind == "packed" and kernel and large:
+        axes[0] = inputs_cut(shape[0], mesh)
+    if fsdp > 1 and large and not isinstance(axes[0], tuple):
         free = [at for at, axis in enumerate(axes) if axis is None and shape[at] % fsdp == 0]
         if free:
             axes[max(free, key=lambda at: shape[at])] = "fsdp"

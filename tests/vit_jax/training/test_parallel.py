@@ -1,4 +1,5 @@
-"""The same run on one device, eight, FSDP, tensor, all three axes, and pmap: simulated devices, in another process.
+"""The same run on one device, eight, FSDP, tensor, all three axes, and pmap: simulated devices, in another process; and
+models of parallel blocks on one device and on all three axes.
 
 Dropout, attention dropout, stochastic depth, mixup, CutMix, smoothing and a moving average are all on. Oracle: the run
 on one device. Measured, float32, 4 steps: losses 2.4e-7 of each other, weights at most 1.1e-6 apart, average 2.6e-7.
@@ -23,8 +24,10 @@ SCRIPT = """
 import json
 import re
 import numpy as np
-from tests.vit_jax.training.runs import RECIPE, compiled, run, without
+from tests.vit_jax.training.runs import CONFIG, RECIPE, compiled, run, without
 from vit_jax.training import MeshShape
+
+PARALLEL = CONFIG.replace(block="parallel", qk_norm=True, qkv_bias=False)
 
 ways = {
     "eight": dict(mesh=MeshShape()),
@@ -35,18 +38,21 @@ ways = {
     "pmap": dict(mesh=None),
     "pmap, scan": dict(mesh=None, scan=True),
     "accumulation": dict(mesh=MeshShape(), devices=1, recipe=without(RECIPE, accumulation=4)),
+    "parallel blocks": dict(mesh=MeshShape(2, 2, 2), config=PARALLEL),
 }
-losses, state = run(MeshShape(), devices=1)
+alone = {config: run(MeshShape(), devices=1, config=config) for config in (CONFIG, PARALLEL)}
+losses, _ = alone[CONFIG]
 def furthest(first, second):
     return max(float(np.abs(np.asarray(first[path]) - np.asarray(second[path])).max()) for path in first)
 found = {}
 for name, options in ways.items():
+    expected, state = alone[options.get("config", CONFIG)]
     other, last = run(**options)
     found[name] = {
-        "losses": max(abs(a - b) for a, b in zip(losses, other)),
+        "losses": max(abs(a - b) for a, b in zip(expected, other)),
         "params": furthest(state.params, last.params),
         "ema": furthest(state.ema, last.ema),
-        "cut": sorted({str(array.sharding.spec) for array in last.params.values()}) if options["mesh"] else [],
+        "cut": {path: str(array.sharding.spec) for path, array in last.params.items()} if options["mesh"] else {},
     }
 text = compiled(MeshShape(1, 8, 1), scan=True)
 gathered = [[int(x) for x in dims.split(",")] for dims in re.findall(r"= f32\\[([\\d,]+)\\]\\S* all-gather\\(", text)]
@@ -82,6 +88,7 @@ def found(answer) -> dict[str, dict[str, Any]]:
         "pmap",
         "pmap, scan",
         "accumulation",
+        "parallel blocks",
     ],
 )
 def test_every_way_gives_the_losses_and_the_weights_of_one_device(way, found) -> None:
@@ -91,10 +98,17 @@ def test_every_way_gives_the_losses_and_the_weights_of_one_device(way, found) ->
 
 
 def test_parameters_lie_cut_where_the_mesh_says_so(found) -> None:
+    cut = {way: set(found[way]["cut"].values()) for way in found}
     assert found["data x fsdp x tensor, scan"]["cut"] == found["data x fsdp x tensor"]["cut"]
-    assert any("fsdp" in spec for spec in found["fsdp"]["cut"])
-    assert any("tensor" in spec for spec in found["tensor"]["cut"])
-    assert not any("tensor" in spec or "fsdp" in spec for spec in found["eight"]["cut"])
+    assert any("fsdp" in spec for spec in cut["fsdp"])
+    assert any("tensor" in spec for spec in cut["tensor"])
+    assert not any("tensor" in spec or "fsdp" in spec for spec in cut["eight"])
+
+
+def test_the_tensor_axis_cuts_every_layer_of_parallel_blocks(found) -> None:
+    specs = {path: spec for path, spec in found["parallel blocks"]["cut"].items() if path.startswith("blocks/1/")}
+    cut = {path.removeprefix("blocks/1/") for path, spec in specs.items() if "tensor" in spec}
+    assert cut == {"in_proj/kernel", "mlp_bias", "attn_out_proj/kernel", "mlp_out_proj/kernel"}
 
 
 def test_a_scan_under_fsdp_gathers_one_blocks_weights_in_both_passes_and_no_tokens(answer) -> None:

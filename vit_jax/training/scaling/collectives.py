@@ -10,7 +10,7 @@ from vit_jax.training.chips import Chip
 from vit_jax.training.scaling.step import Step
 from vit_jax.training.sharding import AXES, MeshShape
 
-Kind = Literal["all-gather", "reduce-scatter", "all-reduce"]
+Kind = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Collective:
     kind: Kind
     axes: tuple[str, ...]
     size: float
-    """Bytes of the whole array: what a gather makes, what a reduction is given."""
+    """Bytes of the whole array: what a gather makes, what a reduction is given; of an exchange, what one device has."""
     count: int
     """Times per step."""
     waits: bool
@@ -36,17 +36,20 @@ class Collective:
 def collectives(step: Step) -> tuple[Collective, ...]:
     """Those of more than some kilobytes; axes of one device exchange nothing.
 
-    The tensor axis: Shoeybi et al. 2019, section 3, and besides queries, keys and values, which are gathered before
-    they are cut by heads, for their joint layer's outputs are cut in other places. FSDP: Rajbhandari et al. 2020, ZeRO
+    The tensor axis: Shoeybi et al. 2019, section 3, and besides the kernels of packed layers, of which devices exchange
+    parts (:mod:`vit_jax.packed`), and their gradients. FSDP: Rajbhandari et al. 2020, ZeRO
     stage 3, but weights stay gathered from the forward to the backward pass where nothing is computed anew.
     """
     c, cut, mesh = step.model, step.cut, step.mesh
     again = int(step.remat != "none")
     tokens = step.pictures * c.num_tokens * c.embed_dim * step.word
-    sums = cut.row_layers + cut.column_parts
-    if step.remat == "full" and cut.row_layers:
+    sums = cut.row_parts + cut.column_parts
+    if step.remat == "full" and cut.row_parts:
         # The last sum of a block need not be taken again: it is where the next block begins.
-        sums += cut.row_layers - c.depth
+        sums += cut.row_parts - c.depth
+    exchanges = (2 + again) * step.accumulation
+    # Gradients of packed biases are summed before they are gathered.
+    summed = cut.copied - cut.packed_biases * (mesh.tensor - 1) // mesh.tensor
     found = [
         Collective("weights", "all-gather", ("fsdp",), step.word * cut.gathered, step.accumulation, False),
         Collective(
@@ -57,11 +60,11 @@ def collectives(step: Step) -> tuple[Collective, ...]:
         Collective(
             "gradients", "all-reduce", ("data",), step.word * cut.gathered // mesh.fsdp, step.accumulation, False
         ),
-        Collective("gradients", "all-reduce", ("data", "fsdp"), step.word * cut.copied, step.accumulation, False),
+        Collective("gradients", "all-reduce", ("data", "fsdp"), step.word * summed, step.accumulation, False),
         Collective("sums of layers", "all-reduce", ("tensor",), tokens, sums * step.accumulation, True),
+        Collective("packed layers", "all-to-all", ("tensor",), step.word * cut.exchanged, exchanges, False),
         Collective(
-            "queries, keys, values", "all-gather", ("tensor",), 3 * tokens,
-            (2 + again) * cut.attentions * step.accumulation, True,
+            "packed layers", "all-gather", ("tensor",), step.word * cut.packed_biases, step.accumulation, False
         ),
     ]  # fmt: skip
     return tuple(one for one in found if one.total and _members(one.axes, mesh) > 1)
@@ -76,7 +79,8 @@ def seconds(one: Collective, mesh: MeshShape, chip: Chip) -> float:
 
     Devices lie on the mesh with ``tensor`` innermost and ``data`` outermost. Rings that go round within a domain first,
     and between domains with what each member is then left with, move ``size * (n - 1) / n`` bytes over every chip's
-    links; an all-reduce is a reduce-scatter and an all-gather.
+    links; an all-reduce is a reduce-scatter and an all-gather. In an exchange each member sends every other a part of
+    its own, half a ring away at most: a quarter of what gathering all takes (Austin et al. 2025, part 3).
     """
     members = _members(one.axes, mesh)
     inner = AXES[AXES.index(one.axes[-1]) + 1 :]
@@ -85,4 +89,5 @@ def seconds(one: Collective, mesh: MeshShape, chip: Chip) -> float:
     links = chip.ring_bandwidth * (chip.rings if inside > chip.ring else 1)
     within = one.size * (inside - 1) / inside / links
     between = one.size / inside * (outside - 1) / outside / chip.network_bandwidth
-    return (2 if one.kind == "all-reduce" else 1) * one.count * (within + between)
+    rounds = {"all-reduce": 2.0, "all-to-all": members / 4}.get(one.kind, 1.0)
+    return rounds * one.count * (within + between)

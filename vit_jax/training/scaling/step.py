@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from flax import nnx
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from vit_jax.params import get_params
 from vit_jax.training.config import AttentionKind, Precision
 from vit_jax.training.forward import Remat
-from vit_jax.training.sharding import AXES, MeshShape, partition
+from vit_jax.training.sharding import AXES, MeshShape, partition, role
 from vit_jax.vision_transformer import VisionTransformer
 from vit_spec import ViTConfig, forward_flops
 
@@ -79,8 +79,12 @@ class Cut:
     """Blocks whose heads it cuts."""
     column_parts: int
     """Branches of blocks, attention or MLP, that begin with outputs cut."""
-    row_layers: int
-    """Layers in blocks whose inputs are cut: their outputs are summed over the tensor axis."""
+    row_parts: int
+    """Those that end with inputs cut: what they give is summed over the tensor axis."""
+    exchanged: int
+    """In kernels of packed layers in blocks, as they lie on one device, which keeps its own share of them alone."""
+    packed_biases: int
+    """In biases of those layers, where FSDP leaves them whole."""
 
 
 @lru_cache(maxsize=16)
@@ -94,22 +98,31 @@ def parameter_shapes(model: ViTConfig) -> dict[str, tuple[int, ...]]:
 def cut_model(model: ViTConfig, fsdp: int, tensor: int) -> Cut:
     """Adds up what :func:`vit_jax.training.sharding.partition` says of each parameter."""
     mesh = AbstractMesh((1, fsdp, tensor), AXES)
-    gathered = in_blocks = copied = products = row_layers = attentions = 0
-    branches: set[str] = set()
+    gathered = in_blocks = copied = products = attentions = exchanged = biases = 0
+    columns: set[str] = set()
+    rows: set[str] = set()
     for path, shape in parameter_shapes(model).items():
-        spec, size, block = partition(path, shape, mesh), math.prod(shape), path.startswith("blocks/")
-        own = size // tensor if "tensor" in spec else size
-        gathered += own if "fsdp" in spec else 0
-        in_blocks += own if "fsdp" in spec and block else 0
-        copied += 0 if "fsdp" in spec else own
-        if block and path.endswith("/kernel") and "tensor" in spec:
+        size, block, kind = math.prod(shape), path.startswith("blocks/"), role(path)
+        axes = _axes(partition(path, shape, mesh))
+        own = size // tensor if "tensor" in axes else size
+        gathered += own if "fsdp" in axes else 0
+        in_blocks += own if "fsdp" in axes and block else 0
+        copied += 0 if "fsdp" in axes else own
+        if not block or tensor == 1:
+            continue
+        biases += size if kind == "packed" and path.endswith("/bias") and not axes else 0
+        if "tensor" in axes and path.endswith("/kernel"):
             products += size
-            layer = path.removesuffix("/kernel")
-            row_layers += spec[0] == "tensor"
-            attentions += layer.endswith("attn/qkv")
-            branches |= {layer.rpartition("/")[0]} if spec[-1] == "tensor" else set()
+            (rows if kind == "rows" else columns).add(path.rsplit("/", 2)[0])
+            attentions += kind == "packed"
+            # Before FSDP's part of it is gathered, if both cut the same axis.
+            exchanged += (own // fsdp if axes[:2] == ["fsdp", "tensor"] else own) if kind == "packed" else 0
     held = gathered // fsdp + copied
-    return Cut(gathered, in_blocks, copied, held, products, attentions, len(branches), row_layers)
+    return Cut(gathered, in_blocks, copied, held, products, attentions, len(columns), len(rows), exchanged, biases)
+
+
+def _axes(spec: PartitionSpec) -> list[str]:
+    return [name for axis in spec if axis for name in ((axis,) if isinstance(axis, str) else axis)]
 
 
 def flops(step: Step) -> float:

@@ -35,6 +35,7 @@ ENTRY %main (x: f32[4]) -> f32[4] {
 """
 SCRIPT = """
 import json
+import sys
 from benchmarks.collectives import compare
 from vit_jax.training.scaling import Step
 from vit_jax.training.sharding import MeshShape
@@ -43,7 +44,7 @@ from vit_spec import ViTConfig
 for depth in (1, 2):
     model = ViTConfig(
         image_size=64, patch_size=8, num_classes=16, embed_dim=64, depth=depth, num_heads=4, mlp_hidden_dim=256,
-        drop_path_rate=0.1,
+        drop_path_rate=0.1, block=sys.argv[1], qkv_bias=sys.argv[1] != "parallel",
     )
     found = compare(Step(model, 16, MeshShape(2, 2, 2), "float32", "full"))
     print(json.dumps([found.predicted, found.counted]), flush=True)
@@ -65,13 +66,14 @@ def test_loops_tuples_and_asynchronous_pairs_are_counted() -> None:
     assert count_bytes(PROGRAM) == {"all-reduce": (4 * 2 + 1) * 4 + 3 * 16, "all-gather": 4 * 8 * 4 + 3 * 2 * 32}
 
 
-def test_one_block_more_exchanges_what_is_predicted() -> None:
+@pytest.mark.parametrize("block", ["sequential", "parallel"])
+def test_one_block_more_exchanges_what_is_predicted(block: str) -> None:
     """Of programs of one block and of two: what else a program exchanges is the same in both.
 
     The model has fewer classes than it is wide: were the tokens not held where their pictures are, the backward pass
     would move them with the head's gradient.
     """
-    predicted, counted = zip(*run(8, "-c", SCRIPT), strict=True)
+    predicted, counted = zip(*run(8, "-c", SCRIPT, block), strict=True)
     for kind in predicted[0].keys() | counted[0].keys() | counted[1].keys():
         more = counted[1].get(kind, 0) - counted[0].get(kind, 0)
         # The norms of its parameters and gradients: measured 80 bytes of 480,000.

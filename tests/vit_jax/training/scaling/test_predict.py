@@ -40,14 +40,18 @@ def test_fsdp_gathers_weights_and_scatters_gradients() -> None:
     }
 
 
-@pytest.mark.parametrize(("remat", "sums", "gathers"), [("none", 4, 2), ("full", 5, 3)])
-def test_the_tensor_axis_exchanges_activations(remat: str, sums: int, gathers: int) -> None:
+@pytest.mark.parametrize(("remat", "sums", "exchanges"), [("none", 4, 2), ("full", 5, 3)])
+def test_the_tensor_axis_sums_activations_and_exchanges_packed_kernels(remat: str, sums: int, exchanges: int) -> None:
     tokens = 16 * 197 * 768 * 2  # pictures of one device's part, bytes
     step = Step(BASE, 64, MeshShape(4, 1, 2), remat=remat)  # type: ignore[arg-type]
     found = by_purpose(step)
     assert found["sums of layers", ("tensor",)] == ("all-reduce", 12 * sums * tokens)
-    assert found["queries, keys, values", ("tensor",)] == ("all-gather", 12 * gathers * 3 * tokens)
-    assert all(one.waits == (one.axes == ("tensor",)) for one in collectives(step))
+    kernels = [one for one in collectives(step) if one.purpose == "packed layers"]
+    assert [(one.kind, one.total) for one in kernels] == [
+        ("all-to-all", 12 * exchanges * 2 * 3 * 768 * 768 / 2),
+        ("all-gather", 12 * 2 * 3 * 768),  # the gradients of biases, which lie whole
+    ]
+    assert all(one.waits == (one.purpose == "sums of layers") for one in collectives(step))
 
 
 def test_rings_within_a_domain_then_between_domains() -> None:
@@ -59,6 +63,8 @@ def test_rings_within_a_domain_then_between_domains() -> None:
     assert seconds(reduce, MeshShape(2, 256, 1), V5E) == pytest.approx(2 * two_pods)
     two_nodes = 1e9 * 3 / 4 / 450e9 + 1e9 / 4 * 1 / 2 / 50e9  # four of a node's eight: the tensor axis has the others
     assert seconds(gather, MeshShape(1, 8, 2), H100) == pytest.approx(3 * two_nodes)
+    exchange = Collective("", "all-to-all", ("tensor",), 1e9, 1, False)  # 8e9 on all eight
+    assert seconds(exchange, MeshShape(1, 1, 8), V5E) == pytest.approx(8e9 / 4 * 7 / 8 / 100e9)
     three_parts = 1e9 * 3 / 4 / 450e9 + 1e9 / 4 * 2 / 3 / 50e9  # twelve GPUs are three times four of a node
     assert seconds(gather, MeshShape(1, 12, 1), H100) == pytest.approx(3 * three_parts)
 

@@ -37,14 +37,20 @@ def test_fsdp_cuts_all_but_the_small_parameters() -> None:
     assert (cut.gathered, cut.copied) == (PARAMETERS - small, small)
     assert cut.held == (PARAMETERS - small) // 8 + small
     assert cut.gathered_in_blocks == 12 * (4 * D * D + 2 * D * M + 3 * D + M)
-    assert (cut.products, cut.attentions, cut.row_layers, cut.column_parts) == (0, 0, 0, 0)
+    assert (cut.products, cut.attentions, cut.row_parts, cut.column_parts, cut.exchanged) == (0, 0, 0, 0, 0)
 
 
 def test_the_tensor_axis_cuts_two_branches_a_block() -> None:
     cut = cut_model(BASE, 1, 4)
     assert cut.products == 12 * (4 * D * D + 2 * D * M)
-    assert (cut.attentions, cut.row_layers, cut.column_parts) == (12, 24, 24)
-    assert cut.held == PARAMETERS - 12 * (4 * D * D + 2 * D * M + 3 * D + M) * 3 // 4
+    assert (cut.attentions, cut.row_parts, cut.column_parts) == (12, 24, 24)
+    assert cut.held == PARAMETERS - 12 * (4 * D * D + 2 * D * M + M) * 3 // 4
+    assert (cut.exchanged, cut.packed_biases) == (12 * 3 * D * D // 4, 12 * 3 * D)
+
+
+def test_fsdp_takes_its_part_of_packed_kernels_before_they_are_exchanged() -> None:
+    assert cut_model(BASE, 8, 4).exchanged == 12 * 3 * D * D // 32
+    assert cut_model(BASE.replace(embed_dim=D + 12, num_heads=12), 8, 4).exchanged == 12 * 3 * (D + 12) ** 2 // 4
 
 
 def test_the_tensor_axis_divides_the_operations_of_blocks_alone() -> None:
@@ -56,9 +62,13 @@ def test_the_tensor_axis_divides_the_operations_of_blocks_alone() -> None:
     assert flops(again) == flops(step) * 4 / 3
 
 
-def test_the_tensor_axis_divides_nothing_of_a_parallel_block() -> None:
-    whole, cut = (Step(VIT_22B, 64, MeshShape(1, 1, tensor)) for tensor in (1, 8))
-    assert flops(cut) == flops(whole)
+def test_the_tensor_axis_divides_a_parallel_block_and_sums_it_once() -> None:
+    model = VIT_22B
+    tokens, width, hidden = model.num_tokens, model.embed_dim, model.hidden_dim
+    block = tokens * (4 * width * width + 2 * width * hidden) + 2 * tokens * tokens * width
+    whole, cut = (Step(model, 64, MeshShape(1, 1, tensor)) for tensor in (1, 8))
+    assert flops(whole) - flops(cut) == 3 * 2 * 64 * model.depth * block * 7 / 8
+    assert (cut.cut.row_parts, cut.cut.column_parts, cut.cut.attentions) == (model.depth,) * 3
 
 
 def test_memory_is_state_weights_and_activations() -> None:
