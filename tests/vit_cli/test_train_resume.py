@@ -22,6 +22,7 @@ from tests.vit_jax.training.data.folders import image_folder
 from vit_cli.main import SUBCOMMANDS, main
 from vit_jax.training.data import Batch, Stream
 from vit_jax.training.monitor import Line
+from vit_jax.training.setup import Setup
 from vit_spec import VitportError
 
 
@@ -185,6 +186,13 @@ def test_a_work_directory_of_another_run_is_refused(options, sentence, undisturb
     assert sentence in told
     assert len(told.splitlines()) == 1
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+
+
+def test_other_classes_of_as_many_pictures_are_refused(undisturbed, tmp_path, monkeypatch, capsys) -> None:
+    record = Setup.record
+    monkeypatch.setattr(Setup, "record", lambda self: record(self) | {"labels": [f"other {at}" for at in range(10)]})
+    assert main(arguments(_copied(undisturbed, tmp_path / "run", without=(12,)), *LENGTH)) == 2
+    assert "holds a run over other classes than digits (train) has, or in another order" in capsys.readouterr().err
 
 
 def test_what_makes_no_other_state_may_change_and_another_order_of_pictures_is_told(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import ViTForImageClassification
+from transformers import SiglipVisionModel, ViTForImageClassification
 
 import conversion
 import vit_jax
 from tests.random_weights import random_params
 from vit_parity import capture_jax
+from vit_parity.capture import Capture
 from vit_parity.rollout import rollout
 from vit_spec import ViTConfig
 
@@ -37,6 +38,41 @@ def test_rollout_is_that_of_transformers_attention_weights(tmp_path) -> None:
     ours = rollout(capture_jax(model, images), CONFIG)
     assert expected.std() > 1e-3
     np.testing.assert_allclose(ours, expected, atol=1e-6)  # measured 1e-7, float32 attention of 7 tokens
+
+
+def test_an_attention_pool_looks_where_siglips_does(tmp_path) -> None:
+    """Oracle: the weights that torch's own attention, the head of transformers' SigLIP, gives for its probe."""
+    config = CONFIG.replace(
+        image_size=12, class_token=False, pool="map", num_classes=0, activation="gelu_tanh", norm_eps=1e-6
+    )
+    checkpoint = conversion.Checkpoint.of(config, random_params(config, seed=2, dtype=np.float32))
+    conversion.save(checkpoint, tmp_path / "model", format="huggingface-siglip")
+    images = np.random.default_rng(0).standard_normal((2, 12, 12, 3)).astype(np.float32)
+    theirs = SiglipVisionModel.from_pretrained(tmp_path / "model", attn_implementation="eager").eval()
+    with torch.no_grad():
+        found = theirs(torch.from_numpy(images).permute(0, 3, 1, 2), output_attentions=True)
+        tokens, head = found.last_hidden_state, theirs.head
+        _, pooling = head.attention(head.probe.repeat(2, 1, 1), tokens, tokens, need_weights=True)
+    joint = np.eye(9)
+    for attention in found.attentions:
+        joint = (0.5 * attention.numpy().astype(np.float64).mean(axis=1) + 0.5 * np.eye(9)) @ joint
+    expected = (pooling.numpy() @ joint).reshape(2, 3, 3)
+    model = vit_jax.create_model(weights=checkpoint)
+    model.eval()
+    assert np.abs(expected - joint.mean(axis=1).reshape(2, 3, 3)).max() > 1e-3
+    np.testing.assert_allclose(rollout(capture_jax(model, images), config), expected, atol=1e-6)  # measured 2e-8
+
+
+@pytest.mark.parametrize(("pool", "share"), [("avg", 1.0), ("token_avg", 0.5), ("token", 0.0)])
+def test_what_the_head_reads_is_what_is_rolled_out(pool, share) -> None:
+    """Where tokens attend to nothing but themselves, what is seen is the patches' share of what is pooled."""
+    distilled = pool == "token"
+    config = CONFIG.replace(pool=pool, distilled=distilled, depth=1)
+    prefix = config.num_prefix_tokens
+    weights = np.tile(np.eye(6 + prefix), (1, 4, 1, 1))
+    capture = Capture("", {"blocks.0.attn.softmax": weights}, np.zeros((1, 8, 12, 3)))
+    seen = rollout(capture, config)
+    np.testing.assert_allclose(seen, np.full((1, 2, 3), share / 6), atol=1e-15)
 
 
 @pytest.mark.parametrize(("size", "side"), [(None, 192), ("60", 240)])

@@ -38,6 +38,11 @@ def begin(setup: Setup, kept: Checkpoints, say: Callable[[str], None]) -> tuple[
             f"{workdir} holds a run over {record.get('pictures')} pictures, and {setup.train.name} has "
             f"{len(setup.train)}: give it the same data, or choose another work directory."
         )
+    if _other({"labels": setup.record()["labels"]}, record):
+        raise VitportError(
+            f"{workdir} holds a run over other classes than {setup.train.name} has, or in another order: give it the "
+            "same data, or choose another work directory."
+        )
     if step > setup.steps:
         raise VitportError(f"{workdir} holds {step} steps already, and the run has {setup.steps}: train longer.")
     for unread in newest.unread:  # only now that it is this run's folder

@@ -55,7 +55,9 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     """
     given, devices = devices, jax.devices() if devices is None else devices
     sizes = [shape.data, shape.fsdp, shape.tensor]
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+    if any(size < 1 and size != -1 for size in sizes):
+        raise VitportError(f"mesh {_words(sizes)} has an axis of no size: give 1 or more, or -1 for what is left.")
+    if sizes.count(-1) > 1:
         raise VitportError(f"mesh {_words(sizes)} leaves more than one axis open: give every axis but one a size.")
     if -1 in sizes:
         known = math.prod(size for size in sizes if size != -1)
@@ -156,8 +158,8 @@ def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh |
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch % (parts * accumulation):
         raise VitportError(
-            f"A batch of {batch} does not divide into {accumulation} parts on {parts} devices: choose a multiple of "
-            f"{parts * accumulation}."
+            f"A batch of {batch} does not divide into {parts * accumulation} parts (devices {parts}, accumulation "
+            f"{accumulation}): choose a multiple of {parts * accumulation}."
         )
     tensor = mesh.shape["tensor"]
     for name, value in {"num_heads": config.num_heads, "the MLP's width": config.hidden_dim}.items():
