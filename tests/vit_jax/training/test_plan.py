@@ -21,5 +21,5 @@ def test_a_dry_run_tells_what_is_exchanged() -> None:
         "exchanged in a step, gradients, all-reduce along data and fsdp": f"{gradients / 1e6:,.1f} MB",
         "exchanged in a step, sums of layers, all-reduce along tensor": f"{48 * tokens / 1e6:,.1f} MB",
         "exchanged in a step, packed layers, all-to-all along tensor": f"{kernels / 1e6:,.1f} MB",
-        "exchanged in a step, packed layers, all-gather along tensor": f"{12 * 3 * 768 * 4 / 1e6:,.1f} MB",
+        "exchanged in a step, packed layers, all-gather along tensor": f"{12 * 3 * 768 * 4 / 1e3:,.1f} kB",
     }
