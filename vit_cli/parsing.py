@@ -48,7 +48,7 @@ def sentence(frame: str) -> str:
         else:
             parts[-1].append(line)
     parts = [part for part in parts if part]
-    told, *others = parts or [lines]
+    told, *others = parts or [lines or [""]]
     if told[0].startswith("Missing from"):  # each with a line or more that explain it
         told = [told[0], ", ".join(line for line in told[1:] if line.startswith("--") or line.isupper())]
     text = " ".join(told).partition(" Got errors:")[0].rstrip(".: ")

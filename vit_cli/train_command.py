@@ -103,10 +103,12 @@ def _train(
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     join(processes)
     setup = set_up(options)
+    heard = jax.process_index() == 0
+    if heard and options.remat != "none" and not options.scan and jax.default_backend() == "cpu":
+        _tell(f"remat={options.remat} saves no memory on a CPU without --scan: give it, or leave --remat out")
     if dry_run:
         _print_plan(setup, plan(setup))
         return 0
-    heard = jax.process_index() == 0
     tell = Telling(
         _tell if heard else _nothing, _print_line if heard else _nothing, _print_scores if heard else _nothing
     )

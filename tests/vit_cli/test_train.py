@@ -137,6 +137,13 @@ def test_pictures_for_validation_that_cannot_be_read_are_named_and_a_trace_ends_
         assert len(traces) == int(steps) / 2
 
 
+@pytest.mark.parametrize(("scan", "told"), [((), True), (("--scan",), False)])
+def test_that_remat_alone_saves_nothing_on_a_cpu_is_told(scan, told, tmp_path, capsys) -> None:
+    """Oracle: benchmarks.cases.memory, docs/performance.md."""
+    assert _train(tmp_path / "run", "--steps", "2", "--remat", "full", *scan, "--dry-run") == 0
+    assert ("remat=full saves no memory on a CPU without --scan" in capsys.readouterr().out) == told
+
+
 def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys) -> None:
     status = _train(
         tmp_path / "run", "--steps", "6", "--keep.every", "1", "--recipe.schedule.peak", "1e30",

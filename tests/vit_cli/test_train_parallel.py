@@ -31,6 +31,14 @@ checkpoints.check_checksums = check_but_the_newest
 sys.exit(main(sys.argv[1:]))
 """
 
+ONE_HAS_ANOTHER_OPTIMIZER = """
+import sys
+from vit_cli.main import main
+
+options = ["--recipe.optimizer.name", "sgd"] if sys.argv[-1] == "1" else []
+sys.exit(main([*sys.argv[1:], *options]))
+"""
+
 
 def _free_port() -> int:
     with socket.socket() as probe:
@@ -38,7 +46,9 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _together(workdir: Path, *options: str, program: tuple[str, ...] = ("-m", "vit_cli.main")) -> list[str]:
+def _together(
+    workdir: Path, *options: str, program: tuple[str, ...] = ("-m", "vit_cli.main"), expect: int = 0
+) -> list[str]:
     """What each of two processes with four devices prints."""
     meeting = ("--processes.coordinator", f"127.0.0.1:{_free_port()}", "--processes.count", "2")
     asked = arguments(workdir, *LENGTH, *options, *meeting)
@@ -50,7 +60,7 @@ def _together(workdir: Path, *options: str, program: tuple[str, ...] = ("-m", "v
         for index in range(2)
     ]  # fmt: skip
     told = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
+    assert [process.returncode for process in processes] == [expect] * 2, told
     return told
 
 
@@ -83,6 +93,17 @@ def test_what_one_of_two_processes_cannot_read_none_goes_on_from(undisturbed, tm
     assert "going on from the checkpoint of step 9" in told[0]
     assert "step 12/12" in told[0]
     assert furthest(weights(tmp_path / "run"), weights(undisturbed)) < 2e-5
+
+
+def test_where_one_of_two_processes_refuses_both_stop(undisturbed, tmp_path) -> None:
+    """Neither waits for the other until the service that joins them gives up."""
+    shutil.copytree(undisturbed, tmp_path / "run")
+    told = _together(tmp_path / "run", program=("-c", ONE_HAS_ANOTHER_OPTIMIZER), expect=2)
+    assert (
+        f"vitport: {tmp_path / 'run'} holds a run whose optimizer has another state (name adamw instead of" in told[1]
+    )
+    assert "vitport: Process 1 stopped: " in told[0]
+    assert "Traceback" not in told[0] + told[1]
 
 
 def test_processes_that_do_not_meet_in_time_say_so(tmp_path) -> None:

@@ -21,13 +21,12 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from conversion.containers.checksums import check_checksums, write_checksums
 from conversion.flax_tree import flatten, nest
 from vit_jax.training.config import Keeping
-from vit_jax.training.processes import told_by_all
+from vit_jax.training.processes import together, told_by_all
 from vit_jax.training.step import TrainState
 from vit_spec import VitportError
 
@@ -137,7 +136,11 @@ class Checkpoints:
             raise self._unwritten(error) from error
 
     def _about(self, step: int) -> tuple[dict[str, Any], Outline]:
-        """What was saved beside a state, and the state's outline, whatever code made it; no array is read."""
+        """What was saved beside a state, and the state's outline, whatever code made it.
+
+        Every file is compared with its checksum first: a damaged one must not pass for another run's.
+        """
+        check_checksums(self.folder / str(step))
         found: Any = self._reader.metadata(self.folder / str(step)).item_metadata
         trees = {name: found[name].tree for name in _PARTS if name != "record" and found.get(name)}
         return self._read(step, record=ocp.args.JsonRestore())["record"], _outline(trees)
@@ -151,22 +154,17 @@ class Checkpoints:
             (folder,) = (path for path in self.folder.iterdir() if path.name.split(".")[0] == str(self._writing))
             write_checksums(folder, [part for part in _PARTS if (folder / part).is_dir()])
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state after ``step`` steps, laid out as ``like`` is; every file is compared with its checksum first.
-
-        Args:
-            like: a state, or its shapes with shardings: of any mesh, whatever the saved one was.
-        """
-        check_checksums(self.folder / str(step))
+    def _restore(self, step: int, like: TrainState) -> TrainState:
         parts = {name: ocp.args.StandardRestore(tree) for name, tree in _parts(jax.tree.map(_abstract, like)).items()}
         return _whole(self._read(step, **parts), like)
 
     def newest(self, like: TrainState, check: Callable[[Mapping[str, Any], Outline], None]) -> Newest:
         """The newest state that every process can read, the same for all of them.
 
-        What cannot be read stays where it is; :meth:`remove` makes room for it to be written again.
+        What cannot be read stays where it is; :meth:`set_aside` makes room for it to be written again.
 
         Args:
+            like: a state's shapes with shardings: of any mesh, whatever the saved one was.
             check: is given the record and the outline of a state before it is read, to raise what is to be told.
 
         Raises:
@@ -176,11 +174,11 @@ class Checkpoints:
         while (step := self._newest_besides(unread)) is not None:
             told, trouble = _tried(partial(self._about, step))
             if told is not None:
-                check(*told)
-                state, trouble = _tried(partial(self.restore, step, like))
+                together(partial(check, *told))
+                state, trouble = _tried(partial(self._restore, step, like))
                 if state is not None:
                     return Newest(state, told[0], unread)
-            unread[step] = f"checkpoint {step} cannot be read {trouble}: the one before is taken"
+            unread[step] = f"checkpoint {step} cannot be read {trouble}"
         if unread:
             raise VitportError(
                 f"None of the {len(unread)} checkpoints in {self.folder} can be read; the newest: "
@@ -194,13 +192,27 @@ class Checkpoints:
         newest = max(map(int, told_by_all(str(own))))
         return None if newest < 0 else newest
 
-    def remove(self, step: int) -> None:
-        """Takes away one that cannot be read; all processes do so together."""
-        folder = self.folder / str(step)
-        if jax.process_index() == 0 and folder.exists():
-            shutil.rmtree(folder)
-        multihost_utils.sync_global_devices(f"checkpoint {step} is taken away")
+    def set_aside(self, step: int) -> None:
+        """Renames one that cannot be read to ``unread-STEP``, for it may be one process alone that could not.
+
+        All processes do so together.
+
+        Raises:
+            VitportError: if it cannot be renamed.
+        """
+        together(partial(self._rename, self.folder / str(step)))
         self._manager.reload()
+
+    def _rename(self, folder: Path) -> None:
+        if jax.process_index() == 0 and folder.exists():
+            aside = folder.with_name(f"unread-{folder.name}")
+            try:
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+            except OSError as error:
+                raise VitportError(
+                    f"{folder} cannot be read, nor renamed ({error.strerror or error}): take it away."
+                ) from error
 
     def _unwritten(self, error: Exception) -> VitportError:
         number = re.search(r"os_error_code='(\d+)'", str(error))

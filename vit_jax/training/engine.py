@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +35,7 @@ class Engine:
     step: Callable[[Any, Any], tuple[Any, Metrics]]
     """The old state is given away."""
     fetch: Callable[[Any], TrainState]
-    """The way back: one copy, of single blocks."""
+    """The way back: one copy, of single blocks. Moments and average may be left out (``()``, ``None``)."""
     lower: Callable[[TrainState, Batch], jax.stages.Lowered] | None = None
     """The step's program for shapes of a state, as it is saved or as the step wants it, where it is one program."""
 
@@ -83,9 +82,10 @@ def jit_engine(
         return compiled[whole]
 
     def rearranged(change: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:
-        if change not in compiled:
-            compiled[change] = jax.jit(change, out_shardings=where(jax.eval_shape(change, state)))
-        return compiled[change](state)
+        kind = (change, jax.tree.structure(state))
+        if kind not in compiled:
+            compiled[kind] = jax.jit(change, out_shardings=where(jax.eval_shape(change, state)))
+        return compiled[kind](state)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return program(state)(state, batch, key, taught)
@@ -107,10 +107,10 @@ def jit_engine(
 
 def _unstacked(forward: Forward, recipe: Recipe, state: TrainState) -> TrainState:
     depth = forward.config.depth
-    whole = unstack(state, depth)
-    frozen = frozen_paths(recipe.optimizer.frozen, whole.params)
+    params, ema = unstack((state.params, state.ema), depth)
+    frozen = frozen_paths(recipe.optimizer.frozen, params)
     moments = unstack(state.opt_state, depth, [path for path, still in frozen.items() if still])
-    return dataclasses.replace(whole, opt_state=moments)
+    return TrainState(state.step, params, moments, ema)
 
 
 def place_rows(batch: Batch, mesh: Mesh) -> Batch:

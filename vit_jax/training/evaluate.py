@@ -34,7 +34,8 @@ def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int
     """Every picture of the source once, as the weights' own preprocessing cuts it.
 
     Raises:
-        VitportError: if the model's classes are not those of the pictures, or the same in another order.
+        VitportError: if the model tells another number of classes apart than the pictures have, or the same in another
+            order.
     """
     classes = checkpoint.config.num_classes
     if classes != len(source.classes):

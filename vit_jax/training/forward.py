@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from vit_jax.drop_path import DropPath
 from vit_jax.dropout import PictureRngs
 from vit_jax.params import get_params
 from vit_jax.training.losses import Logits
+from vit_jax.training.optimizer import is_kernel
 from vit_jax.training.sharding import BATCH, partition
 from vit_jax.training.stacked import STACKED
 from vit_jax.vision_transformer import VisionTransformer
@@ -39,6 +41,7 @@ class _Pure:
     def __init__(self, module: nnx.Module) -> None:
         self._graph, params, self._rest = nnx.split(module, nnx.Param, ...)
         self.paths = list(get_params(module))
+        self.shapes = [leaf.shape for leaf in get_params(module).values()]
         self._tree = jax.tree.structure(params)
 
     def __call__(self, params: Params) -> Any:
@@ -88,6 +91,7 @@ class Forward:
         model.blocks = blocks
         self.random = any((c.drop_rate, c.attn_drop_rate, c.drop_path_rate))
         self.scan = scan
+        self.dtype = model.dtype
         self.remat: Remat = remat
         self.mesh: Mesh | None = None
 
@@ -138,9 +142,9 @@ class Forward:
             alone = partial(_run_block, self._block)
             return alone if policy is None else jax.checkpoint(alone, policy=policy)
         keep = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(self.mesh, BATCH))
-        gather = partial(_gathered, self.mesh) if self.scan else dict
+        gather = partial(_gathered, self.mesh, self.dtype) if self.scan else dict
         if self.scan and policy is None:
-            policy = _all_but_gathered
+            policy = _all_but_weights(self._block)
 
         def gathering(x: jax.Array, params: Params, *random: jax.Array | None) -> jax.Array:
             return _run_block(self._block, x, gather(params), *random)
@@ -149,19 +153,29 @@ class Forward:
         return lambda x, *block: keep(run(keep(x), *block))
 
 
-def _gathered(mesh: Mesh, block: Params) -> Params:
-    """What FSDP cuts of one block, whole: in a scan XLA would cut the block's activations as its weights are."""
+def _gathered(mesh: Mesh, dtype: DTypeLike, block: Params) -> Params:
+    """What FSDP cuts of one block, whole: in a scan XLA would cut the block's activations as its weights are.
+
+    Kernels in the dtype that the block computes in, to which it would cast them only then.
+    """
     found = {}
     for path, x in block.items():
+        x = x.astype(dtype) if is_kernel(path) else x
         cut = partition(f"blocks/0/{path}", x.shape, mesh)
         whole = PartitionSpec(*(None if axis == "fsdp" else axis for axis in cut))
         found[path] = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
     return found
 
 
-def _all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+def _all_but_weights(block: _Pure) -> Callable[..., bool]:
     """A policy of what is kept: weights are gathered anew in the backward pass, else all would be held whole."""
-    return primitive.name != "sharding_constraint"
+    shapes = set(block.shapes)
+
+    def saveable(primitive: Any, *operands: Any, **_: Any) -> bool:
+        moves = primitive.name in ("sharding_constraint", "convert_element_type")
+        return not (moves and operands[0].shape in shapes)
+
+    return saveable
 
 
 def _run_block(pure: _Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:

@@ -250,6 +250,8 @@ def read_lines(workdir: Path) -> list[dict[str, Any]]:
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Without what a process that was killed, or a disk that was full, left unfinished."""
+    if not path.exists():  # nothing was logged, or it was taken away
+        return []
     found = []
     for text in path.read_text(errors="replace").splitlines():
         with suppress(ValueError):

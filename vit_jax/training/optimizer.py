@@ -174,7 +174,7 @@ def frozen_paths(beginnings: tuple[str, ...], params: Mapping[str, Any]) -> dict
 
 
 def _still(beginnings: tuple[str, ...], tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Path → whether it stays as it is, () or, of stacked blocks, (depth,)."""
+    """Path → whether it stays as it is, for each path that it stands for."""
     names = {path: single_paths(path, len(leaf) if path.startswith(STACKED) else 1) for path, leaf in tree.items()}
     frozen = frozen_paths(beginnings, dict.fromkeys(name for each in names.values() for name in each))
     return {path: np.array([frozen[name] for name in each]) for path, each in names.items()}
@@ -186,5 +186,5 @@ def trained(beginnings: tuple[str, ...], tree: Mapping[str, jax.Array]) -> dict[
     for path, still in _still(beginnings, tree).items():
         if not still.all():
             x = tree[path]
-            result[path] = jnp.where(still.reshape(-1, *[1] * (x.ndim - 1)), 0, x) if still.any() else x
+            result[path] = jnp.where(still.reshape(-1, *[1] * (x.ndim - 1)), 0, x) if still.any() else x  # stacked
     return result

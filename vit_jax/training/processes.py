@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from vit_spec import VitportError
 
 _LONGER = 600
 """Seconds that JAX would wait beyond our own limit."""
-_SENTENCE = 300
+_SENTENCE = 600
 """Bytes of UTF-8 that a process can tell the others at a time."""
 
 
@@ -73,3 +73,19 @@ def told_by_all(text: str) -> list[str]:
         return [text]
     own = np.frombuffer(text.encode()[:_SENTENCE].ljust(_SENTENCE, b"\0"), np.uint8)
     return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(own)]
+
+
+def together(act: Callable[[], None]) -> None:
+    """What each process does at the same point; where one cannot, all stop.
+
+    Raises:
+        VitportError: what the first of them raised, in all of them: none waits for one that has left.
+    """
+    own: VitportError | None = None
+    try:
+        act()
+    except VitportError as error:
+        own = error
+    for index, told in enumerate(told_by_all("" if own is None else str(own))):
+        if told:
+            raise own or VitportError(f"Process {index} stopped: {told}")

@@ -160,7 +160,8 @@ class _Loop:
 
     def _evaluate(self, state: Any) -> dict[str, float]:
         self.watch.drain()
-        self.scores, skipped = self.evaluation(self.setup.engine.fetch(state))
+        weights = TrainState(state.step, state.params if state.ema is None else state.ema, (), None)
+        self.scores, skipped = self.evaluation(self.setup.engine.fetch(weights).params)
         self.skipped |= skipped
         metrics = self.scores.metrics()
         self.tell.evaluation(self.step, metrics)
@@ -201,7 +202,7 @@ class _Trace:
 
 
 class Evaluation:
-    """The validation pictures under the moving average if there is one, else under the parameters."""
+    """The validation pictures under a run's parameters, or their moving average."""
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
@@ -211,12 +212,12 @@ class Evaluation:
         self._places = places
         self._judge = jax.jit(judge, out_shardings=everywhere)
 
-    def __call__(self, state: TrainState) -> tuple[Scores, dict[str, str]]:
+    def __call__(self, params: Params) -> tuple[Scores, dict[str, str]]:
         """Scores, and this process's pictures that could not be read, with the reasons."""
         setup = self._setup
         if setup.validation is None:
             raise VitportError(f"{setup.train.name} sets no validation pictures apart: name some as data.validation.")
-        params: Params = jax.device_put(state.params if state.ema is None else state.ema, self._places)
+        params = jax.device_put(params, self._places)
         scores = Scores(setup.model.num_classes)
         data = setup.options.data
         batches = evaluation_batches(

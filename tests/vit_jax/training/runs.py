@@ -55,9 +55,9 @@ def run(
     return losses, engine.fetch(state)
 
 
-def compiled(mesh: training.MeshShape, scan: bool) -> str:
+def compiled(mesh: training.MeshShape, scan: bool, dtype: str = "float32") -> str:
     """The step's program."""
-    engine, initial = _engine(mesh, 2, CONFIG, RECIPE, None, scan)
+    engine, initial = _engine(mesh, 2, CONFIG, RECIPE, None, scan, dtype)
     assert engine.lower is not None
     return engine.lower(initial, batches(1)[0]).compile().as_text() or ""
 
@@ -69,8 +69,9 @@ def _engine(
     recipe: training.Recipe,
     devices: int | None,
     scan: bool,
+    dtype: str = "float32",
 ) -> tuple[training.Engine, training.TrainState]:
-    model = vit_jax.create_model(config)
+    model = vit_jax.create_model(config, dtype=dtype)
     from conversion import to_flax
 
     params = to_flax(random_params(config, seed=1, dtype=np.float32))

@@ -54,8 +54,11 @@ for name, options in ways.items():
         "ema": furthest(state.ema, last.ema),
         "cut": {path: str(array.sharding.spec) for path, array in last.params.items()} if options["mesh"] else {},
     }
-text = compiled(MeshShape(1, 8, 1), scan=True)
-gathered = [[int(x) for x in dims.split(",")] for dims in re.findall(r"= f32\\[([\\d,]+)\\]\\S* all-gather\\(", text)]
+gathered = {}
+for dtype in ("float32", "bfloat16"):
+    text = compiled(MeshShape(1, 8, 1), scan=True, dtype=dtype)
+    shapes = re.findall(r"= b?f\\d+\\[([\\d,]+)\\]\\S* all-gather\\(", text)
+    gathered[dtype] = [[int(x) for x in dims.split(",")] for dims in shapes]
 print(json.dumps({"losses": losses, "found": found, "gathered": gathered}))
 """
 
@@ -111,9 +114,10 @@ def test_the_tensor_axis_cuts_every_layer_of_parallel_blocks(found) -> None:
     assert cut == {"in_proj/kernel", "mlp_bias", "attn_out_proj/kernel", "mlp_out_proj/kernel"}
 
 
-def test_a_scan_under_fsdp_gathers_one_blocks_weights_in_both_passes_and_no_tokens(answer) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_scan_under_fsdp_gathers_one_blocks_weights_in_both_passes_and_no_tokens(dtype, answer) -> None:
     """Left alone, XLA cuts heads as it cuts weights, and keeps what it has gathered: all blocks whole."""
-    shapes = [tuple(dims) for dims in answer["gathered"]]
+    shapes = [tuple(dims) for dims in answer["gathered"][dtype]]
     for kernel in ((32, 96), (32, 32), (32, 64), (64, 32)):
         same = [dims for dims in shapes if sorted(dims[-2:]) == sorted(kernel)]
         assert len(same) == (4 if kernel in ((32, 64), (64, 32)) else 2), kernel
