@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from vit_jax.drop_path import DropPath
 from vit_jax.dropout import PictureRngs
+from vit_jax.packed import FSDP
 from vit_jax.params import get_params
 from vit_jax.training.losses import Logits
 from vit_jax.training.optimizer import is_kernel
@@ -98,7 +99,7 @@ class Forward:
     @property
     def cut_by_fsdp(self) -> bool:
         """Whether FSDP cuts the parameters, which are gathered where they are used."""
-        return self.mesh is not None and self.mesh.shape["fsdp"] > 1
+        return self.mesh is not None and self.mesh.shape[FSDP] > 1
 
     def on_mesh(self, mesh: Mesh) -> Forward:
         """The same over a mesh; with FSDP, tokens lie on the devices of their pictures between all blocks.
@@ -162,7 +163,7 @@ def _gathered(mesh: Mesh, dtype: DTypeLike, block: Params) -> Params:
     for path, x in block.items():
         x = x.astype(dtype) if is_kernel(path) else x
         cut = partition(f"blocks/0/{path}", x.shape, mesh)
-        whole = PartitionSpec(*(None if axis == "fsdp" else axis for axis in cut))
+        whole = PartitionSpec(*(None if axis == FSDP else axis for axis in cut))
         found[path] = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
     return found
 

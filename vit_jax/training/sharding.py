@@ -12,12 +12,12 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vit_jax.packed import inputs_cut
+from vit_jax.packed import FSDP, TENSOR, inputs_cut
 from vit_jax.training.stacked import STACKED
 from vit_spec import ViTConfig, VitportError
 
-AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
+AXES = ("data", FSDP, TENSOR)
+BATCH = PartitionSpec(("data", FSDP))
 """A batch is cut along both: what FSDP gathers, it gathers for pictures of its own."""
 Role = Literal["columns", "rows", "packed"]
 """How the tensor axis takes a layer (Shoeybi et al. 2019, section 3): by outputs; by inputs; by outputs that are not
@@ -114,19 +114,19 @@ def partition(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> Par
     if path.startswith(STACKED):
         return PartitionSpec(None, *partition(path.replace("*", "0"), shape[1:], mesh))
     axes: list[Any] = [None] * len(shape)
-    tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+    tensor, fsdp = mesh.shape[TENSOR], mesh.shape[FSDP]
     kind, kernel = role(path), path.endswith("/kernel")
     large = math.prod(shape) >= _SMALL
     if kind == "columns" and tensor > 1 and shape[-1] % tensor == 0:
-        axes[-1] = "tensor"
+        axes[-1] = TENSOR
     elif kind == "rows" and kernel and tensor > 1 and shape[0] % tensor == 0:
-        axes[0] = "tensor"
+        axes[0] = TENSOR
     elif kind == "packed" and kernel and large:
         axes[0] = inputs_cut(shape[0], mesh)
     if fsdp > 1 and large and not isinstance(axes[0], tuple):
         free = [at for at, axis in enumerate(axes) if axis is None and shape[at] % fsdp == 0]
         if free:
-            axes[max(free, key=lambda at: shape[at])] = "fsdp"
+            axes[max(free, key=lambda at: shape[at])] = FSDP
     return PartitionSpec(*axes)
 
 
@@ -158,13 +158,13 @@ def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh |
     Raises:
         VitportError: naming the first that does not.
     """
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = mesh.shape["data"] * mesh.shape[FSDP]
     if batch % (parts * accumulation):
         raise VitportError(
             f"A batch of {batch} does not divide into {parts * accumulation} parts (devices {parts}, accumulation "
             f"{accumulation}): choose a multiple of {parts * accumulation}."
         )
-    tensor = mesh.shape["tensor"]
+    tensor = mesh.shape[TENSOR]
     for name, value in {"num_heads": config.num_heads, "the MLP's width": config.hidden_dim}.items():
         if value % tensor:
             raise VitportError(f"mesh tensor={tensor} does not divide {name} {value}: choose a divisor.")

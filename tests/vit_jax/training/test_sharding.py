@@ -70,3 +70,12 @@ def test_an_axis_may_take_part_of_the_torus(monkeypatch) -> None:
 
 def test_simulated_devices_stay_in_order() -> None:
     assert make_mesh(MeshShape()).devices.flatten().tolist() == jax.devices()
+
+
+def test_chips_that_are_no_cuboid_or_slices_that_are_not_alike_come_in_their_order(monkeypatch) -> None:
+    """JAX lays out neither; they train all the same."""
+    holed = [chip for chip in chips(1) if chip.coords not in {(1, 1, 1), (2, 2, 2), (3, 3, 3), (0, 0, 1)}]
+    unequal = [*chips(1), *(chip for chip in chips(2) if chip.slice_index == 1 and chip.coords[2] < 2)]
+    for devices, shape in ((holed, MeshShape(15, 4, 1)), (unequal, MeshShape(2, 48, 1))):
+        monkeypatch.setattr(jax, "devices", lambda devices=devices: devices)
+        assert [chip.id for chip in make_mesh(shape).devices.flat] == [chip.id for chip in devices]
