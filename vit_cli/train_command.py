@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -49,6 +50,10 @@ def _with_defaults(args: Sequence[str]) -> Callable[..., Callable[[], int]]:
         defaults = read_config(given["config"])
     elif given["workdir"] and (Path(given["workdir"]) / CONFIG).is_file():
         defaults = read_config(Path(given["workdir"]) / CONFIG)
+    # The run's length as it is said here takes the place of the other way to say it.
+    for length, other in (("steps", "epochs"), ("epochs", "steps")):
+        if _value(args, f"--{length}") not in (None, "None"):
+            defaults = dataclasses.replace(defaults, **{other: None})
 
     def train(
         *,

@@ -137,6 +137,15 @@ def test_pictures_for_validation_that_cannot_be_read_are_named_and_a_trace_ends_
         assert len(traces) == int(steps) / 2
 
 
+def test_steps_on_the_command_line_win_over_a_presets_epochs(tmp_path, capsys) -> None:
+    options = ["train", "--preset", "digits", "--workdir", str(tmp_path / "run"), "--dry-run", "--steps", "7"]
+    options += ["--recipe.schedule.warmup", "1"]
+    assert main(options) == 0
+    assert "run: 7 steps of " in capsys.readouterr().out
+    assert main([*options, "--epochs", "1"]) == 2
+    assert "steps=7 and epochs=1.0 both say how long the run is" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("scan", "told"), [((), True), (("--scan",), False)])
 def test_that_remat_alone_saves_nothing_on_a_cpu_is_told(scan, told, tmp_path, capsys) -> None:
     """Oracle: benchmarks.cases.memory, docs/performance.md."""
