@@ -25,6 +25,7 @@ from benchmarks.sides_jax import trainer
 from benchmarks.subject import Subject
 from vit_cli.terminal import print_table, say
 from vit_jax.training.forward import Inference
+from vit_jax.training.slices import sliced
 
 RUNS = 5
 _OPERATION = re.compile(r'^\s*(?:ROOT )?%([\w.-]+) = (\w+\[[\d,]*\])\S* .*?op_name="([^"]*)"', re.M)
@@ -83,7 +84,7 @@ def _training(subject: Subject, batch: int) -> tuple[str, Callable[[], Any]]:
 def _inference(subject: Subject, batch: int) -> tuple[str, Callable[[], Any]]:
     model = vit_jax.create_model(weights=subject.checkpoint())
     vit_jax.set_attention(model, vit_jax.attend_fused)
-    params, forward = vit_jax.get_params(model), jax.jit(Inference(model))
+    params, forward = vit_jax.get_params(model), jax.jit(sliced(Inference(model)))
     images = jnp.asarray(subject.images(batch))
     program = forward.lower(params, images).compile().as_text() or ""
     return program, lambda: jax.block_until_ready(forward(params, images))

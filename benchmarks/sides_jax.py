@@ -22,6 +22,7 @@ from vit_jax.training.forward import Inference
 from vit_jax.training.losses import Loss
 from vit_jax.training.monitor import peak_flops
 from vit_jax.training.optimizer import make_optimizer, make_schedule
+from vit_jax.training.slices import sliced
 from vit_spec import Preprocessing
 
 
@@ -32,7 +33,7 @@ def inference(
     tf32: bool | None = None,
     attention: str = "fused",
 ) -> Side:
-    """A forward pass under ``jit``, for each batch size a part of that name.
+    """A forward pass under ``jit`` as `vitport evaluate` makes it, for each batch size a part of that name.
 
     Args:
         subject: the fields of a ``Subject``.
@@ -47,7 +48,7 @@ def inference(
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
     set_attention(model, ATTENTION[attention])
     params = vit_jax.get_params(model)
-    forward = jax.jit(Inference(model))
+    forward = jax.jit(sliced(Inference(model)))
     images = {batch: jnp.asarray(what.images(batch), dtype) for batch in batches}
 
     def runs(batch: int) -> Callable[[int], None]:

@@ -13,10 +13,12 @@ import numpy as np
 
 import vit_jax
 from conversion import Checkpoint
+from vit_jax.attention import attend_fused, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.data import Source, evaluation_batches
 from vit_jax.training.forward import Inference
 from vit_jax.training.scores import Scores, make_judge
+from vit_jax.training.slices import sliced
 from vit_spec import VitportError
 
 
@@ -51,7 +53,8 @@ def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int
             "weights that were trained on these pictures."
         )
     model = vit_jax.create_model(weights=checkpoint)
-    judge = jax.jit(make_judge(Inference(model), checkpoint.preprocessing))
+    set_attention(model, attend_fused)
+    judge = jax.jit(make_judge(sliced(Inference(model)), checkpoint.preprocessing))
     params = get_params(model)
     scores, predicted = Scores(classes), []
     with evaluation_batches(source, checkpoint.preprocessing, batch=batch, workers=workers) as batches:

@@ -9,9 +9,11 @@ import numpy as np
 
 import vit_jax
 from conversion import Checkpoint
+from vit_jax.attention import attend_fused, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.data import Source, evaluation_batches
 from vit_jax.training.forward import Inference
+from vit_jax.training.slices import sliced
 from vit_jax.training.step import normalised
 from vit_spec import VitportError
 
@@ -43,7 +45,8 @@ def read_features(checkpoint: Checkpoint, source: Source, *, batch: int, workers
 
     body = conversion.prepare(None, weights=checkpoint, num_classes=0)
     model = vit_jax.create_model(weights=body)
-    inference, params = Inference(model), get_params(model)
+    set_attention(model, attend_fused)
+    inference, params = sliced(Inference(model)), get_params(model)
     compiled = jax.jit(lambda params, images: inference(params, normalised(images, body.preprocessing)))
     values, labels = [], []
     with evaluation_batches(source, body.preprocessing, batch=batch, workers=workers) as batches:

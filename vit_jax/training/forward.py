@@ -61,6 +61,7 @@ class Inference:
     def __init__(self, model: VisionTransformer) -> None:
         model.eval()
         self.config = model.config
+        self.dtype = jnp.dtype(model.dtype)
         self._model = _Pure(model)
 
     def __call__(self, params: Params, images: jax.Array) -> jax.Array:

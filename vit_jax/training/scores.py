@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.training.forward import Inference, Params
+from vit_jax.training.forward import Params
 from vit_jax.training.step import Batch, normalised
 from vit_spec import Preprocessing
 
@@ -17,8 +17,15 @@ BINS = 15
 """Of confidence, in the calibration error (Guo et al. 2017, section 2)."""
 
 
-def make_judge(inference: Inference, preprocessing: Preprocessing) -> Callable[[Params, Batch], dict[str, jax.Array]]:
-    """A function of parameters and a batch, to be compiled, for :meth:`Scores.add`: (B,) of everything."""
+def make_judge(
+    inference: Callable[[Params, jax.Array], jax.Array], preprocessing: Preprocessing
+) -> Callable[[Params, Batch], dict[str, jax.Array]]:
+    """A function of parameters and a batch, to be compiled, for :meth:`Scores.add`: (B,) of everything.
+
+    Args:
+        inference: from parameters and pictures (B, H, W, C) to logits (B, K).
+        preprocessing: how the batch's pictures are normalised.
+    """
 
     def judge(params: Params, batch: Batch) -> dict[str, jax.Array]:
         logits = inference(params, normalised(batch["image"], preprocessing)).astype(jnp.float32)

@@ -24,6 +24,7 @@ from vit_jax.training.forward import Forward, Inference, Params
 from vit_jax.training.initialization import initialized, sincos2d
 from vit_jax.training.optimizer import make_optimizer, make_schedule
 from vit_jax.training.sharding import MeshShape, check_divides, make_mesh
+from vit_jax.training.slices import sliced
 from vit_jax.training.step import TrainState, init_state
 from vit_jax.training.teacher import load_teacher
 from vit_jax.vision_transformer import VisionTransformer
@@ -75,9 +76,10 @@ class Setup:
         """The state before the first step, on the devices."""
         return self.engine.place_state(jax.jit(self.make_state, out_shardings=self.engine.layout(self.shapes))())
 
-    def inference(self) -> Inference:
-        """The model in evaluation mode."""
-        return Inference(_abstract(self.model, self.options))
+    def inference(self) -> Callable[[Params, jax.Array], jax.Array]:
+        """The model in evaluation mode: parameters and pictures (B, H, W, C) -> logits (B, K)."""
+        inference = Inference(_abstract(self.model, self.options))
+        return sliced(inference) if self.mesh.size == 1 else inference
 
     def record(self) -> dict[str, Any]:
         """What the weights mean, as JSON values; beside them it makes a checkpoint that `vitport convert` reads."""
