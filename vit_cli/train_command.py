@@ -109,8 +109,9 @@ def _train(
     join(processes)
     setup = set_up(options)
     heard = jax.process_index() == 0
-    if heard and options.remat != "none" and not options.scan and jax.default_backend() == "cpu":
-        _tell(f"remat={options.remat} saves no memory on a CPU without --scan: give it, or leave --remat out")
+    asked = options.remat not in ("auto", "none") and not options.scan
+    if heard and asked and options.parallel == "pmap" and jax.default_backend() == "cpu":
+        _tell(f"remat={options.remat} saves no memory on a CPU with parallel=pmap without --scan: give it, or jit")
     if dry_run:
         _print_plan(setup, plan(setup))
         return 0

@@ -146,11 +146,13 @@ def test_steps_on_the_command_line_win_over_a_presets_epochs(tmp_path, capsys) -
     assert "steps=7 and epochs=1.0 both say how long the run is" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("scan", "told"), [((), True), (("--scan",), False)])
-def test_that_remat_alone_saves_nothing_on_a_cpu_is_told(scan, told, tmp_path, capsys) -> None:
-    """Oracle: benchmarks.cases.memory, docs/performance.md."""
-    assert _train(tmp_path / "run", "--steps", "2", "--remat", "full", *scan, "--dry-run") == 0
-    assert ("remat=full saves no memory on a CPU without --scan" in capsys.readouterr().out) == told
+@pytest.mark.parametrize(
+    ("how", "told"), [(("--parallel", "pmap"), True), (("--parallel", "pmap", "--scan"), False), ((), False)]
+)
+def test_where_remat_saves_nothing_on_a_cpu_it_is_told(how, told, tmp_path, capsys) -> None:
+    """Where it saves something: tests/vit_jax/training/test_remat.py."""
+    assert _train(tmp_path / "run", "--steps", "2", "--remat", "full", *how, "--dry-run") == 0
+    assert ("remat=full saves no memory on a CPU with parallel=pmap" in capsys.readouterr().out) == told
 
 
 def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys) -> None:

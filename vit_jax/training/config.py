@@ -144,9 +144,10 @@ class TrainConfig:
     """The same in passes over the training pictures; one of the two is given."""
     precision: Precision = "float32"
     """Of the computation; parameters, moments and loss stay in float32."""
-    remat: Remat = "none"
-    """What of each block is computed again in the backward pass: nothing, all, all but products, all but the products
-    of linear layers. On CPUs only with scan: without it, XLA finds what is computed twice and keeps it."""
+    remat: Remat = "auto"
+    """What of each block is computed again in the backward pass: what costs least (on a single CPU device all but the
+    products of linear layers, unless dropout acts; else nothing), nothing, all, all but products, all but the products
+    of linear layers."""
     attention: AttentionKind = "fused"
     """As the model has it written out; with the weights never divided nor kept; or by cuDNN, on NVIDIA GPUs in
     bfloat16. The same up to rounding. Blocks that drop attention weights have it written out always."""

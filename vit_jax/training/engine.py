@@ -21,6 +21,11 @@ from vit_jax.training.stacked import stack, unstack
 from vit_jax.training.step import Batch, Metrics, Teacher, TrainState, make_update, prepare
 from vit_spec import Preprocessing, VitportError
 
+_KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+"""XLA's CPU compiler takes ``optimization_barrier`` out before it looks for what is computed twice, which undoes the
+rematerialisation of unrolled blocks. Without that pass barriers act as on other devices. A name unknown to XLA
+is passed over: then ``tests/vit_jax/training/test_remat.py`` fails."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -78,7 +83,10 @@ def jit_engine(
         if whole not in compiled:
             places, shared = where(state), NamedSharding(mesh, PartitionSpec())
             into, out = (places, rows, shared, shared), (places, shared)
-            compiled[whole] = jax.jit(whole, donate_argnums=0, in_shardings=into, out_shardings=out)
+            options = _KEEP_BARRIERS if jax.default_backend() == "cpu" else None
+            compiled[whole] = jax.jit(
+                whole, donate_argnums=0, in_shardings=into, out_shardings=out, compiler_options=options
+            )
         return compiled[whole]
 
     def rearranged(change: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:

@@ -25,9 +25,13 @@ from vit_jax.vision_transformer import VisionTransformer
 from vit_spec import VitportError
 
 Params = dict[str, jax.Array]
-Remat = Literal["none", "full", "dots", "dots_no_batch"]
-"""What of a block is computed again in the backward pass instead of being kept: nothing; everything; everything but the
-results of matrix products; everything but those of products without batch axes, that is, of linear layers."""
+Remat = Literal["auto", "none", "full", "dots", "dots_no_batch"]
+"""What of a block is computed again in the backward pass instead of being kept: what costs least; nothing; everything;
+everything but the results of matrix products; everything but those of products without batch axes, that is, of linear
+layers.
+
+``auto`` is ``dots_no_batch`` in a step of :func:`vit_jax.training.jit_engine` on a single CPU device, where it costs
+hardly any time, unless dropout would be drawn anew; else ``none``."""
 _POLICIES: dict[Remat, Callable[..., bool] | None] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -81,7 +85,7 @@ class Forward:
             :func:`vit_jax.training.stacked.stack` has stacked. Random numbers and results are those of the loop.
     """
 
-    def __init__(self, model: VisionTransformer, *, remat: Remat = "none", scan: bool = False) -> None:
+    def __init__(self, model: VisionTransformer, *, remat: Remat = "auto", scan: bool = False) -> None:
         if remat not in get_args(Remat):
             raise VitportError(f"remat={remat!r} is unknown: choose one of {', '.join(get_args(Remat))}.")
         model.train()
@@ -96,6 +100,11 @@ class Forward:
         self.dtype = model.dtype
         self.remat: Remat = remat
         self.mesh: Mesh | None = None
+
+    @property
+    def on_one_cpu(self) -> bool:
+        """Whether it is part of a step on a single CPU device."""
+        return self.mesh is not None and self.mesh.size == 1 and jax.default_backend() == "cpu"
 
     @property
     def cut_by_fsdp(self) -> bool:
@@ -137,9 +146,15 @@ class Forward:
                 x = run(x, own, *(None if each is None else each[at] for each in per_block))
         return around.forward_head(around.norm(x))
 
+    def _remat(self) -> Remat:
+        if self.remat != "auto":
+            return self.remat
+        drops = self.config.drop_rate > 0 or self.config.attn_drop_rate > 0
+        return "dots_no_batch" if self.on_one_cpu and not drops else "none"
+
     def _runner(self) -> Callable[..., jax.Array]:
         """From tokens and one block's parameters, rate and keys to its tokens."""
-        policy = _POLICIES[self.remat]
+        policy = _POLICIES[self._remat()]
         if self.mesh is None or not self.cut_by_fsdp:
             alone = partial(_run_block, self._block)
             return alone if policy is None else jax.checkpoint(alone, policy=policy)

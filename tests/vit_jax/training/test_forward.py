@@ -100,7 +100,7 @@ def test_remat_keeps_less_for_the_backward_pass(setting) -> None:
 
 
 def test_an_unknown_policy_is_one_sentence(setting) -> None:
-    with pytest.raises(VitportError, match="remat='some' is unknown: choose one of none, full"):
+    with pytest.raises(VitportError, match="remat='some' is unknown: choose one of auto, none, full"):
         training.Forward(setting[0], remat="some")  # type: ignore[arg-type]
 
 

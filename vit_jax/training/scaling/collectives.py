@@ -41,7 +41,7 @@ def collectives(step: Step) -> tuple[Collective, ...]:
     stage 3, but weights stay gathered from the forward to the backward pass where nothing is computed anew.
     """
     c, cut, mesh = step.model, step.cut, step.mesh
-    again = int(step.remat != "none")
+    again = int(step.remat not in ("auto", "none"))
     tokens = step.pictures * c.num_tokens * c.embed_dim * step.word
     sums = cut.row_parts + cut.column_parts
     if step.remat == "full" and cut.row_parts:
