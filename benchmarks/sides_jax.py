@@ -82,7 +82,7 @@ def products(subject: Mapping[str, Any], batches: Sequence[int]) -> Side:
 def train(
     subject: Mapping[str, Any],
     batch: int,
-    remat: training.Remat = "none",
+    remat: training.Remat = "auto",
     scan: bool = False,
     dtype: str = "float32",
     attention: str = "fused",

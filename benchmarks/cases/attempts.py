@@ -20,6 +20,7 @@ SIDES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "written attention": (JAX, {"attention": "written"}, HUGE),
     "ordinary pages": (JAX, {}, {}),
     "one scan": (JAX, {"scan": True}, HUGE),
+    "everything kept": (JAX, {"remat": "none"}, HUGE),
     "rematerialised": (JAX, {"remat": "full"}, HUGE),
     "one scan, rematerialised": (JAX, {"scan": True, "remat": "full"}, HUGE),
 }

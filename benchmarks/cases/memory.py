@@ -22,9 +22,9 @@ REMAT_WORDS = """`remat=full`, unrolled and as one scan, over the same step that
 bytes of the compiled program's temporaries, which hold gradients beside activations (XLA's `memory_analysis`), seconds,
 and the most that the process had resident."""
 REMAT = {
-    "unrolled": {},
+    "unrolled": {"remat": "none"},
     "unrolled, remat": {"remat": "full"},
-    "scan": {"scan": True},
+    "scan": {"scan": True, "remat": "none"},
     "scan, remat": {"scan": True, "remat": "full"},
 }
 
