@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -14,6 +14,9 @@ from benchmarks.process import Runner, Sample, Worker
 from benchmarks.side import UnavailableError
 
 Say = Callable[[str], None]
+GROUP = 2
+"""Sides beside ours and its twin. More would hold too much memory at once: with seven training steps of ViT-S alive on
+a machine of 24 GiB, the last ones found no huge pages, and took up to twice the time that they take by themselves."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,19 @@ def alternate(turns: Sequence[Turn], pace: Pace) -> dict[str, list[Sample]]:
     return found
 
 
+@dataclass(frozen=True)
+class Build:
+    """What a side is built from: see :class:`~benchmarks.process.Worker`."""
+
+    target: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def told(self, arguments: Mapping[str, Any]) -> Build:
+        """With more arguments."""
+        return Build(self.target, {**self.arguments, **arguments}, self.environment)
+
+
 def seconds(name: str, samples: Sequence[Sample]) -> Measured:
     """The time of each round."""
     return Measured(name, "s", tuple(sample.seconds for sample in samples))
@@ -91,8 +107,13 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; what is known of the sides stays."""
         for worker in self.workers.values():
             worker.close()
+        self.workers.clear()
 
     def start(
         self,
@@ -141,3 +162,40 @@ class Bench:
         self.say(f"  {name}: answers within {distance:.1e} of ours")
         if not distance <= tolerance:
             raise RuntimeError(f"{name} answers {distance:.1e} away from ours, more than {tolerance:.0e}: not timed.")
+
+
+def in_groups(
+    bench: Bench, ours: str, sides: Mapping[str, Build], part: str, tolerance: float, pace: Pace
+) -> Iterator[dict[str, list[Sample]]]:
+    """Few sides at a time, each group in turns with a new process of ours and of its twin, and ended after it.
+
+    Args:
+        bench: gets the facts and distances.
+        ours: the name of our side among the others.
+        sides: by name; those that cannot be built are left out.
+        part: what is timed.
+        tolerance: of the answers' distances from ours.
+        pace: of each group.
+
+    Yields:
+        Name → a sample a round, of the other sides of a group, ours, and ``twin_of(ours)``.
+    """
+    others = [name for name in sides if name != ours]
+    for group in (others[at : at + GROUP] for at in range(0, len(others), GROUP)):
+        there = [name for name in group if _start(bench, name, sides[name])]
+        if there:
+            # Ours come last, to what memory the others have left.
+            for name in (ours, twin_of(ours)):
+                _start(bench, name, sides[ours])
+            bench.agree(ours, there, tolerance)
+            yield alternate([bench.turn(name, part) for name in (ours, *there, twin_of(ours))], pace)
+        bench.close()
+
+
+def twin_of(name: str) -> str:
+    """The name of the other process that runs the same code."""
+    return f"{name} again"
+
+
+def _start(bench: Bench, name: str, build: Build) -> bool:
+    return bench.start(name, build.target, build.arguments, build.environment)

@@ -64,9 +64,9 @@ threads, in the kernel too.
 
 Results are written past the system's cache, beside the reading of what follows; a copy goes through it, and takes the
 longer the less memory lies free and warm. What takes time besides: laying out transposed matrices, the SHA-256 of the
-source, which the record in `timm`, `flax` and PyTorch files holds, and the checksums of `.npz`. Half of the memory for
-`flax` is jax and orbax themselves; reading PyTorch files, it is pages of the mapped file, which the system takes back
-when it needs them.
+source, which the record in `timm`, `flax` and PyTorch files holds, and the checksums of `.npz`. `flax` goes through the
+cache, by TensorStore, after orbax has written the tree by itself. Half of the memory for `flax` is jax and orbax
+themselves; reading PyTorch files, it is pages of the mapped file, which the system takes back when it needs them.
 
 Written by `{command}` with {versions}.
 

@@ -1,11 +1,10 @@
 """The Vision Transformer in PyTorch; ``vit_jax`` is the same model, file by file, in Flax NNX."""
 
-from vit_torch.activation import activation
 from vit_torch.attention import Attention, attend_fused, set_attention
 from vit_torch.attention_pool import AttentionPool
 from vit_torch.block import Block
 from vit_torch.create import create_model
-from vit_torch.drop_path import DropPath, drop_path
+from vit_torch.drop_path import DropPath
 from vit_torch.layer_scale import LayerScale
 from vit_torch.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_torch.norm import make_norm
@@ -26,10 +25,8 @@ __all__ = [
     "SwiGLU",
     "SwiGLUPacked",
     "VisionTransformer",
-    "activation",
     "attend_fused",
     "create_model",
-    "drop_path",
     "make_norm",
     "set_attention",
 ]

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from benchmarks.alternate import Bench, Say, alternate, seconds
+from benchmarks.alternate import Bench, Build, Say, in_groups, seconds, twin_of
 from benchmarks.cases.case import CPU, HUGE, Case, Outcome, Scale
 from benchmarks.cases.training import JAX, TOLERANCE
 from benchmarks.measure import Comparison, Measured, faster
 
 MODEL = "vit_small_patch16_224"
-OURS, TWIN = "as it is", "as it is, again"
+OURS = "as it is"
 WITHOUT = "benchmarks.undone:train"
-SIDES: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
-    "tokens (B, N, D)": (WITHOUT, {"without": "rows"}, HUGE),
-    "tokens (B, N, D), barriers": (WITHOUT, {"without": "barrier"}, HUGE),
-    "LayerNorm's factors in one": (WITHOUT, {"without": "norm"}, HUGE),
-    "jax.nn.gelu": (WITHOUT, {"without": "gelu"}, HUGE),
-    "written attention": (JAX, {"attention": "written"}, HUGE),
-    "ordinary pages": (JAX, {}, {}),
-    "one scan": (JAX, {"scan": True}, HUGE),
-    "everything kept": (JAX, {"remat": "none"}, HUGE),
-    "rematerialised": (JAX, {"remat": "full"}, HUGE),
-    "one scan, rematerialised": (JAX, {"scan": True, "remat": "full"}, HUGE),
+SIDES = {
+    OURS: Build(JAX, {}, CPU | HUGE),
+    "tokens (B, N, D)": Build(WITHOUT, {"without": "rows"}, CPU | HUGE),
+    "tokens (B, N, D), barriers": Build(WITHOUT, {"without": "barrier"}, CPU | HUGE),
+    "LayerNorm's factors in one": Build(WITHOUT, {"without": "norm"}, CPU | HUGE),
+    "jax.nn.gelu": Build(WITHOUT, {"without": "gelu"}, CPU | HUGE),
+    "written attention": Build(JAX, {"attention": "written"}, CPU | HUGE),
+    "ordinary pages": Build(JAX, {}, CPU),
+    "one scan": Build(JAX, {"scan": True}, CPU | HUGE),
+    "everything kept": Build(JAX, {"remat": "none"}, CPU | HUGE),
+    "rematerialised": Build(JAX, {"remat": "full"}, CPU | HUGE),
+    "one scan, rematerialised": Build(JAX, {"scan": True, "remat": "full"}, CPU | HUGE),
 }
 WORDS = """The training step of ViT-S/16 at batch 8 with one thing undone, or done besides: its time over that of the
 step as it is, and the bytes of the compiled program's temporaries. [performance-notes.md](performance-notes.md) says
@@ -35,24 +34,23 @@ def case() -> Case:
 
 
 def run(scale: Scale, say: Say) -> Outcome:
-    """All of them in turns."""
+    """A few at a time."""
     told = {"subject": scale.subject(MODEL), "batch": scale.batches(8)[0], "analyse": True}
+    comparisons: list[Comparison] = []
+    twins: list[Comparison] = []
     with Bench(say) as bench:
-        for name in (OURS, TWIN):
-            bench.start(name, JAX, told, CPU | HUGE)
-        for name, (target, how, pages) in SIDES.items():
-            bench.start(name, target, told | how, CPU | pages)
-        bench.agree(OURS, list(SIDES), TOLERANCE)
-        found = alternate([bench.turn(name, "step") for name in (OURS, *SIDES, TWIN)], scale.pace)
-        ours = seconds(OURS, found[OURS])
-        times = [Comparison(f"{name}, time", seconds(name, found[name]), ours, False) for name in SIDES]
-        kept = {name: _temporaries(bench, name) for name in (OURS, *SIDES)}
-        memory = [
-            Comparison(f"{name}, temporaries", kept[name], kept[OURS], False)
+        sides = {name: build.told(told) for name, build in SIDES.items()}
+        for found in in_groups(bench, OURS, sides, "step", TOLERANCE, scale.pace):
+            times = {name: seconds(name, samples) for name, samples in found.items()}
+            ours, twin = times.pop(OURS), times.pop(twin_of(OURS))
+            comparisons += [Comparison(f"{name}, time", other, ours, False) for name, other in times.items()]
+            twins.append(faster(f"batch 8, beside {' and '.join(times)}", ours, twin))
+        comparisons += [
+            Comparison(f"{name}, temporaries", _temporaries(bench, name), _temporaries(bench, OURS), False)
             for name in SIDES
-            if name != "ordinary pages"
+            if name not in (OURS, "ordinary pages")
         ]
-        return Outcome.of(bench, times + memory, [faster("batch 8", ours, seconds(TWIN, found[TWIN]))])
+        return Outcome.of(bench, comparisons, twins)
 
 
 def _temporaries(bench: Bench, name: str) -> Measured:

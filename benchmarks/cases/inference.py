@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.alternate import Bench, Say, Turn, alternate, seconds
@@ -21,9 +22,10 @@ OTHERS = {
 TOLERANCE = 2e-5
 """Relative L2 distance of logits: some 20 times what float32 gives on twelve blocks (docs/timm_coverage.md)."""
 WORDS = """Logits of a batch, float32; the same random weights and pictures on every side, whose logits are compared
-first. Ours is `vit_jax` under `jit`, with its fused attention; timm and `transformers` run theirs (SDPA). The last line
-of a batch is our operations a second (those of matrix products alone) over those of the fastest of the model's own
-linear layers as a bare `jnp.matmul` under `jit`."""
+first. Ours is `vit_jax` under `jit` as `vitport evaluate` runs it, with its fused attention, large batches in slices;
+timm and `transformers` run theirs (SDPA). The last lines of a batch are our operations a second (those of matrix
+products alone) over those of the fastest of the model's own linear layers as a bare `jnp.matmul` under `jit`; and the
+time of all its linear layers as such bare products, over our whole time: what nothing beside them can save."""
 
 
 def cases() -> list[Case]:
@@ -62,12 +64,20 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
             best = best_product({part: rate(part, found[part], flops) for part, flops in operations.items()})
             achieved = rate(OURS, found[OURS], forward_flops(config) * batch)
             comparisons.append(Comparison(f"batch {batch}, of JAX's best product", achieved, best))
+            bare = linear_layers([found[part] for part in parts], config.depth)
+            comparisons.append(Comparison(f"batch {batch}, its linear layers alone", bare, ours))
         return Outcome.of(bench, comparisons, twins)
 
 
 def rate(name: str, samples: list[Sample], operations: float) -> Measured:
     """Operations a second of each round."""
     return Measured(name, "GFLOP/s", tuple(operations / sample.seconds / 1e9 for sample in samples))
+
+
+def linear_layers(products: Sequence[Sequence[Sample]], blocks: int) -> Measured:
+    """The time of each round that all linear layers of so many blocks take as bare products, one after the other."""
+    rounds = zip(*products, strict=True)
+    return Measured("bare products", "s", tuple(blocks * sum(sample.seconds for sample in each) for each in rounds))
 
 
 def best_product(products: dict[str, Measured]) -> Measured:

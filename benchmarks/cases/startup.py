@@ -12,12 +12,12 @@ from benchmarks.process import Command
 
 ROUNDS = 15
 """A process starts in a fraction of a second."""
-WORDS = """Whole processes, from start to end: `vitport --help` beside an interpreter that does nothing, and
-`import vit_jax` beside `import flax`, which leaves `flax.nnx` for later, and beside that."""
+WORDS = """Whole processes, from start to end: `vitport --help` beside an interpreter that does nothing;
+`import vit_jax` beside `import flax`, which both leave the modules of neural networks for later; and with them."""
 PAIRS = {
     "vitport --help": (["-m", "vit_cli.main", "--help"], "python -c pass", ["-c", "pass"]),
     "import vit_jax": (["-c", "import vit_jax"], "import flax", ["-c", "import flax"]),
-    "import vit_jax, flax.nnx": (["-c", "import vit_jax"], "import flax.nnx", ["-c", "import flax.nnx"]),
+    "import create_model": (["-c", "from vit_jax import create_model"], "import flax.nnx", ["-c", "import flax.nnx"]),
 }
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
-from benchmarks.alternate import Bench, Say, alternate, seconds
+from benchmarks.alternate import Bench, Build, Say, in_groups, seconds, twin_of
 from benchmarks.cases.case import CPU, HUGE, WRITTEN, Case, Outcome, Scale
-from benchmarks.measure import faster
+from benchmarks.measure import Comparison, faster
 
-OURS, TWIN = "ours", "ours again"
+OURS = "ours"
+TWIN = twin_of(OURS)
 JAX, TORCH = "benchmarks.sides_jax:train", "benchmarks.sides_torch:train"
-ORDINARY = "ours, ordinary pages"
-OTHERS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
-    "timm": ({"library": "timm"}, {}),
-    "timm, huge pages": ({"library": "timm"}, HUGE),
-    "timm, torch.compile": ({"library": "timm", "compiled": True}, {}),
+SIDES = {
+    OURS: Build(JAX, {}, CPU | HUGE),
+    "timm": Build(TORCH, {"library": "timm"}),
+    "timm, huge pages": Build(TORCH, {"library": "timm"}, HUGE),
+    "timm, torch.compile": Build(TORCH, {"library": "timm", "compiled": True}),
+    WRITTEN: Build(JAX, {"attention": "written"}, CPU | HUGE),
+    "ours, ordinary pages": Build(JAX, {}, CPU),
 }
 TOLERANCE = 1e-4
 """Relative L2 distance of the losses of three steps: AdamW makes whole steps of gradients that are rounding noise, so
@@ -23,7 +25,8 @@ that the losses of small models have been 2.4e-6 apart; a step left out would se
 WORDS = """Forward, backward and AdamW, batch 8, float32: the trainer's own step (`training.jit_engine`) on a batch that
 lies on the device, in huge pages as `vitport train` asks for them, and in ordinary ones; timm with its own fused
 attention and `torch.optim.AdamW(fused=True)`, as one runs it, and in huge pages.
-The losses of the first three steps are compared before anything is timed."""
+The losses of the first three steps are compared before anything is timed. Two sides at a time take turns with ours and
+with another process of the same code, so that there is memory for all; ours is timed anew beside every two."""
 
 
 def cases() -> list[Case]:
@@ -39,15 +42,13 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
     """A batch of 8."""
     batch = scale.batches(8)[0]
     told = {"subject": scale.subject(model), "batch": batch}
+    comparisons: list[Comparison] = []
+    twins: list[Comparison] = []
     with Bench(say) as bench:
-        bench.start(OURS, JAX, told, CPU | HUGE)
-        bench.start(TWIN, JAX, told, CPU | HUGE)
-        others = [name for name, (how, pages) in OTHERS.items() if bench.start(name, TORCH, told | how, pages)]
-        bench.start(WRITTEN, JAX, told | {"attention": "written"}, CPU | HUGE)
-        bench.start(ORDINARY, JAX, told, CPU)
-        others += [WRITTEN, ORDINARY]
-        bench.agree(OURS, others, TOLERANCE)
-        found = alternate([bench.turn(name, "step") for name in (OURS, *others, TWIN)], scale.pace)
-        ours = seconds(OURS, found[OURS])
-        comparisons = [faster(f"batch {batch}, {name}", ours, seconds(name, found[name])) for name in others]
-        return Outcome.of(bench, comparisons, [faster(f"batch {batch}", ours, seconds(TWIN, found[TWIN]))])
+        sides = {name: build.told(told) for name, build in SIDES.items()}
+        for found in in_groups(bench, OURS, sides, "step", TOLERANCE, scale.pace):
+            times = {name: seconds(name, samples) for name, samples in found.items()}
+            ours, twin = times.pop(OURS), times.pop(TWIN)
+            comparisons += [faster(f"batch {batch}, {name}", ours, other) for name, other in times.items()]
+            twins.append(faster(f"batch {batch}, beside {' and '.join(times)}", ours, twin))
+        return Outcome.of(bench, comparisons, twins)

@@ -8,13 +8,14 @@ leaf is a zarr array under its keys joined by dots, all of them in one OCDBT dat
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ _OWN = "vitport.json"
 _PARAMS = "params"
 _TREE = "_METADATA"
 _TOGETHER = 1 << 24
-"""Bytes after which what was written is committed; until then it is in memory."""
+"""Bytes that are committed together, beside the reading of as many more; until then they are in memory."""
 _ARRAYS = ("jax.Array", "np.ndarray", "scalar")
 """Orbax's words for leaves that are kept as arrays."""
 
@@ -84,8 +85,8 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
     with ThreadPoolExecutor(1) as hasher, _quiet_threads():
         digest = hasher.submit(lambda: checkpoint.provenance.sha256)
         fault = _fault(put)
-        gc.collect()  # a task that failed tells of it when it is collected
         if fault is not None:
+            gc.collect()  # a task that failed tells of it when it is collected
             raise OSError(fault)
         (path / _OWN).write_text(json.dumps(checkpoint.record(digest.result()), indent=2))
 
@@ -94,27 +95,48 @@ def _put_arrays(folder: Path, table: TensorTable, progress: Callable[[str], None
     """Write every array as one uncompressed chunk; random numbers shrink by a tenth, in many times a copy's time."""
     import tensorstore as ts
 
-    # Whoever calls flushes everything in the end.
-    context = ts.Context({"file_io_sync": False, "cache_pool": {"total_bytes_limit": 0}})
-    transaction, held = ts.Transaction(), 0
-    for name in table:  # none read ahead: TensorStore holds copies of its own
-        progress(name)
-        array = table[name]
-        spec = {
-            "driver": "zarr",
-            "dtype": array.dtype.name,
-            "kvstore": {"driver": "ocdbt", "base": folder.as_uri(), "path": name.replace("/", ".") + "/"},
-            "metadata": {
-                "shape": list(array.shape), "chunks": [max(1, axis) for axis in array.shape], "compressor": None,
-            },
-        }  # fmt: skip
-        store = ts.open(spec, create=True, delete_existing=True, context=context, transaction=transaction).result()
-        store.write(array).result()
-        held += array.nbytes
-        if held > _TOGETHER:
-            transaction.commit_async().result()
-            transaction, held = ts.Transaction(), 0
+    # What is flushed file by file, beside the reading of what follows, leaves nothing to flush in the end.
+    context = ts.Context({"file_io_sync": True, "cache_pool": {"total_bytes_limit": 0}})
+    database = {"driver": "ocdbt", "base": folder.as_uri()}
+    # Orbax's numbers go all at once: taken away as arrays come, they would part a commit into a file for every array.
+    ts.KvStore.open(database, context=context).result().delete_range(ts.KvStore.KeyRange()).result()
+    committing, transaction, held = ts.Future(None), ts.Transaction(), 0
+    flushed: set[Path] = set()
+    try:
+        for name in table:
+            progress(name)
+            array = table[name]
+            spec = {
+                "driver": "zarr",
+                "dtype": array.dtype.name,
+                "kvstore": {**database, "path": name.replace("/", ".") + "/"},
+                "metadata": {
+                    "shape": list(array.shape), "chunks": [max(1, axis) for axis in array.shape], "compressor": None,
+                },
+            }  # fmt: skip
+            store = ts.open(spec, create=True, context=context, transaction=transaction).result()
+            # A whole chunk is not copied. Nobody else has the array, and its memory is another's once it is written.
+            store.write(array, can_reference_source_data_indefinitely=True).result()
+            held += array.nbytes
+            del array
+            if held > _TOGETHER:
+                committing.result()
+                found = set((folder / "d").iterdir())
+                _leave_cache(found - flushed)
+                flushed = found
+                committing, transaction, held = transaction.commit_async(), ts.Transaction(), 0
+    finally:
+        failed = committing.exception()  # waits: whoever is told of an error removes the folder
+    if failed is not None:
+        raise failed
     transaction.commit_async().result()
+
+
+def _leave_cache(files: Iterable[Path]) -> None:
+    """Give the system's memory that holds flushed files to those that come: what lay idle before costs it more."""
+    for file in files if hasattr(os, "posix_fadvise") else ():
+        with contextlib.suppress(OSError), file.open("rb") as handle:
+            os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _fault(save: Callable[[], None]) -> str | None:
@@ -126,7 +148,7 @@ def _fault(save: Callable[[], None]) -> str | None:
     return None
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet_threads() -> Iterator[None]:
     """Keep orbax's threads and tasks from printing tracebacks of an error that it raises besides."""
     loggers, before = [logging.getLogger(name) for name in ("absl", "asyncio")], sys.unraisablehook

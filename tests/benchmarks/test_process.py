@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.alternate import Bench, Pace, Turn, alternate
+from benchmarks.alternate import Bench, Build, Pace, Turn, alternate, in_groups, twin_of
 from benchmarks.process import Fresh, Sample, Worker
 from benchmarks.side import UnavailableError
 
@@ -100,6 +100,36 @@ def test_sides_take_turns_after_two_runs_each() -> None:
     assert log[:4] == [("a1", 1), ("a1", 1), ("b2", 1), ("b2", 1)]
     assert log[4:] == [("a1", 5), ("b2", 1), ("c3", 1)] * 2
     assert {name: len(samples) for name, samples in found.items()} == {"a": 2, "b": 2, "c": 2}
+
+
+def test_few_sides_are_alive_at_a_time() -> None:
+    """Groups of two with ours and its twin, in the order of the sides; a group of which nothing is there is not run."""
+    turns, pids = [], []
+    counting = Build(f"{TRIVIAL}:counting", {}, {"ADDED": "7"})
+    missing = Build(f"{TRIVIAL}:missing")
+    sides = {
+        "ours": counting.told({"start": 1}), "a": counting.told({"start": 1}), "b": missing, "c": missing,
+        "d": missing, "e": counting.told({"start": 1}),
+    }  # fmt: skip
+    with Bench(lambda text: None) as bench:
+        for found in in_groups(bench, "ours", sides, "told", 1e-9, Pace(rounds=2, seconds=0.0)):
+            turns.append(list(found))
+            pids.append({bench.facts[name]["pid"] for name in bench.workers})
+            assert all(len(samples) == 2 for samples in found.values())
+        assert not bench.workers
+        assert list(bench.left_out) == ["b", "c", "d"]
+        assert bench.distances == {"a": 0.0, "e": 0.0}
+    assert turns == [["ours", "a", twin_of("ours")], ["ours", "e", twin_of("ours")]]
+    assert len(pids[0]) == len(pids[1]) == 3
+    assert not pids[0] & pids[1]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids[0] | pids[1])
+
+
+def test_sides_of_a_group_are_held_to_ours() -> None:
+    sides = {name: Build(f"{TRIVIAL}:counting", {"start": start}, {"ADDED": "7"}) for name, start in
+             (("ours", 1), ("a", 2))}  # fmt: skip
+    with Bench(lambda text: None) as bench, pytest.raises(RuntimeError, match="away from ours"):
+        next(in_groups(bench, "ours", sides, "told", 1e-9, Pace(rounds=1)))
 
 
 @pytest.mark.parametrize(("seconds", "rounds"), [(0.1, 7), (10.0, 6), (30.0, 5)])

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import sides_jax, sides_torch
 from benchmarks.cases.compilation import comparisons, second_of
-from benchmarks.cases.inference import TOLERANCE, best_product, rate
+from benchmarks.cases.inference import TOLERANCE, best_product, linear_layers, rate
 from benchmarks.cases.memory import less, saved
 from benchmarks.cases.training import TOLERANCE as LOSS_TOLERANCE
 from benchmarks.measure import Measured
@@ -69,6 +69,8 @@ def test_the_best_product_is_that_of_the_largest_median() -> None:
     assert rate("x", samples, 1e9).values == pytest.approx((10, 5, 4))
     products = {"8 qkv": Measured("8 qkv", "GFLOP/s", (1, 9, 1)), "8 fc1": Measured("8 fc1", "GFLOP/s", (2, 2, 2))}
     assert best_product(products) == Measured("product of fc1", "GFLOP/s", (2, 2, 2))
+    layers = linear_layers([[Sample(1.0), Sample(2.0)], [Sample(0.5), Sample(0.25)]], blocks=12)
+    assert layers == Measured("bare products", "s", (18.0, 27.0))
 
 
 def test_what_rematerialisation_saves_is_over_the_step_that_keeps_everything() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.numpy_reference import ACTIVATIONS
-from vit_jax import activation
+from vit_jax.activation import activation
 from vit_spec import VitportError
 
 pytestmark = pytest.mark.jax_alone

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vit_jax import DropPath, drop_path
+from vit_jax.drop_path import DropPath, drop_path
 from vit_spec import VitportError
 
 pytestmark = pytest.mark.jax_alone

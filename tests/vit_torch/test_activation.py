@@ -6,7 +6,7 @@ import torch
 
 from tests.numpy_reference import ACTIVATIONS
 from vit_spec import VitportError
-from vit_torch import activation
+from vit_torch.activation import activation
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

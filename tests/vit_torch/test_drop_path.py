@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vit_spec import VitportError
-from vit_torch import DropPath, drop_path
+from vit_torch.drop_path import DropPath, drop_path
 
 SAMPLES, RATE = 20_000, 0.3
 

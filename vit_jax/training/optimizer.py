@@ -12,7 +12,7 @@ import optax
 from optax import contrib
 
 from vit_jax.training.recipe import Optimizer, Schedule
-from vit_jax.training.stacked import STACKED, each_block, single_paths
+from vit_jax.training.stacked import STACKED, block_by_block, each_block, single_paths
 from vit_spec import VitportError
 
 
@@ -80,12 +80,12 @@ def make_optimizer(
     steps = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm is not None else []
     steps.append(_direction(options))
     if options.weight_decay:
-        steps.append(optax.add_decayed_weights(options.weight_decay, mask=_kernels))
+        steps.append(block_by_block(optax.add_decayed_weights(options.weight_decay, mask=_kernels)))
     if options.name == "lamb":
         steps.append(optax.masked(each_block(optax.scale_by_trust_ratio()), _kernels))
     if options.layer_decay != 1.0:
         steps.append(_scaled_by_layer(options.layer_decay, params))
-    steps.append(optax.scale_by_learning_rate(schedule))
+    steps.append(block_by_block(optax.scale_by_learning_rate(schedule)))
     chain = optax.chain(*steps)
     if not any(frozen_paths(options.frozen, params).values()):
         return chain
@@ -103,9 +103,9 @@ def _kernels(tree: Mapping[str, Any]) -> dict[str, bool]:
 def _direction(options: Optimizer) -> optax.GradientTransformation:
     o = options
     if o.name in ("adamw", "lamb"):
-        return optax.scale_by_adam(o.beta1, o.beta2, o.epsilon)
+        return block_by_block(optax.scale_by_adam(o.beta1, o.beta2, o.epsilon))
     if o.name == "sgd":
-        return optax.trace(o.beta1) if o.beta1 else optax.identity()
+        return block_by_block(optax.trace(o.beta1)) if o.beta1 else optax.identity()
     if o.name == "adafactor":
         # Zhai et al. 2022, section 3.4: no scaling by the parameters' size, a cap on beta2, half-precision momentum.
         factored = optax.scale_by_factored_rms(decay_rate_fn=_capped(o.beta2), epsilon=1e-30)

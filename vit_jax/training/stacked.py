@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -66,6 +67,40 @@ def each_block(inner: optax.GradientTransformation) -> optax.GradientTransformat
     return optax.GradientTransformation(inner.init, update)
 
 
+def block_by_block(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A transformation that treats all numbers alike, traced once for all blocks: those of a large model are thousands
+    of operations otherwise. Its masks see a block's paths as :func:`stack` names them.
+    """
+    compiled = jax.jit(inner.update)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        numbers = sorted({int(found[1]) for found in map(_BLOCK.fullmatch, updates) if found})
+        if not numbers:
+            return inner.update(updates, state, params)
+        parts = {at: compiled(*_over_dictionaries(partial(_part, at), (updates, state, params))) for at in numbers}
+        rest = inner.update(*_over_dictionaries(partial(_part, None), (updates, state, params)))
+
+        def whole(node: Any, rest: Any, *blocks: Any) -> Any:
+            """Of what is no dictionary by path, such as the number of steps, all parts have the same."""
+            if not _is_by_path(node):
+                return rest
+            of = dict(zip(numbers, blocks, strict=True))
+            found = {path: _BLOCK.fullmatch(path) for path in node}
+            return {path: of[int(at[1])][STACKED + at[2]] if at else rest[path] for path, at in found.items()}
+
+        return jax.tree.map(whole, (updates, state), rest, *parts.values(), is_leaf=_is_by_path)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _part(at: int | None, by_path: Mapping[str, Any]) -> dict[str, Any]:
+    """What one block has, or, where there is no number, what none has."""
+    found = {path: _BLOCK.fullmatch(path) for path in by_path}
+    if at is None:
+        return {path: by_path[path] for path, block in found.items() if not block}
+    return {STACKED + block[2]: by_path[path] for path, block in found.items() if block and int(block[1]) == at}
+
+
 def _axes(tree: Any) -> Any:
     """0 for what is stacked, ``None`` for the rest."""
 
@@ -78,11 +113,11 @@ def _axes(tree: Any) -> Any:
 
 def _over_dictionaries(change: Callable[[Mapping[str, Any]], Any], tree: Any) -> Any:
     """Every dictionary by path of a tree, changed."""
+    return jax.tree.map(lambda node: change(node) if _is_by_path(node) else node, tree, is_leaf=_is_by_path)
 
-    def by_path(node: Any) -> bool:
-        return isinstance(node, dict) and any(str(key).startswith("blocks/") for key in node)
 
-    return jax.tree.map(lambda node: change(node) if by_path(node) else node, tree, is_leaf=by_path)
+def _is_by_path(node: Any) -> bool:
+    return isinstance(node, dict) and any(str(key).startswith("blocks/") for key in node)
 
 
 def _is_masked(leaf: Any) -> bool:

@@ -132,7 +132,7 @@ def make_update(
         key = jax.random.fold_in(key, state.step)
         found, metrics = gradients(state.params, batch, key)
         moving = partial(trained, recipe.optimizer.frozen)
-        metrics["gradient_norm"] = optax.tree.norm(moving(found))
+        metrics["gradient_norm"] = _norm(moving(found))
         if radius := recipe.optimizer.sharpness:
             scale = radius / (metrics["gradient_norm"] + 1e-12)
             uphill = {path: state.params[path] + scale * array for path, array in moving(found).items()}
@@ -145,10 +145,20 @@ def make_update(
         updates, opt_state = optimizer.update(found | moving(found), state.opt_state, old)
         params: Params = optax.apply_updates(old, updates | moving(updates))  # type: ignore[assignment]
         # What is kept or evaluated next is these, and no gradient tells yet that a step too long has ruined them.
-        metrics["parameter_norm"] = optax.tree.norm(params)
+        metrics["parameter_norm"] = _norm(params)
         ema = state.ema
         if ema is not None:
             ema = {path: recipe.ema * old + (1 - recipe.ema) * params[path] for path, old in ema.items()}
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return update
+
+
+def _norm(tree: Params) -> jax.Array:
+    """Of all numbers together."""
+    return jnp.sqrt(sum(map(_square_sum, tree.values()), 0.0))
+
+
+@jax.jit  # so that it is traced once for all arrays of a shape
+def _square_sum(x: jax.Array) -> jax.Array:
+    return jnp.square(x).sum()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 import vit_jax
 from tests.vit_jax.training.runs import CONFIG, RECIPE, batches, run, without
 from vit_jax import training
+from vit_jax.training.optimizer import make_optimizer
 from vit_jax.training.stacked import stack, unstack
 from vit_spec import Preprocessing
 
@@ -52,6 +56,36 @@ def test_every_optimizer_takes_the_same_steps(optimizer) -> None:
         mine, theirs = (np.asarray(x, np.float32) for x in (mine, theirs))
         far = np.abs(mine - theirs).max() / max(np.abs(theirs).max(), 1e-6)
         assert far <= (2**-8 if "[2].ema" in path and optimizer.name == "adafactor" else 1e-5), path
+
+
+def test_the_optimizer_is_traced_once_for_all_blocks_and_takes_optaxs_steps() -> None:
+    """Oracle: optax.adamw over all parameters at once. Measured: 1.7e-7 of each array's largest update."""
+    shapes = {
+        "head/kernel": (8, 3),
+        **{f"blocks/{at}/{name}": (8, 8) for at in range(12) for name in ("kernel", "bias")},
+    }
+    rng = np.random.default_rng(0)
+    params, *gradients = (
+        {path: jnp.asarray(rng.standard_normal(shape), jnp.float32) for path, shape in shapes.items()} for _ in range(3)
+    )
+    rate = optax.linear_schedule(1e-2, 1e-3, 2)
+    mine = make_optimizer(_optimizer(weight_decay=0.1), rate, params)
+    kernels = {path: path.endswith("kernel") for path in params}
+    theirs = optax.adamw(rate, 0.9, 0.999, 1e-5, weight_decay=0.1, mask=kernels)
+    states = [mine.init(params), theirs.init(params)]
+    for gradient in gradients:
+        (found, states[0]), (expected, states[1]) = (
+            jax.jit(optimizer.update)(gradient, state, params)
+            for optimizer, state in zip((mine, theirs), states, strict=True)
+        )
+        for path, update in expected.items():
+            np.testing.assert_allclose(found[path], update, rtol=0, atol=1e-6 * float(jnp.abs(update).max()))
+    lines = _lines(mine.update, gradients[0], states[0], params), _lines(theirs.update, gradients[0], states[1], params)
+    assert lines[0] < lines[1] / 3
+
+
+def _lines(function: Callable[..., Any], *arguments: Any) -> int:
+    return len(jax.jit(function).lower(*arguments).as_text().splitlines())
 
 
 def _both(mine: training.TrainState, theirs: training.TrainState) -> dict[str, tuple[jax.Array, jax.Array]]:
