@@ -137,13 +137,13 @@ def make_update(
             scale = radius / (metrics["gradient_norm"] + 1e-12)
             uphill = {path: state.params[path] + scale * array for path, array in moving(found).items()}
             found, _ = gradients(state.params | uphill, batch, key)
-        old = state.params
+        before = state.params
         if forward.on_one_cpu:
             # Else XLA copies all parameters first: it does not see that the last layer to need one is done with it
             # before the new one takes its place.
-            found, old = jax.lax.optimization_barrier((found, old))
-        updates, opt_state = optimizer.update(found | moving(found), state.opt_state, old)
-        params: Params = optax.apply_updates(old, updates | moving(updates))  # type: ignore[assignment]
+            found, before = jax.lax.optimization_barrier((found, before))
+        updates, opt_state = optimizer.update(found | moving(found), state.opt_state, before)
+        params: Params = optax.apply_updates(before, updates | moving(updates))  # type: ignore[assignment]
         # What is kept or evaluated next is these, and no gradient tells yet that a step too long has ruined them.
         metrics["parameter_norm"] = _norm(params)
         ema = state.ema
