@@ -135,6 +135,10 @@ class Bench:
         self.say(f"  {name}: built in {worker.ready:.1f} s")
         return True
 
+    def build(self, name: str, how: Build) -> bool:
+        """The same for a side that is written down."""
+        return self.start(name, how.target, how.arguments, how.environment)
+
     def turn(self, name: str, part: str, fixed: bool = False) -> Turn:
         """A part of a side that was started."""
         return Turn(name, self.workers[name], part, fixed)
@@ -182,11 +186,11 @@ def in_groups(
     """
     others = [name for name in sides if name != ours]
     for group in (others[at : at + GROUP] for at in range(0, len(others), GROUP)):
-        there = [name for name in group if _start(bench, name, sides[name])]
+        there = [name for name in group if bench.build(name, sides[name])]
         if there:
             # Ours come last, to what memory the others have left.
             for name in (ours, twin_of(ours)):
-                _start(bench, name, sides[ours])
+                bench.build(name, sides[ours])
             bench.agree(ours, there, tolerance)
             yield alternate([bench.turn(name, part) for name in (ours, *there, twin_of(ours))], pace)
         bench.close()
@@ -195,7 +199,3 @@ def in_groups(
 def twin_of(name: str) -> str:
     """The name of the other process that runs the same code."""
     return f"{name} again"
-
-
-def _start(bench: Bench, name: str, build: Build) -> bool:
-    return bench.start(name, build.target, build.arguments, build.environment)

@@ -5,27 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from benchmarks.alternate import Bench, Say, Turn, alternate, seconds
-from benchmarks.cases.case import CPU, WRITTEN, Case, Outcome, Scale
+from benchmarks.alternate import Bench, Build, Say, Turn, alternate, seconds, twin_of
+from benchmarks.cases.case import CPU, HUGE, ORDINARY, WRITTEN, Case, Outcome, Scale
 from benchmarks.measure import Comparison, Measured, faster, summary
 from benchmarks.process import Sample
 from benchmarks.subject import Subject, product_shapes
 from vit_spec import forward_flops
 
-OURS, TWIN, PRODUCTS = "ours", "ours again", "JAX's products"
+OURS, PRODUCTS = "ours", "JAX's products"
+TWIN = twin_of(OURS)
+JAX, TORCH = "benchmarks.sides_jax:inference", "benchmarks.sides_torch:inference"
+MINE = {
+    OURS: Build(JAX, {}, CPU | HUGE),
+    TWIN: Build(JAX, {}, CPU | HUGE),
+    PRODUCTS: Build("benchmarks.sides_jax:products", {}, CPU | HUGE),
+}
 OTHERS = {
-    "timm": {"library": "timm"},
-    "timm, torch.compile": {"library": "timm", "compiled": True},
-    "transformers": {"library": "transformers"},
-    "vit_torch": {"library": "vit_torch"},
+    "timm": Build(TORCH, {"library": "timm"}),
+    "timm, huge pages": Build(TORCH, {"library": "timm"}, HUGE),
+    "timm, torch.compile": Build(TORCH, {"library": "timm", "compiled": True}),
+    "transformers": Build(TORCH, {"library": "transformers"}),
+    "vit_torch": Build(TORCH, {"library": "vit_torch"}),
+    WRITTEN: Build(JAX, {"attention": "written"}, CPU | HUGE),
+    ORDINARY: Build(JAX, {}, CPU),
 }
 TOLERANCE = 2e-5
 """Relative L2 distance of logits: some 20 times what float32 gives on twelve blocks (docs/timm_coverage.md)."""
 WORDS = """Logits of a batch, float32; the same random weights and pictures on every side, whose logits are compared
-first. Ours is `vit_jax` under `jit` as `vitport evaluate` runs it, with its fused attention, large batches in slices;
-timm and `transformers` run theirs (SDPA). The last lines of a batch are our operations a second (those of matrix
-products alone) over those of the fastest of the model's own linear layers as a bare `jnp.matmul` under `jit`; and the
-time of all its linear layers as such bare products, over our whole time: what nothing beside them can save."""
+first. Ours is `vit_jax` under `jit` as `vitport evaluate` runs it: with its fused attention, large batches in slices,
+and in huge pages; timm and `transformers` run theirs (SDPA) as one runs them, and timm in huge pages too. The last
+lines of a batch are our operations a second (those of matrix products alone) over those of the fastest of the model's
+own linear layers as a bare `jnp.matmul` under `jit`; and the time of all its linear layers as such bare products, over
+our whole time: what nothing beside them can save."""
 
 
 def cases() -> list[Case]:
@@ -44,11 +55,9 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
     comparisons: list[Comparison] = []
     twins: list[Comparison] = []
     with Bench(say) as bench:
-        for name, how in {OURS: {}, TWIN: {}, WRITTEN: {"attention": "written"}}.items():
-            bench.start(name, "benchmarks.sides_jax:inference", told | how, CPU)
-        others = [n for n, how in OTHERS.items() if bench.start(n, "benchmarks.sides_torch:inference", told | how)]
-        others.append(WRITTEN)
-        bench.start(PRODUCTS, "benchmarks.sides_jax:products", told, CPU)
+        for name, build in MINE.items():
+            bench.build(name, build.told(told))
+        others = [name for name, build in OTHERS.items() if bench.build(name, build.told(told))]
         bench.agree(OURS, others, TOLERANCE)
         config = Subject(**subject).config
         for batch in batches:

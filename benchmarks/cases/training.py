@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks.alternate import Bench, Build, Say, in_groups, seconds, twin_of
-from benchmarks.cases.case import CPU, HUGE, WRITTEN, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, HUGE, ORDINARY, WRITTEN, Case, Outcome, Scale
 from benchmarks.measure import Comparison, faster
 
 OURS = "ours"
@@ -17,7 +17,7 @@ SIDES = {
     "timm, huge pages": Build(TORCH, {"library": "timm"}, HUGE),
     "timm, torch.compile": Build(TORCH, {"library": "timm", "compiled": True}),
     WRITTEN: Build(JAX, {"attention": "written"}, CPU | HUGE),
-    "ours, ordinary pages": Build(JAX, {}, CPU),
+    ORDINARY: Build(JAX, {}, CPU),
 }
 TOLERANCE = 1e-4
 """Relative L2 distance of the losses of three steps: AdamW makes whole steps of gradients that are rounding noise, so
