@@ -111,7 +111,7 @@ def _train(
     heard = jax.process_index() == 0
     asked = options.remat not in ("auto", "none") and not options.scan
     if heard and asked and options.parallel == "pmap" and jax.default_backend() == "cpu":
-        _tell(f"remat={options.remat} saves no memory on a CPU with parallel=pmap without --scan: give it, or jit")
+        _tell(f"remat={options.remat} saves no memory on a CPU with parallel=pmap: give --scan, or --parallel jit")
     if dry_run:
         _print_plan(setup, plan(setup))
         return 0

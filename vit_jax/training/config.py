@@ -145,9 +145,9 @@ class TrainConfig:
     precision: Precision = "float32"
     """Of the computation; parameters, moments and loss stay in float32."""
     remat: Remat = "auto"
-    """What of each block is computed again in the backward pass: what costs least (on a single CPU device all but the
-    products of linear layers, unless dropout acts; else nothing), nothing, all, all but products, all but the products
-    of linear layers."""
+    """What of each block is computed again in the backward pass: what takes hardly any time (on a single CPU device all
+    but the products of linear layers, unless dropout acts; else nothing), nothing, all, all but products, all but the
+    products of linear layers."""
     attention: AttentionKind = "fused"
     """As the model has it written out; with the weights never divided nor kept; or by cuDNN, on NVIDIA GPUs in
     bfloat16. The same up to rounding. Blocks that drop attention weights have it written out always."""

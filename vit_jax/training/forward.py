@@ -26,9 +26,9 @@ from vit_spec import VitportError
 
 Params = dict[str, jax.Array]
 Remat = Literal["auto", "none", "full", "dots", "dots_no_batch"]
-"""What of a block is computed again in the backward pass instead of being kept: what costs least; nothing; everything;
-everything but the results of matrix products; everything but those of products without batch axes, that is, of linear
-layers.
+"""What of a block is computed again in the backward pass instead of being kept: what takes hardly any time; nothing;
+everything; everything but the results of matrix products; everything but those of products without batch axes, that is,
+of linear layers.
 
 ``auto`` is ``dots_no_batch`` in a step of :func:`vit_jax.training.jit_engine` on a single CPU device, where it costs
 hardly any time, unless dropout would be drawn anew; else ``none``."""

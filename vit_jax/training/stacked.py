@@ -68,8 +68,11 @@ def each_block(inner: optax.GradientTransformation) -> optax.GradientTransformat
 
 
 def block_by_block(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """A transformation that treats all numbers alike, traced once for all blocks: those of a large model are thousands
-    of operations otherwise. Its masks see a block's paths as :func:`stack` names them.
+    """A transformation that looks at each number by itself, such as Adam's, traced for one block and used for all: of a
+    large model's parameters one by one it would be thousands of operations.
+
+    Args:
+        inner: its masks are given the paths of a block as :func:`stack` names them.
     """
     compiled = jax.jit(inner.update)
 
@@ -77,7 +80,7 @@ def block_by_block(inner: optax.GradientTransformation) -> optax.GradientTransfo
         numbers = sorted({int(found[1]) for found in map(_BLOCK.fullmatch, updates) if found})
         if not numbers:
             return inner.update(updates, state, params)
-        parts = {at: compiled(*_over_dictionaries(partial(_part, at), (updates, state, params))) for at in numbers}
+        parts = [compiled(*_over_dictionaries(partial(_part, at), (updates, state, params))) for at in numbers]
         rest = inner.update(*_over_dictionaries(partial(_part, None), (updates, state, params)))
 
         def whole(node: Any, rest: Any, *blocks: Any) -> Any:
@@ -88,7 +91,7 @@ def block_by_block(inner: optax.GradientTransformation) -> optax.GradientTransfo
             found = {path: _BLOCK.fullmatch(path) for path in node}
             return {path: of[int(at[1])][STACKED + at[2]] if at else rest[path] for path, at in found.items()}
 
-        return jax.tree.map(whole, (updates, state), rest, *parts.values(), is_leaf=_is_by_path)
+        return jax.tree.map(whole, (updates, state), rest, *parts, is_leaf=_is_by_path)
 
     return optax.GradientTransformation(inner.init, update)
 
