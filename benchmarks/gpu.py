@@ -7,6 +7,7 @@ CPU at sizes that measure nothing.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -54,8 +55,10 @@ class Card:
         return "cpu" if self.smoke else "cuda"
 
     def ours(self, bench: Bench, name: str, function: str, told: dict[str, Any]) -> bool:
-        """Start a side in JAX, which takes memory as it needs it, since it is not alone."""
-        environment = CPU if self.smoke else {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        """Start a side in JAX, which takes memory as it needs it, since it is not alone, and one card of several."""
+        card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+        alone = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "CUDA_VISIBLE_DEVICES": card}
+        environment = CPU if self.smoke else alone
         return bench.start(name, f"{JAX}:{function}", told, environment)
 
     def torch(self, bench: Bench, name: str, function: str, told: dict[str, Any]) -> bool:

@@ -33,7 +33,7 @@ def inference(
     tf32: bool | None = None,
     attention: str = "fused",
 ) -> Side:
-    """A forward pass under ``jit`` as `vitport evaluate` makes it, for each batch size a part of that name.
+    """A forward pass as `vitport evaluate` makes it, for each batch size a part of that name.
 
     Args:
         subject: the fields of a ``Subject``.
@@ -42,23 +42,25 @@ def inference(
         tf32: whether float32 products may be taken in TensorFloat-32; ``None`` leaves it to JAX.
         attention: a name of ``vit_jax.attention.ATTENTION``.
     """
+    training.offer_cores()
     if tf32 is not None:
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     what = Subject(**subject)
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
     set_attention(model, ATTENTION[attention])
     params = vit_jax.get_params(model)
-    forward = jax.jit(sliced(Inference(model)))
-    images = {batch: jnp.asarray(what.images(batch), dtype) for batch in batches}
+    forwards = {batch: training.Spread(sliced(Inference(model)), params, batch) for batch in batches}
+    images = {batch: forwards[batch].place(jnp.asarray(what.images(batch), dtype)) for batch in batches}
 
     def runs(batch: int) -> Callable[[int], None]:
         def run(count: int) -> None:
-            _repeat(lambda: forward(params, images[batch]), count)
+            _repeat(lambda: forwards[batch](images[batch]), count)
 
         return run
 
     def answers() -> dict[str, np.ndarray]:
-        return {"logits": np.asarray(forward(params, images[min(batches)]), np.float32)}
+        least = min(batches)
+        return {"logits": np.asarray(forwards[least](images[least]), np.float32)}
 
     return Side({str(batch): runs(batch) for batch in batches}, answers, _facts())
 

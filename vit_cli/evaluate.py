@@ -44,6 +44,7 @@ def evaluate(
         as_json: Print JSON instead of tables.
     """
     from vit_jax.training.data import open_source
+    from vit_jax.training.spread import offer_cores
 
     if batch < 1:
         raise VitportError(f"--batch {batch} holds no picture: give 1 or more.")
@@ -53,6 +54,7 @@ def evaluate(
         raise VitportError(
             "--per-class and --real judge the head, and --knn and --linear-probe have none: leave one out."
         )
+    offer_cores()
     checkpoint = reading.load(weights)
     source = open_source(data, split)
     if source is None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vit_jax.training.recipe import Loss, Optimizer, Recipe, Schedule
     from vit_jax.training.sharding import MeshShape, make_mesh
     from vit_jax.training.slices import sliced
+    from vit_jax.training.spread import Spread, offer_cores
     from vit_jax.training.step import TrainState, init_state, make_update
 else:
     __getattr__, __dir__ = on_demand(
@@ -22,6 +23,7 @@ else:
             "recipe": ("Loss", "Optimizer", "Recipe", "Schedule"),
             "sharding": ("MeshShape", "make_mesh"),
             "slices": ("sliced",),
+            "spread": ("Spread", "offer_cores"),
             "step": ("TrainState", "init_state", "make_update"),
         },
     )
@@ -36,6 +38,7 @@ __all__ = [
     "Recipe",
     "Remat",
     "Schedule",
+    "Spread",
     "TrainState",
     "init_state",
     "jit_engine",
@@ -43,6 +46,7 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "make_update",
+    "offer_cores",
     "pmap_engine",
     "sliced",
 ]

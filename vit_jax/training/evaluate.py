@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jax
 import numpy as np
 
 import vit_jax
@@ -19,6 +18,7 @@ from vit_jax.training.data import Source, evaluation_batches
 from vit_jax.training.forward import Inference
 from vit_jax.training.scores import Scores, make_judge
 from vit_jax.training.slices import sliced
+from vit_jax.training.spread import Spread
 from vit_spec import VitportError
 
 
@@ -33,7 +33,8 @@ class Evaluated:
 
 
 def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0) -> Evaluated:
-    """Every picture of the source once, as the weights' own preprocessing cuts it.
+    """Every picture of the source once, as the weights' own preprocessing cuts it, shared out among this process's
+    devices (:class:`vit_jax.training.Spread`).
 
     Raises:
         VitportError: if the model tells another number of classes apart than the pictures have, or the same in another
@@ -54,12 +55,11 @@ def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int
         )
     model = vit_jax.create_model(weights=checkpoint)
     set_attention(model, attend_fused)
-    judge = jax.jit(make_judge(sliced(Inference(model)), checkpoint.preprocessing))
-    params = get_params(model)
+    judge = Spread(make_judge(sliced(Inference(model)), checkpoint.preprocessing), get_params(model), batch)
     scores, predicted = Scores(classes), []
     with evaluation_batches(source, checkpoint.preprocessing, batch=batch, workers=workers) as batches:
         for rows in batches:
-            judged = {name: np.asarray(array) for name, array in judge(params, dict(rows)).items()}
+            judged = {name: np.asarray(array) for name, array in judge(dict(rows)).items()}
             scores.add(judged)
             predicted.append(np.where(judged["weight"] > 0, judged["predicted"], -1))
         skipped = dict(batches.corrupt)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import jax
 import numpy as np
 
 import vit_jax
@@ -14,6 +13,7 @@ from vit_jax.params import get_params
 from vit_jax.training.data import Source, evaluation_batches
 from vit_jax.training.forward import Inference
 from vit_jax.training.slices import sliced
+from vit_jax.training.spread import Spread
 from vit_jax.training.step import normalised
 from vit_spec import VitportError
 
@@ -46,13 +46,15 @@ def read_features(checkpoint: Checkpoint, source: Source, *, batch: int, workers
     body = conversion.prepare(None, weights=checkpoint, num_classes=0)
     model = vit_jax.create_model(weights=body)
     set_attention(model, attend_fused)
-    inference, params = sliced(Inference(model)), get_params(model)
-    compiled = jax.jit(lambda params, images: inference(params, normalised(images, body.preprocessing)))
+    inference = sliced(Inference(model))
+    spread = Spread(
+        lambda params, images: inference(params, normalised(images, body.preprocessing)), get_params(model), batch
+    )
     values, labels = [], []
     with evaluation_batches(source, body.preprocessing, batch=batch, workers=workers) as batches:
         for rows in batches:
             real = rows["weight"] > 0
-            values.append(np.asarray(compiled(params, rows["image"]))[real])
+            values.append(np.asarray(spread(rows["image"]))[real])
             labels.append(rows["label"][real])
         skipped = dict(batches.corrupt)
     return Features(np.concatenate(values), np.concatenate(labels), skipped)

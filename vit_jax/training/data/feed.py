@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from vit_jax.training.cores import cores
 from vit_jax.training.data.library import load_grain
 from vit_spec import VitportError
 
@@ -48,7 +49,7 @@ class Feed(Iterator[Batch]):
         grain = load_grain()
         self._corrupt: dict[str, str] = {}
         self._workers = workers
-        threads = 0 if workers else min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+        threads = 0 if workers else min(_MOST_THREADS, cores())
         batches = grain.MapDataset.range(first, end).map(make)
         made = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
         made = grain.experimental.WithOptionsIterDataset(made, grain.experimental.DatasetOptions(min_shm_size=_SHARED))
