@@ -30,7 +30,7 @@ CONFIG = ViTConfig(
     image_size=8, patch_size=2, in_channels=1, num_classes=10, embed_dim=32, depth=4, num_heads=4, drop_path_rate=0.1
 )
 PREPROCESSING = Preprocessing(size=8, mean=(0.5,), std=(0.5,), resize="squash")
-EPOCHS, BATCH, PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 40, 32, 2e-3, 0.1, 0.1
+EPOCHS, BATCH, PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 80, 32, 2e-3, 0.1, 0.1
 DEMO_DIGIT = 3
 """Index of the test digit that becomes the demo's picture."""
 

@@ -33,20 +33,20 @@ def held_out() -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_torch_reads_the_held_out_digits(held_out):
-    """98.3 % measured; 97 % promised."""
+    """99.2 % measured; 98 % promised."""
     pictures, labels = held_out
     model = vit_torch.create_model(weights=WEIGHTS).eval()
     with torch.no_grad():
         logits = model(torch.tensor(pictures).permute(0, 3, 1, 2))
-    assert (logits.argmax(1).numpy() == labels).mean() >= 0.97
+    assert (logits.argmax(1).numpy() == labels).mean() >= 0.98
 
 
 def test_jax_reads_the_held_out_digits(held_out):
-    """98.3 % measured; 97 % promised."""
+    """99.2 % measured; 98 % promised."""
     pictures, labels = held_out
     model = vit_jax.create_model(weights=WEIGHTS)
     model.eval()
-    assert (np.asarray(nnx.jit(model)(pictures)).argmax(1) == labels).mean() >= 0.97
+    assert (np.asarray(nnx.jit(model)(pictures)).argmax(1) == labels).mean() >= 0.98
 
 
 def test_file_is_small_and_names_its_classes():
@@ -57,7 +57,7 @@ def test_file_is_small_and_names_its_classes():
 
 @pytest.mark.slow
 def test_the_script_trains_such_a_model_anew(tmp_path, monkeypatch, held_out):
-    """About a minute on 2 CPU cores; the file is written elsewhere."""
+    """Half a minute on 2 CPU cores; the file is written elsewhere. Seeds 0 to 4 give 99.2 to 99.4 %."""
     script = runpy.run_path(str(ROOT / "scripts" / "train_digits_vit.py"))
     monkeypatch.setitem(script["main"].__globals__, "ASSETS", tmp_path / "assets")
     script["main"]()
@@ -65,5 +65,5 @@ def test_the_script_trains_such_a_model_anew(tmp_path, monkeypatch, held_out):
     model = vit_torch.create_model(weights=tmp_path / "assets" / "digits_vit.safetensors").eval()
     with torch.no_grad():
         logits = model(torch.tensor(pictures).permute(0, 3, 1, 2))
-    assert (logits.argmax(1).numpy() == labels).mean() >= 0.97
+    assert (logits.argmax(1).numpy() == labels).mean() >= 0.98
     assert (tmp_path / "assets" / "digits.png").is_file()
