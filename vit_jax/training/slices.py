@@ -11,8 +11,8 @@ from vit_jax.training.forward import Inference, Params
 from vit_spec import ViTConfig
 
 CACHED = 5 * 2**20
-"""Bytes of a block's widest array, for each core that works at it, up to which what lies between two layers is found in
-a processor's caches."""
+"""Bytes of a block's widest array, for each core of a device's share, up to which what lies between two layers is found
+in a processor's caches."""
 
 
 def sliced(inference: Inference) -> Callable[[Params, jax.Array], jax.Array]:
@@ -43,7 +43,7 @@ def slice_size(config: ViTConfig, batch: int, itemsize: int, threads: int) -> in
     Args:
         batch: pictures.
         itemsize: bytes of a number between two layers.
-        threads: cores that work at a slice together.
+        threads: cores, a device's share of them.
     """
     most = CACHED * threads // (config.num_tokens * config.hidden_dim * itemsize)
     fitting = [size for size in range(most // 2 + 1, most + 1) if batch % size == 0]

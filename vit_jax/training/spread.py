@@ -1,4 +1,4 @@
-"""A batch for inference, shared out among the devices of one process; on a CPU these are its cores."""
+"""A batch for inference, shared out among the devices of one process; on a CPU as many as it has cores."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from vit_jax.training.forward import Params
 from vit_jax.training.sharding import BATCH, MeshShape, make_mesh
 
 COPIES = 256 * 2**20
-"""Bytes of parameters that a CPU's devices hold together at most. Each reads a copy of its own from memory: of a ViT-B
-that takes as long as sharing wins, and of larger models memory runs out."""
+"""Bytes of parameters that a CPU's devices hold together at most, where more than one does. Each reads its own copy: of
+a ViT-B that takes as long as sharing wins, and of larger models memory runs out."""
 
 
 def offer_cores() -> None:
-    """Lets JAX take each core of the CPU for a device, unless its number of CPU devices was chosen already.
+    """Lets JAX have as many CPU devices as there are cores, unless their number was chosen already.
 
-    To be called before JAX computes anything: later the devices stay as they are.
+    To be called before JAX computes anything: later the devices stay as they are. A process that also trains is better
+    off without: a training step is no quicker on these devices, and a mesh takes them all.
     """
     by_flag = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     by_option: int = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
@@ -34,7 +35,7 @@ def offer_cores() -> None:
 class Spread:
     """A function of parameters and rows, whose rows are shared out among devices; called with rows, it is compiled.
 
-    On CPUs a core to itself is quicker than all cores for each operation, at whose end they wait for one another.
+    On CPUs all devices share the cores: while one waits for the last part of an operation, they work at another's.
 
     Args:
         function: from parameters, and arrays with an axis of rows in front, to arrays with that axis in front; no row's
@@ -53,11 +54,11 @@ class Spread:
         self._compiled = jax.jit(shared, in_shardings=(whole, cut))
 
     def place(self, rows: Any) -> Any:
-        """Rows on the devices that will want them, for more than one call."""
+        """Rows on the devices that want them, for more than one call."""
         return jax.device_put(rows, self._cut)
 
     def __call__(self, rows: Any) -> Any:
-        return self._compiled(self._params, rows)
+        return self._compiled(self._params, self.place(rows))
 
 
 def device_count(batch: int, size: int) -> int:
