@@ -23,7 +23,7 @@ class Checked:
     committed: float
     measured: float
     allowed: float
-    """The change, as a share, that noise explains."""
+    """The change in that direction, as a share, that noise explains."""
     verdict: Verdict
 
     @property
@@ -61,7 +61,8 @@ def compare(name: str, before: Comparison, now: Comparison, noise: float) -> Che
     change = math.log(now.ratio.median / before.ratio.median)
     better = change if now.higher_is_better else -change
     verdict: Verdict = "worse" if better < -allowed else "better" if better > allowed else "same"
-    return Checked(name, before.ratio.median, now.ratio.median, math.expm1(allowed), verdict)
+    explained = abs(math.expm1(math.copysign(allowed, change)))
+    return Checked(name, before.ratio.median, now.ratio.median, explained, verdict)
 
 
 def not_checked(committed: Mapping[str, Result], measured: Mapping[str, Result]) -> list[str]:
