@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 
 from vit_jax import training
-from vit_jax.attention import ATTENTION, set_attention
+from vit_jax.layers.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.scaling import Step, collectives
-from vit_jax.vision_transformer import VisionTransformer
+from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import Preprocessing
 
 _WORDS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}

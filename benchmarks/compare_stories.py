@@ -20,7 +20,7 @@ from vit_parity.explain import Explanation
 from vit_parity.hypotheses import Origin
 from vit_parity.replay import Subject, float64_params
 from vit_parity.truth import truth_of
-from vit_spec.config import PositionResize
+from vit_spec.vit.config import PositionResize
 
 
 def main() -> None:

@@ -16,11 +16,11 @@ import tyro
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vit_jax.training.config import Keeping, ModelOptions, TrainConfig
 from vit_jax.training.data import Data
-from vit_jax.training.monitor import Line
-from vit_jax.training.run import Telling, run
-from vit_jax.training.setup import set_up
+from vit_jax.training.recipe.config import Keeping, ModelOptions, TrainConfig
+from vit_jax.training.run.loop import Telling, run
+from vit_jax.training.run.monitor import Line
+from vit_jax.training.run.setup import set_up
 
 
 def main(pictures: int = 2000, steps: int = 30, batch: int = 16, workers: int = 1) -> None:

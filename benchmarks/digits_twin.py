@@ -22,9 +22,9 @@ import tyro
 import conversion
 import vit_torch
 from vit_jax.training.data import Stream, evaluation_batches
-from vit_jax.training.presets import get_preset
-from vit_jax.training.run import Telling, run
-from vit_jax.training.setup import Setup, set_up
+from vit_jax.training.recipe.presets import get_preset
+from vit_jax.training.run.loop import Telling, run
+from vit_jax.training.run.setup import Setup, set_up
 
 _QUIET = Telling(lambda text: None, lambda line, steps: None, lambda step, metrics: None)
 

@@ -17,9 +17,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from vit_jax.training.chips import CHIPS, Chip
+from vit_jax.training.devices.chips import CHIPS, Chip
+from vit_jax.training.devices.sharding import MeshShape
 from vit_jax.training.scaling import Assumptions, Prediction, Step, choose
-from vit_jax.training.sharding import MeshShape
 from vit_spec import ViTConfig, count_parameters, forward_flops, get_model
 
 VIT_22B = ViTConfig(
@@ -123,7 +123,7 @@ def page(compared: dict[int, list[dict[str, Any]]]) -> str:
 
 
 def chip_table() -> str:
-    """The figures of :mod:`vit_jax.training.chips`."""
+    """The figures of :mod:`vit_jax.training.devices.chips`."""
     head = ["chip", "bfloat16, TFLOP/s", "HBM, GB", "HBM, GB/s", "domain", "its links, GB/s", "network, GB/s"]
     rows = [
         [

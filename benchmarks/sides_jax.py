@@ -17,12 +17,13 @@ import vit_jax
 from benchmarks.side import BEGUN, Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
-from vit_jax.attention import ATTENTION, attend, set_attention
-from vit_jax.training.forward import Inference
-from vit_jax.training.losses import Loss
-from vit_jax.training.monitor import peak_flops
-from vit_jax.training.optimizer import make_optimizer, make_schedule
-from vit_jax.training.slices import sliced
+from vit_jax.inference.slices import sliced
+from vit_jax.inference.spread import Spread, offer_cores
+from vit_jax.layers.attention import ATTENTION, attend, set_attention
+from vit_jax.training.run.monitor import peak_flops
+from vit_jax.training.step.forward import Inference
+from vit_jax.training.step.losses import Loss
+from vit_jax.training.step.optimizer import make_optimizer, make_schedule
 from vit_spec import Preprocessing
 
 
@@ -40,16 +41,16 @@ def inference(
         batches: pictures in a batch.
         dtype: of computation and parameters.
         tf32: whether float32 products may be taken in TensorFloat-32; ``None`` leaves it to JAX.
-        attention: a name of ``vit_jax.attention.ATTENTION``.
+        attention: a name of ``vit_jax.layers.attention.ATTENTION``.
     """
-    training.offer_cores()
+    offer_cores()
     if tf32 is not None:
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     what = Subject(**subject)
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
     set_attention(model, ATTENTION[attention])
     params = vit_jax.get_params(model)
-    forwards = {batch: training.Spread(sliced(Inference(model)), params, batch) for batch in batches}
+    forwards = {batch: Spread(sliced(Inference(model)), params, batch) for batch in batches}
     images = {batch: forwards[batch].place(jnp.asarray(what.images(batch), dtype)) for batch in batches}
 
     def runs(batch: int) -> Callable[[int], None]:
@@ -99,7 +100,7 @@ def train(
         remat: what is computed again in the backward pass.
         scan: one compiled block for all.
         dtype: of the computation; parameters and moments are in float32.
-        attention: a name of ``vit_jax.attention.ATTENTION``.
+        attention: a name of ``vit_jax.layers.attention.ATTENTION``.
         losses: the answers are the losses of so many first steps.
         analyse: compile the step once more and tell the bytes of its temporaries.
     """
@@ -156,7 +157,7 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
 
     Args:
         shape: (B, N, h, d).
-        implementation: ``ours`` is ``vit_jax.attention.attend``; else an ``implementation`` of
+        implementation: ``ours`` is ``vit_jax.layers.attention.attend``; else an ``implementation`` of
             ``jax.nn.dot_product_attention``.
         dtype: of queries, keys and values.
     """

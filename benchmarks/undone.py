@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import vit_jax.rows
-import vit_jax.training.forward as forward
+import vit_jax.layers.xla.rows
+import vit_jax.training.step.forward as forward
 from benchmarks import sides_jax
 from benchmarks.side import Side
-from vit_jax.activation import _FUNCTIONS
+from vit_jax.layers.activation import _FUNCTIONS
 
 
 def train(without: str, **told: Any) -> Side:
@@ -31,7 +31,7 @@ def train(without: str, **told: Any) -> Side:
 
 def _rows() -> None:
     """Tokens (B, N, D), as they come, in every layer and sum."""
-    vit_jax.rows.as_rows = lambda x: x
+    vit_jax.layers.xla.rows.as_rows = lambda x: x
 
 
 def _barrier() -> None:
@@ -49,12 +49,12 @@ def _norm() -> None:
     """Both factors of LayerNorm in one, as ``nnx.LayerNorm`` has it; for float32 and norms with a bias."""
 
     def call(self: Any, x: jax.Array) -> jax.Array:
-        rows = vit_jax.rows.as_rows(x)
+        rows = vit_jax.layers.xla.rows.as_rows(x)
         centred = rows - rows.mean(axis=-1, keepdims=True)
         factor = jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + self.epsilon) * self.scale[...]
         return (centred * factor + self.bias[...]).reshape(x.shape)
 
-    vit_jax.rows.LayerNorm.__call__ = call
+    vit_jax.layers.xla.rows.LayerNorm.__call__ = call
 
 
 def _gelu() -> None:

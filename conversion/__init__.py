@@ -1,18 +1,18 @@
 """Weights between formats, as plain tables of names and numpy arrays. Needs neither torch nor jax."""
 
 from conversion.changes import with_activation, with_dtype, with_head, with_positions, with_sizes
+from conversion.changes.prepare import prepare
 from conversion.checkpoint import Checkpoint
-from conversion.flax_tree import from_flax, to_flax
 from conversion.format import Format
 from conversion.formats import FORMATS
+from conversion.images.image import load_picture
 from conversion.load import load
-from conversion.patch_kernel import resize_patch_kernel
-from conversion.picture import load_picture
-from conversion.position_table import resize_position_table
-from conversion.prepare import prepare
 from conversion.save import save
 from conversion.source import Provenance
-from conversion.table import TensorTable
+from conversion.tensors.flax_tree import from_flax, to_flax
+from conversion.tensors.patch_kernel import resize_patch_kernel
+from conversion.tensors.position_table import resize_position_table
+from conversion.tensors.table import TensorTable
 
 __all__ = [
     "FORMATS",

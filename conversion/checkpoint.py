@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from conversion.source import CHANGED, Provenance
-from conversion.table import TensorTable
+from conversion.tensors.table import TensorTable
 from vit_spec import Preprocessing, ViTConfig
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.format import Format
-from conversion.shapes import Shapes
+from conversion.identify.shapes import Shapes
 from vit_spec import ViTConfig
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from conversion.checkpoint import Checkpoint
-from conversion.rules import Names
-from conversion.table import TensorTable
+from conversion.tensors.rules import Names
+from conversion.tensors.table import TensorTable
 from vit_spec import Preprocessing, ViTConfig
 
 Writer = Callable[[Path, TensorTable, Checkpoint, Callable[[str], None]], None]

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from conversion import huggingface_config, timm_config
-from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
+from conversion.config_json import huggingface as huggingface_config
+from conversion.config_json import timm as timm_config
 from conversion.containers import open_source
 from conversion.containers.claims import first_line
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
-from conversion.recognise import Recognised, recognise
-from conversion.resolve import Fact, resolve_config
+from conversion.identify.recognise import Recognised, recognise
+from conversion.identify.resolve import Fact, resolve_config
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
-from conversion.table import TensorTable
+from conversion.tensors.check import check_complete
+from conversion.tensors.table import TensorTable
 from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
 
 

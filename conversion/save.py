@@ -8,17 +8,17 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from conversion import buffers
 from conversion.assumptions import check_assumed
 from conversion.changes.activation import ActivationChoice, with_activation
-from conversion.check import check_complete
 from conversion.checkpoint import Checkpoint
-from conversion.finite import not_finite, watched
 from conversion.forgotten import forgotten
 from conversion.format import Format, Writer
 from conversion.formats import FORMATS
-from conversion.recognise import get_formats
+from conversion.identify.recognise import get_formats
 from conversion.remedies import remedies
+from conversion.tensors import buffers
+from conversion.tensors.check import check_complete
+from conversion.tensors.finite import not_finite, watched
 from vit_spec import VitportError
 
 Progress = Callable[[str, int, int], None]

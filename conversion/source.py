@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from conversion.table import TensorTable
+from conversion.tensors.table import TensorTable
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ ALLOWED = {
     "vit_spec": set(),
     "vit_torch": {"vit_spec", "torch"},
     "vit_jax": {"vit_spec", "jax", "flax"},
+    "vit_jax/inference": {"vit_spec", "vit_jax", "jax"},
     "vit_jax/training": {"vit_spec", "vit_jax", "conversion", "jax", "flax", "numpy", "optax", "orbax"},
     "vit_jax/training/data": {"vit_spec", "vit_jax", "conversion", "numpy"},
     "conversion": {"vit_spec", "numpy", "ml_dtypes", "safetensors", "isal"},
@@ -107,6 +108,7 @@ INSIDE_FUNCTIONS = {
     "vit_spec": set(),
     "vit_torch": {"conversion"},
     "vit_jax": {"conversion"},
+    "vit_jax/inference": set(),
     "vit_jax/training": {"matplotlib", "tensorboardX", "pydantic", "yaml", "scipy"},
     "vit_jax/training/data": {"grain", "absl", "PIL", "sklearn", "pyarrow"},
     "conversion": {"torch", "jax", "flax", "msgpack", "onnx", "orbax", "tensorstore", "PIL", "huggingface_hub"},
@@ -131,7 +133,7 @@ def _imports(source: str) -> tuple[set[str], set[str]]:
 def test_imports_are_found_wherever_they_are() -> None:
     source = """
 import os.path, numpy as np
-from vit_spec.config import ViTConfig
+from vit_spec.vit.config import ViTConfig
 if TYPE_CHECKING:
     import jax
 class A:

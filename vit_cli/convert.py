@@ -12,7 +12,7 @@ from vit_cli.proof import prove
 from vit_cli.reading import ImageSize, Options
 from vit_cli.terminal import progress, say
 from vit_spec import VitportError, count_parameters
-from vit_spec.config import PositionResize
+from vit_spec.vit.config import PositionResize
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -144,7 +144,7 @@ def convert(
 
 def _told(checkpoint: Checkpoint) -> str:
     """The facts that no shape shows, and who told them."""
-    from conversion.resolve import NEVER_GUESSED
+    from conversion.identify.resolve import NEVER_GUESSED
 
     values, origins = checkpoint.config.to_dict(), checkpoint.provenance.origins
     tellers = dict.fromkeys(origins.get(name, "nobody: the default") for name in NEVER_GUESSED)

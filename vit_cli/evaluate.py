@@ -43,8 +43,8 @@ def evaluate(
         linear_probe: Logistic regression on frozen features, instead of the head.
         as_json: Print JSON instead of tables.
     """
+    from vit_jax.inference.spread import offer_cores
     from vit_jax.training.data import open_source
-    from vit_jax.training.spread import offer_cores
 
     if batch < 1:
         raise VitportError(f"--batch {batch} holds no picture: give 1 or more.")
@@ -89,7 +89,7 @@ def _of_head(
 ) -> dict[str, Any]:
     from pathlib import Path
 
-    from vit_jax.training import evaluate as measure
+    from vit_jax.training.evaluation import evaluate as measure
 
     labels = None if real is None else measure.read_real_labels(Path(real), source)
     evaluated = measure.evaluate(checkpoint, source, batch=batch, workers=workers)
@@ -105,7 +105,7 @@ def _of_head(
 def _of_features(
     checkpoint: Checkpoint, train: Source, test: Source, batch: int, workers: int, knn: int | None, probe: bool
 ) -> dict[str, Any]:
-    from vit_jax.training.features import linear_probe, nearest_neighbours, read_features
+    from vit_jax.training.evaluation.features import linear_probe, nearest_neighbours, read_features
 
     known, asked = (read_features(checkpoint, source, batch=batch, workers=workers) for source in (train, test))
     classes = len(test.classes)

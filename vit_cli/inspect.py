@@ -85,7 +85,7 @@ def _facts(checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
 
 def _warnings(checkpoint: Checkpoint) -> list[str]:
     """What makes weights useless although they are complete."""
-    from conversion.finite import count_not_finite, not_finite
+    from conversion.tensors.finite import count_not_finite, not_finite
 
     found: list[str] = []
     with progress("Reading") as told:

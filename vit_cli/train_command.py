@@ -14,14 +14,14 @@ import tyro
 
 from vit_cli.parsing import parsed as read_arguments
 from vit_cli.terminal import print_table, say
-from vit_jax.training.charts import draw
-from vit_jax.training.config import Processes, TrainConfig, read_config
-from vit_jax.training.monitor import Line
-from vit_jax.training.plan import Plan, plan
-from vit_jax.training.presets import get_preset
-from vit_jax.training.processes import join
-from vit_jax.training.run import CONFIG, STOPPED, Finished, Telling, run
-from vit_jax.training.setup import Setup, set_up
+from vit_jax.training.devices.processes import join
+from vit_jax.training.evaluation.charts import draw
+from vit_jax.training.recipe.config import Processes, TrainConfig, read_config
+from vit_jax.training.recipe.presets import get_preset
+from vit_jax.training.run.loop import CONFIG, STOPPED, Finished, Telling, run
+from vit_jax.training.run.monitor import Line
+from vit_jax.training.run.plan import Plan, plan
+from vit_jax.training.run.setup import Setup, set_up
 from vit_spec import VitportError, count_parameters
 
 

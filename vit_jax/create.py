@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from vit_jax.params import get_params, set_params
-from vit_jax.vision_transformer import VisionTransformer
+from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import ViTConfig, VitportError, get_model
 
 if TYPE_CHECKING:

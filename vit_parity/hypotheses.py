@@ -13,8 +13,8 @@ import numpy as np
 from vit_parity.bound import belongs
 from vit_parity.replay import Subject
 from vit_spec import Preprocessing
-from vit_spec.config import Activation, PositionResize
 from vit_spec.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD
+from vit_spec.vit.config import Activation, PositionResize
 
 if TYPE_CHECKING:
     from conversion import Checkpoint

@@ -1,11 +1,11 @@
 """What a Vision Transformer is, in the standard library alone: configs, names, shapes, preprocessing."""
 
-from vit_spec.config import ViTConfig
-from vit_spec.cost import forward_flops
 from vit_spec.errors import VitportError
-from vit_spec.parameters import Kind, Parameter, count_parameters, kind_of, parameters
 from vit_spec.preprocessing import Preprocessing
 from vit_spec.registry import Model, get_model, list_models
+from vit_spec.vit.config import ViTConfig
+from vit_spec.vit.cost import forward_flops
+from vit_spec.vit.parameters import Kind, Parameter, count_parameters, kind_of, parameters
 
 __all__ = [
     "Kind",

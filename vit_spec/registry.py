@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 
 from vit_spec.errors import VitportError
-from vit_spec.models import MODELS, UNSUPPORTED, Model
+from vit_spec.vit.models import MODELS, UNSUPPORTED, Model
 
 REGISTRY: dict[str, Model] = {model.name: model for model in MODELS}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vit_spec import ViTConfig, VitportError, get_model
-from vit_torch.vision_transformer import VisionTransformer
+from vit_torch.vit.vision_transformer import VisionTransformer
 
 if TYPE_CHECKING:
     from conversion import Checkpoint

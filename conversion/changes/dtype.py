@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.table import BFLOAT16, Tensor, TensorTable
+from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
 
 Dtype = Literal["float32", "float16", "bfloat16", "float64"]

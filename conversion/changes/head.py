@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.table import TensorTable
+from conversion.tensors.table import TensorTable
 from vit_spec import VitportError, parameters
 
 HeadChoice = Literal["keep", "drop", "zero"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from conversion.checkpoint import Checkpoint
-from conversion.patch_kernel import resize_patch_kernel
-from conversion.position_table import resize_position_table
+from conversion.tensors.patch_kernel import resize_patch_kernel
+from conversion.tensors.position_table import resize_position_table
 from vit_spec import ViTConfig, VitportError
-from vit_spec.config import PositionResize
+from vit_spec.vit.config import PositionResize
 
 
 def with_sizes(

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from conversion import huggingface_config
 from conversion.checkpoint import Checkpoint
+from conversion.config_json import huggingface as huggingface_config
 from conversion.containers import msgpack_file, safetensors_file, torch_file
 from conversion.containers.claims import json_object
 from conversion.format import Writer
 from conversion.source import Source
-from conversion.table import TensorTable
+from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
 
 _WEIGHTS = {"model.safetensors": safetensors_file, "pytorch_model.bin": torch_file, "flax_model.msgpack": msgpack_file}

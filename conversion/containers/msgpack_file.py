@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from conversion import buffers
 from conversion.checkpoint import Checkpoint
 from conversion.containers.claims import first_line
 from conversion.containers.msgpack_tree import Stored, walk
 from conversion.containers.output import Output
 from conversion.containers.subtree import branch
-from conversion.contiguous import contiguous
-from conversion.flax_tree import flatten, nest
 from conversion.source import Source
-from conversion.table import Tensor, TensorTable
+from conversion.tensors import buffers
+from conversion.tensors.contiguous import contiguous
+from conversion.tensors.flax_tree import flatten, nest
+from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import VitportError
 
 # https://github.com/msgpack/msgpack/blob/master/spec.md

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from conversion.containers.claims import unique
-from conversion.table import BFLOAT16
+from conversion.tensors.table import BFLOAT16
 
 _NUMBERS = {
     0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i",

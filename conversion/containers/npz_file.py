@@ -16,16 +16,16 @@ from typing import IO
 
 import numpy as np
 
-from conversion import buffers
 from conversion.checkpoint import Checkpoint
-from conversion.checksum import crc32
 from conversion.containers.claims import check_size, first_line
 from conversion.containers.output import Output
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.subtree import branch
-from conversion.contiguous import contiguous
 from conversion.source import Source
-from conversion.table import BFLOAT16, Tensor, TensorTable
+from conversion.tensors import buffers
+from conversion.tensors.checksum import crc32
+from conversion.tensors.contiguous import contiguous
+from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
 
 _CHUNK = 1 << 19

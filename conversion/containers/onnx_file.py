@@ -14,7 +14,7 @@ import numpy as np
 
 from conversion.containers.claims import first_line, unique
 from conversion.source import Source
-from conversion.table import BFLOAT16, Tensor, TensorTable
+from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.claims import check_size, first_line, json_object
-from conversion.flax_tree import nest
 from conversion.source import Source
-from conversion.table import Tensor, TensorTable
+from conversion.tensors.flax_tree import nest
+from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import VitportError
 
 _OWN = "vitport.json"

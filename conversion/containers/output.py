@@ -17,7 +17,7 @@ from types import TracebackType
 
 import numpy as np
 
-from conversion import buffers
+from conversion.tensors import buffers
 
 _PIECE = 4 << 20
 """Bytes that are written at a time, from memory and to an offset that are multiples of a page, as disks ask for."""

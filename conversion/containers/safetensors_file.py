@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from conversion import buffers
 from conversion.checkpoint import Checkpoint
 from conversion.containers.claims import first_line, json_object, unique
 from conversion.containers.output import Output
-from conversion.contiguous import contiguous
 from conversion.source import Source
-from conversion.table import BFLOAT16, Tensor, TensorTable
+from conversion.tensors import buffers
+from conversion.tensors.contiguous import contiguous
+from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
 
 _DTYPES = {

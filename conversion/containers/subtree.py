@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conversion.table import TensorTable
+from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
 
 

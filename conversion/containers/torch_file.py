@@ -21,9 +21,9 @@ from conversion.containers.claims import check_size, first_line, json_object
 from conversion.containers.output import Output
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.torch_pickle import state_dict_pickle
-from conversion.contiguous import contiguous
 from conversion.source import Source
-from conversion.table import BFLOAT16, Tensor, TensorTable
+from conversion.tensors.contiguous import contiguous
+from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The formats, in the order in which they are tried on a file: one whose signature another's contains comes first."""
 
 from conversion.format import Format
-from conversion.formats import (
+from conversion.formats.vit import (
     big_vision,
     big_vision_scan,
     dinov2_chunked,

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 import conversion
 from conversion.containers import open_source
-from conversion.finite import count_not_finite
+from conversion.tensors.finite import count_not_finite
 from tests.conversion.bad_files import CONFIG, MAKERS, MODEL, PARAMS, STATE, files_of, graph
 from tests.conversion.canaries import assert_same_tensors
 from vit_cli.main import main
@@ -236,7 +236,7 @@ def test_a_tensor_of_the_wrong_rank_is_named_with_both_shapes(name, shape, tmp_p
         else:
             from flax.serialization import to_bytes
 
-            (tmp_path / name).write_bytes(to_bytes(conversion.flax_tree.nest(tree)))
+            (tmp_path / name).write_bytes(to_bytes(conversion.tensors.flax_tree.nest(tree)))
     with pytest.raises(VitportError) as caught:
         conversion.load(tmp_path / name, model=CONFIG)
     assert "cls_token" in str(caught.value)

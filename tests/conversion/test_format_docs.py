@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conversion.formats import openai_clip
+from conversion.formats.vit import openai_clip
 
 DOCS = Path(__file__).parents[2] / "docs"
 

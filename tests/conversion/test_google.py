@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import conversion
-from conversion.flax_tree import flatten, nest
-from conversion.table import TensorTable
+from conversion.tensors.flax_tree import flatten, nest
+from conversion.tensors.table import TensorTable
 from tests.conversion import google_reference
 from tests.conversion.canaries import assert_same_tensors, canary_checkpoint, canary_params
 from tests.conversion.google_reference import LINEN, RELEASED, Sizes, random_weights

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 import conversion
-from conversion.flax_tree import nest
+from conversion.tensors.flax_tree import nest
 from tests.conversion.canaries import assert_same_tensors
 from vit_spec import ViTConfig, VitportError
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 import conversion
 import vit_torch
-from conversion import huggingface_config
+from conversion.config_json import huggingface as huggingface_config
 from conversion.containers import huggingface_folder
 from tests.conversion.canaries import assert_same_tensors
 from tests.random_weights import random_params

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from conversion.containers import msgpack_file, open_source
-from conversion.flax_tree import flatten
-from conversion.table import TensorTable
+from conversion.tensors.flax_tree import flatten
+from conversion.tensors.table import TensorTable
 from tests.conversion.canaries import assert_same_tensors, canary_checkpoint
 from vit_spec import VitportError
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from conversion.containers import npz_file, open_source
-from conversion.table import TensorTable
+from conversion.tensors.table import TensorTable
 from tests.conversion.canaries import assert_same_tensors, canary_checkpoint
 from vit_spec import VitportError
 

@@ -57,8 +57,8 @@ def restored(kind, count):
         nnx.update(model, ocp.StandardCheckpointer().restore(folder + "/spread", wanted))
         return model
     paths = {"/".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(wanted)}
-    tree = ocp.StandardCheckpointer().restore(folder + "/whole/params", conversion.flax_tree.nest(paths))
-    arrays = conversion.flax_tree.flatten(tree)
+    tree = ocp.StandardCheckpointer().restore(folder + "/whole/params", conversion.tensors.flax_tree.nest(paths))
+    arrays = conversion.tensors.flax_tree.flatten(tree)
     nnx.update(model, nnx.from_flat_state((path, leaf.replace(arrays["/".join(map(str, path))]))
                                           for path, leaf in nnx.to_flat_state(state)))
     return model

@@ -9,7 +9,7 @@ import pytest
 
 import conversion
 from conversion.containers import open_source, orbax_folder
-from conversion.flax_tree import flatten, nest
+from conversion.tensors.flax_tree import flatten, nest
 from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_params
 from vit_spec import VitportError
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conversion import checksum
 from conversion.containers.output import Output
 from conversion.containers.stored_zip import StoredZip
+from conversion.tensors import checksum
 
 CONTENT = {
     "a.npy": (b"head", np.random.default_rng(0).bytes(70_001)),

@@ -13,7 +13,7 @@ import torch
 
 import conversion
 from conversion.containers import torch_file
-from conversion.table import TensorTable
+from conversion.tensors.table import TensorTable
 from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_checkpoint, canary_params
 from vit_spec import VitportError
 

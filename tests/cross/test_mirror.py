@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TORCH, JAX = ROOT / "vit_torch", ROOT / "vit_jax"
-FILES = sorted(path.name for path in TORCH.glob("*.py"))
+FILES = sorted(str(path.relative_to(TORCH)) for path in TORCH.rglob("*.py"))
 
 # What JAX needs and PyTorch does not: random numbers and dtypes are passed, the mode is an attribute of the module.
 JAX_ARGUMENTS = {"rngs", "dtype", "param_dtype"}
@@ -17,7 +17,8 @@ JAX_ATTRIBUTES = {"dtype", "param_dtype", "deterministic"}
 JAX_FUNCTIONS = {"softmax", "attend_cudnn"}  # PyTorch's softmax takes bfloat16 in float32, and its kernels choose cuDNN
 # Counterparts of what PyTorch brings along: state_dict and load_state_dict; nn.Dropout; nn.Linear and nn.LayerNorm. And
 # what devices of a mesh share; and what spares `import vit_jax` the libraries, which `import vit_torch` has loaded.
-JAX_FILES = {"params.py", "dropout.py", "rows.py", "packed.py", "lazy.py"}
+JAX_FILES = {"params.py", "layers/dropout.py", "lazy.py"}
+JAX_ROOMS = {"inference", "training", "xla"}
 
 
 def definitions(path: Path, kind: type) -> dict[str, ast.AST]:
@@ -56,7 +57,8 @@ def attributes(function: ast.FunctionDef) -> list[str]:
 
 
 def test_the_files_are_the_same_but_for_what_pytorch_brings_along():
-    assert [path.name for path in sorted(JAX.glob("*.py")) if path.name not in JAX_FILES] == FILES
+    ours = (path.relative_to(JAX) for path in JAX.rglob("*.py"))
+    assert sorted(str(path) for path in ours if not JAX_ROOMS & set(path.parts) and str(path) not in JAX_FILES) == FILES
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -16,7 +16,7 @@ from tests.small_configs import COMBINATIONS, CONFIGS
 from tests.vit_jax.models import jax_model, jax_output, nhwc, quick_jit
 from tests.vit_torch.models import torch_model
 from vit_spec import ViTConfig
-from vit_spec.config import FIELDS
+from vit_spec.vit.config import FIELDS
 
 # Unit roundoffs are 6.0e-8 and 1.1e-16. An output of order 1 passes some 10 roundings a block, so 1e-6 and 2e-15 are
 # expected. Measured over all configs: 9.5e-7 and 3.2e-15 forward; gradients 1.2e-6 and 1.9e-15 relative to their norm.

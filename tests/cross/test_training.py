@@ -18,7 +18,7 @@ from tests.small_configs import COMBINATIONS
 from tests.vit_jax.models import jax_model
 from tests.vit_torch.models import torch_model
 from vit_jax import DropPath as JaxDropPath
-from vit_jax.dropout import Dropout
+from vit_jax.layers.dropout import Dropout
 from vit_torch import DropPath as TorchDropPath
 
 RATES = {"drop_rate": 0.2, "attn_drop_rate": 0.3, "drop_path_rate": 0.4}

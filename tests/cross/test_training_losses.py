@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vit_jax import training
-from vit_jax.training import losses
+from vit_jax.training.step import losses
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])

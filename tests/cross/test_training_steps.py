@@ -15,12 +15,12 @@ import torch
 
 import vit_jax
 from conversion import from_flax, to_flax
-from conversion.rules import flax_leaf
+from conversion.tensors.rules import flax_leaf
 from tests.random_weights import random_params
 from tests.vit_jax.training.runs import CONFIG
 from tests.vit_torch.models import torch_model
 from vit_jax import training
-from vit_jax.training.optimizer import is_kernel, layer_of
+from vit_jax.training.step.optimizer import is_kernel, layer_of
 from vit_spec import Preprocessing
 
 STILL = CONFIG.replace(drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0)

@@ -16,7 +16,7 @@ import conversion
 import vit_cli
 import vit_jax
 import vit_torch
-from conversion.picture import normalize
+from conversion.images.image import normalize
 
 ROOT = Path(vit_cli.__file__).parents[1]
 WEIGHTS = ROOT / "vit_cli" / "assets" / "digits_vit.safetensors"

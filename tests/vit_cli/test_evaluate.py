@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.vit_jax.training.test_spread import ROOT, in_new_process
-from vit_jax.training.cores import cores
+from vit_jax.training.devices.cores import cores
 
 pytestmark = pytest.mark.jax_alone
 
@@ -17,7 +17,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 
 from vit_cli.main import main
-from vit_jax.training.spread import Spread
+from vit_jax.inference.spread import Spread
 
 sizes, begin = [], Spread.__init__
 

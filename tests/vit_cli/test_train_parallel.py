@@ -19,7 +19,7 @@ ONE_CANNOT_READ = """
 import sys
 import jax
 from vit_cli.main import main
-from vit_jax.training import checkpoints
+from vit_jax.training.run import checkpoints
 from vit_spec import VitportError
 
 check = checkpoints.check_checksums

@@ -21,8 +21,8 @@ from tests.vit_cli.training import LENGTH, arguments, command, environment, furt
 from tests.vit_jax.training.data.folders import image_folder
 from vit_cli.main import SUBCOMMANDS, main
 from vit_jax.training.data import Batch, Stream
-from vit_jax.training.monitor import Line
-from vit_jax.training.setup import Setup
+from vit_jax.training.run.monitor import Line
+from vit_jax.training.run.setup import Setup
 from vit_spec import VitportError
 
 
@@ -102,7 +102,7 @@ def test_sigterm_saves_and_no_picture_is_seen_twice_or_missed_in_an_epoch(tmp_pa
             seen.extend(image.tobytes() for image in batch["image"])
             return batch
 
-    monkeypatch.setattr("vit_jax.training.run.Stream", Recording)
+    monkeypatch.setattr("vit_jax.training.run.loop.Stream", Recording)
     data = ("--data", str(image_folder(tmp_path / "pictures")), "--data.augment.crop", "none")
     options = (*data, "--batch", "8", "--steps", "9", "--keep.every", "9", "--log-every", "1")
     assert main(arguments(tmp_path / "straight", *options)) == 0

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import vit_torch
-import vit_torch.attention
+import vit_torch.layers.attention
 from conversion import Checkpoint
 from tests.random_weights import random_params
 from tests.small_configs import BASE
@@ -113,7 +113,7 @@ def attention(read: Rounding, stored: Rounding = as_it_is) -> Callable[[], Captu
         return stored(read(weights) @ read(v)).transpose(1, 2).flatten(2)
 
     def run() -> Capture:
-        with mock.patch.object(vit_torch.attention, "attend", attend):
+        with mock.patch.object(vit_torch.layers.attention, "attend", attend):
             return run_torch(WEIGHTS, IMAGES, title="B")
 
     return run

@@ -39,7 +39,7 @@ from vit_parity import Capture, capture_torch
 from vit_parity.explain import Explanation, explain
 from vit_parity.hypotheses import EPSILONS, NORMALISATIONS, Origin
 from vit_spec import ViTConfig
-from vit_spec.config import Activation, PositionResize
+from vit_spec.vit.config import Activation, PositionResize
 
 MEAN, STD = np.array(PREPROCESSING.mean), np.array(PREPROCESSING.std)
 

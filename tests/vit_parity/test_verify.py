@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import conversion
-from conversion.formats import google
-from conversion.transforms import Axes, Copy, Joined
+from conversion.formats.vit import google
+from conversion.tensors.transforms import Axes, Copy, Joined
 from tests.random_weights import random_params
 from vit_parity import Certificate, Original, Requested, verify
 from vit_parity.certificate import ROUNDING, stages

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from vit_spec import ViTConfig, VitportError, count_parameters, forward_flops, get_model, list_models
-from vit_spec.models import MODELS, PAPERS, UNSUPPORTED
+from vit_spec.vit.models import MODELS, PAPERS, UNSUPPORTED
 
 PUBLISHED = {
     # timm's results tables and the papers' appendices, at 1000 classes (DINOv2: the backbone with its mask token)

@@ -5,26 +5,22 @@ from typing import TYPE_CHECKING
 from vit_jax.lazy import on_demand
 
 if TYPE_CHECKING:
-    from vit_jax.training.engine import Engine, jit_engine, pmap_engine
-    from vit_jax.training.forward import Forward, Inference, Remat
-    from vit_jax.training.optimizer import make_optimizer, make_schedule
-    from vit_jax.training.recipe import Loss, Optimizer, Recipe, Schedule
-    from vit_jax.training.sharding import MeshShape, make_mesh
-    from vit_jax.training.slices import sliced
-    from vit_jax.training.spread import Spread, offer_cores
-    from vit_jax.training.step import TrainState, init_state, make_update
+    from vit_jax.training.devices.engine import Engine, jit_engine, pmap_engine
+    from vit_jax.training.devices.sharding import MeshShape, make_mesh
+    from vit_jax.training.recipe.recipe import Loss, Optimizer, Recipe, Schedule
+    from vit_jax.training.step.forward import Forward, Inference, Remat
+    from vit_jax.training.step.optimizer import make_optimizer, make_schedule
+    from vit_jax.training.step.update import TrainState, init_state, make_update
 else:
     __getattr__, __dir__ = on_demand(
         __name__,
         {
-            "engine": ("Engine", "jit_engine", "pmap_engine"),
-            "forward": ("Forward", "Inference", "Remat"),
-            "optimizer": ("make_optimizer", "make_schedule"),
-            "recipe": ("Loss", "Optimizer", "Recipe", "Schedule"),
-            "sharding": ("MeshShape", "make_mesh"),
-            "slices": ("sliced",),
-            "spread": ("Spread", "offer_cores"),
-            "step": ("TrainState", "init_state", "make_update"),
+            "devices.engine": ("Engine", "jit_engine", "pmap_engine"),
+            "step.forward": ("Forward", "Inference", "Remat"),
+            "step.optimizer": ("make_optimizer", "make_schedule"),
+            "recipe.recipe": ("Loss", "Optimizer", "Recipe", "Schedule"),
+            "devices.sharding": ("MeshShape", "make_mesh"),
+            "step.update": ("TrainState", "init_state", "make_update"),
         },
     )
 
@@ -38,7 +34,6 @@ __all__ = [
     "Recipe",
     "Remat",
     "Schedule",
-    "Spread",
     "TrainState",
     "init_state",
     "jit_engine",
@@ -46,7 +41,5 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "make_update",
-    "offer_cores",
     "pmap_engine",
-    "sliced",
 ]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from conversion.containers import open_source
-from conversion.recognise import recognise
-from conversion.table import TensorTable
+from conversion.identify.recognise import recognise
+from conversion.tensors.table import TensorTable
 from vit_parity.semantics.model import Facts, Semantics
 from vit_parity.semantics.names import (
     GOOGLE,
@@ -94,7 +94,7 @@ def semantics_of_file(
     table: TensorTable = _RESHAPED.get(found.format.name, lambda table: table)(found.table)
     facts = _facts(found.format.name, config, source.config_json or {}, table)
     if (source.config_json or {}).get("pooler_act", "tanh") != "tanh":
-        names = replace(names, pre_logits=())  # a stand-in, see conversion.huggingface_config.idle_pooler
+        names = replace(names, pre_logits=())  # a stand-in, see conversion.config_json.huggingface.idle_pooler
     if not head:
         names = replace(names, head=(), head_dist=(), projection=())
     if activation is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conversion.table import Tensor, TensorTable
+from conversion.tensors.table import Tensor, TensorTable
 from vit_parity.semantics.layers import Linear, Norm
 from vit_parity.semantics.names import Candidates
 from vit_spec import VitportError

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conversion import Checkpoint, TensorTable, with_dtype
-from conversion.table import Tensor
+from conversion.tensors.table import Tensor
 from tests.conversion.canaries import ASYMMETRIC, canary_checkpoint
 from tests.random_weights import random_params
 from vit_spec import VitportError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conversion import Checkpoint, TensorTable, with_head
-from conversion.check import check_complete
+from conversion.tensors.check import check_complete
 from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_checkpoint, canary_params
 from vit_spec import VitportError
 

@@ -8,7 +8,7 @@ import torch
 
 import vit_torch
 from conversion import Checkpoint, resize_position_table, with_sizes
-from conversion.check import check_complete
+from conversion.tensors.check import check_complete
 from tests.random_weights import random_images, random_params
 from vit_spec import ViTConfig, VitportError
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from vit_jax import training
-from vit_jax.training.presets import PRESETS
+from vit_jax.training.recipe.presets import PRESETS
 
 pytestmark = pytest.mark.jax_alone
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conversion.picture import covering, crop
+from conversion.images.image import covering, crop
 from vit_jax.training.data.colour import jittered, three_augment
 from vit_jax.training.data.options import Augmentation
 from vit_jax.training.data.rand_augment import rand_augment

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conversion.picture import crop, decode_picture
+from conversion.images.image import crop, decode_picture
 from vit_jax.training.data.augment import augment
 from vit_jax.training.data.options import Augmentation
 from vit_jax.training.data.record import Record

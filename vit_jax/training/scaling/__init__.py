@@ -1,6 +1,6 @@
 """What a training step costs on paper: operations, bytes, collectives, and the mesh to choose (docs/scaling.md)."""
 
-from vit_jax.training.chips import CHIPS, Chip
+from vit_jax.training.devices.chips import CHIPS, Chip
 from vit_jax.training.scaling.collectives import Collective, collectives
 from vit_jax.training.scaling.predict import Assumptions, Prediction, choose, predict
 from vit_jax.training.scaling.step import Step

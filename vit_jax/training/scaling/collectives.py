@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from vit_jax.training.chips import Chip
+from vit_jax.training.devices.chips import Chip
+from vit_jax.training.devices.sharding import AXES, MeshShape
 from vit_jax.training.scaling.step import Step
-from vit_jax.training.sharding import AXES, MeshShape
 
 Kind = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all"]
 
@@ -37,7 +37,7 @@ def collectives(step: Step) -> tuple[Collective, ...]:
     """Those of more than some kilobytes; axes of one device exchange nothing.
 
     The tensor axis: Shoeybi et al. 2019, section 3, and besides the kernels of packed layers, of which devices exchange
-    parts (:mod:`vit_jax.packed`), and their gradients. FSDP: Rajbhandari et al. 2020, ZeRO
+    parts (:mod:`vit_jax.layers.xla.packed`), and their gradients. FSDP: Rajbhandari et al. 2020, ZeRO
     stage 3, but weights stay gathered from the forward to the backward pass where nothing is computed anew.
     """
     c, cut, mesh = step.model, step.cut, step.mesh

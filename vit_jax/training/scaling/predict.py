@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from jax.sharding import AbstractMesh
 
-from vit_jax.training.chips import Chip
-from vit_jax.training.config import AttentionKind, Precision
-from vit_jax.training.monitor import step_flops
+from vit_jax.training.devices.chips import Chip
+from vit_jax.training.devices.sharding import AXES, MeshShape, check_divides
+from vit_jax.training.recipe.config import AttentionKind, Precision
+from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.scaling.collectives import collectives, seconds
 from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes
-from vit_jax.training.sharding import AXES, MeshShape, check_divides
 from vit_spec import ViTConfig, VitportError
 
 _NEAR = 1.02

@@ -10,10 +10,10 @@ from flax import nnx
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from vit_jax.params import get_params
-from vit_jax.training.config import AttentionKind, Precision
-from vit_jax.training.forward import Remat
-from vit_jax.training.sharding import AXES, MeshShape, partition, role
-from vit_jax.vision_transformer import VisionTransformer
+from vit_jax.training.devices.sharding import AXES, MeshShape, partition, role
+from vit_jax.training.recipe.config import AttentionKind, Precision
+from vit_jax.training.step.forward import Remat
+from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import ViTConfig, forward_flops
 
 _STATE = 16
@@ -96,7 +96,7 @@ def parameter_shapes(model: ViTConfig) -> dict[str, tuple[int, ...]]:
 
 @lru_cache(maxsize=1024)
 def cut_model(model: ViTConfig, fsdp: int, tensor: int) -> Cut:
-    """Adds up what :func:`vit_jax.training.sharding.partition` says of each parameter."""
+    """Adds up what :func:`vit_jax.training.devices.sharding.partition` says of each parameter."""
     mesh = AbstractMesh((1, fsdp, tensor), AXES)
     gathered = in_blocks = copied = products = attentions = exchanged = biases = 0
     columns: set[str] = set()

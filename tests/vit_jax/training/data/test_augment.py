@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage, stats
 
-from conversion.picture import crop
+from conversion.images.image import crop
 from tests.vit_jax.training.data.folders import picture
 from vit_jax.training.data import Augmentation, RandAugment
 from vit_jax.training.data.augment import augment, erased, random_box, random_cut, shifted

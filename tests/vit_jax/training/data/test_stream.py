@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conversion.picture import crop, open_picture
+from conversion.images.image import crop, open_picture
 from tests.vit_jax.training.data.folders import encoded, image_folder, picture
 from vit_jax.training.data import (
     Augmentation,

@@ -1,0 +1,1 @@
+"""The config.json beside weights, in our terms: Hugging Face's and timm's."""

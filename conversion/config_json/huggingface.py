@@ -1,0 +1,185 @@
+"""Hugging Face's config.json and preprocessor_config.json in our terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from conversion.checkpoint import Checkpoint
+from conversion.tensors.table import TensorTable
+from vit_spec import Preprocessing, VitportError
+
+_ACTIVATIONS = {
+    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu", "silu": "silu", "swish": "silu", "relu": "relu",
+}  # fmt: skip
+_FIELDS = {
+    "hidden_size": "embed_dim", "num_hidden_layers": "depth", "num_attention_heads": "num_heads",
+    "layer_norm_eps": "norm_eps", "qkv_bias": "qkv_bias", "patch_size": "patch_size", "num_channels": "in_channels",
+    "hidden_dropout_prob": "drop_rate", "attention_probs_dropout_prob": "attn_drop_rate",
+    "drop_path_rate": "drop_path_rate", "layerscale_value": "layer_scale", "num_register_tokens": "register_tokens",
+    "attention_dropout": "attn_drop_rate",
+}  # fmt: skip
+_ACTIVATION_NAMES = {
+    "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu", "relu": "relu",
+}  # fmt: skip
+ACTIVATIONS = tuple(_ACTIVATION_NAMES)
+"""What ``hidden_act`` can say."""
+COMMON_FIELDS = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps", "patch_size", "num_channels",
+)  # fmt: skip
+_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""Pillow's ``Image.Resampling``, which preprocessor_config.json stores as a number."""
+
+
+def model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """ViTConfig fields that a config.json tells; the shapes of the weights still win over them."""
+    facts = {ours: config[theirs] for theirs, ours in _FIELDS.items() if theirs in config}
+    if "hidden_act" in config:
+        act = config["hidden_act"]
+        if act not in _ACTIVATIONS:
+            raise VitportError(
+                f"config.json has hidden_act={act!r}, which is not known here: known are {', '.join(_ACTIVATIONS)}."
+            )
+        facts["activation"] = _ACTIVATIONS[act]
+    if "image_size" in config:
+        size = config["image_size"]
+        facts["image_size"] = (size, size) if isinstance(size, int) else tuple(size)
+    if isinstance(facts.get("patch_size"), list):
+        facts["patch_size"] = facts["patch_size"][0]  # the patch kernel's shape shows whether it is square
+    return facts
+
+
+def preprocessing(preprocessor: Mapping[str, Any], default: Preprocessing) -> Preprocessing:
+    """What a preprocessor_config.json does to a picture; what it leaves open is taken from ``default``."""
+    size = _height_width(
+        preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else preprocessor.get("size")
+    )
+    changes: dict[str, Any] = {}
+    if size is not None:
+        changes["size"] = size
+    for theirs, ours in {"image_mean": "mean", "image_std": "std"}.items():
+        if isinstance(preprocessor.get(theirs), list):
+            changes[ours] = tuple(preprocessor[theirs])
+    if preprocessor.get("resample") in _RESAMPLE:
+        changes["interpolation"] = _RESAMPLE[preprocessor["resample"]]
+    if preprocessor.get("do_center_crop"):
+        resized = preprocessor.get("size")
+        edge = resized.get("shortest_edge", resized.get("height")) if isinstance(resized, dict) else resized
+        if size is not None and isinstance(edge, int) and edge >= max(size):
+            changes |= {"resize": "shortest", "crop_fraction": _fraction(max(size), edge)}
+    else:
+        changes["resize"] = "squash"
+    return default.replace(**changes)
+
+
+def _fraction(side: int, edge: int) -> float:
+    """The share ``side / edge``, so that ``floor(side / share)`` is ``edge`` again, rounding or not."""
+    share = side / edge
+    return share if math.floor(side / share) == edge else math.nextafter(share, 0)
+
+
+def labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Names of the classes in order; ``None`` where config.json has none, or only placeholders (LABEL_0, …)."""
+    table = config.get("id2label")
+    if not isinstance(table, Mapping) or not table:
+        return None
+    names = tuple(str(table[key]) for key in sorted(table, key=int))
+    return None if all(name == f"LABEL_{at}" for at, name in enumerate(names)) else names
+
+
+def model_json(checkpoint: Checkpoint, *, fields: tuple[str, ...]) -> dict[str, Any]:
+    """The part of a config.json that describes the model itself; ``fields`` beside the common ones."""
+    config = checkpoint.config
+    height, width = config.image_size
+    values = {theirs: getattr(config, _FIELDS[theirs]) for theirs in (*COMMON_FIELDS, *fields)}
+    return values | {
+        "hidden_act": _ACTIVATION_NAMES[config.activation],
+        "image_size": height if height == width else [height, width],
+    }
+
+
+def folder_json(checkpoint: Checkpoint, *, model_type: str, architecture: str) -> dict[str, Any]:
+    """What any config.json says besides: whose class loads it, the dtype, and the classes' names."""
+    dtype = checkpoint.params.spec("patch_embed.proj.weight")[1]
+    head = {"architectures": [architecture], "model_type": model_type, "dtype": str(dtype)}
+    if "ForImageClassification" not in architecture:
+        return head
+    names = checkpoint.labels or tuple(f"LABEL_{at}" for at in range(checkpoint.config.num_classes))
+    return head | {
+        "id2label": {str(at): name for at, name in enumerate(names)},
+        "label2id": {name: at for at, name in enumerate(names)},
+    }
+
+
+def preprocessor_json(preprocessing: Preprocessing) -> dict[str, Any]:
+    """A preprocessor_config.json that does to a picture what ``preprocessing`` says.
+
+    ``squash`` is what ViTImageProcessor does, ``shortest`` what BitImageProcessor does.
+    """
+    height, width = preprocessing.size
+    steps = {
+        "do_resize": True, "resample": next(k for k, v in _RESAMPLE.items() if v == preprocessing.interpolation),
+        "do_rescale": True, "rescale_factor": 1 / 255,
+        "do_normalize": True, "image_mean": list(preprocessing.mean), "image_std": list(preprocessing.std),
+    }  # fmt: skip
+    if preprocessing.resize == "squash":
+        return {"image_processor_type": "ViTImageProcessor", "size": {"height": height, "width": width}, **steps}
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": math.floor(max(height, width) / preprocessing.crop_fraction)},
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        **steps,
+    }
+
+
+def vision_facts(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """As :func:`model_facts`, of a vision tower's config.json or of one that holds the tower's as ``vision_config``.
+
+    What is left out has transformers' default, since nested configs were once written without their defaults.
+    """
+    return model_facts({**defaults, **config.get("vision_config", config)})
+
+
+def idle_pooler(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
+    """The pooler of a model that has none: transformers' ViTModel and DeiTModel cannot be without.
+
+    Written here as the identity with ``pooler_act`` linear, so that ``pooler_output`` is the class token itself.
+
+    Raises:
+        VitportError: for a pooler with any other activation than tanh.
+    """
+    act = config.get("pooler_act", "tanh")
+    if act == "tanh" or "pooler.dense.weight" not in table:
+        return {}
+    weight, bias = table["pooler.dense.weight"], table["pooler.dense.bias"]
+    if act == "linear" and not bias.any() and np.array_equal(weight, np.eye(*weight.shape, dtype=weight.dtype)):
+        return dict.fromkeys(("pooler.dense.weight", "pooler.dense.bias"), "the identity")
+    raise VitportError(f"config.json has pooler_act={act!r}: only tanh is known here.")
+
+
+def identity_pooler(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """What :func:`idle_pooler` recognises; empty for a model with a pooler of its own, or with a head in its place."""
+    config = checkpoint.config
+    if config.num_classes or config.representation_size is not None:
+        return {}
+    dtype = checkpoint.params.spec("norm.weight")[1]
+    return {
+        "pooler.dense.weight": np.eye(config.embed_dim, dtype=dtype),
+        "pooler.dense.bias": np.zeros(config.embed_dim, dtype),
+    }
+
+
+def _height_width(size: Any) -> tuple[int, int] | None:
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, Mapping):
+        if "height" in size and "width" in size:
+            return int(size["height"]), int(size["width"])
+        if "shortest_edge" in size:
+            return int(size["shortest_edge"]), int(size["shortest_edge"])
+    return None

@@ -1,0 +1,1 @@
+"""The formats of the plain Vision Transformer: one file each."""

@@ -1,0 +1,13 @@
+"""The Flax tree of ``vit_jax``, in an orbax checkpoint."""
+
+from conversion.containers import orbax_folder
+from conversion.format import Format
+from conversion.tensors.flax_tree import FlaxTree
+
+FORMAT = Format(
+    name="flax",
+    summary="the parameter tree of vit_jax as an orbax checkpoint folder",
+    names=FlaxTree(),
+    signature=(("blocks/0/attn/qkv/kernel", "blocks/0/in_proj/kernel"),),
+    writer=orbax_folder.write,
+)

@@ -1,0 +1,45 @@
+"""Hugging Face ``SiglipForImageClassification``, which averages the patches and leaves SigLIP's MAP pooling idle."""
+
+from typing import Any
+
+from conversion.checkpoint import Checkpoint
+from conversion.config_json.huggingface import folder_json
+from conversion.containers import huggingface_folder
+from conversion.format import Format
+from conversion.formats.vit.huggingface_clip import FORGETS, TEXT_HALF, in_vision_model
+from conversion.formats.vit.huggingface_siglip import (
+    CONVENTIONS,
+    PREPROCESSING,
+    TOWER,
+    beyond_siglip,
+    facts,
+    vision_json,
+)
+from conversion.tensors.rules import Rules, module
+from vit_spec import ViTConfig
+
+
+def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    vision = {**vision_json(checkpoint), "model_type": "siglip_vision_model"}
+    folder = folder_json(checkpoint, model_type="siglip", architecture="SiglipForImageClassification")
+    return {**folder, "vision_config": vision}
+
+
+def cannot_hold(config: ViTConfig) -> list[str]:
+    return beyond_siglip(config, "avg") + ([] if config.num_classes else ["num_classes=0"])
+
+
+FORMAT = Format(
+    name="huggingface-siglip-classifier",
+    summary="Hugging Face SigLIP folder that classifies from the mean of the patches",
+    names=Rules((*TOWER, *module("head", "classifier"))),
+    signature=("embeddings.patch_embedding.weight", "encoder.layers.0.layer_norm1.weight", "classifier.weight"),
+    base="vision_model.",
+    set_aside=TEXT_HALF | {"head.*": "the pooling that is compared with texts, which the classifier does not read"},
+    conventions=CONVENTIONS,
+    facts=facts,
+    preprocessing=PREPROCESSING,
+    forgets=FORGETS,
+    writer=huggingface_folder.writer(_config_json, place=in_vision_model),
+    cannot_hold=cannot_hold,
+)

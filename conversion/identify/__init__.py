@@ -1,0 +1,1 @@
+"""Which model and which format a file holds."""

@@ -1,0 +1,1 @@
+"""Weights as plain tables, and what is done to single arrays."""

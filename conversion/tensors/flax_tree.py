@@ -1,0 +1,97 @@
+"""Canonical names and PyTorch's axes ↔ the Flax tree's paths and JAX's axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from conversion.tensors.rules import Rules, flax_leaf
+from conversion.tensors.table import TensorTable
+from vit_spec import ViTConfig, VitportError
+
+_ANY = ViTConfig()
+"""The Flax tree's layout depends on no config."""
+
+
+def to_flax(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Canonical arrays under Flax paths (``blocks/0/attn/qkv/kernel``) and in JAX's axes.
+
+    Linear (out, in) → (in, out); convolution (out, in, h, w) → (h, w, in, out). Dtypes are kept; transposed arrays
+    are views.
+    """
+    result: dict[str, np.ndarray] = {}
+    for name, array in params.items():
+        rule = flax_leaf(name)
+        (result[str(rule.foreign)],) = rule.transform.from_canonical([array], _ANY)
+    return result
+
+
+def from_flax(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The inverse of :func:`to_flax`, bit for bit.
+
+    Raises:
+        VitportError: for a path that is no Flax path of a canonical name.
+    """
+    result: dict[str, np.ndarray] = {}
+    for path, array in tree.items():
+        name = canonical_name(path)
+        (result[name],) = flax_leaf(name).transform.to_canonical([array])
+    return result
+
+
+def canonical_name(path: str) -> str:
+    """The canonical name of a Flax path."""
+    module, _, leaf = path.rpartition("/")
+    name = path.replace("/", ".")
+    if leaf in ("kernel", "scale"):
+        name = f"{module.replace('/', '.')}.weight"
+    if flax_leaf(name).foreign != path:
+        raise VitportError(f"{path} is no path of a ViT's Flax tree: expected, say, {flax_leaf(name).foreign}.")
+    return name
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"a/b": x}`` → ``{"a": {"b": x}}``."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split("/")
+        node = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = leaf
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """The inverse of :func:`nest`."""
+    flat: dict[str, Any] = {}
+    for key, node in tree.items():
+        path = f"{at}/{key}" if at else str(key)
+        flat |= flatten(node, path) if isinstance(node, Mapping) else {path: node}
+    return flat
+
+
+class FlaxTree:
+    """The Flax tree as a format: one rule per canonical name, made from the name itself."""
+
+    def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
+        """Canonical table of a flattened tree, and the paths that no canonical name has."""
+        names: list[str] = []
+        unknown: list[str] = []
+        for path in table:
+            try:
+                names.append(canonical_name(path))
+            except VitportError:
+                unknown.append(path)
+        canonical, _ = Rules([flax_leaf(name) for name in names]).read(table.without(set(unknown)))
+        return canonical, unknown
+
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+        """The flattened tree of canonical tensors."""
+        return Rules([flax_leaf(name) for name in table]).write(table, config)
+
+    def foreign_name(self, canonical: str) -> str:
+        """The path of a canonical name."""
+        return str(flax_leaf(canonical).foreign)

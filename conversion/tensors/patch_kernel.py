@@ -1,0 +1,34 @@
+"""The kernel of the patch embedding brought to another patch size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from conversion.tensors.position_table import interpolation_matrix
+from vit_spec import VitportError
+
+
+def resize_patch_kernel(kernel: np.ndarray, patch_size: int) -> np.ndarray:
+    """The kernel for larger or smaller patches that answers as the old one did (FlexiViT, Beyer et al. 2023,
+    section 3.4: pseudo-inverse resize).
+
+    Let B resize a patch from P to P' pixels a side, bilinearly, as the picture is resized. The new kernel w' is the one
+    whose answer to B x is the nearest to the old one's to x, for x of independent pixels: w' = (Bᵀ)⁺ w. For larger
+    patches the two answers are equal. B acts along height and width apart, so its pseudo-inverse does too.
+
+    Args:
+        kernel: (D, C, P, P), of any float dtype; the result has the same one. The arithmetic is in float64.
+        patch_size: P', in pixels.
+
+    Returns:
+        (D, C, P', P').
+
+    Raises:
+        VitportError: if ``patch_size`` is no size.
+    """
+    if patch_size < 1:
+        raise VitportError(f"patch_size={patch_size} is too small: it must be at least 1.")
+    resize = interpolation_matrix(kernel.shape[-1], patch_size, "torch-bilinear")  # (P', P)
+    inverse = np.linalg.pinv(resize.T)  # (P', P)
+    resized = np.einsum("ay,bx,dcyx->dcab", inverse, inverse, kernel.astype(np.float64), optimize=True)
+    return resized.astype(kernel.dtype)

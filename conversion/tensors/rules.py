@@ -1,0 +1,249 @@
+"""Rules between canonical names and a format's names: data, read in both directions.
+
+A rule is a pair of name templates and a transform. ``{i}`` in a template stands for a block's number::
+
+    Rule("cls_token", "embeddings.cls_token")
+    joined("blocks.{i}.attn.qkv", "layer.{i}.query", "layer.{i}.key", "layer.{i}.value")
+
+``Rules.read`` carries a file's tensors to canonical names, ``Rules.write`` carries canonical tensors back; the
+property tests hold one after the other to be the identity, bit for bit. To add a format is to write its rules down:
+see docs/adding_a_format.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from conversion.tensors.contiguous import contiguous
+from conversion.tensors.table import Tensor, TensorTable
+from conversion.tensors.transforms import COPY, LAYOUT, Joined, Transform
+from vit_spec import Kind, ViTConfig, VitportError, kind_of
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a format's table: canonical names, the format's names, and the transform between them."""
+
+    canonical: str | tuple[str, ...]
+    foreign: str | tuple[str, ...]
+    transform: Transform = COPY
+
+    @property
+    def canonical_names(self) -> tuple[str, ...]:
+        return (self.canonical,) if isinstance(self.canonical, str) else self.canonical
+
+    @property
+    def foreign_names(self) -> tuple[str, ...]:
+        return (self.foreign,) if isinstance(self.foreign, str) else self.foreign
+
+
+def module(canonical: str, foreign: str) -> tuple[Rule, ...]:
+    """Rules for the weight and the bias of a PyTorch module that goes by another name."""
+    return tuple(Rule(f"{canonical}.{leaf}", f"{foreign}.{leaf}") for leaf in ("weight", "bias"))
+
+
+def joined(canonical: str, *foreign: str) -> tuple[Rule, ...]:
+    """Rules for a PyTorch linear layer whose output rows are several linear layers of the format."""
+    return tuple(
+        Rule(f"{canonical}.{leaf}", tuple(f"{name}.{leaf}" for name in foreign), Joined(len(foreign)))
+        for leaf in ("weight", "bias")
+    )
+
+
+def flax_leaf(name: str) -> Rule:
+    """The rule between one canonical name and its path in the Flax tree.
+
+    The path is the same with ``/`` for ``.``; a weight is called ``kernel``, or ``scale`` in a norm, and has JAX's
+    axes. This is the only place where that is written down.
+    """
+    kind = kind_of(name)
+    leaf = {Kind.LINEAR: "kernel", Kind.CONV: "kernel", Kind.NORM: "scale"}.get(kind)
+    path = name if leaf is None else name.removesuffix("weight") + leaf
+    return Rule(name, path.replace(".", "/"), LAYOUT.get(kind, COPY))
+
+
+class Names(Protocol):
+    """How a format names and lays out the canonical tensors."""
+
+    def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
+        """Canonical table of a file's tensors, and the file's names that the format does not know."""
+        ...
+
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+        """The format's table of canonical tensors."""
+        ...
+
+    def foreign_name(self, canonical: str) -> str:
+        """What the format calls a canonical name, its parts joined by ``+``."""
+        ...
+
+
+_WAITING = 2
+"""Rules whose other results wait: those of a weight and of its bias, whose parts files list in turn."""
+
+
+class Rules:
+    """A format's table of rules, compiled for look-up by name in both directions."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.rules = tuple(rules)
+
+    def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
+        """Canonical table of a file's tensors, and the file's names that no rule knows.
+
+        Raises:
+            VitportError: if a rule's parts are present only in part, or lie together in no common shape.
+        """
+        return _carry(self._by_foreign, table, None)
+
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+        """The format's table of canonical tensors.
+
+        Raises:
+            VitportError: for canonical names that the format has no place for.
+        """
+        result, unknown = _carry(self._by_canonical, table, config)
+        if unknown:
+            raise VitportError(f"This format has no place for {', '.join(unknown)}: choose another with --to.")
+        return result
+
+    def foreign_name(self, canonical: str) -> str:
+        """What the format calls a canonical name (its parts joined by ``+``); the name itself where it has none."""
+        for pattern, rule, _ in self._by_canonical:
+            if match := pattern.fullmatch(canonical):
+                return " + ".join(_fill(name, match.groupdict()) for name in rule.foreign_names)
+        return canonical
+
+    @cached_property
+    def _by_foreign(self) -> list[tuple[re.Pattern[str], Rule, int]]:
+        return [(_pattern(name), rule, at) for rule in self.rules for at, name in enumerate(rule.foreign_names)]
+
+    @cached_property
+    def _by_canonical(self) -> list[tuple[re.Pattern[str], Rule, int]]:
+        return [(_pattern(name), rule, at) for rule in self.rules for at, name in enumerate(rule.canonical_names)]
+
+
+class Aliased(Rules):
+    """Canonical names as they are, and other names for some of them, which are read and never written."""
+
+    def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
+        canonical, others = super().read(table)
+        if twice := [name for name in others if name in canonical.tensors]:
+            raise VitportError(f"{', '.join(twice)} is given twice, once under another name: keep one of them.")
+        return TensorTable(canonical.tensors | {name: table.tensors[name] for name in others}), []
+
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+        del config
+        return table
+
+    def foreign_name(self, canonical: str) -> str:
+        return canonical
+
+
+class _Siblings:
+    """Results of a rule that has several, kept for a moment: who asks for the query will ask for key and value."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[str, ...], dict[int, np.ndarray]] = {}
+
+    def take(self, targets: list[str], position: int, run: Callable[[], list[np.ndarray]]) -> np.ndarray:
+        """One result of ``run``, or of the run of one of the last two rules; each is handed out once."""
+        if len(targets) == 1:
+            return run()[0]
+        others = self._waiting.pop(tuple(targets), {})
+        if position not in others:
+            others = dict(enumerate(run()))
+        array = others.pop(position)
+        if others:
+            self._waiting[tuple(targets)] = others
+        while len(self._waiting) > _WAITING:
+            del self._waiting[next(iter(self._waiting))]
+        return array
+
+
+def _carry(
+    index: list[tuple[re.Pattern[str], Rule, int]], table: TensorTable, config: ViTConfig | None
+) -> tuple[TensorTable, list[str]]:
+    """Carry a table along the rules: to canonical names, or from them where a config is given."""
+    groups: dict[tuple[Rule, tuple[tuple[str, str], ...]], None] = {}
+    unknown: list[str] = []
+    for name in table:
+        found = next(((rule, match) for pattern, rule, _ in index if (match := pattern.fullmatch(name))), None)
+        if found is None:
+            unknown.append(name)
+        else:
+            groups[found[0], tuple(found[1].groupdict().items())] = None
+    tensors: dict[str, Tensor] = {}
+    siblings = _Siblings()
+    for rule, numbers in groups:
+        sources, targets = rule.foreign_names, rule.canonical_names
+        if config is not None:
+            sources, targets = targets, sources
+        sources = [_fill(name, dict(numbers)) for name in sources]
+        targets = [_fill(name, dict(numbers)) for name in targets]
+        if twice := [name for name in targets if name in tensors]:
+            raise VitportError(f"{', '.join(twice)} is given twice: {', '.join(sources)} is its second source.")
+        tensors |= _apply(rule.transform, table, sources, targets, config, siblings)
+    return TensorTable(tensors), unknown
+
+
+def _apply(
+    transform: Transform,
+    table: TensorTable,
+    sources: list[str],
+    targets: list[str],
+    config: ViTConfig | None,
+    siblings: _Siblings,
+) -> dict[str, Tensor]:
+    absent = [name for name in sources if name not in table.tensors]
+    if absent:
+        there = [name for name in sources if name in table.tensors]
+        raise VitportError(f"{', '.join(there)} came without {', '.join(absent)}: the file is incomplete.")
+
+    def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return transform.to_canonical(arrays) if config is None else transform.from_canonical(arrays, config)
+
+    dtypes = {table.spec(name)[1] for name in sources}
+    if len(dtypes) > 1:
+        raise VitportError(
+            f"{', '.join(sources)} have different dtypes ({', '.join(map(str, dtypes))}): convert them first."
+        )
+    # A zero-strided stand-in of one byte has the shape without the memory, so the transform itself says the result's.
+    stand_ins = [np.broadcast_to(np.int8(0), table.spec(name)[0]) for name in sources]
+    try:
+        shapes = [result.shape for result in run(stand_ins)]
+    except ValueError as error:
+        found = ", ".join(f"{name} {table.spec(name)[0]}" for name in sources)
+        raise VitportError(f"{found} cannot become {', '.join(targets)}: {error}.") from error
+
+    def reader(position: int) -> np.ndarray:
+        return contiguous(siblings.take(targets, position, lambda: run([table[name] for name in sources])))
+
+    (dtype,) = dtypes
+    return {
+        name: Tensor(shape, dtype, lambda position=position: reader(position))
+        for position, (name, shape) in enumerate(zip(targets, shapes, strict=True))
+    }
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", template)
+    seen: set[str] = set()
+    pattern = ""
+    for at, part in enumerate(parts):
+        if at % 2 == 0:
+            pattern += re.escape(part)
+        else:
+            pattern += f"(?P={part})" if part in seen else rf"(?P<{part}>0|[1-9]\d*)"
+            seen.add(part)
+    return re.compile(pattern)
+
+
+def _fill(template: str, numbers: dict[str, str]) -> str:
+    return template.format(**numbers)

@@ -1,0 +1,140 @@
+"""How arrays change between a format and the canonical layout; each transform is one small class, read both ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from conversion.tensors.contiguous import stacked
+from vit_spec import Kind, ViTConfig, VitportError
+
+
+class Transform(Protocol):
+    """How the arrays of a rule change; the two methods undo each other bit for bit."""
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """From the format's arrays, in the order of ``Rule.foreign``, to those of ``Rule.canonical``."""
+        ...
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        """Back again; the config tells what the canonical shapes have lost, such as the number of heads."""
+        ...
+
+
+@dataclass(frozen=True)
+class Copy:
+    """The array as it is."""
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return list(arrays)
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
+        return list(arrays)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Axes in another order: canonical axis ``k`` is the format's axis ``order[k]``."""
+
+    order: tuple[int, ...]
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [array.transpose(self.order) for array in arrays]
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
+        return [array.transpose(np.argsort(self.order)) for array in arrays]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The format holds, one by one, equal parts that lie behind each other on canonical axis 0 (query, key, value)."""
+
+    parts: int
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [stacked(arrays)]
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
+        return np.split(arrays[0], self.parts)
+
+
+@dataclass(frozen=True)
+class Divided:
+    """The format holds in one array what lies apart in canonical ones, in parts of these relative sizes on axis 0."""
+
+    parts: tuple[int, ...]
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        unit, rest = divmod(len(arrays[0]), sum(self.parts))
+        if rest:
+            raise ValueError(f"{len(arrays[0])} rows do not divide into {sum(self.parts)} parts")
+        return np.split(arrays[0], np.cumsum(self.parts[:-1]) * unit)
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
+        return [stacked(arrays)]
+
+
+@dataclass(frozen=True)
+class Leading:
+    """The canonical array has this many more axes of length 1 in front."""
+
+    axes: int
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [array.reshape((1,) * self.axes + array.shape) for array in arrays]
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
+        return [array.reshape(array.shape[self.axes :]) for array in arrays]
+
+
+@dataclass(frozen=True)
+class WithoutBias:
+    """The format's linear layer has no bias where the canonical weight and bias are two; the bias is zero."""
+
+    transposed: bool = False
+    """The format holds the weight as (in, out)."""
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        weight = arrays[0].T if self.transposed else arrays[0]
+        return [weight, np.zeros(len(weight), weight.dtype)]
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
+        weight, bias = arrays
+        if bias.any():
+            raise VitportError(
+                "The head has a bias that is not zero, for which the format has no place: choose another."
+            )
+        return [weight.T if self.transposed else weight]
+
+
+@dataclass(frozen=True)
+class LinearPatches:
+    """A patch embedding of three channels that was stored as a linear layer: (D, 3·P·P), channel first."""
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        (weight,) = arrays
+        if weight.ndim != 2:
+            return [weight]
+        side = math.isqrt(weight.shape[1] // 3)
+        if 3 * side * side != weight.shape[1]:
+            raise ValueError(f"{weight.shape[1]} columns are no three channels of a square patch")
+        return [weight.reshape(len(weight), 3, side, side)]
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+        del config
+        return list(arrays)
+
+
+COPY = Copy()
+LAYOUT = {Kind.LINEAR: Axes((1, 0)), Kind.CONV: Axes((3, 2, 0, 1))}
+"""From JAX's axes to PyTorch's: (in, out) → (out, in), and HWIO → OIHW. Other kinds have the same axes."""

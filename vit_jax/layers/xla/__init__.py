@@ -1,0 +1,1 @@
+"""Layers in the form that XLA, or a mesh of devices, computes best."""

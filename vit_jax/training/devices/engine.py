@@ -1,0 +1,191 @@
+"""The step on the devices that there are: under ``jit`` over a mesh, or under ``pmap``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from vit_jax.training.devices.sharding import BATCH, like_params, shardings
+from vit_jax.training.recipe.recipe import Recipe
+from vit_jax.training.step.forward import Forward
+from vit_jax.training.step.optimizer import frozen_paths
+from vit_jax.training.step.stacked import stack, unstack
+from vit_jax.training.step.update import Batch, Metrics, Teacher, TrainState, make_update, prepare
+from vit_spec import Preprocessing, VitportError
+
+_KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+"""XLA's CPU compiler takes ``optimization_barrier`` out before it looks for what is computed twice, which undoes the
+rematerialisation of unrolled blocks. Without that pass barriers act as on other devices. A name unknown to XLA
+is passed over: then ``tests/vit_jax/training/test_remat.py`` fails."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How a step is run on the devices that there are; made by :func:`jit_engine` and :func:`pmap_engine`."""
+
+    layout: Callable[[TrainState], TrainState]
+    """From a state's shapes to the shardings in which it is made and restored."""
+    place_state: Callable[[TrainState], Any]
+    """From a state as it is made and saved to how and where the step wants it."""
+    place_batch: Callable[[Batch], Any]
+    """From this process's share of the batch, in numpy, to the devices."""
+    step: Callable[[Any, Any], tuple[Any, Metrics]]
+    """The old state is given away."""
+    fetch: Callable[[Any], TrainState]
+    """The way back: one copy, of single blocks. Moments and average may be left out (``()``, ``None``)."""
+    lower: Callable[[TrainState, Batch], jax.stages.Lowered] | None = None
+    """The step's program for shapes of a state, as it is saved or as the step wants it, where it is one program."""
+
+
+def jit_engine(
+    forward: Forward,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    mesh: Mesh,
+    key: jax.Array,
+    teacher: Teacher | None = None,
+) -> Engine:
+    """``jit`` over a mesh: batches cut along ``data`` and ``fsdp``, parameters as ``sharding.partition`` says.
+
+    Args:
+        key: of the run; each step folds its number into it.
+    """
+    update = make_update(forward.on_mesh(mesh), optimizer, recipe)
+    single = partial(_unstacked, forward, recipe)
+    classes = forward.config.num_classes
+    rows = NamedSharding(mesh, BATCH)
+
+    def where(state: TrainState) -> TrainState:
+        params = shardings(state.params, mesh)
+        moments = like_params(state.opt_state, state.params, mesh)
+        return TrainState(NamedSharding(mesh, PartitionSpec()), params, moments, params if state.ema else None)  # type: ignore[arg-type]
+
+    def whole(state: TrainState, batch: Batch, key: jax.Array, taught: Any) -> tuple[TrainState, Metrics]:
+        mixing = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
+        asked = None if teacher is None else partial(teacher.logits, taught)
+        batch = prepare(batch, recipe, classes, preprocessing, mixing, asked)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # layers.xla.packed asks for it
+            return update(state, batch, key)
+
+    taught = None if teacher is None else jax.device_put(teacher.params, NamedSharding(mesh, PartitionSpec()))
+    compiled: dict[Any, Any] = {}
+
+    def program(state: TrainState) -> Any:
+        if whole not in compiled:
+            places, shared = where(state), NamedSharding(mesh, PartitionSpec())
+            into, out = (places, rows, shared, shared), (places, shared)
+            options = _KEEP_BARRIERS if jax.default_backend() == "cpu" else None
+            compiled[whole] = jax.jit(
+                whole, donate_argnums=0, in_shardings=into, out_shardings=out, compiler_options=options
+            )
+        return compiled[whole]
+
+    def rearranged(change: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:
+        kind = (change, jax.tree.structure(state))
+        if kind not in compiled:
+            compiled[kind] = jax.jit(change, out_shardings=where(jax.eval_shape(change, state)))
+        return compiled[kind](state)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return program(state)(state, batch, key, taught)
+
+    def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        if forward.scan:
+            state = jax.eval_shape(stack, state)
+        return program(state).lower(state, batch, key, taught)
+
+    def place_state(state: TrainState) -> TrainState:
+        state = jax.device_put(state, where(state))
+        return rearranged(stack, state) if forward.scan else state
+
+    def fetch(state: TrainState) -> TrainState:
+        return rearranged(single, state) if forward.scan else state
+
+    return Engine(where, place_state, partial(place_rows, mesh=mesh), step, fetch, lower)
+
+
+def _unstacked(forward: Forward, recipe: Recipe, state: TrainState) -> TrainState:
+    depth = forward.config.depth
+    params, ema = unstack((state.params, state.ema), depth)
+    frozen = frozen_paths(recipe.optimizer.frozen, params)
+    moments = unstack(state.opt_state, depth, [path for path, still in frozen.items() if still])
+    return TrainState(state.step, params, moments, ema)
+
+
+def place_rows(batch: Batch, mesh: Mesh) -> Batch:
+    """This process's rows of a batch, in numpy, on its devices; :func:`own_rows` says which they are."""
+    sharding = NamedSharding(mesh, BATCH)
+    share = len(own_rows(mesh, mesh.size))  # of as many rows as there are devices
+
+    def placed(x: Any) -> jax.Array:
+        return jax.make_array_from_process_local_data(
+            sharding, np.asarray(x), (len(x) * mesh.size // share, *x.shape[1:])
+        )
+
+    return {name: placed(x) for name, x in batch.items()}
+
+
+def own_rows(mesh: Mesh, batch: int) -> np.ndarray:
+    """Which rows of a batch lie on the devices of this process."""
+    places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch,)).values()
+    return np.unique(np.concatenate([np.arange(batch)[place] for place in places if place is not None]))
+
+
+def pmap_engine(
+    forward: Forward,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    key: jax.Array,
+    teacher: Teacher | None = None,
+) -> Engine:
+    """``pmap`` over the devices of one process, each with a copy of everything: the classic path, kept equal to jit.
+
+    Raises:
+        VitportError: on several processes, which jit serves.
+    """
+    if jax.process_count() > 1:
+        raise VitportError("parallel=pmap runs on the devices of one process: choose parallel=jit for several.")
+    devices = jax.local_devices()
+    copies = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
+    update = jax.pmap(
+        make_update(forward, optimizer, recipe, "devices"), "devices", in_axes=(0, 0, None), donate_argnums=0
+    )
+    classes = forward.config.num_classes
+    single = partial(_unstacked, forward, recipe)
+
+    @jax.jit
+    def prepared(batch: Batch, step: jax.Array, taught: Any) -> Batch:
+        mixing = jax.random.fold_in(jax.random.fold_in(key, 1), step)
+        asked = None if teacher is None else partial(teacher.logits, taught)
+        batch = prepare(batch, recipe, classes, preprocessing, mixing, asked)
+        return jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
+
+    def place_state(state: TrainState) -> TrainState:
+        if forward.scan:
+            state = stack(state)
+        return jax.tree.map(lambda x: jax.device_put(jnp.broadcast_to(x, (len(devices), *x.shape)), copies), state)
+
+    def fetch(state: TrainState) -> TrainState:
+        state = jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), state)
+        return single(state) if forward.scan else state
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        number = state.step.addressable_shards[0].data.reshape(())
+        taught = None if teacher is None else teacher.params
+        state, metrics = update(state, jax.device_put(prepared(batch, number, taught), copies), key)
+        return state, {name: value.addressable_shards[0].data.reshape(()) for name, value in metrics.items()}
+
+    def layout(state: TrainState) -> TrainState:
+        return jax.tree.map(lambda leaf: SingleDeviceSharding(devices[0]), state)
+
+    return Engine(layout, place_state, lambda batch: batch, step, fetch)

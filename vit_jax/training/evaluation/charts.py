@@ -1,0 +1,83 @@
+"""The pictures at the end of a run: curves of its log, and the confusion matrix of its last evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_jax.training.evaluation.scores import Scores
+from vit_jax.training.run.monitor import read_lines, writing
+
+CURVES, CONFUSION = "curves.png", "confusion.png"
+_MOST_NAMES = 30
+"""More classes than this have no room for their names."""
+_LONGEST_NAME = 24
+"""Letters of a class's name that are shown."""
+_LETTER, _NAMED, _UNNAMED, _LEAST, _MOST = 0.09, 0.17, 0.012, 4.2, 24.0
+"""Inches: of a letter; of a class with a name and without; of the side of a confusion matrix, at least and at most.
+A figure has 100 pixels an inch, so up to 2,000 classes have a pixel each."""
+_FEW = 20
+"""Fewer points than this are marked."""
+
+
+def draw(workdir: Path, scores: Scores | None, classes: Sequence[str]) -> list[Path]:
+    """Writes both, the second where there was an evaluation.
+
+    Returns:
+        What was written.
+
+    Raises:
+        VitportError: if one cannot be written.
+    """
+    # Not pyplot: it would choose a screen, and keep every figure.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figures: dict[str, Any] = {CURVES: _curves(Figure(figsize=(9, 3.6), layout="constrained"), read_lines(workdir))}
+    if scores is not None:
+        shown = [_short(name) for name in classes] if len(classes) <= _MOST_NAMES else []
+        side = min(max((_NAMED if shown else _UNNAMED) * len(classes), _LEAST), _MOST)
+        side += _LETTER * max(map(len, shown), default=4)
+        figures[CONFUSION] = _confusion(Figure(figsize=(side + 1.6, side + 0.8), layout="constrained"), scores, shown)
+    for name, figure in figures.items():
+        with writing(workdir / name):
+            FigureCanvasAgg(figure).print_png(workdir / name)
+    return [workdir / name for name in figures]
+
+
+def _curves(figure: Any, lines: list[dict[str, Any]]) -> Any:
+    left, right = figure.subplots(1, 2)
+    for axes, name in ((left, "loss"), (right, "accuracy")):
+        for of in ("train", "validation"):
+            points = [(line["step"], line[name]) for line in lines if line["of"] == of and line.get(name) is not None]
+            if points:
+                marker = "o" if of == "validation" or len(points) < _FEW else None  # a line of one point is none
+                axes.plot(*zip(*points, strict=True), label=of, marker=marker, markersize=3)
+        axes.set(xlabel="step", ylabel=name)
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend()
+    return figure
+
+
+def _confusion(figure: Any, scores: Scores, names: Sequence[str]) -> Any:
+    axes = figure.subplots()
+    pictures = scores.confusion.sum(axis=1, keepdims=True)
+    shares = scores.confusion / np.maximum(pictures, 1)
+    drawn = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
+    figure.colorbar(drawn, label="share of the label's pictures")
+    axes.set(xlabel="predicted", ylabel="label")
+    if names:
+        axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
+    return figure
+
+
+def _short(name: str) -> str:
+    """Without its middle where it is too long: names often differ by their ends."""
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"

@@ -1,0 +1,100 @@
+"""What a run will cost, without taking a step: ``vitport train --dry-run``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh
+
+from vit_jax.training.devices.sharding import MeshShape, shardings
+from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.run.monitor import step_flops
+from vit_jax.training.run.setup import Setup
+from vit_jax.training.scaling import Step, collectives
+from vit_spec import ViTConfig, count_parameters
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What :func:`plan` finds."""
+
+    facts: Mapping[str, str]
+    parameters: list[tuple[str, tuple[int, ...], str]]
+    """Path, shape, and the mesh axes that each of its axes is cut along."""
+
+
+def plan(setup: Setup) -> Plan:
+    """Parameters, operations, memory of one device and shardings; the step is compiled, and not run."""
+    state, o = setup.shapes, setup.options
+    copies = o.parallel == "pmap"
+    parts = {
+        "parameters": state.params,
+        "optimizer": state.opt_state,
+        "moving average": state.ema,
+        "gradients": state.params,
+    }
+    held = {name: sum(_bytes_each(leaf) for leaf in jax.tree.leaves(tree)) for name, tree in parts.items()}
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {jax.process_count()} processes"
+    facts = {
+        "parameters": f"{count_parameters(setup.model):,}",
+        "operations of a step": f"{step_flops(setup.model, o.batch):.3e} (products, forward and backward)",
+        "run": f"{setup.steps} steps of {o.batch} pictures, {setup.steps * o.batch / len(setup.train):.1f} epochs",
+        "devices": devices,
+        "mesh": "copies (pmap)" if copies else ", ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items()),
+        **{f"memory of a device, {name}": _megabytes(size) for name, size in held.items() if size},
+    }
+    temporary = _temporary(setup)
+    if temporary is not None:
+        facts["memory of a device, activations and other temporaries"] = f"{_megabytes(temporary)} (as compiled)"
+    if not copies and not o.scan:
+        facts |= exchanged(o, setup.model, setup.mesh)
+    cut = None if copies else shardings(state.params, setup.mesh)
+    rows = [
+        (path, tuple(leaf.shape), "whole" if cut is None else _cut(cut[path].spec, len(leaf.shape)))
+        for path, leaf in state.params.items()
+    ]
+    return Plan(facts, rows)
+
+
+def exchanged(options: TrainConfig, model: ViTConfig, mesh: Mesh | AbstractMesh) -> dict[str, str]:
+    """What devices send each other in a step, by docs/scaling.md."""
+    o = options
+    step = Step(model, o.batch, MeshShape(**mesh.shape), o.precision, o.remat, o.recipe.accumulation)
+    return {
+        f"exchanged in a step, {one.purpose}, {one.kind} along {' and '.join(one.axes)}": _megabytes(one.total)
+        for one in collectives(step)
+    }
+
+
+def _bytes_each(leaf: Any) -> int:
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _temporary(setup: Setup) -> int | None:
+    if setup.engine.lower is None:
+        return None
+    size, o = setup.preprocessing, setup.options
+    batch = {
+        "image": ((o.batch, *size.size, len(size.mean)), np.uint8),
+        "label": ((o.batch,), np.int32),
+        "index": ((o.batch,), np.uint32),
+        "weight": ((o.batch,), np.float32),
+    }
+    shapes = {name: jax.ShapeDtypeStruct(*shape) for name, shape in batch.items()}
+    found = setup.engine.lower(setup.shapes, shapes).compile().memory_analysis()
+    return getattr(found, "temp_size_in_bytes", None)
+
+
+def _cut(spec: Any, axes: int) -> str:
+    along = (axis if isinstance(axis, tuple) else (axis or "-",) for axis in (*spec, *[None] * (axes - len(spec))))
+    named = ["+".join(axis) for axis in along]
+    return " ".join(named) if any(name != "-" for name in named) else "whole"
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"

@@ -1,0 +1,1 @@
+"""The Vision Transformer; ``vit_torch.vit`` is the same, file by file."""

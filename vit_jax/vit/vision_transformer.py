@@ -1,0 +1,205 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021), with the options of its descendants."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from vit_jax.layers.attention_pool import AttentionPool
+from vit_jax.layers.dropout import Dropout, DropoutKeys
+from vit_jax.layers.initialization import make_linear, make_tokens
+from vit_jax.layers.norm import make_norm
+from vit_jax.layers.patch_embed import PatchEmbed
+from vit_jax.vit.block import Block
+from vit_jax.vit.parallel_block import ParallelBlock
+from vit_spec import ViTConfig, VitportError
+
+BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
+
+
+class VisionTransformer(nnx.Module):
+    """A Vision Transformer as its config says.
+
+    The paths of its parameters follow ``vit_spec.parameters(config)``, timm's classic names, with Flax's leaf names. It
+    begins in training mode; ``model.eval()`` turns dropout and stochastic depth off. It holds no random state: a
+    forward pass in training mode is given ``rngs=nnx.Rngs(dropout=key)``.
+
+    Args:
+        config: everything that the model computes.
+        rngs: its stream ``params`` is drawn from.
+        dtype: of the computation; norm statistics and softmax are taken in at least float32.
+        param_dtype: of the parameters.
+
+    Raises:
+        VitportError: for float64 where JAX would quietly make float32 of it.
+    """
+
+    def __init__(
+        self,
+        config: ViTConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        _check_dtypes(dtype=dtype, param_dtype=param_dtype)
+        c, D = config, config.embed_dim
+        options: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
+        norm = partial(make_norm, config, **options)
+        tokens = partial(make_tokens, rngs=rngs, param_dtype=param_dtype)
+        self.config = config
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.deterministic = False
+        self.cls_token = tokens(1, D) if c.class_token else None
+        self.dist_token = tokens(1, D) if c.distilled else None
+        self.reg_token = tokens(c.register_tokens, D) if c.register_tokens else None
+        rows = c.num_positioned_prefix_tokens + c.num_patches
+        self.pos_embed = None if c.pos_embed == "none" else tokens(rows, D)
+        self.patch_embed = PatchEmbed(
+            c.image_size,
+            c.patch_size,
+            c.in_channels,
+            D,
+            bias=c.patch_bias,
+            norm=norm if c.patch_norm else None,
+            **options,
+        )
+        self.pos_drop = Dropout(c.drop_rate)
+        self.norm_pre = norm(D) if c.pre_norm else nnx.identity
+        self.blocks = nnx.List(BLOCKS[c.block](c, rate, **options) for rate in c.drop_path_rates)
+        self.norm = norm(D) if c.final_norm == "tokens" else nnx.identity
+        pool = c.pool == "map"
+        self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation, **options) if pool else None
+        self.fc_norm = norm(D) if c.final_norm == "pooled" else nnx.identity
+        self.pre_logits = (
+            nnx.identity if c.pre_logits_dim is None else PreLogits(c.pooled_dim, c.pre_logits_dim, **options)
+        )
+        self.reset_head(rngs=rngs)
+
+    def reset_head(self, *, rngs: nnx.Rngs) -> None:
+        """Gives the model new, freshly initialised heads, or none where ``num_classes`` is 0."""
+        c = self.config
+        linear = partial(make_linear, rngs=rngs, dtype=self.dtype, param_dtype=self.param_dtype)
+        features = c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
+        self.head = linear(features, c.num_classes) if c.num_classes else nnx.identity
+        if c.distilled:
+            self.head_dist = linear(features, c.num_classes) if c.num_classes else nnx.identity
+        else:
+            self.head_dist = None
+
+    def embed(self, images: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
+        """Pictures (B, H, W, C) -> what the first block sees, (B, N, D).
+
+        The tokens are [class, distillation, registers, patches], those that the model has. Wherever the position table
+        has rows for prefix tokens, it has them for the first ones: see ``vit_spec.PositionEmbedding``.
+        """
+        x = self.patch_embed(images)  # (B, patches, D)
+        positioned = self.config.num_positioned_prefix_tokens
+        position = None if self.pos_embed is None else self.pos_embed[...].astype(self.dtype)
+        if position is not None:
+            x = x + position[:, positioned:]
+        prefix = [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
+        if prefix:
+            tokens = jnp.concatenate([token[...].astype(self.dtype) for token in prefix], axis=1)  # (1, prefix, D)
+            if position is not None and positioned:
+                with_position = tokens[:, :positioned] + position[:, :positioned]
+                tokens = jnp.concatenate([with_position, tokens[:, positioned:]], axis=1)
+            x = jnp.concatenate([jnp.broadcast_to(tokens, (x.shape[0], *tokens.shape[1:])), x], axis=1)  # (B, N, D)
+        return self.norm_pre(self.pos_drop(x, rngs=rngs))
+
+    def forward_features(self, images: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
+        """Pictures (B, H, W, C) -> tokens after the last block and ``norm``, (B, N, D)."""
+        self._check_rngs(rngs)
+        x = self.embed(images, rngs=rngs)
+        for block in self.blocks:
+            x = block(x, rngs=rngs)
+        return self.norm(x)
+
+    def pool(self, tokens: jax.Array) -> jax.Array:
+        """Tokens (B, N, D) -> the vector that the head reads, (B, D), or (B, 2 D) for ``token_avg``."""
+        patches = tokens if self.config.pool_prefix else tokens[:, self.config.num_prefix_tokens :]
+        if self.attn_pool is not None:
+            return self.attn_pool(patches)
+        if self.config.pool == "avg":
+            return patches.mean(axis=1)
+        if self.config.pool == "token_avg":
+            return jnp.concatenate([tokens[:, 0], patches.mean(axis=1)], axis=-1)
+        return tokens[:, 0]
+
+    def forward_head(self, tokens: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Tokens (B, N, D) -> logits (B, K), or the pooled vector where ``num_classes`` is 0.
+
+        A distilled model (Touvron et al. 2021, section 4) gives the logits of both heads, class head first, in training
+        mode, and their mean in evaluation.
+        """
+        if self.head_dist is not None:
+            x = self.fc_norm(tokens[:, :2])
+            logits, logits_dist = self.head(x[:, 0]), self.head_dist(x[:, 1])
+            return (logits + logits_dist) / 2 if self.deterministic else (logits, logits_dist)
+        x = self.fc_norm(self.pool(tokens))
+        return self.head(self.pre_logits(x))
+
+    def __call__(
+        self, images: jax.Array, *, rngs: DropoutKeys | None = None
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Pictures (B, H, W, C) -> what :meth:`forward_head` gives.
+
+        Args:
+            images: of any float dtype; the computation is in the model's ``dtype``.
+            rngs: its stream ``dropout`` is drawn from; needed in training mode where a drop rate is above 0.
+
+        Raises:
+            VitportError: for pictures of another shape than the config's, or if ``rngs`` is needed and missing.
+        """
+        return self.forward_head(self.forward_features(images, rngs=rngs))
+
+    def _check_rngs(self, rngs: DropoutKeys | None) -> None:
+        c = self.config
+        if rngs is None and not self.deterministic and max(c.drop_rate, c.attn_drop_rate, c.drop_path_rate) > 0:
+            raise VitportError(
+                f"A forward pass in training mode with drop_rate={c.drop_rate}, attn_drop_rate={c.attn_drop_rate}, "
+                f"drop_path_rate={c.drop_path_rate} needs rngs=nnx.Rngs(dropout=key): pass it, or call model.eval()."
+            )
+
+
+class PreLogits(nnx.Module):
+    """``tanh(fc(x))``, the hidden layer of ViT's pre-training head (Dosovitskiy et al. 2021, section 3.1).
+
+    Args:
+        dim: width of the pooled vector.
+        representation_size: width of the result, R.
+        rngs: its stream ``params`` is drawn from.
+        dtype: of the computation.
+        param_dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        representation_size: int,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+    ) -> None:
+        self.fc = make_linear(dim, representation_size, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.act = jnp.tanh
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, D) -> (B, R)."""
+        return self.act(self.fc(x))
+
+
+def _check_dtypes(**dtypes: DTypeLike) -> None:
+    for name, dtype in dtypes.items():
+        if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
+            raise VitportError(
+                f"{name}={jnp.dtype(dtype).name} needs JAX's 64-bit mode: call "
+                "jax.config.update('jax_enable_x64', True) first."
+            )

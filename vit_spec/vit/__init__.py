@@ -1,0 +1,1 @@
+"""The Vision Transformer family: config, parameters, cost, named models."""

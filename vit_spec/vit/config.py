@@ -1,0 +1,286 @@
+"""What a Vision Transformer is: one frozen dataclass that both frameworks build their modules from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from vit_spec.errors import VitportError
+from vit_spec.reading import fields_in_json, height_and_width
+
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
+"""``gelu`` is the erf form (Hendrycks & Gimpel 2016, eq. 2), ``gelu_tanh`` its tanh approximation (the
+default of Flax, hence of Google's weights), ``quick_gelu`` is ``x * sigmoid(1.702 x)`` (OpenAI CLIP)."""
+
+MlpKind = Literal["plain", "swiglu", "swiglu_packed"]
+"""``swiglu`` holds gate and value as ``fc1_g`` and ``fc1_x`` (AIMv2, EVA); ``swiglu_packed`` stacks them, gate
+first, in one ``fc1`` of twice the hidden width (DINOv2 giant). Shazeer 2020, section 2."""
+
+BlockKind = Literal["sequential", "post_norm", "parallel"]
+"""``sequential`` norms what attention and then MLP are given (Dosovitskiy et al. 2021, equations 2 and 3);
+``post_norm`` norms what they give (Swin v2's residual post-norm, Liu et al. 2022, section 3.2); ``parallel`` gives both
+the same normed input and adds their outputs (ViT-22B, Dehghani et al. 2023, section 2)."""
+
+NormKind = Literal["layernorm", "rmsnorm"]
+
+PositionEmbedding = Literal["none", "patch", "prefix", "all"]
+"""Which tokens the learned position table has rows for: patches alone (added before the other tokens are
+prepended: big_vision, DeiT III, timm's ``no_embed_class``); also the class and distillation tokens, in front
+(ViT, DeiT, DINOv2 with registers as Meta released it); or also the registers."""
+
+PositionResize = Literal[
+    "torch-bicubic", "torch-bicubic-antialias", "torch-bilinear", "torch-bicubic-corners", "scipy-zoom", "dinov2"
+]
+"""How a position table is brought to another grid, named after the code it reproduces; see
+``conversion.tensors.position_table``."""
+
+Pooling = Literal["token", "avg", "map", "token_avg"]
+"""What the head reads: the class token; the mean of the patch tokens; a learned query attending to all patch
+tokens (MAP, Zhai et al. 2022, appendix); or class token and patch mean side by side (DINOv2's linear head)."""
+
+FinalNorm = Literal["tokens", "pooled", "none"]
+"""Where the last norm sits: on all tokens before pooling (``norm``), or on the pooled vector (``fc_norm``)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """Every fact that changes what a Vision Transformer computes, and nothing else.
+
+    Sizes are in pixels, widths in channels, rates in [0, 1). The defaults are ViT-B/16 at 224 pixels
+    (Dosovitskiy et al. 2021, table 1) with the LayerNorm epsilon of its reference code.
+
+    Raises:
+        VitportError: if the values contradict each other; the sentence names both.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    """Height and width of the input picture; an int means a square."""
+    patch_size: int = 16
+    in_channels: int = 3
+    num_classes: int = 1000
+    """Width of the head; 0 means no head: the model returns the pooled features."""
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+
+    mlp_ratio: float = 4.0
+    mlp_hidden_dim: int | None = None
+    """Hidden width of the MLP (the input width of ``fc2``) where it is no multiple of ``embed_dim``; wins over
+    ``mlp_ratio``."""
+    mlp: MlpKind = "plain"
+    activation: Activation = "gelu"
+    mlp_norm: bool = False
+    """A norm between activation and ``fc2`` (NormFormer, Shleifer et al. 2021)."""
+
+    qkv_bias: bool = True
+    qk_scale: float | None = None
+    """Factor on the attention logits; ``None`` means ``head_dim ** -0.5``."""
+    qk_norm: bool = False
+    """Norms over the head width of queries and keys (Dehghani et al. 2023, section 2)."""
+    attn_norm: bool = False
+    """A norm between the attention's heads and its output projection (NormFormer)."""
+    proj_bias: bool = True
+    """Biases of the attention's output projection and of the MLP."""
+
+    norm: NormKind = "layernorm"
+    norm_bias: bool = True
+    norm_eps: float = 1e-6
+    block: BlockKind = "sequential"
+    pre_norm: bool = False
+    """A norm between the embeddings and the first block (``norm_pre``, CLIP)."""
+    final_norm: FinalNorm = "tokens"
+    layer_scale: float | None = None
+    """Initial value of the per-channel scale after attention and MLP (Touvron et al. 2021, CaiT); ``None``
+    means no such scale."""
+
+    patch_bias: bool = True
+    patch_norm: bool = False
+    class_token: bool = True
+    distilled: bool = False
+    """A distillation token with a head of its own (DeiT, Touvron et al. 2021, section 4)."""
+    register_tokens: int = 0
+    """Extra learned tokens between class token and patches (Darcet et al. 2024)."""
+    pos_embed: PositionEmbedding = "prefix"
+    pos_embed_resize: PositionResize = "torch-bicubic-antialias"
+
+    pool: Pooling = "token"
+    pool_prefix: bool = False
+    """Whether the pooling over patches (``avg``, ``map``, ``token_avg``) runs over all tokens instead."""
+    representation_size: int | None = None
+    """Width of a tanh layer before the head (``pre_logits``, ViT's pre-training head)."""
+
+    drop_rate: float = 0.0
+    """Dropout after the position table and after every projection of attention and MLP."""
+    attn_drop_rate: float = 0.0
+    """Dropout on the attention weights."""
+    drop_path_rate: float = 0.0
+    """Stochastic depth of the last block; it rises linearly from 0 at the first (Huang et al. 2016)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", height_and_width(self.image_size, "image_size"))
+        self._check_types()
+        self._check_choices()
+        self._check_sizes()
+        self._check_tokens()
+        for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
+            rate = getattr(self, name)
+            if not 0.0 <= rate < 1.0:
+                raise VitportError(f"{name}={rate} is no rate: give a number from 0 up to, not including, 1.")
+        if self.distilled and self.representation_size is not None:
+            warnings.warn(
+                f"representation_size={self.representation_size} is ignored because distilled=True: a distilled "
+                "model has two heads and no pre_logits layer.",
+                stacklevel=3,
+            )
+
+    def _check_types(self) -> None:
+        for name, annotation in _TYPES.items():
+            value = getattr(self, name)
+            allowed = tuple(kind for kind in (get_args(annotation) or (annotation,)) if isinstance(kind, type))
+            number = float in allowed and isinstance(value, int)
+            if (name != "image_size" and allowed and not (number or isinstance(value, allowed))) or (
+                isinstance(value, bool) and bool not in allowed
+            ):
+                words = " or ".join("None" if kind is type(None) else kind.__name__ for kind in allowed)
+                raise VitportError(f"{name}={value!r} has the wrong type: it must be {words}.")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise VitportError(f"{name}={value} is no number to compute with: give a finite one.")
+
+    def _check_choices(self) -> None:
+        for name, annotation in _TYPES.items():
+            choices = get_args(annotation)
+            value = getattr(self, name)
+            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
+                raise VitportError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")
+
+    def _check_sizes(self) -> None:
+        size = self.image_size
+        at_least_one = {
+            name: getattr(self, name)
+            for name in ("patch_size", "in_channels", "embed_dim", "depth", "num_heads", "hidden_dim")
+        }
+        at_least_one |= {"image_size": min(size)}
+        if self.representation_size is not None:
+            at_least_one["representation_size"] = self.representation_size
+        for name, value in at_least_one.items():
+            if value < 1:
+                raise VitportError(f"{name}={value} is too small: it must be at least 1.")
+        for name, value in {"num_classes": self.num_classes, "register_tokens": self.register_tokens}.items():
+            if value < 0:
+                raise VitportError(f"{name}={value} is negative: it must be 0 or more.")
+        if self.norm_eps <= 0:
+            raise VitportError(f"norm_eps={self.norm_eps} is not positive: published models use 1e-6, 1e-5 or 1e-12.")
+        for side, length in zip(("height", "width"), size, strict=True):
+            if length % self.patch_size:
+                raise VitportError(
+                    f"image_size={size[0]}x{size[1]} does not divide into patches: its {side} {length} is no multiple "
+                    f"of patch_size={self.patch_size}."
+                )
+        if self.embed_dim % self.num_heads:
+            raise VitportError(
+                f"embed_dim={self.embed_dim} does not divide among num_heads={self.num_heads}: choose a width that is "
+                "a multiple of the number of heads."
+            )
+
+    def _check_tokens(self) -> None:
+        if self.pool in ("token", "token_avg") and not self.class_token:
+            raise VitportError(
+                f"pool={self.pool!r} reads the class token, but class_token=False: choose pool='avg' or 'map'."
+            )
+        if self.distilled and self.pool != "token":
+            raise VitportError(f"distilled=True reads its two tokens, but pool={self.pool!r}: choose pool='token'.")
+        if self.pool == "token_avg" and self.final_norm == "pooled":
+            raise VitportError(
+                "pool='token_avg' joins two vectors, which final_norm='pooled' cannot norm: choose 'tokens'."
+            )
+        if self.block == "parallel" and (self.mlp != "plain" or self.mlp_norm or self.attn_norm):
+            raise VitportError(
+                f"block='parallel' has one plain MLP beside the attention, but mlp={self.mlp!r}, "
+                f"mlp_norm={self.mlp_norm}, attn_norm={self.attn_norm}: choose mlp='plain' and neither norm."
+            )
+        if self.norm == "rmsnorm" and self.norm_bias:
+            raise VitportError("norm='rmsnorm' has no bias: set norm_bias=False.")
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        return self.grid_size[0] * self.grid_size[1]
+
+    @property
+    def num_positioned_prefix_tokens(self) -> int:
+        """Rows of the position table that belong to no patch and are never resampled."""
+        tokens = int(self.class_token) + int(self.distilled)
+        return {"none": 0, "patch": 0, "prefix": tokens, "all": tokens + self.register_tokens}[self.pos_embed]
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens in front of the patches: class, distillation, registers, in this order."""
+        return int(self.class_token) + int(self.distilled) + self.register_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_prefix_tokens + self.num_patches
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.num_heads
+
+    @property
+    def attention_scale(self) -> float:
+        return self.head_dim**-0.5 if self.qk_scale is None else self.qk_scale
+
+    @property
+    def hidden_dim(self) -> int:
+        """Input width of the MLP's ``fc2``."""
+        return int(self.embed_dim * self.mlp_ratio) if self.mlp_hidden_dim is None else self.mlp_hidden_dim
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled vector."""
+        return 2 * self.embed_dim if self.pool == "token_avg" else self.embed_dim
+
+    @property
+    def pre_logits_dim(self) -> int | None:
+        """Width of the ``pre_logits`` layer, ``None`` where the model has none."""
+        return None if self.distilled else self.representation_size
+
+    @property
+    def drop_path_rates(self) -> tuple[float, ...]:
+        """Stochastic depth of each block, rising linearly from 0 to ``drop_path_rate``."""
+        steps = max(self.depth - 1, 1)
+        return tuple(self.drop_path_rate * block / steps for block in range(self.depth))
+
+    def replace(self, **changes: Any) -> ViTConfig:
+        """A copy with the named fields changed, validated anew."""
+        unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(self)})
+        if unknown:
+            raise VitportError(f"ViTConfig has no field {', '.join(unknown)}: its fields are {', '.join(FIELDS)}.")
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, every field written out."""
+        return dataclasses.asdict(self) | {"image_size": list(self.image_size)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ViTConfig:
+        """The inverse of :meth:`to_dict`; fields left out take their defaults, unknown ones are refused."""
+        return cls().replace(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> ViTConfig:
+        return cls.from_dict(fields_in_json(text, "ViTConfig"))
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(ViTConfig))
+_TYPES = get_type_hints(ViTConfig)

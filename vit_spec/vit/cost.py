@@ -1,0 +1,28 @@
+"""What a forward pass costs."""
+
+from __future__ import annotations
+
+from vit_spec.vit.config import ViTConfig
+
+
+def forward_flops(config: ViTConfig) -> int:
+    """Floating-point operations of the matrix products of one picture's forward pass.
+
+    A multiply-add counts as two, as in ``torch.utils.flop_counter`` (papers often print half of this under
+    the name of GFLOPs). Norms, activations, softmax and biases are left out: together below 1 %.
+    """
+    c, D, N, P = config, config.embed_dim, config.num_tokens, config.num_patches
+    fc1 = c.hidden_dim * (1 if c.mlp == "plain" else 2)
+    patches = P * D * c.in_channels * c.patch_size**2
+    attention = N * D * 3 * D + 2 * N * N * D + N * D * D
+    mlp = N * D * (fc1 + c.hidden_dim)
+    multiply_adds = patches + c.depth * (attention + mlp)
+    if c.pool == "map":
+        R = N if c.pool_prefix else P
+        multiply_adds += D * D + R * D * 2 * D + 2 * R * D + D * D + 2 * D * c.hidden_dim
+    features = c.pooled_dim
+    if c.pre_logits_dim is not None:
+        multiply_adds += features * c.pre_logits_dim
+        features = c.pre_logits_dim
+    multiply_adds += features * c.num_classes * (2 if c.distilled else 1)
+    return 2 * multiply_adds

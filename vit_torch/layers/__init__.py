@@ -1,0 +1,1 @@
+"""Layers that every family builds from; ``vit_jax.layers`` is the same, file by file."""

@@ -1,0 +1,50 @@
+"""Pooling by attention: a learned query reads the patch tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vit_torch.layers.attention import head_width
+from vit_torch.layers.initialization import make_linear, make_tokens
+from vit_torch.layers.mlp import Mlp
+from vit_torch.layers.norm import NormLayer
+
+
+class AttentionPool(nn.Module):
+    """Multi-head attention pooling, MAP (Lee et al. 2019, section 3.2; for ViT: Zhai et al. 2022, section 3).
+
+    Args:
+        dim: width D of the tokens; a multiple of ``num_heads``.
+        num_heads: number of heads h.
+        hidden_dim: hidden width M of the MLP.
+        norm: makes the norm in front of the MLP.
+        act: name of the MLP's activation function.
+
+    Raises:
+        VitportError: if ``dim`` does not divide among the heads.
+    """
+
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, norm: NormLayer, act: str = "gelu") -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = head_width(dim, num_heads)
+        self.scale = self.head_dim**-0.5
+        self.latent = make_tokens(1, dim)
+        self.q = make_linear(dim, dim)
+        self.kv = make_linear(dim, 2 * dim)
+        self.proj = make_linear(dim, dim)
+        self.norm = norm(dim)
+        self.mlp = Mlp(dim, hidden_dim, act)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) -> (B, D)."""
+        B, N, D = x.shape
+        q = self.q(self.latent).reshape(1, 1, self.num_heads, self.head_dim).transpose(1, 2)  # (1, h, 1, d)
+        kv = self.kv(x).reshape(B, N, 2, self.num_heads, self.head_dim)
+        k, v = kv.permute(2, 0, 3, 1, 4)  # (B, h, N, d) each
+        logits = (q * self.scale) @ k.transpose(-2, -1)  # (B, h, 1, N)
+        weights = logits.softmax(dim=-1)
+        x = (weights @ v).reshape(B, D)
+        x = self.proj(x)
+        return x + self.mlp(self.norm(x))

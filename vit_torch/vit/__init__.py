@@ -1,0 +1,1 @@
+"""The Vision Transformer; ``vit_jax.vit`` is the same, file by file."""

@@ -1,0 +1,65 @@
+"""One Transformer layer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from vit_spec import ViTConfig
+from vit_torch.layers.attention import Attention
+from vit_torch.layers.drop_path import DropPath
+from vit_torch.layers.layer_scale import LayerScale
+from vit_torch.layers.mlp import Mlp, SwiGLU, SwiGLUPacked
+from vit_torch.layers.norm import make_norm
+
+MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
+
+
+class Block(nn.Module):
+    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), pre-norm or, if the config says so, post-norm.
+
+    Args:
+        config: the model that the block belongs to.
+        drop_path: rate of stochastic depth of its two residual branches.
+    """
+
+    def __init__(self, config: ViTConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        c, D = config, config.embed_dim
+        norm = partial(make_norm, config)
+        self.post_norm = c.block == "post_norm"
+        self.norm1 = norm(D)
+        self.attn = Attention(
+            D,
+            c.num_heads,
+            qkv_bias=c.qkv_bias,
+            qk_scale=c.qk_scale,
+            proj_bias=c.proj_bias,
+            qk_norm=norm if c.qk_norm else None,
+            attn_norm=norm if c.attn_norm else None,
+            attn_drop=c.attn_drop_rate,
+            proj_drop=c.drop_rate,
+        )
+        self.ls1 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = norm(D)
+        self.mlp = MLPS[c.mlp](
+            D,
+            c.hidden_dim,
+            act=c.activation,
+            bias=c.proj_bias,
+            norm=norm if c.mlp_norm else None,
+            drop=c.drop_rate,
+        )
+        self.ls2 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        if self.post_norm:
+            x = x + self.drop_path1(self.ls1(self.norm1(self.attn(x))))
+            return x + self.drop_path2(self.ls2(self.norm2(self.mlp(x))))
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

@@ -1,0 +1,136 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021), with the options of its descendants."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from vit_spec import ViTConfig
+from vit_torch.layers.attention_pool import AttentionPool
+from vit_torch.layers.initialization import make_linear, make_tokens
+from vit_torch.layers.norm import make_norm
+from vit_torch.layers.patch_embed import PatchEmbed
+from vit_torch.vit.block import Block
+from vit_torch.vit.parallel_block import ParallelBlock
+
+BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
+
+
+class VisionTransformer(nn.Module):
+    """A Vision Transformer as its config says.
+
+    The names of its parameters are those of ``vit_spec.parameters(config)``, timm's classic ones. It begins in training
+    mode; ``model.eval()`` turns dropout and stochastic depth off.
+
+    Args:
+        config: everything that the model computes.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        c, D = config, config.embed_dim
+        norm = partial(make_norm, config)
+        self.config = config
+        self.cls_token = make_tokens(1, D) if c.class_token else None
+        self.dist_token = make_tokens(1, D) if c.distilled else None
+        self.reg_token = make_tokens(c.register_tokens, D) if c.register_tokens else None
+        rows = c.num_positioned_prefix_tokens + c.num_patches
+        self.pos_embed = None if c.pos_embed == "none" else make_tokens(rows, D)
+        self.patch_embed = PatchEmbed(
+            c.image_size, c.patch_size, c.in_channels, D, bias=c.patch_bias, norm=norm if c.patch_norm else None
+        )
+        self.pos_drop = nn.Dropout(c.drop_rate)
+        self.norm_pre = norm(D) if c.pre_norm else nn.Identity()
+        self.blocks = nn.ModuleList(BLOCKS[c.block](c, rate) for rate in c.drop_path_rates)
+        self.norm = norm(D) if c.final_norm == "tokens" else nn.Identity()
+        pool = c.pool == "map"
+        self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation) if pool else None
+        self.fc_norm = norm(D) if c.final_norm == "pooled" else nn.Identity()
+        self.pre_logits = nn.Identity() if c.pre_logits_dim is None else PreLogits(c.pooled_dim, c.pre_logits_dim)
+        self.reset_head()
+
+    def reset_head(self) -> None:
+        """Gives the model new, freshly initialised heads, or none where ``num_classes`` is 0."""
+        c = self.config
+        features = c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
+        self.head = make_linear(features, c.num_classes) if c.num_classes else nn.Identity()
+        if c.distilled:
+            self.head_dist = make_linear(features, c.num_classes) if c.num_classes else nn.Identity()
+        else:
+            self.head_dist = None
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, C, H, W) -> what the first block sees, (B, N, D).
+
+        The tokens are [class, distillation, registers, patches], those that the model has. Wherever the position table
+        has rows for prefix tokens, it has them for the first ones: see ``vit_spec.PositionEmbedding``.
+        """
+        x = self.patch_embed(images)  # (B, patches, D)
+        positioned = self.config.num_positioned_prefix_tokens
+        if self.pos_embed is not None:
+            x = x + self.pos_embed[:, positioned:]
+        prefix: list[torch.Tensor] = [
+            token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None
+        ]
+        if prefix:
+            tokens = torch.cat(prefix, dim=1)  # (1, prefix, D)
+            if self.pos_embed is not None and positioned:
+                with_position = tokens[:, :positioned] + self.pos_embed[:, :positioned]
+                tokens = torch.cat([with_position, tokens[:, positioned:]], dim=1)
+            x = torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)  # (B, N, D)
+        return self.norm_pre(self.pos_drop(x))
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, C, H, W) -> tokens after the last block and ``norm``, (B, N, D)."""
+        x = self.embed(images)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, N, D) -> the vector that the head reads, (B, D), or (B, 2 D) for ``token_avg``."""
+        patches = tokens if self.config.pool_prefix else tokens[:, self.config.num_prefix_tokens :]
+        if self.attn_pool is not None:
+            return self.attn_pool(patches)
+        if self.config.pool == "avg":
+            return patches.mean(dim=1)
+        if self.config.pool == "token_avg":
+            return torch.cat([tokens[:, 0], patches.mean(dim=1)], dim=-1)
+        return tokens[:, 0]
+
+    def forward_head(self, tokens: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (B, N, D) -> logits (B, K), or the pooled vector where ``num_classes`` is 0.
+
+        A distilled model (Touvron et al. 2021, section 4) gives the logits of both heads, class head first, in training
+        mode, and their mean in evaluation.
+        """
+        if self.head_dist is not None:
+            x = self.fc_norm(tokens[:, :2])
+            logits, logits_dist = self.head(x[:, 0]), self.head_dist(x[:, 1])
+            return (logits, logits_dist) if self.training else (logits + logits_dist) / 2
+        x = self.fc_norm(self.pool(tokens))
+        return self.head(self.pre_logits(x))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Pictures (B, C, H, W) -> what :meth:`forward_head` gives."""
+        return self.forward_head(self.forward_features(images))
+
+
+class PreLogits(nn.Module):
+    """``tanh(fc(x))``, the hidden layer of ViT's pre-training head (Dosovitskiy et al. 2021, section 3.1).
+
+    Args:
+        dim: width of the pooled vector.
+        representation_size: width of the result, R.
+    """
+
+    def __init__(self, dim: int, representation_size: int) -> None:
+        super().__init__()
+        self.fc = make_linear(dim, representation_size)
+        self.act = torch.tanh
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, D) -> (B, R)."""
+        return self.act(self.fc(x))
