@@ -21,7 +21,11 @@ ROOT = Path(__file__).parent.parent
 def main(args: Sequence[str], root: Path = ROOT) -> int:
     """Check, build into ``dist/``, and print the next steps; 1 where the tree is not ready."""
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
-    if faults := [*changelog_faults((root / "CHANGELOG.md").read_text(), version), *tree_faults(root), *tag_faults(root, version, *args)]:
+    if faults := [
+        *changelog_faults((root / "CHANGELOG.md").read_text(), version),
+        *tree_faults(root),
+        *tag_faults(root, version, *args),
+    ]:
         sys.stderr.write("".join(f"{fault}\n" for fault in faults))
         return 1
     shutil.rmtree(root / "dist", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What is published: the wheel and the source distribution. Oracle: the files of the source tree, and a real install."""
+"""What is published, wheel and source distribution. Oracle: the files of the source tree, and a real install."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run(*command: str | Path, **environment: str) -> str:
     """What a command prints, which must end well; in a folder and with variables that do not import this tree."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT.anchor, env=kept | environment
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT.anchor, env=kept | environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
