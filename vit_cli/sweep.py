@@ -31,7 +31,7 @@ def sweep(
     """Run a model in every dtype, precision, attention, compiled or not, and measure how far it is from float64.
 
     Each way is tried by itself, the others left as they usually are. The pictures are standard normal numbers. See
-    docs/sweep.md.
+    docs/reports/sweep.md.
 
     Args:
         weights: File or folder of weights.
