@@ -31,7 +31,7 @@ def sweep(
     """Measure the error of each dtype, precision and attention.
 
     The reference is the model in float64. Each setting is changed alone, the others keep their defaults; compilation
-    and batch size are settings too. The images are standard normal numbers. See docs/sweep.md.
+    and batch size are settings too. The images are standard normal numbers. See docs/reports/sweep.md.
 
     Args:
         weights: File or folder of weights.

@@ -62,7 +62,7 @@ def plan(setup: Setup) -> Plan:
 
 
 def exchanged(options: TrainConfig, model: ViTConfig, mesh: Mesh | AbstractMesh) -> dict[str, str]:
-    """What devices send each other in a step, by docs/scaling.md."""
+    """What devices send each other in a step, by docs/reports/scaling.md."""
     o = options
     step = Step(model, o.batch, MeshShape(**mesh.shape), o.precision, o.remat, o.recipe.accumulation)
     return {
