@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from vit_jax.training.devices.chips import CHIPS, Chip
-from vit_jax.training.devices.sharding import MeshShape
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling import Assumptions, Prediction, Step, choose
 from vit_spec import ViTConfig, count_parameters, forward_flops, get_model
 

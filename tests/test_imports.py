@@ -120,7 +120,7 @@ ALLOWED = {
     "vit_spec": set(),
     "vit_torch": {"vit_spec", "torch"},
     "vit_jax": {"vit_spec", "jax", "flax"},
-    "vit_jax/inference": {"vit_spec", "vit_jax", "jax"},
+    "vit_jax/inference": {"vit_spec", "vit_jax", "jax", "numpy"},
     "vit_jax/training": {"vit_spec", "vit_jax", "conversion", "jax", "flax", "numpy", "optax", "orbax"},
     "vit_jax/training/data": {"vit_spec", "vit_jax", "conversion", "numpy"},
     "conversion": {"vit_spec", "numpy", "ml_dtypes", "safetensors", "isal"},

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
-from vit_jax.training.devices.sharding import MeshShape, shardings
+from vit_jax.training.devices.sharding import shardings
 from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.scaling import Step, collectives

@@ -38,7 +38,7 @@ import json
 import sys
 from benchmarks.collectives import compare
 from vit_jax.training.scaling import Step
-from vit_jax.training.devices.sharding import MeshShape
+from vit_jax.training.recipe.execution import MeshShape
 from vit_spec import ViTConfig
 
 for depth in (1, 2):
