@@ -29,7 +29,7 @@ def evaluate(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Measure accuracy, loss and calibration of a classifier, or the quality of frozen features, in JAX.
+    """Measure accuracy, calibration or frozen features in JAX.
 
     Args:
         weights: File, folder or work directory of weights.

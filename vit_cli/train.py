@@ -65,11 +65,12 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         processes: Processes = Processes(),  # noqa: B008
         options: Annotated[TrainConfig, tyro.conf.arg(name="")] = defaults,
     ) -> int:
-        """Train a model in JAX: `--model NAME --data PATH --workdir FOLDER --epochs N`, and further options.
+        """Train a model in JAX, on one device or on a pod.
 
-        Short names: --model, --weights, --data, --validation, and --mesh data=2,fsdp=4 for the three mesh options. A
-        work directory that holds a run resumes it; options that are not given are the run's own. Exit status 75:
-        SIGTERM stopped the run, everything is saved, run the command again to resume.
+        A first run: `vitport train --model NAME --data PATH --workdir FOLDER --epochs N`. Short names: --model,
+        --weights, --data, --validation, and --mesh data=2,fsdp=4 for the three mesh options. A work directory that
+        holds a run resumes it; options that are not given are the run's own. Exit status 75: SIGTERM stopped the run,
+        everything is saved, run the command again to resume.
 
         Args:
             workdir: Holds configuration, log and checkpoints; a run in it is resumed.

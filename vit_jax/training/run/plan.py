@@ -63,7 +63,7 @@ def plan(setup: Setup) -> Plan:
 
 
 def communication(options: TrainConfig, model: ViTConfig, mesh: Mesh | AbstractMesh) -> dict[str, str]:
-    """What devices send each other in a step; docs/scaling.md derives it."""
+    """What devices send each other in a step; docs/reports/scaling.md derives it."""
     o = options
     step = Step(model, o.batch, MeshShape(**mesh.shape), o.precision, o.remat, o.recipe.accumulation)
     return {

@@ -83,6 +83,6 @@ def test_one_block_more_exchanges_what_is_predicted(block: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [8, 64])
 def test_the_steps_of_the_page_exchange_what_is_predicted(devices: int) -> None:
-    """Those of docs/scaling.md, which has the measured figures."""
+    """Those of docs/reports/scaling.md, which has the measured figures."""
     found = run(devices, "-m", "benchmarks.scaling", "--compile-for", str(devices))
     assert max(row["error"] for row in found) < 0.03
