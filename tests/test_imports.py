@@ -116,6 +116,30 @@ def test_the_command_line_starts_without_the_frameworks() -> None:
     _run("import vit_cli.main", {"torch", "jax", "jaxlib", "flax", "onnx", "orbax", "numpy", "PIL"})
 
 
+def test_the_options_of_training_need_no_jax() -> None:
+    code = """
+from vit_cli.main import main
+from vit_jax.training.recipe import config, data, execution, presets, recipe
+try:
+    main(["train", "--help"])
+except SystemExit as end:
+    print(end.code)
+"""
+    told = _run(code, {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "conversion"})
+    assert told.startswith("usage: vitport train ")
+    assert "--recipe.optimizer.weight-decay" in told
+    assert told.endswith("\n0\n")
+
+
+def test_nothing_outside_training_imports_it() -> None:
+    found = [
+        path
+        for path in sorted((ROOT / "vit_jax").rglob("*.py"))
+        if ROOT / "vit_jax/training" not in path.parents and "vit_jax.training" in path.read_text()
+    ]
+    assert found == []
+
+
 ALLOWED = {
     "vit_spec": set(),
     "vit_torch": {"vit_spec", "torch"},

@@ -40,6 +40,14 @@ def test_every_preset_comes_back_from_its_json(name, tmp_path) -> None:
     assert read_config(path) == config
 
 
+def test_a_configuration_of_an_earlier_version_is_read_whole() -> None:
+    """Oracle: the file, as vitport wrote it before its classes were renamed; work directories hold such files."""
+    path = Path(__file__).parent / "earlier_config.json"
+    config = read_config(path)
+    assert config.to_dict() == json.loads(path.read_text())
+    assert (config.keep.every, config.data.augment.randaugment.layers, config.mesh.data) == (1000, 2, -1)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_begin_on_some_data(name) -> None:
     """All but the data, which are the digits here, scaled to the preset's size: model, schedule, optimizer, engine."""
