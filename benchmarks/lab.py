@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.random_weights import random_params
 from conversion import Checkpoint
-from tests.random_weights import random_params
 from vit_cli.sweep import HEADERS, cells
 from vit_parity import compare_captures
 from vit_parity.endpoints import parse_endpoint, run_endpoint
