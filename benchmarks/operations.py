@@ -24,8 +24,8 @@ import vit_jax
 from benchmarks.sides_jax import trainer
 from benchmarks.subject import Subject
 from vit_cli.terminal import print_table, say
+from vit_jax.inference.inference import Inference
 from vit_jax.inference.slices import sliced
-from vit_jax.training.step.forward import Inference
 
 RUNS = 5
 _OPERATION = re.compile(r'^\s*(?:ROOT )?%([\w.-]+) = (\w+\[[\d,]*\])\S* .*?op_name="([^"]*)"', re.M)

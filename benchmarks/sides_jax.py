@@ -17,11 +17,11 @@ import vit_jax
 from benchmarks.side import BEGUN, Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
+from vit_jax.inference.inference import Inference
 from vit_jax.inference.slices import sliced
 from vit_jax.inference.spread import Spread, offer_cores
 from vit_jax.layers.attention import ATTENTION, attend, set_attention
 from vit_jax.training.run.monitor import peak_flops
-from vit_jax.training.step.forward import Inference
 from vit_jax.training.step.losses import Loss
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
 from vit_spec import Preprocessing

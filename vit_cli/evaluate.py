@@ -29,7 +29,7 @@ def evaluate(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Accuracy, loss and calibration of a classifier, or what frozen features are worth, in JAX.
+    """Measure accuracy, calibration or frozen features in JAX.
 
     Args:
         weights: file, folder or work directory of weights.

@@ -42,7 +42,8 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "rollout": rollout,
 }
 DESCRIPTION = (
-    "One Vision Transformer in PyTorch and JAX: carry weights between formats, and measure that outputs agree."
+    "One Vision Transformer in PyTorch and JAX, and its weights in every format.\n\n"
+    "`vitport COMMAND --help` explains a command, `vitport --version` is the version."
 )
 
 
@@ -58,11 +59,14 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     args = sys.argv[1:] if args is None else list(args)
     try:
+        if args == ["--version"]:
+            sys.stdout.write(f"vitport {_version()}\n")
+            return 0
         if args[:1] == ["train"]:  # its options are those of a dataclass, which takes JAX to import
             return run_train(args[1:])
         status = parsed(
             lambda: tyro.extras.subcommand_cli_from_dict(
-                {name: _later(run) for name, run in SUBCOMMANDS.items()},
+                {name: _later(run, listed=args[:1] != [name]) for name, run in SUBCOMMANDS.items()},
                 prog="vitport",
                 description=DESCRIPTION,
                 args=args,
@@ -81,13 +85,24 @@ def main(args: Sequence[str] | None = None) -> int:
     return status or 0
 
 
-def _later(run: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
-    """A function with the same arguments that gives the call, not made."""
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("vitport")
+
+
+def _later(run: Callable[..., int | None], *, listed: bool) -> Callable[..., Callable[[], int | None]]:
+    """A function with the same arguments that returns the call without making it.
+
+    The list of commands shows the whole docstring, so that of a ``listed`` command is cut to its first line.
+    """
 
     @wraps(run)
     def later(*args: Any, **options: Any) -> Callable[[], int | None]:
         return partial(run, *args, **options)
 
+    if listed:
+        later.__doc__ = (run.__doc__ or "").partition("\n")[0]
     return later
 
 

@@ -27,7 +27,7 @@ def predict(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Print the likeliest classes of a picture.
+    """Print the likeliest classes of an image.
 
     Args:
         image: picture file.

@@ -19,7 +19,7 @@ SHORT = {
 
 
 def train(*, workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]) -> int:
-    """Train a model in JAX, on one device or on a pod of them.
+    """Train a model in JAX, on one device or on a pod.
 
     This is the command without options, as `vitport --help` lists it; :func:`run_train` takes them.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.vit_jax.training.test_spread import ROOT, in_new_process
-from vit_jax.training.devices.cores import cores
+from tests.vit_jax.inference.test_spread import ROOT, in_new_process
+from vit_jax.cores import cores
 
 pytestmark = pytest.mark.jax_alone
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import jax
 
-from vit_jax.training.devices.cores import cores
-from vit_jax.training.step.forward import Inference, Params
+from vit_jax.cores import cores
+from vit_jax.inference.inference import Inference
+from vit_jax.pure import Params
 from vit_spec import ViTConfig
 
 CACHED = 5 * 2**20

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vit_jax.training.devices.cores import cores
-from vit_jax.training.devices.sharding import BATCH, MeshShape, make_mesh
-from vit_jax.training.step.forward import Params
+from vit_jax.cores import cores
+from vit_jax.pure import Params
 
+_ROWS = PartitionSpec("data")
 COPIES = 256 * 2**20
 """Bytes of parameters that a CPU's devices hold together at most, where more than one does. Each reads its own copy: of
 a ViT-B that takes as long as sharing wins, and of larger models memory runs out."""
@@ -46,11 +47,11 @@ class Spread:
 
     def __init__(self, function: Callable[[Params, Any], Any], params: Params, batch: int) -> None:
         count = device_count(batch, sum(array.nbytes for array in params.values()))
-        self.mesh = make_mesh(MeshShape(), jax.local_devices()[:count])
-        whole, cut = NamedSharding(self.mesh, PartitionSpec()), NamedSharding(self.mesh, BATCH)
+        self.mesh = Mesh(np.array(jax.local_devices()[:count]), ("data",))
+        whole, cut = NamedSharding(self.mesh, PartitionSpec()), NamedSharding(self.mesh, _ROWS)
         self._cut = cut
         self._params = jax.device_put(params, whole)
-        shared = jax.shard_map(function, mesh=self.mesh, in_specs=(PartitionSpec(), BATCH), out_specs=BATCH)
+        shared = jax.shard_map(function, mesh=self.mesh, in_specs=(PartitionSpec(), _ROWS), out_specs=_ROWS)
         self._compiled = jax.jit(shared, in_shardings=(whole, cut))
 
     def place(self, rows: Any) -> Any:

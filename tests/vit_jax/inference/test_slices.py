@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import vit_jax
+from vit_jax.inference.inference import Inference
 from vit_jax.inference.slices import slice_size, sliced
-from vit_jax.training.step.forward import Inference
 from vit_spec import ViTConfig, get_model
 
 pytestmark = [

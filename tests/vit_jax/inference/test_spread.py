@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vit_jax.training.devices.cores import cores
+from vit_jax.cores import cores
 
 pytestmark = pytest.mark.jax_alone
 
@@ -23,10 +23,10 @@ import jax
 import numpy as np
 
 import vit_jax
-from tests.vit_jax.training.test_slices import WIDE
+from tests.vit_jax.inference.test_slices import WIDE
 from vit_jax.inference.slices import sliced
 from vit_jax.inference.spread import Spread
-from vit_jax.training import Inference
+from vit_jax.inference.inference import Inference
 from vit_jax.inference.spread import COPIES, device_count
 
 model = vit_jax.create_model(WIDE)

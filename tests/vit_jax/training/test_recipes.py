@@ -12,7 +12,8 @@ import pytest
 import vit_jax
 from tests.vit_jax.training.runs import CONFIG, RECIPE, batches, run, without
 from vit_jax import training
-from vit_jax.training.devices.sharding import MeshShape, check_divides
+from vit_jax.training.devices.sharding import check_divides
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.step import losses
 from vit_jax.training.step.optimizer import layer_of
 from vit_spec import VitportError

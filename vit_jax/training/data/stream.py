@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from vit_jax.training.data.feed import Batch, Feed
-from vit_jax.training.data.options import Augmentation, Corrupt, Data
 from vit_jax.training.data.pictures import evaluation_pixels, training_pixels
 from vit_jax.training.data.record import Record, Source
+from vit_jax.training.recipe.data import Augmentation, Corrupt, Data
 from vit_spec import Preprocessing, VitportError
 
 __all__ = ["Batch", "Feed", "Stream", "evaluation_batches"]

@@ -8,12 +8,12 @@ import numpy as np
 
 import vit_jax
 from conversion import Checkpoint
+from vit_jax.inference.inference import Inference
 from vit_jax.inference.slices import sliced
 from vit_jax.inference.spread import Spread
 from vit_jax.layers.attention import attend_fused, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.data import Source, evaluation_batches
-from vit_jax.training.step.forward import Inference
 from vit_jax.training.step.update import normalised
 from vit_spec import VitportError
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.training.step.forward import Params
+from vit_jax.pure import Params
 from vit_jax.training.step.update import Batch, normalised
 from vit_spec import Preprocessing
 

@@ -10,18 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vit_jax.training.data.options import Data
-from vit_jax.training.devices.sharding import MeshShape
+from vit_jax.training.recipe.data import Data
+from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Parallel, Precision, Remat
 from vit_jax.training.recipe.recipe import Recipe
-from vit_jax.training.step.forward import Remat
-from vit_jax.training.step.initialization import Initialization, Positions
 from vit_spec import VitportError
 from vit_spec.preprocessing import ResizeMode
 from vit_spec.vit.config import Activation
 
-Parallel = Literal["jit", "pmap"]
-Precision = Literal["float32", "bfloat16"]
-AttentionKind = Literal["written", "fused", "cudnn"]
+Initialization = Literal["vit", "width", "deit", "big_vision"]
+Positions = Literal["learned", "sincos2d"]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 
-from vit_jax.training.data.options import Augmentation, Data, RandAugment
 from vit_jax.training.recipe.config import Keeping, ModelOptions, TrainConfig
+from vit_jax.training.recipe.data import Augmentation, Data, RandAugment
 from vit_jax.training.recipe.recipe import Loss, Optimizer, Recipe, Schedule
 from vit_spec import VitportError
 

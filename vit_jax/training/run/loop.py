@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vit_jax.pure import Params
 from vit_jax.training.data import Stream, evaluation_batches
 from vit_jax.training.devices.engine import place_rows
 from vit_jax.training.devices.sharding import shardings
@@ -27,7 +28,6 @@ from vit_jax.training.run.checkpoints import Checkpoints
 from vit_jax.training.run.monitor import Clock, Line, Log, Watch, writing
 from vit_jax.training.run.resume import begin
 from vit_jax.training.run.setup import Setup
-from vit_jax.training.step.forward import Params
 from vit_jax.training.step.update import TrainState
 from vit_spec import VitportError
 

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
-from vit_jax.training.devices.sharding import MeshShape, shardings
+from vit_jax.training.devices.sharding import shardings
 from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.scaling import Step, collectives
@@ -62,7 +63,7 @@ def plan(setup: Setup) -> Plan:
 
 
 def exchanged(options: TrainConfig, model: ViTConfig, mesh: Mesh | AbstractMesh) -> dict[str, str]:
-    """What devices send each other in a step, by docs/scaling.md."""
+    """What devices send each other in a step, by docs/reports/scaling.md."""
     o = options
     step = Step(model, o.batch, MeshShape(**mesh.shape), o.precision, o.remat, o.recipe.accumulation)
     return {

@@ -15,15 +15,18 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import vit_jax
+from vit_jax.inference.inference import Inference
 from vit_jax.inference.slices import sliced
 from vit_jax.layers.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
+from vit_jax.pure import Params
 from vit_jax.training.data import Source, check_channels, open_sources
 from vit_jax.training.devices.engine import Engine, jit_engine, own_rows, pmap_engine
-from vit_jax.training.devices.sharding import MeshShape, check_divides, make_mesh
+from vit_jax.training.devices.sharding import check_divides, make_mesh
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
-from vit_jax.training.step.forward import Forward, Inference, Params
-from vit_jax.training.step.initialization import initialized, sincos2d
+from vit_jax.training.recipe.execution import MeshShape
+from vit_jax.training.run.init_schemes import initialized, sincos2d
+from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
 from vit_jax.training.step.teacher import load_teacher
 from vit_jax.training.step.update import TrainState, init_state

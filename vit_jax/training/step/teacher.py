@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 import vit_jax
+from vit_jax.inference.inference import Inference
 from vit_jax.params import get_params
 from vit_jax.training.recipe.config import Teacher as TeacherOptions
-from vit_jax.training.step.forward import Inference
 from vit_jax.training.step.update import Teacher
 from vit_spec import Preprocessing, ViTConfig, VitportError
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.pure import Params
 from vit_jax.training.recipe.recipe import Recipe
-from vit_jax.training.step.forward import Forward, Params
+from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.losses import mix, soft_targets, total_loss
 from vit_jax.training.step.optimizer import trained
 from vit_spec import Preprocessing

@@ -9,9 +9,9 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import vit_jax
+from vit_jax.inference.inference import Inference
 from vit_jax.training.evaluation.features import Features, linear_probe, nearest_neighbours
 from vit_jax.training.evaluation.scores import BINS, Scores, make_judge
-from vit_jax.training.step.forward import Inference
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Mapping
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.nn import initializers
 
+from vit_jax.training.recipe.config import Initialization, Positions
 from vit_spec import ViTConfig, VitportError
 from vit_spec.vit.initialization import LINEAR_STD
 
-Initialization = Literal["vit", "width", "deit", "big_vision"]
-Positions = Literal["learned", "sincos2d"]
 _PATCHES = "patch_embed/proj/kernel"
 _TEMPERATURE = 10_000.0
 
