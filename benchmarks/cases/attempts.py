@@ -16,7 +16,7 @@ SIDES = {
     "tokens (B, N, D), barriers": Build(WITHOUT, {"without": "barrier"}, CPU | HUGE),
     "LayerNorm's factors in one": Build(WITHOUT, {"without": "norm"}, CPU | HUGE),
     "jax.nn.gelu": Build(WITHOUT, {"without": "gelu"}, CPU | HUGE),
-    "written attention": Build(JAX, {"attention": "written"}, CPU | HUGE),
+    "explicit attention": Build(JAX, {"attention": "explicit"}, CPU | HUGE),
     "ordinary pages": Build(JAX, {}, CPU),
     "one scan": Build(JAX, {"scan": True}, CPU | HUGE),
     "everything kept": Build(JAX, {"remat": "none"}, CPU | HUGE),

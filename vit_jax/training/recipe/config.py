@@ -21,7 +21,7 @@ from vit_spec.vit.config import Activation
 
 Parallel = Literal["jit", "pmap"]
 Precision = Literal["float32", "bfloat16"]
-AttentionKind = Literal["written", "fused", "cudnn"]
+AttentionKind = Literal["explicit", "fused", "cudnn"]
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,9 @@ class TrainConfig:
     but the products of linear layers, unless dropout acts; else nothing), nothing, all, all but products, all but the
     products of linear layers."""
     attention: AttentionKind = "fused"
-    """As the model has it written out; with the weights never divided nor kept; or by cuDNN, on NVIDIA GPUs in
-    bfloat16. The same up to rounding. Blocks that drop attention weights have it written out always."""
+    """``explicit`` computes the attention weights as written in the model; ``fused`` normalizes after the values and
+    stores no weights; ``cudnn`` runs on NVIDIA GPUs in bfloat16. All agree up to rounding. Blocks with attention
+    dropout are always explicit."""
     scan: bool = False
     """Compile one block and run it for all: shorter compilation, the same results and checkpoints; all gradients are
     held at once."""
