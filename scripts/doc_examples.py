@@ -1,10 +1,10 @@
 """Runs the examples of the documentation and records what they print: ``python -m scripts.doc_examples [PAGE …]``.
 
-An example is a fenced block ``console``, whose commands begin with ``$`` and are followed by what they print; or a block
-``python`` with a block ``text`` right behind it, which holds what the program prints. The examples of a page run one
-after the other in a temporary folder that holds the files of ``FILES`` which the page names: weights made from fixed
-random numbers, and downloads of the demo. With ``--check`` nothing is written; the status is 1 where a page differs in
-more than numbers.
+An example is a fenced block ``console``, whose commands begin with ``$`` and are followed by what they print; or a
+block ``python`` with a block ``text`` right behind it, which holds what the program prints. The examples of a page run
+one after the other in a temporary folder that holds the files of ``FILES`` which the page names: weights made from
+fixed random numbers, and downloads of the demo. With ``--check`` nothing is written; the status is 1 where a page
+differs in more than numbers.
 """
 
 from __future__ import annotations
