@@ -1,8 +1,10 @@
 """Weights between formats, as plain tables of names and numpy arrays. Needs neither torch nor jax."""
 
 from conversion.changes import with_activation, with_dtype, with_head, with_positions, with_sizes
+from conversion.changes.changes import Changes
 from conversion.changes.prepare import prepare
 from conversion.checkpoint import Checkpoint
+from conversion.convert import Conversion, convert
 from conversion.format import Format
 from conversion.formats import FORMATS
 from conversion.images.image import load_picture
@@ -16,10 +18,13 @@ from conversion.tensors.table import TensorTable
 
 __all__ = [
     "FORMATS",
+    "Changes",
     "Checkpoint",
+    "Conversion",
     "Format",
     "Provenance",
     "TensorTable",
+    "convert",
     "from_flax",
     "load",
     "load_picture",

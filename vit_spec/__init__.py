@@ -5,6 +5,7 @@ from vit_spec.preprocessing import Preprocessing
 from vit_spec.registry import Model, get_model, list_models
 from vit_spec.vit.config import ViTConfig
 from vit_spec.vit.cost import forward_flops
+from vit_spec.vit.options import config_fields
 from vit_spec.vit.parameters import Kind, Parameter, count_parameters, kind_of, parameters
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Preprocessing",
     "ViTConfig",
     "VitportError",
+    "config_fields",
     "count_parameters",
     "forward_flops",
     "get_model",
