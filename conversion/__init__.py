@@ -1,6 +1,6 @@
 """Weights between formats, as plain tables of names and numpy arrays. Needs neither torch nor jax."""
 
-from conversion.changes import with_activation, with_dtype, with_head, with_positions, with_sizes
+from conversion.changes import with_activation, with_channels, with_dtype, with_head, with_positions, with_sizes
 from conversion.changes.changes import Changes
 from conversion.changes.prepare import prepare
 from conversion.checkpoint import Checkpoint
@@ -12,7 +12,7 @@ from conversion.load import load
 from conversion.save import save
 from conversion.source import Provenance
 from conversion.tensors.flax_tree import from_flax, to_flax
-from conversion.tensors.patch_kernel import resize_patch_kernel
+from conversion.tensors.patch_kernel import resize_channels, resize_patch_kernel
 from conversion.tensors.position_table import resize_position_table
 from conversion.tensors.table import TensorTable
 
@@ -29,11 +29,13 @@ __all__ = [
     "load",
     "load_picture",
     "prepare",
+    "resize_channels",
     "resize_patch_kernel",
     "resize_position_table",
     "save",
     "to_flax",
     "with_activation",
+    "with_channels",
     "with_dtype",
     "with_head",
     "with_positions",

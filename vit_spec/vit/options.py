@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from vit_spec.errors import VitportError
@@ -26,24 +27,30 @@ given ``fc_norm=False``; here that is ``final_norm="pooled"``.
 """
 
 
-def config_fields(options: Mapping[str, Any]) -> dict[str, Any]:
+def given_fields(fields: Mapping[str, Any], **named: Any) -> dict[str, Any]:
+    """The fields that a caller gave: all of ``fields``, and those of ``named`` that are not ``None``.
+
+    Raises:
+        VitportError: as :func:`config_fields`.
+    """
+    return config_fields(fields, {name: value for name, value in named.items() if value is not None})
+
+
+def config_fields(*options: Mapping[str, Any]) -> dict[str, Any]:
     """The options by the names of ``ViTConfig``'s fields.
 
     Raises:
         VitportError: for an unknown name, with the nearest known ones; for a field that is given under two names.
     """
     found: dict[str, Any] = {}
-    for option, value in options.items():
+    for option, value in chain.from_iterable(group.items() for group in options):
         name = TIMM_NAMES.get(option, option)
         if name not in FIELDS:
             near = difflib.get_close_matches(option, [*FIELDS, *TIMM_NAMES], n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"the fields are {', '.join(FIELDS)}."
             raise VitportError(f"{option}={value!r} is not a field of ViTConfig: {hint}")
         if name in found:
-            raise VitportError(f"{name} is given twice, also as timm's {_timm(name)}: give one of them.")
+            alias = next(alias for alias, field in TIMM_NAMES.items() if field == name)
+            raise VitportError(f"{name} is given twice, once as timm's {alias}: give one of them.")
         found[name] = value
     return found
-
-
-def _timm(field: str) -> str:
-    return next(alias for alias, name in TIMM_NAMES.items() if name == field)
