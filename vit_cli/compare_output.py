@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from vit_cli.terminal import print_table, say, short_number
 
 if TYPE_CHECKING:
-    from vit_cli.compare import Findings
     from vit_parity import Comparison, Row
     from vit_parity.gradients import GradientRow
+    from vit_parity.runs import Findings
 
 SCHEMA = 1
 """Version of the JSON; it changes when a field changes its meaning or goes."""
