@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,23 @@ class Runs:
         if any(endpoint.kind in ("torch", "transformers", "timm") for endpoint in endpoints):
             require_torch("vitport compare")
         return cls(endpoints, dtype, reading)
+
+    def findings(
+        self,
+        *,
+        image: str | None = None,
+        seed: int = 0,
+        image_size: int | tuple[int, int] | None = None,
+        explained: bool = False,
+        teacher_forced: bool = False,
+        gradients: bool = False,
+    ) -> Findings:
+        """Load, run and measure both sides in one call; :meth:`images` and :meth:`measure` say what is done."""
+        checkpoints = self.load(image_size)
+        images, _ = self.images(checkpoints, image, seed)
+        captured = self.run(checkpoints, images)
+        found = self.measure(captured, checkpoints, explained=explained, teacher_forced=teacher_forced)
+        return replace(found, gradients=self.gradients(checkpoints, images)) if gradients else found
 
     def load(self, image_size: int | tuple[int, int] | None) -> list[Checkpoint | None]:
         """The weights of each side, fitted to the size of a capture's images where there is one."""

@@ -29,13 +29,13 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
         mean=_per_channel(checkpoint.preprocessing.mean, in_channels),
         std=_per_channel(checkpoint.preprocessing.std, in_channels),
     )
-    how = (
-        "summed over its channels"
-        if in_channels == 1
-        else f"its channels repeated in turn and scaled by {old}/{in_channels}"
-    )
     adapted = replace(checkpoint, config=config, params=params, preprocessing=preprocessing)
-    return adapted.changed(f"images of {in_channels} channels in place of {old}, the patch kernel {how}")
+    if in_channels == 1:
+        return adapted.changed(f"images of 1 channel in place of {old}, the patch kernel summed over its channels")
+    return adapted.changed(
+        f"images of {in_channels} channels in place of {old}, the patch kernel's channels repeated and scaled by "
+        f"{old}/{in_channels}"
+    )
 
 
 def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
