@@ -1,4 +1,4 @@
-"""Batches shared out among devices. Oracles: the model itself, picture by picture, and counts made by hand."""
+"""Batches shared out among devices. Oracles: the model itself, image by image, and counts made by hand."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ import jax
 import numpy as np
 
 import vit_jax
-from tests.vit_jax.inference.test_slices import WIDE
-from vit_jax.inference.slices import sliced
-from vit_jax.inference.spread import Spread
+from tests.vit_jax.inference.test_microbatch import WIDE
+from vit_jax.inference.microbatch import microbatched
+from vit_jax.inference.data_parallel import DataParallel
 from vit_jax.inference.inference import Inference
-from vit_jax.inference.spread import COPIES, device_count
+from vit_jax.inference.data_parallel import COPIES, device_count
 
 model = vit_jax.create_model(WIDE)
 rng = np.random.default_rng(0)
@@ -38,9 +38,9 @@ params = {
 images = rng.standard_normal((24, 32, 32, 3)).astype(np.float32)
 inference = Inference(model)
 alone = np.concatenate([inference(params, image[None]) for image in images])
-spread = Spread(sliced(inference), params, 24)
-whole = spread(images)
-placed = [spread(spread.place(images)), spread(jax.device_put(images, jax.devices()[1]))]
+forward = DataParallel(microbatched(inference), params, 24)
+whole = forward(images)
+placed = [forward(forward.place(images)), forward(jax.device_put(images, jax.devices()[1]))]
 print(json.dumps({
     "devices": len(whole.sharding.device_set),
     "rows": sorted({shard.data.shape[0] for shard in whole.addressable_shards}),
@@ -55,7 +55,7 @@ import json
 import sys
 
 import jax
-from vit_jax.inference.spread import offer_cores
+from vit_jax.inference.data_parallel import offer_cores
 
 if sys.argv[1] == "late":
     jax.numpy.zeros(1)
@@ -80,8 +80,8 @@ def found() -> dict[str, Any]:
     return in_new_process(SHARED, JAX_NUM_CPU_DEVICES="4")
 
 
-def test_each_picture_gets_what_it_gets_alone(found) -> None:
-    """Six pictures a device. Measured: 7e-7 of the largest, as a product of other rows is summed in another order."""
+def test_each_image_gets_what_it_gets_alone(found) -> None:
+    """Six images a device. Measured: 7e-7 of the largest, as a product of other rows is summed in another order."""
     assert found["devices"] == 4
     assert found["rows"] == [6]
     assert found["error"] < 4e-6

@@ -1,4 +1,4 @@
-"""What a model's tensors tell of it by being there and by their shapes."""
+"""What the names and shapes of a Vision Transformer's tensors say about its config."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from conversion.tensors.table import Shapes
 from vit_spec import VitportError
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Teachers of distillation: any weights that this project reads, of either framework, run in JAX."""
+"""Teachers for distillation: any weights that this project reads, of either framework, run in JAX."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vit_spec import Preprocessing, ViTConfig, VitportError
 
 
 def load_teacher(options: TeacherOptions, student: ViTConfig, preprocessing: Preprocessing) -> Teacher | None:
-    """The teacher of a run, ``None`` where it has none.
+    """The teacher of a run, or ``None``.
 
     Args:
-        student: whose pictures and classes the teacher must take.
-        preprocessing: of the student; pictures are given to the teacher as its own preprocessing would have them.
+        student: the teacher must have the same image size, channels and classes.
+        preprocessing: of the student; images are normalised again for the teacher.
 
     Raises:
         VitportError: if the teacher does not fit the student.
@@ -35,17 +35,17 @@ def load_teacher(options: TeacherOptions, student: ViTConfig, preprocessing: Pre
         own, wanted = getattr(config, name), getattr(student, name)
         if own != wanted:
             raise VitportError(
-                f"The teacher {options.weights} has {name} {own} and the student {wanted}: `vitport convert` changes "
-                "sizes and heads, or take another teacher."
+                f"The teacher {options.weights} has {name} {own}, and the student {wanted}: change it with `vitport "
+                "convert`, or choose another teacher."
             )
-    adapt = _between(preprocessing, checkpoint.preprocessing)
+    adapt = _renormalised(preprocessing, checkpoint.preprocessing)
     model = vit_jax.create_model(weights=checkpoint)
     inference = Inference(model)
     return Teacher(get_params(model), lambda params, images: inference(params, adapt(images)))
 
 
-def _between(student: Preprocessing, teacher: Preprocessing) -> Callable[[jax.Array], jax.Array]:
-    """From pictures normalised for one to pictures normalised for the other."""
+def _renormalised(student: Preprocessing, teacher: Preprocessing) -> Callable[[jax.Array], jax.Array]:
+    """From images normalised for the student to images normalised for the teacher."""
     scale = np.array(student.std, np.float32) / np.array(teacher.std, np.float32)
     shift = (np.array(student.mean, np.float32) - np.array(teacher.mean, np.float32)) / np.array(
         teacher.std, np.float32
