@@ -2,8 +2,8 @@
 
 An example is a fenced block ``console``, whose commands begin with ``$`` and are followed by what they print, or a
 block ``python`` with a block ``text`` right behind it, which holds what the program prints. The examples of a page run
-one after the other in a temporary folder. It holds the files of ``FILES`` that the page names: weights from fixed random
-numbers, and downloads of the demo. With ``--check`` nothing is written, and the status is 1 where a page differs in
+one after the other in a temporary folder. It holds the files of ``FILES`` that the page names: weights from fixed
+random numbers, and downloads of the demo. With ``--check`` nothing is written; the status is 1 where a page differs in
 more than numbers.
 """
 
