@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 from conversion.images.image import crop
 from tests.vit_jax.training.data.folders import picture
 from vit_jax.training.data import Augmentation, RandAugment
-from vit_jax.training.data.augment import augment, erased, random_box, random_cut, shifted
+from vit_jax.training.data.augment import augment, erased, random_box, random_crop, shifted
 from vit_jax.training.data.colour import jittered, three_augment
 from vit_jax.training.data.rand_augment import OPERATIONS, ORIGINAL, cutout, rand_augment
 from vit_spec import Preprocessing, VitportError
@@ -368,7 +368,7 @@ def test_all_at_once_gives_the_models_size_and_is_decided_by_the_seed() -> None:
             assert not np.array_equal(results[0], results[2])
 
 
-def test_no_augmentation_is_the_evaluations_cut() -> None:
+def test_no_augmentation_is_the_evaluations_crop() -> None:
     preprocessing = Preprocessing(size=(12, 14))
     got = augment(_image(), preprocessing, Augmentation(crop="none", flip=0), np.random.default_rng(0))
     np.testing.assert_array_equal(got, np.asarray(crop(_image(), preprocessing)))
@@ -376,20 +376,20 @@ def test_no_augmentation_is_the_evaluations_cut() -> None:
 
 def test_a_picture_as_narrow_as_one_pixel_is_cut_at_random_too() -> None:
     """Mirroring by 4 needs no more than numpy's repeated reflection."""
-    assert random_cut(_image().resize((1, 5)), (1, 1), np.random.default_rng(0)).size == (1, 1)
+    assert random_crop(_image().resize((1, 5)), (1, 1), np.random.default_rng(0)).size == (1, 1)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"scale": (0.5, 0.2)}, "augment.scale="),
-        ({"scale": (0.0, 1.0)}, "augment.scale="),
-        ({"ratio": (0.0, 1.0)}, "augment.ratio="),
-        ({"pad": -1}, "augment.pad=-1"),
-        ({"flip": 1.5}, "augment.flip=1.5"),
-        ({"erasing": float("nan")}, "augment.erasing=nan"),
-        ({"jitter": -0.1}, "augment.jitter=-0.1"),
-        ({"three_augment": True, "randaugment": RandAugment(2)}, "are two policies"),
+        ({"scale": (0.5, 0.2)}, r"augment\.scale must be .*; got \(0\.5, 0\.2\)"),
+        ({"scale": (0.0, 1.0)}, r"augment\.scale must be .*; got \(0\.0, 1\.0\)"),
+        ({"ratio": (0.0, 1.0)}, r"augment\.ratio must be .*; got \(0\.0, 1\.0\)"),
+        ({"pad": -1}, r"augment\.pad must be .*; got -1"),
+        ({"flip": 1.5}, r"augment\.flip must be .*; got 1\.5"),
+        ({"erasing": float("nan")}, r"augment\.erasing must be .*; got nan"),
+        ({"jitter": -0.1}, r"augment\.jitter must be .*; got -0\.1"),
+        ({"three_augment": True, "randaugment": RandAugment(2)}, "are alternatives: choose one"),
     ],
 )
 def test_augmentations_that_cannot_be_are_refused(options, sentence) -> None:
@@ -399,5 +399,6 @@ def test_augmentations_that_cannot_be_are_refused(options, sentence) -> None:
 
 @pytest.mark.parametrize("options", [{"layers": -1}, {"magnitude": 11}, {"spread": -1}, {"probability": 2}])
 def test_strengths_that_cannot_be_are_refused(options) -> None:
-    with pytest.raises(VitportError, match=f"augment.randaugment.{next(iter(options))}="):
+    ((name, value),) = options.items()
+    with pytest.raises(VitportError, match=rf"augment\.randaugment\.{name} must be .*; got {value}"):
         RandAugment(**options)

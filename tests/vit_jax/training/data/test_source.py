@@ -106,7 +106,7 @@ def test_the_validation_path_may_be_another_data_set_of_the_same_classes(tmp_pat
     _, validation = open_sources(Data(str(tmp_path / "a"), validation=str(tmp_path / "b")))
     assert validation is not None
     assert len(validation) == 3
-    with pytest.raises(VitportError, match=r"c does not have the classes of .*train: it lacks cat and has besides dog"):
+    with pytest.raises(VitportError, match=r"c does not have the classes of .*train: it lacks cat and also has dog"):
         open_sources(Data(str(tmp_path / "a"), validation=str(tmp_path / "c")))
 
 
@@ -157,12 +157,12 @@ def _idx_of_two(root) -> str:
     [
         (_no_folder, "nowhere does not exist"),
         (_empty, "has no class folders"),
-        (_file, "a.bin is no data set that is known"),
-        (_one_class, "has no two classes"),
-        (_empty_class, "dog has no picture in it"),
-        (_idx_without_labels, "has no labels of the train pictures"),
-        (_idx_cut_off, "is no IDX file of bytes in 3 dimensions, or is cut off"),
-        (_idx_of_two, "has 2 pictures, and the file beside it 3 labels"),
+        (_file, "a.bin is of no known format"),
+        (_one_class, "must have 2 classes or more; got ant"),
+        (_empty_class, "dog has no images"),
+        (_idx_without_labels, "has no labels file of the train split"),
+        (_idx_cut_off, "is not an IDX file of 3-dimensional bytes, or is truncated"),
+        (_idx_of_two, "has 2 images, and its label file 3 labels"),
     ],
 )
 def test_what_is_no_data_set_is_refused_in_one_sentence(tmp_path, make, sentence) -> None:

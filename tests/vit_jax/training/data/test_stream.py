@@ -177,7 +177,7 @@ def test_pictures_that_are_all_gone_end_the_run_even_so(tmp_path) -> None:
         path.unlink()
     with (
         Stream(found, Data(), SMALL, batch=8, rows=range(8), seed=0) as stream,
-        pytest.raises(VitportError, match=r"None of 8 pictures of .* in a row can be read; the first: .*No such file"),
+        pytest.raises(VitportError, match=r"None of 8 consecutive images of .* can be read; the first: .*No such file"),
     ):
         next(stream)
 
@@ -244,9 +244,9 @@ def test_grey_and_coloured_pictures_fit_models_of_one_and_three_channels(tmp_pat
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"rows": [7]}, r"The rows \[7\] are not in a batch of 7"),
-        ({"rows": []}, "are not in a batch"),
-        ({"seed": -1}, "seed=-1 is negative"),
+        ({"rows": [7]}, r"rows must lie in a batch of 7, from 0 to 6; got \[7\]"),
+        ({"rows": []}, r"must lie in a batch of 7, .*; got \[\]"),
+        ({"seed": -1}, "seed must be 0 or more; got -1"),
     ],
 )
 def test_impossible_requests_are_refused(source, change, sentence) -> None:
