@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from huggingface_hub import constants
 from pyarrow import parquet
 
-from tests.vit_jax.training.data.folders import encoded, picture
+from tests.vit_jax.training.data.folders import encoded, smooth_image
 from vit_jax.training.data import Augmentation, Data, Source, Stream, open_source, open_sources
 from vit_jax.training.data.sources.shards import expanded, split_files
 from vit_jax.training.data.sources.tf_example import features
@@ -25,7 +25,7 @@ from vit_spec import Preprocessing, VitportError
 
 pytestmark = pytest.mark.jax_alone
 
-FILES = [encoded(picture(number)) for number in range(7)]
+FILES = [encoded(smooth_image(number)) for number in range(7)]
 LABELS = [0, 2, 1, 1, 0, 2, 2]
 NAMES = ("ant", "bee", "cat")
 
@@ -89,7 +89,7 @@ def test_numbers_in_tar_shards_get_the_names_of_a_list(tmp_path) -> None:
     [(b"ant\n\nbee\ncat\n", "empty line"), (b"\xff\xfe", "not UTF-8 text"), (b"ant\n", "label")],
 )
 def test_a_list_of_classes_that_is_none_is_refused(text, sentence, tmp_path) -> None:
-    """Empty lines at its end are none: with them there would be a class that no picture has."""
+    """Empty lines at its end are none: with them there would be a class that no image has."""
     _tar(tmp_path / "a.tar", _members(range(7)))
     (tmp_path / "classes.txt").write_bytes(text)
     with pytest.raises(VitportError, match=sentence):
@@ -221,13 +221,13 @@ def test_folders_of_save_to_disk_are_read_in_place(tmp_path) -> None:
         (_table(range(7), [0, 1, 2, 3, 0, 0, 0]), "has the label 3, and 3 classes: give labels from 0 to 2"),
     ],
 )
-def test_tables_without_pictures_or_labels_are_refused(tmp_path, table, sentence) -> None:
+def test_tables_without_images_or_labels_are_refused(tmp_path, table, sentence) -> None:
     parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(VitportError, match=sentence):
         open_source(str(tmp_path), "train")
 
 
-def test_a_row_with_a_path_alone_is_a_corrupt_picture(tmp_path) -> None:
+def test_a_row_with_a_path_alone_is_a_corrupt_image(tmp_path) -> None:
     """A table from elsewhere must not make this machine open files of its choice."""
     image = [{"bytes": FILES[0], "path": None}, {"bytes": None, "path": "/dev/zero"}]
     parquet.write_table(pyarrow.table({"image": image, "label": [0, 1]}), tmp_path / "a.parquet")
@@ -336,7 +336,7 @@ def test_array_records_are_those_of_tensorflow_datasets(tmp_path) -> None:
     _check(validation, NAMES, [4, 5])
 
 
-def test_records_that_are_no_examples_are_corrupt_pictures(tmp_path) -> None:
+def test_records_that_are_no_examples_are_corrupt_images(tmp_path) -> None:
     good = _example(image=[FILES[0]], label=[1])
     bad = [
         b"\xff\xff",
@@ -368,7 +368,7 @@ def _all_kinds(root: Path) -> list[str]:
     return [str(root / kind) for kind in ("tar", "parquet", "arrow", "records")]
 
 
-def test_the_same_pictures_give_the_same_batches_however_they_are_stored(tmp_path) -> None:
+def test_the_same_images_give_the_same_batches_however_they_are_stored(tmp_path) -> None:
     """In the order of storage; the way to a worker is tried for each kind above."""
     preprocessing, options = Preprocessing(size=8), Augmentation()
     batches = []

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from tests.vit_jax.training.data.folders import CLASSES, encoded, idx_file, image_folder, picture
+from tests.vit_jax.training.data.folders import CLASSES, encoded, idx_file, image_folder, smooth_image
 from vit_jax.training.data import Data, open_source, open_sources
 from vit_spec import VitportError
 
@@ -19,11 +19,9 @@ pytestmark = pytest.mark.jax_alone
 
 
 def test_digits_are_split_as_the_demo_model_was_trained() -> None:
-    pictures, labels = load_digits(return_X_y=True)
-    pictures = (pictures.reshape(-1, 8, 8, 1) * (255 / 16)).round().astype(np.uint8)
-    train_x, test_x, train_y, test_y = train_test_split(
-        pictures, labels, test_size=0.2, random_state=0, stratify=labels
-    )
+    images, labels = load_digits(return_X_y=True)
+    images = (images.reshape(-1, 8, 8, 1) * (255 / 16)).round().astype(np.uint8)
+    train_x, test_x, train_y, test_y = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
     for source, x, y in zip(open_sources(Data("digits")), (train_x, test_x), (train_y, test_y), strict=True):
         assert source is not None
         records = [source[at] for at in range(len(source))]
@@ -42,14 +40,14 @@ def test_an_image_folder_is_read_in_the_order_of_sorted_paths(tmp_path, held_out
     assert [train[at].label for at in range(len(train))] == [0] * 8 + [1] * 8 + [2] * 8
     record = train[8 + 3]
     assert record.name.endswith("bee/003.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(record.image))), picture(103))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(record.image))), smooth_image(103))
     assert (len(validation) if validation else None) == (6 if held_out else None)
 
 
-def test_folders_within_class_folders_count_and_what_is_no_picture_does_not(tmp_path) -> None:
+def test_folders_within_class_folders_count_and_what_is_no_image_does_not(tmp_path) -> None:
     image_folder(tmp_path, count=1)
     (tmp_path / "bee" / "more").mkdir()
-    (tmp_path / "bee" / "more" / "ü.JPG").write_bytes(encoded(picture(5), "JPEG"))
+    (tmp_path / "bee" / "more" / "ü.JPG").write_bytes(encoded(smooth_image(5), "JPEG"))
     (tmp_path / "bee" / "list.txt").write_text("000.png")
     (tmp_path / "bee" / "._000.png").write_bytes(b"Finder's")
     source = open_source(str(tmp_path), "train")
