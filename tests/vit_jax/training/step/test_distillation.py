@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from vit_jax.training.step.teacher import load_teacher
+from vit_jax.training.step.distillation import load_teacher
 
 import conversion
 import vit_jax
