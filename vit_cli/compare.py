@@ -192,7 +192,7 @@ class _Runs:
         if len(sides) != 2 or checkpoints[0] is None:
             raise VitportError("--gradients compares torch: and jax: alone: give weights for A and for B.")
         truth = gradients_of("torch", checkpoints[0], images, "float64")
-        return tuple(compare_gradients(sides[0], sides[1], truth))
+        return tuple(compare_gradients(sides[0], sides[1], truth, checkpoints[0].config))
 
     def draw(
         self, found: Findings, checkpoints: list[Checkpoint | None], report: Path | None, figure: Path | None

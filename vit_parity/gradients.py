@@ -11,7 +11,7 @@ import numpy as np
 from vit_parity.bound import relative
 from vit_parity.capture import torch_array
 from vit_parity.measure import Difference, measure
-from vit_parity.replay import stage_of
+from vit_spec import Config, parameters
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -23,20 +23,19 @@ Gradients = dict[str, np.ndarray]
 
 
 def torch_gradients(model: TorchModel, images: np.ndarray) -> Gradients:
-    """Gradients of a fixed random linear function of the answer (:func:`cotangent`) by PyTorch's autograd.
+    """Gradients of a fixed random linear function of the output (:func:`cotangent`) by PyTorch's autograd.
 
     Args:
-        model: in evaluation mode; its own gradients are left alone.
+        model: in evaluation mode; its ``grad`` attributes are not changed.
         images: (B, H, W, C), preprocessed.
     """
     import torch
 
-    weight = model.patch_embed.proj.weight
-    pictures = torch.tensor(images).to(weight).permute(0, 3, 1, 2).requires_grad_()
-    answer: Any = model(pictures)  # a pair in training mode alone
-    loss = (answer * torch.tensor(cotangent(tuple(answer.shape))).to(answer)).sum()
     named = dict(model.named_parameters())
-    found = torch.autograd.grad(loss, [*named.values(), pictures])
+    inputs = torch.tensor(images).to(next(iter(named.values()))).permute(0, 3, 1, 2).requires_grad_()
+    output: Any = model(inputs)  # a pair in training mode only
+    loss = (output * torch.tensor(cotangent(tuple(output.shape))).to(output)).sum()
+    found = torch.autograd.grad(loss, [*named.values(), inputs])
     gradients = {name: torch_array(gradient) for name, gradient in zip(named, found[:-1], strict=True)}
     return gradients | {"images": torch_array(found[-1].permute(0, 2, 3, 1))}
 
@@ -50,9 +49,9 @@ def jax_gradients(model: JaxModel, images: np.ndarray) -> Gradients:
 
     graph, state = nnx.split(model)
 
-    def loss(state: Any, pictures: Any) -> Any:
-        answer: Any = nnx.merge(graph, state)(pictures)
-        return (answer * cotangent(answer.shape).astype(answer.dtype)).sum()
+    def loss(state: Any, images: Any) -> Any:
+        output: Any = nnx.merge(graph, state)(images)
+        return (output * cotangent(output.shape).astype(output.dtype)).sum()
 
     with jax.default_matmul_precision("highest"):
         run = jax.jit(jax.grad(loss, argnums=(0, 1)))
@@ -63,13 +62,13 @@ def jax_gradients(model: JaxModel, images: np.ndarray) -> Gradients:
 
 @dataclass(frozen=True)
 class GradientRow:
-    """The gradient with respect to one parameter, or to the pictures (``images``), in two runs."""
+    """The gradient with respect to one parameter, or to the input (``images``), in two runs."""
 
     name: str
     difference: Difference
     """Of B from A."""
     error_a: float
-    """Relative L2 distance of A's from the gradient in float64."""
+    """Relative L2 distance of A from the gradient in float64."""
     error_b: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,32 +96,23 @@ def gradients_of(
         return jax_gradients(model, images)
 
 
-def compare_gradients(a: Gradients, b: Gradients, truth: Gradients) -> list[GradientRow]:
-    """B's gradients against A's, in the order in which they are computed: head, blocks from the last, picture.
+def compare_gradients(a: Gradients, b: Gradients, truth: Gradients, config: Config) -> list[GradientRow]:
+    """B's gradients against A's, in the order of the backward pass: head, blocks from the last, images.
 
     Args:
         a: the reference.
-        b: what is measured.
+        b: compared with ``a``.
         truth: the same in float64.
+        config: of the model.
     """
+    layers = {"images": -1} | {parameter.name: parameter.layer for parameter in parameters(config)}
     exact: Mapping[str, np.ndarray] = {name: array.astype(np.float64) for name, array in truth.items()}
     return [
         GradientRow(name, measure(b[name], a[name]), relative(a[name], exact[name]), relative(b[name], exact[name]))
-        for name in sorted(a, key=_backwards, reverse=True)
+        for name in sorted(a, key=lambda name: (layers[name], name), reverse=True)
     ]
 
 
 def cotangent(shape: tuple[int, ...]) -> np.ndarray:
-    """Factors of the answer's elements in the loss: standard normal, the same in both frameworks."""
+    """Factors of the output's elements in the loss: standard normal, the same in both frameworks."""
     return np.random.default_rng(0).standard_normal(shape)
-
-
-def _backwards(name: str) -> tuple[int, str]:
-    """Sorted in reverse, this is the order of the backward pass."""
-    if name == "images":
-        return -2, name
-    first = name.partition(".")[0]
-    if first in ("pos_embed", "cls_token", "dist_token", "reg_token", "patch_embed", "norm_pre"):
-        return -1, name
-    stage = stage_of(name)
-    return (int(stage.removeprefix("blocks.")) if stage.startswith("blocks.") else 1 << 30), name

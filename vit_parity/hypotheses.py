@@ -230,7 +230,7 @@ def _pooling(s: Subject) -> Iterator[Hypothesis]:
 def _weights(s: Subject, stage: str) -> Iterator[Hypothesis]:
     """Faults of a conversion, in the same layer of every block."""
     for name in s.params:
-        if not belongs(name, stage):
+        if not belongs(name, stage, s.config):
             continue
         end = name.removeprefix(f"{stage}.") if stage.startswith("blocks.") else name
         if name.endswith("bias"):

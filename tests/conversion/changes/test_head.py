@@ -62,7 +62,7 @@ def test_the_head_is_kept_as_it_is_and_nothing_is_told(classes, head) -> None:
 
 @pytest.mark.parametrize("classes", [0, 4])
 def test_another_number_of_classes_needs_to_be_told_what_to_do(classes) -> None:
-    with pytest.raises(VitportError, match=f"a head of 7 classes, not {classes}: say by head"):
+    with pytest.raises(VitportError, match=f"a head of 7 classes, not {classes}: choose with head"):
         with_head(canary_checkpoint(), num_classes=classes)
 
 

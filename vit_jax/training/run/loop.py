@@ -206,7 +206,7 @@ class Evaluation:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        places = shardings(setup.shapes.params, setup.mesh)
+        places = shardings(setup.shapes.params, setup.model, setup.mesh)
         judge = make_judge(setup.inference(), setup.preprocessing)
         everywhere = jax.sharding.NamedSharding(setup.mesh, jax.sharding.PartitionSpec())
         self._places = places

@@ -53,7 +53,7 @@ def plan(setup: Setup) -> Plan:
         facts["memory of a device, activations and other temporaries"] = f"{_megabytes(temporary)} (as compiled)"
     if not copies and not o.scan:
         facts |= exchanged(o, setup.model, setup.mesh)
-    cut = None if copies else shardings(state.params, setup.mesh)
+    cut = None if copies else shardings(state.params, setup.model, setup.mesh)
     rows = [
         (path, tuple(leaf.shape), "whole" if cut is None else _cut(cut[path].spec, len(leaf.shape)))
         for path, leaf in state.params.items()
