@@ -1,4 +1,4 @@
-"""Writes docs/sweep.md and the two charts of docs/: ``python -m benchmarks.lab [FOLDER]`` (``docs`` unless told).
+"""Writes docs/reports/sweep.md and two charts: ``python -m benchmarks.lab [FOLDER]``; the default is docs/reports.
 
 ViT-Ti/16 with random weights, two pictures of standard normal numbers; training at 64 pixels and four blocks deep. It
 runs what ``vitport sweep``, ``compare --figure`` and ``steps --figure`` run, and says what each took.
@@ -55,7 +55,7 @@ object with `schema` (1), `weights`, `batch`, `seed` and `cases`: the settings, 
 
 def main() -> None:
     """Everything, with the seconds that each part took."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/reports")
     checkpoint = random_checkpoint()
     images = np.random.default_rng(0).standard_normal((BATCH, *checkpoint.config.image_size, 3), np.float32)
     begin = time.perf_counter()
@@ -100,7 +100,7 @@ def draw_errors(checkpoint: Checkpoint, images: np.ndarray, path: Path) -> None:
 
 
 def page(results: list[Result]) -> str:
-    """The whole of docs/sweep.md."""
+    """The whole of docs/reports/sweep.md."""
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "jax", "numpy"))
     machine = f"{platform.machine()} with {os.cpu_count()} cores"
     table = ["| " + " | ".join(HEADERS) + " |", "|---" * len(HEADERS) + "|"]

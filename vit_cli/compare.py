@@ -62,11 +62,11 @@ def compare(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Measure how far B is from A, layer by layer, and which of them is further from the truth.
+    """Measure layer by layer how far two models differ.
 
     A and B are weights, run by torch:PATH (the default), jax:PATH, transformers:FOLDER, timm:FILE or onnx:FILE; or
     timm:NAME, run with the other side's weights; or a saved capture. Without B, weights in PyTorch are compared with
-    the same in JAX. The truth is A's weights in float64. See docs/comparing.md.
+    the same in JAX. Both are measured against A's weights in float64 too. See docs/comparing.md.
 
     Args:
         a: The reference.

@@ -13,7 +13,7 @@ import numpy as np
 from vit_parity.bound import belongs
 from vit_parity.replay import Subject
 from vit_spec import Preprocessing
-from vit_spec.preprocessing import HALF, IMAGENET_MEAN, IMAGENET_STD
+from vit_spec.preprocessing import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD
 from vit_spec.vit.config import Activation, PositionResize
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Scope = Literal["stage", "blocks", "model"]
 Turn = Callable[[np.ndarray], np.ndarray]
 EPSILONS = (1e-12, 1e-6, 1e-5, 1e-3)
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 NORMALISATIONS = {
     "ImageNet's mean and deviation": (IMAGENET_MEAN, IMAGENET_STD),
     "mean and deviation 0.5": (HALF, HALF),

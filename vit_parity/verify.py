@@ -179,7 +179,7 @@ def _pixels(before: Checkpoint, after: Checkpoint) -> Comparison:
         {"pixels": load_picture(PICTURE, steps).astype(np.float64)} if same else {}
         for steps in (colours, after.preprocessing)
     )
-    judged = "preprocessing" not in FORMATS[after.provenance.format].forgets
+    judged = "preprocessing" not in FORMATS[after.provenance.format].drops
     found = stages(second, first, after.config, "float32")
     return Comparison(
         "the photograph as the result wants it", "as the source wants it", "float32", "a photograph", judged, found

@@ -24,7 +24,7 @@ SIDES = {
     "one scan, rematerialised": Build(JAX, {"scan": True, "remat": "full"}, CPU | HUGE),
 }
 WORDS = """The training step of ViT-S/16 at batch 8 with one thing undone, or done besides: its time over that of the
-step as it is, and the bytes of the compiled program's temporaries. [performance-notes.md](performance-notes.md) says
+step as it is, and the bytes of the compiled program's temporaries. [performance-notes.md](../performance-notes.md) says
 why."""
 
 

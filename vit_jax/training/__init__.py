@@ -6,9 +6,10 @@ from vit_jax.lazy import on_demand
 
 if TYPE_CHECKING:
     from vit_jax.training.devices.engine import Engine, jit_engine, pmap_engine
-    from vit_jax.training.devices.sharding import MeshShape, make_mesh
+    from vit_jax.training.devices.sharding import make_mesh
+    from vit_jax.training.recipe.execution import MeshShape, Remat
     from vit_jax.training.recipe.recipe import Loss, Optimizer, Recipe, Schedule
-    from vit_jax.training.step.forward import Forward, Inference, Remat
+    from vit_jax.training.step.forward import Forward
     from vit_jax.training.step.optimizer import make_optimizer, make_schedule
     from vit_jax.training.step.update import TrainState, init_state, make_update
 else:
@@ -16,10 +17,11 @@ else:
         __name__,
         {
             "devices.engine": ("Engine", "jit_engine", "pmap_engine"),
-            "step.forward": ("Forward", "Inference", "Remat"),
+            "step.forward": ("Forward",),
+            "recipe.execution": ("MeshShape", "Remat"),
             "step.optimizer": ("make_optimizer", "make_schedule"),
             "recipe.recipe": ("Loss", "Optimizer", "Recipe", "Schedule"),
-            "devices.sharding": ("MeshShape", "make_mesh"),
+            "devices.sharding": ("make_mesh",),
             "step.update": ("TrainState", "init_state", "make_update"),
         },
     )
@@ -27,7 +29,6 @@ else:
 __all__ = [
     "Engine",
     "Forward",
-    "Inference",
     "Loss",
     "MeshShape",
     "Optimizer",

@@ -9,8 +9,8 @@ import numpy as np
 
 from conversion.images.image import covering, crop
 from vit_jax.training.data.colour import jittered, three_augment
-from vit_jax.training.data.options import Augmentation
 from vit_jax.training.data.rand_augment import rand_augment
+from vit_jax.training.recipe.data import Augmentation
 from vit_spec import Preprocessing
 
 if TYPE_CHECKING:

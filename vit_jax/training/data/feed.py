@@ -12,8 +12,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from vit_jax.cores import cores
 from vit_jax.training.data.library import load_grain
-from vit_jax.training.devices.cores import cores
 from vit_spec import VitportError
 
 Batch = dict[str, np.ndarray]

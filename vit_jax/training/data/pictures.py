@@ -9,8 +9,8 @@ import numpy as np
 
 from conversion.images.image import crop, decode_picture
 from vit_jax.training.data.augment import augment
-from vit_jax.training.data.options import Augmentation
 from vit_jax.training.data.record import Record
+from vit_jax.training.recipe.data import Augmentation
 from vit_spec import Preprocessing, VitportError
 
 if TYPE_CHECKING:

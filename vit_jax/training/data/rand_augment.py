@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vit_jax.training.data.options import RandAugment
+from vit_jax.training.recipe.data import RandAugment
 
 if TYPE_CHECKING:
     from PIL import Image

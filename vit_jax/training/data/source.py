@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conversion.hub import PREFIX, dataset
-from vit_jax.training.data.options import Data
 from vit_jax.training.data.record import Record, Source, Split
 from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
@@ -17,6 +16,7 @@ from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
 from vit_jax.training.data.sources.labels import listed_classes
 from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
 from vit_jax.training.data.sources.tar import open_tar
+from vit_jax.training.recipe.data import Data
 from vit_spec import VitportError
 
 __all__ = ["Record", "Source", "Split", "open_source", "open_sources"]
@@ -41,7 +41,7 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
 
 
 def open_source(path: str, split: Split, classes: tuple[str, ...] | None = None) -> Source | None:
-    """Whatever ``path`` is: see :class:`~vit_jax.training.data.options.Data`.
+    """Whatever ``path`` is: see :class:`~vit_jax.training.recipe.data.Data`.
 
     ``classes`` are the names for labels that are mere numbers, as validation pictures take them from the training ones.
 

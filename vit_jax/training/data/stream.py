@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from vit_jax.training.data.feed import Batch, Feed
-from vit_jax.training.data.options import Augmentation, Corrupt, Data
 from vit_jax.training.data.pictures import evaluation_pixels, training_pixels
 from vit_jax.training.data.record import Record, Source
+from vit_jax.training.recipe.data import Augmentation, Corrupt, Data
 from vit_spec import Preprocessing, VitportError
 
 __all__ = ["Batch", "Feed", "Stream", "evaluation_batches"]
@@ -90,8 +90,8 @@ def check_channels(preprocessing: Preprocessing) -> None:
     """
     if len(preprocessing.mean) not in (1, 3):
         raise VitportError(
-            f"The model takes pictures of {len(preprocessing.mean)} channels, and the data are grey or RGB: take a "
-            "model of 1 or 3."
+            f"The model takes images of {len(preprocessing.mean)} channels, and the data are grey or RGB: choose a "
+            "model with 1 or 3 channels."
         )
 
 

@@ -9,9 +9,9 @@ from flax import nnx
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from vit_jax.params import get_params, parameters_by_path
-from vit_jax.training.devices.sharding import AXES, MeshShape, partition
+from vit_jax.training.devices.sharding import AXES, partition
 from vit_jax.training.recipe.config import AttentionKind, Precision
-from vit_jax.training.step.forward import Remat
+from vit_jax.training.recipe.execution import MeshShape, Remat
 from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import Kind, ViTConfig, count_blocks, forward_flops
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,62 +16,21 @@ from jax.typing import DTypeLike
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import PictureRngs
 from vit_jax.layers.xla.packed import FSDP
-from vit_jax.params import get_params, parameters_by_path
+from vit_jax.params import parameters_by_path
+from vit_jax.pure import Params, Pure
 from vit_jax.training.devices.sharding import BATCH, partition
+from vit_jax.training.recipe.execution import Remat
 from vit_jax.training.step.losses import Logits
 from vit_jax.training.step.stacked import single_path, stacked_path
 from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import Parameter, Segment, VitportError, segments
 
-Params = dict[str, jax.Array]
-Remat = Literal["auto", "none", "full", "dots", "dots_no_batch"]
-"""What of a block is computed again in the backward pass instead of being kept: what takes hardly any time; nothing;
-everything; everything but the results of matrix products; everything but those of products without batch axes, that is,
-of linear layers.
-
-``auto`` is ``dots_no_batch`` in a step of :func:`vit_jax.training.jit_engine` on a single CPU device, where it costs
-hardly any time, unless dropout would be drawn anew; else ``none``."""
 _POLICIES: dict[Remat, Callable[..., bool] | None] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-
-
-class _Pure:
-    """A module's structure, apart from its parameters."""
-
-    def __init__(self, module: nnx.Module) -> None:
-        self._graph, params, self._rest = nnx.split(module, nnx.Param, ...)
-        self.paths = list(get_params(module))
-        self.shapes = [leaf.shape for leaf in get_params(module).values()]
-        self._tree = jax.tree.structure(params)
-
-    def __call__(self, params: Params) -> Any:
-        """The module with these parameters; others beside them are left."""
-        state = jax.tree.unflatten(self._tree, [params[path] for path in self.paths])
-        return nnx.merge(self._graph, state, self._rest)
-
-
-class Inference:
-    """A model in evaluation mode as a function of a flat dictionary of parameters.
-
-    Args:
-        model: gives its config, its dtypes and its parameters' names; it is left in evaluation mode.
-    """
-
-    def __init__(self, model: VisionTransformer) -> None:
-        model.eval()
-        self.config = model.config
-        self.dtype = jnp.dtype(model.dtype)
-        self._model = _Pure(model)
-
-    def __call__(self, params: Params, images: jax.Array) -> jax.Array:
-        """(B, H, W, C) -> logits (B, K), or features (B, D) where the model has no head."""
-        logits = self._model(params)(images)
-        assert not isinstance(logits, tuple)  # so it is in training mode alone
-        return logits
 
 
 class Forward:
@@ -93,12 +52,12 @@ class Forward:
         held = {segment.prefix: _held(model, segment.prefix) for segment in self.segments}
         # Blocks a period apart differ only in their rates of stochastic depth, which are arguments of _run_block.
         self._blocks = [
-            [_Pure(getattr(*held[segment.prefix])[at]) for at in range(segment.period)] for segment in self.segments
+            [Pure(getattr(*held[segment.prefix])[at]) for at in range(segment.period)] for segment in self.segments
         ]
         taken = {prefix: getattr(*place) for prefix, place in held.items()}
         for holder, name in held.values():
             setattr(holder, name, nnx.List())
-        self._around = _Pure(model)
+        self._around = Pure(model)
         for prefix, (holder, name) in held.items():
             setattr(holder, name, taken[prefix])
         self.random = any((c.drop_rate, c.attn_drop_rate, c.drop_path_rate))
@@ -158,7 +117,7 @@ class Forward:
         drops = self.config.drop_rate > 0 or self.config.attn_drop_rate > 0
         return "dots_no_batch" if self.on_one_cpu and not drops else "none"
 
-    def _runner(self, segment: Segment, block: _Pure) -> _Runner:
+    def _runner(self, segment: Segment, block: Pure) -> _Runner:
         policy = _POLICIES[self._remat()]
         if self.mesh is None or not self.cut_by_fsdp:
             alone = partial(_run_block, block)
@@ -192,7 +151,7 @@ def _held(model: nnx.Module, prefix: str) -> tuple[Any, str]:
 
 
 def _looped(
-    segment: Segment, blocks: list[_Pure], runners: list[_Runner], params: Params, x: jax.Array, per_block: _PerBlock
+    segment: Segment, blocks: list[Pure], runners: list[_Runner], params: Params, x: jax.Array, per_block: _PerBlock
 ) -> jax.Array:
     runners = [jax.jit(run) for run in runners]  # so that each is traced once for all its blocks
     for at in range(segment.count):
@@ -203,7 +162,7 @@ def _looped(
 
 
 def _scanned(
-    segment: Segment, blocks: list[_Pure], runners: list[_Runner], params: Params, x: jax.Array, per_block: _PerBlock
+    segment: Segment, blocks: list[Pure], runners: list[_Runner], params: Params, x: jax.Array, per_block: _PerBlock
 ) -> jax.Array:
     stacked = {path: params[stacked_path(segment, path)] for path in blocks[0].paths}
     xs = (stacked, *per_block)
@@ -232,7 +191,7 @@ def _gathered(mesh: Mesh, dtype: DTypeLike, known: dict[str, Parameter], block: 
     return found
 
 
-def _all_but_weights(block: _Pure) -> Callable[..., bool]:
+def _all_but_weights(block: Pure) -> Callable[..., bool]:
     """Saves everything except gathered weights, which the backward pass gathers again."""
     shapes = set(block.shapes)
 
@@ -243,7 +202,7 @@ def _all_but_weights(block: _Pure) -> Callable[..., bool]:
     return saveable
 
 
-def _run_block(pure: _Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:
+def _run_block(pure: Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:
     """(B, N, D) -> (B, N, D), with its own rate of stochastic depth, and keys (B,)."""
     block: Callable[..., jax.Array] = pure(params)
     if rate is not None:
