@@ -4,8 +4,8 @@ from conversion.changes import with_activation, with_dtype, with_head, with_posi
 from conversion.changes.prepare import prepare
 from conversion.checkpoint import Checkpoint
 from conversion.format import Format
-from conversion.formats import FORMATS
-from conversion.images.image import load_picture
+from conversion.formats import FORMATS, register_format, unregister_format
+from conversion.images.image import load_image
 from conversion.load import load
 from conversion.save import save
 from conversion.source import Provenance
@@ -22,12 +22,14 @@ __all__ = [
     "TensorTable",
     "from_flax",
     "load",
-    "load_picture",
+    "load_image",
     "prepare",
+    "register_format",
     "resize_patch_kernel",
     "resize_position_table",
     "save",
     "to_flax",
+    "unregister_format",
     "with_activation",
     "with_dtype",
     "with_head",

@@ -169,7 +169,7 @@ class _Runs:
                 return load_capture(Path(endpoint.path)).images, f"the pictures of {endpoint.path}"
         checkpoint = next(entry for entry in checkpoints if entry is not None)
         if image is not None:
-            return conversion.load_picture(image, checkpoint.preprocessing)[None], image
+            return conversion.load_image(image, checkpoint.preprocessing)[None], image
         shape = (1, *checkpoint.config.image_size, checkpoint.config.in_channels)
         numbers = np.random.default_rng(seed).standard_normal(shape, np.float32)
         return numbers, f"standard normal numbers (seed {seed})"
