@@ -25,7 +25,7 @@ from vit_cli.predict import predict
 from vit_cli.rollout import rollout
 from vit_cli.steps import steps
 from vit_cli.sweep import sweep
-from vit_cli.train import run_train, train
+from vit_cli.train import long_names, train, train_with_defaults
 from vit_spec import VitportError
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
@@ -62,16 +62,19 @@ def main(args: Sequence[str] | None = None) -> int:
         if args == ["--version"]:
             sys.stdout.write(f"vitport {_version()}\n")
             return 0
-        if args[:1] == ["train"]:  # its options are those of a dataclass, which takes JAX to import
-            return run_train(args[1:])
+        subcommands = dict(SUBCOMMANDS)
+        if args[:1] == ["train"]:  # the only one whose arguments decide its defaults
+            args = ["train", *long_names(args[1:])]
+            subcommands["train"] = train_with_defaults(args[1:])
         status = parsed(
             lambda: tyro.extras.subcommand_cli_from_dict(
-                {name: _later(run, listed=args[:1] != [name]) for name, run in SUBCOMMANDS.items()},
+                {name: _later(run, listed=args[:1] != [name]) for name, run in subcommands.items()},
                 prog="vitport",
                 description=DESCRIPTION,
                 args=args,
                 config=(tyro.conf.FlagCreatePairsOff,),
-            )
+            ),
+            command=" ".join(["vitport", *(name for name in args[:1] if name in SUBCOMMANDS)]),
         )()
     except VitportError as error:
         sys.stderr.write(f"vitport: {' '.join(str(error).split())}\n")

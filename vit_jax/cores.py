@@ -6,6 +6,6 @@ import os
 
 
 def cores() -> int:
-    """Those that the process is bound to, where the system tells; else all."""
+    """Those that the process is bound to where the operating system tells, else all."""
     bound = getattr(os, "sched_getaffinity", None)
     return (os.cpu_count() or 1) if bound is None else len(bound(0))

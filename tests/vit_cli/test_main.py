@@ -85,7 +85,7 @@ def test_every_field_of_a_run_is_explained():
     """tyro takes the string below a field for its help."""
     folder = Path(vit_cli.main.__file__).parents[1] / "vit_jax" / "training"
     fields = []
-    for name in ("recipe/config.py", "recipe/recipe.py", "devices/sharding.py", "data/options.py"):
+    for name in ("recipe/config.py", "recipe/recipe.py", "recipe/execution.py", "recipe/data.py"):
         for node in ast.parse((folder / name).read_text()).body:
             if isinstance(node, ast.ClassDef) and node.decorator_list:
                 after = [*node.body[1:], None]

@@ -90,8 +90,8 @@ def check_channels(preprocessing: Preprocessing) -> None:
     """
     if len(preprocessing.mean) not in (1, 3):
         raise VitportError(
-            f"The model takes pictures of {len(preprocessing.mean)} channels, and the data are grey or RGB: take a "
-            "model of 1 or 3."
+            f"The model takes images of {len(preprocessing.mean)} channels, and the data are grey or RGB: choose a "
+            "model with 1 or 3 channels."
         )
 
 

@@ -1,4 +1,4 @@
-"""What is read and how it is augmented: the part of a run's configuration that concerns data."""
+"""Options of a run that concern its data: where the images are, and how they are augmented."""
 
 from __future__ import annotations
 
@@ -14,101 +14,99 @@ Levels = Literal["increasing", "original"]
 
 @dataclass(frozen=True)
 class RandAugment:
-    """A few operations chosen by chance, all of one strength (Cubuk et al. 2020)."""
+    """Randomly chosen operations of one common strength (Cubuk et al. 2020)."""
 
     layers: int = 0
-    """Operations a picture, each drawn from all of them; 0 means none."""
+    """Operations per image, each drawn from all of them; 0: none."""
     levels: Levels = "increasing"
     """What strength means: a greater change in every operation, as in timm's increasing set of fifteen; or what it
-    means in the authors' code, which big_vision uses, where posterising and solarising change the less the stronger
-    they are, and Cutout (DeVries & Taylor 2017) is a sixteenth operation."""
+    means in the authors' code, which big_vision uses: there posterise and solarise change less at greater strength, and
+    Cutout (DeVries & Taylor 2017) is a sixteenth operation."""
     magnitude: float = 9.0
     """Strength from 0 to 10."""
     spread: float = 0.0
-    """Standard deviation of the strength, which is kept within 0 and 10."""
+    """Standard deviation of the strength, which is clipped to 0 to 10."""
     probability: float = 1.0
-    """Of each operation, once drawn, to be carried out."""
+    """Probability that an operation, once drawn, is applied."""
 
     def __post_init__(self) -> None:
         if self.layers < 0:
-            raise VitportError(f"augment.randaugment.layers={self.layers} counts operations: give 0 or more.")
+            raise VitportError(f"augment.randaugment.layers must be 0 or more operations; got {self.layers}.")
         if not 0 <= self.magnitude <= 10:
-            raise VitportError(f"augment.randaugment.magnitude={self.magnitude} is none: give a number from 0 to 10.")
+            raise VitportError(f"augment.randaugment.magnitude must be from 0 to 10; got {self.magnitude}.")
         if not 0 <= self.spread < float("inf"):
-            raise VitportError(f"augment.randaugment.spread={self.spread} is no deviation: give 0 or more.")
+            raise VitportError(f"augment.randaugment.spread must be a finite 0 or more; got {self.spread}.")
         if not 0 <= self.probability <= 1:
-            raise VitportError(
-                f"augment.randaugment.probability={self.probability} is none: give a number from 0 to 1."
-            )
+            raise VitportError(f"augment.randaugment.probability must be from 0 to 1; got {self.probability}.")
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training picture on the CPU; mixup and CutMix belong to the loss, on the device."""
+    """Changes to training images on the CPU; mixup and CutMix belong to the loss, on the device."""
 
     crop: Crop = "random_resized"
-    """``random_resized``: a part of random area and shape, scaled to the model's size (Szegedy et al. 2015, section 6);
-    ``resize_crop``: the picture scaled until it covers that size, mirrored beyond its edges by 4 pixels, cut at random
-    (Touvron et al. 2022, DeiT III, section 3.3); ``shift``: the evaluation's cut, moved by up to ``pad`` pixels, black
-    beyond its edges (He et al. 2016, section 4.2); ``none``: just that cut."""
+    """``random_resized``: a crop of random area and aspect ratio, resized to the model's size (Szegedy et al. 2015,
+    section 6); ``resize_crop``: the image resized to cover that size, padded by 4 mirrored pixels, cropped at random
+    (Touvron et al. 2022, DeiT III, section 3.3); ``shift``: the evaluation's crop, shifted by up to ``pad`` pixels,
+    padded with black (He et al. 2016, section 4.2); ``none``: the evaluation's crop."""
     scale: tuple[float, float] = (0.08, 1.0)
-    """Least and largest share of the picture's area in a ``random_resized`` crop."""
+    """Smallest and largest area of a ``random_resized`` crop, as a share of the image's."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and largest width over height of a ``random_resized`` crop, in the picture's own pixels."""
+    """Smallest and largest aspect ratio, width over height, of a ``random_resized`` crop before it is resized."""
     pad: int = 4
-    """Pixels of a ``shift``, in the model's size."""
+    """Largest ``shift``, in pixels of the model's size."""
     flip: float = 0.5
-    """Probability that left and right are exchanged: 0 where that changes the meaning, as of digits."""
+    """Probability of a horizontal flip; 0 where it would change the class, as of digits."""
     randaugment: RandAugment = field(default_factory=RandAugment)
     three_augment: bool = False
-    """One of grey, solarised and blurred, by equal chance (Touvron et al. 2022, section 3.2); the paper adds a
+    """One of greyscale, solarise and blur, with equal probability (Touvron et al. 2022, section 3.2); the paper adds a
     ``jitter`` of 0.3."""
     jitter: float = 0.0
-    """Largest change, as a share, of brightness, contrast and saturation, each uniform, in random order; 0: none."""
+    """Largest relative change of brightness, contrast and saturation, each uniform, in random order; 0: none."""
     erasing: float = 0.0
-    """Probability that a rectangle becomes noise (Zhong et al. 2020)."""
+    """Probability that a rectangle is replaced by noise (Zhong et al. 2020)."""
 
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high <= 1:
-            raise VitportError(f"augment.scale={self.scale} are no shares of an area: give two, rising, above 0 to 1.")
+            raise VitportError(f"augment.scale must be two shares with 0 < low <= high <= 1; got {self.scale}.")
         low, high = self.ratio
         if not 0 < low <= high < float("inf"):
-            raise VitportError(f"augment.ratio={self.ratio} are no ratios of sides: give two, rising, above 0.")
+            raise VitportError(f"augment.ratio must be two aspect ratios with 0 < low <= high; got {self.ratio}.")
         if self.pad < 0:
-            raise VitportError(f"augment.pad={self.pad} counts pixels: give 0 or more.")
+            raise VitportError(f"augment.pad must be 0 pixels or more; got {self.pad}.")
         for name in ("flip", "erasing"):
             if not 0 <= getattr(self, name) <= 1:
-                raise VitportError(f"augment.{name}={getattr(self, name)} is no probability: give one from 0 to 1.")
+                raise VitportError(f"augment.{name} must be a probability from 0 to 1; got {getattr(self, name)}.")
         if not 0 <= self.jitter < float("inf"):
-            raise VitportError(f"augment.jitter={self.jitter} is no share: give 0 or more.")
+            raise VitportError(f"augment.jitter must be a finite 0 or more; got {self.jitter}.")
         if self.three_augment and self.randaugment.layers:
             raise VitportError(
-                f"augment.three_augment and randaugment.layers={self.randaugment.layers} are two policies: choose one."
+                f"augment.three_augment and randaugment.layers={self.randaugment.layers} are alternatives: choose one."
             )
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where the pictures are, and what happens to them before the device sees them."""
+    """Where the images are, and what happens to them before the device sees them."""
 
     path: str = "digits"
-    """A folder of class folders, perhaps in train/ and val/; a folder, file or pattern of tar shards, Parquet, Arrow or
-    ArrayRecord files; a folder of IDX files (MNIST and its family); ``hf://owner/name``; or ``digits`` for
+    """A folder of class folders, optionally within train/ and val/; a folder, file or glob of tar shards, Parquet,
+    Arrow or ArrayRecord files; a folder of IDX files (MNIST and its family); ``hf://owner/name``; or ``digits`` for
     scikit-learn's."""
     validation: str | None = None
-    """Path of the validation pictures, if not those that ``path`` itself sets apart."""
+    """Path of the validation images, if not the validation split of ``path``."""
     workers: int = 0
-    """Processes that decode and augment; with 0, threads of the training process do."""
+    """Processes that decode and augment; 0: threads of the training process."""
     repeats: int = 1
-    """Places in a row that each picture takes, augmented otherwise in each (Hoffer et al. 2020): an epoch, as long as
-    ever, then has a share of the pictures."""
+    """How often each image is repeated in a row, each time augmented anew (Hoffer et al. 2020). The length of an epoch
+    stays the same, so it holds only a share of the images."""
     corrupt: Corrupt = "skip"
-    """What a picture that cannot be read does: it is left out, and named; or it ends the run."""
+    """Whether an image that cannot be read is skipped, and reported, or ends the run."""
     augment: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         if self.workers < 0:
-            raise VitportError(f"data.workers={self.workers} counts processes: give 0 or more.")
+            raise VitportError(f"data.workers must be 0 processes or more; got {self.workers}.")
         if self.repeats < 1:
-            raise VitportError(f"data.repeats={self.repeats} leaves no picture: give 1 or more.")
+            raise VitportError(f"data.repeats must be 1 or more; got {self.repeats}.")

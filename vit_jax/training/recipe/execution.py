@@ -7,23 +7,23 @@ from typing import Literal
 
 Parallel = Literal["jit", "pmap"]
 Precision = Literal["float32", "bfloat16"]
-AttentionKind = Literal["written", "fused", "cudnn"]
+AttentionKind = Literal["explicit", "fused", "cudnn"]
 Remat = Literal["auto", "none", "full", "dots", "dots_no_batch"]
-"""What of a block is computed again in the backward pass instead of being kept: what takes hardly any time; nothing;
-everything; everything but the results of matrix products; everything but those of products without batch axes, that is,
-of linear layers.
+"""What the backward pass recomputes of each block instead of storing it: what costs hardly any time; nothing;
+everything; everything but the results of matrix products; everything but products without batch axes, that is, the
+results of linear layers.
 
 ``auto`` is ``dots_no_batch`` in a step of :func:`vit_jax.training.jit_engine` on a single CPU device, where it costs
-hardly any time, unless dropout would be drawn anew; else ``none``."""
+hardly any time, unless dropout would have to be drawn again; elsewhere it is ``none``."""
 
 
 @dataclass(frozen=True)
 class MeshShape:
-    """Devices along each axis; -1 for what is left."""
+    """Devices along each axis of the mesh; -1 for the devices that are left."""
 
     data: int = -1
-    """Parts that a batch is cut into; -1: the devices that are left."""
+    """Shards of a batch; -1: the devices that are left."""
     fsdp: int = 1
-    """Parts that parameters, moments and batches are cut into."""
+    """Shards of parameters, moments and batches."""
     tensor: int = 1
-    """Parts that heads and MLPs are cut into."""
+    """Shards of heads and MLPs."""

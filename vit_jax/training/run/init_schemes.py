@@ -1,4 +1,4 @@
-"""Initial values other than the models' own: of narrow models, and of published recipes."""
+"""Initialization schemes besides the model's own: for narrow models, and those of published recipes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _TEMPERATURE = 10_000.0
 def initialized(
     params: Mapping[str, jax.Array], name: Initialization, positions: Positions, config: ViTConfig, key: jax.Array
 ) -> dict[str, jax.Array]:
-    """The parameters of a fresh model, float32, with the named initial values.
+    """The parameters of a new model, float32, initialized by the named scheme.
 
     Args:
-        key: what is drawn anew hangs on it and on the parameter's path.
+        key: random values depend on it and on the parameter's path.
 
     Raises:
-        VitportError: if the positions do not fit the model.
+        VitportError: if the model cannot have these positions.
     """
     own = {"vit": dict, "width": by_width, "deit": lambda p: _deit(p, key), "big_vision": lambda p: _big_vision(p, key)}
     result = own[name](params)
@@ -38,9 +38,9 @@ def initialized(
 
 
 def by_width(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Linear layers that keep the variance of what they are given.
+    """Linear layers that preserve the variance of their inputs.
 
-    The usual deviations, 0.01 and 0.02, are made for widths of hundreds; at a width of 32 nearly nothing would pass.
+    The usual standard deviations, 0.01 and 0.02, suit widths of hundreds; at a width of 32 the signal would vanish.
     """
     result = dict(params)
     for path, array in params.items():
@@ -52,8 +52,8 @@ def by_width(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _deit(params: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-    """Linear layers of deviation 0.02; patches as PyTorch has a convolution, kernel and bias uniform within
-    1 / sqrt(fan-in)."""
+    """Linear layers with standard deviation 0.02; patches as PyTorch initializes a convolution, kernel and bias uniform
+    in ± 1 / sqrt(fan-in)."""
     patches = initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     bias, shape = "patch_embed/proj/bias", params[_PATCHES].shape
     bound = math.prod(shape[:-1]) ** -0.5
@@ -65,9 +65,9 @@ def _deit(params: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Arra
 
 
 def _big_vision(params: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-    """Glorot & Bengio 2010 in the blocks, uniform, each of queries, keys and values a layer of its own; LeCun et al.
-    1998 for patches and the layer before the head; a head of zeros. The biases of its MLPs, of deviation 1e-6, are 0
-    here."""
+    """Glorot & Bengio 2010 in the blocks, uniform, with queries, keys and values as separate layers; LeCun et al. 1998
+    for patches and the layer before the head; zeros for the head. The biases of its MLPs, with standard deviation 1e-6,
+    are 0 here."""
     glorot, lecun = initializers.glorot_uniform(), initializers.lecun_normal()
     result = dict(params)
     for path, array in params.items():
@@ -91,7 +91,7 @@ def _own(key: jax.Array, path: str) -> jax.Array:
 def sincos2d(config: ViTConfig) -> np.ndarray:
     """(1, positions, D), float32: sines and cosines of column and row, a quarter of the width each.
 
-    As in MoCo v3 (Chen et al. 2021) the frequencies fall from 1 to 1/10,000. Rows of tokens that are no patches are 0.
+    As in MoCo v3 (Chen et al. 2021) the frequencies fall from 1 to 1/10,000. Rows of prefix tokens are 0.
 
     Raises:
         VitportError: if the model has no position table, or a width that does not divide by 4.
@@ -99,8 +99,8 @@ def sincos2d(config: ViTConfig) -> np.ndarray:
     D = config.embed_dim
     if config.pos_embed == "none" or D % 4 or D < 8:
         raise VitportError(
-            f"model.positions=sincos2d fills a position table of a width that is a multiple of 4, at least 8; the "
-            f"model has pos_embed={config.pos_embed!r} and embed_dim={D}: choose learned."
+            f"model.positions=sincos2d needs a position table and an embed_dim that is a multiple of 4, at least 8; "
+            f"got pos_embed={config.pos_embed!r} and embed_dim={D}: choose learned."
         )
     height, width = (side // config.patch_size for side in config.image_size)
     frequencies = _TEMPERATURE ** -(np.arange(D // 4) / (D // 4 - 1))
