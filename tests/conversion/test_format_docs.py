@@ -23,7 +23,14 @@ from vit_spec import ViTConfig, VitportError
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding_a_format.md"
 CONFIG = ViTConfig(
-    image_size=24, patch_size=8, num_classes=5, embed_dim=24, depth=2, num_heads=12, mlp_hidden_dim=24, norm_eps=1e-6
+    image_size=(24, 24),
+    patch_size=8,
+    num_classes=5,
+    embed_dim=24,
+    depth=2,
+    num_heads=12,
+    mlp_hidden_dim=24,
+    norm_eps=1e-6,
 )
 """Every matrix of a block but ``qkv`` is square, so shapes show no swap."""
 
