@@ -26,7 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def relinked(text: str, repository: str) -> str:
-    """The text, its links from the repository's root made links to the site's pages, or else to the repository."""
+    """The text with links from the root changed to pages of the site, or else to files of the repository."""
 
     def target(found: re.Match[str]) -> str:
         path = found[1]
