@@ -242,7 +242,7 @@ def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, see
     if isinstance(images, np.ndarray):
         return images, "the given images"
     if images is not None:
-        return conversion.load_picture(images, checkpoint.preprocessing)[None], str(images)
+        return conversion.load_image(images, checkpoint.preprocessing)[None], str(images)
     shape = (1, *checkpoint.config.image_size, checkpoint.config.in_channels)
     numbers = np.random.default_rng(seed).standard_normal(shape, np.float32)
     return numbers, f"standard normal numbers (seed {seed})"

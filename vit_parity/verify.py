@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from conversion import Checkpoint, load_picture, prepare
+from conversion import Checkpoint, load_image, prepare
 from conversion.changes.dtype import DTYPES
 from conversion.containers import onnx_file
 from conversion.formats import FORMATS
@@ -154,7 +154,7 @@ def _pictures(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.n
     noise = np.random.default_rng(0).standard_normal((1, *config.image_size, config.in_channels))
     found = {"noise": noise.astype(np.float32)}
     if config.in_channels in (1, 3):
-        found["a photograph"] = load_picture(PICTURE, preprocessing.replace(size=config.image_size))[None]
+        found["a photograph"] = load_image(PICTURE, preprocessing.replace(size=config.image_size))[None]
     return found
 
 
@@ -163,7 +163,7 @@ def _pixels(before: Checkpoint, after: Checkpoint) -> Comparison:
     colours = before.preprocessing.replace(size=after.config.image_size)
     same = after.config.in_channels in (1, 3)
     first, second = (
-        {"pixels": load_picture(PICTURE, steps).astype(np.float64)} if same else {}
+        {"pixels": load_image(PICTURE, steps).astype(np.float64)} if same else {}
         for steps in (colours, after.preprocessing)
     )
     judged = "preprocessing" not in FORMATS[after.provenance.format].drops
