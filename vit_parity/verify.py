@@ -17,13 +17,14 @@ from conversion.changes.dtype import DTYPES
 from conversion.containers import onnx_file
 from conversion.formats import FORMATS
 from vit_parity.capture import Activations, jax_activations, torch_activations
-from vit_parity.certificate import ROUNDING, Certificate, Comparison, stages
-from vit_parity.endpoints.onnx_graph import onnx_activations, picture_size
+from vit_parity.certificate import Certificate, Check, stages
+from vit_parity.endpoints.onnx_graph import input_size, onnx_activations
 from vit_parity.frameworks import Framework, installed, jax_dtype, jax_model, torch_model
 from vit_parity.semantics import semantics_of_file
+from vit_parity.ulp import ROUNDOFF
 from vit_spec import Preprocessing, ViTConfig
 
-PICTURE = Path(__file__).parent / "assets" / "coffee.jpg"
+PHOTOGRAPH = Path(__file__).parent / "assets" / "coffee.jpg"
 """A photograph by Rachel Michetti, CC0, out of scikit-image's samples; 192 x 192 pixels."""
 TITLES: dict[Framework, str] = {"torch": "PyTorch", "jax": "JAX"}
 Head = Literal["same", "dropped", "new"]
@@ -72,7 +73,7 @@ def verify(
     change is changed in the reference too, so that everything else is still proven.
 
     Args:
-        original: what was converted. Pictures and patches must have the same sizes as in the result.
+        original: what was converted. Images and patches must have the same sizes as in the result.
         path: the written file or folder.
         result: what it was read back as.
         requested: what is meant to differ.
@@ -81,26 +82,26 @@ def verify(
     Raises:
         VitportError: if the source cannot be run apart from this project's models.
     """
-    size = picture_size(original.path) if _is_onnx(original.path) else None
+    size = input_size(original.path) if _is_onnx(original.path) else None
     sized = result if size is None else prepare(None, weights=result, image_size=size)
-    pictures = _pictures(original.checkpoint.preprocessing, sized.config)
+    inputs = _inputs(original.checkpoint.preprocessing, sized.config)
     label, unit, reference_of = _reference(original, requested)
     progress(label)
-    reference = {name: reference_of(images) for name, images in pictures.items()}
-    comparisons: list[Comparison] = []
+    reference = {name: reference_of(images) for name, images in inputs.items()}
+    checks: list[Check] = []
     for actual, dtype, run in _ways(path, result, sized):
         progress(f"{actual}, {dtype}")
-        worst = max(unit, dtype, key=ROUNDING.__getitem__)
-        for name, images in pictures.items():
+        worst = max(unit, dtype, key=ROUNDOFF.__getitem__)
+        for name, images in inputs.items():
             expected = {
                 key: value for key, value in reference[name].items() if requested.head != "new" or key != "head"
             }
             judged = dtype == "float64" or unit == "float32"
             found = stages(run(images), expected, sized.config, worst)
-            comparisons.append(Comparison(f"{actual} in {dtype}", label, worst, name, judged, found))
-    comparisons.append(_pixels(original.checkpoint, result))
+            checks.append(Check(f"{actual} in {dtype}", label, worst, name, judged, found))
+    checks.append(_pixels(original.checkpoint, result))
     return Certificate(
-        tuple(comparisons), _circumstances(original, path, result, pictures) | {"changes": list(requested.notes)}
+        tuple(checks), _circumstances(original, path, result, inputs) | {"changes": list(requested.notes)}
     )
 
 
@@ -149,33 +150,31 @@ def _framework_run(framework: Framework, checkpoint: Checkpoint, dtype: str) -> 
     return run
 
 
-def _pictures(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.ndarray]:
+def _inputs(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.ndarray]:
     """(1, H, W, C) each: standard normal noise, and a photograph as the weights expect it."""
     noise = np.random.default_rng(0).standard_normal((1, *config.image_size, config.in_channels))
     found = {"noise": noise.astype(np.float32)}
     if config.in_channels in (1, 3):
-        found["a photograph"] = load_picture(PICTURE, preprocessing.replace(size=config.image_size))[None]
+        found["a photograph"] = load_picture(PHOTOGRAPH, preprocessing.replace(size=config.image_size))[None]
     return found
 
 
-def _pixels(before: Checkpoint, after: Checkpoint) -> Comparison:
+def _pixels(before: Checkpoint, after: Checkpoint) -> Check:
     """What becomes of a photograph before the model: mean, deviation and channels. Told where the format forgets it."""
     colours = before.preprocessing.replace(size=after.config.image_size)
     same = after.config.in_channels in (1, 3)
     first, second = (
-        {"pixels": load_picture(PICTURE, steps).astype(np.float64)} if same else {}
+        {"pixels": load_picture(PHOTOGRAPH, steps).astype(np.float64)} if same else {}
         for steps in (colours, after.preprocessing)
     )
     judged = "preprocessing" not in FORMATS[after.provenance.format].drops
     found = stages(second, first, after.config, "float32")
-    return Comparison(
+    return Check(
         "the photograph as the result wants it", "as the source wants it", "float32", "a photograph", judged, found
     )
 
 
-def _circumstances(
-    original: Original, path: Path, result: Checkpoint, pictures: dict[str, np.ndarray]
-) -> dict[str, Any]:
+def _circumstances(original: Original, path: Path, result: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
     source = original.checkpoint.provenance
     return {
         "source": {"path": str(original.path), "format": source.format, "files": _hashes(source.files)},
@@ -184,9 +183,9 @@ def _circumstances(
         },
         "config": result.config.to_dict(),
         "told_by": dict(source.origins),
-        "pictures": {
+        "images": {
             name: {"shape": list(images.shape), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
-            for name, images in pictures.items()
+            for name, images in inputs.items()
         },
         "versions": {name: _version(name) for name in ("vitport", "numpy", "torch", "jax", "flax", "onnxruntime")},
     }  # fmt: skip

@@ -104,7 +104,7 @@ def test_the_command_runs_a_name_with_the_other_side_s_weights(tmp_path):
     assert "name without weights" in done.stderr
     done = run(path, "timm:test_vit3")
     assert done.returncode == 2
-    assert done.stderr.startswith("vitport: timm does not load test_vit3 (")
+    assert done.stderr.startswith("vitport: timm cannot load test_vit3 (")
     assert done.stderr.count("\n") == 1
 
 

