@@ -71,7 +71,7 @@ class Certificate:
         if self.first_failure is not None:
             it, stage = self.first_failure
             return (
-                f"{it.actual} first differs from {it.reference} at {stage.name}: by {stage.relative:.1e} of the "
+                f"{it.actual} differs from {it.reference} first at {stage.name}: by {stage.relative:.1e} of the "
                 f"largest value on {it.image}, where rounding explains {stage.bound:.1e}"
             )
         worst = max((s.relative for it in self.checks if it.judged for s in it.stages), default=0.0)

@@ -78,7 +78,7 @@ def write_report(comparison: Comparison, path: Path, extras: Extras | None = Non
         path.write_text(report_html(comparison, extras or Extras()), encoding="utf-8")
     except OSError as error:
         raise VitportError(
-            f"{path} cannot be written ({error.strerror or error}): choose a place with room and access."
+            f"{path} cannot be written ({error.strerror or error}): choose a writable path with enough space."
         ) from error
 
 

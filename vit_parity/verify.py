@@ -1,4 +1,4 @@
-"""A conversion proven: what the source means by its own names, against what the result computes in both frameworks."""
+"""A conversion verified: the source, computed by its own names, against the result in both frameworks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vit_parity.ulp import ROUNDOFF
 from vit_spec import Preprocessing, ViTConfig
 
 PHOTOGRAPH = Path(__file__).parent / "assets" / "coffee.jpg"
-"""A photograph by Rachel Michetti, CC0, out of scikit-image's samples; 192 x 192 pixels."""
+"""A photograph by Rachel Michetti, CC0, from scikit-image's samples; 192 x 192 pixels."""
 TITLES: dict[Framework, str] = {"torch": "PyTorch", "jax": "JAX"}
 Head = Literal["same", "dropped", "new"]
 """What became of the source's head."""
@@ -34,7 +34,7 @@ Run = Callable[[np.ndarray], Activations]
 
 @dataclass(frozen=True)
 class Original:
-    """A file of weights, how it was told to be read, and what it was read as."""
+    """A file of weights, the options that it was read with, and the result."""
 
     path: Path
     checkpoint: Checkpoint
@@ -44,17 +44,17 @@ class Original:
 
 @dataclass(frozen=True)
 class Requested:
-    """What the conversion was asked to change, and so is changed in the source's own semantics too."""
+    """The requested changes, which are made to the source's own semantics too."""
 
     head: Head = "same"
     activation: str | None = None
-    """The new one, as ``ViTConfig`` names it."""
+    """The new activation, under ``ViTConfig``'s name."""
     dtype: str | None = None
-    """What the weights were rounded to."""
+    """The dtype that the weights were rounded to."""
     positions: bool = False
     """Whether rows of the position table were added to tokens, which rounds the sums."""
     notes: tuple[str, ...] = ()
-    """The changes, and what the format does not hold, in sentences."""
+    """The changes, and what the format cannot represent, in words."""
 
 
 def verify(
@@ -67,20 +67,20 @@ def verify(
 ) -> Certificate:
     """Run the source and the result side by side, on noise and on a photograph.
 
-    The source is run in numpy and float64 by its own names (:mod:`vit_parity.semantics`), an ONNX file by onnxruntime;
-    the written file is run by its own names too; and the result, as ``conversion.load`` reads it, runs in every
+    The source runs in numpy and float64 by its own names (:mod:`vit_parity.semantics`), an ONNX file in onnxruntime;
+    the written file runs by its own names too; and the result, as ``conversion.load`` reads it, runs in every
     framework that is installed, in float64 and in float32. An activation or a dtype that the conversion was asked to
     change is changed in the reference too, so that everything else is still proven.
 
     Args:
         original: what was converted. Images and patches must have the same sizes as in the result.
         path: the written file or folder.
-        result: what it was read back as.
-        requested: what is meant to differ.
-        progress: called with the name of what is run next.
+        result: the checkpoint that was read back from it.
+        requested: the intended differences.
+        progress: called with the name of each run before it starts.
 
     Raises:
-        VitportError: if the source cannot be run apart from this project's models.
+        VitportError: if the source cannot be run without this project's models.
     """
     size = input_size(original.path) if _is_onnx(original.path) else None
     sized = result if size is None else prepare(None, weights=result, image_size=size)
@@ -110,7 +110,7 @@ def _is_onnx(path: Path) -> bool:
 
 
 def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]:
-    """How the source is run, in words; whose rounding stands between it and the result; and the run itself."""
+    """The source's run in words, the dtype whose rounding separates it from the result, and the run itself."""
     if _is_onnx(original.path):
         return "the source under onnxruntime", "float32", lambda images: onnx_activations(original.path, images)
     semantics = semantics_of_file(
@@ -128,7 +128,7 @@ def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]
 
 
 def _ways(path: Path, result: Checkpoint, sized: Checkpoint) -> Iterator[tuple[str, str, Run]]:
-    """What is compared with the source: how it is called, its dtype, and the run."""
+    """What is compared with the source: title, dtype, run."""
     if sized.config == result.config:
         yield "the result by its own names", "float64", semantics_of_file(path, result.config).run
     for dtype in ("float64", "float32"):
@@ -160,7 +160,7 @@ def _inputs(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.nda
 
 
 def _pixels(before: Checkpoint, after: Checkpoint) -> Check:
-    """What becomes of a photograph before the model: mean, deviation and channels. Told where the format forgets it."""
+    """The preprocessed photograph: mean, standard deviation, channels. Not judged if the format drops them."""
     colours = before.preprocessing.replace(size=after.config.image_size)
     same = after.config.in_channels in (1, 3)
     first, second = (

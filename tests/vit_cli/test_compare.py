@@ -190,7 +190,7 @@ def test_without_torch_the_way_to_it_is_told(weights, vitport, monkeypatch):
     ("args", "sentence"),
     [
         (("jax:{weights}",), "nothing to be compared with"),
-        (("{weights}", "capture:{weights}"), "holds no capture"),
+        (("{weights}", "capture:{weights}"), "is not a capture"),
         (("{weights}", "transformers:{weights}"), "no config.json"),
         (("{weights}", "--save-capture", "{folder}/run.txt"), "end in .npz or .safetensors"),
         (("{weights}", "capture:{folder}/nowhere.npz"), "does not exist"),
