@@ -39,7 +39,7 @@ def benchmarks(
         names: Cases, or how their names begin; all where none is given.
         check: Compare with the results that are there instead of replacing them; status 1 if a ratio is worse than
             its noise explains.
-        quick: Two blocks, tiny pictures, two rounds: to see whether everything runs. Nothing is kept.
+        quick: Two blocks, tiny images, two rounds: to see whether everything runs. Nothing is kept.
         rounds: At most so many; of long ones, four.
         results: JSON file of the results.
         docs: Folder for performance.md and its chart.

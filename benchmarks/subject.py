@@ -1,4 +1,4 @@
-"""The model that all sides of a comparison run: the same weights, pictures and labels in every process."""
+"""The model that all sides of a comparison run: the same weights, images and labels in every process."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Scale:
         return {"model": model, "changes": {"depth": 2, "image_size": 64} if self.small else {}}
 
     def batches(self, *sizes: int) -> tuple[int, ...]:
-        """Of pictures; 1, 2, … at the small scale."""
+        """Of images; 1, 2, … at the small scale."""
         return tuple(range(1, len(sizes) + 1)) if self.small else sizes
 
 

@@ -171,7 +171,7 @@ def test_a_fact_that_was_lost_is_found(field, value, stage, tmp_path, monkeypatc
     assert proof.first_failure[1].name == stage
 
 
-def test_pictures_prepared_otherwise_are_found(tmp_path) -> None:
+def test_images_prepared_otherwise_are_found(tmp_path) -> None:
     """Mean and deviation in BGR order."""
     source = _source(tmp_path, "timm")
     read = conversion.load(source)
