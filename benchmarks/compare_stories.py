@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     own = conversion.load(options.weights)
     checkpoint = conversion.prepare(None, weights=own, image_size=224)
-    tell("A sound pair: PyTorch and JAX", *measure(checkpoint, checkpoint, own, options.image))
+    tell("A correct pair: PyTorch and JAX", *measure(checkpoint, checkpoint, own, options.image))
     tanh = replace(checkpoint, config=checkpoint.config.replace(activation="gelu_tanh"))
     tell("tanh GELU in place of erf", *measure(checkpoint, tanh, own, options.image))
     # One method in place of the other, both without DINO's offset and without antialiasing.
@@ -43,7 +43,7 @@ def main() -> None:
 def measure(
     right: Checkpoint, wrong: Checkpoint, own: Checkpoint, image: str
 ) -> tuple[Comparison, tuple[Explanation, ...]]:
-    """A the right model in PyTorch, B the wrong one in JAX."""
+    """A is the correct model in PyTorch, B the wrong one in JAX."""
     images = conversion.load_picture(image, right.preprocessing)[None]
     truth = truth_of(right, images)
     model = ReplayedModel(right.config, float64_params(right.params), images)
@@ -54,9 +54,9 @@ def measure(
 
 
 def tell(title: str, found: Comparison, causes: tuple[Explanation, ...]) -> None:
-    """One table, and what was found."""
+    """Print one table and the causes found."""
     say(f"\n## {title}\n")
-    say("| after | B against A | A error | B error | rounding may do | verdict |")
+    say("| after | B against A | A error | B error | rounding explains | verdict |")
     say("|---|---|---|---|---|---|")
     first = found.first_divergence
     for row in found.rows:

@@ -58,7 +58,7 @@ def _jax(setup: Setup) -> float:
 
 
 def _torch(setup: Setup) -> float:
-    """AdamW, a half cosine after a rise, clipping and smoothed targets, in PyTorch's own words."""
+    """AdamW, a half cosine after a rise, clipping and smoothed targets, with PyTorch's own classes."""
     o = setup.options
     optimizer_options, schedule = o.recipe.optimizer, o.recipe.schedule
     first = {path: np.asarray(array) for path, array in jax.device_get(setup.first_state()).params.items()}

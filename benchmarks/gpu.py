@@ -1,4 +1,4 @@
-"""Everything that is to be known on one NVIDIA GPU, in under 10 minutes: ``python -m benchmarks.gpu [--smoke]``.
+"""All measurements on one NVIDIA GPU, in under 10 minutes: ``python -m benchmarks.gpu [--smoke]``.
 
 It needs a JAX for CUDA, and PyTorch, timm and torchvision for the same card, in this environment or in that of
 ``--torch-python``. Sides take turns on the card, as in ``python -m benchmarks``. With ``--smoke`` everything runs on a
@@ -235,7 +235,7 @@ def gpu() -> str:
 
 
 def command() -> int:
-    """2 after a mistake of the user's, told in one line."""
+    """2 after a user error, reported in one line."""
     try:
         return tyro.cli(main, prog="python -m benchmarks.gpu", config=(tyro.conf.FlagCreatePairsOff,))
     except VitportError as error:

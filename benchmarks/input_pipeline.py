@@ -1,4 +1,4 @@
-"""Images a second of the input pipeline, beside a plain loop of Pillow over the same files.
+"""Images per second of the input pipeline, compared with a plain loop of Pillow over the same files.
 
     python -m benchmarks.input_pipeline [--images 2000] [--rounds 5] [--workers 0 2]
 
@@ -56,11 +56,11 @@ class Rate(NamedTuple):
     """What one turn took."""
 
     pictures_a_second: float
-    cpu_ms_a_picture: float
+    cpu_ms_per_image: float
 
 
 class Meter:
-    """Counts from when it is made."""
+    """Measures from its construction on."""
 
     def __init__(self) -> None:
         self.cpu, self.start = cpu_seconds(), time.perf_counter()
@@ -112,7 +112,7 @@ def plain(files: Sequence[str], processes: int) -> Rate:
 
 
 def kept_nowhere(files: Sequence[str], processes: int) -> Rate:
-    """Forgotten where they are made."""
+    """Dropped in the process that makes them."""
     batches = [files[at : at + BATCH] for at in range(0, len(files), BATCH)]
     return pooled(plain_loop, batches, processes)
 
@@ -129,17 +129,17 @@ def pooled(work: Callable[[Sequence[str]], object], batches: Sequence[Sequence[s
 
 def plain_batch(files: Sequence[str]) -> np.ndarray:
     """uint8 (B, 224, 224, 3)."""
-    return np.stack([plain_picture(file) for file in files])
+    return np.stack([plain_image(file) for file in files])
 
 
 def plain_loop(files: Sequence[str]) -> None:
     """The same for nothing."""
     for file in files:
-        plain_picture(file)
+        plain_image(file)
 
 
-def plain_picture(file: str) -> np.ndarray:
-    """What one writes first."""
+def plain_image(file: str) -> np.ndarray:
+    """The straightforward loop."""
     with Image.open(file) as opened:
         image = opened.convert("RGB")
     area = image.width * image.height * random.uniform(0.08, 1)

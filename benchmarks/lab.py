@@ -36,8 +36,8 @@ PAGE = """# One model under every way of running it
 `vitport sweep WEIGHTS` runs a model in each dtype, precision of products, attention kernel, compiled or not, with all
 threads or one, each changed by itself (`--all`: every combination), and measures
 
-- **error**: relative L2 distance of the answers from float64,
-- **alone**: of an image's answer in the batch from the same image's by itself, at most; 0 is bit for bit,
+- **error**: relative L2 distance of the outputs from float64,
+- **alone**: largest distance of an image's output in the batch from its output alone; 0 means equal bit for bit,
 - **moved**: the same between two places in the batch,
 - **repeats**: whether a second run gives the same bits.
 

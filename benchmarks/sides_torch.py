@@ -75,7 +75,7 @@ def train(
     dtype: str = "float32",
     losses: int = 3,
 ) -> Side:
-    """Forward, backward and fused AdamW over a batch that lies on the device; one part, ``step``.
+    """Forward, backward and fused AdamW over a batch on the device; one part, ``step``.
 
     Args:
         subject: the fields of a ``Subject``.

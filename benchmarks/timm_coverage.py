@@ -37,7 +37,7 @@ MODULES = ("vision_transformer", "deit")
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one name: relative errors, or the sentence that refused it."""
+    """The outcome for one name: relative errors, or the error message."""
 
     name: str
     torch_error: float = float("nan")

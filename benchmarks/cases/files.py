@@ -1,4 +1,4 @@
-"""Conversions beside copies, and images a second: ``benchmarks.convert`` and ``benchmarks.input_pipeline``."""
+"""Conversions compared with copies, and images per second: ``benchmarks.convert`` and ``benchmarks.input_pipeline``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Child:
     target: Path
 
     def measure(self, part: str, count: int) -> Sample:
-        """Once; ``part`` and ``count`` are not looked at."""
+        """Once; ``part`` and ``count`` are ignored."""
         del part, count
         found = convert.in_child(self.function, *self.arguments)
         convert.remove(self.target)
