@@ -1,6 +1,6 @@
 """Writes docs/reports/sweep.md and two charts: ``python -m benchmarks.lab [FOLDER]``; the default is docs/reports.
 
-ViT-Ti/16 with random weights, two pictures of standard normal numbers; training at 64 pixels and four blocks deep. It
+ViT-Ti/16 with random weights, two images of standard normal numbers; training at 64 pixels and four blocks deep. It
 runs what ``vitport sweep``, ``compare --figure`` and ``steps --figure`` run, and says what each took.
 """
 
@@ -36,8 +36,8 @@ PAGE = """# One model under every way of running it
 `vitport sweep WEIGHTS` runs a model in each dtype, precision of products, attention kernel, compiled or not, with all
 threads or one, each changed by itself (`--all`: every combination), and measures
 
-- **error**: relative L2 distance of the answers from float64,
-- **alone**: of a picture's answer in the batch from the same picture's by itself, at most; 0 is bit for bit,
+- **error**: relative L2 distance of the outputs from float64,
+- **alone**: largest distance of an image's output in the batch from its output alone; 0 means equal bit for bit,
 - **moved**: the same between two places in the batch,
 - **repeats**: whether a second run gives the same bits.
 
@@ -47,7 +47,7 @@ its `scaled_dot_product_attention`. A case that the framework has no kernel for 
 object with `schema` (1), `weights`, `batch`, `seed` and `cases`: the settings, `error`, `alone`, `moved`, `repeats` and
 `refused` (the framework's own words).
 
-{name} with random weights, {batch} pictures of standard normal numbers, {versions},
+{name} with random weights, {batch} images of standard normal numbers, {versions},
 {machine}; written by `python -m benchmarks.lab`.
 
 """

@@ -1,4 +1,4 @@
-"""The first training step of a large model, compilation and all."""
+"""The first training step of a large model, compilation included."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ call comes back then."""
 
 
 def case() -> Case:
-    """The only one of its kind."""
+    """The compilation case."""
     return Case("compile", "Compilation, ViT-L/16 training step", WORDS, run)
 
 
