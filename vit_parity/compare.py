@@ -213,7 +213,7 @@ def _gradients(runs: Runs) -> tuple[GradientRow, ...]:
         raise VitportError("Gradients are compared for torch: and jax: only: give such weights for A and for B.")
     a, b = (gradients_of(framework, checkpoint, runs.images, runs.dtype) for framework, checkpoint in ours)
     truth = gradients_of("torch", ours[0][1], runs.images, "float64")
-    return tuple(compare_gradients(a, b, truth))
+    return tuple(compare_gradients(a, b, truth, ours[0][1].config))
 
 
 def _sides(ends: tuple[Endpoint, ...], load: Load, image_size: ImageSize) -> tuple[Side, ...]:
