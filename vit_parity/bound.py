@@ -92,7 +92,7 @@ def bounds_without_weights(names: Mapping[str, np.ndarray], dtype: np.dtype) -> 
     return {name: MARGIN * growth(n, u) * u * (1 + stages.index(stage_of(name))) for name in names}
 
 
-def bound_by_depth(config: ViTConfig, dtype: np.dtype, blocks: int) -> float:
+def bound_by_depth(config: Config, dtype: np.dtype, blocks: int) -> float:
     """Bound on the largest difference over the largest value, after so many blocks of a run in ``dtype``.
 
     It grows as a random walk over the longest sum of a layer, and linearly with depth: each block adds errors of its
