@@ -11,7 +11,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.config_json import timm as timm_config
 from conversion.containers import open_source
-from conversion.containers.claims import first_line
+from conversion.containers.file_checks import first_line
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
 from conversion.identify.recognise import Recognised, recognise
@@ -19,7 +19,7 @@ from conversion.identify.resolve import Fact, resolve_config
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
+from vit_spec import Preprocessing, Stage, ViTConfig, VitportError, config_from_dict, get_model, parameters
 
 
 def load(
@@ -65,8 +65,8 @@ def _understood(
     if named is None and (told := timm_config.architecture(beside)) is not None:
         named, named_by = told
     found = recognise(source.table, format, under)
-    if found.format.idle is not None:
-        found = found.without(found.format.idle(found.table, beside))
+    if found.format.ignored_if is not None:
+        found = found.without(found.format.ignored_if(found.table, beside))
     table, unknown = found.format.names.read(found.table)
     config, origins = resolve_config(table.shapes, _told(source, found), named, named_by)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
@@ -75,7 +75,7 @@ def _understood(
         f"{found.format.summary}, packed as {source.container}",
         *source.notes,
         *found.notes,
-        *_untrained(table),
+        *_untrained(table, config),
         *timm_config.remarks(beside),
         f"preprocessing from {preprocessing_by}",
         *_earlier_changes(source),
@@ -84,9 +84,9 @@ def _understood(
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
-def _untrained(table: TensorTable) -> list[str]:
+def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:
     """Heads of zeros: Google published its first ImageNet-21k weights so, and a fresh fine-tuning begins so."""
-    heads = [name for name in ("head.weight", "head_dist.weight") if name in table]
+    heads = [it.name for it in parameters(config) if it.stage is Stage.CLASSIFIER and it.is_kernel]
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
 
 
@@ -100,7 +100,7 @@ def _earlier_changes(source: Source) -> list[str]:
 def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and who of it says so: the later of these overrules the earlier."""
     if source.own is not None:
-        config = ViTConfig.from_dict(dict(_entry(source, "config")))
+        config = config_from_dict(_entry(source, "config"))
         return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}

@@ -36,6 +36,21 @@ print(all(vit_spec.forward_flops(model.config) for model in vit_spec.list_models
     assert _run(code, set()) == "True\n"
 
 
+def test_vitport_needs_the_standard_library_alone_until_it_is_asked_for_something() -> None:
+    code = """
+import sys
+class StandardLibraryAlone:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] not in sys.stdlib_module_names | {"vit_spec", "vitport"}:
+            raise ImportError(f"{name} is not in the standard library")
+sys.meta_path.insert(0, StandardLibraryAlone)
+import vitport
+print(vitport.list_models("vit_tiny_patch16_224"))
+"""
+    assert _run(code, set()) == "['vit_tiny_patch16_224']\n"
+
+
 def test_vit_torch_works_without_jax() -> None:
     code = """
 import torch, vit_spec, vit_torch
@@ -83,6 +98,27 @@ print(conversion.load({str(tmp_path / "w")!r}).config == config)
     assert _run(code, {"torch", "jax", "jaxlib", "flax", "onnx", "orbax", "tyro", "rich", "PIL"}) == "True\n"
 
 
+def test_conversion_works_without_what_windows_lacks(tmp_path) -> None:
+    """No ``fcntl``, and none of the functions and flags of POSIX that writing a file uses elsewhere."""
+    code = f"""
+import mmap, os, sys
+for module, names in ((os, ("O_DIRECT", "pwrite", "posix_fadvise")), (mmap, ("MAP_PRIVATE", "MADV_HUGEPAGE"))):
+    for name in names:
+        module.__dict__.pop(name, None)
+import numpy as np, conversion, vit_spec
+size = dict(image_size=8, patch_size=4, embed_dim=768, num_heads=3, depth=1, num_classes=2)
+config = vit_spec.ViTConfig(**size, activation="gelu_tanh")
+rng = np.random.default_rng(0)
+params = {{p.name: rng.normal(size=p.shape).astype("float32") for p in vit_spec.parameters(config)}}
+for name, form in (("w.safetensors", "timm"), ("w.npz", "google")):
+    path = {str(tmp_path)!r} + "/" + name
+    conversion.save(conversion.Checkpoint.of(config, params), path, format=form)
+    found = conversion.load(path).params
+    print(all(np.array_equal(found[key], params[key]) for key in params))
+"""
+    assert _run(code, {"fcntl"}) == "True\nTrue\n"
+
+
 def test_importing_conversion_imports_no_library_that_only_a_reader_needs() -> None:
     code = """
 import sys, conversion
@@ -95,20 +131,46 @@ def test_the_command_line_starts_without_the_frameworks() -> None:
     _run("import vit_cli.main", {"torch", "jax", "jaxlib", "flax", "onnx", "orbax", "numpy", "PIL"})
 
 
+def test_the_options_of_training_need_no_jax() -> None:
+    code = """
+from vit_cli.main import main
+from vit_jax.training.recipe import config, data, execution, presets, recipe
+try:
+    main(["train", "--help"])
+except SystemExit as end:
+    print(end.code)
+"""
+    told = _run(code, {"jax", "jaxlib", "flax", "optax", "orbax", "grain", "conversion"})
+    assert told.startswith("usage: vitport train ")
+    assert "--recipe.optimizer.weight-decay" in told
+    assert told.endswith("\n0\n")
+
+
+def test_nothing_outside_training_imports_it() -> None:
+    found = [
+        path
+        for path in sorted((ROOT / "vit_jax").rglob("*.py"))
+        if ROOT / "vit_jax/training" not in path.parents and "vit_jax.training" in path.read_text()
+    ]
+    assert found == []
+
+
 ALLOWED = {
+    "vitport": {"vit_spec"},
     "vit_spec": set(),
     "vit_torch": {"vit_spec", "torch", "jaxtyping"},
     "vit_jax": {"vit_spec", "jax", "flax", "jaxtyping", "lazy_loader"},
-    "vit_jax/inference": {"vit_spec", "vit_jax", "jax"},
+    "vit_jax/inference": {"vit_spec", "vit_jax", "jax", "flax", "numpy"},
     "vit_jax/training": {"vit_spec", "vit_jax", "conversion", "jax", "flax", "numpy", "optax", "orbax", "lazy_loader"},
     "vit_jax/training/data": {"vit_spec", "vit_jax", "conversion", "numpy"},
     "conversion": {"vit_spec", "numpy", "ml_dtypes", "safetensors", "isal"},
 }
 INSIDE_FUNCTIONS = {
+    "vitport": {"vit_torch", "vit_jax", "conversion", "vit_parity"},
     "vit_spec": set(),
     "vit_torch": {"conversion"},
     "vit_jax": {"conversion"},
-    "vit_jax/inference": set(),
+    "vit_jax/inference": {"conversion"},
     "vit_jax/training": {"matplotlib", "tensorboardX", "pydantic", "yaml", "scipy"},
     "vit_jax/training/data": {"grain", "absl", "PIL", "sklearn", "pyarrow"},
     "conversion": {"torch", "jax", "flax", "msgpack", "onnx", "orbax", "tensorstore", "PIL", "huggingface_hub"},
@@ -153,8 +215,8 @@ def test_imports_follow_the_arrows(package) -> None:
         source = path.read_text()
         at_the_top, inside = _imports(source)
         assert at_the_top <= ALLOWED[package] | own, path
-        everywhere = package in ("conversion", "vit_jax/training", "vit_jax/training/data")
-        here = INSIDE_FUNCTIONS[package] if everywhere or path.name == "create.py" else set()
+        everywhere = package in ("vitport", "conversion", "vit_jax/training", "vit_jax/training/data")
+        here = INSIDE_FUNCTIONS[package] if everywhere or path.name in ("create.py", "compile.py") else set()
         assert inside <= here | ALLOWED[package] | own, path
         assert "import_module" not in source, f"{path} imports by a name that this test cannot see"
         assert "__import__" not in source, f"{path} imports by a name that this test cannot see"

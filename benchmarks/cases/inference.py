@@ -31,7 +31,7 @@ OTHERS = {
     "ours, one device": Build(JAX, {}, CPU | HUGE | {"JAX_NUM_CPU_DEVICES": "1"}),
 }
 TOLERANCE = 2e-5
-"""Relative L2 distance of logits: some 20 times what float32 gives on twelve blocks (docs/timm_coverage.md)."""
+"""Relative L2 distance of logits: some 20 times what float32 gives on twelve blocks (docs/reports/timm_coverage.md)."""
 WORDS = """Logits of a batch, float32; the same random weights and pictures on every side, whose logits are compared
 first. Ours is `vit_jax` as `vitport evaluate` runs it: with its fused attention, a batch shared out among as many
 devices as there are cores while copies of the parameters are small (ViT-Ti, ViT-S; ViT-B's *one device* is ours once

@@ -111,7 +111,7 @@ def test_the_chosen_form_of_gelu_is_what_is_written(choice, written, act, google
     result = vitport("convert", google, tmp_path / "timm", "--to", "timm", "--activation", choice)
     assert result.code == 0
     assert conversion.load(tmp_path / "timm").config.activation == written
-    said = {"keep": "only vitport's own record tells of gelu_tanh", "erf": "changed: activation gelu in place of"}
+    said = {"keep": "only vitport's own record says gelu_tanh", "erf": "changed: activation gelu in place of"}
     assert said[choice] in " ".join(result.out.split())
     assert vitport("convert", google, tmp_path / "hf", "--to", "huggingface", "--activation", choice).code == 0
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["hidden_act"] == act
@@ -200,7 +200,7 @@ def test_a_conversion_that_differs_ends_with_status_1(weights, tmp_path, vitport
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--certificate", "c.json"], "nothing to say without --verify"),
+        (["--certificate", "c.json"], "needs --verify, which writes it"),
         (["--verify", "--image-size", "16"], "verify first, and change --image-size then"),
         (["--verify", "--patch-size", "2"], "verify first, and change --patch-size then"),
     ],

@@ -17,7 +17,7 @@ from vit_jax.layers.norm import make_norm
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.vit.block import Block
 from vit_jax.vit.parallel_block import ParallelBlock
-from vit_spec import ViTConfig, VitportError
+from vit_spec import Pooling, ViTConfig, VitportError, with_pool
 
 BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
@@ -78,16 +78,32 @@ class VisionTransformer(nnx.Module):
         self.pre_logits = (
             nnx.identity if c.pre_logits_dim is None else PreLogits(c.pooled_dim, c.pre_logits_dim, init=init)
         )
-        self.reset_head(rngs=rngs)
+        self.reset_classifier(c.num_classes, rngs=rngs)
 
-    def reset_head(self, *, rngs: nnx.Rngs) -> None:
-        """Replaces the heads by freshly initialized ones; there is none if ``num_classes`` is 0."""
+    @property
+    def num_features(self) -> int:
+        """Width of the vector that the head reads; of the output where ``num_classes`` is 0."""
         c = self.config
-        init = Init(rngs, self.dtype, self.param_dtype)
-        features = c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
-        self.head = make_linear(features, c.num_classes, init=init) if c.num_classes else nnx.identity
+        return c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
+
+    def reset_classifier(self, num_classes: int, pool: Pooling | None = None, *, rngs: nnx.Rngs) -> None:
+        """Give the model new, freshly initialised heads, in place; the config follows.
+
+        Args:
+            num_classes: classes of the heads; 0 for none, so that the model gives features.
+            pool: another pooling, for which the model must have the parameters; ``None`` keeps its own.
+            rngs: its stream ``params`` is drawn from.
+
+        Raises:
+            VitportError: for a pooling that needs parameters that the model does not have.
+        """
+        c = self.config if pool is None else with_pool(self.config, pool)
+        self.config = c = c.replace(num_classes=num_classes)
+        linear = partial(make_linear, init=Init(rngs, self.dtype, self.param_dtype))
+        self.attn_pool = self.attn_pool if c.pool == "map" else None
+        self.head = linear(self.num_features, num_classes) if num_classes else nnx.identity
         if c.distilled:
-            self.head_dist = make_linear(features, c.num_classes, init=init) if c.num_classes else nnx.identity
+            self.head_dist = linear(self.num_features, num_classes) if num_classes else nnx.identity
         else:
             self.head_dist = None
 

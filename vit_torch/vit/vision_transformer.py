@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vit_spec import ViTConfig
+from vit_spec import Pooling, ViTConfig, with_pool
 from vit_torch.layers.attention_pool import AttentionPool
 from vit_torch.layers.initialization import make_linear, make_tokens
 from vit_torch.layers.norm import make_norm
@@ -50,15 +50,32 @@ class VisionTransformer(nn.Module):
         self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation) if pool else None
         self.fc_norm = norm(D) if c.final_norm == "pooled" else nn.Identity()
         self.pre_logits = nn.Identity() if c.pre_logits_dim is None else PreLogits(c.pooled_dim, c.pre_logits_dim)
-        self.reset_head()
+        self.reset_classifier(c.num_classes)
 
-    def reset_head(self) -> None:
-        """Replaces the heads by freshly initialized ones; there is none if ``num_classes`` is 0."""
+    @property
+    def num_features(self) -> int:
+        """Width of the vector that the head reads; of the output where ``num_classes`` is 0."""
         c = self.config
-        features = c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
-        self.head = make_linear(features, c.num_classes) if c.num_classes else nn.Identity()
+        return c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
+
+    def reset_classifier(self, num_classes: int, pool: Pooling | None = None) -> None:
+        """Give the model new, freshly initialised heads, in place; the config follows.
+
+        Args:
+            num_classes: classes of the heads; 0 for none, so that the model gives features.
+            pool: another pooling, for which the model must have the parameters; ``None`` keeps its own.
+
+        Raises:
+            VitportError: for a pooling that needs parameters that the model does not have.
+        """
+        c = self.config if pool is None else with_pool(self.config, pool)
+        self.config = c = c.replace(num_classes=num_classes)
+        self.attn_pool = self.attn_pool if c.pool == "map" else None
+        like = self.patch_embed.proj.weight
+        place = {"device": None if like.is_meta else like.device, "dtype": like.dtype}  # a head is initialised for real
+        self.head = make_linear(self.num_features, num_classes).to(**place) if num_classes else nn.Identity()
         if c.distilled:
-            self.head_dist = make_linear(features, c.num_classes) if c.num_classes else nn.Identity()
+            self.head_dist = make_linear(self.num_features, num_classes).to(**place) if num_classes else nn.Identity()
         else:
             self.head_dist = None
 

@@ -1,32 +1,31 @@
-"""What a registered name stands for, and the shorthand that the tables of names are written in."""
+"""The shorthand that the tables of names are written in."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
-from vit_spec.preprocessing import Interpolation, Preprocessing, ResizeMode
+from vit_spec.model import Model
+from vit_spec.preprocessing import (
+    CLIP_MEAN,
+    CLIP_STD,
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Interpolation,
+    Preprocessing,
+    ResizeMode,
+)
 from vit_spec.vit.config import ViTConfig
 
-
-@dataclass(frozen=True)
-class Model:
-    """A name's model and the preprocessing of the weights that are usually loaded under that name."""
-
-    name: str
-    config: ViTConfig
-    preprocessing: Preprocessing
-
-
 Options = dict[str, Any]
-"""Arguments of :func:`model`, and fields of ViTConfig, that several names share."""
+"""Arguments of :func:`model`, and fields of ViTConfig, shared by several names."""
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation per channel."""
-IMAGENET: Colours = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CENTRED: Colours = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-CLIP: Colours = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET: Colours = (IMAGENET_MEAN, IMAGENET_STD)
+CENTRED: Colours = (HALF, HALF)
+CLIP: Colours = (CLIP_MEAN, CLIP_STD)
 UNSCALED: Colours = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 SIZES: dict[str, tuple[int, int, int, float]] = {
@@ -65,13 +64,13 @@ def model(
     resize: ResizeMode = "shortest",
     **options: object,
 ) -> Model:
-    """A model whose name tells its patch, and its size and picture where they are not given.
+    """A model. Its name gives the patch size, and the model and image sizes unless they are arguments.
 
     Args:
-        name: such as ``vit_base_patch32_clip_256``: a word of ``SIZES`` second, the picture's side last.
-        size: a word of ``SIZES``, or width, depth, heads and MLP ratio.
-        image_size: side of the picture in pixels.
-        crop, colours, interpolation, resize: the preprocessing.
+        name: such as ``vit_base_patch32_clip_256``: the second word is a key of ``SIZES``, the last the image size.
+        size: a key of ``SIZES``, or width, depth, heads and MLP ratio.
+        image_size: side of the image in pixels.
+        crop, colours, interpolation, resize: preprocessing.
         options: further fields of ``ViTConfig``.
     """
     words = name.split("_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.scaling import VIT_22B
-from vit_jax.training.devices.sharding import MeshShape
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling import Step
 from vit_jax.training.scaling.step import activation_bytes, cut_model, flops, memory_bytes, traffic_bytes
 from vit_spec import forward_flops, get_model, parameters
