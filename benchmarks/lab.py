@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.random_weights import random_params
 from conversion import Checkpoint
-from tests.random_weights import random_params
 from vit_cli.sweep import HEADERS, cells
 from vit_parity import compare_captures
 from vit_parity.endpoints import parse_endpoint, run_endpoint
 from vit_parity.figure import write_drift, write_growth
-from vit_parity.replay import Subject, float64_params
+from vit_parity.replay import ReplayedModel, float64_params
 from vit_parity.report import Extras
 from vit_parity.sweep import Result, one_at_a_time, sweep
 from vit_parity.training import compare_training, random_batches
@@ -93,10 +93,10 @@ def random_checkpoint(**changes: Any) -> Checkpoint:
 def draw_errors(checkpoint: Checkpoint, images: np.ndarray, path: Path) -> None:
     """Both frameworks in three dtypes against float64."""
     truth = truth_of(checkpoint, images)
-    subject = Subject(checkpoint.config, float64_params(checkpoint.params), images)
+    model = ReplayedModel(checkpoint.config, float64_params(checkpoint.params), images)
     a, b = (run_endpoint(parse_endpoint(f"{kind}:x"), checkpoint, images, "float32") for kind in ("torch", "jax"))
     others = [run_endpoint(parse_endpoint("jax:x"), checkpoint, images, dtype) for dtype in ("bfloat16", "float16")]
-    write_growth(compare_captures(a, b, truth=truth, subject=subject), path, Extras(subject=subject, others=others))
+    write_growth(compare_captures(a, b, truth=truth, model=model), path, Extras(model=model, others=others))
 
 
 def page(results: list[Result]) -> str:

@@ -25,8 +25,8 @@ import tyro
 from safetensors.numpy import save_file
 
 import conversion
+from benchmarks.random_weights import random_params
 from conversion.formats import FORMATS
-from tests.random_weights import random_params
 from vit_cli.download import default_cache, fetch_dinov2_onnx, fetch_photograph
 from vit_spec import ViTConfig, get_model
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion.second_reading import Candidates, PartNames
-from vit_parity.activations import Activations
+from vit_parity.capture import Activations
 from vit_parity.semantics.layers import (
     ACTIVATIONS,
     Attention,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_parity.capture import Capture, torch_dtype, watch_torch
+from vit_parity.capture import Capture, watch_torch
+from vit_parity.frameworks import torch_dtype_name
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def capture_timm(model: Any, checkpoint: Checkpoint, images: np.ndarray, title: 
     import torch
 
     facts = {"framework": f"timm {importlib.metadata.version('timm')}, torch {torch.__version__}"}
-    facts["dtype"] = torch_dtype(model.patch_embed.proj.weight)
+    facts["dtype"] = torch_dtype_name(model.patch_embed.proj.weight)
     found = watch_torch(model, checkpoint.config, images)
     return Capture(title, {name: _fitted(name, array) for name, array in found.items()}, images, facts)
 

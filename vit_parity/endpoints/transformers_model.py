@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vit_parity.capture import Capture, torch_array
+from vit_parity.capture import Capture
+from vit_parity.frameworks import torch_array, torch_dtype_name, torch_images
+from vit_parity.points import activation_names
 from vit_spec import ViTConfig, VitportError
 
 _BLOCK = re.compile(r"(?:^|\.)layers?\.(\d+)$")
@@ -76,7 +78,7 @@ def capture_transformers(model: Any, config: ViTConfig, images: np.ndarray, titl
     weight = next(model.parameters())
     try:
         with torch.no_grad():
-            output = model(torch.tensor(images).to(weight).permute(0, 3, 1, 2), output_attentions=True)
+            output = model(torch_images(images, weight), output_attentions=True)
     finally:
         for handle in handles:
             handle.remove()
@@ -85,7 +87,7 @@ def capture_transformers(model: Any, config: ViTConfig, images: np.ndarray, titl
     if config.num_classes and "logits" in output:
         found["logits"] = output.logits
     facts = {"framework": f"transformers {transformers.__version__}, torch {torch.__version__}"}
-    facts["dtype"] = str(weight.dtype).removeprefix("torch.")
+    facts["dtype"] = torch_dtype_name(weight)
     return Capture(title, _in_order(found, config), images, facts)
 
 
@@ -120,8 +122,6 @@ def _watch(name: str, module: Any, found: dict[str, Any]) -> list[Any]:
 def _in_order(found: dict[str, Any], config: ViTConfig) -> dict[str, np.ndarray]:
     """What was found, in our layout and order; what has another shape than here is left out."""
     import torch
-
-    from vit_parity.points import activation_names
 
     def heads(x: Any) -> Any:
         B, N, _ = x.shape

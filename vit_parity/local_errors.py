@@ -1,4 +1,4 @@
-"""Teacher forcing: each block is given the truth's tokens, so that what it adds is its own error alone."""
+"""The error of each block by itself: teacher forcing gives every block the exact tokens as input."""
 
 from __future__ import annotations
 
@@ -8,15 +8,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_parity.bound import relative
-from vit_parity.capture import Capture, torch_array
+from vit_parity.capture import Capture
+from vit_parity.frameworks import Framework, run_in, torch_array
 
 if TYPE_CHECKING:
+    from conversion import Checkpoint
     from vit_jax import VisionTransformer as JaxModel
     from vit_torch import VisionTransformer as TorchModel
 
 
+def local_errors(framework: Framework, checkpoint: Checkpoint, truth: Capture, dtype: str) -> dict[str, float]:
+    """Relative L2 error of each block on the exact input, in one framework and dtype.
+
+    Args:
+        framework: which of the two runs.
+        checkpoint: the weights.
+        truth: the exact activations (:func:`vit_parity.truth.truth_of`).
+        dtype: of the run.
+
+    Returns:
+        ``blocks.i`` -> error.
+    """
+    return run_in(
+        framework,
+        checkpoint,
+        dtype,
+        torch=lambda model: local_errors_torch(model, truth),
+        jax=lambda model: local_errors_jax(model, truth),
+    )
+
+
 def local_errors_torch(model: TorchModel, truth: Capture) -> dict[str, float]:
-    """Relative L2 error of each block on the truth's input, by the block's name, ``blocks.i``."""
+    """The same of a PyTorch model."""
     import torch
 
     weight = model.patch_embed.proj.weight
@@ -29,7 +52,7 @@ def local_errors_torch(model: TorchModel, truth: Capture) -> dict[str, float]:
 
 
 def local_errors_jax(model: JaxModel, truth: Capture) -> dict[str, float]:
-    """The same of the JAX model, products at the highest precision."""
+    """The same of a JAX model, with matrix products at the highest precision."""
     import jax
     from flax import nnx
 

@@ -1,53 +1,48 @@
-"""Where a model is observed: every named activation, in the order of computation, for both frameworks.
+"""The activations of a plain ViT.
 
-A point names the module whose input or output is taken. The two models have the same modules under the same paths, so
-one list serves both, and nothing in the models knows of it.
+``embed`` is what the first block reads, ``tokens`` the same before ``norm_pre``; ``blocks.i.mid`` the tokens between
+attention and MLP; ``attn.q``, ``attn.k``, ``attn.v`` (B, h, N, d) what attention reads, after their norms;
+``attn.softmax`` (B, h, N, N) its weights; ``attn.heads`` (B, N, D) the heads side by side; ``mlp.act`` (B, N, M) the
+output of the activation, multiplied by the value in a SwiGLU; ``pooled`` what the head's norm or layers read;
+``logits`` the model's output, called ``features`` if the model has no classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
+from vit_parity.points.common import Point
 from vit_spec import ViTConfig
-
-Part = Literal["", "patches", "v"]
-"""What is taken of the tensor: all; the positions of a feature map row by row; the values, as heads (B, h, N, d), out
-of a layer that computes several things at once."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One observation."""
-
-    name: str
-    """Of the activation, such as ``blocks.3.attn.softmax``."""
-    module: str
-    """Path of the module that is watched; empty for the model itself."""
-    side: Literal["input", "output"] = "output"
-    part: Part = ""
 
 
 def points(config: ViTConfig) -> tuple[Point, ...]:
-    """Every activation of the model, in the order in which it is computed.
-
-    ``embed`` is what the first block sees, ``tokens`` the same before ``norm_pre``; ``blocks.i.mid`` the tokens between
-    attention and MLP; ``attn.q``, ``attn.k``, ``attn.v`` (B, h, N, d) what attention reads, norms included;
-    ``attn.softmax`` (B, h, N, N) its weights; ``attn.heads`` (B, N, D) the heads side by side; ``mlp.act`` (B, N, M)
-    the activation's output, times the value in a SwiGLU; ``pooled`` what the head's norm or layers read; ``logits``
-    the model's answer, called ``features`` where it has no classes.
-    """
+    """Every activation of the model, in the order of computation."""
     return tuple(_points(config))
 
 
-def activation_names(config: ViTConfig) -> tuple[str, ...]:
-    """The names of :func:`points`."""
-    return tuple(point.name for point in points(config))
+def stage_points(config: ViTConfig) -> tuple[Point, ...]:
+    """``embed``, ``blocks.0``, …, ``norm``: the tokens (B, N, D); ``head``: the model's output.
+
+    ``norm`` is there for every model: without a final norm it repeats the tokens after the last block.
+    """
+    blocks = (Point(f"blocks.{at}", f"blocks.{at}") for at in range(config.depth))
+    return Point("embed", "blocks.0", "input"), *blocks, Point("norm", "norm"), Point("head", "")
+
+
+def stages(config: ViTConfig) -> tuple[str, ...]:
+    """``embed``, ``blocks.0``, …, ``head``."""
+    return "embed", *(f"blocks.{at}" for at in range(config.depth)), "head"
+
+
+def stage_of(name: str) -> str:
+    """The stage in which an activation is computed."""
+    if name.startswith("blocks."):
+        return ".".join(name.split(".")[:2])
+    return "embed" if name in ("embed", "tokens") or name.startswith("patch_embed.") else "head"
 
 
 def answer_name(config: ViTConfig) -> str:
-    """Name of what the model returns."""
+    """Name of the model's output."""
     return "logits" if config.num_classes else "features"
 
 
