@@ -1,8 +1,10 @@
 """Weights between formats, as plain tables of names and numpy arrays. Needs neither torch nor jax."""
 
-from conversion.changes import with_activation, with_dtype, with_head, with_positions, with_sizes
+from conversion.changes import with_activation, with_channels, with_dtype, with_head, with_positions, with_sizes
+from conversion.changes.changes import Changes
 from conversion.changes.prepare import prepare
 from conversion.checkpoint import Checkpoint
+from conversion.convert import Conversion, convert
 from conversion.format import Format
 from conversion.formats import FORMATS
 from conversion.images.image import load_picture
@@ -10,25 +12,30 @@ from conversion.load import load
 from conversion.save import save
 from conversion.source import Provenance
 from conversion.tensors.flax_tree import from_flax, to_flax
-from conversion.tensors.patch_kernel import resize_patch_kernel
+from conversion.tensors.patch_kernel import resize_channels, resize_patch_kernel
 from conversion.tensors.position_table import resize_position_table
 from conversion.tensors.table import TensorTable
 
 __all__ = [
     "FORMATS",
+    "Changes",
     "Checkpoint",
+    "Conversion",
     "Format",
     "Provenance",
     "TensorTable",
+    "convert",
     "from_flax",
     "load",
     "load_picture",
     "prepare",
+    "resize_channels",
     "resize_patch_kernel",
     "resize_position_table",
     "save",
     "to_flax",
     "with_activation",
+    "with_channels",
     "with_dtype",
     "with_head",
     "with_positions",

@@ -1,8 +1,8 @@
 """Runs the examples of the documentation and records what they print: ``python -m scripts.doc_examples [PAGE …]``.
 
-An example is a fenced block ``console``, whose commands begin with ``$`` and are followed by what they print; or a block
-``python`` with a block ``text`` right behind it, which holds what the program prints. The examples of a page run one
-after the other in a temporary folder that holds the files of ``FILES`` which the page names: weights made from fixed
+An example is a fenced block ``console``, whose commands begin with ``$`` and are followed by what they print, or a
+block ``python`` with a block ``text`` right behind it, which holds what the program prints. The examples of a page run
+one after the other in a temporary folder. It holds the files of ``FILES`` that the page names: weights from fixed
 random numbers, and downloads of the demo. With ``--check`` nothing is written; the status is 1 where a page differs in
 more than numbers.
 """
@@ -125,14 +125,15 @@ def _run(example: re.Match[str], folder: Path) -> str:
     if session is None:
         file = folder / "example.py"
         file.write_text(example["program"], encoding="utf-8")
-        return f"```python\n{example['program']}```\n\n```text\n{_printed('python example.py', folder)}```\n"
+        printed = _printed("python example.py", folder, must_succeed=True)
+        return f"```python\n{example['program']}```\n\n```text\n{printed}```\n"
     commands = [line for line in session.splitlines() if line.startswith("$ ")]
     recorded = "".join(f"{command}\n{_printed(command.removeprefix('$ '), folder)}" for command in commands)
     return f"```console\n{recorded}```\n"
 
 
-def _printed(command: str, folder: Path) -> str:
-    """Standard output, then standard error."""
+def _printed(command: str, folder: Path, *, must_succeed: bool = False) -> str:
+    """Standard output, then standard error; sessions also show commands that fail, programs must not."""
     with tempfile.TemporaryDirectory() as programs:
         for name, arguments in (("vitport", "-m vit_cli.main"), ("python", "")):
             script = Path(programs) / name
@@ -142,6 +143,8 @@ def _printed(command: str, folder: Path) -> str:
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
+    if must_succeed and done.returncode:
+        raise RuntimeError(f"An example fails with status {done.returncode}:\n{done.stderr}")
     return "".join(f"{line.rstrip()}\n" for line in (done.stdout + done.stderr).splitlines())
 
 

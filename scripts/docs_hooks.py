@@ -26,7 +26,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def relinked(text: str, repository: str) -> str:
-    """Links that start at the repository's root, changed to the site's pages, or to the repository where it has none."""
+    """The text with links from the root changed to pages of the site, or else to files of the repository."""
 
     def target(found: re.Match[str]) -> str:
         path = found[1]

@@ -48,7 +48,7 @@ def test_python_on_a_page_imports_what_exists(page) -> None:
 
 def _commands(page: Path) -> list[list[str]]:
     """Arguments of each call of vitport in a block, up to a pipe; lines that leave something to the reader aside."""
-    lines = [line for text in _fences(page, "", "sh", "console", "text") for line in text.splitlines()]
+    lines = [line for text in _fences(page, "", "sh", "console") for line in text.splitlines()]
     found = [match[1] for line in lines if (match := re.match(r"(?:\$ )?vitport (.*)", line)) and "…" not in line]
     return [shlex.split(arguments.partition(" | ")[0], comments=True) for arguments in found]
 

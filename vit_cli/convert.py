@@ -15,8 +15,7 @@ from vit_spec import VitportError, count_parameters
 from vit_spec.vit.config import PositionResize
 
 if TYPE_CHECKING:
-    from conversion import Checkpoint
-    from vit_parity import Requested
+    from conversion import Changes, Checkpoint
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,11 @@ class Changing:
         Literal["keep", "prefix", "patch"],
         tyro.conf.arg(help="Rows of the position table: for class and distillation token too, or for patches alone."),
     ] = "keep"
-    classes: Annotated[
-        int | None, tyro.conf.arg(metavar="N", help="Classes of the head; if not the file's, --head says what to do.")
+    num_classes: Annotated[
+        int | None,
+        tyro.conf.arg(
+            name="classes", metavar="N", help="Classes of the head; if not the file's, --head says what to do."
+        ),
     ] = None
     head: Annotated[
         Literal["keep", "drop", "zero"] | None,
@@ -54,36 +56,11 @@ class Changing:
         tyro.conf.arg(help="The form of GELU to write, where the destination's readers run the other one by default."),
     ] = None
 
-    @property
-    def sizes(self) -> str:
-        """The options that change what the model is given, so that source and result cannot see the same picture."""
-        given = {"--image-size": self.image_size, "--patch-size": self.patch_size}
-        return " and ".join(option for option, value in given.items() if value is not None)
-
-    def requested(self, before: Checkpoint, after: Checkpoint, notes: tuple[str, ...]) -> Requested:
-        """What a verification is to expect."""
-        from vit_parity import Requested
-
-        old, new = before.config, after.config
-        return Requested(
-            head="new" if self.head == "zero" else "dropped" if new.num_classes != old.num_classes else "same",
-            activation=None if new.activation == old.activation else new.activation,
-            dtype=self.dtype,
-            positions=new.pos_embed != old.pos_embed,
-            notes=notes,
-        )
-
-    def apply(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with everything changed that was asked for."""
+    def changes(self) -> Changes:
+        """The same as the converter takes it."""
         import conversion
 
-        checkpoint = conversion.with_sizes(
-            checkpoint, image_size=self.image_size, patch_size=self.patch_size, resize=self.resize
-        )
-        checkpoint = conversion.with_positions(checkpoint, self.positions)
-        checkpoint = conversion.with_head(checkpoint, num_classes=self.classes, head=self.head)
-        checkpoint = conversion.with_activation(checkpoint, self.activation or "keep")
-        return checkpoint if self.dtype is None else conversion.with_dtype(checkpoint, self.dtype)
+        return conversion.Changes(**vars(self))
 
 
 def convert(
@@ -110,36 +87,26 @@ def convert(
     """
     import conversion
 
-    if Path(destination).exists() and not overwrite:
-        raise VitportError(f"{destination} exists already: choose another destination, or add --overwrite.")
-    if not Path(destination).parent.is_dir():
-        raise VitportError(f"{destination} cannot be written: {Path(destination).parent} is no folder; make it first.")
     if certificate is not None and not verify:
-        raise VitportError(f"--certificate {certificate} has nothing to say without --verify: add it.")
-    if verify and changing.sizes:
-        raise VitportError(
-            f"--verify compares with the source as it is: verify first, and change {changing.sizes} then."
-        )
-    read = reading.load(source)
-    checkpoint = changing.apply(read)
+        raise VitportError(f"--certificate {certificate} needs --verify, which writes it: add --verify.")
+    changes = changing.changes()
+    if verify:
+        from vit_parity import check_verifiable
+
+        check_verifiable(changes)
     with progress("Writing") as told:
-        notes = conversion.save(
-            checkpoint, destination, format=to, activation=changing.activation, overwrite=overwrite, progress=told
+        done = conversion.convert(
+            source, destination, to=to, changes=changes, overwrite=overwrite, progress=told, **reading.options
         )
-    written = conversion.load(destination, model=checkpoint.config)  # what can be read back whole has been written
-    size = count_parameters(written.config) / 1e6
-    said = checkpoint.provenance.notes[len(read.provenance.notes) :]
-    say(f"read {source}: {_told(read)}")
-    for note in (*read.provenance.notes, *said, *notes):
+    say(f"read {source}: {_told(done.source)}")
+    for note in (*done.source.provenance.notes, *done.notes):
         say(f"note: {note}")
+    written = done.result
+    size = count_parameters(written.config) / 1e6
     form = written.provenance.format
     say(f"wrote {destination}: {len(written.params)} tensors, {size:.2f} M parameters, format {form}")
     say(f"sha256 {written.provenance.sha256}")
-    if not verify:
-        return 0
-    requested = changing.requested(read, checkpoint, (*said, *notes))
-    proof = Path(certificate or f"{destination}.certificate.json")
-    return prove(reading.original(source, read), Path(destination), written, requested, proof)
+    return prove(done, Path(certificate or f"{destination}.certificate.json")) if verify else 0
 
 
 def _told(checkpoint: Checkpoint) -> str:

@@ -9,9 +9,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vit_cli.frameworks import require_torch
 from vit_cli.terminal import print_table, progress, say, short_number, spinner
 from vit_spec import VitportError
+from vit_spec.frameworks import require_torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) 
         cache: Where downloads are kept; without it, $XDG_CACHE_HOME/vitport or ~/.cache/vitport.
     """
     _check_output(output)
-    require_torch("demo")
+    require_torch("vitport demo")
     import conversion
     from vit_cli.download import UnavailableError, default_cache
     from vit_parity import activations_of, onnx_activations

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vit_cli.frameworks import require_torch
 from vit_cli.reading import ImageSize, Json, Options
 from vit_cli.terminal import print_table, say, spinner, write_json
 from vit_spec import VitportError
+from vit_spec.frameworks import require_torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ def predict(
     if top < 1:
         raise VitportError(f"--top {top} asks for no class: give 1 or more.")
     if framework == "torch":
-        require_torch("predict --framework torch")
+        require_torch("vitport predict --framework torch")
     import numpy as np
 
     import conversion

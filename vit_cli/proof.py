@@ -8,27 +8,24 @@ from typing import TYPE_CHECKING
 from vit_cli.terminal import json_text, print_table, say, short_number, spinner
 
 if TYPE_CHECKING:
-    from conversion import Checkpoint
-    from vit_parity import Certificate, Original, Requested
+    from conversion import Conversion
+    from vit_parity import Certificate
 
 
-def prove(original: Original, path: Path, result: Checkpoint, requested: Requested, certificate: Path) -> int:
-    """Verify the written file, and say how that went.
+def prove(done: Conversion, certificate: Path) -> int:
+    """Verify a conversion, write its certificate, and print the result.
 
     Args:
-        original: what was converted.
-        path: the written file.
-        result: what it was read back as.
-        requested: what is meant to differ.
+        done: what was converted.
         certificate: file for the JSON.
 
     Returns:
         0, or 1 where some block differs by more than rounding.
     """
-    import vit_parity
+    from vit_parity import verify_conversion
 
     with spinner("Verifying"):
-        proof = vit_parity.verify(original, path, result, requested)
+        proof = verify_conversion(done)
     certificate.write_text(json_text(proof.to_dict()) + "\n", encoding="utf-8")
     _print(proof)
     say(f"certificate {certificate}")

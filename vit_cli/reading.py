@@ -9,7 +9,6 @@ import tyro
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
-    from vit_parity import Original
 
 ImageSize = Annotated[int | tuple[int, int] | None, tyro.conf.arg(metavar="PIXELS")]
 """A side, or height and width, of the pictures; ``None`` keeps the weights' own."""
@@ -42,19 +41,17 @@ class Reading:
         ),
     ] = None
 
+    @property
+    def options(self) -> dict[str, str | None]:
+        """Arguments of :func:`conversion.load` and :func:`conversion.convert`."""
+        return {"format": self.format, "model": self.model, "weights_key": self.weights_key}
+
     def load(self, path: str, image_size: int | tuple[int, int] | None = None) -> Checkpoint:
         """The checkpoint at ``path``, its position table resized to ``image_size`` (pixels) where given."""
         import conversion
 
-        checkpoint = conversion.load(path, format=self.format, model=self.model, weights_key=self.weights_key)
+        checkpoint = conversion.load(path, **self.options)
         return conversion.prepare(None, weights=checkpoint, image_size=image_size)
-
-    def original(self, path: str, checkpoint: Checkpoint) -> Original:
-        """What was read, with how it was read, for those who read it again in their own way."""
-        from conversion.hub import local
-        from vit_parity import Original
-
-        return Original(local(path), checkpoint, self.format, self.weights_key)
 
 
 Options = tyro.conf.OmitArgPrefixes[Reading]

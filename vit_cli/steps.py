@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vit_cli.frameworks import require_torch
 from vit_cli.reading import ImageSize, Json, Options
 from vit_cli.terminal import print_table, say, short_number, spinner, write_json
 from vit_spec import VitportError
+from vit_spec.frameworks import require_torch
 
 
 def steps(
@@ -53,7 +53,7 @@ def steps(
         from vit_parity.figure import check_figure
 
         check_figure(figure)
-    require_torch("steps")
+    require_torch("vitport steps")
     from vit_parity.training import compare_training, random_batches
 
     checkpoint = reading.load(weights, image_size)

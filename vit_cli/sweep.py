@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from vit_cli.frameworks import require_torch
 from vit_cli.reading import ImageSize, Json, Options
 from vit_cli.terminal import print_table, say, short_number, spinner, write_json
 from vit_spec import VitportError
+from vit_spec.frameworks import require_torch
 
 if TYPE_CHECKING:
     from vit_parity.sweep import Result
@@ -46,7 +46,7 @@ def sweep(
         raise VitportError(f"--batch {batch} leaves no place to move a picture to: give 2 or more.")
     if not dtypes:
         raise VitportError("--dtypes names none: give one or more of float32, bfloat16, float16.")
-    require_torch("sweep")
+    require_torch("vitport sweep")
     import numpy as np
 
     from vit_parity.sweep import all_cases, one_at_a_time

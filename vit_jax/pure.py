@@ -14,7 +14,7 @@ Params = dict[str, jax.Array]
 
 
 class Pure:
-    """A module's structure, apart from its parameters."""
+    """A module without its parameters, which each call gets anew; the module itself stays as it is."""
 
     def __init__(self, module: nnx.Module) -> None:
         self._graph, params, self._rest = nnx.split(module, nnx.Param, ...)
@@ -23,6 +23,6 @@ class Pure:
         self._tree = jax.tree.structure(params)
 
     def __call__(self, params: Params) -> Any:
-        """The module with these parameters; others beside them are left."""
+        """The module with these parameters; other paths are ignored."""
         state = jax.tree.unflatten(self._tree, [params[path] for path in self.paths])
         return nnx.merge(self._graph, state, self._rest)

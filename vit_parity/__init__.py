@@ -16,6 +16,7 @@ from vit_parity.endpoints.onnx_graph import onnx_activations
 from vit_parity.explain import Explanation, explain
 from vit_parity.measure import Difference, measure, measure_all
 from vit_parity.points import activation_names, answer_name
+from vit_parity.proof import check_verifiable, verify_conversion
 from vit_parity.ulp import Ulps, measure_ulps, ulp_distance
 from vit_parity.verify import Original, Requested, verify
 
@@ -36,6 +37,7 @@ __all__ = [
     "answer_name",
     "capture_jax",
     "capture_torch",
+    "check_verifiable",
     "compare",
     "compare_captures",
     "explain",
@@ -47,4 +49,5 @@ __all__ = [
     "torch_activations",
     "ulp_distance",
     "verify",
+    "verify_conversion",
 ]

@@ -93,11 +93,17 @@ def relative(actual: np.ndarray, reference: np.ndarray) -> float:
 
 
 def belongs(parameter: str, stage: str, config: Config) -> bool:
-    """Whether a stage of the replay, ``embed``, a block's name or ``head``, uses a parameter."""
-    return _stages(config)[parameter] == stage
+    """Whether a stage of the replay, ``embed``, a block's name or ``head``, uses a parameter.
+
+    A hypothesis may change the config, so that a parameter is none of it: then it goes with its layer, else the head.
+    """
+    stages = _stages(config)
+    return stages.get(parameter, stages.get(parameter.rpartition(".")[0], "head")) == stage
 
 
 @lru_cache(maxsize=64)
 def _stages(config: Config) -> Mapping[str, str]:
+    """Stages of parameters and of the layers that hold them, by name."""
     names = {Stage.EMBED: "embed", Stage.POOL: "head", Stage.CLASSIFIER: "head"}
-    return {parameter.name: parameter.block or names[parameter.stage] for parameter in parameters(config)}
+    found = {parameter.name: parameter.block or names[parameter.stage] for parameter in parameters(config)}
+    return {name.rpartition(".")[0]: stage for name, stage in found.items()} | found

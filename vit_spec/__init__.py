@@ -16,8 +16,10 @@ from vit_spec.family import (
 from vit_spec.model import Model
 from vit_spec.parameter import Kind, Parameter, Segment, Split, Stage, flax_path
 from vit_spec.preprocessing import Preprocessing
-from vit_spec.registry import get_model, list_models
-from vit_spec.vit.config import ViTConfig
+from vit_spec.registry import get_config, get_model, list_models
+from vit_spec.vit.config import Pooling, ViTConfig
+from vit_spec.vit.options import config_fields, given_fields
+from vit_spec.vit.pooling import with_pool
 
 __all__ = [
     "Config",
@@ -25,21 +27,26 @@ __all__ = [
     "Kind",
     "Model",
     "Parameter",
+    "Pooling",
     "Preprocessing",
     "Segment",
     "Split",
     "Stage",
     "ViTConfig",
     "VitportError",
+    "config_fields",
     "config_from_dict",
     "count_blocks",
     "count_parameters",
     "family_of",
     "flax_path",
     "forward_flops",
+    "get_config",
     "get_model",
+    "given_fields",
     "list_models",
     "longest_sum",
     "parameters",
     "segments",
+    "with_pool",
 ]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+from collections.abc import Mapping
+from typing import Any
 
 from vit_spec.errors import VitportError
 from vit_spec.family import FAMILIES
 from vit_spec.model import Model
+from vit_spec.vit.config import ViTConfig
 from vit_spec.vit.family import VIT
 
 FAMILIES |= {family.name: family for family in (VIT,)}
@@ -35,3 +38,15 @@ def list_models(pattern: str = "*") -> list[Model]:
     """Models whose name matches a shell pattern, or, if it has no wildcard, contains it."""
     wildcard = pattern if any(char in pattern for char in "*?[") else f"*{pattern}*"
     return [model for name, model in REGISTRY.items() if fnmatch.fnmatch(name, wildcard)]
+
+
+def get_config(name_or_config: str | ViTConfig | None, fields: Mapping[str, Any]) -> ViTConfig:
+    """The config of a new model: a named model's, or the given one, with some fields changed.
+
+    Raises:
+        VitportError: for an unknown name, or fields that contradict each other.
+    """
+    if name_or_config is None:
+        raise VitportError("create_model needs a model's name, a ViTConfig, or weights=.")
+    config = get_model(name_or_config).config if isinstance(name_or_config, str) else name_or_config
+    return config.replace(**fields)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vit_spec import ViTConfig, VitportError, get_model
+from vit_spec import Pooling, ViTConfig, VitportError, get_config, given_fields, parameters
 from vit_torch.vit.vision_transformer import VisionTransformer
 
 if TYPE_CHECKING:
@@ -20,10 +20,13 @@ def create_model(
     weights: str | Path | Checkpoint | None = None,
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    in_channels: int | None = None,
+    pool: Pooling | None = None,
     drop_rate: float | None = None,
     attn_drop_rate: float | None = None,
     drop_path_rate: float | None = None,
     dtype: torch.dtype | None = None,
+    **fields: Any,
 ) -> VisionTransformer:
     """A Vision Transformer, in training mode.
 
@@ -31,39 +34,40 @@ def create_model(
         name_or_config: a registered name (``vit_spec.list_models``) or a config; may be left out where the weights say
             what they are.
         weights: a path, or a ``conversion.Checkpoint``; ``None`` initialises at random. What the weights show by their
-            shapes wins over the name.
+            shapes wins over the name; they are fitted to the other arguments as :func:`conversion.prepare` says.
         num_classes: classes of the head, 0 for features; another number than the weights' gives a fresh head.
         image_size: pixels, a side or (height, width); the position table of the weights is resized to it.
+        in_channels: channels of the images; the patch kernel of the weights is summed or repeated to fit.
+        pool: what the head reads; weights must hold what it needs.
         drop_rate, attn_drop_rate, drop_path_rate: as in ``ViTConfig``.
         dtype: of the parameters; ``None`` means torch's default, float32.
+        fields: any other field of ``ViTConfig``. timm's names for fields are understood too: ``img_size``,
+            ``in_chans``, ``global_pool`` and the others of ``vit_spec.vit.options.TIMM_NAMES``.
 
     Raises:
-        VitportError: for an unknown name, options that contradict each other, or weights that do not fit.
+        VitportError: for an unknown name, fields that contradict each other, or weights that do not fit.
     """
-    changes = {
-        "drop_rate": drop_rate,
-        "attn_drop_rate": attn_drop_rate,
-        "drop_path_rate": drop_path_rate,
-    }
-    if weights is not None:
-        import conversion
+    fields = given_fields(
+        fields,
+        num_classes=num_classes,
+        image_size=image_size,
+        in_channels=in_channels,
+        pool=pool,
+        drop_rate=drop_rate,
+        attn_drop_rate=attn_drop_rate,
+        drop_path_rate=drop_path_rate,
+    )
+    if weights is None:
+        return VisionTransformer(get_config(name_or_config, fields)).to(dtype)
+    import conversion
 
-        checkpoint = conversion.prepare(name_or_config, weights=weights, num_classes=num_classes, image_size=image_size)
-        with torch.device("meta"):
-            model = VisionTransformer(_changed(checkpoint.config, changes))
-        if num_classes and not any(name.startswith("head") for name in checkpoint.params):
-            model.reset_head()
-        _fill(model, checkpoint, dtype or torch.get_default_dtype())
-        return model
-    if name_or_config is None:
-        raise VitportError("create_model needs a model's name, a ViTConfig, or weights=.")
-    config = get_model(name_or_config).config if isinstance(name_or_config, str) else name_or_config
-    config = _changed(config, {"num_classes": num_classes, "image_size": image_size} | changes)
-    return VisionTransformer(config).to(dtype)
-
-
-def _changed(config: ViTConfig, changes: dict[str, Any]) -> ViTConfig:
-    return config.replace(**{name: value for name, value in changes.items() if value is not None})
+    checkpoint = conversion.prepare(name_or_config, weights=weights, **fields)
+    with torch.device("meta"):
+        model = VisionTransformer(checkpoint.config)
+    if any(entry.name not in checkpoint.params for entry in parameters(checkpoint.config)):  # the head alone may lack
+        model.reset_classifier(checkpoint.config.num_classes)
+    _fill(model, checkpoint, dtype or torch.get_default_dtype())
+    return model
 
 
 def _fill(model: VisionTransformer, checkpoint: Checkpoint, dtype: torch.dtype) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.alternate import Bench, Build, Say, Turn, alternate, seconds, twin_of
-from benchmarks.cases.case import CPU, HUGE, ORDINARY, WRITTEN, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, EXPLICIT, HUGE, ORDINARY, Case, Outcome, Scale
 from benchmarks.measure import Comparison, Measured, faster, summary
 from benchmarks.process import Sample
 from benchmarks.subject import Subject, product_shapes
@@ -26,7 +26,7 @@ OTHERS = {
     "timm, torch.compile": Build(TORCH, {"library": "timm", "compiled": True}),
     "transformers": Build(TORCH, {"library": "transformers"}),
     "vit_torch": Build(TORCH, {"library": "vit_torch"}),
-    WRITTEN: Build(JAX, {"attention": "written"}, CPU | HUGE),
+    EXPLICIT: Build(JAX, {"attention": "explicit"}, CPU | HUGE),
     ORDINARY: Build(JAX, {}, CPU),
     "ours, one device": Build(JAX, {}, CPU | HUGE | {"JAX_NUM_CPU_DEVICES": "1"}),
 }

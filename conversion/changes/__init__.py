@@ -1,6 +1,7 @@
 """What may be changed in a checkpoint, each only on request, and each told in the notes of its provenance."""
 
 from conversion.changes.activation import ActivationChoice, with_activation
+from conversion.changes.channels import with_channels
 from conversion.changes.dtype import Dtype, with_dtype
 from conversion.changes.head import HeadChoice, with_head
 from conversion.changes.positions import PositionChoice, with_positions
@@ -12,6 +13,7 @@ __all__ = [
     "HeadChoice",
     "PositionChoice",
     "with_activation",
+    "with_channels",
     "with_dtype",
     "with_head",
     "with_positions",

@@ -1,51 +1,68 @@
-"""A checkpoint made ready for one model: picture size and head as asked for. ``create_model`` of both frameworks."""
+"""A checkpoint made ready for one model, as ``create_model`` of both frameworks is asked for it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from conversion.changes.channels import with_channels
 from conversion.changes.head import head_names
 from conversion.changes.sizes import with_sizes
 from conversion.checkpoint import Checkpoint
 from conversion.load import load
 from conversion.tensors.check import check_complete
-from vit_spec import ViTConfig
-from vit_spec.vit.config import PositionResize
+from vit_spec import ViTConfig, VitportError, config_fields, parameters, with_pool
+from vit_spec.vit.config import Pooling, PositionResize
+
+RATES = ("drop_rate", "attn_drop_rate", "drop_path_rate")
+"""What training alone uses: they change nothing that the weights mean."""
 
 
 def prepare(
     name_or_config: str | ViTConfig | None,
     *,
     weights: str | Path | Checkpoint,
-    num_classes: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
     resize: PositionResize | None = None,
+    **fields: Any,
 ) -> Checkpoint:
     """Load weights and fit them to what the caller asks for.
 
-    What the weights show by their shapes, and what their file says, wins over the name. A picture size other than
-    theirs has the position table resized; a number of classes other than theirs drops their head, so that
-    ``head.*`` is absent and the caller starts a new one.
+    What the weights show by their shapes, and what their file says, wins over the name; ``fields`` win over both. Each
+    change is recorded in the checkpoint's notes. The weights are fitted
+
+    - to ``image_size``, by resizing the position table, and to ``patch_size``, by resizing the patch kernel;
+    - to ``in_channels``, by :func:`conversion.with_channels`;
+    - to ``pool``, where they hold all that it needs; what it does not need is dropped;
+    - to ``num_classes``: for another number than theirs their head is dropped, so that ``head.*`` is absent and the
+      caller starts a new one.
+
+    Any other field changes what the model computes with the same weights, and must not change their shapes.
 
     Args:
         name_or_config: for facts that the weights do not tell.
         weights: a path, or a checkpoint already loaded.
-        num_classes: classes of the model; ``None`` keeps the weights' own head, 0 gives features.
-        image_size: pixels of the model's pictures, a side or (height, width); ``None`` keeps the weights' own.
         resize: method for the position table; ``None`` takes the one of the weights' family.
+        fields: fields of ``ViTConfig``, under their own names or timm's.
 
     Raises:
-        VitportError: if the weights cannot be read, or tensors are missing, surplus or misshapen. Where
-            ``num_classes`` is given there need be no head.
+        VitportError: if the weights cannot be read, tensors are missing, surplus or misshapen, or a field does not fit
+            them. Where ``num_classes`` is given there need be no head.
     """
+    fields = config_fields(fields)
+    num_classes: int | None = fields.pop("num_classes", None)
     if isinstance(weights, Checkpoint):
         checkpoint = weights
         _check(checkpoint, num_classes)
     else:
         checkpoint = load(weights, model=name_or_config)
-    checkpoint = with_sizes(checkpoint, image_size=image_size, resize=resize)
-    return checkpoint if num_classes is None else with_num_classes(checkpoint, num_classes)
+    sizes = {name: fields.pop(name) for name in ("image_size", "patch_size") if name in fields}
+    checkpoint = with_sizes(checkpoint, **sizes, resize=resize)
+    checkpoint = with_channels(checkpoint, fields.pop("in_channels", checkpoint.config.in_channels))
+    if num_classes is not None:
+        checkpoint = with_num_classes(checkpoint, num_classes)
+    checkpoint = _pooled(checkpoint, fields.pop("pool", checkpoint.config.pool))
+    return _with_fields(checkpoint, fields)
 
 
 def _check(checkpoint: Checkpoint, num_classes: int | None) -> None:
@@ -62,3 +79,40 @@ def with_num_classes(checkpoint: Checkpoint, num_classes: int) -> Checkpoint:
         return checkpoint
     params = checkpoint.params.without(head_names(checkpoint.config))
     return replace(checkpoint, config=checkpoint.config.replace(num_classes=num_classes), params=params, labels=None)
+
+
+def _pooled(checkpoint: Checkpoint, pool: Pooling) -> Checkpoint:
+    """The checkpoint for another pooling."""
+    old = checkpoint.config
+    if pool == old.pool:
+        return checkpoint
+    config = with_pool(old, pool)
+    shapes = {entry.name: entry.shape for entry in parameters(config)}
+    wider = [name for name, shape in checkpoint.params.shapes.items() if name in shapes and shapes[name] != shape]
+    if wider:
+        raise VitportError(
+            f"pool={pool!r} gives a vector of {config.pooled_dim} numbers, but {wider[0]} of the weights reads "
+            f"{old.pooled_dim}: create the model with num_classes=0, then call reset_classifier({old.num_classes})."
+        )
+    surplus = {name for name in checkpoint.params if name not in shapes}
+    dropped = f"; dropped {', '.join(sorted(surplus))}" if surplus else ""
+    pooled = replace(checkpoint, config=config, params=checkpoint.params.without(surplus))
+    return pooled.changed(f"pool {pool} in place of {old.pool}{dropped}")
+
+
+def _with_fields(checkpoint: Checkpoint, fields: dict[str, Any]) -> Checkpoint:
+    """The checkpoint with fields that leave the shapes of its parameters as they are."""
+    old = checkpoint.config
+    config = old.replace(**fields)
+    changed = {name: value for name, value in fields.items() if value != getattr(old, name)}
+    if parameters(config) != parameters(old):
+        asked = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        own = ", ".join(f"{name}={getattr(old, name)!r}" for name in changed)
+        raise VitportError(
+            f"{asked} does not fit the weights, which are of {own}: leave it out, or create the model without weights."
+        )
+    checkpoint = replace(checkpoint, config=config)
+    for name, value in changed.items():
+        if name not in RATES:
+            checkpoint = checkpoint.changed(f"{name} {value} in place of {getattr(old, name)}, the weights as they are")
+    return checkpoint

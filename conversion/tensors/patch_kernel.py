@@ -32,3 +32,23 @@ def resize_patch_kernel(kernel: np.ndarray, patch_size: int) -> np.ndarray:
     inverse = np.linalg.pinv(resize.T)  # (P', P)
     resized = np.einsum("ay,bx,dcyx->dcab", inverse, inverse, kernel.astype(np.float64), optimize=True)
     return resized.astype(kernel.dtype)
+
+
+def resize_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """The kernel for another number of image channels (timm's ``adapt_input_conv``).
+
+    For one channel it is the sum over the old ones, so that a grey image gives what it gave as an image of equal
+    channels. For n channels the old C ones are repeated in turn and scaled by C / n, so that a constant image keeps its
+    response on average.
+
+    Args:
+        kernel: (D, C, P, P), of any float dtype; the result has the same one. The arithmetic is in float64.
+        channels: n, at least 1.
+
+    Returns:
+        (D, n, P, P).
+    """
+    C, exact = kernel.shape[1], kernel.astype(np.float64)
+    if channels == 1:
+        return exact.sum(axis=1, keepdims=True).astype(kernel.dtype)
+    return (exact[:, np.arange(channels) % C] * (C / channels)).astype(kernel.dtype)

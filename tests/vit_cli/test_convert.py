@@ -200,7 +200,7 @@ def test_a_conversion_that_differs_ends_with_status_1(weights, tmp_path, vitport
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--certificate", "c.json"], "nothing to say without --verify"),
+        (["--certificate", "c.json"], "needs --verify, which writes it"),
         (["--verify", "--image-size", "16"], "verify first, and change --image-size then"),
         (["--verify", "--patch-size", "2"], "verify first, and change --patch-size then"),
     ],

@@ -13,7 +13,7 @@ class Inference:
     """A model in evaluation mode as a function of a flat dictionary of parameters.
 
     Args:
-        model: gives its config, its dtypes and its parameters' names; it is left in evaluation mode.
+        model: its config, dtypes and parameter paths are used, not its values; it is left in evaluation mode.
     """
 
     def __init__(self, model: VisionTransformer) -> None:

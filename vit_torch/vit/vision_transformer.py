@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from vit_spec import ViTConfig
+from vit_spec import Pooling, ViTConfig, with_pool
 from vit_torch.layers.attention_pool import AttentionPool
 from vit_torch.layers.initialization import make_linear, make_tokens
 from vit_torch.layers.norm import make_norm
@@ -19,13 +20,13 @@ BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
 
 class VisionTransformer(nn.Module):
-    """A Vision Transformer as its config says.
+    """The Vision Transformer that a config describes.
 
-    The names of its parameters are those of ``vit_spec.parameters(config)``, timm's classic ones. It begins in training
+    The names of its parameters are those of ``vit_spec.parameters(config)``, timm's classic ones. It starts in training
     mode; ``model.eval()`` turns dropout and stochastic depth off.
 
     Args:
-        config: everything that the model computes.
+        config: every choice that the model's outputs depend on.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -49,29 +50,46 @@ class VisionTransformer(nn.Module):
         self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation) if pool else None
         self.fc_norm = norm(D) if c.final_norm == "pooled" else nn.Identity()
         self.pre_logits = nn.Identity() if c.pre_logits_dim is None else PreLogits(c.pooled_dim, c.pre_logits_dim)
-        self.reset_head()
+        self.reset_classifier(c.num_classes)
 
-    def reset_head(self) -> None:
-        """Gives the model new, freshly initialised heads, or none where ``num_classes`` is 0."""
+    @property
+    def num_features(self) -> int:
+        """Width of the vector that the head reads; of the output where ``num_classes`` is 0."""
         c = self.config
-        features = c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
-        self.head = make_linear(features, c.num_classes) if c.num_classes else nn.Identity()
+        return c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
+
+    def reset_classifier(self, num_classes: int, pool: Pooling | None = None) -> None:
+        """Give the model new, freshly initialised heads, in place; the config follows.
+
+        Args:
+            num_classes: classes of the heads; 0 for none, so that the model gives features.
+            pool: another pooling, for which the model must have the parameters; ``None`` keeps its own.
+
+        Raises:
+            VitportError: for a pooling that needs parameters that the model does not have.
+        """
+        c = self.config if pool is None else with_pool(self.config, pool)
+        self.config = c = c.replace(num_classes=num_classes)
+        self.attn_pool = self.attn_pool if c.pool == "map" else None
+        like = self.patch_embed.proj.weight
+        place = {"device": None if like.is_meta else like.device, "dtype": like.dtype}  # a head is initialised for real
+        self.head = make_linear(self.num_features, num_classes).to(**place) if num_classes else nn.Identity()
         if c.distilled:
-            self.head_dist = make_linear(features, c.num_classes) if c.num_classes else nn.Identity()
+            self.head_dist = make_linear(self.num_features, num_classes).to(**place) if num_classes else nn.Identity()
         else:
             self.head_dist = None
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Pictures (B, C, H, W) -> what the first block sees, (B, N, D).
+    def embed(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
+        """Images (B, C, H, W) -> the first block's input, (B, N, D).
 
-        The tokens are [class, distillation, registers, patches], those that the model has. Wherever the position table
-        has rows for prefix tokens, it has them for the first ones: see ``vit_spec.PositionEmbedding``.
+        The tokens are [class, distillation, registers, patches], as far as the model has them. If the position table
+        has rows for prefix tokens, then for the first ones: see ``vit_spec.PositionEmbedding``.
         """
         x = self.patch_embed(images)  # (B, patches, D)
         positioned = self.config.num_positioned_prefix_tokens
         if self.pos_embed is not None:
             x = x + self.pos_embed[:, positioned:]
-        prefix: list[torch.Tensor] = [
+        prefix: list[Tensor] = [
             token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None
         ]
         if prefix:
@@ -82,15 +100,15 @@ class VisionTransformer(nn.Module):
             x = torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)  # (B, N, D)
         return self.norm_pre(self.pos_drop(x))
 
-    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        """Pictures (B, C, H, W) -> tokens after the last block and ``norm``, (B, N, D)."""
+    def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
+        """Images (B, C, H, W) -> tokens after the last block and ``norm``, (B, N, D)."""
         x = self.embed(images)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
-    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, N, D) -> the vector that the head reads, (B, D), or (B, 2 D) for ``token_avg``."""
+    def pool(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B _"]:
+        """Tokens (B, N, D) -> the head's input, (B, D), or (B, 2 D) for ``token_avg``."""
         patches = tokens if self.config.pool_prefix else tokens[:, self.config.num_prefix_tokens :]
         if self.attn_pool is not None:
             return self.attn_pool(patches)
@@ -100,11 +118,13 @@ class VisionTransformer(nn.Module):
             return torch.cat([tokens[:, 0], patches.mean(dim=1)], dim=-1)
         return tokens[:, 0]
 
-    def forward_head(self, tokens: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (B, N, D) -> logits (B, K), or the pooled vector where ``num_classes`` is 0.
+    def forward_head(
+        self, tokens: Float[Tensor, "B N D"]
+    ) -> Float[Tensor, "B K"] | tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+        """Tokens (B, N, D) -> logits (B, K), or the pooled vector if ``num_classes`` is 0.
 
-        A distilled model (Touvron et al. 2021, section 4) gives the logits of both heads, class head first, in training
-        mode, and their mean in evaluation.
+        A distilled model (Touvron et al. 2021, section 4) returns the logits of both heads, class head first, in
+        training mode, and their mean in evaluation mode.
         """
         if self.head_dist is not None:
             x = self.fc_norm(tokens[:, :2])
@@ -113,8 +133,10 @@ class VisionTransformer(nn.Module):
         x = self.fc_norm(self.pool(tokens))
         return self.head(self.pre_logits(x))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Pictures (B, C, H, W) -> what :meth:`forward_head` gives."""
+    def forward(
+        self, images: Float[Tensor, "B C H W"]
+    ) -> Float[Tensor, "B K"] | tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+        """Images (B, C, H, W) -> the result of :meth:`forward_head`."""
         return self.forward_head(self.forward_features(images))
 
 
@@ -123,7 +145,7 @@ class PreLogits(nn.Module):
 
     Args:
         dim: width of the pooled vector.
-        representation_size: width of the result, R.
+        representation_size: width R of the result.
     """
 
     def __init__(self, dim: int, representation_size: int) -> None:
@@ -131,6 +153,6 @@ class PreLogits(nn.Module):
         self.fc = make_linear(dim, representation_size)
         self.act = torch.tanh
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B R"]:
         """(B, D) -> (B, R)."""
         return self.act(self.fc(x))

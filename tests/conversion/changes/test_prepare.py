@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import pytest
 import vit_jax
 import vit_torch
 from conversion import Checkpoint, prepare
-from tests.random_weights import random_params
+from tests import numpy_reference
+from tests.random_weights import random_images, random_params
 from tests.small_configs import CONFIGS
-from vit_spec import VitportError
+from vit_spec import VitportError, parameters
 
 CONFIG = CONFIGS["distilled"]
 PARAMS = random_params(CONFIG, seed=1, dtype=np.float32)
@@ -49,3 +51,61 @@ def test_half_a_head_is_refused_although_it_will_be_dropped() -> None:
     half = Checkpoint.of(CONFIG, {name: array for name, array in PARAMS.items() if name != "head_dist.bias"})
     with pytest.raises(VitportError, match=r"missing head_dist\.bias"):
         prepare(None, weights=half, num_classes=3)
+
+
+def test_weights_are_fitted_to_the_channels_and_the_pooling_that_are_asked_for() -> None:
+    """Oracle: tests/numpy_reference.py, run with the other pooling on the grey image in three channels."""
+    config = CONFIGS["plain"]
+    params = random_params(config, seed=1)
+    fitted = prepare(None, weights=Checkpoint.of(config, params), in_chans=1, global_pool="avg")
+    assert fitted.config == config.replace(in_channels=1, pool="avg")
+    grey = random_images(fitted.config, 2, 1)
+    expected = numpy_reference.forward(config.replace(pool="avg"), params, np.repeat(grey, 3, axis=1))
+    actual = numpy_reference.forward(fitted.config, dict(fitted.params), grey)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13)
+    assert [note.partition(",")[0] for note in fitted.provenance.notes] == [
+        "changed: images of 1 channel in place of 3",
+        "changed: pool avg in place of token",
+    ]
+
+
+def test_attention_pooling_can_be_left_out_and_is_then_dropped() -> None:
+    config = CONFIGS["map"]
+    fitted = prepare(None, weights=Checkpoint.of(config, random_params(config, 1)), pool="avg")
+    assert {name: fitted.params.shapes[name] for name in fitted.params} == {
+        entry.name: entry.shape for entry in parameters(config.replace(pool="avg"))
+    }
+    assert "dropped attn_pool.kv.bias, " in fitted.provenance.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"pool": "map"}, "does not have attn_pool.latent"),
+        ({"pool": "token_avg"}, r"create the model with num_classes=0, then call reset_classifier\(7\)"),
+        (
+            {"depth": 3, "num_heads": 4},
+            "depth=3, num_heads=4 does not fit the weights, which are of depth=1, num_heads=3",
+        ),
+        ({"layer_scale": 0.1}, "layer_scale=0.1 does not fit the weights, which are of layer_scale=None"),
+        ({"dept": 3}, "did you mean depth"),
+    ],
+)
+def test_what_does_not_fit_the_weights_is_refused(fields: dict[str, Any], sentence: str) -> None:
+    config = CONFIGS["plain"]
+    with pytest.raises(VitportError, match=sentence):
+        prepare(None, weights=Checkpoint.of(config, random_params(config, 1)), **fields)
+
+
+def test_another_computation_with_the_same_weights_is_told_and_a_rate_is_not() -> None:
+    config = CONFIGS["plain"]
+    weights = Checkpoint.of(config, random_params(config, 1))
+    fitted = prepare(None, weights=weights, activation="relu", drop_path_rate=0.1)
+    assert fitted.config == config.replace(activation="relu", drop_path_rate=0.1)
+    assert fitted.provenance.notes == ("changed: activation relu in place of gelu, the weights as they are",)
+
+
+def test_a_wider_pooling_is_taken_where_the_head_is_dropped() -> None:
+    config = CONFIGS["plain"]
+    fitted = prepare(None, weights=Checkpoint.of(config, random_params(config, 1)), pool="token_avg", num_classes=0)
+    assert fitted.config == config.replace(pool="token_avg", num_classes=0)

@@ -73,7 +73,7 @@ def test_binary_targets_are_whole_wherever_a_class_has_a_share() -> None:
 
 @pytest.mark.parametrize("options", [training.Loss(mixup=0.8), training.Loss(cutmix=1.0)])
 def test_mixing_keeps_each_pixel_and_its_target_in_step(options) -> None:
-    """Pictures that are their own class everywhere: the mean of a mixed picture is its share of each class."""
+    """Images that are their own class everywhere: the mean of a mixed image is its share of each class."""
     images = jnp.broadcast_to(jnp.arange(4.0)[:, None, None, None], (4, 16, 16, 3))
     targets = jnp.eye(4)
     shares = set()
@@ -108,7 +108,7 @@ def test_layers_are_counted_from_the_embeddings_to_the_head(path, layer) -> None
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "adafactor", "muon"])
 def test_every_optimizer_learns(name) -> None:
-    """A batch of one picture a class, again and again."""
+    """A batch of one image per class, again and again."""
     rate = {"sgd": 0.05, "lamb": 0.1}.get(name, 3e-3)
     optimizer = training.Optimizer(name=name, weight_decay=0.0)
     recipe = training.Recipe(optimizer, training.Schedule("constant", peak=rate))

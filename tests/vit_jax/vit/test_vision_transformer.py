@@ -129,10 +129,10 @@ def test_layer_scale_starts_at_the_configs_value():
     assert model.blocks[1].ls2.gamma.get_value().tolist() == [0.25] * BASE.embed_dim
 
 
-def test_reset_head_starts_afresh_and_touches_nothing_else():
+def test_reset_classifier_starts_afresh_and_touches_nothing_else():
     model = jax_model(CONFIGS["distilled"], random_params(CONFIGS["distilled"], 1), "float32")
     before = get_params(model)
-    model.reset_head(rngs=nnx.Rngs(1))
+    model.reset_classifier(7, rngs=nnx.Rngs(1))
     changed = {path for path, array in get_params(model).items() if not jnp.array_equal(array, before[path])}
     assert changed == {"head/kernel", "head/bias", "head_dist/kernel", "head_dist/bias"}
 

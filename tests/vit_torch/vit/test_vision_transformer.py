@@ -100,10 +100,10 @@ def test_layer_scale_starts_at_the_configs_value():
     assert model.blocks[1].ls2.gamma.tolist() == [0.25] * BASE.embed_dim
 
 
-def test_reset_head_starts_afresh_and_touches_nothing_else():
+def test_reset_classifier_starts_afresh_and_touches_nothing_else():
     model = torch_model(CONFIGS["distilled"], random_params(CONFIGS["distilled"], 1))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.reset_head()
+    model.reset_classifier(7)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
 

@@ -1,4 +1,4 @@
-"""Pictures for training and evaluation: sources, augmentations, batches. Imports neither jax nor a reader's library."""
+"""Images for training and evaluation: sources, augmentations, batches. Imports neither jax nor a reader's library."""
 
 from vit_jax.training.data.source import Record, Source, open_source, open_sources
 from vit_jax.training.data.stream import Batch, Feed, Stream, check_channels, evaluation_batches

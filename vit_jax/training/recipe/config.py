@@ -146,8 +146,9 @@ class TrainConfig:
     dots_no_batch, unless there is dropout; elsewhere nothing); nothing; everything; everything but matrix products;
     everything but the products of linear layers."""
     attention: AttentionKind = "fused"
-    """As the model writes it out; fused, which normalises after V and stores no attention weights; or by cuDNN, on
-    NVIDIA GPUs in bfloat16. They agree up to rounding. Blocks that drop attention weights always use the first."""
+    """``explicit`` computes the attention weights as written in the model; ``fused`` normalizes after the values and
+    stores no weights; ``cudnn`` runs on NVIDIA GPUs in bfloat16. All agree up to rounding. Blocks with attention
+    dropout are always explicit."""
     scan: bool = False
     """Compile one block and scan over all: faster to compile, the same results and checkpoints; all gradients are
     held at once."""
@@ -205,6 +206,8 @@ def config_from_dict(values: Mapping[str, Any], name: str) -> TrainConfig:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    if values.get("attention") == "written":  # the name of explicit in work directories of earlier versions
+        values = {**values, "attention": "explicit"}
     _check_known(values, TrainConfig().to_dict(), name, "")
     try:
         return TypeAdapter(TrainConfig).validate_python(values)

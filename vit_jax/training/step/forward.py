@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from vit_jax.layers.drop_path import DropPath
-from vit_jax.layers.dropout import PictureRngs
+from vit_jax.layers.dropout import ImageRngs
 from vit_jax.layers.xla.packed import FSDP
 from vit_jax.params import parameters_by_path
 from vit_jax.pure import Params, Pure
@@ -98,7 +98,7 @@ class Forward:
         if keys is not None:  # (depth + 1, B)
             keys = jax.vmap(lambda key: jax.random.split(key, depth + 1), out_axes=1)(keys)
         rates = self.config.drop_path_rates if self.config.drop_path_rate else None
-        x = around.embed(images, rngs=None if keys is None else PictureRngs(keys[depth]))
+        x = around.embed(images, rngs=None if keys is None else ImageRngs(keys[depth]))
         first = 0
         for segment, blocks in zip(self.segments, self._blocks, strict=True):
             own = slice(first, first + segment.count)
@@ -209,4 +209,4 @@ def _run_block(pure: Pure, x: jax.Array, params: Params, rate: jax.Array | None,
         for _, module in nnx.iter_modules(block):  # type: ignore[arg-type]
             if isinstance(module, DropPath):
                 module.rate = rate  # type: ignore[assignment]  # traced, one for each block
-    return block(x, rngs=None if keys is None else PictureRngs(keys))
+    return block(x, rngs=None if keys is None else ImageRngs(keys))

@@ -48,6 +48,12 @@ def test_a_configuration_of_an_earlier_version_is_read_whole() -> None:
     assert (config.keep.every, config.data.augment.randaugment.layers, config.mesh.data) == (1000, 2, -1)
 
 
+def test_the_earlier_name_of_explicit_attention_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(TrainConfig().to_dict() | {"attention": "written"}))
+    assert read_config(path) == TrainConfig(attention="explicit")
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_begin_on_some_data(name) -> None:
     """All but the data, which are the digits here, scaled to the preset's size: model, schedule, optimizer, engine."""

@@ -80,10 +80,10 @@ def test_memory_is_state_weights_and_activations() -> None:
 
 
 def test_attention_weights_are_held_twice_once_or_never() -> None:
-    kinds = ("written", "fused", "cudnn")
-    written, fused, cudnn = (memory_bytes(Step(BASE, 512, MeshShape(8, 1, 1), attention=kind)) for kind in kinds)
+    kinds = ("explicit", "fused", "cudnn")
+    explicit, fused, cudnn = (memory_bytes(Step(BASE, 512, MeshShape(8, 1, 1), attention=kind)) for kind in kinds)
     assert fused - cudnn == 12 * 64 * h * N * N * 4
-    assert written - fused == 12 * 64 * h * N * N * 2
+    assert explicit - fused == 12 * 64 * h * N * N * 2
 
 
 def test_rematerialisation_keeps_one_block_and_the_ends_of_all() -> None:

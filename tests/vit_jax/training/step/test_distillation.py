@@ -1,6 +1,6 @@
 """Distillation from weights of another preprocessing.
 
-Oracle: vit_jax's own model on the picture as the teacher's preprocessing would have it.
+Oracle: vit_jax's own model on the image as the teacher's preprocessing would have it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from vit_jax.training.step.teacher import load_teacher
+from vit_jax.training.step.distillation import load_teacher
 
 import conversion
 import vit_jax
@@ -34,7 +34,7 @@ def weights(tmp_path_factory) -> str:
     return str(path)
 
 
-def test_the_teacher_sees_the_mixed_pictures_by_its_own_preprocessing(weights) -> None:
+def test_the_teacher_sees_the_mixed_images_by_its_own_preprocessing(weights) -> None:
     teacher = load_teacher(Teacher(weights), CONFIG, OF_STUDENT)
     assert teacher is not None
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""From a stored picture to pixels of the model's size."""
+"""From a stored image to pixels of the model's size."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def evaluation_pixels(record: Record, preprocessing: Preprocessing) -> np.ndarray:
-    """uint8 (H, W, C), scaled and cut as the model's own preprocessing says.
+    """uint8 (H, W, C), resized and cropped by the model's own preprocessing.
 
     Raises:
-        VitportError: if the picture cannot be read.
+        VitportError: if the image cannot be read.
     """
     return np.asarray(crop(_decode(record, preprocessing), preprocessing)).reshape(*preprocessing.size, -1)
 
@@ -29,10 +29,10 @@ def evaluation_pixels(record: Record, preprocessing: Preprocessing) -> np.ndarra
 def training_pixels(
     record: Record, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator
 ) -> np.ndarray:
-    """uint8 (H, W, C), augmented; every random number is ``rng``'s.
+    """uint8 (H, W, C), augmented; all random numbers come from ``rng``.
 
     Raises:
-        VitportError: if the picture cannot be read.
+        VitportError: if the image cannot be read.
     """
     return augment(_decode(record, preprocessing), preprocessing, options, rng)
 
@@ -44,6 +44,6 @@ def _decode(record: Record, preprocessing: Preprocessing) -> Image.Image:
     if isinstance(record.image, bytes):
         return decode_picture(io.BytesIO(record.image), record.name, grey=grey)
     if record.image.ndim != 3 or record.image.shape[2] not in (1, 3):
-        raise VitportError(f"{record.name} has the shape {record.image.shape}: only grey pictures and RGB are read.")
+        raise VitportError(f"{record.name} has shape {record.image.shape}: expected (H, W, 1) or (H, W, 3).")
     pixels = record.image[..., 0] if record.image.shape[2] == 1 else record.image
     return Image.fromarray(np.ascontiguousarray(pixels)).convert("L" if grey else "RGB")

@@ -1,0 +1,85 @@
+"""From a file of weights to a file of another format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from conversion.changes.changes import Changes
+from conversion.checkpoint import Checkpoint
+from conversion.load import load
+from conversion.save import Progress, save
+from vit_spec import ViTConfig, VitportError
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What :func:`convert` read, changed and wrote."""
+
+    path: str
+    """The source, as it was given."""
+    format: str | None
+    """Naming scheme that the source was read by; ``None`` if it was recognised."""
+    weights_key: str | None
+    """Entry of a PyTorch training checkpoint that was read."""
+    changes: Changes
+    source: Checkpoint
+    """As read."""
+    changed: Checkpoint
+    """As written."""
+    destination: Path
+    result: Checkpoint
+    """As read back from the destination."""
+    notes: tuple[str, ...]
+    """The changes, and what the destination's format does not hold, in sentences."""
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    to: str,
+    changes: Changes | None = None,
+    format: str | None = None,
+    model: str | ViTConfig | None = None,
+    weights_key: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Read weights, change what is asked for, write them in another format, and read the result back.
+
+    Args:
+        source: a file or folder of any known format, or ``hf://owner/name[@revision]``.
+        destination: the file or folder to write.
+        to: name of the format to write, or of a family of formats.
+        changes: what to change on the way; ``None`` for nothing.
+        format: naming scheme of the source, instead of the recognised one.
+        model: a registered name or a config, for facts that the source does not tell.
+        weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+        overwrite: replace the destination if it exists.
+        progress: called as each tensor is written.
+
+    Raises:
+        VitportError: if the source cannot be read, a change is impossible, or the destination cannot be written.
+    """
+    destination, changes = Path(destination), changes or Changes()
+    if destination.exists() and not overwrite:
+        raise VitportError(f"{destination} exists already: choose another destination, or set overwrite (--overwrite).")
+    if not destination.parent.is_dir():
+        raise VitportError(f"{destination} cannot be written: the folder {destination.parent} does not exist; make it.")
+    read = load(source, format=format, model=model, weights_key=weights_key)
+    changed = changes.apply(read)
+    notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
+    result = load(destination, model=changed.config)  # what can be read back whole has been written
+    said = changed.provenance.notes[len(read.provenance.notes) :]
+    return Conversion(
+        path=str(source),
+        format=format,
+        weights_key=weights_key,
+        changes=changes,
+        source=read,
+        changed=changed,
+        destination=destination,
+        result=result,
+        notes=(*said, *notes),
+    )

@@ -1,0 +1,51 @@
+"""A conversion verified: what it was asked to change is changed in the reference too."""
+
+from __future__ import annotations
+
+from conversion import Changes, Conversion
+from conversion.hub import local
+from vit_parity.certificate import Certificate
+from vit_parity.verify import Head, Original, Requested, verify
+from vit_spec import VitportError
+
+
+def check_verifiable(changes: Changes) -> None:
+    """Refuse changes after which source and result cannot see the same image.
+
+    Raises:
+        VitportError: for a new image size or patch size.
+    """
+    sizes = {"--image-size": changes.image_size, "--patch-size": changes.patch_size}
+    given = " and ".join(option for option, value in sizes.items() if value is not None)
+    if given:
+        raise VitportError(f"--verify compares with the source as it is: verify first, and change {given} then.")
+
+
+def verify_conversion(conversion: Conversion) -> Certificate:
+    """Run source and result side by side in both frameworks; see :func:`vit_parity.verify`.
+
+    Raises:
+        VitportError: if the changes cannot be verified, or the source cannot be run apart from this project's models.
+    """
+    check_verifiable(conversion.changes)
+    old, new = conversion.source.config, conversion.changed.config
+    requested = Requested(
+        head="new"
+        if conversion.changes.head == "zero"
+        else "dropped"
+        if new.num_classes != old.num_classes
+        else "same",
+        activation=None if new.activation == old.activation else new.activation,
+        dtype=conversion.changes.dtype,
+        positions=new.pos_embed != old.pos_embed,
+        notes=conversion.notes,
+    )
+    original = Original(local(conversion.path), conversion.source, conversion.format, conversion.weights_key)
+    return verify(original, conversion.destination, conversion.result, requested)
+
+
+def _head(conversion: Conversion) -> Head:
+    """What became of the source's head."""
+    if conversion.changes.head == "zero":
+        return "new"
+    return "same" if conversion.changed.config.num_classes == conversion.source.config.num_classes else "dropped"

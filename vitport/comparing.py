@@ -1,0 +1,70 @@
+"""Two models compared, activation by activation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from vit_parity import Findings
+
+
+def compare(
+    a: str | Path,
+    b: str | Path | None = None,
+    *,
+    image: str | Path | None = None,
+    seed: int = 0,
+    image_size: int | tuple[int, int] | None = None,
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32",
+    explain: bool = False,
+    local_errors: bool = False,
+    gradients: bool = False,
+    model: str | None = None,
+    format: str | None = None,
+    weights_key: str | None = None,
+) -> Findings:
+    """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
+
+    >>> found = vitport.compare("torch:deit.pth", "jax:deit.safetensors")
+    >>> print(found.comparison.first_divergence)  # rounding explains every difference
+    None
+
+    The truth is ``a``'s weights in float64. docs/comparing.md says what the numbers mean.
+
+    Args:
+        a: the reference: weights, run by ``torch:PATH`` (the default), ``jax:PATH``, ``transformers:FOLDER``,
+            ``timm:FILE`` or ``onnx:FILE``; ``timm:NAME``, run with the other side's weights; or a saved capture.
+        b: what is measured; ``None`` for ``a``'s weights in JAX.
+        image: file of the image to run on; ``None`` for standard normal numbers. A capture brings its own.
+        seed: of those numbers.
+        image_size: pixels, a side or (height, width), to run at instead of the weights' own.
+        dtype: of runs by ``torch:`` and ``jax:``.
+        explain: name the causes of what rounding does not explain.
+        local_errors: also measure each block's own error, on the truth's input.
+        gradients: also compare the gradients of ``torch:`` and ``jax:`` runs, from the head to the image.
+        model, format, weights_key: as of :func:`vitport.load`, for both sides.
+
+    Returns:
+        ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and
+        ``gradients``; the last three are ``None`` where they were not asked for.
+
+    Raises:
+        VitportError: if a side cannot be read or run, or there is nothing to compare.
+    """
+    import vit_parity
+
+    return vit_parity.compare(
+        a,
+        b,
+        images=image,
+        seed=seed,
+        image_size=image_size,
+        dtype=dtype,
+        explain=explain,
+        local_errors=local_errors,
+        gradients=gradients,
+        model=model,
+        format=format,
+        weights_key=weights_key,
+    )

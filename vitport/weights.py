@@ -1,0 +1,136 @@
+"""Weights read, and carried from one format to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vit_spec import ViTConfig
+
+if TYPE_CHECKING:
+    import conversion
+    from conversion.changes import ActivationChoice, Dtype, HeadChoice, PositionChoice
+    from vit_parity import Certificate
+    from vit_spec.vit.config import PositionResize
+
+
+def load(
+    path: str | Path,
+    *,
+    model: str | ViTConfig | None = None,
+    format: str | None = None,
+    weights_key: str | None = None,
+) -> conversion.Checkpoint:
+    """Weights of any known format, with their config, preprocessing and labels.
+
+    >>> checkpoint = vitport.load("deit.pth")
+    >>> checkpoint.config.embed_dim, checkpoint.params["head.weight"].shape
+    (192, (1000, 192))
+
+    Args:
+        path: a file or folder, or ``hf://owner/name[@revision]``; its content shows the format.
+        model: a registered name (:func:`list_models`) or a config, for facts that the weights do not tell.
+        format: naming scheme of the weights, instead of the recognised one.
+        weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+
+    Returns:
+        A checkpoint whose ``params`` maps canonical names to NumPy arrays, each read when it is asked for.
+
+    Raises:
+        VitportError: if nothing readable is there, a fact is missing, or a tensor is missing, surplus or misshapen.
+    """
+    import conversion
+
+    return conversion.load(path, model=model, format=format, weights_key=weights_key)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What :func:`convert` did."""
+
+    checkpoint: conversion.Checkpoint
+    """The result, as read back."""
+    notes: tuple[str, ...]
+    """What was changed, and what the format does not hold, in sentences."""
+    certificate: Certificate | None
+    """What the verification found; ``None`` where none was asked for."""
+
+
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    to: str,
+    verify: bool = False,
+    overwrite: bool = False,
+    model: str | ViTConfig | None = None,
+    source_format: str | None = None,
+    weights_key: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
+    resize: PositionResize | None = None,
+    positions: PositionChoice = "keep",
+    num_classes: int | None = None,
+    head: HeadChoice | None = None,
+    dtype: Dtype | None = None,
+    activation: ActivationChoice | None = None,
+) -> Converted:
+    """Convert weights to another format, and verify on request that the result computes the same.
+
+    >>> done = vitport.convert("deit.pth", "deit.safetensors", to="timm", verify=True)
+    >>> done.certificate.passed
+    True
+
+    Args:
+        src: a file or folder of any known format, or ``hf://owner/name[@revision]``.
+        dst: the file or folder to write.
+        to: the format to write, such as ``timm``, ``flax`` or ``huggingface``.
+        verify: run source and result side by side in both frameworks, block by block. A result that differs by more
+            than rounding raises nothing: look at ``certificate.passed``.
+        overwrite: replace the destination if it exists.
+        model, source_format, weights_key: as ``model``, ``format`` and ``weights_key`` of :func:`load`.
+        image_size: pixels, a side or (height, width); the position table is resized to it.
+        patch_size: side of a patch in pixels; the patch kernel is resized to it.
+        resize: method for the position table; ``None`` takes the one of the weights' family.
+        positions: which tokens the position table is to have rows for.
+        num_classes: classes of the head; where the weights have another number, ``head`` says what to do.
+        head: ``keep`` it, ``drop`` it for features, or start one of zeros (``zero``).
+        dtype: cast every tensor to the nearest value of this type.
+        activation: the form of GELU to write, where the destination's readers run the other one by default.
+
+    Raises:
+        VitportError: if the source cannot be read, a change is impossible or cannot be verified, or the destination
+            exists or cannot be written.
+    """
+    import conversion
+
+    changes = conversion.Changes(
+        image_size=image_size,
+        patch_size=patch_size,
+        resize=resize,
+        positions=positions,
+        num_classes=num_classes,
+        head=head,
+        dtype=dtype,
+        activation=activation,
+    )
+    if verify:
+        from vit_parity import check_verifiable
+
+        check_verifiable(changes)
+    done = conversion.convert(
+        src,
+        dst,
+        to=to,
+        changes=changes,
+        overwrite=overwrite,
+        model=model,
+        format=source_format,
+        weights_key=weights_key,
+    )
+    if not verify:
+        return Converted(done.result, done.notes, None)
+    from vit_parity import verify_conversion
+
+    return Converted(done.result, done.notes, verify_conversion(done))
