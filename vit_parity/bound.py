@@ -23,10 +23,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from vit_parity.points import stage_of
+from vit_parity.points import stage_of, stages
 from vit_parity.replay import ReplayedModel, replay
 from vit_parity.ulp import roundoff
-from vit_spec import Config, Stage, longest_sum, parameters
+from vit_spec import Stage, ViTConfig, longest_sum, parameters
 
 MARGIN = 4.0
 _FLOAT32 = 2.0**-24
@@ -92,18 +92,19 @@ def relative(actual: np.ndarray, reference: np.ndarray) -> float:
     return difference / norm
 
 
-def belongs(parameter: str, stage: str, config: Config) -> bool:
-    """Whether a stage of the replay, ``embed``, a block's name or ``head``, uses a parameter.
+def belongs(parameter: str, stage: str, config: ViTConfig) -> bool:
+    """Whether a stage (:func:`vit_parity.points.stages`) uses a parameter.
 
-    A hypothesis may change the config, so that a parameter is none of it: then it goes with its layer, else the head.
+    A hypothesis may change the config so that it no longer has the parameter. The parameter then belongs to the stage
+    of its layer, or to the last stage if the config has no such layer either.
     """
-    stages = _stages(config)
-    return stages.get(parameter, stages.get(parameter.rpartition(".")[0], "head")) == stage
+    own = _stages_by_name(config)
+    return own.get(parameter, own.get(parameter.rpartition(".")[0], stages(config)[-1])) == stage
 
 
 @lru_cache(maxsize=64)
-def _stages(config: Config) -> Mapping[str, str]:
-    """Stages of parameters and of the layers that hold them, by name."""
-    names = {Stage.EMBED: "embed", Stage.POOL: "head", Stage.CLASSIFIER: "head"}
-    found = {parameter.name: parameter.block or names[parameter.stage] for parameter in parameters(config)}
+def _stages_by_name(config: ViTConfig) -> Mapping[str, str]:
+    """Parameters, and the layers that hold them → stage."""
+    first, *_, last = stages(config)
+    found = {it.name: it.block or (first if it.stage is Stage.EMBED else last) for it in parameters(config)}
     return {name.rpartition(".")[0]: stage for name, stage in found.items()} | found
