@@ -83,6 +83,11 @@ def test_every_example_has_its_output(page) -> None:
         assert session.startswith("$ ")
 
 
+def test_a_program_without_output_is_no_example() -> None:
+    text = "```python\nfragment\n```\n\nwords\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n"
+    assert [(found["program"], found["printed"]) for found in EXAMPLE.finditer(text)] == [("print(1)\n", "1\n")]
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
 def test_links_of_a_page_in_the_root_lead_to_files(name) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
