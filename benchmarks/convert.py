@@ -1,4 +1,4 @@
-"""What a conversion costs beside a plain copy: ``python -m benchmarks.convert [--model NAME] [--output FILE]``.
+"""What a conversion costs compared with a plain copy: ``python -m benchmarks.convert [--model NAME] [--output FILE]``.
 
 For every pair of writable formats that can hold one model, random weights of that model are converted, and the source
 is copied and flushed to disk, in turn, each in a process of its own. Printed are the ratio of the median times and the
@@ -46,7 +46,7 @@ FLAVOURS: dict[str, dict[str, object]] = {
     "CLIP": {"pre_norm": True, "patch_bias": False, "activation": "quick_gelu", "norm_eps": 1e-5, "num_classes": 0},
     "SigLIP's classifier": {"class_token": False, "pool": "avg", "activation": "gelu_tanh", "pos_embed": "patch"},
 }  # fmt: skip
-"""Models that between them every writable format can hold; a pair of formats takes the first that both can."""
+"""Models that together cover every writable format; a pair of formats takes the first that both can hold."""
 SMALL = {"image_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 5}
 ALLOWANCE = 400e6
 """Bytes of memory beside 1.2 times the largest tensor, and twice the time of a copy, are what conversions may take."""

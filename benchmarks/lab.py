@@ -1,6 +1,6 @@
 """Writes docs/reports/sweep.md and two charts: ``python -m benchmarks.lab [FOLDER]``; the default is docs/reports.
 
-ViT-Ti/16 with random weights, two pictures of standard normal numbers; training at 64 pixels and four blocks deep. It
+ViT-Ti/16 with random weights, two images of standard normal numbers; training at 64 pixels and four blocks deep. It
 runs what ``vitport sweep``, ``compare --figure`` and ``steps --figure`` run, and says what each took.
 """
 

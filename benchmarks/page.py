@@ -53,7 +53,7 @@ def page(results: Mapping[str, Result], on_gpu: bool = False) -> str:
 
 
 def section(case: Case, result: Result) -> str:
-    """One case: what was measured, the table, and what is to be known about it."""
+    """One case: what was measured, the table, and notes."""
     o = result.outcome
     rows = [row(case.name, comparison) for comparison in o.comparisons]
     lines = [f"## {case.title}", "", case.words, ""]
@@ -105,7 +105,7 @@ def number(value: float) -> str:
 
 
 def machines(results: Mapping[str, Result]) -> str:
-    """What everything was measured on; more than one where cases were."""
+    """The machines that the cases were measured on."""
     groups: dict[str, list[str]] = {}
     for case, result in results.items():
         words = ", ".join(f"{name} {value}" for name, value in result.machine.items())

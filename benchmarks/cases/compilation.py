@@ -1,4 +1,4 @@
-"""The first training step of a large model, compilation and all."""
+"""The first training step of a large model, compilation included."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ cache shortens the step itself, so ours is also timed until the step runs, which
 
 
 def case() -> Case:
-    """The only one of its kind."""
+    """The compilation case."""
     return Case("compile", "Compilation, ViT-L/16 training step", WORDS, run)
 
 

@@ -1,4 +1,4 @@
-"""What a training step holds in memory, and what rematerialisation saves of it."""
+"""Memory of a training step, and how much of it rematerialisation saves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REMAT = {
 
 
 def cases() -> list[Case]:
-    """Beside timm, and beside ourselves."""
+    """Compared with timm, and with ourselves."""
     return [
         Case("memory", "Memory, ViT-S/16 training step", PEAK_WORDS, run),
         Case("remat", "Rematerialisation, ViT-S/16 training step", REMAT_WORDS, run_remat),

@@ -1,4 +1,4 @@
-"""What starts before anything is computed."""
+"""Start-up times, before anything is computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAIRS = {
 
 
 def case() -> Case:
-    """The only one of its kind."""
+    """The start-up case."""
     return Case("startup", "Start-up", WORDS, run)
 
 
