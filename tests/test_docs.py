@@ -46,6 +46,17 @@ def test_python_on_a_page_imports_what_exists(page) -> None:
                         importlib.import_module(name.name)
 
 
+NOT_THERE = {"docs/reports/gpu.md", "conversion/formats/vit/jeonsworld.py"}
+"""A report that nobody has written yet; the example of adding a format."""
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - {ROOT / "CHANGELOG.md"}), ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page) -> None:
+    """Capitals stand for what the reader chooses."""
+    named = set(re.findall(r"`([\w.*-]+/[\w./*-]+\.(?:py|md|npz))`", page.read_text(encoding="utf-8"))) - NOT_THERE
+    assert [path for path in named if not re.search(r"[A-Z]{4}", path) and not list(ROOT.glob(path))] == []
+
+
 def _commands(page: Path) -> list[list[str]]:
     """Arguments of each call of vitport in a block, up to a pipe; lines that leave something to the reader aside."""
     lines = [line for text in _fences(page, "", "sh", "console") for line in text.splitlines()]
