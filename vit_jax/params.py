@@ -1,4 +1,4 @@
-"""A model's parameters as a flat dictionary: what ``state_dict`` is in PyTorch."""
+"""A model's parameters as a flat dictionary, like PyTorch's ``state_dict``."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over devices.
 
     Args:
-        devices: in this order, ``tensor`` innermost; ``None`` means all of all processes, neighbours on the mesh being
-            neighbours on their network, as far as JAX knows it.
+        devices: in this order, ``tensor`` innermost. ``None`` means all devices of all processes, in an order that
+            makes neighbours on the mesh neighbours on their network, as far as JAX knows it.
 
     Raises:
         VitportError: if the axes do not multiply to the number of devices.
@@ -36,29 +36,29 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     given, devices = devices, jax.devices() if devices is None else devices
     sizes = [shape.data, shape.fsdp, shape.tensor]
     if any(size < 1 and size != -1 for size in sizes):
-        raise VitportError(f"mesh {_words(sizes)} has an axis of no size: give 1 or more, or -1 for what is left.")
+        raise VitportError(f"mesh {_words(sizes)} has an empty axis: give 1 or more, or -1 for the remaining devices.")
     if sizes.count(-1) > 1:
-        raise VitportError(f"mesh {_words(sizes)} leaves more than one axis open: give every axis but one a size.")
+        raise VitportError(f"mesh {_words(sizes)} has more than one -1: give a size for every axis but one.")
     if -1 in sizes:
         known = math.prod(size for size in sizes if size != -1)
         if len(devices) % known:
             raise VitportError(
-                f"mesh {_words(sizes)} takes a multiple of {known} devices, and there are {len(devices)}: choose axes "
-                "that divide them."
+                f"mesh {_words(sizes)} needs a multiple of {known} devices, {len(devices)} are visible: choose axes "
+                f"that divide {len(devices)}."
             )
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices):
         raise VitportError(
-            f"mesh {_words(sizes)} takes {math.prod(sizes)} devices, and there are {len(devices)}: choose axes whose "
-            "product that is, or -1 for one of them."
+            f"mesh {_words(sizes)} needs {math.prod(sizes)} devices, {len(devices)} are visible: choose axes whose "
+            f"product is {len(devices)}, or -1 for one of them."
         )
     laid_out = _by_network(devices, sizes) if given is None else np.array(devices).reshape(sizes)
     return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def _by_network(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
-    """Devices on the mesh: slices of TPUs, or nodes of GPUs, along the outermost axes, and links within them along the
-    innermost; CPUs as they come."""
+    """Devices on the mesh: TPU slices or GPU nodes along the outermost axes, links within them along the innermost.
+    CPUs stay in their order."""
     parts = left = len({getattr(device, "slice_index", 0) for device in devices})
     between = []
     for size in sizes:
@@ -66,11 +66,11 @@ def _by_network(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
         left //= between[-1]
     within = [size // part for size, part in zip(sizes, between, strict=True)]
     try:
-        # Split: an axis of 64 on a torus of 16 x 16 takes one of its axes and a part of the other.
+        # Split: an axis of 64 on a 16 x 16 torus takes one of its axes and part of the other.
         if parts == 1:
             return mesh_utils.create_device_mesh(within, devices, allow_split_physical_axes=True)
         return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
-    except (AssertionError, NotImplementedError, ValueError):  # some chips of a node, or slices that are not alike
+    except (AssertionError, NotImplementedError, ValueError):  # some chips of a node, or slices of different shapes
         return np.array(devices).reshape(sizes)
 
 
@@ -138,10 +138,10 @@ def _spec(path: str, shape: Sequence[int], config: Config, mesh: Mesh) -> Partit
 
 
 def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh | AbstractMesh) -> None:
-    """Everything that must divide, before anything is compiled.
+    """Checks, before anything is compiled, that the mesh divides batch, heads and MLP.
 
     Raises:
-        VitportError: naming the first that does not.
+        VitportError: for the first number that it does not divide.
     """
     parts = mesh.shape["data"] * mesh.shape[FSDP]
     if batch % (parts * accumulation):
@@ -152,4 +152,4 @@ def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh |
     tensor = mesh.shape[TENSOR]
     for name, value in {"num_heads": config.num_heads, "the MLP's width": config.hidden_dim}.items():
         if value % tensor:
-            raise VitportError(f"mesh tensor={tensor} does not divide {name} {value}: choose a divisor.")
+            raise VitportError(f"mesh tensor={tensor} does not divide {name}, {value}: choose a divisor of it.")

@@ -12,8 +12,9 @@ import pytest
 
 import vit_jax
 from vit_jax import training
+from vit_jax.training.step import forward as step_forward
 from vit_jax.training.step.stacked import stack
-from vit_spec import Preprocessing, ViTConfig, VitportError, segments
+from vit_spec import Preprocessing, Segment, ViTConfig, VitportError, segments
 
 pytestmark = pytest.mark.jax_alone
 
@@ -61,6 +62,26 @@ def test_without_randomness_it_is_the_models_own_forward_pass() -> None:
         params = vit_jax.get_params(model)
         found = forward(stack(params, segments(config)) if scan else params, images, None)
         np.testing.assert_allclose(found, model(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_blocks_that_alternate_are_run_in_turn(scan, monkeypatch) -> None:
+    """Every second block differs, as in Swin. Oracle: the model's own forward pass; measured 0 and 1e-7."""
+    config = CONFIG.replace(depth=4, drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0)
+    run = (Segment("blocks", 4, period=2),)
+    monkeypatch.setattr(step_forward, "segments", lambda config: run)
+    model = vit_jax.create_model(config)
+    for block in model.blocks[1::2]:
+        block.norm1.epsilon = 10.0
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((3, 8, 8, 3)), jnp.float32)
+    params = {path: 3 * array for path, array in vit_jax.get_params(model).items()}
+    vit_jax.set_params(model, params)
+    found = training.Forward(model, scan=scan)(stack(params, run) if scan else params, images, None)
+    expected = model(images)
+    np.testing.assert_allclose(found, expected, atol=1e-6 * float(jnp.abs(expected).max()))
+    for block in model.blocks:
+        block.norm1.epsilon = 10.0
+    assert jnp.abs(model(images) - expected).max() > 1e-3 * jnp.abs(expected).max()
 
 
 def test_stochastic_depth_leaves_out_by_its_own_blocks_rate() -> None:
