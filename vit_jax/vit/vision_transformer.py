@@ -99,11 +99,11 @@ class VisionTransformer(nnx.Module):
         """
         c = self.config if pool is None else with_pool(self.config, pool)
         self.config = c = c.replace(num_classes=num_classes)
-        linear = partial(make_linear, init=Init(rngs, self.dtype, self.param_dtype))
+        init = Init(rngs, self.dtype, self.param_dtype)
         self.attn_pool = self.attn_pool if c.pool == "map" else None
-        self.head = linear(self.num_features, num_classes) if num_classes else nnx.identity
+        self.head = make_linear(self.num_features, num_classes, init=init) if num_classes else nnx.identity
         if c.distilled:
-            self.head_dist = linear(self.num_features, num_classes) if num_classes else nnx.identity
+            self.head_dist = make_linear(self.num_features, num_classes, init=init) if num_classes else nnx.identity
         else:
             self.head_dist = None
 
