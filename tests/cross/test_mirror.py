@@ -17,7 +17,7 @@ JAX_ATTRIBUTES = {"dtype", "param_dtype", "deterministic"}
 JAX_FUNCTIONS = {"softmax", "attend_cudnn"}  # PyTorch's softmax takes bfloat16 in float32, and its kernels choose cuDNN
 # Counterparts of what PyTorch brings along: state_dict and load_state_dict; nn.Dropout; nn.Linear and nn.LayerNorm. And
 # what devices of a mesh share; and what spares `import vit_jax` the libraries, which `import vit_torch` has loaded.
-JAX_FILES = {"params.py", "layers/dropout.py", "lazy.py"}
+JAX_FILES = {"params.py", "serialization.py", "layers/dropout.py", "lazy.py"}
 JAX_ROOMS = {"inference", "training", "xla"}
 
 

@@ -49,20 +49,26 @@ class PatchEmbed(nn.Module):
         return self.norm(x)
 
     def _check(self, images: torch.Tensor) -> None:
-        if images.ndim != 4:
-            raise VitportError(
-                f"images of shape {tuple(images.shape)} are no batch of pictures: expected (batch, channels, height, "
-                "width)."
-            )
-        channels, height, width = images.shape[1:]
-        if channels != self.in_channels:
-            raise VitportError(
-                f"images of shape {tuple(images.shape)} have {channels} channels on axis 1, but the model was made for "
-                f"{self.in_channels}: pictures are (batch, channels, height, width) here."
-            )
-        if (height, width) != self.image_size:
-            raise VitportError(
-                f"pictures of {height}x{width} pixels do not fit a model made for "
-                f"{self.image_size[0]}x{self.image_size[1]}: resize them, or create the model with "
-                f"image_size=({height}, {width})."
-            )
+        _check_images(images, self.in_channels, self.image_size)
+
+
+@torch.fx.wrap  # symbolic tracing records the call, since it cannot follow what depends on a shape
+def _check_images(images: torch.Tensor, in_channels: int, image_size: tuple[int, int]) -> None:
+    """Refuse images of another shape than (B, C, H, W)."""
+    if images.ndim != 4:
+        raise VitportError(
+            f"images of shape {tuple(images.shape)} are no batch of pictures: expected (batch, channels, height, "
+            "width)."
+        )
+    channels, height, width = images.shape[1:]
+    if channels != in_channels:
+        raise VitportError(
+            f"images of shape {tuple(images.shape)} have {channels} channels on axis 1, but the model was made for "
+            f"{in_channels}: pictures are (batch, channels, height, width) here."
+        )
+    if (height, width) != image_size:
+        raise VitportError(
+            f"pictures of {height}x{width} pixels do not fit a model made for "
+            f"{image_size[0]}x{image_size[1]}: resize them, or create the model with "
+            f"image_size=({height}, {width})."
+        )

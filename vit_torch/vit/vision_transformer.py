@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Literal, overload
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from vit_spec import Pooling, ViTConfig, with_pool
+from vit_spec import OutputFormat, Pooling, ViTConfig, block_indices, with_pool
 from vit_torch.layers.attention_pool import AttentionPool
 from vit_torch.layers.initialization import make_linear, make_tokens
 from vit_torch.layers.norm import make_norm
 from vit_torch.layers.patch_embed import PatchEmbed
 from vit_torch.vit.block import Block
+from vit_torch.vit.intermediates import Intermediates, as_format
 from vit_torch.vit.parallel_block import ParallelBlock
 
 BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
@@ -33,6 +37,7 @@ class VisionTransformer(nn.Module):
         c, D = config, config.embed_dim
         norm = partial(make_norm, config)
         self.config = config
+        self.grad_checkpointing = False
         self.cls_token = make_tokens(1, D) if c.class_token else None
         self.dist_token = make_tokens(1, D) if c.distilled else None
         self.reg_token = make_tokens(c.register_tokens, D) if c.register_tokens else None
@@ -103,8 +108,79 @@ class VisionTransformer(nn.Module):
         """Pictures (B, C, H, W) -> tokens after the last block and ``norm``, (B, N, D)."""
         x = self.embed(images)
         for block in self.blocks:
-            x = block(x)
+            x = self._run(block, x)
         return self.norm(x)
+
+    @overload
+    def forward_intermediates(
+        self,
+        images: torch.Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        return_prefix_tokens: bool = False,
+        output_fmt: OutputFormat | None = None,
+        intermediates_only: Literal[False] = False,
+    ) -> tuple[torch.Tensor, Intermediates]: ...
+    @overload
+    def forward_intermediates(
+        self,
+        images: torch.Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        return_prefix_tokens: bool = False,
+        output_fmt: OutputFormat | None = None,
+        intermediates_only: Literal[True],
+    ) -> Intermediates: ...
+    def forward_intermediates(
+        self,
+        images: torch.Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        return_prefix_tokens: bool = False,
+        output_fmt: OutputFormat | None = None,
+        intermediates_only: bool = False,
+    ) -> tuple[torch.Tensor, Intermediates] | Intermediates:
+        """Images (B, C, H, W) -> the outputs of chosen blocks, in their order, with timm's arguments.
+
+        Args:
+            images: as for the model's call.
+            indices: how many of the last blocks, or the numbers of blocks (negative ones from the end); all if
+                ``None``.
+            norm: apply the model's last norm to each; the identity where the norm comes after pooling.
+            return_prefix_tokens: give pairs of patches and prefix tokens (B, prefix, D): class, distillation,
+                registers.
+            output_fmt: of the patches: maps "NCHW" (B, D, rows, columns) or "NHWC" (B, rows, columns, D), or tokens
+                "NLC" (B, patches, D). ``None`` means maps in the order of the images' axes.
+            intermediates_only: give the list alone, and run no block after the last chosen one.
+
+        Returns:
+            The result of :meth:`forward_features` and the list of outputs.
+
+        Raises:
+            VitportError: for a block that the model does not have, or an unknown format.
+        """
+        taken, prefix = block_indices(indices, self.config.depth), self.config.num_prefix_tokens
+        last = taken[-1] if intermediates_only else self.config.depth - 1
+        x, found = self.embed(images), []
+        for at, block in zip(range(last + 1), self.blocks, strict=False):
+            x = self._run(block, x)
+            if at in taken:
+                found.append(self.norm(x) if norm else x)
+        outputs = [as_format(tokens[:, prefix:], self.config.grid_size, output_fmt or "NCHW") for tokens in found]
+        if return_prefix_tokens:
+            outputs = [(patches, tokens[:, :prefix]) for patches, tokens in zip(outputs, found, strict=True)]
+        return outputs if intermediates_only else (self.norm(x), outputs)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Choose whether to keep no more than each block's input for the backward pass (Chen et al. 2016).
+
+        The backward pass runs each block once more, dropout included: gradients stay the same, training needs less
+        memory and about a third more time.
+        """
+        self.grad_checkpointing = enable
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens (B, N, D) -> the vector that the head reads, (B, D), or (B, 2 D) for ``token_avg``."""
@@ -133,6 +209,9 @@ class VisionTransformer(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Pictures (B, C, H, W) -> what :meth:`forward_head` gives."""
         return self.forward_head(self.forward_features(images))
+
+    def _run(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
 
 
 class PreLogits(nn.Module):
