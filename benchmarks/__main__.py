@@ -20,7 +20,7 @@ from benchmarks.page import CHART, page, section
 from benchmarks.results import COMMITTED, Result, read_results, write_results
 from vit_spec import VitportError
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs" / "reports"
 QUICK = Scale(Pace(rounds=2, seconds=0.01, budget=1.0), small=True)
 
 

@@ -1,4 +1,4 @@
-"""The chart of docs/performance.md."""
+"""The chart of docs/reports/performance.md."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from vit_parity.comparison import Comparison
 from vit_parity.endpoints import parse_endpoint, run_endpoint
 from vit_parity.explain import Explanation
 from vit_parity.hypotheses import Origin
-from vit_parity.replay import Subject, float64_params
+from vit_parity.replay import ReplayedModel, float64_params
 from vit_parity.truth import truth_of
 from vit_spec.vit.config import PositionResize
 
@@ -46,11 +46,11 @@ def measure(
     """A the right model in PyTorch, B the wrong one in JAX."""
     images = conversion.load_picture(picture, right.preprocessing)[None]
     truth = truth_of(right, images)
-    subject = Subject(right.config, float64_params(right.params), images)
+    model = ReplayedModel(right.config, float64_params(right.params), images)
     a = run_endpoint(parse_endpoint("torch:A"), right, images, "float32")
     b = run_endpoint(parse_endpoint("jax:B"), wrong, images, "float32")
-    found = compare_captures(a, b, truth=truth, subject=subject)
-    return found, explain(b, subject, Origin(right.preprocessing, own))
+    found = compare_captures(a, b, truth=truth, model=model)
+    return found, explain(b, model, Origin(right.preprocessing, own))
 
 
 def tell(title: str, found: Comparison, causes: tuple[Explanation, ...]) -> None:

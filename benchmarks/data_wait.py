@@ -17,8 +17,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from vit_jax.training.data import Data
-from vit_jax.training.recipe.config import Keeping, ModelOptions, TrainConfig
-from vit_jax.training.run.loop import Telling, run
+from vit_jax.training.recipe.config import CheckpointOptions, ModelOptions, TrainConfig
+from vit_jax.training.run.loop import Callbacks, run
 from vit_jax.training.run.monitor import Line
 from vit_jax.training.run.setup import set_up
 
@@ -30,11 +30,11 @@ def main(pictures: int = 2000, steps: int = 30, batch: int = 16, workers: int = 
         _write(Path(folder) / "data", pictures)
         options = TrainConfig(
             ModelOptions("vit_tiny_patch16_224"), Data(str(Path(folder) / "data"), workers=workers), batch=batch,
-            steps=steps, log_every=5, keep=Keeping(every=steps),
+            steps=steps, log_every=5, keep=CheckpointOptions(every=steps),
         )  # fmt: skip
-        tell = Telling(print, lambda line, steps: lines.append(line), lambda step, metrics: None)
-        run(set_up(options), Path(folder) / "run", tell)
-    found = [line.throughput for line in lines[1:] if line.throughput is not None]  # the first fills the pipeline
+        callbacks = Callbacks(print, lambda line, steps: lines.append(line))
+        run(set_up(options), Path(folder) / "run", callbacks)
+    found = [line.speed for line in lines[1:] if line.speed is not None]  # the first fills the pipeline
     wait = statistics.mean(each.data_wait for each in found)
     speed = statistics.median(each.images_per_second for each in found)
     print(f"{pictures} pictures, {workers} workers: data wait {wait:.1%}, {speed:.1f} images/s")  # noqa: T201

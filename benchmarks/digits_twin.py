@@ -23,10 +23,8 @@ import conversion
 import vit_torch
 from vit_jax.training.data import Stream, evaluation_batches
 from vit_jax.training.recipe.presets import get_preset
-from vit_jax.training.run.loop import Telling, run
+from vit_jax.training.run.loop import run
 from vit_jax.training.run.setup import Setup, set_up
-
-_QUIET = Telling(lambda text: None, lambda line, steps: None, lambda step, metrics: None)
 
 
 def main(seeds: tuple[int, ...] = (0, 1, 2), output: Path | None = None) -> None:
@@ -53,7 +51,7 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), output: Path | None = None) -> None
 
 def _jax(setup: Setup) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        scores = run(setup, Path(folder) / "run", _QUIET).scores
+        scores = run(setup, Path(folder) / "run").scores
     if scores is None:
         raise RuntimeError("the digits have validation pictures")
     return scores.metrics()["accuracy"]

@@ -29,7 +29,7 @@ from benchmarks.subject import Subject
 from vit_spec import VitportError, forward_flops
 
 JAX, TORCH = "benchmarks.sides_jax", "benchmarks.sides_torch"
-FUSED, WRITTEN, TIMM = "ours, fused attention", "ours, written attention", "timm"
+FUSED, EXPLICIT, TIMM = "ours, fused attention", "ours, explicit attention", "timm"
 TOLERANCE = 5e-2
 """Relative L2 distance in bfloat16, whose rounding of 4e-3 adds up over the blocks; a wrong model is some 1 away."""
 PARITY_TOLERANCE = 1e-2
@@ -107,10 +107,10 @@ def parity(card: Card, scale: Scale, say: Say) -> Outcome:
 
 
 def attention(card: Card, scale: Scale, say: Say) -> Outcome:
-    """cuDNN's, XLA's, ours as written, and PyTorch's."""
+    """cuDNN, XLA, ours (explicit), and PyTorch."""
     shape = [2, 16, 2, 8] if card.smoke else [64, 197, 16, 64]
     with Bench(say) as bench:
-        for name, implementation in (("cuDNN", "cudnn"), ("XLA", "xla"), ("ours, written", "ours")):
+        for name, implementation in (("cuDNN", "cudnn"), ("XLA", "xla"), ("ours, explicit", "ours")):
             card.ours(bench, name, "attention", {"shape": shape, "implementation": implementation})
         card.torch(bench, "PyTorch's SDPA", "attention", {"shape": shape})
         names = list(bench.workers)
@@ -137,7 +137,7 @@ def model(card: Card, name: str, batch: int, scale: Scale, say: Say) -> Outcome:
     ):
         part = "step" if function == "train" else str(rows)
         with Bench(say) as bench:
-            for side, by in ((FUSED, "fused" if card.smoke else "cudnn"), (WRITTEN, "written")):
+            for side, by in ((FUSED, "fused" if card.smoke else "cudnn"), (EXPLICIT, "explicit")):
                 card.ours(bench, side, function, told | more | {"attention": by})
             card.torch(bench, TIMM, function, told | more | library)
             ours = next(iter(bench.workers))

@@ -1,4 +1,4 @@
-"""Writes docs/sweep.md and the two charts of docs/: ``python -m benchmarks.lab [FOLDER]`` (``docs`` unless told).
+"""Writes docs/reports/sweep.md and two charts: ``python -m benchmarks.lab [FOLDER]``; the default is docs/reports.
 
 ViT-Ti/16 with random weights, two pictures of standard normal numbers; training at 64 pixels and four blocks deep. It
 runs what ``vitport sweep``, ``compare --figure`` and ``steps --figure`` run, and says what each took.
@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.random_weights import random_params
 from conversion import Checkpoint
-from tests.random_weights import random_params
 from vit_cli.sweep import HEADERS, cells
 from vit_parity import compare_captures
 from vit_parity.endpoints import parse_endpoint, run_endpoint
 from vit_parity.figure import write_drift, write_growth
-from vit_parity.replay import Subject, float64_params
+from vit_parity.replay import ReplayedModel, float64_params
 from vit_parity.report import Extras
 from vit_parity.sweep import Result, one_at_a_time, sweep
 from vit_parity.training import compare_training, random_batches
@@ -55,7 +55,7 @@ object with `schema` (1), `weights`, `batch`, `seed` and `cases`: the settings, 
 
 def main() -> None:
     """Everything, with the seconds that each part took."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/reports")
     checkpoint = random_checkpoint()
     images = np.random.default_rng(0).standard_normal((BATCH, *checkpoint.config.image_size, 3), np.float32)
     begin = time.perf_counter()
@@ -93,14 +93,14 @@ def random_checkpoint(**changes: Any) -> Checkpoint:
 def draw_errors(checkpoint: Checkpoint, images: np.ndarray, path: Path) -> None:
     """Both frameworks in three dtypes against float64."""
     truth = truth_of(checkpoint, images)
-    subject = Subject(checkpoint.config, float64_params(checkpoint.params), images)
+    model = ReplayedModel(checkpoint.config, float64_params(checkpoint.params), images)
     a, b = (run_endpoint(parse_endpoint(f"{kind}:x"), checkpoint, images, "float32") for kind in ("torch", "jax"))
     others = [run_endpoint(parse_endpoint("jax:x"), checkpoint, images, dtype) for dtype in ("bfloat16", "float16")]
-    write_growth(compare_captures(a, b, truth=truth, subject=subject), path, Extras(subject=subject, others=others))
+    write_growth(compare_captures(a, b, truth=truth, model=model), path, Extras(model=model, others=others))
 
 
 def page(results: list[Result]) -> str:
-    """The whole of docs/sweep.md."""
+    """The whole of docs/reports/sweep.md."""
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in ("torch", "jax", "numpy"))
     machine = f"{platform.machine()} with {os.cpu_count()} cores"
     table = ["| " + " | ".join(HEADERS) + " |", "|---" * len(HEADERS) + "|"]

@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import tyro
 
-import vit_jax
 from benchmarks.sides_jax import trainer
 from benchmarks.subject import Subject
 from vit_cli.terminal import print_table, say
-from vit_jax.inference.slices import sliced
-from vit_jax.training.step.forward import Inference
+from vit_jax.inference import compile_inference
 
 RUNS = 5
 _OPERATION = re.compile(r'^\s*(?:ROOT )?%([\w.-]+) = (\w+\[[\d,]*\])\S* .*?op_name="([^"]*)"', re.M)
@@ -42,7 +39,7 @@ def main(
     Args:
         what: a training step with AdamW, or a forward pass.
         model: a registered name.
-        batch: pictures.
+        batch: images.
         rows: of the table.
     """
     program, run = (_training if what == "training" else _inference)(Subject(model), batch)
@@ -82,12 +79,10 @@ def _training(subject: Subject, batch: int) -> tuple[str, Callable[[], Any]]:
 
 
 def _inference(subject: Subject, batch: int) -> tuple[str, Callable[[], Any]]:
-    model = vit_jax.create_model(weights=subject.checkpoint())
-    vit_jax.set_attention(model, vit_jax.attend_fused)
-    params, forward = vit_jax.get_params(model), jax.jit(sliced(Inference(model)))
-    images = jnp.asarray(subject.images(batch))
-    program = forward.lower(params, images).compile().as_text() or ""
-    return program, lambda: jax.block_until_ready(forward(params, images))
+    forward = compile_inference(subject.checkpoint(), batch)
+    images = forward.place(subject.images(batch))
+    program = forward.lower(images).compile().as_text() or ""
+    return program, lambda: jax.block_until_ready(forward(images))
 
 
 def _operations(

@@ -1,4 +1,4 @@
-"""docs/performance.md, from the results."""
+"""docs/reports/performance.md, from the results."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from benchmarks.targets import target_of
 CHART = "performance.png"
 HEAD = """# How fast it is, beside what else one would run
 
-Written by `python -m benchmarks`; `python -m benchmarks NAME...` measures some cases anew, and `--check` holds new
-ratios to these ([testing](testing.md)). Sides of a comparison are processes that take turns (A B A B …), so a ratio is
-taken round by round; given are its median and, in brackets, the quartiles over the rounds. Times are medians of the
-same rounds. Where `a` is another side's time and `b` ours, `a / b` is how many times as fast ours is.
+Written by `python -m benchmarks`; `python -m benchmarks NAME...` measures single cases again, and `--check` compares
+new ratios with these ([testing](../testing.md)). The sides of a comparison are processes that take turns (A B A B …).
+Each round gives one ratio; the tables show the median over the rounds and, in brackets, the quartiles. Times are
+medians of the same rounds. Where `a` is another side's time and `b` ours, `a / b` says how many times as fast ours is.
 
 {met} of {count} targets are met{missed}. All of this is on a CPU. {gpu}
 

@@ -13,7 +13,7 @@ from benchmarks.measure import Comparison, twin_noise
 from vit_spec import VitportError
 
 COMMITTED = Path(__file__).parent / "committed.json"
-"""What docs/performance.md is written from, and ``--check`` compares with."""
+"""What docs/reports/performance.md is written from, and ``--check`` compares with."""
 
 
 @dataclass(frozen=True)

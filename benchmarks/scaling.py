@@ -1,4 +1,4 @@
-"""Writes docs/scaling.md: ``python -m benchmarks.scaling [--output FILE]``.
+"""Writes docs/reports/scaling.md: ``python -m benchmarks.scaling [--output FILE]``.
 
 The tables of times are arithmetic, of ``vit_jax.training.scaling``. What it says devices exchange is compared with
 programs that are compiled for 8 and for 64 simulated devices, in processes of their own; some minutes on two cores.
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import tyro
 
 from vit_jax.training.devices.chips import CHIPS, Chip
-from vit_jax.training.devices.sharding import MeshShape
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling import Assumptions, Prediction, Step, choose
 from vit_spec import ViTConfig, count_parameters, forward_flops, get_model
 
@@ -70,7 +70,8 @@ def cases(devices: int) -> list[Step]:
 
 
 def main(
-    output: Path = Path("docs/scaling.md"), compile_for: Annotated[int | None, tyro.conf.arg(metavar="DEVICES")] = None
+    output: Path = Path("docs/reports/scaling.md"),
+    compile_for: Annotated[int | None, tyro.conf.arg(metavar="DEVICES")] = None,
 ) -> None:
     """Writes the page.
 
@@ -104,7 +105,7 @@ def compiled(devices: int) -> list[dict[str, Any]]:
 
 
 def page(compared: dict[int, list[dict[str, Any]]]) -> str:
-    """The whole of docs/scaling.md."""
+    """The whole of docs/reports/scaling.md."""
     text = (Path(__file__).parent / "scaling.md").read_text()
     assumed = Assumptions()
     values = {

@@ -17,11 +17,9 @@ import vit_jax
 from benchmarks.side import BEGUN, Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
-from vit_jax.inference.slices import sliced
-from vit_jax.inference.spread import Spread, offer_cores
+from vit_jax.inference import compile_inference, offer_cores
 from vit_jax.layers.attention import ATTENTION, attend, set_attention
 from vit_jax.training.run.monitor import peak_flops
-from vit_jax.training.step.forward import Inference
 from vit_jax.training.step.losses import Loss
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
 from vit_spec import Preprocessing
@@ -34,11 +32,11 @@ def inference(
     tf32: bool | None = None,
     attention: str = "fused",
 ) -> Side:
-    """A forward pass as `vitport evaluate` makes it, for each batch size a part of that name.
+    """A forward pass as `vitport evaluate` makes it; each batch size is a part of that name.
 
     Args:
         subject: the fields of a ``Subject``.
-        batches: pictures in a batch.
+        batches: images in a batch.
         dtype: of computation and parameters.
         tf32: whether float32 products may be taken in TensorFloat-32; ``None`` leaves it to JAX.
         attention: a name of ``vit_jax.layers.attention.ATTENTION``.
@@ -48,9 +46,7 @@ def inference(
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     what = Subject(**subject)
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
-    set_attention(model, ATTENTION[attention])
-    params = vit_jax.get_params(model)
-    forwards = {batch: Spread(sliced(Inference(model)), params, batch) for batch in batches}
+    forwards = {batch: compile_inference(model, batch, attend=ATTENTION[attention]) for batch in batches}
     images = {batch: forwards[batch].place(jnp.asarray(what.images(batch), dtype)) for batch in batches}
 
     def runs(batch: int) -> Callable[[int], None]:
@@ -96,7 +92,7 @@ def train(
 
     Args:
         subject: the fields of a ``Subject``.
-        batch: pictures.
+        batch: images.
         remat: what is computed again in the backward pass.
         scan: one compiled block for all.
         dtype: of the computation; parameters and moments are in float32.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.random_weights import random_params
 from conversion import Checkpoint
-from tests.random_weights import random_params
 from vit_spec import ViTConfig, get_model
 
 

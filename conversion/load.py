@@ -11,7 +11,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.config_json import timm as timm_config
 from conversion.containers import open_source
-from conversion.containers.claims import first_line
+from conversion.containers.file_checks import first_line
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
 from conversion.identify.recognise import Recognised, recognise
@@ -65,8 +65,8 @@ def _understood(
     if named is None and (told := timm_config.architecture(beside)) is not None:
         named, named_by = told
     found = recognise(source.table, format, under)
-    if found.format.idle is not None:
-        found = found.without(found.format.idle(found.table, beside))
+    if found.format.ignored_if is not None:
+        found = found.without(found.format.ignored_if(found.table, beside))
     table, unknown = found.format.names.read(found.table)
     config, origins = resolve_config(table.shapes, _told(source, found), named, named_by)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)

@@ -8,14 +8,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from conversion.assumptions import check_assumed
 from conversion.changes.activation import ActivationChoice, with_activation
 from conversion.checkpoint import Checkpoint
-from conversion.forgotten import forgotten
 from conversion.format import Format, Writer
 from conversion.formats import FORMATS
 from conversion.identify.recognise import get_formats
-from conversion.remedies import remedies
+from conversion.limits import check_reader_defaults, dropped, helpful_options
 from conversion.tensors import buffers
 from conversion.tensors.check import check_complete
 from conversion.tensors.finite import not_finite, watched
@@ -55,7 +53,7 @@ def save(
     told = len(checkpoint.provenance.notes)
     checkpoint = with_activation(checkpoint, activation or "keep")
     target, writer = _target(format, checkpoint)
-    notes = (*checkpoint.provenance.notes[told:], *check_assumed(checkpoint, target, activation))
+    notes = (*checkpoint.provenance.notes[told:], *check_reader_defaults(checkpoint, target, activation))
     if path.exists() and not overwrite:
         raise VitportError(f"{path} exists already: choose another destination, or allow it to be overwritten.")
     check_complete(checkpoint.params.shapes, checkpoint.config)
@@ -84,7 +82,7 @@ def save(
     if progress is not None:
         progress("", len(table), len(table))
     useless = [not_finite(name, count) for name, count in not_finite_in.items() if count]
-    lost = [f"not written: {what}" for what in forgotten(checkpoint, target, table.shapes)]
+    lost = [f"not written: {what}" for what in dropped(checkpoint, target, table.shapes)]
     return (*notes, *useless, *lost)
 
 
@@ -94,11 +92,11 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
         if target.writer is None:
             writable = ", ".join(entry.name for entry in FORMATS.values() if entry.can_write)
             raise VitportError(f"{target.name} is read but not written: choose one of {writable}.")
-        beyond = target.cannot_hold(checkpoint.config)
-        if not beyond:
+        unsupported = target.cannot_hold(checkpoint.config)
+        if not unsupported:
             return target, target.writer
-        complaints.append(f"{target.name} cannot hold {'; nor '.join(beyond)}")
-    options = remedies(checkpoint.config, [target.cannot_hold for target in get_formats(name)])
+        complaints.append(f"{target.name} cannot hold {'; nor '.join(unsupported)}")
+    options = helpful_options(checkpoint.config, [target.cannot_hold for target in get_formats(name)])
     remedy = f", or add {options}" if options else ""
     raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm{remedy}.")
 
@@ -109,7 +107,9 @@ def _flush(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders,
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # and flushes only what may be written
     try:
         os.fsync(handle)
     finally:

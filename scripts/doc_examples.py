@@ -1,33 +1,41 @@
-"""Runs the examples in docs/ and writes down what they print: ``python -m scripts.doc_examples [PAGE …]``.
+"""Runs the examples of the documentation and records what they print: ``python -m scripts.doc_examples [PAGE …]``.
 
-An example is a fenced block whose first line begins with ``$``. The commands of a page run one after the
-other in a folder of their own, beside the weights that ``WEIGHTS`` makes, which are random and always the same. Lines
-between two commands are what the first one printed, and are replaced.
+An example is a fenced block ``console``, whose commands begin with ``$`` and are followed by what they print, or a
+block ``python`` with a block ``text`` right behind it, which holds what the program prints. The examples of a page run
+one after the other in a temporary folder. It holds the files of ``FILES`` that the page names: weights from fixed
+random numbers, and downloads of the demo. With ``--check`` nothing is written; the status is 1 where a page differs in
+more than numbers.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 from safetensors.numpy import save_file
 
 import conversion
+from benchmarks.random_weights import random_params
 from conversion.formats import FORMATS
-from tests.random_weights import random_params
-from vit_cli.download import default_cache, fetch_dinov2_onnx
+from vit_cli.download import default_cache, fetch_dinov2_onnx, fetch_photograph
 from vit_spec import ViTConfig, get_model
 
 ROOT = Path(__file__).parent.parent
-FENCE = re.compile(r"(?<=\n```\n)\$ .*?(?=```\n)", re.DOTALL)
+EXAMPLE = re.compile(
+    r"^```console\n(?P<session>\$ .*?)^```\n|^```python\n(?P<program>.*?)^```\n\n```text\n(?P<printed>.*?)^```\n",
+    re.DOTALL | re.MULTILINE,
+)
+NUMBER = re.compile(r"\b[0-9a-f]{64}\b|\d+([.:]\d+)?(e[-+]?\d+)?")
 
 
 def _params(config: ViTConfig) -> dict[str, np.ndarray]:
@@ -56,9 +64,13 @@ def _bare(name: str, not_numbers: int = 0) -> Callable[[Path], None]:
     return make
 
 
-def _fetched(path: Path) -> None:
-    """The file that the demo fetches."""
-    shutil.copy(fetch_dinov2_onnx(default_cache()), path)
+def _fetched(fetch: Callable[[Path], Path]) -> Callable[[Path], None]:
+    """A file that the demo downloads."""
+
+    def make(path: Path) -> None:
+        shutil.copy(fetch(default_cache()), path)
+
+    return make
 
 
 def _pickled(name: str) -> Callable[[Path], None]:
@@ -84,51 +96,82 @@ def _two_towers(path: Path) -> None:
 
 
 GOOGLE = {"activation": "gelu_tanh", "pos_embed_resize": "scipy-zoom"}
-WEIGHTS: dict[str, Callable[[Path], None]] = {
+FILES: dict[str, Callable[[Path], None]] = {
     "Ti_16.npz": _saved("vit_tiny_patch16_224", "google", **GOOGLE),
     "siglip.npz": _two_towers,
     "ti.safetensors": _saved("vit_tiny_patch16_224", "timm"),
     "bare.safetensors": _bare("deit_tiny_patch16_224"),
     "nan.safetensors": _bare("deit_tiny_patch16_224", 3),
-    "vit_s_focus.onnx": _fetched,
+    "vit_s_focus.onnx": _fetched(fetch_dinov2_onnx),
+    "coffee.png": _fetched(fetch_photograph),
     "deit.pth": _pickled("deit_tiny_distilled_patch16_224"),
     "vit.pth": _pickled("vit_tiny_patch16_224"),
 }
-"""Name of a file that examples begin from → what makes it."""
+"""Name of a file that examples start from → what makes it."""
 
 
-def rewrite(page: Path) -> None:
-    """Run a page's examples and replace what they print."""
+def rewritten(page: Path) -> str:
+    """The page with what its examples print now."""
     text = page.read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        for name, make in WEIGHTS.items():
+        for name, make in FILES.items():
             if name in text:
                 make(Path(folder) / name)
-        rewritten = FENCE.sub(lambda block: "".join(_run(block[0], Path(folder))), text)
-    page.write_text(rewritten, encoding="utf-8")
+        return EXAMPLE.sub(lambda found: _run(found, Path(folder)), text)
 
 
-def _run(block: str, folder: Path) -> Iterator[str]:
-    for line in block.splitlines():
-        if line.startswith("$ "):
-            yield f"{line}\n"
-            vitport = f"{shlex.quote(sys.executable)} -m vit_cli.main"
-            command = line.removeprefix("$ ").replace("vitport", vitport, 1)
-            environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONWARNINGS": "ignore"}
-            done = subprocess.run(
-                command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
-            )
-            printed = [text.rstrip() for text in (done.stdout + done.stderr).splitlines()]
-            yield "".join(f"{text}\n" for text in printed)
+def _run(example: re.Match[str], folder: Path) -> str:
+    session = example["session"]
+    if session is None:
+        file = folder / "example.py"
+        file.write_text(example["program"], encoding="utf-8")
+        printed = _printed("python example.py", folder, must_succeed=True)
+        return f"```python\n{example['program']}```\n\n```text\n{printed}```\n"
+    commands = [line for line in session.splitlines() if line.startswith("$ ")]
+    recorded = "".join(f"{command}\n{_printed(command.removeprefix('$ '), folder)}" for command in commands)
+    return f"```console\n{recorded}```\n"
 
 
-def main() -> None:
-    """Rewrite the pages that are named, or all."""
-    pages = [Path(name) for name in sys.argv[1:]] or sorted(ROOT.glob("docs/**/*.md"))
-    for page in pages:
-        if "$ vitport" in page.read_text(encoding="utf-8"):
-            rewrite(page)
+def _printed(command: str, folder: Path, *, must_succeed: bool = False) -> str:
+    """Standard output, then standard error; sessions also show commands that fail, programs must not."""
+    with tempfile.TemporaryDirectory() as programs:
+        for name, arguments in (("vitport", "-m vit_cli.main"), ("python", "")):
+            script = Path(programs) / name
+            script.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+            script.chmod(0o755)
+        environment = {"PYTHONPATH": str(ROOT), "PATH": f"{programs}:/usr/bin:/bin", "PYTHONWARNINGS": "ignore"}
+        done = subprocess.run(
+            command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
+    if must_succeed and done.returncode:
+        raise RuntimeError(f"An example fails with status {done.returncode}:\n{done.stderr}")
+    return "".join(f"{line.rstrip()}\n" for line in (done.stdout + done.stderr).splitlines())
+
+
+def main(pages: Annotated[tuple[Path, ...], tyro.conf.Positional] = (), check: bool = False) -> int:
+    """Run the examples of the documentation.
+
+    Args:
+        pages: Markdown files; none means the README and every page in docs/.
+        check: Write nothing; compare what is printed now with the pages, numbers aside.
+
+    Returns:
+        0; with ``check`` 1 where a page differs.
+    """
+    differences: list[str] = []
+    for page in pages or (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))):
+        before = page.read_text(encoding="utf-8")
+        if EXAMPLE.search(before) is None:
+            continue
+        after = rewritten(page)
+        if not check:
+            page.write_text(after, encoding="utf-8")
+        else:
+            masked = ([NUMBER.sub("#", line) for line in text.splitlines()] for text in (before, after))
+            differences += difflib.unified_diff(*masked, fromfile=str(page), tofile="now", lineterm="")
+    sys.stdout.writelines(f"{line}\n" for line in differences)
+    return int(bool(differences))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(tyro.cli(main))

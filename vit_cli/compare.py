@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vit_cli.reading import ImageSize, Json, Options
+from vit_cli.reading import ImageSize, Json, Options, Reading
 from vit_cli.terminal import say, spinner, write_json
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
     from vit_parity import Comparison
+    from vit_parity.compare import Findings, Runs
 
 DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
 
@@ -39,11 +39,11 @@ def compare(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Measure how far B is from A, layer by layer, and which of them is further from the truth.
+    """Measure layer by layer how far two models differ.
 
     A and B are weights, run by torch:PATH (the default), jax:PATH, transformers:FOLDER, timm:FILE or onnx:FILE; or
     timm:NAME, run with the other side's weights; or a saved capture. Without B, weights in PyTorch are compared with
-    the same in JAX. The truth is A's weights in float64. See docs/comparing.md.
+    the same in JAX. Both are measured against A's weights in float64 too. See docs/comparing.md.
 
     Args:
         a: The reference.
@@ -64,36 +64,51 @@ def compare(
         as_json: Print JSON instead of tables.
     """
     _check_destinations(save_capture, report, figure)
-    from vit_parity.runs import Runs
-
-    runs = Runs.of(a, b, only_a=save_capture is not None and b is None, dtype=dtype, reading=reading.options)
-    checkpoints = runs.load(image_size)
-    images, input_name = runs.images(checkpoints, image, seed)
+    only_a = save_capture is not None and b is None
     with spinner("Running both sides"):
-        captured = runs.run(checkpoints, images)
+        runs = _run(a, b, only_a=only_a, reading=reading, images=image, seed=seed, image_size=image_size, dtype=dtype)
     if save_capture is not None:
         from vit_parity.capture_file import save_capture as save
 
-        save(captured[0], save_capture)
-        if b is None:
-            say(f"wrote {save_capture}: {len(captured[0].activations)} activations of {captured[0].title}")
+        save(runs.captures[0], save_capture)
+        if only_a:
+            say(f"wrote {save_capture}: {len(runs.captures[0].activations)} activations of {runs.captures[0].title}")
             return
+    from vit_parity.compare import measure
+
     with spinner("Measuring against float64"):
-        causes = explain or (report is not None and any(checkpoints))
-        found = runs.measure(captured, checkpoints, explained=causes, teacher_forced=teacher_forced)
-    if gradients:
-        with spinner("Comparing the gradients"):
-            found = replace(found, gradients=runs.gradients(checkpoints, images))
+        causes = explain or (report is not None and bool(runs.with_weights))
+        found = measure(runs, explain=causes, local_errors=teacher_forced, gradients=gradients)
     if report is not None or figure is not None:
         with spinner("Drawing"):
-            runs.draw(found, checkpoints, report, figure)
+            _draw(found, report, figure)
     from vit_cli.compare_output import print_findings, to_json
 
     if as_json:
         write_json(to_json(found, image=image, seed=None if image else seed))
     else:
-        print_findings(found, input_name, all_layers=all_layers, worst_first=worst_first)
+        print_findings(found, all_layers=all_layers, worst_first=worst_first)
     _check(found.comparison, fail_above)
+
+
+def _run(a: str, b: str | None, *, only_a: bool, reading: Reading, **options: Any) -> Runs:
+    from vit_parity.compare import endpoints, run
+    from vit_parity.endpoints import parse_endpoint
+
+    ends = (parse_endpoint(a),) if only_a else endpoints(a, b)
+    return run(ends, reading.load, model=reading.model, **options)
+
+
+def _draw(found: Findings, report: Path | None, figure: Path | None) -> None:
+    """The HTML file and the static chart."""
+    from vit_parity.figure import write_growth
+    from vit_parity.report import extras_of, write_report
+
+    extras = extras_of(found)
+    if report is not None:
+        write_report(found.comparison, report, extras)
+    if figure is not None:
+        write_growth(found.comparison, figure, extras)
 
 
 def _check_destinations(capture: Path | None, report: Path | None, figure: Path | None) -> None:

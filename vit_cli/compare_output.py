@@ -10,8 +10,8 @@ from vit_cli.terminal import print_table, say, short_number
 
 if TYPE_CHECKING:
     from vit_parity import Comparison, Row
+    from vit_parity.compare import Findings
     from vit_parity.gradients import GradientRow
-    from vit_parity.runs import Findings
 
 SCHEMA = 1
 """Version of the JSON; it changes when a field changes its meaning or goes."""
@@ -45,12 +45,12 @@ def to_json(found: Findings, *, image: str | None, seed: int | None) -> dict[str
     return told
 
 
-def print_findings(found: Findings, input_name: str, *, all_layers: bool, worst_first: bool) -> None:
+def print_findings(found: Findings, *, all_layers: bool, worst_first: bool) -> None:
     """A table of activations with bars, the first divergence, and the causes where they were asked for."""
     comparison = found.comparison
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
         say(f"{letter}: {run.title} ({', '.join(run.facts.values())})")
-    say(f"on {input_name}; differences of B from A in relative L2 norm, 99th percentile in ulps;")
+    say(f"on {found.runs.input_name}; differences of B from A in relative L2 norm, 99th percentile in ulps;")
     say("bars from 1e-9 to 1, | marks what rounding alone may come to")
     rows = [row for row in comparison.rows if all_layers or _between_blocks(row.name, comparison)]
     if worst_first:

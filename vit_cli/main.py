@@ -25,7 +25,7 @@ from vit_cli.predict import predict
 from vit_cli.rollout import rollout
 from vit_cli.steps import steps
 from vit_cli.sweep import sweep
-from vit_cli.train import run_train, train
+from vit_cli.train import long_names, train, train_with_defaults
 from vit_spec import VitportError
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
@@ -42,7 +42,8 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "rollout": rollout,
 }
 DESCRIPTION = (
-    "One Vision Transformer in PyTorch and JAX: carry weights between formats, and measure that outputs agree."
+    "One Vision Transformer in PyTorch and JAX, and its weights in every format.\n\n"
+    "`vitport COMMAND --help` explains a command, `vitport --version` is the version."
 )
 
 
@@ -58,16 +59,22 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     args = sys.argv[1:] if args is None else list(args)
     try:
-        if args[:1] == ["train"]:  # its options are those of a dataclass, which takes JAX to import
-            return run_train(args[1:])
+        if args == ["--version"]:
+            sys.stdout.write(f"vitport {_version()}\n")
+            return 0
+        subcommands = dict(SUBCOMMANDS)
+        if args[:1] == ["train"]:  # the only one whose arguments decide its defaults
+            args = ["train", *long_names(args[1:])]
+            subcommands["train"] = train_with_defaults(args[1:])
         status = parsed(
             lambda: tyro.extras.subcommand_cli_from_dict(
-                {name: _later(run) for name, run in SUBCOMMANDS.items()},
+                {name: _later(run, listed=args[:1] != [name]) for name, run in subcommands.items()},
                 prog="vitport",
                 description=DESCRIPTION,
                 args=args,
                 config=(tyro.conf.FlagCreatePairsOff,),
-            )
+            ),
+            command=" ".join(["vitport", *(name for name in args[:1] if name in SUBCOMMANDS)]),
         )()
     except VitportError as error:
         sys.stderr.write(f"vitport: {' '.join(str(error).split())}\n")
@@ -81,13 +88,24 @@ def main(args: Sequence[str] | None = None) -> int:
     return status or 0
 
 
-def _later(run: Callable[..., int | None]) -> Callable[..., Callable[[], int | None]]:
-    """A function with the same arguments that gives the call, not made."""
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("vitport")
+
+
+def _later(run: Callable[..., int | None], *, listed: bool) -> Callable[..., Callable[[], int | None]]:
+    """A function with the same arguments that returns the call without making it.
+
+    The list of commands shows the whole docstring, so that of a ``listed`` command is cut to its first line.
+    """
 
     @wraps(run)
     def later(*args: Any, **options: Any) -> Callable[[], int | None]:
         return partial(run, *args, **options)
 
+    if listed:
+        later.__doc__ = (run.__doc__ or "").partition("\n")[0]
     return later
 
 

@@ -16,8 +16,11 @@ _WIDE = "2000"
 """Columns that break no sentence and no path."""
 
 
-def parsed(parse: Callable[[], T]) -> T:
+def parsed(parse: Callable[[], T], command: str) -> T:
     """What ``parse`` gives, a call of tyro that only reads arguments and runs nothing.
+
+    Args:
+        command: whose ``--help`` a mistake names, where tyro names none.
 
     Raises:
         VitportError: for arguments that tyro refuses, or a dataclass does; SystemExit after help was printed.
@@ -34,10 +37,10 @@ def parsed(parse: Callable[[], T]) -> T:
             if isinstance(error, VitportError):
                 raise error from None
             error = error.__context__
-        raise VitportError(sentence(frame.getvalue())) from None
+        raise VitportError(sentence(frame.getvalue(), command)) from None
 
 
-def sentence(frame: str) -> str:
+def sentence(frame: str, command: str) -> str:
     """The frame that tyro draws around a mistake: a title, what is wrong, perhaps what was meant, where help is."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", frame)
     lines = [line.strip(" │|") for line in plain.splitlines()]
@@ -59,8 +62,8 @@ def sentence(frame: str) -> str:
     known = next((part for part in others if part[0].startswith("Available")), None)
     if known:
         text += f"; {' '.join(known).lower()}"
-    helps = re.search(r"vitport[\w ]* --help", plain)
-    return f"{text}: `{helps[0] if helps else 'vitport --help'}` explains."
+    helps = re.search(r"vitport [\w ]+ --help", plain)
+    return f"{text}: `{helps[0] if helps else f'{command} --help'}` explains."
 
 
 @contextmanager

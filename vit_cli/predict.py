@@ -27,7 +27,7 @@ def predict(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Print the likeliest classes of a picture.
+    """Print the likeliest classes of an image.
 
     Args:
         image: picture file.
@@ -84,9 +84,10 @@ def _logits(checkpoint: Checkpoint, picture: np.ndarray, framework: str) -> np.n
         model = vit_torch.create_model(weights=checkpoint)
         model.eval()
         return torch_activations(model, picture[None])["head"][0]
-    import vit_jax
-    from vit_parity import jax_activations
+    import jax
+    import numpy as np
 
-    model = vit_jax.create_model(weights=checkpoint)
-    model.eval()
-    return jax_activations(model, picture[None])["head"][0]
+    from vit_jax.inference import compile_inference
+
+    with jax.default_matmul_precision("highest"):  # which accelerators do not use by themselves
+        return np.asarray(compile_inference(checkpoint, batch=1)(picture[None]), np.float64)[0]

@@ -22,7 +22,10 @@ def rollout(
     image_size: ImageSize = None,
     reading: Options,
 ) -> None:
-    """Attention rollout (Abnar & Zuidema 2020): what each patch is to the answer, as a picture.
+    """Draw the attention rollout: where a model looks.
+
+    It multiplies the attention of all blocks, residual connections included (Abnar & Zuidema 2020, section 3), and
+    draws how much each patch contributes to the pooled features.
 
     Args:
         image: picture file.

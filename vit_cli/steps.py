@@ -28,10 +28,10 @@ def steps(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Train in PyTorch and in JAX from the same weights on the same batches, and measure how the two drift apart.
+    """Train in both frameworks side by side; measure the drift.
 
-    Two batches of standard normal numbers with random labels are taken in turn; dropout is off. Loss is the mean
-    cross-entropy before the step.
+    Both start from the same weights and see the same two batches in turn: standard normal numbers with random labels.
+    Dropout is off. The loss is the mean cross-entropy before the step.
 
     Args:
         weights: File or folder of a classifier's weights.

@@ -28,10 +28,10 @@ def sweep(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Run a model in every dtype, precision, attention, compiled or not, and measure how far it is from float64.
+    """Measure the error of each dtype, precision and attention.
 
-    Each way is tried by itself, the others left as they usually are. The pictures are standard normal numbers. See
-    docs/sweep.md.
+    The reference is the model in float64. Each setting is changed alone, the others keep their defaults; compilation
+    and batch size are settings too. The images are standard normal numbers. See docs/reports/sweep.md.
 
     Args:
         weights: File or folder of weights.

@@ -1,49 +1,92 @@
-"""``vitport train``, as far as it costs nothing to import: going on with a run, and short names of options."""
+"""``vitport train``: train a model from a configuration, or resume the run in a work directory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vit_spec import VitportError
+from vit_cli.terminal import print_table, say
+from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, read_config
+from vit_jax.training.recipe.presets import get_preset
+from vit_spec import VitportError, count_parameters
 
-SHORT = {
+if TYPE_CHECKING:
+    from vit_jax.training.run.loop import Finished
+    from vit_jax.training.run.monitor import Line
+    from vit_jax.training.run.plan import Plan
+    from vit_jax.training.run.setup import Setup
+
+SHORT_NAMES = {
     "--model": "--model.name",
     "--weights": "--model.weights",
     "--data": "--data.path",
     "--validation": "--data.validation",
 }
-"""What is given most often, by a shorter name."""
+"""The most frequent options, by shorter names."""
 
 
-def train(*, workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]) -> int:
-    """Train a model in JAX, on one device or on a pod of them.
-
-    This is the command without options, as `vitport --help` lists it; :func:`run_train` takes them.
+def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
+    """The subcommand, whose defaults are those of the preset, the file or the work directory that its arguments name.
 
     Args:
-        workdir: Gets configuration, log and checkpoints; a run that is there goes on.
-    """
-    return run_train(["--workdir", workdir])
-
-
-def run_train(args: Sequence[str]) -> int:
-    """The command itself; its options are fields of a dataclass that takes JAX to import.
-
-    Args:
-        args: after the word ``train``.
+        args: after the word ``train``, with :func:`long_names`.
 
     Raises:
-        VitportError: if they make no run, or the run fails by a mistake of the user's.
+        VitportError: if the preset or the configuration cannot be read.
     """
-    from vit_cli.train_command import parsed
+    given = {name: _value(args, f"--{name}") for name in ("preset", "config", "workdir")}
+    if given["preset"] and given["config"]:
+        raise VitportError("--preset and --config both give defaults: give one, and change it by further options.")
+    defaults = TrainConfig()
+    if given["preset"]:
+        defaults = get_preset(given["preset"]).config
+    elif given["config"]:
+        defaults = read_config(given["config"])
+    elif given["workdir"] and (Path(given["workdir"]) / CONFIG).is_file():
+        defaults = read_config(Path(given["workdir"]) / CONFIG)
+    # A length on the command line replaces the default's, in whichever of the two units that is.
+    for length, other in (("steps", "epochs"), ("epochs", "steps")):
+        if _value(args, f"--{length}") not in (None, "None"):
+            defaults = dataclasses.replace(defaults, **{other: None})
 
-    return parsed(longer(args))()
+    def train(
+        *,
+        workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")],
+        preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+        config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
+        dry_run: bool = False,
+        profile: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="STEP COUNT")] = None,
+        compilation_cache: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None,
+        processes: Processes = Processes(),  # noqa: B008
+        options: Annotated[TrainConfig, tyro.conf.arg(name="")] = defaults,
+    ) -> int:
+        """Train a model in JAX, on one device or on a pod.
+
+        A first run: `vitport train --model NAME --data PATH --workdir FOLDER --epochs N`. Short names: --model,
+        --weights, --data, --validation, and --mesh data=2,fsdp=4 for the three mesh options. A work directory that
+        holds a run resumes it; options that are not given are the run's own. Exit status 75: SIGTERM stopped the run,
+        everything is saved, run the command again to resume.
+
+        Args:
+            workdir: Holds configuration, log and checkpoints; a run in it is resumed.
+            preset: A published recipe to start from; an unknown name lists them all.
+            config: A YAML or JSON file of options to start from, such as the config.json of a work directory.
+            dry_run: Print parameters, operations, memory and shardings, and train nothing.
+            profile: Trace COUNT steps after step STEP, and write the trace into the work directory.
+            compilation_cache: Keep compiled programs in this folder, so that the next start is faster.
+        """
+        del preset, config  # they gave the defaults
+        return _train(options, Path(workdir), processes, dry_run, profile, compilation_cache)
+
+    return train
 
 
-def longer(args: Sequence[str]) -> list[str]:
+def long_names(args: Sequence[str]) -> list[str]:
     """Arguments with their short names written out.
 
     Raises:
@@ -56,7 +99,7 @@ def longer(args: Sequence[str]) -> list[str]:
         if name == "--mesh":
             result += _mesh(value if equals else rest.pop(0) if rest else "")
         else:
-            result.append(SHORT.get(name, name) + equals + value)
+            result.append(SHORT_NAMES.get(name, name) + equals + value)
     return result
 
 
@@ -64,11 +107,133 @@ def _mesh(text: str) -> list[str]:
     result: list[str] = []
     for part in text.split(","):
         axis, _, size = part.partition("=")
-        option = f"--mesh.{axis}={size}"
         once = not any(other.startswith(f"--mesh.{axis}=") for other in result)
         if axis not in ("data", "fsdp", "tensor") or not size.removeprefix("-").isdigit() or not once:
             raise VitportError(
-                f"--mesh {text} is no mesh: give each axis its devices once, as in data=2,fsdp=2,tensor=2."
+                f"--mesh {text} cannot be read: give each axis its number of devices once, as in "
+                "data=2,fsdp=2,tensor=2."
             )
-        result.append(option)
+        result.append(f"--mesh.{axis}={size}")
     return result
+
+
+def _value(args: Sequence[str], option: str) -> str | None:
+    for at, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name == option:
+            return value if equals else args[at + 1] if at + 1 < len(args) else None
+    return None
+
+
+def _train(
+    options: TrainConfig,
+    workdir: Path,
+    processes: Processes,
+    dry_run: bool,
+    profile: tuple[int, int] | None,
+    cache: str | None,
+) -> int:
+    import jax
+
+    from vit_jax.training.devices.processes import join
+    from vit_jax.training.run.setup import set_up
+
+    if cache is not None:
+        _make_folder(cache)
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    join(processes)
+    setup = set_up(options)
+    is_main = jax.process_index() == 0
+    rematerialises = options.remat not in ("auto", "none") and not options.scan
+    if is_main and rematerialises and options.parallel == "pmap" and jax.default_backend() == "cpu":
+        _print(f"remat={options.remat} saves no memory on a CPU with parallel=pmap: give --scan, or --parallel jit")
+    if dry_run:
+        from vit_jax.training.run.plan import plan
+
+        _print_plan(setup, plan(setup))
+        return 0
+    return _run(setup, workdir, profile, is_main)
+
+
+def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: bool) -> int:
+    from vit_jax.training.evaluation.charts import draw
+    from vit_jax.training.run.loop import Callbacks, run
+
+    if is_main:
+        _print(_beginning(setup, workdir))
+    callbacks = Callbacks(_print, _print_line, _print_metrics) if is_main else Callbacks()
+    finished = run(setup, workdir, callbacks, profile)
+    for name, reason in finished.skipped.items():
+        _print(f"skipped {name}: {reason}")
+    if is_main and not finished.stopped:
+        for path in draw(workdir, finished.scores, setup.train.classes):
+            _print(f"wrote {path}")
+    return _end(finished, workdir, is_main)
+
+
+def _make_folder(path: str) -> None:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise VitportError(
+            f"--compilation-cache {path} cannot be made a folder ({error.strerror}): choose another."
+        ) from error
+
+
+def _beginning(setup: Setup, workdir: Path) -> str:
+    validation = "no" if setup.validation is None else f"{len(setup.validation)}"
+    return (
+        f"{count_parameters(setup.model) / 1e6:.2f} M parameters, {len(setup.train)} training images, "
+        f"{validation} validation images, {len(setup.train.classes)} classes, {setup.steps} steps of "
+        f"{setup.options.batch}, into {workdir}"
+    )
+
+
+def _end(finished: Finished, workdir: Path, is_main: bool) -> int:
+    from vit_jax.training.run.loop import STOPPED
+
+    if finished.stopped:
+        if is_main:
+            _print(f"stopped by SIGTERM after step {finished.step}, saved in {workdir}: run again to resume")
+        return STOPPED
+    if is_main:
+        done = f"finished {finished.step} steps"
+        if finished.scores is not None:
+            accuracy = finished.scores.metrics()["accuracy"]
+            done += f": {accuracy:.2%} accuracy on {finished.scores.images} validation images"
+        _print(f"{done}; `vitport convert {workdir} OUT --to FORMAT` exports the weights")
+    return 0
+
+
+def _print_line(line: Line, steps: int) -> None:
+    parts = [f"step {line.step}/{steps}", f"loss {line.loss:.4f}"]
+    if (speed := line.speed) is not None:
+        minutes, seconds = divmod(round(speed.seconds_left), 60)
+        parts += [
+            f"{speed.images_per_second:.0f} images/s",
+            f"{speed.teraflops * 1000:.0f} GFLOP/s" if speed.mfu is None else f"MFU {speed.mfu:.1%}",
+            f"data wait {speed.data_wait:.1%}",
+            f"{minutes}:{seconds:02d} left",
+        ]
+    _print("  ".join(parts))
+
+
+def _print_metrics(step: int, metrics: Mapping[str, float]) -> None:
+    _print(f"step {step}  validation: " + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def _print_plan(setup: Setup, found: Plan) -> None:
+    for name, value in found.facts.items():
+        say(f"{name}: {value}")
+    rows: list[Any] = [[path, "x".join(map(str, shape)) or "()", spec] for path, shape, spec in found.parameters]
+    print_table(["parameter", "shape", "<sharding"], rows)
+
+
+def _print(text: str) -> None:
+    """At once, whatever buffers stdout."""
+    say(text)
+    sys.stdout.flush()
+
+
+train = train_with_defaults([])

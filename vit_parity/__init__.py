@@ -1,12 +1,20 @@
 """Both frameworks run side by side, and the difference measured. Each framework is imported when it is run."""
 
-from vit_parity.activations import Activations, activations_of, jax_activations, torch_activations
-from vit_parity.capture import Capture, capture_jax, capture_torch
+from vit_parity.capture import (
+    Activations,
+    Capture,
+    activations_of,
+    capture_jax,
+    capture_torch,
+    jax_activations,
+    torch_activations,
+)
 from vit_parity.certificate import Certificate
+from vit_parity.compare import Findings, compare
 from vit_parity.comparison import Comparison, Row, compare_captures
+from vit_parity.endpoints.onnx_graph import onnx_activations
 from vit_parity.explain import Explanation, explain
 from vit_parity.measure import Difference, measure, measure_all
-from vit_parity.onnx_activations import onnx_activations
 from vit_parity.points import activation_names, answer_name
 from vit_parity.proof import check_verifiable, verify_conversion
 from vit_parity.ulp import Ulps, measure_ulps, ulp_distance
@@ -19,6 +27,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Explanation",
+    "Findings",
     "Original",
     "Requested",
     "Row",
@@ -29,6 +38,7 @@ __all__ = [
     "capture_jax",
     "capture_torch",
     "check_verifiable",
+    "compare",
     "compare_captures",
     "explain",
     "jax_activations",

@@ -23,7 +23,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vit_parity.replay import Subject, replay, stage_of
+from vit_parity.points import stage_of
+from vit_parity.replay import ReplayedModel, replay
 from vit_parity.ulp import roundoff
 from vit_spec import ViTConfig
 
@@ -42,7 +43,7 @@ def growth(n: int, u: float) -> float:
 
 
 def bounds(
-    subject: Subject,
+    model: ReplayedModel,
     dtype: np.dtype,
     *,
     exact: Mapping[str, np.ndarray],
@@ -52,7 +53,7 @@ def bounds(
     """Bound on the relative L2 error of each activation of a run in ``dtype``.
 
     Args:
-        subject: the model.
+        model: the model.
         dtype: of the run.
         exact: what the replay gives undisturbed.
         known: the activations that ``exact`` was replayed from; with a run's own, the bounds are on each layer's own
@@ -65,16 +66,16 @@ def bounds(
     def blur(x: np.ndarray) -> np.ndarray:
         return x * (1.0 + rng.uniform(-u, u, x.shape))
 
-    needed = {name: array for name, array in subject.params.items() if stage is None or belongs(name, stage)}
+    needed = {name: array for name, array in model.params.items() if stage is None or belongs(name, stage)}
     blurred = dataclasses.replace(
-        subject, blur=blur, params=dict(subject.params) | {name: blur(array) for name, array in needed.items()},
-        images=blur(subject.images.astype(np.float64)),
+        model, blur=blur, params=dict(model.params) | {name: blur(array) for name, array in needed.items()},
+        images=blur(model.images.astype(np.float64)),
     )  # fmt: skip
     moved = replay(blurred, known or {}, stage)
-    factor = MARGIN * growth(longest_sum(subject.config), u)
+    factor = MARGIN * growth(longest_sum(model.config), u)
     least = factor * u / 2
     # A share least / coarse of all numbers is near enough to a midpoint to be rounded the other way, by 2 coarse each.
-    least = max(least, 2 * math.sqrt(least * subject.coarse))
+    least = max(least, 2 * math.sqrt(least * model.coarse))
     return {name: max(factor * relative(moved[name], exact[name]), least) for name in moved}
 
 

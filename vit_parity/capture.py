@@ -1,24 +1,29 @@
-"""Every named activation of a model on one batch of pictures, from either framework.
+"""Every named activation of a model on one batch of images, from either framework.
 
-The models' own code runs, unchanged. In PyTorch forward hooks watch it. NNX has no hooks: there the submodules of a
-copy of the model, made inside the compiled function, are wrapped, so the original is never touched. What is observed
-is what the layers were given and gave; only the values ``attn.v`` are cut out of a layer's output here.
+The models' own code runs, unchanged. In PyTorch, forward hooks observe it. NNX has no hooks: there, the submodules of
+a copy of the model, made inside the compiled function, are wrapped, so the original is never touched. The layers'
+inputs and outputs are taken as they are; only the values ``attn.v`` are sliced out of a layer's output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_parity.points import Point, points
+from vit_parity.frameworks import run_in, torch_array, torch_dtype_name, torch_images
+from vit_parity.points import Point, points, stage_points
 from vit_spec import ViTConfig, VitportError
 
 if TYPE_CHECKING:
+    from conversion import Checkpoint
     from vit_jax import VisionTransformer as JaxModel
     from vit_torch import VisionTransformer as TorchModel
+
+Activations = dict[str, np.ndarray]
+"""Name -> float64 array: ``embed``, ``blocks.0``, …, ``norm`` (B, N, D), and ``head``, the model's output."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,13 @@ class Capture:
     """What one run computed."""
 
     title: str
-    """Whose run it was, as reports call it."""
+    """Name of the run in reports."""
     activations: dict[str, np.ndarray]
     """Name → array, in the order of computation and in the dtype of the run."""
     images: np.ndarray
-    """(B, H, W, C), preprocessed: what the run was given."""
+    """(B, H, W, C), preprocessed: the input of the run."""
     facts: dict[str, str] = field(default_factory=dict)
-    """Where and with what it ran: versions, dtype, precision of products."""
+    """How it ran: versions, dtype, precision of matrix products, device."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -40,12 +45,16 @@ class Capture:
         return next(reversed(self.activations.values())).dtype
 
 
-def capture_torch(model: TorchModel, images: np.ndarray, title: str = "torch") -> Capture:
-    """Run the PyTorch model and keep every activation.
+def capture_torch(
+    model: TorchModel, images: np.ndarray, title: str = "torch", *, observed: Sequence[Point] | None = None
+) -> Capture:
+    """Run the PyTorch model and keep its activations.
 
     Args:
-        model: in evaluation mode; its hooks are taken off again.
-        images: (B, H, W, C), preprocessed; brought to the model's dtype, device and layout here.
+        model: in evaluation mode; the hooks are removed again.
+        images: (B, H, W, C), preprocessed; converted to the model's dtype, device and layout here.
+        title: name of the run in reports.
+        observed: the activations to keep; every one if not given.
 
     Raises:
         VitportError: if the model is in training mode.
@@ -54,42 +63,54 @@ def capture_torch(model: TorchModel, images: np.ndarray, title: str = "torch") -
 
     if model.training:
         raise VitportError("The PyTorch model is in training mode, where outputs are random: call model.eval() first.")
-    arrays = watch_torch(model, model.config, images)
-    dtype = torch_dtype(model.patch_embed.proj.weight)
+    arrays = watch_torch(model, model.config, images, observed)
+    dtype = torch_dtype_name(model.patch_embed.proj.weight)
     return Capture(title, arrays, images, {"framework": f"torch {torch.__version__}", "dtype": dtype})
 
 
-def watch_torch(model: Any, config: ViTConfig, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Run a PyTorch model whose modules go by timm's names, and keep what passes through those of them that it has.
+def watch_torch(
+    model: Any, config: ViTConfig, images: np.ndarray, observed: Sequence[Point] | None = None
+) -> dict[str, np.ndarray]:
+    """Run a PyTorch model whose modules have timm's names, and keep the activations of those that it has.
 
     Args:
-        model: in evaluation mode; its hooks are taken off again.
+        model: in evaluation mode; the hooks are removed again.
         config: of the model.
-        images: (B, H, W, C), preprocessed; brought to the model's dtype, device and layout here.
+        images: (B, H, W, C), preprocessed; converted to the model's dtype, device and layout here.
+        observed: the activations to keep; every one if not given.
     """
     import torch
 
-    pictures = torch.tensor(images).to(model.patch_embed.proj.weight).permute(0, 3, 1, 2)  # (B, C, H, W)
+    inputs = torch_images(images, model.patch_embed.proj.weight)
     modules = dict(model.named_modules())
-    watched = [point for point in points(config) if point.module in modules]
+    watched = [point for point in observed or points(config) if point.module in modules]
     found: dict[str, Any] = {}
     handles = [_watch_torch(modules[point.module], point, found) for point in watched]
     try:
         with torch.no_grad():
-            model(pictures)
+            model(inputs)
     finally:
         for handle in handles:
             handle.remove()
     return {at.name: torch_array(_part(found[at.name], at, config)) for at in watched if at.name in found}
 
 
-def capture_jax(model: JaxModel, images: np.ndarray, title: str = "jax", *, precision: str = "highest") -> Capture:
-    """Run the JAX model, compiled as one function, and keep every activation.
+def capture_jax(
+    model: JaxModel,
+    images: np.ndarray,
+    title: str = "jax",
+    *,
+    precision: str = "highest",
+    observed: Sequence[Point] | None = None,
+) -> Capture:
+    """Run the JAX model, compiled as one function, and keep its activations.
 
     Args:
         model: in evaluation mode; it is not changed.
-        images: (B, H, W, C), preprocessed; brought to the model's dtype here.
-        precision: of products, as ``jax.default_matmul_precision`` takes it.
+        images: (B, H, W, C), preprocessed; converted to the model's dtype here.
+        title: name of the run in reports.
+        precision: of matrix products, as ``jax.default_matmul_precision`` takes it.
+        observed: the activations to keep; every one if not given.
 
     Raises:
         VitportError: if the model is in training mode.
@@ -97,16 +118,17 @@ def capture_jax(model: JaxModel, images: np.ndarray, title: str = "jax", *, prec
     import jax
     from flax import nnx
 
-    run, state = jax_capturer(model), nnx.state(model)
+    kept = observed or points(model.config)
+    run, state = jax_capturer(model, kept), nnx.state(model)
     with jax.default_matmul_precision(precision):
         found = run(state, jax.numpy.asarray(images, model.dtype))
-    arrays = {point.name: np.asarray(found[point.name]) for point in points(model.config)}
+    arrays = {point.name: np.asarray(found[point.name]) for point in kept}  # jit sorts dictionaries by name
     facts = {"framework": f"jax {jax.__version__}", "dtype": np.dtype(model.dtype).name, "precision": precision}
     return Capture(title, arrays, images, facts | {"device": jax.devices()[0].device_kind})
 
 
-def jax_capturer(model: JaxModel) -> Callable[[Any, Any], dict[str, Any]]:
-    """``run(state, pictures)``, compiled: every activation of the model with these parameters, by name."""
+def jax_capturer(model: JaxModel, observed: Sequence[Point] | None = None) -> Callable[[Any, Any], dict[str, Any]]:
+    """``run(state, images)``, compiled: the activations of the model with these parameters, by name."""
     import jax
     from flax import nnx
 
@@ -114,9 +136,9 @@ def jax_capturer(model: JaxModel) -> Callable[[Any, Any], dict[str, Any]]:
         raise VitportError("The JAX model is in training mode, where outputs are random: call model.eval() first.")
     graph, _ = nnx.split(model)
     config = model.config
-    watched = points(config)
+    watched = observed or points(config)
 
-    def run(state: Any, pictures: Any) -> dict[str, Any]:
+    def run(state: Any, images: Any) -> dict[str, Any]:
         copy = nnx.merge(graph, state)
         found: dict[str, Any] = {}
         by_module: dict[str, list[Point]] = {}
@@ -125,27 +147,47 @@ def jax_capturer(model: JaxModel) -> Callable[[Any, Any], dict[str, Any]]:
         for path in sorted(filter(None, by_module), key=lambda path: -path.count(".")):  # children before parents
             _wrap_jax(copy, path, by_module[path], found)
         (answer,) = by_module[""]
-        found[answer.name] = copy(pictures)
+        found[answer.name] = copy(images)
         return {point.name: _part(found[point.name], point, config) for point in watched}
 
     return jax.jit(run)
 
 
-def torch_array(tensor: Any) -> np.ndarray:
-    """A tensor as numpy; torch knows no numpy dtype for bfloat16, so those travel as bits."""
-    import torch
+def torch_activations(model: TorchModel, images: np.ndarray) -> Activations:
+    """Run the PyTorch model and keep the tokens between its blocks and its output, in float64.
 
-    tensor = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.bfloat16:
-        import ml_dtypes
-
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+    Args:
+        model: in evaluation mode.
+        images: (B, H, W, C), preprocessed.
+    """
+    return _widened(capture_torch(model, images, observed=stage_points(model.config)))
 
 
-def torch_dtype(tensor: Any) -> str:
-    """Name of a tensor's dtype, as numpy has it."""
-    return str(tensor.dtype).removeprefix("torch.")
+def jax_activations(model: JaxModel, images: np.ndarray) -> Activations:
+    """The same of the JAX model, compiled as one function, with matrix products at the highest precision."""
+    return _widened(capture_jax(model, images, observed=stage_points(model.config)))
+
+
+def activations_of(checkpoint: Checkpoint, images: np.ndarray) -> dict[str, Activations]:
+    """Both frameworks' models of one checkpoint, run in float32 on the same images.
+
+    Returns:
+        ``{"torch": …, "jax": …}``.
+    """
+    return {
+        framework: run_in(
+            framework,
+            checkpoint,
+            "float32",
+            torch=lambda model: torch_activations(model, images),
+            jax=lambda model: jax_activations(model, images),
+        )
+        for framework in ("torch", "jax")
+    }
+
+
+def _widened(capture: Capture) -> Activations:
+    return {name: array.astype(np.float64) for name, array in capture.activations.items()}
 
 
 def _watch_torch(module: Any, point: Point, found: dict[str, Any]) -> Any:
@@ -155,26 +197,26 @@ def _watch_torch(module: Any, point: Point, found: dict[str, Any]) -> Any:
 
 
 def _wrap_jax(model: Any, path: str, watched: list[Point], found: dict[str, Any]) -> None:
-    """Puts a function in a submodule's place that notes what goes in and comes out."""
+    """Replaces a submodule by a function that records its input or output."""
     *above, attribute = path.split(".")
     parent = model
     for step in above:
         parent = parent[int(step)] if step.isdigit() else getattr(parent, step)
     inner = parent[int(attribute)] if attribute.isdigit() else getattr(parent, attribute)
 
-    def noted(x: Any, **options: Any) -> Any:
+    def recorded(x: Any, **options: Any) -> Any:
         y = inner(x, **options)
         found.update({point.name: x if point.side == "input" else y for point in watched})
         return y
 
     if attribute.isdigit():
-        parent[int(attribute)] = noted
+        parent[int(attribute)] = recorded
     else:
-        setattr(parent, attribute, noted)
+        setattr(parent, attribute, recorded)
 
 
 def _part(x: Any, point: Point, config: ViTConfig) -> Any:
-    """The part of a tensor, of either framework, that a point asks for."""
+    """The part of a tensor of either framework that a point asks for."""
     if point.part == "patches":  # (B, D, H/P, W/P) in PyTorch, (B, H/P, W/P, D) in JAX
         channels_first = type(x).__module__.startswith("torch")
         x = x.permute(0, 2, 3, 1) if channels_first else x

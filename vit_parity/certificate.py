@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_parity.activations import Activations
+from vit_parity.capture import Activations
 from vit_spec import ViTConfig
 
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}

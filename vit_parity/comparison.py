@@ -12,7 +12,7 @@ import numpy as np
 from vit_parity.bound import bounds, bounds_without_weights, relative
 from vit_parity.capture import Capture
 from vit_parity.measure import Difference, measure
-from vit_parity.replay import Subject
+from vit_parity.replay import ReplayedModel
 from vit_parity.ulp import Ulps, measure_ulps, roundoff
 from vit_spec import VitportError
 
@@ -65,7 +65,7 @@ class Comparison:
 
 
 def compare_captures(
-    a: Capture, b: Capture, *, truth: Capture | None = None, subject: Subject | None = None
+    a: Capture, b: Capture, *, truth: Capture | None = None, model: ReplayedModel | None = None
 ) -> Comparison:
     """Compare every activation that both have, in A's order.
 
@@ -73,7 +73,7 @@ def compare_captures(
         a: the reference.
         b: what is measured.
         truth: what both are measured against besides.
-        subject: the model, from which bounds on rounding are derived; without it they are estimates by depth.
+        model: the model, from which bounds on rounding are derived; without it they are estimates by depth.
 
     Raises:
         VitportError: if the runs had other pictures, have no activation in common, or a shape differs.
@@ -83,19 +83,19 @@ def compare_captures(
     names = [name for name in a.activations if name in b.activations]
     if not names:
         raise VitportError(f"{a.title} and {b.title} have no activation in common: capture them anew.")
-    allowed_a = _allowed(a, truth, subject)
+    allowed_a = _allowed(a, truth, model)
     same = a.dtype == b.dtype and set(b.activations) <= set(allowed_a)
-    allowed_b = allowed_a if same else _allowed(b, truth, subject)
+    allowed_b = allowed_a if same else _allowed(b, truth, model)
     rows = tuple(_row(name, a, b, truth, allowed_a[name], allowed_b[name]) for name in names)
     only_a = tuple(name for name in a.activations if name not in b.activations)
     only_b = tuple(name for name in b.activations if name not in a.activations)
     return Comparison(a, b, rows, only_a, only_b, truth)
 
 
-def _allowed(run: Capture, truth: Capture | None, subject: Subject | None) -> Mapping[str, float]:
-    if truth is None or subject is None:
+def _allowed(run: Capture, truth: Capture | None, model: ReplayedModel | None) -> Mapping[str, float]:
+    if truth is None or model is None:
         return bounds_without_weights(run.activations, run.dtype)
-    allowed = bounds(subject, run.dtype, exact=truth.activations)
+    allowed = bounds(model, run.dtype, exact=truth.activations)
     rest = {name: array for name, array in run.activations.items() if name not in allowed}
     return allowed | (bounds_without_weights(rest, run.dtype) if rest else {})
 

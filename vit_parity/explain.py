@@ -16,7 +16,8 @@ import numpy as np
 from vit_parity.bound import bounds, relative
 from vit_parity.capture import Capture
 from vit_parity.hypotheses import Hypothesis, Origin, Scope, hypotheses
-from vit_parity.replay import Subject, replay
+from vit_parity.points import stages
+from vit_parity.replay import ReplayedModel, replay
 
 _MOST = 8
 """Causes that are looked for in one stage."""
@@ -58,31 +59,31 @@ class Explanation:
         return asdict(self) | {"sentence": self.sentence}
 
 
-def explain(run: Capture, subject: Subject, origin: Origin | None = None) -> tuple[Explanation, ...]:
+def explain(run: Capture, model: ReplayedModel, origin: Origin | None = None) -> tuple[Explanation, ...]:
     """Everything that is wrong with a run, in the order of computation; empty for a sound one.
 
     Args:
         run: what was computed.
-        subject: the model as it should have been.
-        origin: what the weights came with, for causes in pictures and position tables.
+        model: the model as it should have been.
+        origin: what the weights came with, for causes in images and position tables.
     """
     origin = origin or Origin()
     found: list[Explanation] = []
     scopes: list[Scope] = []
-    current = subject
-    for stage in ["embed", *(f"blocks.{at}" for at in range(subject.config.depth)), "head"]:
+    current = model
+    for stage in stages(model.config):
         fault = _first_fault(run, current, stage)
-        if current is not subject:
-            sound = _first_fault(run, subject, stage) is None
+        if current is not model:
+            sound = _first_fault(run, model, stage) is None
             if fault is not None and sound:  # what was wrong before is not wrong here
-                current, fault = subject, None
+                current, fault = model, None
             elif fault is None and not sound:
                 found = [_also(cause, scope, stage) for cause, scope in zip(found, scopes, strict=True)]
         unexplained: set[str] = set()
         for _ in range(_MOST):
             if fault is None:
                 break
-            best = _best(run, current, stage, fault, origin) or _best(run, subject, stage, fault, origin)
+            best = _best(run, current, stage, fault, origin) or _best(run, model, stage, fault, origin)
             if best is None:
                 found.append(Explanation(run.title, fault.layer, None, fault.residual, None, fault.bound, (), (stage,)))
                 scopes.append("stage")
@@ -91,7 +92,7 @@ def explain(run: Capture, subject: Subject, origin: Origin | None = None) -> tup
                 explanation, hypothesis = best
                 found.append(explanation)
                 scopes.append(hypothesis.scope)
-                current = hypothesis.subject
+                current = hypothesis.model
             fault = _first_fault(run, current, stage, unexplained)
     return tuple(found)
 
@@ -103,11 +104,11 @@ class _Fault:
     bound: float
 
 
-def _first_fault(run: Capture, subject: Subject, stage: str, but: Collection[str] = ()) -> _Fault | None:
+def _first_fault(run: Capture, model: ReplayedModel, stage: str, but: Collection[str] = ()) -> _Fault | None:
     """The stage's first layer that rounding does not explain."""
     known = run.activations
-    own = replay(subject, known, stage)
-    allowed = bounds(subject, run.dtype, exact=own, known=known, stage=stage)
+    own = replay(model, known, stage)
+    allowed = bounds(model, run.dtype, exact=own, known=known, stage=stage)
     for name, value in own.items():
         if name in known and name not in but:
             residual = _residual(known[name], value)
@@ -117,19 +118,19 @@ def _first_fault(run: Capture, subject: Subject, stage: str, but: Collection[str
 
 
 def _best(
-    run: Capture, subject: Subject, stage: str, fault: _Fault, origin: Origin
+    run: Capture, model: ReplayedModel, stage: str, fault: _Fault, origin: Origin
 ) -> tuple[Explanation, Hypothesis] | None:
     known = run.activations
     scored: list[tuple[float, Hypothesis]] = []
-    for hypothesis in hypotheses(subject, stage, origin):
-        value = replay(hypothesis.subject, known, stage).get(fault.layer)
+    for hypothesis in hypotheses(model, stage, origin):
+        value = replay(hypothesis.model, known, stage).get(fault.layer)
         residual = np.inf if value is None else _residual(known[fault.layer], value)
         if residual <= fault.residual / 4:
             scored.append((residual, hypothesis))
     fitting: list[tuple[float, float, Hypothesis]] = []
     for residual, hypothesis in sorted(scored, key=lambda entry: entry[0]):
-        exact = replay(hypothesis.subject, known, stage)
-        allowed = bounds(hypothesis.subject, run.dtype, exact=exact, known=known, stage=stage)[fault.layer]
+        exact = replay(hypothesis.model, known, stage)
+        allowed = bounds(hypothesis.model, run.dtype, exact=exact, known=known, stage=stage)[fault.layer]
         if residual <= allowed:
             fitting.append((residual, allowed, hypothesis))
     if not fitting:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vit_parity.bound import relative
-from vit_parity.capture import torch_array
+from vit_parity.frameworks import Framework, jax_params, run_in, torch_array, torch_images
 from vit_parity.measure import Difference, measure
-from vit_parity.replay import stage_of
+from vit_parity.points import stage_of
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -23,47 +23,43 @@ Gradients = dict[str, np.ndarray]
 
 
 def torch_gradients(model: TorchModel, images: np.ndarray) -> Gradients:
-    """Gradients of a fixed random linear function of the answer (:func:`cotangent`) by PyTorch's autograd.
+    """Gradients of a fixed random linear function of the output (:func:`cotangent`) by PyTorch's autograd.
 
     Args:
-        model: in evaluation mode; its own gradients are left alone.
+        model: in evaluation mode; its ``.grad`` fields are left alone.
         images: (B, H, W, C), preprocessed.
     """
     import torch
 
-    weight = model.patch_embed.proj.weight
-    pictures = torch.tensor(images).to(weight).permute(0, 3, 1, 2).requires_grad_()
-    answer: Any = model(pictures)  # a pair in training mode alone
-    loss = (answer * torch.tensor(cotangent(tuple(answer.shape))).to(answer)).sum()
+    inputs = torch_images(images, model.patch_embed.proj.weight).requires_grad_()
+    output: Any = model(inputs)  # a pair in training mode only
+    loss = (output * torch.tensor(cotangent(tuple(output.shape))).to(output)).sum()
     named = dict(model.named_parameters())
-    found = torch.autograd.grad(loss, [*named.values(), pictures])
+    found = torch.autograd.grad(loss, [*named.values(), inputs])
     gradients = {name: torch_array(gradient) for name, gradient in zip(named, found[:-1], strict=True)}
     return gradients | {"images": torch_array(found[-1].permute(0, 2, 3, 1))}
 
 
 def jax_gradients(model: JaxModel, images: np.ndarray) -> Gradients:
-    """The same by JAX, compiled, products at the highest precision."""
+    """The same by JAX, compiled, with matrix products at the highest precision."""
     import jax
     from flax import nnx
 
-    from conversion import from_flax
-
     graph, state = nnx.split(model)
 
-    def loss(state: Any, pictures: Any) -> Any:
-        answer: Any = nnx.merge(graph, state)(pictures)
-        return (answer * cotangent(answer.shape).astype(answer.dtype)).sum()
+    def loss(state: Any, inputs: Any) -> Any:
+        output: Any = nnx.merge(graph, state)(inputs)
+        return (output * cotangent(output.shape).astype(output.dtype)).sum()
 
     with jax.default_matmul_precision("highest"):
         run = jax.jit(jax.grad(loss, argnums=(0, 1)))
         to_state, to_images = run(state, jax.numpy.asarray(images, model.dtype))
-    flat = {"/".join(map(str, path)): np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(to_state)}
-    return dict(from_flax(flat)) | {"images": np.asarray(to_images)}
+    return jax_params(to_state) | {"images": np.asarray(to_images)}
 
 
 @dataclass(frozen=True)
 class GradientRow:
-    """The gradient with respect to one parameter, or to the pictures (``images``), in two runs."""
+    """The gradient with respect to one parameter, or to the images (``images``), in two runs."""
 
     name: str
     difference: Difference
@@ -77,32 +73,23 @@ class GradientRow:
         return asdict(self)
 
 
-def gradients_of(
-    framework: Literal["torch", "jax"], checkpoint: Checkpoint, images: np.ndarray, dtype: str
-) -> Gradients:
+def gradients_of(framework: Framework, checkpoint: Checkpoint, images: np.ndarray, dtype: str) -> Gradients:
     """Gradients of one framework's model of the checkpoint, run in ``dtype``."""
-    if framework == "torch":
-        import torch
-
-        import vit_torch
-
-        return torch_gradients(vit_torch.create_model(weights=checkpoint, dtype=getattr(torch, dtype)).eval(), images)
-    import jax
-
-    import vit_jax
-
-    with jax.enable_x64(dtype == "float64"):
-        model = vit_jax.create_model(weights=checkpoint, dtype=dtype, param_dtype=dtype)
-        model.eval()
-        return jax_gradients(model, images)
+    return run_in(
+        framework,
+        checkpoint,
+        dtype,
+        torch=lambda model: torch_gradients(model, images),
+        jax=lambda model: jax_gradients(model, images),
+    )
 
 
 def compare_gradients(a: Gradients, b: Gradients, truth: Gradients) -> list[GradientRow]:
-    """B's gradients against A's, in the order in which they are computed: head, blocks from the last, picture.
+    """B's gradients against A's, in the order in which they are computed: head, blocks from the last, images.
 
     Args:
         a: the reference.
-        b: what is measured.
+        b: the gradients to measure.
         truth: the same in float64.
     """
     exact: Mapping[str, np.ndarray] = {name: array.astype(np.float64) for name, array in truth.items()}
@@ -113,7 +100,7 @@ def compare_gradients(a: Gradients, b: Gradients, truth: Gradients) -> list[Grad
 
 
 def cotangent(shape: tuple[int, ...]) -> np.ndarray:
-    """Factors of the answer's elements in the loss: standard normal, the same in both frameworks."""
+    """Weights of the output's elements in the loss: standard normal, the same in both frameworks."""
     return np.random.default_rng(0).standard_normal(shape)
 
 

@@ -20,11 +20,14 @@ import numpy as np
 from vit_parity.bound import MARGIN, bounds, relative
 from vit_parity.capture import Capture
 from vit_parity.comparison import Comparison, Row
-from vit_parity.replay import Subject
+from vit_parity.endpoints import run_endpoint
+from vit_parity.frameworks import Dtype
+from vit_parity.replay import ReplayedModel
 from vit_parity.ulp import roundoff, ulp_distance
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
 if TYPE_CHECKING:
+    from vit_parity.compare import Findings
     from vit_parity.explain import Explanation
 
 _BINS = 34
@@ -38,12 +41,31 @@ class Extras:
 
     config: ViTConfig | None = None
     preprocessing: Preprocessing | None = None
-    subject: Subject | None = None
+    model: ReplayedModel | None = None
     others: Sequence[Capture] = ()
     """Runs of the same model and pictures in other dtypes, for the chart of errors by depth."""
     explanations: Sequence[Explanation] = ()
     hashes: Mapping[str, str] | None = None
     """What was read → SHA-256."""
+
+
+def extras_of(found: Findings) -> Extras | None:
+    """What a report of the findings shows besides the comparison; ``None`` for two captures.
+
+    The last side that is one of our own models runs in the other dtypes for it.
+    """
+    known = found.runs.with_weights
+    if not known:
+        return None
+    ours = [(endpoint, checkpoint) for endpoint, checkpoint in known if endpoint.kind in ("torch", "jax")]
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+    others = [
+        run_endpoint(*ours[-1], found.runs.images, dtype) for dtype in dtypes if ours and dtype != found.runs.dtype
+    ]
+    checkpoint = known[0][1]
+    hashes = {endpoint.path: entry.provenance.sha256 for endpoint, entry in known}
+    causes = found.explanations or ()
+    return Extras(checkpoint.config, checkpoint.preprocessing, found.model, others, causes, hashes)
 
 
 def write_report(comparison: Comparison, path: Path, extras: Extras | None = None) -> None:
@@ -131,9 +153,9 @@ def growth_lines(comparison: Comparison, extras: Extras) -> dict[str, Any]:
     ]
     drawn: set[str] = set()
     for at, run in enumerate(runs.values()):
-        if extras.subject is not None and run.dtype.name not in drawn:
+        if extras.model is not None and run.dtype.name not in drawn:
             drawn.add(run.dtype.name)
-            allowed = bounds(extras.subject, run.dtype, exact=exact)
+            allowed = bounds(extras.model, run.dtype, exact=exact)
             lines.append(_line(f"bound, {run.dtype.name}", [allowed[stage] for stage in stages], at, bound=True))
     return {"stages": stages, "lines": lines}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vit_parity.bound import relative
-from vit_parity.capture import torch_array
+from vit_parity.frameworks import jax_model, torch_array, torch_model
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -116,7 +116,7 @@ def _torch_runner(checkpoint: Checkpoint, case: Case) -> Runner:
     import vit_torch
 
     kind = getattr(torch, case.dtype)
-    model = vit_torch.create_model(weights=checkpoint, attn_drop_rate=0.0, dtype=kind).eval()
+    model = torch_model(checkpoint, case.dtype, attn_drop_rate=0.0)
     if case.attention == "fused":
         vit_torch.set_attention(model, vit_torch.attend_fused)
 
@@ -140,8 +140,7 @@ def _jax_runner(checkpoint: Checkpoint, case: Case) -> Runner:
 
     import vit_jax
 
-    model = vit_jax.create_model(weights=checkpoint, attn_drop_rate=0.0, dtype=case.dtype, param_dtype=case.dtype)
-    model.eval()
+    model = jax_model(checkpoint, case.dtype, attn_drop_rate=0.0)
     if case.attention == "fused":
         vit_jax.set_attention(model, vit_jax.attend_fused)
     graph, state = nnx.split(model)

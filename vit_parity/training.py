@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from vit_parity.bound import relative
-from vit_parity.capture import torch_array
+from vit_parity.frameworks import jax_dtype, jax_model, jax_params, torch_array, torch_model
 from vit_spec import ViTConfig, VitportError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Optimizer = Literal["adamw", "sgd"]
 Batch = tuple[np.ndarray, np.ndarray]
-"""Pictures (B, H, W, C), preprocessed, and labels (B,) as integers."""
+"""Images (B, H, W, C), preprocessed, and integer labels (B,)."""
 
 LEARNING_RATE = {"adamw": 1e-3, "sgd": 1e-2}
 BETAS, EPSILON, WEIGHT_DECAY, MOMENTUM = (0.9, 0.999), 1e-8, 0.05, 0.9
@@ -25,7 +25,7 @@ BETAS, EPSILON, WEIGHT_DECAY, MOMENTUM = (0.9, 0.999), 1e-8, 0.05, 0.9
 
 @dataclass(frozen=True)
 class Step:
-    """Both after one step."""
+    """Both models after one step."""
 
     loss_torch: float
     """Mean cross-entropy before the step."""
@@ -39,12 +39,12 @@ class Step:
 
 
 def random_batches(config: ViTConfig, count: int, size: int = 4, seed: int = 0) -> list[Batch]:
-    """Standard normal pictures with random labels; two batches in turn, so that the loss falls.
+    """Standard normal images with random labels; two batches alternate, so the loss falls.
 
     Args:
         config: of a classifier.
-        count: steps.
-        size: pictures in a batch.
+        count: number of steps.
+        size: images in a batch.
         seed: of the numbers.
     """
     rng = np.random.default_rng(seed)
@@ -70,7 +70,9 @@ def compare_training(
         VitportError: for a model without classes, or where optax is missing.
     """
     if not checkpoint.config.num_classes:
-        raise VitportError("A model without classes has no loss to be trained on: give weights with a head.")
+        raise VitportError(
+            "Training needs a classifier, but these weights have no head (num_classes=0): give weights with one."
+        )
     try:
         import optax  # noqa: F401
     except ImportError as error:
@@ -90,10 +92,8 @@ def _torch_steps(
 ) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
     import torch
 
-    import vit_torch
-
     kind = getattr(torch, dtype)
-    model = vit_torch.create_model(weights=checkpoint, dtype=kind).eval()
+    model = torch_model(checkpoint, dtype)
     rate = LEARNING_RATE[optimizer]
     if optimizer == "adamw":
         rule: Any = torch.optim.AdamW(model.parameters(), rate, BETAS, EPSILON, WEIGHT_DECAY)
@@ -116,18 +116,13 @@ def _jax_steps(
     import optax
     from flax import nnx
 
-    import vit_jax
-    from conversion import from_flax
-
     rate = LEARNING_RATE[optimizer]
     if optimizer == "adamw":
         rule = optax.adamw(rate, *BETAS, EPSILON, weight_decay=WEIGHT_DECAY)
     else:
         rule = optax.sgd(rate, MOMENTUM)
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        model = vit_jax.create_model(weights=checkpoint, dtype=dtype, param_dtype=dtype)
-        model.eval()
-        graph, state = nnx.split(model)
+    with jax_dtype(dtype), jax.default_matmul_precision("highest"):
+        graph, state = nnx.split(jax_model(checkpoint, dtype))
         memory = rule.init(state)
 
         def loss_of(state: Any, images: Any, labels: Any) -> Any:
@@ -141,7 +136,6 @@ def _jax_steps(
             return loss, optax.apply_updates(state, updates), memory
 
     for images, labels in batches:
-        with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        with jax_dtype(dtype), jax.default_matmul_precision("highest"):
             loss, state, memory = step(state, memory, jnp.asarray(images, dtype), jnp.asarray(labels))
-        flat = {"/".join(map(str, path)): np.asarray(leaf.get_value()) for path, leaf in nnx.to_flat_state(state)}
-        yield float(loss), dict(from_flax(flat))
+        yield float(loss), jax_params(state)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,14 +16,16 @@ from conversion import Checkpoint, load_picture, prepare
 from conversion.changes.dtype import DTYPES
 from conversion.containers import onnx_file
 from conversion.formats import FORMATS
-from vit_parity.activations import Activations, jax_activations, torch_activations
+from vit_parity.capture import Activations, jax_activations, torch_activations
 from vit_parity.certificate import ROUNDING, Certificate, Comparison, stages
-from vit_parity.onnx_activations import onnx_activations, picture_size
+from vit_parity.endpoints.onnx_graph import onnx_activations, picture_size
+from vit_parity.frameworks import Framework, installed, jax_dtype, jax_model, torch_model
 from vit_parity.semantics import semantics_of_file
 from vit_spec import Preprocessing, ViTConfig
 
 PICTURE = Path(__file__).parent / "assets" / "coffee.jpg"
 """A photograph by Rachel Michetti, CC0, out of scikit-image's samples; 192 x 192 pixels."""
+TITLES: dict[Framework, str] = {"torch": "PyTorch", "jax": "JAX"}
 Head = Literal["same", "dropped", "new"]
 """What became of the source's head."""
 Run = Callable[[np.ndarray], Activations]
@@ -129,34 +131,19 @@ def _ways(path: Path, result: Checkpoint, sized: Checkpoint) -> Iterator[tuple[s
     if sized.config == result.config:
         yield "the result by its own names", "float64", semantics_of_file(path, result.config).run
     for dtype in ("float64", "float32"):
-        if importlib.util.find_spec("torch") is not None:
-            yield "PyTorch", dtype, _torch(sized, dtype)
-        if importlib.util.find_spec("jax") is not None:
-            yield "JAX", dtype, _jax(sized, dtype)
+        for framework in installed():
+            yield TITLES[framework], dtype, _framework_run(framework, sized, dtype)
 
 
-def _torch(checkpoint: Checkpoint, dtype: str) -> Run:
-    import torch
-
-    import vit_torch
-
-    model = vit_torch.create_model(weights=checkpoint, dtype=getattr(torch, dtype))
-    model.eval()
-    return lambda images: torch_activations(model, images)
-
-
-def _jax(checkpoint: Checkpoint, dtype: str) -> Run:
-    import jax
-
-    import vit_jax
-
-    with jax.enable_x64(dtype == "float64"):
-        kind = jax.numpy.dtype(dtype)
-        model = vit_jax.create_model(weights=checkpoint, dtype=kind, param_dtype=kind)
-    model.eval()
+def _framework_run(framework: Framework, checkpoint: Checkpoint, dtype: str) -> Run:
+    """The model built once, run on each image."""
+    if framework == "torch":
+        return partial(torch_activations, torch_model(checkpoint, dtype))
+    with jax_dtype(dtype):
+        model = jax_model(checkpoint, dtype)
 
     def run(images: np.ndarray) -> Activations:
-        with jax.enable_x64(dtype == "float64"):
+        with jax_dtype(dtype):
             return jax_activations(model, images)
 
     return run
@@ -179,7 +166,7 @@ def _pixels(before: Checkpoint, after: Checkpoint) -> Comparison:
         {"pixels": load_picture(PICTURE, steps).astype(np.float64)} if same else {}
         for steps in (colours, after.preprocessing)
     )
-    judged = "preprocessing" not in FORMATS[after.provenance.format].forgets
+    judged = "preprocessing" not in FORMATS[after.provenance.format].drops
     found = stages(second, first, after.config, "float32")
     return Comparison(
         "the photograph as the result wants it", "as the source wants it", "float32", "a photograph", judged, found

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from vit_parity.runs import Findings
+    from vit_parity import Findings
 
 
 def compare(
@@ -18,7 +18,7 @@ def compare(
     image_size: int | tuple[int, int] | None = None,
     dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32",
     explain: bool = False,
-    teacher_forced: bool = False,
+    local_errors: bool = False,
     gradients: bool = False,
     model: str | None = None,
     format: str | None = None,
@@ -41,7 +41,7 @@ def compare(
         image_size: pixels, a side or (height, width), to run at instead of the weights' own.
         dtype: of runs by ``torch:`` and ``jax:``.
         explain: name the causes of what rounding does not explain.
-        teacher_forced: also measure each block's own error, on the truth's input.
+        local_errors: also measure each block's own error, on the truth's input.
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs, from the head to the image.
         model, format, weights_key: as of :func:`vitport.load`, for both sides.
 
@@ -52,15 +52,19 @@ def compare(
     Raises:
         VitportError: if a side cannot be read or run, or there is nothing to compare.
     """
-    from vit_parity.runs import Runs
+    import vit_parity
 
-    reading = {"model": model, "format": format, "weights_key": weights_key}
-    runs = Runs.of(str(a), None if b is None else str(b), only_a=False, dtype=dtype, reading=reading)
-    return runs.findings(
-        image=None if image is None else str(image),
+    return vit_parity.compare(
+        a,
+        b,
+        images=image,
         seed=seed,
         image_size=image_size,
-        explained=explain,
-        teacher_forced=teacher_forced,
+        dtype=dtype,
+        explain=explain,
+        local_errors=local_errors,
         gradients=gradients,
+        model=model,
+        format=format,
+        weights_key=weights_key,
     )

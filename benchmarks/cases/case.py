@@ -59,7 +59,7 @@ CPU = {"JAX_PLATFORMS": "cpu"}
 """Environment of JAX's sides here; ``benchmarks.gpu`` has its own."""
 HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Huge pages, as ``vitport train`` asks the C library for them."""
-WRITTEN = "ours, written attention"
+EXPLICIT = "ours, explicit attention"
 """What stands beside them: attention step by step, as the model has it unless told otherwise."""
 ORDINARY = "ours, ordinary pages"
 """Ours as they are outside of these commands, where nobody asks for huge pages."""

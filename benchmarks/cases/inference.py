@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.alternate import Bench, Build, Say, Turn, alternate, seconds, twin_of
-from benchmarks.cases.case import CPU, HUGE, ORDINARY, WRITTEN, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, EXPLICIT, HUGE, ORDINARY, Case, Outcome, Scale
 from benchmarks.measure import Comparison, Measured, faster, summary
 from benchmarks.process import Sample
 from benchmarks.subject import Subject, product_shapes
@@ -26,12 +26,12 @@ OTHERS = {
     "timm, torch.compile": Build(TORCH, {"library": "timm", "compiled": True}),
     "transformers": Build(TORCH, {"library": "transformers"}),
     "vit_torch": Build(TORCH, {"library": "vit_torch"}),
-    WRITTEN: Build(JAX, {"attention": "written"}, CPU | HUGE),
+    EXPLICIT: Build(JAX, {"attention": "explicit"}, CPU | HUGE),
     ORDINARY: Build(JAX, {}, CPU),
     "ours, one device": Build(JAX, {}, CPU | HUGE | {"JAX_NUM_CPU_DEVICES": "1"}),
 }
 TOLERANCE = 2e-5
-"""Relative L2 distance of logits: some 20 times what float32 gives on twelve blocks (docs/timm_coverage.md)."""
+"""Relative L2 distance of logits: some 20 times what float32 gives on twelve blocks (docs/reports/timm_coverage.md)."""
 WORDS = """Logits of a batch, float32; the same random weights and pictures on every side, whose logits are compared
 first. Ours is `vit_jax` as `vitport evaluate` runs it: with its fused attention, a batch shared out among as many
 devices as there are cores while copies of the parameters are small (ViT-Ti, ViT-S; ViT-B's *one device* is ours once

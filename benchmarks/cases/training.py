@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks.alternate import Bench, Build, Say, in_groups, seconds, twin_of
-from benchmarks.cases.case import CPU, HUGE, ORDINARY, WRITTEN, Case, Outcome, Scale
+from benchmarks.cases.case import CPU, EXPLICIT, HUGE, ORDINARY, Case, Outcome, Scale
 from benchmarks.measure import Comparison, faster
 
 OURS = "ours"
@@ -16,7 +16,7 @@ SIDES = {
     "timm": Build(TORCH, {"library": "timm"}),
     "timm, huge pages": Build(TORCH, {"library": "timm"}, HUGE),
     "timm, torch.compile": Build(TORCH, {"library": "timm", "compiled": True}),
-    WRITTEN: Build(JAX, {"attention": "written"}, CPU | HUGE),
+    EXPLICIT: Build(JAX, {"attention": "explicit"}, CPU | HUGE),
     ORDINARY: Build(JAX, {}, CPU),
 }
 TOLERANCE = 1e-4

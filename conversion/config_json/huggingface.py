@@ -145,7 +145,7 @@ def vision_facts(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     return model_facts({**defaults, **config.get("vision_config", config)})
 
 
-def idle_pooler(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
+def ignored_pooler(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
     """The pooler of a model that has none: transformers' ViTModel and DeiTModel cannot be without.
 
     Written here as the identity with ``pooler_act`` linear, so that ``pooler_output`` is the class token itself.
@@ -163,7 +163,7 @@ def idle_pooler(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]
 
 
 def identity_pooler(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """What :func:`idle_pooler` recognises; empty for a model with a pooler of its own, or with a head in its place."""
+    """What :func:`ignored_pooler` recognises; empty for a model with its own pooler, or with a head in its place."""
     config = checkpoint.config
     if config.num_classes or config.representation_size is not None:
         return {}

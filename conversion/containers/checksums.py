@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from conversion.containers.claims import json_object
+from conversion.containers.file_checks import json_object
 from vit_spec import VitportError
 
 NAME = "sha256.json"

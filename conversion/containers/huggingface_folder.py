@@ -13,7 +13,7 @@ import numpy as np
 from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.containers import msgpack_file, safetensors_file, torch_file
-from conversion.containers.claims import json_object
+from conversion.containers.file_checks import json_object
 from conversion.format import Writer
 from conversion.source import Source
 from conversion.tensors.table import TensorTable

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.claims import first_line
+from conversion.containers.file_checks import first_line
 from conversion.containers.msgpack_tree import Stored, walk
 from conversion.containers.output import Output
 from conversion.containers.subtree import branch

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from conversion.containers.claims import unique
+from conversion.containers.file_checks import unique
 from conversion.tensors.table import BFLOAT16
 
 _NUMBERS = {

@@ -17,13 +17,13 @@ from typing import IO
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.claims import check_size, first_line
+from conversion.containers.crc32 import crc32
+from conversion.containers.file_checks import check_size, first_line
 from conversion.containers.output import Output
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.subtree import branch
 from conversion.source import Source
 from conversion.tensors import buffers
-from conversion.tensors.checksum import crc32
 from conversion.tensors.contiguous import contiguous
 from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from conversion.containers.claims import first_line, unique
+from conversion.containers.file_checks import first_line, unique
 from conversion.source import Source
 from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError

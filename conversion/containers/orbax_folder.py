@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.claims import check_size, first_line, json_object
+from conversion.containers.file_checks import check_size, first_line, json_object
 from conversion.source import Source
 from conversion.tensors.flax_tree import nest
 from conversion.tensors.table import Tensor, TensorTable

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,9 @@ _PIECE = 4 << 20
 _PIECES = 3
 """Pieces in memory: one is filled while others are written."""
 _DIRECT: int = getattr(os, "O_DIRECT", 0)
+"""Linux alone has it; elsewhere everything goes through the system's cache."""
+_BINARY: int = getattr(os, "O_BINARY", 0)
+"""Windows alone has it, and would write a line break as two bytes without."""
 
 
 class Output:
@@ -73,7 +75,7 @@ class Output:
         done = 0
         while done < count:
             try:
-                done += os.pwrite(self._file, piece[done:count].data, at + done)
+                done += _write_at(self._file, piece[done:count].data, at + done)
             except OSError as error:
                 # What a full disk takes of a piece is no whole number of pages, nor is a file's last piece.
                 if error.errno != errno.EINVAL or not _through_cache(self._file):
@@ -91,7 +93,7 @@ class Output:
             self._flying.popleft().result()
         _through_cache(self._file)
         for at, data in self._patches:
-            os.pwrite(self._file, data, at)
+            _write_at(self._file, data, at)
 
     def __enter__(self) -> Output:
         return self
@@ -108,7 +110,7 @@ class Output:
 
 
 def _opened(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY
     try:
         return os.open(path, flags | _DIRECT, 0o666)
     except OSError as error:
@@ -117,8 +119,18 @@ def _opened(path: Path) -> int:
         return os.open(path, flags, 0o666)
 
 
+def _write_at(file: int, data: bytes | memoryview, at: int) -> int:
+    """As ``os.pwrite``, which Windows lacks; one thread at a time uses the file's position."""
+    os.lseek(file, at, os.SEEK_SET)
+    return os.write(file, data)
+
+
 def _through_cache(file: int) -> bool:
-    """Let the system's cache take what follows; whether it did not before."""
+    """Send later writes through the system's cache; returns whether they bypassed it until now."""
+    if not _DIRECT:
+        return False
+    import fcntl  # absent on Windows
+
     flags = fcntl.fcntl(file, fcntl.F_GETFL)
     fcntl.fcntl(file, fcntl.F_SETFL, flags & ~_DIRECT)
     return bool(flags & _DIRECT)

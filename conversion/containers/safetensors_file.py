@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.claims import first_line, json_object, unique
+from conversion.containers.file_checks import first_line, json_object, unique
 from conversion.containers.output import Output
 from conversion.source import Source
 from conversion.tensors import buffers

@@ -10,8 +10,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from conversion.containers.crc32 import crc32
 from conversion.containers.output import Output
-from conversion.tensors.checksum import crc32
 
 _NEEDS, _UTF_8, _DATE = 45, 1 << 11, 0x21
 """Version 4.5 for zip64; names in UTF-8; the first day of 1980: without a date, equal weights make equal files."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.claims import check_size, first_line, json_object
+from conversion.containers.file_checks import check_size, first_line, json_object
 from conversion.containers.output import Output
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.torch_pickle import state_dict_pickle

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conversion.containers import orbax_folder
 from conversion.containers.checksums import check_checksums
-from conversion.containers.claims import json_object
+from conversion.containers.file_checks import json_object
 from conversion.source import Source
 from vit_spec import VitportError
 

@@ -1,65 +1,75 @@
-"""The formats, in the order in which they are tried on a file: one whose signature another's contains comes first."""
+"""The formats that files are recognised as and written in: every module ``conversion/formats/FAMILY/NAME.py`` that has
+a ``FORMAT``, and those that a program registers."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
 
 from conversion.format import Format
-from conversion.formats.vit import (
-    big_vision,
-    big_vision_scan,
-    dinov2_chunked,
-    flax,
-    google,
-    google_linen,
-    huggingface_clip,
-    huggingface_clip_classifier,
-    huggingface_deit,
-    huggingface_deit_one_head,
-    huggingface_dinov2,
-    huggingface_flax,
-    huggingface_siglip,
-    huggingface_siglip_classifier,
-    huggingface_vit,
-    mmpretrain,
-    openai_clip,
-    timm,
-    torch_encoder,
-    torchvision,
-)
+from vit_spec import VitportError
 
-FAMILIES = {
-    "huggingface": (
-        "huggingface-dinov2",
-        "huggingface-deit",
-        "huggingface-deit-one-head",
-        "huggingface-vit",
-        "huggingface-clip",
-        "huggingface-clip-classifier",
-        "huggingface-siglip-classifier",
-        "huggingface-siglip",
-    ),
-}
-"""Names that stand for several formats: the first that fits the model, or the file, is taken."""
+FORMATS: dict[str, Format] = {}
+"""Name → format, in the order in which files are tried; see ``Format.before``."""
 
-FORMATS: dict[str, Format] = {
-    module.FORMAT.name: module.FORMAT
-    for module in (
-        timm,
-        flax,
-        google,
-        google_linen,
-        big_vision,
-        big_vision_scan,
-        huggingface_dinov2,
-        huggingface_deit,
-        huggingface_deit_one_head,
-        huggingface_vit,
-        huggingface_flax,
-        huggingface_clip_classifier,
-        huggingface_clip,
-        huggingface_siglip_classifier,
-        huggingface_siglip,
-        torchvision,
-        torch_encoder,
-        openai_clip,
-        mmpretrain,
-        dinov2_chunked,
-    )
-}
+
+def register_format(format: Format) -> None:
+    """Add a format: from now on it is recognised, read, written and verified like every other.
+
+    Raises:
+        VitportError: if its name is taken, or no order of all formats agrees with its ``before``.
+    """
+    if format.name in FORMATS or format.name in groups():
+        raise VitportError(f"A format or group named {format.name!r} exists already: choose another name.")
+    ordered = _ordered([*FORMATS.values(), format])
+    FORMATS.clear()
+    FORMATS.update(ordered)
+
+
+def unregister_format(name: str) -> None:
+    """Remove a format.
+
+    Raises:
+        VitportError: if there is none of that name.
+    """
+    if name not in FORMATS:
+        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(FORMATS)}.")
+    del FORMATS[name]
+
+
+def groups() -> dict[str, tuple[str, ...]]:
+    """Names that stand for several formats, such as ``huggingface`` → the formats, in the order of ``FORMATS``."""
+    members: dict[str, tuple[str, ...]] = {}
+    for format in FORMATS.values():
+        if format.group:
+            members[format.group] = (*members.get(format.group, ()), format.name)
+    return members
+
+
+def _ordered(formats: list[Format]) -> dict[str, Format]:
+    """The formats by name, each in front of those in its ``before``, else in the order given."""
+    ordered: dict[str, Format] = {}
+
+    def place(format: Format, behind: tuple[str, ...]) -> None:
+        if format.name in behind:
+            raise VitportError(f"{' before '.join((format.name, *behind))} is a circle: change one of their `before`.")
+        if format.name not in ordered:
+            for other in formats:
+                if format.name in other.before:
+                    place(other, (format.name, *behind))
+            ordered[format.name] = format
+
+    for format in formats:
+        place(format, ())
+    return ordered
+
+
+def _found() -> Iterator[Format]:
+    for family in pkgutil.iter_modules(__path__, f"{__name__}."):
+        for module in pkgutil.iter_modules(importlib.import_module(family.name).__path__, f"{family.name}."):
+            if (format := getattr(importlib.import_module(module.name), "FORMAT", None)) is not None:
+                yield format
+
+
+FORMATS.update(_ordered(list(_found())))

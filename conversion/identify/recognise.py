@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from conversion.format import Format
-from conversion.formats import FAMILIES, FORMATS
+from conversion.formats import FORMATS, groups
 from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
 
@@ -76,11 +76,11 @@ def _chosen(prefixes: list[str], under: str | None) -> str:
 
 
 def get_formats(name: str) -> tuple[Format, ...]:
-    """The format of that name, or those of the family of that name, or the sentence that lists the names."""
-    if name in FAMILIES:
-        return tuple(FORMATS[member] for member in FAMILIES[name])
+    """The format of that name, or those of the group of that name, or the sentence that lists the names."""
+    if (members := groups().get(name)) is not None:
+        return tuple(FORMATS[member] for member in members)
     if name not in FORMATS:
-        raise VitportError(f"No format is named {name!r}: choose one of {', '.join((*FAMILIES, *FORMATS))}.")
+        raise VitportError(f"No format is named {name!r}: choose one of {', '.join((*groups(), *FORMATS))}.")
     return (FORMATS[name],)
 
 

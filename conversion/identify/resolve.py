@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conversion.identify.shapes import Shapes, facts_from_shapes
+from conversion.identify.vit import facts_from_shapes
+from conversion.tensors.table import Shapes
 from vit_spec import Model, ViTConfig, VitportError, list_models, parameters
 
 NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 
-from conversion.identify.shapes import Shapes
+from conversion.tensors.table import Shapes
 from vit_spec import ViTConfig, VitportError, parameters
 
 

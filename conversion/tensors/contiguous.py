@@ -22,7 +22,7 @@ def contiguous(array: np.ndarray) -> np.ndarray:
     return result
 
 
-def stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:
     """Arrays of one dtype behind each other on axis 0, as ``numpy.concatenate`` makes them.
 
     Raises:

@@ -13,6 +13,8 @@ from ml_dtypes import bfloat16
 
 from vit_spec import VitportError
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Name → shape."""
 BFLOAT16 = np.dtype(bfloat16)
 _AHEAD = 1 << 27
 """Bytes of an array and of those read ahead that are held together; beyond it, reading waits."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from conversion.tensors.contiguous import stacked
+from conversion.tensors.contiguous import concatenate
 from vit_spec import Kind, ViTConfig, VitportError
 
 
@@ -58,7 +58,7 @@ class Joined:
     parts: int
 
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [stacked(arrays)]
+        return [concatenate(arrays)]
 
     def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
         del config
@@ -79,7 +79,7 @@ class Divided:
 
     def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
         del config
-        return [stacked(arrays)]
+        return [concatenate(arrays)]
 
 
 @dataclass(frozen=True)

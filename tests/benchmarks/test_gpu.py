@@ -14,7 +14,7 @@ def test_attention_agrees_and_is_timed_without_a_gpu(capsys) -> None:
     """XLA's, ours and PyTorch's, in bfloat16; what is not there is said."""
     assert gpu.main(("gpu-attention",), smoke=True) == 0
     told = capsys.readouterr().out
-    assert "ours, written: answers within" in told
+    assert "ours, explicit: answers within" in told
     assert "cuDNN is left out: cuDNN is on NVIDIA GPUs alone" in told
     assert "| backward, PyTorch's SDPA |" in told
 

@@ -305,7 +305,7 @@ def test_models_that_are_no_plain_vit_are_refused_by_name(tmp_path) -> None:
     weights = random_weights(SQUARE, **BIG_VISION)
     del weights["pos_embedding"]
     np.savez(tmp_path / "sincos.npz", **weights)
-    with pytest.raises(VitportError, match="sincos2d positions computes them in its code"):
+    with pytest.raises(VitportError, match="sincos2d positions compute them in code"):
         conversion.load(tmp_path / "sincos.npz")
 
 

@@ -62,24 +62,24 @@ def test_a_longer_file_of_that_name_is_cut(tmp_path: Path) -> None:
     assert (tmp_path / "w").read_bytes() == b"short"
 
 
-@pytest.mark.parametrize("refused_by", ["open", "pwrite"])
+@pytest.mark.parametrize("refused_by", ["open", "write"])
 def test_a_file_system_that_wants_all_through_its_cache_gets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused_by: str
 ) -> None:
     """As tmpfs, FUSE and others do: the flag is refused when the file is opened, or when it is written."""
-    real_open, real_pwrite = os.open, os.pwrite
+    real_open, real_write = os.open, os.write
 
     def refusing_open(path: Path, flags: int, mode: int = 0o777) -> int:
         if flags & output._DIRECT:
             raise OSError(errno.EINVAL, "Invalid argument")
         return real_open(path, flags, mode)
 
-    def refusing_pwrite(file: int, data: memoryview, at: int) -> int:
+    def refusing_write(file: int, data: memoryview) -> int:
         if fcntl.fcntl(file, fcntl.F_GETFL) & output._DIRECT:
             raise OSError(errno.EINVAL, "Invalid argument")
-        return real_pwrite(file, data, at)
+        return real_write(file, data)
 
-    monkeypatch.setattr(os, refused_by, {"open": refusing_open, "pwrite": refusing_pwrite}[refused_by])
+    monkeypatch.setattr(os, refused_by, {"open": refusing_open, "write": refusing_write}[refused_by])
     content = bytes_of(6 * PIECE + 3)
     with Output(tmp_path / "w") as file:
         file.write(content)
@@ -87,8 +87,8 @@ def test_a_file_system_that_wants_all_through_its_cache_gets_it(
 
 
 def test_a_disk_that_takes_a_part_at_a_time_gets_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda file, data, at: real(file, data[: max(1, len(data) // 3)], at))
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[: max(1, len(data) // 3)]))
     content = bytes_of(2 * PIECE + 100)
     with Output(tmp_path / "w") as file:
         file.write(content)
@@ -99,10 +99,10 @@ def test_a_disk_that_takes_a_part_at_a_time_gets_all(tmp_path: Path, monkeypatch
 def test_a_full_disk_is_told_and_leaves_no_thread_and_no_open_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
-    def full(file: int, data: memoryview, at: int) -> int:
+    def full(file: int, data: memoryview) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(os, "write", full)
     before = threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(OSError, match="No space left"), Output(tmp_path / "w") as file:
         file.write(bytes_of(pieces * PIECE + 5))

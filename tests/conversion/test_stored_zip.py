@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from conversion.containers import crc32
 from conversion.containers.output import Output
 from conversion.containers.stored_zip import StoredZip
-from conversion.tensors import checksum
 
 CONTENT = {
     "a.npy": (b"head", np.random.default_rng(0).bytes(70_001)),
@@ -71,6 +71,6 @@ def test_an_archive_of_nothing_is_one(tmp_path: Path) -> None:
 def test_the_fast_checksum_is_zlibs(length: int) -> None:
     """In one run and continued, over bytes and arrays."""
     content = np.random.default_rng(length).bytes(length)
-    assert checksum.crc32(content) == zlib.crc32(content)
-    assert checksum.crc32(content, 12345) == zlib.crc32(content, 12345)
-    assert checksum.crc32(np.frombuffer(content, np.uint8), 1 << 31) == zlib.crc32(content, 1 << 31)
+    assert crc32.crc32(content) == zlib.crc32(content)
+    assert crc32.crc32(content, 12345) == zlib.crc32(content, 12345)
+    assert crc32.crc32(np.frombuffer(content, np.uint8), 1 << 31) == zlib.crc32(content, 1 << 31)

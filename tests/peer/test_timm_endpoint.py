@@ -17,7 +17,7 @@ import timm
 import conversion
 from conversion import Checkpoint
 from tests.random_weights import random_params
-from tests.vit_parity.runs import pictures, run_torch, subject_of
+from tests.vit_parity.runs import pictures, replayed_model, run_torch
 from vit_parity import activation_names, compare_captures
 from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
 from vit_parity.explain import explain
@@ -52,7 +52,7 @@ def test_timm_s_model_agrees_in_every_activation_under_its_name(name):
     assert set(theirs.activations) >= set(activation_names(weights.config)) - {"pooled"}  # DeiT's has no such module
     found = compare_captures(run_torch(weights, images), theirs)
     assert found.first_divergence is None
-    assert explain(theirs, subject_of(weights, images)) == ()
+    assert explain(theirs, replayed_model(weights, images)) == ()
 
 
 def test_another_model_of_timm_s_is_seen_and_explained():
@@ -60,7 +60,7 @@ def test_another_model_of_timm_s_is_seen_and_explained():
     weights = ours("vit_base_patch32_clip_224")
     images = pictures(weights.config, batch=1)
     theirs = run_endpoint(parse_endpoint("timm:vit_base_patch32_clip_quickgelu_224"), weights, images, "float32")
-    causes = [entry.cause for entry in explain(theirs, subject_of(weights, images))]
+    causes = [entry.cause for entry in explain(theirs, replayed_model(weights, images))]
     assert causes == ["uses Quick GELU"]
 
 
@@ -80,7 +80,7 @@ def test_timm_runs_google_s_file_with_the_other_gelu(tmp_path):
     checkpoint = conversion.load(path)
     images = pictures(checkpoint.config, batch=1)
     theirs = run_endpoint(Endpoint("timm", str(path)), checkpoint, images, "float32", TINY)
-    causes = [entry.cause for entry in explain(theirs, subject_of(checkpoint, images))]
+    causes = [entry.cause for entry in explain(theirs, replayed_model(checkpoint, images))]
     assert causes == ["uses erf GELU"]
 
 

@@ -11,6 +11,7 @@ import torch
 
 import conversion
 import vit_jax
+import vit_parity
 import vit_torch
 from conversion import load_picture
 from tests.vit_cli.conftest import tiny_checkpoint
@@ -255,4 +256,18 @@ def test_gradients_of_a_capture_are_refused(weights, vitport, tmp_path):
     vitport("compare", weights, "--save-capture", tmp_path / "run.npz")
     result = vitport("compare", weights, tmp_path / "run.npz", "--gradients")
     assert result.code == 2
-    assert "torch: and jax: alone" in result.err
+    assert "torch: and jax: only" in result.err
+
+
+def test_the_python_function_finds_what_the_command_prints(weights, tanh, vitport):
+    """``vit_parity.compare`` is the command without its printing: the same rows, causes, errors and gradients."""
+    options = ("--explain", "--teacher-forced", "--gradients", "--seed", 3, "--image-size", 16, 8)
+    printed = told(vitport("compare", weights, f"jax:{tanh}", "--json", *options))
+    found = vit_parity.compare(
+        weights, f"jax:{tanh}", seed=3, image_size=(16, 8), explain=True, local_errors=True, gradients=True
+    )
+    assert json.loads(json.dumps([row.to_dict() for row in found.comparison.rows])) == printed["activations"]
+    assert [cause.sentence for cause in found.explanations] == [cause["sentence"] for cause in printed["explanations"]]
+    assert found.local_errors == printed["local_errors"]
+    assert [row.to_dict() for row in found.gradients] == printed["gradients"]
+    assert found.runs.images.shape == (1, 16, 8, 3)

@@ -111,7 +111,7 @@ def test_the_chosen_form_of_gelu_is_what_is_written(choice, written, act, google
     result = vitport("convert", google, tmp_path / "timm", "--to", "timm", "--activation", choice)
     assert result.code == 0
     assert conversion.load(tmp_path / "timm").config.activation == written
-    said = {"keep": "only vitport's own record tells of gelu_tanh", "erf": "changed: activation gelu in place of"}
+    said = {"keep": "only vitport's own record says gelu_tanh", "erf": "changed: activation gelu in place of"}
     assert said[choice] in " ".join(result.out.split())
     assert vitport("convert", google, tmp_path / "hf", "--to", "huggingface", "--activation", choice).code == 0
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["hidden_act"] == act

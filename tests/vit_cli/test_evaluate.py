@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.vit_jax.training.test_spread import ROOT, in_new_process
-from vit_jax.training.devices.cores import cores
+from tests.vit_jax.inference.test_data_parallel import ROOT, in_new_process
+from vit_jax.cores import cores
 
 pytestmark = pytest.mark.jax_alone
 
@@ -17,15 +17,15 @@ from contextlib import redirect_stdout
 from io import StringIO
 
 from vit_cli.main import main
-from vit_jax.inference.spread import Spread
+from vit_jax.inference import DataParallel
 
-sizes, begin = [], Spread.__init__
+sizes, begin = [], DataParallel.__init__
 
 def noting(self, *args):
     begin(self, *args)
     sizes.append(self.mesh.size)
 
-Spread.__init__ = noting
+DataParallel.__init__ = noting
 found = []
 for options in ([], ["--knn", "5"]):
     with redirect_stdout(StringIO()) as said:
@@ -47,7 +47,7 @@ def test_devices_share_batches_and_find_what_one_finds() -> None:
     assert offered == [max(count for count in range(1, cores() + 1) if 60 % count == 0)] * 3
     for one, other in zip(expected, found, strict=True):
         assert _numbers(other) == pytest.approx(_numbers(one), rel=0, abs=1e-6)
-    assert found[0]["pictures"] == 360
+    assert found[0]["images"] == 360
     assert found[0]["accuracy"] > 0.98
 
 

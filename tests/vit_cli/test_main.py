@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import os
 import re
 import signal
@@ -28,6 +29,45 @@ def test_help_imports_nothing_heavy():
         assert re.search(rf"\b{name}\b", help_text)
 
 
+def test_help_at_80_columns_gives_each_command_one_line(monkeypatch, vitport):
+    """Between the frame's top and bottom: "(required)", then the commands in order; no text is cut or wrapped."""
+    monkeypatch.setenv("COLUMNS", "80")
+    result = vitport("--help")
+    assert (result.code, result.err) == (0, "")
+    usage, *lines = result.out.splitlines()
+    assert usage.startswith("usage: vitport ")  # tyro lists every command there, in 100 columns
+    assert max(map(len, lines)) <= 80
+    frame = lines[next(at for at, line in enumerate(lines) if "subcommands" in line) + 1 : -1]
+    words = [line.strip("│|•* ").split(maxsplit=1) for line in frame]
+    at = words.index(["(required)"])
+    told = dict(words[at + 1 : at + 1 + len(vit_cli.main.SUBCOMMANDS)])
+    assert list(told) == list(vit_cli.main.SUBCOMMANDS)
+    for name, text in told.items():
+        assert text == (vit_cli.main.SUBCOMMANDS[name].__doc__ or "").splitlines()[0], name
+
+
+def test_the_help_of_a_command_has_its_whole_docstring(vitport):
+    """The list cuts docstrings to their first lines; `vitport rollout --help` has the source in a later one."""
+    assert "Abnar & Zuidema 2020" in vitport("rollout", "--help").out
+    assert "Abnar & Zuidema 2020" not in vitport("--help").out
+
+
+def test_version_is_that_of_the_installed_distribution(vitport):
+    result = vitport("--version")
+    assert (result.code, result.out, result.err) == (0, f"vitport {importlib.metadata.version('vitport')}\n", "")
+
+
+def test_help_takes_less_than_300_ms():
+    """Processor time of the fastest of five fresh processes, Python's own start included; other work does not count."""
+    took = []
+    for _ in range(5):
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "vit_cli.main", "--help"], stdout=subprocess.DEVNULL, check=True)
+        after = os.times()
+        took.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert 0 < min(took) < 0.3
+
+
 @pytest.mark.parametrize("name", vit_cli.main.SUBCOMMANDS)
 def test_every_option_of_every_subcommand_is_explained(name, vitport):
     """tyro prints an option without a text of its own as its name and '(default: …)' alone."""
@@ -45,7 +85,7 @@ def test_every_field_of_a_run_is_explained():
     """tyro takes the string below a field for its help."""
     folder = Path(vit_cli.main.__file__).parents[1] / "vit_jax" / "training"
     fields = []
-    for name in ("recipe/config.py", "recipe/recipe.py", "devices/sharding.py", "data/options.py"):
+    for name in ("recipe/config.py", "recipe/recipe.py", "recipe/execution.py", "recipe/data.py"):
         for node in ast.parse((folder / name).read_text()).body:
             if isinstance(node, ast.ClassDef) and node.decorator_list:
                 after = [*node.body[1:], None]

@@ -31,7 +31,7 @@ def finished(tmp_path_factory) -> Path:
     return workdir
 
 
-def test_a_run_leaves_configuration_versions_log_pictures_and_a_trace(finished) -> None:
+def test_a_run_leaves_configuration_versions_log_charts_and_a_trace(finished) -> None:
     config = json.loads((finished / "config.json").read_text())
     assert (config["model"]["name"], config["steps"], config["recipe"]["ema"]) == ("vit_tiny_patch16_224", 4, 0.9)
     versions = json.loads((finished / "versions.json").read_text())
@@ -40,8 +40,8 @@ def test_a_run_leaves_configuration_versions_log_pictures_and_a_trace(finished) 
     assert [line["step"] for line in log(finished, "validation")] == [2, 4]
     assert all(line["loss"] > 0 and 0 <= line["data_wait"] <= 1 for line in log(finished))
     for name in ("curves.png", "confusion.png"):
-        with Image.open(finished / name) as picture:
-            assert picture.width > 300
+        with Image.open(finished / name) as chart:
+            assert chart.width > 300
     assert list((finished / "profile").rglob("*.xplane.pb"))
     assert list((finished / "tensorboard").glob("events*"))
 
@@ -70,7 +70,7 @@ def test_evaluate_finds_what_the_run_found(finished, capsys) -> None:
     assert main(["evaluate", str(finished), "--data", "digits", "--per-class", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     last = log(finished, "validation")[-1]
-    assert found["pictures"] == 360
+    assert found["images"] == 360
     for name in ("accuracy", "accuracy_top5", "loss", "calibration_error"):
         assert found[name] == pytest.approx(last[name], abs=1e-6)
     assert set(found["per_class"]) == set("0123456789")
@@ -83,25 +83,26 @@ def test_evaluate_finds_what_the_run_found(finished, capsys) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--workers", "-1"), "--workers -1 counts processes"),
-        (("--knn", "0"), "--knn 0 takes 1 to 1437 neighbours"),
-        (("--knn", "1438"), "--knn 1438 takes 1 to 1437 neighbours"),
-        (("--knn", "5", "--per-class"), "--per-class and --real judge the head"),
-        (("--linear-probe", "--real", "real.json"), "--per-class and --real judge the head"),
-        (("--real", "/nowhere/real.json"), "is no list of ReaL labels"),
+        (("--workers", "-1"), "--workers must be 0 processes or more; got -1"),
+        (("--knn", "0"), "--knn must be from 1 to 1437, the number of training images; got 0"),
+        (("--knn", "1438"), "--knn must be from 1 to 1437, the number of training images; got 1438"),
+        (("--knn", "5", "--per-class"), "--per-class and --real evaluate the head"),
+        (("--linear-probe", "--real", "real.json"), "--per-class and --real evaluate the head"),
+        (("--real", "/nowhere/real.json"), "cannot be read as ReaL labels"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_sentence_before_anything_runs(
     options, sentence, finished, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr("vit_jax.create_model", None)
+    for module in ("evaluate", "features"):
+        monkeypatch.setattr(f"vit_jax.training.evaluation.{module}.compile_inference", None)
     assert main(["evaluate", str(finished), "--data", "digits", *options]) == 2
     told = capsys.readouterr().err
     assert sentence in told
     assert len(told.splitlines()) == 1
 
 
-def test_pictures_without_features_are_named(finished, tmp_path, capsys) -> None:
+def test_images_that_cannot_be_read_have_no_features_and_are_named(finished, tmp_path, capsys) -> None:
     folder = image_folder(tmp_path / "train").parent
     image_folder(folder / "val")
     damaged = [next((folder / part).rglob("*.png")) for part in ("train", "val")]
@@ -110,22 +111,22 @@ def test_pictures_without_features_are_named(finished, tmp_path, capsys) -> None
     assert main(["evaluate", str(finished), "--data", str(folder), "--knn", "3"]) == 0
     told = capsys.readouterr().out
     assert all(f"skipped {path}: " in told for path in damaged)
-    assert re.search(r"training_pictures +23\n", told)
+    assert re.search(r"training_images +23\n", told)
 
 
 def test_a_dry_run_prints_costs_and_shardings_and_writes_nothing(tmp_path, capsys) -> None:
     assert _train(tmp_path / "run", *LENGTH, "--dry-run") == 0
     told = capsys.readouterr().out
     parameters = int(re.search(r"^parameters: ([\d,]+)", told, re.MULTILINE)[1].replace(",", ""))  # type: ignore[index]
-    assert f"memory of a device, optimizer: {8 * parameters / 1e3:,.1f} kB" in told  # two moments of four bytes
+    assert f"memory per device, optimizer: {8 * parameters / 1e3:,.1f} kB" in told  # two moments of four bytes
     assert re.search(r"as compiled", told)
     assert re.search(r"^blocks/0/attn/qkv/kernel +16x48 +whole", told, re.MULTILINE)
     assert not (tmp_path / "run").exists()
 
 
-def test_pictures_for_validation_that_cannot_be_read_are_named_and_a_trace_ends_with_the_run(tmp_path, capsys) -> None:
+def test_validation_images_that_cannot_be_read_are_named_and_a_trace_ends_with_the_run(tmp_path, capsys) -> None:
     """The trace is asked for beyond the end, and then, of the start that goes on, from before its first step."""
-    folder = image_folder(tmp_path / "pictures" / "train").parent
+    folder = image_folder(tmp_path / "images" / "train").parent
     image_folder(folder / "val")
     damaged = next((folder / "val").rglob("*.png"))
     damaged.write_bytes(b"")
@@ -143,7 +144,7 @@ def test_steps_on_the_command_line_win_over_a_presets_epochs(tmp_path, capsys) -
     assert main(options) == 0
     assert "run: 7 steps of " in capsys.readouterr().out
     assert main([*options, "--epochs", "1"]) == 2
-    assert "steps=7 and epochs=1.0 both say how long the run is" in capsys.readouterr().err
+    assert "steps=7 and epochs=1.0 both set the run's length" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -178,22 +179,22 @@ def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys
         (("--data", "/nowhere"), "/nowhere does not exist"),
         (("--batch", "30", "--recipe.accumulation", "4"), "does not divide into 4 parts"),
         (("--mesh", "data=7"), "takes 7 devices"),
-        (("--mesh", "7"), "is no mesh"),
-        (("--mesh", "data=1,data=1"), "give each axis its devices once"),
-        (("--profile", "4", "1"), "--profile 4 1 is no part of the run's 4 steps"),
-        (("--profile", "0", "0"), "--profile 0 0 is no part"),
-        (("--compilation-cache", __file__), "is no folder and cannot be made one"),
+        (("--mesh", "7"), "--mesh 7 cannot be read"),
+        (("--mesh", "data=1,data=1"), "give each axis its number of devices once"),
+        (("--profile", "4", "1"), "--profile 4 1 lies outside the run's 4 steps"),
+        (("--profile", "0", "0"), "--profile 0 0 lies outside"),
+        (("--compilation-cache", __file__), "cannot be made a folder"),
         (("--processes.count", "2"), "belong together: give all three, or none"),
-        (("--recipe.schedule.warmup", "-1"), "schedule.warmup=-1"),
+        (("--recipe.schedule.warmup", "-1"), "schedule.warmup must be 0 steps or more; got -1"),
         (("--recipe.schedule.warmup", "9"), "longer than the 4 steps"),
         (("--model", "vit_tinny"), "did you mean vit_tiny"),
-        (("--model.in-channels", "2"), "takes pictures of 2 channels"),
+        (("--model.in-channels", "2"), "takes images of 2 channels"),
         (("--attention", "cudnn"), "the device is a cpu, precision is float32"),
         (("--preset", "resnet"), "No preset is named"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
         (("--model.patch-size", "3"), "does not divide into patches"),
-        (("--epochs", "3"), "both say how long"),
-        (("--model.weights", "/nowhere"), "starts at random"),
+        (("--epochs", "3"), "both set the run's length"),
+        (("--model.weights", "/nowhere"), "starts from random values"),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_nothing(options, sentence, tmp_path, capsys) -> None:
@@ -226,7 +227,7 @@ def test_a_disk_that_fills_at_a_checkpoint_is_one_sentence_and_a_later_start_goe
     )
     assert done.returncode == 2
     assert "could not be written" in done.stderr
-    assert "(File too large): free the disk and run again" in done.stderr
+    assert "(File too large): free disk space and run again" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert main(["train", "--workdir", str(tmp_path / "run")]) == 0
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"2", "4"}

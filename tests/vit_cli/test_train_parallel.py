@@ -89,8 +89,8 @@ def test_what_one_of_two_processes_cannot_read_none_goes_on_from(undisturbed, tm
     """Else one would take the steps from 9 on, and the other wait for it at step 12, or take other sums."""
     shutil.copytree(undisturbed, tmp_path / "run")
     told = _together(tmp_path / "run", program=("-c", ONE_CANNOT_READ))
-    assert "checkpoint 12 cannot be read by process 1 (a bad cable): the one before is taken" in told[0]
-    assert "going on from the checkpoint of step 9" in told[0]
+    assert "checkpoint 12 cannot be read by process 1 (a bad cable): the previous one is used" in told[0]
+    assert "resuming from the checkpoint of step 9" in told[0]
     assert "step 12/12" in told[0]
     assert furthest(weights(tmp_path / "run"), weights(undisturbed)) < 2e-5
 
@@ -99,9 +99,7 @@ def test_where_one_of_two_processes_refuses_both_stop(undisturbed, tmp_path) -> 
     """Neither waits for the other until the service that joins them gives up."""
     shutil.copytree(undisturbed, tmp_path / "run")
     told = _together(tmp_path / "run", program=("-c", ONE_HAS_ANOTHER_OPTIMIZER), expect=2)
-    assert (
-        f"vitport: {tmp_path / 'run'} holds a run whose optimizer has another state (name adamw instead of" in told[1]
-    )
+    assert f"vitport: {tmp_path / 'run'} holds a run with another optimizer state (name adamw instead of" in told[1]
     assert "vitport: Process 1 stopped: " in told[0]
     assert "Traceback" not in told[0] + told[1]
 
@@ -120,7 +118,7 @@ def test_processes_that_do_not_meet_in_time_say_so(tmp_path) -> None:
     assert [process.returncode for process in processes] == [2, 2], told
     for text in told:
         first, *_ = text.splitlines()  # JAX's own service speaks last
-        assert first.startswith("vitport: The processes of this run did not all meet at 127.0.0.1")
+        assert first.startswith("vitport: Not all processes of this run connected to 127.0.0.1")
     assert not (tmp_path / "run").exists()
 
 
@@ -128,5 +126,5 @@ def test_processes_that_do_not_meet_in_time_say_so(tmp_path) -> None:
 def test_what_two_processes_began_one_goes_on_with(undisturbed, tmp_path) -> None:
     _together(tmp_path / "run", "--mesh", "data=2,fsdp=4,tensor=1")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "12")
-    assert "going on from the checkpoint of step 9" in train(tmp_path / "run", *LENGTH, "--mesh", "data=1,fsdp=1")
+    assert "resuming from the checkpoint of step 9" in train(tmp_path / "run", *LENGTH, "--mesh", "data=1,fsdp=1")
     assert furthest(weights(tmp_path / "run"), weights(undisturbed)) < 2e-5

@@ -19,7 +19,7 @@ import pytest
 
 from tests.vit_cli.training import LENGTH, arguments, command, environment, furthest, log, same_bits, train, weights
 from tests.vit_jax.training.data.folders import image_folder
-from vit_cli.main import SUBCOMMANDS, main
+from vit_cli.main import main
 from vit_jax.training.data import Batch, Stream
 from vit_jax.training.run.monitor import Line
 from vit_jax.training.run.setup import Setup
@@ -42,7 +42,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(undisturbe
     workdir = _copied(undisturbed, tmp_path / "run", without=(12,))
     assert main(arguments(workdir, *LENGTH)) == 0
     told = capsys.readouterr().out
-    assert "going on from the checkpoint of step 9" in told
+    assert "resuming from the checkpoint of step 9" in told
     for key in ("params", "ema"):
         assert same_bits(weights(workdir, key), weights(undisturbed, key))
     assert [line["step"] for line in log(workdir)] == list(range(1, 13))
@@ -51,7 +51,7 @@ def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(undisturbe
 
 def test_a_run_without_options_goes_on_by_those_of_its_work_directory(undisturbed, tmp_path) -> None:
     workdir = _copied(undisturbed, tmp_path / "run", without=(12,))
-    assert SUBCOMMANDS["train"](workdir=str(workdir)) == 0
+    assert main(["train", "--workdir", str(workdir)]) == 0
     assert same_bits(weights(workdir), weights(undisturbed))
     before = _checkpoints(workdir)
     assert main(["train", "--workdir", str(workdir)]) == 0  # at its end there is nothing left to do
@@ -69,7 +69,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_that_is_sai
     assert main(arguments(workdir, *LENGTH)) == 0
     told = capsys.readouterr().out
     assert "checkpoint 12 cannot be read" in told
-    assert "going on from the checkpoint of step 9" in told
+    assert "resuming from the checkpoint of step 9" in told
     assert same_bits(weights(workdir), weights(undisturbed))
     assert (workdir / "checkpoints" / "unread-12" / "rest").is_dir()  # for it may have been a passing trouble
 
@@ -92,8 +92,8 @@ def _damage(checkpoint: Path, how: str) -> None:
     file.write_bytes(content)
 
 
-def test_sigterm_saves_and_no_picture_is_seen_twice_or_missed_in_an_epoch(tmp_path, monkeypatch, capsys) -> None:
-    """24 pictures in batches of 8, three epochs; the signal comes within the second. Oracle: counting."""
+def test_sigterm_saves_and_no_image_is_seen_twice_or_missed_in_an_epoch(tmp_path, monkeypatch, capsys) -> None:
+    """24 images in batches of 8, three epochs; the signal comes within the second. Oracle: counting."""
     seen: list[bytes] = []
 
     class Recording(Stream):
@@ -103,7 +103,7 @@ def test_sigterm_saves_and_no_picture_is_seen_twice_or_missed_in_an_epoch(tmp_pa
             return batch
 
     monkeypatch.setattr("vit_jax.training.run.loop.Stream", Recording)
-    data = ("--data", str(image_folder(tmp_path / "pictures")), "--data.augment.crop", "none")
+    data = ("--data", str(image_folder(tmp_path / "images")), "--data.augment.crop", "none")
     options = (*data, "--batch", "8", "--steps", "9", "--keep.every", "9", "--log-every", "1")
     assert main(arguments(tmp_path / "straight", *options)) == 0
     straight, seen[:] = list(seen), []
@@ -114,9 +114,9 @@ def test_sigterm_saves_and_no_picture_is_seen_twice_or_missed_in_an_epoch(tmp_pa
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr("vit_cli.train_command._print_line", told)
+        patched.setattr("vit_cli.train._print_line", told)
         assert main(arguments(tmp_path / "run", *options)) == 75
-    assert f"stopped by SIGTERM after step 4, which is saved in {tmp_path / 'run'}" in capsys.readouterr().out
+    assert f"stopped by SIGTERM after step 4, saved in {tmp_path / 'run'}" in capsys.readouterr().out
     assert _checkpoints(tmp_path / "run") == {"4"}
     assert main(arguments(tmp_path / "run", *options)) == 0
     assert [len(set(seen[epoch : epoch + 24])) for epoch in (0, 24, 48)] == [24, 24, 24]
@@ -144,7 +144,7 @@ def test_a_process_that_is_told_to_end_by_sigterm_saves(tmp_path) -> None:
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_run_ends_with_the_same_bits(kills, undisturbed, tmp_path) -> None:
-    """Each line of the log has the loss of its own pictures: none is seen twice or missed, or a loss would differ."""
+    """Each line of the log has the loss of its own images: none is seen twice or missed, or a loss would differ."""
     straight, killed, options = undisturbed, tmp_path / "killed", LENGTH
     if kills > 10:
         straight, options = tmp_path / "straight", ("--steps", "200", "--keep.every", "2", "--log-every", "1")
@@ -174,7 +174,7 @@ def test_a_run_begun_on_eight_devices_by_scan_goes_on_on_two_without(undisturbed
     train(workdir, *LENGTH, "--mesh", "data=2,fsdp=2,tensor=2", "--scan", devices=8)
     shutil.rmtree(workdir / "checkpoints" / "12")
     told = train(workdir, *LENGTH, "--mesh", "data=1,fsdp=2,tensor=1", devices=2)
-    assert "going on from the checkpoint of step 9" in told
+    assert "resuming from the checkpoint of step 9" in told
     assert furthest(weights(workdir), weights(undisturbed)) < 2e-5
     losses = zip(log(workdir), log(undisturbed), strict=True)
     assert max(abs(mine["loss"] - theirs["loss"]) for mine, theirs in losses) < 2e-6
@@ -186,9 +186,9 @@ def test_a_run_begun_on_eight_devices_by_scan_goes_on_on_two_without(undisturbed
         (("--model.depth", "3"), "holds a run of another model (depth 2 instead of 3)"),
         (
             ("--recipe.optimizer.name", "sgd", "--recipe.ema", "0"),
-            "holds a run whose optimizer has another state (ema 0.9 instead of 0.0, name adamw instead of sgd, ",
+            "holds a run with another optimizer state (ema 0.9 instead of 0.0, name adamw instead of sgd, ",
         ),
-        (("--recipe.optimizer.frozen", "blocks/0"), "has another state (frozen [] instead of ['blocks/0'], "),
+        (("--recipe.optimizer.frozen", "blocks/0"), "another optimizer state (frozen [] instead of ['blocks/0'], "),
     ],
 )
 def test_a_work_directory_of_another_run_is_refused(options, sentence, undisturbed, tmp_path, capsys) -> None:
@@ -201,22 +201,24 @@ def test_a_work_directory_of_another_run_is_refused(options, sentence, undisturb
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
-def test_other_classes_of_as_many_pictures_are_refused(undisturbed, tmp_path, monkeypatch, capsys) -> None:
+def test_other_classes_of_as_many_images_are_refused(undisturbed, tmp_path, monkeypatch, capsys) -> None:
     record = Setup.record
     monkeypatch.setattr(Setup, "record", lambda self: record(self) | {"labels": [f"other {at}" for at in range(10)]})
     assert main(arguments(_copied(undisturbed, tmp_path / "run", without=(12,)), *LENGTH)) == 2
-    assert "holds a run over other classes than digits (train) has, or in another order" in capsys.readouterr().err
+    assert (
+        "holds a run on other classes than digits (train) has, or on another order of them" in capsys.readouterr().err
+    )
 
 
-def test_what_makes_no_other_state_may_change_and_another_order_of_pictures_is_told(
+def test_what_makes_no_other_state_may_change_and_another_order_of_images_is_told(
     undisturbed, tmp_path, capsys
 ) -> None:
     workdir = _copied(undisturbed, tmp_path / "run", without=(12,))
     options = ("--recipe.optimizer.weight-decay", "0.3", "--batch", "16")
     assert main(arguments(workdir, *LENGTH, *options)) == 0
     told = capsys.readouterr().out
-    assert "going on from the checkpoint of step 9" in told
-    assert "batch 16 instead of 32: pictures come in another order now" in told
+    assert "resuming from the checkpoint of step 9" in told
+    assert "batch 16 instead of 32: the order of images changes" in told
 
 
 @pytest.mark.parametrize(
@@ -236,7 +238,7 @@ def test_the_state_of_a_run_is_read_in_its_checkpoint(recipe, sentence, undistur
         (folder / "sha256.json").unlink()
     assert main(arguments(workdir, *LENGTH, "--recipe.optimizer.name", "sgd")) == 2
     told = capsys.readouterr().err
-    assert f"holds a run whose optimizer has another state ({sentence}" in told
+    assert f"holds a run with another optimizer state ({sentence}" in told
     shutil.rmtree(workdir / "checkpoints" / "12")
     assert main(arguments(workdir, *LENGTH)) == 0
     assert same_bits(weights(workdir), weights(undisturbed))

@@ -10,7 +10,7 @@ import vit_torch
 from conversion import Checkpoint
 from tests.random_weights import random_images, random_params
 from vit_parity import Capture, capture_jax, capture_torch
-from vit_parity.replay import Subject, float64_params
+from vit_parity.replay import ReplayedModel, float64_params
 from vit_spec import ViTConfig
 
 
@@ -34,5 +34,5 @@ def run_jax(weights: Checkpoint, images: np.ndarray, dtype: str = "float32", tit
     return capture_jax(model, images, title)
 
 
-def subject_of(weights: Checkpoint, images: np.ndarray) -> Subject:
-    return Subject(weights.config, float64_params(weights.params), images)
+def replayed_model(weights: Checkpoint, images: np.ndarray) -> ReplayedModel:
+    return ReplayedModel(weights.config, float64_params(weights.params), images)

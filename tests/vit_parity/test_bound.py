@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.small_configs import BASE, COMBINATIONS, CONFIGS
-from tests.vit_parity.runs import checkpoint, pictures, run_jax, run_torch, subject_of
+from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_jax, run_torch
 from vit_parity import Capture
 from vit_parity.bound import MARGIN, bounds, bounds_without_weights, growth, relative
 from vit_parity.replay import replay
@@ -16,12 +16,12 @@ DEEP = BASE.replace(image_size=(24, 24), embed_dim=48, mlp_hidden_dim=192, depth
 FLOAT32 = np.dtype(np.float32)
 
 
-def quotients(run: Capture, subject) -> tuple[float, float, float]:
+def quotients(run: Capture, model) -> tuple[float, float, float]:
     """Largest quotient of error to bound: accumulated, each layer's own, and accumulated without weights."""
-    exact = replay(subject, {})
-    own = replay(subject, run.activations)
-    allowed = bounds(subject, run.dtype, exact=exact)
-    allowed_own = bounds(subject, run.dtype, exact=own, known=run.activations)
+    exact = replay(model, {})
+    own = replay(model, run.activations)
+    allowed = bounds(model, run.dtype, exact=exact)
+    allowed_own = bounds(model, run.dtype, exact=own, known=run.activations)
     blind = bounds_without_weights(run.activations, run.dtype)
     names = run.activations
     return (
@@ -35,7 +35,7 @@ def quotients(run: Capture, subject) -> tuple[float, float, float]:
 def test_clean_float32_runs_stay_within_an_eighth_of_the_bound(name):
     """Every option, in PyTorch. Measured: 0.12 of the bound at most, that is 0.47 with a margin of 1."""
     weights, images = checkpoint(CONFIGS[name]), pictures(CONFIGS[name])
-    assert max(quotients(run_torch(weights, images), subject_of(weights, images))) < 0.16
+    assert max(quotients(run_torch(weights, images), replayed_model(weights, images))) < 0.16
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -47,16 +47,16 @@ def test_clean_float32_runs_stay_within_an_eighth_of_the_bound(name):
 def test_clean_runs_stay_within_the_bound_in_every_dtype_and_both_frameworks(config, run, dtype):
     """12 blocks, and the options that rounding hits hardest. Measured 0.42 of the bound at most (float16)."""
     weights, images = checkpoint(config), pictures(config)
-    assert max(quotients(run(weights, images, dtype), subject_of(weights, images))) < 0.6
+    assert max(quotients(run(weights, images, dtype), replayed_model(weights, images))) < 0.6
 
 
 def test_the_bound_is_tight_enough_to_see_small_faults():
     """In float32 over 12 blocks: below 1e-5 of the activations everywhere, though eps 1e-5 for 1e-6 costs 1e-5."""
     weights, images = checkpoint(DEEP), pictures(DEEP)
-    subject = subject_of(weights, images)
-    exact = replay(subject, {})
-    assert max(bounds(subject, FLOAT32, exact=exact).values()) < 5e-5
-    own = bounds(subject, FLOAT32, exact=replay(subject, exact), known=exact)
+    model = replayed_model(weights, images)
+    exact = replay(model, {})
+    assert max(bounds(model, FLOAT32, exact=exact).values()) < 5e-5
+    own = bounds(model, FLOAT32, exact=replay(model, exact), known=exact)
     assert max(own.values()) < 2e-5
 
 

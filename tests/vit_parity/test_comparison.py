@@ -11,10 +11,10 @@ import vit_jax
 import vit_torch
 from conversion import Checkpoint
 from tests.small_configs import COMBINATIONS
-from tests.vit_parity.runs import checkpoint, pictures, run_jax, run_torch, subject_of
+from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_jax, run_torch
 from vit_parity import Capture
 from vit_parity.comparison import compare_captures
-from vit_parity.teacher import local_errors_jax, local_errors_torch
+from vit_parity.local_errors import local_errors_jax, local_errors_torch
 from vit_parity.truth import truth_of
 from vit_spec import VitportError
 
@@ -54,7 +54,7 @@ def test_where_the_frameworks_disagree_in_float64_there_is_no_truth():
 
 def test_a_clean_pair_differs_by_rounding_alone(truth, runs):
     """Every activation of both, with the truth and without."""
-    for options in ({"truth": truth, "subject": subject_of(WEIGHTS, IMAGES)}, {}):
+    for options in ({"truth": truth, "model": replayed_model(WEIGHTS, IMAGES)}, {}):
         found = compare_captures(*runs, **options)
         assert {row.verdict for row in found.rows} == {"rounding"}
         assert found.first_divergence is None
@@ -67,7 +67,7 @@ def test_the_run_that_is_further_from_the_truth_is_blamed(truth, runs, side):
     """fc1's bias of block 1 is moved in one of the two, by 1e-3; before that nothing is blamed."""
     fault = run_torch(faulty("blocks.1.mlp.fc1.bias", lambda bias: bias + 1e-3), IMAGES)
     pair = (fault, runs[1]) if side == "a" else (runs[1], fault)
-    found = compare_captures(*pair, truth=truth, subject=subject_of(WEIGHTS, IMAGES))
+    found = compare_captures(*pair, truth=truth, model=replayed_model(WEIGHTS, IMAGES))
     first = found.first_divergence
     assert first is not None
     assert (first.name, first.verdict) == ("blocks.1.mlp.fc1", side)
@@ -80,7 +80,7 @@ def test_the_run_that_is_further_from_the_truth_is_blamed(truth, runs, side):
 def test_where_both_are_equally_wrong_both_are_blamed(truth):
     """The same fault in both: no difference, and yet both are off."""
     fault = run_torch(faulty("blocks.0.mlp.fc1.bias", lambda bias: bias + 1e-3), IMAGES)
-    found = compare_captures(fault, fault, truth=truth, subject=subject_of(WEIGHTS, IMAGES))
+    found = compare_captures(fault, fault, truth=truth, model=replayed_model(WEIGHTS, IMAGES))
     assert found.first_divergence is not None
     assert (found.first_divergence.name, found.first_divergence.verdict) == ("blocks.0.mlp.fc1", "both")
     assert found.first_divergence.difference.max_abs == 0

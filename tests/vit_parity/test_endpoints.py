@@ -20,7 +20,7 @@ from vit_parity import compare_captures
 from vit_parity.capture_file import save_capture
 from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
 from vit_parity.explain import explain
-from vit_parity.replay import Subject, float64_params
+from vit_parity.replay import ReplayedModel, float64_params
 from vit_spec import VitportError
 
 SQUARE = BASE.replace(image_size=12)
@@ -48,8 +48,8 @@ def test_transformers_runs_every_family_and_agrees_layer_by_layer(tmp_path, fami
     assert found.first_divergence is None
     assert found.only_b == ()
     assert len(found.rows) == count
-    subject = Subject(checkpoint.config, float64_params(checkpoint.params), images)
-    assert explain(theirs, subject) == ()
+    model = ReplayedModel(checkpoint.config, float64_params(checkpoint.params), images)
+    assert explain(theirs, model) == ()
 
 
 def test_endpoints_are_told_apart_by_what_stands_before_the_colon(tmp_path):
@@ -119,7 +119,7 @@ def test_onnxruntime_runs_a_graph_and_agrees_between_the_blocks(exported):
     assert [row.name for row in found.rows] == ["embed", "blocks.0", "blocks.1", "norm"]
     assert found.first_divergence is None
     assert 0 < max(row.difference.relative for row in found.rows) < 1e-6
-    assert explain(theirs, Subject(SQUARE, float64_params(checkpoint.params), images)) == ()
+    assert explain(theirs, ReplayedModel(SQUARE, float64_params(checkpoint.params), images)) == ()
 
 
 def test_the_other_gelu_in_a_graph_is_named(exported):
@@ -127,7 +127,7 @@ def test_the_other_gelu_in_a_graph_is_named(exported):
     side = parse_endpoint(f"onnx:{exported['gelu_tanh']}")
     checkpoint, images = conversion.load(side.path, model=SQUARE), pictures(SQUARE)
     theirs = run_endpoint(side, checkpoint, images, "float32")
-    (found,) = explain(theirs, Subject(SQUARE, float64_params(checkpoint.params), images))
+    (found,) = explain(theirs, ReplayedModel(SQUARE, float64_params(checkpoint.params), images))
     assert (found.layer, found.cause, found.stages) == ("blocks.0", "uses tanh GELU", ("blocks.0", "blocks.1"))
 
 

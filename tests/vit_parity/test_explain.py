@@ -34,7 +34,7 @@ from tests.vit_parity.planting import (
     to_16_bits,
     without,
 )
-from tests.vit_parity.runs import pictures, run_jax, run_torch, subject_of
+from tests.vit_parity.runs import pictures, replayed_model, run_jax, run_torch
 from vit_parity import Capture
 from vit_parity.explain import Explanation, explain
 from vit_parity.hypotheses import Origin
@@ -61,9 +61,9 @@ FAULTS: dict[str, tuple[Callable[[], Capture], str, str]] = {
     "half": (
         seen(((IMAGES * (0.2, 0.3, 0.4) + (0.4, 0.5, 0.6)) - 0.5) / 0.5),
         "patch_embed.proj",
-        "is given mean and deviation 0.5",
+        "is given mean and standard deviation 0.5",
     ),
-    "turned": (seen(IMAGES.swapaxes(1, 2)), "patch_embed.proj", "swaps rows and columns of the picture"),
+    "turned": (seen(IMAGES.swapaxes(1, 2)), "patch_embed.proj", "swaps rows and columns of the image"),
     "kernel": (
         ending("patch_embed.proj.weight", lambda x: x.swapaxes(2, 3)),
         "patch_embed.proj",
@@ -132,7 +132,7 @@ FAULTS: dict[str, tuple[Callable[[], Capture], str, str]] = {
 def test_a_planted_fault_is_named_at_its_layer(name):
     """The gap closes to rounding: below 4e-6 from above 1e-5."""
     run, layer, cause = FAULTS[name]
-    found = explain(run(), subject_of(WEIGHTS, IMAGES), Origin(PREPROCESSING))
+    found = explain(run(), replayed_model(WEIGHTS, IMAGES), Origin(PREPROCESSING))
     assert found, "nothing was found"
     first = found[0]
     assert (first.run, first.layer) == ("B", layer)
@@ -144,7 +144,7 @@ def test_a_planted_fault_is_named_at_its_layer(name):
 
 
 def test_the_sentence_tells_cause_place_and_residuals():
-    (found,) = explain(FAULTS["tanh"][0](), subject_of(WEIGHTS, IMAGES))
+    (found,) = explain(FAULTS["tanh"][0](), replayed_model(WEIGHTS, IMAGES))
     assert found.stages == ("blocks.0", "blocks.1")
     assert found.sentence.startswith("B uses tanh GELU (blocks.0 to blocks.1): ")
     assert found.sentence.endswith(" at blocks.0.mlp.act")
@@ -154,28 +154,28 @@ def test_the_sentence_tells_cause_place_and_residuals():
 def test_a_fault_that_no_hypothesis_meets_is_told_and_not_explained():
     """Half the queries' bias is tripled; every other layer is sound on its own inputs."""
     run = ending("blocks.1.attn.qkv.bias", lambda x: np.concatenate([3 * x[:12], x[12:]]))
-    (found,) = explain(run(), subject_of(WEIGHTS, IMAGES))
+    (found,) = explain(run(), replayed_model(WEIGHTS, IMAGES))
     assert (found.layer, found.cause, found.stages) == ("blocks.1.attn.qkv", None, ("blocks.1",))
     assert "no hypothesis fits" in found.sentence
 
 
 def test_a_weight_permuted_without_its_bias_is_no_permutation():
     """The order of the weights' rows alone is changed: none of the causes brings the residual to rounding."""
-    found = explain(FAULTS["order"][0](), subject_of(WEIGHTS, IMAGES))
+    found = explain(FAULTS["order"][0](), replayed_model(WEIGHTS, IMAGES))
     assert [entry.cause for entry in found] == [None, None]
 
 
 def test_two_faults_are_both_named():
     """tanh GELU, and the mean for the class token."""
     run = options(activation="gelu_tanh", pool="avg")
-    causes = [entry.cause for entry in explain(run(), subject_of(WEIGHTS, IMAGES))]
+    causes = [entry.cause for entry in explain(run(), replayed_model(WEIGHTS, IMAGES))]
     assert causes == ["uses tanh GELU", "pools the mean of the patches"]
 
 
 def test_a_fault_in_one_block_alone_is_told_of_that_block():
     """The second block is sound."""
     changed = dict(PARAMS) | {"blocks.0.mlp.fc1.bias": np.zeros_like(PARAMS["blocks.0.mlp.fc1.bias"])}
-    (found,) = explain(run_torch(Checkpoint.of(CONFIG, changed), IMAGES), subject_of(WEIGHTS, IMAGES))
+    (found,) = explain(run_torch(Checkpoint.of(CONFIG, changed), IMAGES), replayed_model(WEIGHTS, IMAGES))
     assert (found.cause, found.stages) == ("drops mlp.fc1.bias", ("blocks.0",))
 
 
@@ -183,7 +183,7 @@ def test_only_tokens_between_blocks_are_enough_to_name_a_cause():
     """As onnxruntime gives them: the whole block is replayed."""
     whole = FAULTS["tanh"][0]()
     sparse = {name: whole.activations[name] for name in ("embed", "blocks.0", "blocks.1", "norm")}
-    (found,) = explain(replace(whole, activations=sparse), subject_of(WEIGHTS, IMAGES))
+    (found,) = explain(replace(whole, activations=sparse), replayed_model(WEIGHTS, IMAGES))
     assert (found.layer, found.cause) == ("blocks.0", "uses tanh GELU")
 
 
@@ -193,7 +193,7 @@ def test_the_wrong_resize_of_the_position_table_is_named(method):
     right = conversion.prepare(None, weights=WEIGHTS, image_size=(20, 16))
     wrong = conversion.prepare(None, weights=WEIGHTS, image_size=(20, 16), resize=method)
     images = pictures(right.config)
-    found = explain(run_torch(wrong, images, title="B"), subject_of(right, images), Origin(table=WEIGHTS))
+    found = explain(run_torch(wrong, images, title="B"), replayed_model(right, images), Origin(table=WEIGHTS))
     assert len(found) == 1
     assert (found[0].layer, found[0].cause) == ("tokens", f"resizes the position table by {method}")
 
@@ -210,7 +210,7 @@ def test_gate_and_value_swapped_are_named(name):
             x[gate], x[value] = x[value], x[gate]
     else:
         x |= {at: np.roll(array, 41, axis=0) for at, array in x.items() if ".fc1." in at}
-    (found,) = explain(run_torch(Checkpoint.of(config, x), images), subject_of(weights, images))
+    (found,) = explain(run_torch(Checkpoint.of(config, x), images), replayed_model(weights, images))
     assert found.cause == "swaps gate and value of the MLP"
 
 
@@ -220,7 +220,7 @@ def test_rmsnorm_for_layernorm_is_named():
     weights = Checkpoint.of(config, random_params(config, 4, np.float32))
     wrong = Checkpoint.of(config.replace(norm="rmsnorm"), weights.params)
     images = pictures(config)
-    (found,) = explain(run_torch(wrong, images), subject_of(weights, images))
+    (found,) = explain(run_torch(wrong, images), replayed_model(weights, images))
     assert (found.layer, found.cause) == ("blocks.0.norm1", "norms without subtracting the mean")
 
 
@@ -236,7 +236,7 @@ def test_a_hundred_random_sound_runs_are_accused_of_nothing():
         config = COMBINATIONS[name]
         weights = Checkpoint.of(config, random_params(config, 100 + seed, np.float32))
         images = pictures(config, batch=1, seed=seed)
-        accused += explain(run_torch(weights, images), subject_of(weights, images))
+        accused += explain(run_torch(weights, images), replayed_model(weights, images))
     assert len(cases) == 100
     assert not accused, [entry.sentence for entry in accused]
 
@@ -247,4 +247,4 @@ def test_sound_runs_in_jax_are_accused_of_nothing(name, dtype):
     config = COMBINATIONS[name]
     weights = Checkpoint.of(config, random_params(config, 7, np.float32))
     images = pictures(config)
-    assert explain(run_jax(weights, images, dtype), subject_of(weights, images)) == ()
+    assert explain(run_jax(weights, images, dtype), replayed_model(weights, images)) == ()

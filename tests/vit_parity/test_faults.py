@@ -26,7 +26,7 @@ from vit_jax import set_params
 from vit_parity import Capture, capture_torch, compare_captures
 from vit_parity.capture import jax_capturer
 from vit_parity.comparison import Comparison
-from vit_parity.replay import Subject, float64_params
+from vit_parity.replay import ReplayedModel, float64_params
 from vit_parity.truth import truth_of
 from vit_spec import ViTConfig, parameters
 
@@ -48,7 +48,7 @@ class World:
         self.config, self.weights, self.images = config, checkpoint(config, seed=9), pictures(config, batch=1)
         self.truth = truth_of(self.weights, self.images)
         self.sound = run_torch(self.weights, self.images)
-        self.subject = Subject(config, float64_params(self.weights.params), self.images)
+        self.model = ReplayedModel(config, float64_params(self.weights.params), self.images)
         self.torch_model = vit_torch.create_model(weights=self.weights).eval()
         self.jax_model = vit_jax.create_model(weights=self.weights)
         self.jax_model.eval()
@@ -72,7 +72,7 @@ class World:
 
     def compare(self, faulty: Capture, *, first: bool) -> Comparison:
         pair = (faulty, self.sound) if first else (self.sound, faulty)
-        return compare_captures(*pair, truth=self.truth, subject=self.subject)
+        return compare_captures(*pair, truth=self.truth, model=self.model)
 
 
 def layer_of(parameter: str, config: ViTConfig) -> str:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.small_configs import COMBINATIONS
-from tests.vit_parity.runs import checkpoint, pictures, run_jax, run_torch, subject_of
+from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_jax, run_torch
 from vit_parity import Capture, compare_captures
 from vit_parity.bound import bounds, relative
 from vit_parity.figure import write_drift, write_growth
@@ -45,11 +45,11 @@ def drawn(write, path) -> Figure:
 def test_errors_by_depth_are_those_of_the_runs_with_the_derived_bound_of_each_dtype(tmp_path):
     """Oracle: ``relative`` and ``bounds`` on the activations themselves."""
     truth = Capture("truth", run_torch(WEIGHTS, IMAGES, "float64").activations, IMAGES)
-    subject = subject_of(WEIGHTS, IMAGES)
+    model = replayed_model(WEIGHTS, IMAGES)
     a, b = run_torch(WEIGHTS, IMAGES), run_jax(WEIGHTS, IMAGES)
     coarse = run_torch(WEIGHTS, IMAGES, "bfloat16")
-    found = compare_captures(a, b, truth=truth, subject=subject)
-    figure = drawn(lambda path: write_growth(found, path, Extras(subject=subject, others=[coarse])), tmp_path / "a.svg")
+    found = compare_captures(a, b, truth=truth, model=model)
+    figure = drawn(lambda path: write_growth(found, path, Extras(model=model, others=[coarse])), tmp_path / "a.svg")
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
     lines = {str(line.get_label()): np.asarray(line.get_ydata(), float) for line in axes.lines}
@@ -58,7 +58,7 @@ def test_errors_by_depth_are_those_of_the_runs_with_the_derived_bound_of_each_dt
     for name, run in runs.items():
         expected = [relative(run.activations[at], truth.activations[at]) for at in stages]
         np.testing.assert_array_equal(lines[name], expected)
-        limit = bounds(subject, run.dtype, exact=truth.activations)
+        limit = bounds(model, run.dtype, exact=truth.activations)
         np.testing.assert_array_equal(lines[f"bound, {run.dtype.name}"], [limit[at] for at in stages])
         assert (lines[name] < lines[f"bound, {run.dtype.name}"]).all()
     assert len(lines) == 5

@@ -34,10 +34,11 @@ from tests.vit_parity.planting import (
     to_16_bits,
     to_tf32,
 )
-from tests.vit_parity.runs import pictures, run_torch, subject_of
+from tests.vit_parity.runs import pictures, replayed_model, run_torch
 from vit_parity import Capture, capture_torch
 from vit_parity.explain import Explanation, explain
-from vit_parity.hypotheses import EPSILONS, NORMALISATIONS, Origin
+from vit_parity.hypotheses import Origin
+from vit_parity.hypotheses.common import EPSILONS, NORMALISATIONS
 from vit_spec import ViTConfig
 from vit_spec.vit.config import Activation, PositionResize
 
@@ -51,7 +52,7 @@ def pairs(choices: Iterable[Any]) -> list[tuple[Any, Any]]:
 
 def the_one(run: Capture, weights: Checkpoint = WEIGHTS, origin: Origin | None = None) -> Explanation:
     """The only cause, with the gap closed to what rounding may do."""
-    found = explain(run, subject_of(weights, run.images), origin)
+    found = explain(run, replayed_model(weights, run.images), origin)
     assert len(found) == 1, [entry.sentence for entry in found]
     assert found[0].after is not None, found[0].sentence
     assert found[0].after <= found[0].bound < found[0].before / 4
@@ -271,11 +272,11 @@ def test_torch_s_own_autocast_is_named():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         run = capture_torch(model, IMAGES, "B")
     wide = {name: array.astype(np.float32) for name, array in run.activations.items()}
-    first, *_ = explain(replace(run, activations=wide), subject_of(WEIGHTS, IMAGES))
+    first, *_ = explain(replace(run, activations=wide), replayed_model(WEIGHTS, IMAGES))
     assert (first.layer, first.cause) == ("patch_embed.proj", "computes linear layers in bfloat16")
     assert first.before > 1e-3 > 1e-6 > (first.after or 0)
 
 
 def test_what_plants_the_faults_plants_nothing_by_itself():
     for run in (linear_layers(as_it_is), attention(as_it_is), seen(IMAGES), ending("bias", np.copy)):
-        assert explain(run(), subject_of(WEIGHTS, IMAGES)) == ()
+        assert explain(run(), replayed_model(WEIGHTS, IMAGES)) == ()

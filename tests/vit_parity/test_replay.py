@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.small_configs import COMBINATIONS, CONFIGS
-from tests.vit_parity.runs import checkpoint, pictures, run_torch, subject_of
-from vit_parity.replay import replay, stage_of
+from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_torch
+from vit_parity.points import stage_of
+from vit_parity.replay import replay
 
 ALL = CONFIGS | {f"combined-{name}": config for name, config in COMBINATIONS.items()}
 
@@ -18,7 +19,7 @@ def test_replay_is_what_the_model_computes_for_every_option(name):
     weights, images = checkpoint(ALL[name]), pictures(ALL[name])
     expected = run_torch(weights, images, "float64").activations
     for known in ({}, expected):
-        found = replay(subject_of(weights, images), known)
+        found = replay(replayed_model(weights, images), known)
         assert list(found) == list(expected)
         for at, array in expected.items():
             np.testing.assert_allclose(found[at], array, rtol=0, atol=1e-12, err_msg=at)
@@ -30,7 +31,7 @@ def test_a_known_activation_is_what_the_next_is_computed_from():
     weights, images = checkpoint(config), pictures(config)
     known = dict(run_torch(weights, images, "float64").activations)
     known["blocks.0.mlp.fc1"] = known["blocks.0.mlp.fc1"] + 0.5
-    found = replay(subject_of(weights, images), known)
+    found = replay(replayed_model(weights, images), known)
     moved = [name for name in found if np.abs(found[name] - known[name]).max() > 1e-9]
     assert moved == ["blocks.0.mlp.fc1", "blocks.0.mlp.act"]
 
@@ -44,9 +45,9 @@ def test_one_stage_alone_is_that_part_of_the_whole(name, sparse):
     known = run_torch(weights, images, "float64").activations
     if sparse:
         known = {"blocks.0": known["blocks.0"]}
-    whole = replay(subject_of(weights, images), known)
+    whole = replay(replayed_model(weights, images), known)
     for stage in ("embed", *(f"blocks.{at}" for at in range(config.depth)), "head"):
-        part = replay(subject_of(weights, images), known, stage)
+        part = replay(replayed_model(weights, images), known, stage)
         assert list(part) == [at for at in whole if stage_of(at) == stage]
         for at, array in part.items():
             np.testing.assert_array_equal(array, whole[at])

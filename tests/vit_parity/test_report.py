@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from tests.small_configs import COMBINATIONS
-from tests.vit_parity.runs import checkpoint, pictures, run_torch, subject_of
+from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_torch
 from vit_parity import Capture, compare_captures
 from vit_parity.comparison import Comparison
 from vit_parity.explain import explain
@@ -35,18 +35,20 @@ def comparison() -> Comparison:
     other = replace(WEIGHTS, config=CONFIG.replace(activation="gelu_tanh"))
     truth = Capture("truth", run_torch(WEIGHTS, IMAGES, "float64").activations, IMAGES)
     b = run_torch(other, IMAGES, title="</script><b>B&")
-    return compare_captures(run_torch(WEIGHTS, IMAGES, title="A"), b, truth=truth, subject=subject_of(WEIGHTS, IMAGES))
+    return compare_captures(
+        run_torch(WEIGHTS, IMAGES, title="A"), b, truth=truth, model=replayed_model(WEIGHTS, IMAGES)
+    )
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
-    found, subject = comparison(), subject_of(WEIGHTS, IMAGES)
+    found, model = comparison(), replayed_model(WEIGHTS, IMAGES)
     extras = Extras(
         CONFIG,
         Preprocessing(size=CONFIG.image_size),
-        subject,
+        model,
         [run_torch(WEIGHTS, IMAGES, "bfloat16")],
-        explain(found.b, subject),
+        explain(found.b, model),
         {"weights": "0123abcd"},
     )
     path = tmp_path_factory.mktemp("report") / "out.html"

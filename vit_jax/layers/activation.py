@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
 
-from vit_jax.layers.xla.rows import at_least_float32
+from vit_jax.layers.xla.activation import gelu
 from vit_spec import VitportError
 
 
-def activation(name: str) -> Callable[[jax.Array], jax.Array]:
-    """The elementwise function of that name; it keeps shape and dtype.
+def activation(name: str) -> Callable[[Float[Array, "*shape"]], Float[Array, "*shape"]]:
+    """The elementwise function of this name; shape and dtype are kept.
 
     Raises:
         VitportError: for an unknown name.
@@ -23,32 +23,18 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return _FUNCTIONS[name]
 
 
-@jax.custom_jvp
-def _gelu(x: jax.Array) -> jax.Array:
+def _gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """``x * Phi(x)`` with the error function (Hendrycks & Gimpel 2016, section 2)."""
-    # As PyTorch has it. The complementary error function, which jax.nn.gelu takes, costs three times as much on CPUs.
-    z = at_least_float32(x)
-    return (0.5 * z * (1.0 + jax.lax.erf(z * math.sqrt(0.5)))).astype(x.dtype)
+    return gelu(x)
 
 
-@_gelu.defjvp
-def _gelu_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    (x,), (dx,) = primals, tangents
-    z = at_least_float32(x)
-    # Phi by the error function of -z: were it that of z, XLA would keep the forward pass's, as large as the whole
-    # hidden layer, where computing it again is nearly free.
-    Phi = 0.5 * (1.0 - jax.lax.erf(z * -math.sqrt(0.5)))
-    phi = jnp.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-    return _gelu(x), (Phi + z * phi).astype(x.dtype) * dx
-
-
-def _gelu_tanh(x: jax.Array) -> jax.Array:
-    """The same paper's tanh approximation; it differs from the exact form by up to 5e-4."""
+def _gelu_tanh(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The tanh approximation of the same paper; it differs from the exact form by up to 5e-4."""
     return jax.nn.gelu(x, approximate=True)
 
 
-def _quick_gelu(x: jax.Array) -> jax.Array:
-    """The same paper's sigmoid approximation, used by OpenAI's CLIP."""
+def _quick_gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The sigmoid approximation of the same paper, used by OpenAI's CLIP."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 

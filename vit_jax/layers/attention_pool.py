@@ -1,18 +1,16 @@
-"""Pooling by attention: a learned query reads the patch tokens."""
+"""Pooling by attention: a learned query attends to the tokens."""
 
 from __future__ import annotations
 
-from functools import partial
-
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
+from jax import Array
+from jaxtyping import Float
 
-from vit_jax.layers.attention import head_width, softmax
-from vit_jax.layers.initialization import make_linear, make_tokens
+from vit_jax.layers.attention import head_width
+from vit_jax.layers.initialization import Init, make_linear, make_tokens
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import NormLayer
+from vit_jax.layers.xla.attention import softmax
 
 
 class AttentionPool(nnx.Module):
@@ -22,40 +20,28 @@ class AttentionPool(nnx.Module):
         dim: width D of the tokens; a multiple of ``num_heads``.
         num_heads: number of heads h.
         hidden_dim: hidden width M of the MLP.
-        norm: makes the norm in front of the MLP.
+        norm: makes the norm before the MLP.
         act: name of the MLP's activation function.
-        rngs: its stream ``params`` is drawn from.
-        dtype: of the computation; the softmax is taken in at least float32.
-        param_dtype: of the parameters.
+        init: random numbers and dtypes; the softmax is computed in at least float32.
 
     Raises:
-        VitportError: if ``dim`` does not divide among the heads.
+        VitportError: if ``dim`` is not a multiple of ``num_heads``.
     """
 
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        hidden_dim: int,
-        norm: NormLayer,
-        act: str = "gelu",
-        *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
+        self, dim: int, num_heads: int, hidden_dim: int, norm: NormLayer, act: str = "gelu", *, init: Init
     ) -> None:
-        linear = partial(make_linear, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
         self.num_heads = num_heads
         self.head_dim = head_width(dim, num_heads)
         self.scale = self.head_dim**-0.5
-        self.latent = make_tokens(1, dim, rngs=rngs, param_dtype=param_dtype)
-        self.q = linear(dim, dim)
-        self.kv = linear(dim, 2 * dim)
-        self.proj = linear(dim, dim)
+        self.latent = make_tokens(1, dim, init=init)
+        self.q = make_linear(dim, dim, init=init)
+        self.kv = make_linear(dim, 2 * dim, init=init)
+        self.proj = make_linear(dim, dim, init=init)
         self.norm = norm(dim)
-        self.mlp = Mlp(dim, hidden_dim, act, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+        self.mlp = Mlp(dim, hidden_dim, act, init=init)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B D"]:
         """(B, N, D) -> (B, D)."""
         B, N, D = x.shape
         q = self.q(self.latent[...]).reshape(1, 1, self.num_heads, self.head_dim).swapaxes(1, 2)  # (1, h, 1, d)

@@ -1,18 +1,19 @@
-"""Stochastic depth (Huang et al. 2016): a residual branch is left out for some pictures of a batch."""
+"""Stochastic depth (Huang et al. 2016): drops a residual branch for some images of a batch."""
 
 from __future__ import annotations
 
-import jax
 from flax import nnx
+from jax import Array
+from jaxtyping import Float
 
 from vit_jax.layers.dropout import DropoutKeys, keep_mask
 from vit_spec import VitportError
 
 
-def drop_path(x: jax.Array, rate: float | jax.Array, key: jax.Array) -> jax.Array:
+def drop_path(x: Float[Array, "B ..."], rate: float | Float[Array, ""], key: Array) -> Float[Array, "B ..."]:
     """Sets each sample, ``x[b]``, to zero with probability ``rate`` and divides the others by ``1 - rate``.
 
-    The expectation stays ``x``; shape (B, ...) and dtype are kept. ``key`` is (), or (B,), one for each sample.
+    The expected value is ``x``; shape (B, ...) and dtype are kept. ``key`` is (), or (B,), one for each sample.
     """
     keep = 1.0 - rate
     mask = keep_mask(key, keep, (x.shape[0], *[1] * (x.ndim - 1)))  # (B, 1, ...)
@@ -28,12 +29,12 @@ class DropPath(nnx.Module):
 
     def __init__(self, rate: float = 0.0) -> None:
         if not 0.0 <= rate < 1.0:
-            raise VitportError(f"DropPath rate={rate} is no rate: give a number from 0 up to, not including, 1.")
+            raise VitportError(f"DropPath's rate must be in [0, 1); got {rate}.")
         self.rate = rate
         self.deterministic = False
 
-    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
-        """(B, ...) -> (B, ...); the stream ``dropout`` of ``rngs`` is drawn from.
+    def __call__(self, x: Float[Array, "B ..."], *, rngs: DropoutKeys | None = None) -> Float[Array, "B ..."]:
+        """(B, ...) -> (B, ...), drawing from the stream ``dropout`` of ``rngs``.
 
         Raises:
             VitportError: in training mode without ``rngs``.

@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014): what ``torch.nn.Dropout`` is in PyTorch, and where its random numbers come from."""
+"""Dropout (Srivastava et al. 2014), the twin of ``torch.nn.Dropout``, and the source of its random numbers."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
+from jaxtyping import Float
 
 from vit_spec import VitportError
 
 
 class DropoutKeys(Protocol):
-    """What a forward pass in training mode draws from: ``nnx.Rngs(dropout=key)``, or :class:`PictureRngs`."""
+    """Random keys of a forward pass in training mode: ``nnx.Rngs(dropout=key)``, or :class:`ImageRngs`."""
 
-    def dropout(self) -> jax.Array:
-        """The next key, (), or one for each picture, (B,)."""
+    def dropout(self) -> Array:
+        """The next key, (), or the next key of each image, (B,)."""
         ...
 
 
-class PictureRngs:
-    """Random keys of the pictures of a batch, so that what is drawn for one does not hang on which others are with it.
+class ImageRngs:
+    """Random keys for each image of a batch, so that an image's masks do not depend on its batch.
 
     Args:
         keys: (B,).
     """
 
-    def __init__(self, keys: jax.Array) -> None:
+    def __init__(self, keys: Array) -> None:
         self._keys, self._drawn = keys, 0
 
-    def dropout(self) -> jax.Array:
-        """The next key of each picture, (B,)."""
+    def dropout(self) -> Array:
+        """The next key of each image, (B,)."""
         keys = jax.vmap(jax.random.fold_in, (0, None))(self._keys, self._drawn)
         self._drawn += 1
         return keys
@@ -46,11 +48,11 @@ class Dropout(nnx.Module):
 
     def __init__(self, rate: float = 0.0) -> None:
         if not 0.0 <= rate < 1.0:
-            raise VitportError(f"Dropout rate={rate} is no rate: give a number from 0 up to, not including, 1.")
+            raise VitportError(f"Dropout's rate must be in [0, 1); got {rate}.")
         self.rate = rate
         self.deterministic = False
 
-    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
+    def __call__(self, x: Float[Array, "*shape"], *, rngs: DropoutKeys | None = None) -> Float[Array, "*shape"]:
         """(B, ...) -> (B, ...); the dtype is kept.
 
         Raises:
@@ -64,13 +66,13 @@ class Dropout(nnx.Module):
         return jnp.where(keep_mask(rngs.dropout(), keep, x.shape), x / keep, 0)
 
 
-def keep_mask(key: jax.Array, keep: float | jax.Array, shape: Sequence[int]) -> jax.Array:
-    """True with probability ``keep``, of that shape.
+def keep_mask(key: Array, keep: float | Array, shape: Sequence[int]) -> Array:
+    """A boolean array that is True with probability ``keep``.
 
     Args:
         key: (), or (B,), one for each row of the first axis.
-        keep: in (0, 1].
-        shape: (B, ...).
+        keep: probability, in (0, 1].
+        shape: of the result, (B, ...).
     """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # made by jax.random.PRNGKey
         key = jax.random.wrap_key_data(key)

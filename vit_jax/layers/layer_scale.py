@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
+from jax import Array
+from jaxtyping import Float
+
+from vit_jax.layers.initialization import Init
 
 
 class LayerScale(nnx.Module):
@@ -13,17 +15,14 @@ class LayerScale(nnx.Module):
 
     Args:
         dim: number of channels.
-        initial: value of every factor at the start.
-        dtype: of the product.
-        param_dtype: of ``gamma``.
+        initial: initial value of every factor.
+        init: dtypes.
     """
 
-    def __init__(
-        self, dim: int, initial: float = 1e-5, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32
-    ) -> None:
-        self.gamma = nnx.Param(jnp.full((dim,), initial, param_dtype))
-        self.dtype = dtype
+    def __init__(self, dim: int, initial: float = 1e-5, *, init: Init) -> None:
+        self.gamma = nnx.Param(jnp.full((dim,), initial, init.param_dtype))
+        self.dtype = init.dtype
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
         """(..., D) -> (..., D)."""
         return x.astype(self.dtype) * self.gamma[...].astype(self.dtype)

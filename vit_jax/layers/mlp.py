@@ -1,17 +1,15 @@
-"""The MLP of a block, in three kinds."""
+"""The MLP of a block: plain, SwiGLU, or SwiGLU with packed weights."""
 
 from __future__ import annotations
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
+from jax import Array
+from jaxtyping import Float
 
 from vit_jax.layers.activation import activation
 from vit_jax.layers.dropout import Dropout, DropoutKeys
-from vit_jax.layers.initialization import make_linear
+from vit_jax.layers.initialization import Init, make_linear
 from vit_jax.layers.norm import NormLayer
 
 
@@ -25,9 +23,7 @@ class Mlp(nnx.Module):
         bias: whether the linear layers have biases.
         norm: makes a norm between activation and ``fc2`` (Shleifer et al. 2021); ``None`` for none.
         drop: dropout rate after the activation and after ``fc2``.
-        rngs: its stream ``params`` is drawn from.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        init: random numbers and dtypes.
     """
 
     def __init__(
@@ -39,20 +35,17 @@ class Mlp(nnx.Module):
         norm: NormLayer | None = None,
         drop: float = 0.0,
         *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
+        init: Init,
     ) -> None:
-        linear = partial(make_linear, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.fc1 = linear(dim, hidden_dim, bias=bias)
+        self.fc1 = make_linear(dim, hidden_dim, bias=bias, init=init)
         self.act = activation(act)
         self.drop1 = Dropout(drop)
         self.norm = nnx.identity if norm is None else norm(hidden_dim)
-        self.fc2 = linear(hidden_dim, dim, bias=bias)
+        self.fc2 = make_linear(hidden_dim, dim, bias=bias, init=init)
         self.drop2 = Dropout(drop)
 
-    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
-        """(..., D) -> (..., D); ``rngs`` is needed where dropout acts."""
+    def __call__(self, x: Float[Array, "*batch D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "*batch D"]:
+        """(..., D) -> (..., D); ``rngs`` is required if dropout is active."""
         x = self.act(self.fc1(x))  # (..., M)
         x = self.norm(self.drop1(x, rngs=rngs))
         return self.drop2(self.fc2(x), rngs=rngs)
@@ -68,9 +61,7 @@ class SwiGLU(nnx.Module):
         bias: whether the linear layers have biases.
         norm: makes a norm between product and ``fc2``; ``None`` for none.
         drop: dropout rate after the product and after ``fc2``.
-        rngs: its stream ``params`` is drawn from.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        init: random numbers and dtypes.
     """
 
     def __init__(
@@ -82,21 +73,18 @@ class SwiGLU(nnx.Module):
         norm: NormLayer | None = None,
         drop: float = 0.0,
         *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
+        init: Init,
     ) -> None:
-        linear = partial(make_linear, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.fc1_g = linear(dim, hidden_dim, bias=bias)
-        self.fc1_x = linear(dim, hidden_dim, bias=bias)
+        self.fc1_g = make_linear(dim, hidden_dim, bias=bias, init=init)
+        self.fc1_x = make_linear(dim, hidden_dim, bias=bias, init=init)
         self.act = activation(act)
         self.drop1 = Dropout(drop)
         self.norm = nnx.identity if norm is None else norm(hidden_dim)
-        self.fc2 = linear(hidden_dim, dim, bias=bias)
+        self.fc2 = make_linear(hidden_dim, dim, bias=bias, init=init)
         self.drop2 = Dropout(drop)
 
-    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
-        """(..., D) -> (..., D); ``rngs`` is needed where dropout acts."""
+    def __call__(self, x: Float[Array, "*batch D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "*batch D"]:
+        """(..., D) -> (..., D); ``rngs`` is required if dropout is active."""
         x = self.act(self.fc1_g(x)) * self.fc1_x(x)  # (..., M)
         x = self.norm(self.drop1(x, rngs=rngs))
         return self.drop2(self.fc2(x), rngs=rngs)
@@ -112,9 +100,7 @@ class SwiGLUPacked(nnx.Module):
         bias: whether the linear layers have biases.
         norm: makes a norm between product and ``fc2``; ``None`` for none.
         drop: dropout rate after the product and after ``fc2``.
-        rngs: its stream ``params`` is drawn from.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        init: random numbers and dtypes.
     """
 
     def __init__(
@@ -126,20 +112,17 @@ class SwiGLUPacked(nnx.Module):
         norm: NormLayer | None = None,
         drop: float = 0.0,
         *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
+        init: Init,
     ) -> None:
-        linear = partial(make_linear, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        self.fc1 = linear(dim, 2 * hidden_dim, bias=bias)
+        self.fc1 = make_linear(dim, 2 * hidden_dim, bias=bias, init=init)
         self.act = activation(act)
         self.drop1 = Dropout(drop)
         self.norm = nnx.identity if norm is None else norm(hidden_dim)
-        self.fc2 = linear(hidden_dim, dim, bias=bias)
+        self.fc2 = make_linear(hidden_dim, dim, bias=bias, init=init)
         self.drop2 = Dropout(drop)
 
-    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
-        """(..., D) -> (..., D); ``rngs`` is needed where dropout acts."""
+    def __call__(self, x: Float[Array, "*batch D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "*batch D"]:
+        """(..., D) -> (..., D); ``rngs`` is required if dropout is active."""
         gate, value = jnp.split(self.fc1(x), 2, axis=-1)  # (..., M) each
         x = self.act(gate) * value
         x = self.norm(self.drop1(x, rngs=rngs))

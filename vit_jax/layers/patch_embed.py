@@ -1,30 +1,27 @@
-"""Picture to patch tokens."""
+"""Images to patch tokens."""
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
+from jax import Array
+from jaxtyping import Float
 
-from vit_jax.layers.initialization import make_patch_conv
+from vit_jax.layers.initialization import Init, make_patch_conv
 from vit_jax.layers.norm import NormLayer
 from vit_spec import VitportError
 
 
 class PatchEmbed(nnx.Module):
-    """Cuts a picture into patches and projects each linearly (Dosovitskiy et al. 2021, equation 1).
+    """Splits images into patches and projects each linearly (Dosovitskiy et al. 2021, equation 1).
 
     Args:
-        image_size: height and width of the pictures, in pixels.
+        image_size: height and width of the images, in pixels.
         patch_size: side of a patch, in pixels.
-        in_channels: channels of the pictures.
+        in_channels: channels of the images.
         embed_dim: width of a token.
         bias: whether the projection has a bias.
         norm: makes a norm over the tokens; ``None`` for none.
-        rngs: its stream ``params`` is drawn from.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        init: random numbers and dtypes.
     """
 
     def __init__(
@@ -36,44 +33,43 @@ class PatchEmbed(nnx.Module):
         bias: bool = True,
         norm: NormLayer | None = None,
         *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
+        init: Init,
     ) -> None:
         self.image_size = image_size
         self.in_channels = in_channels
-        self.proj = make_patch_conv(
-            in_channels, embed_dim, patch_size, bias=bias, rngs=rngs, dtype=dtype, param_dtype=param_dtype
-        )
+        self.proj = make_patch_conv(in_channels, embed_dim, patch_size, bias=bias, init=init)
         self.norm = nnx.identity if norm is None else norm(embed_dim)
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """(B, H, W, C) -> (B, N, D), the patches row by row.
+    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
+        """(B, H, W, C) -> (B, N, D), patches in row-major order.
 
         Raises:
-            VitportError: if the pictures have another shape than the layer was made for.
+            VitportError: if the images do not have the channels and size of the layer.
         """
-        self._check(images)
-        x = self.proj(images)  # (B, H/P, W/P, D)
-        B, rows, columns, D = x.shape
-        x = x.reshape(B, rows * columns, D)  # (B, N, D)
-        return self.norm(x)
+        _check_images(images, self.in_channels, self.image_size)
+        return self.norm(_tokens(self.proj(images)))
 
-    def _check(self, images: jax.Array) -> None:
-        if images.ndim != 4:
-            raise VitportError(
-                f"images of shape {tuple(images.shape)} are no batch of pictures: expected (batch, height, width, "
-                "channels)."
-            )
-        height, width, channels = images.shape[1:]
-        if channels != self.in_channels:
-            raise VitportError(
-                f"images of shape {tuple(images.shape)} have {channels} channels on axis 3, but the model was made for "
-                f"{self.in_channels}: pictures are (batch, height, width, channels) here."
-            )
-        if (height, width) != self.image_size:
-            raise VitportError(
-                f"pictures of {height}x{width} pixels do not fit a model made for "
-                f"{self.image_size[0]}x{self.image_size[1]}: resize them, or create the model with "
-                f"image_size=({height}, {width})."
-            )
+
+def _check_images(images: Array, in_channels: int, image_size: tuple[int, int]) -> None:
+    """Refuse images of another shape than (B, H, W, C)."""
+    if images.ndim != 4:
+        raise VitportError(
+            f"images of shape {tuple(images.shape)} are not a batch: expected (batch, height, width, channels)."
+        )
+    height, width, channels = images.shape[1:]
+    if channels != in_channels:
+        raise VitportError(
+            f"images of shape {tuple(images.shape)} have {channels} channels on axis 3, but the model was made for "
+            f"{in_channels}: pass (batch, height, width, channels)."
+        )
+    if (height, width) != image_size:
+        raise VitportError(
+            f"images of {height}x{width} pixels do not fit a model made for {image_size[0]}x"
+            f"{image_size[1]}: resize them, or create the model with image_size=({height}, {width})."
+        )
+
+
+def _tokens(x: Float[Array, "B rows columns D"]) -> Float[Array, "B rows*columns D"]:
+    """Positions of a feature map in row-major order: (B, H/P, W/P, D) -> (B, N, D)."""
+    B, rows, columns, D = x.shape
+    return x.reshape(B, rows * columns, D)

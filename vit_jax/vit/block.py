@@ -4,46 +4,35 @@ from __future__ import annotations
 
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
+from jax import Array
+from jaxtyping import Float
 
 from vit_jax.layers.attention import Attention
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import DropoutKeys
+from vit_jax.layers.initialization import Init
 from vit_jax.layers.layer_scale import LayerScale
 from vit_jax.layers.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_jax.layers.norm import make_norm
-from vit_jax.layers.xla.rows import add
+from vit_jax.layers.residual import add
 from vit_spec import ViTConfig
 
 MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
 
 
 class Block(nnx.Module):
-    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), pre-norm or, if the config says so, post-norm.
+    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), pre-norm or post-norm.
 
     Args:
         config: the model that the block belongs to.
-        drop_path: rate of stochastic depth of its two residual branches.
-        rngs: its stream ``params`` is drawn from.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        drop_path: rate of stochastic depth of both residual branches.
+        init: random numbers and dtypes.
     """
 
-    def __init__(
-        self,
-        config: ViTConfig,
-        drop_path: float = 0.0,
-        *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-    ) -> None:
+    def __init__(self, config: ViTConfig, drop_path: float = 0.0, *, init: Init) -> None:
         c, D = config, config.embed_dim
-        norm = partial(make_norm, config, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
-        scale = partial(LayerScale, dtype=dtype, param_dtype=param_dtype)
+        norm = partial(make_norm, config, init=init)
         self.post_norm = c.block == "post_norm"
         self.norm1 = norm(D)
         self.attn = Attention(
@@ -56,11 +45,9 @@ class Block(nnx.Module):
             attn_norm=norm if c.attn_norm else None,
             attn_drop=c.attn_drop_rate,
             proj_drop=c.drop_rate,
-            rngs=rngs,
-            dtype=dtype,
-            param_dtype=param_dtype,
+            init=init,
         )
-        self.ls1 = nnx.identity if c.layer_scale is None else scale(D, c.layer_scale)
+        self.ls1 = nnx.identity if c.layer_scale is None else LayerScale(D, c.layer_scale, init=init)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm(D)
         self.mlp = MLPS[c.mlp](
@@ -70,15 +57,13 @@ class Block(nnx.Module):
             bias=c.proj_bias,
             norm=norm if c.mlp_norm else None,
             drop=c.drop_rate,
-            rngs=rngs,
-            dtype=dtype,
-            param_dtype=param_dtype,
+            init=init,
         )
-        self.ls2 = nnx.identity if c.layer_scale is None else scale(D, c.layer_scale)
+        self.ls2 = nnx.identity if c.layer_scale is None else LayerScale(D, c.layer_scale, init=init)
         self.drop_path2 = DropPath(drop_path)
 
-    def __call__(self, x: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
-        """(B, N, D) -> (B, N, D); ``rngs`` is needed where dropout or stochastic depth acts."""
+    def __call__(self, x: Float[Array, "B N D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "B N D"]:
+        """(B, N, D) -> (B, N, D); ``rngs`` is required if dropout or stochastic depth is active."""
         if self.post_norm:
             x = add(x, self.drop_path1(self.ls1(self.norm1(self.attn(x, rngs=rngs))), rngs=rngs))
             return add(x, self.drop_path2(self.ls2(self.norm2(self.mlp(x, rngs=rngs))), rngs=rngs))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from vit_jax.layers.attention_pool import AttentionPool
 from vit_jax.layers.dropout import Dropout, DropoutKeys
-from vit_jax.layers.initialization import make_linear, make_tokens
+from vit_jax.layers.initialization import Init, make_linear, make_tokens
 from vit_jax.layers.norm import make_norm
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.serialization import register_states
@@ -27,20 +28,20 @@ BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
 
 class VisionTransformer(nnx.Module):
-    """A Vision Transformer as its config says.
+    """The Vision Transformer that a config describes.
 
     The paths of its parameters follow ``vit_spec.parameters(config)``, timm's classic names, with Flax's leaf names. It
-    begins in training mode; ``model.eval()`` turns dropout and stochastic depth off. It holds no random state: a
-    forward pass in training mode is given ``rngs=nnx.Rngs(dropout=key)``.
+    starts in training mode; ``model.eval()`` turns dropout and stochastic depth off. It holds no random state: a
+    forward pass in training mode takes ``rngs=nnx.Rngs(dropout=key)``.
 
     Args:
-        config: everything that the model computes.
-        rngs: its stream ``params`` is drawn from.
-        dtype: of the computation; norm statistics and softmax are taken in at least float32.
+        config: every choice that the model's outputs depend on.
+        rngs: parameters are drawn from its stream ``params``.
+        dtype: of the computation; norm statistics and softmax are computed in at least float32.
         param_dtype: of the parameters.
 
     Raises:
-        VitportError: for float64 where JAX would quietly make float32 of it.
+        VitportError: for float64 without JAX's 64-bit mode.
     """
 
     def __init__(
@@ -51,21 +52,19 @@ class VisionTransformer(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
-        _check_dtypes(dtype=dtype, param_dtype=param_dtype)
+        init = Init(rngs, dtype, param_dtype)
         c, D = config, config.embed_dim
-        options: dict[str, Any] = {"rngs": rngs, "dtype": dtype, "param_dtype": param_dtype}
-        norm = partial(make_norm, config, **options)
-        tokens = partial(make_tokens, rngs=rngs, param_dtype=param_dtype)
+        norm = partial(make_norm, config, init=init)
         self.config = config
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.deterministic = False
         self.grad_checkpointing = False
-        self.cls_token = tokens(1, D) if c.class_token else None
-        self.dist_token = tokens(1, D) if c.distilled else None
-        self.reg_token = tokens(c.register_tokens, D) if c.register_tokens else None
+        self.cls_token = make_tokens(1, D, init=init) if c.class_token else None
+        self.dist_token = make_tokens(1, D, init=init) if c.distilled else None
+        self.reg_token = make_tokens(c.register_tokens, D, init=init) if c.register_tokens else None
         rows = c.num_positioned_prefix_tokens + c.num_patches
-        self.pos_embed = None if c.pos_embed == "none" else tokens(rows, D)
+        self.pos_embed = None if c.pos_embed == "none" else make_tokens(rows, D, init=init)
         self.patch_embed = PatchEmbed(
             c.image_size,
             c.patch_size,
@@ -73,17 +72,17 @@ class VisionTransformer(nnx.Module):
             D,
             bias=c.patch_bias,
             norm=norm if c.patch_norm else None,
-            **options,
+            init=init,
         )
         self.pos_drop = Dropout(c.drop_rate)
         self.norm_pre = norm(D) if c.pre_norm else nnx.identity
-        self.blocks = nnx.List(BLOCKS[c.block](c, rate, **options) for rate in c.drop_path_rates)
+        self.blocks = nnx.List(BLOCKS[c.block](c, rate, init=init) for rate in c.drop_path_rates)
         self.norm = norm(D) if c.final_norm == "tokens" else nnx.identity
         pool = c.pool == "map"
-        self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation, **options) if pool else None
+        self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation, init=init) if pool else None
         self.fc_norm = norm(D) if c.final_norm == "pooled" else nnx.identity
         self.pre_logits = (
-            nnx.identity if c.pre_logits_dim is None else PreLogits(c.pooled_dim, c.pre_logits_dim, **options)
+            nnx.identity if c.pre_logits_dim is None else PreLogits(c.pooled_dim, c.pre_logits_dim, init=init)
         )
         self.reset_classifier(c.num_classes, rngs=rngs)
 
@@ -106,19 +105,19 @@ class VisionTransformer(nnx.Module):
         """
         c = self.config if pool is None else with_pool(self.config, pool)
         self.config = c = c.replace(num_classes=num_classes)
-        linear = partial(make_linear, rngs=rngs, dtype=self.dtype, param_dtype=self.param_dtype)
+        init = Init(rngs, self.dtype, self.param_dtype)
         self.attn_pool = self.attn_pool if c.pool == "map" else None
-        self.head = linear(self.num_features, num_classes) if num_classes else nnx.identity
+        self.head = make_linear(self.num_features, num_classes, init=init) if num_classes else nnx.identity
         if c.distilled:
-            self.head_dist = linear(self.num_features, num_classes) if num_classes else nnx.identity
+            self.head_dist = make_linear(self.num_features, num_classes, init=init) if num_classes else nnx.identity
         else:
             self.head_dist = None
 
-    def embed(self, images: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
-        """Pictures (B, H, W, C) -> what the first block sees, (B, N, D).
+    def embed(self, images: Float[Array, "B H W C"], *, rngs: DropoutKeys | None = None) -> Float[Array, "B N D"]:
+        """Images (B, H, W, C) -> the first block's input, (B, N, D).
 
-        The tokens are [class, distillation, registers, patches], those that the model has. Wherever the position table
-        has rows for prefix tokens, it has them for the first ones: see ``vit_spec.PositionEmbedding``.
+        The tokens are [class, distillation, registers, patches], as far as the model has them. If the position table
+        has rows for prefix tokens, then for the first ones: see ``vit_spec.PositionEmbedding``.
         """
         x = self.patch_embed(images)  # (B, patches, D)
         positioned = self.config.num_positioned_prefix_tokens
@@ -134,8 +133,10 @@ class VisionTransformer(nnx.Module):
             x = jnp.concatenate([jnp.broadcast_to(tokens, (x.shape[0], *tokens.shape[1:])), x], axis=1)  # (B, N, D)
         return self.norm_pre(self.pos_drop(x, rngs=rngs))
 
-    def forward_features(self, images: jax.Array, *, rngs: DropoutKeys | None = None) -> jax.Array:
-        """Pictures (B, H, W, C) -> tokens after the last block and ``norm``, (B, N, D)."""
+    def forward_features(
+        self, images: Float[Array, "B H W C"], *, rngs: DropoutKeys | None = None
+    ) -> Float[Array, "B N D"]:
+        """Images (B, H, W, C) -> tokens after the last block and ``norm``, (B, N, D)."""
         self._check_rngs(rngs)
         x = self.embed(images, rngs=rngs)
         for block in self.blocks:
@@ -145,7 +146,7 @@ class VisionTransformer(nnx.Module):
     @overload
     def forward_intermediates(
         self,
-        images: jax.Array,
+        images: Float[Array, "B H W C"],
         indices: int | Sequence[int] | None = None,
         *,
         norm: bool = False,
@@ -153,11 +154,11 @@ class VisionTransformer(nnx.Module):
         output_fmt: OutputFormat | None = None,
         intermediates_only: Literal[False] = False,
         rngs: DropoutKeys | None = None,
-    ) -> tuple[jax.Array, Intermediates]: ...
+    ) -> tuple[Float[Array, "B N D"], Intermediates]: ...
     @overload
     def forward_intermediates(
         self,
-        images: jax.Array,
+        images: Float[Array, "B H W C"],
         indices: int | Sequence[int] | None = None,
         *,
         norm: bool = False,
@@ -168,7 +169,7 @@ class VisionTransformer(nnx.Module):
     ) -> Intermediates: ...
     def forward_intermediates(
         self,
-        images: jax.Array,
+        images: Float[Array, "B H W C"],
         indices: int | Sequence[int] | None = None,
         *,
         norm: bool = False,
@@ -176,7 +177,7 @@ class VisionTransformer(nnx.Module):
         output_fmt: OutputFormat | None = None,
         intermediates_only: bool = False,
         rngs: DropoutKeys | None = None,
-    ) -> tuple[jax.Array, Intermediates] | Intermediates:
+    ) -> tuple[Float[Array, "B N D"], Intermediates] | Intermediates:
         """Images (B, H, W, C) -> the outputs of chosen blocks, in their order, with timm's arguments.
 
         Args:
@@ -218,8 +219,8 @@ class VisionTransformer(nnx.Module):
         """
         self.grad_checkpointing = enable
 
-    def pool(self, tokens: jax.Array) -> jax.Array:
-        """Tokens (B, N, D) -> the vector that the head reads, (B, D), or (B, 2 D) for ``token_avg``."""
+    def pool(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B _"]:
+        """Tokens (B, N, D) -> the head's input, (B, D), or (B, 2 D) for ``token_avg``."""
         patches = tokens if self.config.pool_prefix else tokens[:, self.config.num_prefix_tokens :]
         if self.attn_pool is not None:
             return self.attn_pool(patches)
@@ -229,11 +230,13 @@ class VisionTransformer(nnx.Module):
             return jnp.concatenate([tokens[:, 0], patches.mean(axis=1)], axis=-1)
         return tokens[:, 0]
 
-    def forward_head(self, tokens: jax.Array) -> jax.Array | tuple[jax.Array, jax.Array]:
-        """Tokens (B, N, D) -> logits (B, K), or the pooled vector where ``num_classes`` is 0.
+    def forward_head(
+        self, tokens: Float[Array, "B N D"]
+    ) -> Float[Array, "B K"] | tuple[Float[Array, "B K"], Float[Array, "B K"]]:
+        """Tokens (B, N, D) -> logits (B, K), or the pooled vector if ``num_classes`` is 0.
 
-        A distilled model (Touvron et al. 2021, section 4) gives the logits of both heads, class head first, in training
-        mode, and their mean in evaluation.
+        A distilled model (Touvron et al. 2021, section 4) returns the logits of both heads, class head first, in
+        training mode, and their mean in evaluation mode.
         """
         if self.head_dist is not None:
             x = self.fc_norm(tokens[:, :2])
@@ -243,23 +246,21 @@ class VisionTransformer(nnx.Module):
         return self.head(self.pre_logits(x))
 
     def __call__(
-        self, images: jax.Array, *, rngs: DropoutKeys | None = None
-    ) -> jax.Array | tuple[jax.Array, jax.Array]:
-        """Pictures (B, H, W, C) -> what :meth:`forward_head` gives.
+        self, images: Float[Array, "B H W C"], *, rngs: DropoutKeys | None = None
+    ) -> Float[Array, "B K"] | tuple[Float[Array, "B K"], Float[Array, "B K"]]:
+        """Images (B, H, W, C) -> the result of :meth:`forward_head`.
 
         Args:
             images: of any float dtype; the computation is in the model's ``dtype``.
-            rngs: its stream ``dropout`` is drawn from; needed in training mode where a drop rate is above 0.
+            rngs: has the stream ``dropout``; required in training mode if a drop rate is above 0.
 
         Raises:
-            VitportError: for pictures of another shape than the config's, or if ``rngs`` is needed and missing.
+            VitportError: if the images' shape does not fit the config, or ``rngs`` is missing.
         """
         return self.forward_head(self.forward_features(images, rngs=rngs))
 
-    def _run(self, block: Callable[..., jax.Array], x: jax.Array, rngs: DropoutKeys | None) -> jax.Array:
-        if not self.grad_checkpointing:
-            return block(x, rngs=rngs)
-        return nnx.remat(lambda block, x, rngs: block(x, rngs=rngs))(block, x, rngs)
+    def _run(self, block: Callable[..., Array], x: Array, rngs: DropoutKeys | None) -> Array:
+        return _checkpoint(block, x, rngs) if self.grad_checkpointing else block(x, rngs=rngs)
 
     def _check_rngs(self, rngs: DropoutKeys | None) -> None:
         c = self.config
@@ -275,33 +276,18 @@ class PreLogits(nnx.Module):
 
     Args:
         dim: width of the pooled vector.
-        representation_size: width of the result, R.
-        rngs: its stream ``params`` is drawn from.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        representation_size: width R of the result.
+        init: random numbers and dtypes.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        representation_size: int,
-        *,
-        rngs: nnx.Rngs,
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-    ) -> None:
-        self.fc = make_linear(dim, representation_size, rngs=rngs, dtype=dtype, param_dtype=param_dtype)
+    def __init__(self, dim: int, representation_size: int, *, init: Init) -> None:
+        self.fc = make_linear(dim, representation_size, init=init)
         self.act = jnp.tanh
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B R"]:
         """(B, D) -> (B, R)."""
         return self.act(self.fc(x))
 
 
-def _check_dtypes(**dtypes: DTypeLike) -> None:
-    for name, dtype in dtypes.items():
-        if jax.dtypes.canonicalize_dtype(dtype) != jnp.dtype(dtype):
-            raise VitportError(
-                f"{name}={jnp.dtype(dtype).name} needs JAX's 64-bit mode: call "
-                "jax.config.update('jax_enable_x64', True) first."
-            )
+def _checkpoint(block: Callable[..., Array], x: Array, rngs: DropoutKeys | None) -> Array:
+    return nnx.remat(lambda block, x, rngs: block(x, rngs=rngs))(block, x, rngs)

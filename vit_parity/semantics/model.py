@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vit_parity.activations import Activations
+from conversion.second_reading import Candidates, PartNames
+from vit_parity.capture import Activations
 from vit_parity.semantics.layers import (
     ACTIVATIONS,
     Attention,
@@ -20,7 +21,6 @@ from vit_parity.semantics.layers import (
     ParallelBlock,
     same,
 )
-from vit_parity.semantics.names import Candidates, PartNames
 from vit_parity.semantics.readers import TorchReader, needed
 from vit_spec import VitportError
 
@@ -83,7 +83,8 @@ class Semantics:
         return self._norm(n.norm_pre)(x), len(front)
 
     def _blocks(self) -> Iterator[Layer]:
-        patterns = [re.escape(name).replace(r"\{i\}", r"(\d+)") + r"\." for name in self.names.block]
+        dotted_templates = [name.replace("/", ".") for name in self.names.block]
+        patterns = [re.escape(name).replace(r"\{i\}", r"(\d+)") + r"\." for name in dotted_templates]
         dotted = [name.replace("/", ".") for name in self.reader.arrays]
         for pattern, template in zip(patterns, self.names.block, strict=True):
             numbers = {int(match[1]) for name in dotted if (match := re.match(pattern, name))}
@@ -93,9 +94,9 @@ class Semantics:
 
     def _block(self, at: str) -> Layer:
         n, r = self.names, self.reader
-        if r.linear((f"{at}.in_proj",)) is not None:
-            return self._parallel_block(at)
-        query, key, value = self._parts(at, n.stacked, n.query, n.key, n.value)
+        if (fused := r.linear(_at(at, n.fused))) is not None:
+            return self._parallel_block(at, fused)
+        query, key, value = self._parts(at, n.qkv, n.query, n.key, n.value)
         inner = {
             "query_norm": self._norm(_at(at, n.query_norm)),
             "key_norm": self._norm(_at(at, n.key_norm)),
@@ -127,20 +128,19 @@ class Semantics:
             return Mlp(first, second, self.act, gate, norm)
         return Mlp(first, second, self.act, norm=norm)
 
-    def _parallel_block(self, at: str) -> Layer:
-        r = self.reader
-        mlp_out = needed(r.linear((f"{at}.mlp_out_proj",)), (f"{at}.mlp_out_proj",))
+    def _parallel_block(self, at: str, fused: Linear) -> Layer:
+        n, r = self.names, self.reader
+        mlp_out = needed(r.linear(_at(at, n.second)), _at(at, n.second))
         M, D = mlp_out.kernel.shape
-        together = needed(r.linear((f"{at}.in_proj",)), (f"{at}.in_proj",))
-        hidden, query, key, value = together.split([M, D, D, D])
-        if (bias := r.array((f"{at}.mlp_bias",))) is not None:
+        hidden, query, key, value = fused.split([M, D, D, D])
+        if (bias := r.array(_at(at, n.fused_bias))) is not None:
             hidden = Linear(hidden.kernel, bias)
-        out = needed(r.linear((f"{at}.attn_out_proj",)), (f"{at}.attn_out_proj",))
-        norms = (self._norm((f"{at}.q_norm",)), self._norm((f"{at}.k_norm",)))
+        out = needed(r.linear(_at(at, n.out)), _at(at, n.out))
+        norms = (self._norm(_at(at, n.query_norm)), self._norm(_at(at, n.key_norm)))
         heads = self.facts.heads
         scale = self._scale(heads, query) if self.facts.scale is None else self.facts.scale
         attention = Attention(query, key, value, out, heads, scale, *norms)
-        norm, factor = self._norm((f"{at}.in_norm",)), self._factor((f"{at}.ls.gamma",))
+        norm, factor = self._norm(_at(at, n.norm1)), self._factor(_at(at, n.scale1))
         return ParallelBlock(norm, hidden, attention, mlp_out, self.act, factor)
 
     def _head(self, x: np.ndarray, prefix: int) -> np.ndarray:
@@ -171,7 +171,7 @@ class Semantics:
 
     def _attention_pool(self) -> AttentionPool:
         n, r = self.names, self.reader
-        if (together := r.linear(n.pool_stacked)) is not None:
+        if (together := r.linear(n.pool_qkv)) is not None:
             query, key, value = together.split([together.kernel.shape[0]] * 3)
         else:
             query = needed(r.linear(n.pool_query), n.pool_query)
@@ -189,8 +189,8 @@ class Semantics:
             raise VitportError(f"The file has none of {', '.join(n.pool_latent)}: it cannot be run by its own names.")
         return AttentionPool(latent.reshape(-1, latent.shape[-1]), attention, self._norm(n.pool_norm), mlp)
 
-    def _parts(self, at: str, stacked: Candidates, *each: Candidates) -> list[Linear]:
-        if (together := self.reader.linear(_at(at, stacked))) is not None:
+    def _parts(self, at: str, joint: Candidates, *each: Candidates) -> list[Linear]:
+        if (together := self.reader.linear(_at(at, joint))) is not None:
             return together.split([together.kernel.shape[1] // len(each)] * len(each))
         return [needed(self.reader.linear(_at(at, names)), _at(at, names)) for names in each]
 

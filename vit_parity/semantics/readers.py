@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conversion.second_reading import Candidates
 from conversion.tensors.table import Tensor, TensorTable
 from vit_parity.semantics.layers import Linear, Norm
-from vit_parity.semantics.names import Candidates
 from vit_spec import VitportError
 
 
@@ -113,22 +113,29 @@ class JaxReader(TorchReader):
         return weight.reshape(-1, weight.shape[-1])
 
 
-def unstacked(table: TensorTable) -> TensorTable:
-    """big_vision's stacks of blocks as if each block had its own arrays."""
+def separate_blocks(table: TensorTable, template: str) -> tuple[TensorTable, str]:
+    """A table in which each block has arrays of its own, and the template of its blocks' names.
+
+    Args:
+        table: the file's names → arrays.
+        template: as in :class:`conversion.second_reading.PartNames.block`: with ``{chunk}`` where blocks lie in chunks,
+            without ``{i}`` where arrays hold all blocks, stacked on axis 0.
+    """
+    if "{chunk}" in template:
+        before, _, after = template.partition("{chunk}.")
+        chunk = re.compile(rf"^{re.escape(before)}\d+\.(?=\d+\.)")
+        return table.renamed(lambda name: chunk.sub(before, name)), before + after
+    if "{i}" in template:
+        return table, template
     tensors: dict[str, Tensor] = {}
     for name, tensor in table.tensors.items():
-        if not name.startswith("Transformer/encoderblock/"):
+        if not name.startswith(f"{template}/"):
             tensors[name] = tensor
             continue
         for at in range(tensor.shape[0]):
-            own = name.replace("encoderblock/", f"encoderblock_{at}/")
+            own = name.replace(template, f"{template}/{at}", 1)
             tensors[own] = Tensor(tensor.shape[1:], tensor.dtype, lambda tensor=tensor, at=at: tensor.read()[at])
-    return TensorTable(tensors)
-
-
-def unchunked(table: TensorTable) -> TensorTable:
-    """DINOv2's ``blocks.{chunk}.{i}`` as ``blocks.{i}``."""
-    return table.renamed(lambda name: re.sub(r"^blocks\.\d+\.(?=\d+\.)", "blocks.", name))
+    return TensorTable(tensors), template + "/{i}"
 
 
 def needed(part: Linear | None, names: Candidates) -> Linear:

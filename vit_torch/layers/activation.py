@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn import functional
 
 from vit_spec import VitportError
 
 
-def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The elementwise function of that name; it keeps shape and dtype.
+def activation(name: str) -> Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*shape"]]:
+    """The elementwise function of this name; shape and dtype are kept.
 
     Raises:
         VitportError: for an unknown name.
@@ -21,18 +23,18 @@ def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
     return _FUNCTIONS[name]
 
 
-def _gelu(x: torch.Tensor) -> torch.Tensor:
+def _gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """``x * Phi(x)`` with the error function (Hendrycks & Gimpel 2016, section 2)."""
     return functional.gelu(x)
 
 
-def _gelu_tanh(x: torch.Tensor) -> torch.Tensor:
-    """The same paper's tanh approximation; it differs from the exact form by up to 5e-4."""
+def _gelu_tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The tanh approximation of the same paper; it differs from the exact form by up to 5e-4."""
     return functional.gelu(x, approximate="tanh")
 
 
-def _quick_gelu(x: torch.Tensor) -> torch.Tensor:
-    """The same paper's sigmoid approximation, used by OpenAI's CLIP."""
+def _quick_gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The sigmoid approximation of the same paper, used by OpenAI's CLIP."""
     return x * torch.sigmoid(1.702 * x)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
 
 from vit_spec import VitportError
 from vit_torch.layers.initialization import make_linear
 from vit_torch.layers.norm import NormLayer
+from vit_torch.layers.qkv import project_qkv
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention (Vaswani et al. 2017, section 3.2), written out so that every step can be read.
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2), every step explicit.
 
     Args:
         dim: width D of the tokens; a multiple of ``num_heads``.
@@ -28,7 +30,7 @@ class Attention(nn.Module):
         proj_drop: dropout rate of the output.
 
     Raises:
-        VitportError: if ``dim`` does not divide among the heads.
+        VitportError: if ``dim`` is not a multiple of ``num_heads``.
     """
 
     def __init__(
@@ -56,41 +58,60 @@ class Attention(nn.Module):
         self.proj = make_linear(dim, dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """(B, N, D) -> (B, N, D)."""
-        B, N, _ = x.shape
-        qkv = self.qkv(x).reshape(B, N, 3, self.num_heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, h, N, d) each
+        q, k, v = project_qkv(self.qkv, x, self.num_heads, self.head_dim)  # (B, h, N, d) each
         q, k = self.q_norm(q), self.k_norm(k)
         x = self.attend(q, k, v, self.scale, self.attn_drop)
         return self.proj_drop(self.proj(self.norm(x)))
 
 
 def attend(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, attn_drop: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """Scaled dot-product attention of all heads: (B, h, N, d) each -> (B, N, h d)."""
+    q: Float[Tensor, "B h N d"],
+    k: Float[Tensor, "B h N d"],
+    v: Float[Tensor, "B h N d"],
+    scale: float | Float[Tensor, "#B #h 1 1"],
+    drop: Callable[[Tensor], Tensor],
+    bias: Float[Tensor, "#B #h #N #N"] | None = None,
+) -> Float[Tensor, "B N h*d"]:
+    """Scaled dot-product attention of all heads: (B, h, N, d) each -> (B, N, h d), heads side by side.
+
+    Args:
+        q, k, v: queries, keys and values.
+        scale: factor on the logits; an array, such as one factor per head, is (B, h, 1, 1) or broadcasts to it.
+        drop: applied to the attention weights, (B, h, N, N).
+        bias: added to the logits, for relative positions and masks; (B, h, N, N) or broadcasts to it, dtype as ``q``.
+    """
     B, h, N, d = q.shape
     logits = (q * scale) @ k.transpose(-2, -1)  # (B, h, N, N)
-    weights = attn_drop(logits.softmax(dim=-1))
+    if bias is not None:
+        logits = logits + bias
+    weights = drop(logits.softmax(dim=-1))
     return (weights @ v).transpose(1, 2).reshape(B, N, h * d)
 
 
 def attend_fused(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, attn_drop: Callable[[torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """:func:`attend` without the weights, none of which are dropped: by the kernel that PyTorch chooses."""
-    del attn_drop
-    heads = nn.functional.scaled_dot_product_attention(q, k, v, scale=scale)
-    return heads.transpose(1, 2).flatten(2)  # (B, N, h d)
+    q: Float[Tensor, "B h N d"],
+    k: Float[Tensor, "B h N d"],
+    v: Float[Tensor, "B h N d"],
+    scale: float | Float[Tensor, "#B #h 1 1"],
+    drop: Callable[[Tensor], Tensor],
+    bias: Float[Tensor, "#B #h #N #N"] | None = None,
+) -> Float[Tensor, "B N h*d"]:
+    """:func:`attend` by the kernel that PyTorch chooses. Attention weights are not stored, and none are dropped."""
+    del drop
+    B, h, N, d = q.shape
+    q, scale = _scalar(q, scale)
+    heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)  # (B, h, N, d)
+    return heads.transpose(1, 2).reshape(B, N, h * d)
 
 
-def set_attention(model: nn.Module, attend: Callable[..., torch.Tensor]) -> None:
-    """Lets every block of the model that drops no attention weights use this function, in place.
+def set_attention(model: nn.Module, attend: Callable[..., Tensor]) -> None:
+    """Sets the attention function of every block without attention dropout, in place.
 
     Args:
-        model: keeps its answers, up to rounding.
-        attend: :func:`attend`, :func:`attend_fused`, or one like them.
+        model: its outputs stay the same, up to rounding.
+        attend: :func:`attend`, :func:`attend_fused`, or one with their signature.
     """
     modules: list[Any] = list(model.modules())
     for module in modules:
@@ -102,8 +123,13 @@ def head_width(dim: int, num_heads: int) -> int:
     """Width of one head.
 
     Raises:
-        VitportError: if ``dim`` does not divide among the heads.
+        VitportError: if ``dim`` is not a multiple of ``num_heads``.
     """
     if dim % num_heads:
-        raise VitportError(f"dim={dim} does not divide among num_heads={num_heads}: choose a multiple of {num_heads}.")
+        raise VitportError(f"dim={dim} is not divisible by num_heads={num_heads}: choose a multiple of {num_heads}.")
     return dim // num_heads
+
+
+def _scalar(q: Tensor, scale: float | Tensor) -> tuple[Tensor, float]:
+    """Queries and a scale that is a number, as kernels need it: an array is multiplied into the queries."""
+    return (q, scale) if isinstance(scale, float | int) else (q * scale, 1.0)

@@ -1,9 +1,9 @@
-"""Pooling by attention: a learned query reads the patch tokens."""
+"""Pooling by attention: a learned query attends to the tokens."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vit_torch.layers.attention import head_width
 from vit_torch.layers.initialization import make_linear, make_tokens
@@ -18,11 +18,11 @@ class AttentionPool(nn.Module):
         dim: width D of the tokens; a multiple of ``num_heads``.
         num_heads: number of heads h.
         hidden_dim: hidden width M of the MLP.
-        norm: makes the norm in front of the MLP.
+        norm: makes the norm before the MLP.
         act: name of the MLP's activation function.
 
     Raises:
-        VitportError: if ``dim`` does not divide among the heads.
+        VitportError: if ``dim`` is not a multiple of ``num_heads``.
     """
 
     def __init__(self, dim: int, num_heads: int, hidden_dim: int, norm: NormLayer, act: str = "gelu") -> None:
@@ -37,7 +37,7 @@ class AttentionPool(nn.Module):
         self.norm = norm(dim)
         self.mlp = Mlp(dim, hidden_dim, act)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
         """(B, N, D) -> (B, D)."""
         B, N, D = x.shape
         q = self.q(self.latent).reshape(1, 1, self.num_heads, self.head_dim).transpose(1, 2)  # (1, h, 1, d)

@@ -1,17 +1,17 @@
-"""Stochastic depth (Huang et al. 2016): a residual branch is left out for some pictures of a batch."""
+"""Stochastic depth (Huang et al. 2016): drops a residual branch for some images of a batch."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vit_spec import VitportError
 
 
-def drop_path(x: torch.Tensor, rate: float) -> torch.Tensor:
+def drop_path(x: Float[Tensor, "B ..."], rate: float) -> Float[Tensor, "B ..."]:
     """Sets each sample, ``x[b]``, to zero with probability ``rate`` and divides the others by ``1 - rate``.
 
-    The expectation stays ``x``; shape (B, ...) and dtype are kept.
+    The expected value is ``x``; shape (B, ...) and dtype are kept.
     """
     keep = 1.0 - rate
     mask = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(keep)  # (B, 1, ...)
@@ -28,10 +28,10 @@ class DropPath(nn.Module):
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
         if not 0.0 <= rate < 1.0:
-            raise VitportError(f"DropPath rate={rate} is no rate: give a number from 0 up to, not including, 1.")
+            raise VitportError(f"DropPath's rate must be in [0, 1); got {rate}.")
         self.rate = rate
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
         """(B, ...) -> (B, ...)."""
         if self.rate == 0.0 or not self.training:
             return x

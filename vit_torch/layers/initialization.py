@@ -1,8 +1,8 @@
-"""Parameters with their initial values; the numbers and their sources stand in ``vit_spec.vit.initialization``.
+"""Parameters with their initial values; ``vit_spec.vit.initialization`` has the numbers and their sources.
 
-Drawn from the plain normal distribution: the truncation lies 100 standard deviations and more away, where nothing
-is ever drawn, and samplers that go through the inverse error function return such a far bound itself about once
-in ten million draws.
+The reference implementations truncate the normal distribution at 100 standard deviations or more, which never matters.
+Here it is not truncated: samplers based on the inverse error function return such a distant bound itself about once in
+ten million draws.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vit_spec.vit.initialization import CONV_GAIN, LINEAR_STD, TOKEN_STD
 
@@ -25,7 +25,7 @@ def make_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
 
 
 def make_patch_conv(inputs: int, outputs: int, patch_size: int, *, bias: bool = True) -> nn.Conv2d:
-    """A convolution over patches that do not overlap; weight (outputs, inputs, P, P).
+    """A convolution over non-overlapping patches; weight (outputs, inputs, P, P).
 
     Kaiming normal over the fan-out: He et al. 2015, section 2.2, backward case.
     """
@@ -43,6 +43,6 @@ def make_tokens(count: int, width: int) -> nn.Parameter:
     return tokens
 
 
-def _draw(parameter: torch.Tensor, std: float) -> None:
-    if not parameter.is_meta:  # nothing to draw there, and torch would import its whole compiler to say so
+def _draw(parameter: Tensor, std: float) -> None:
+    if not parameter.is_meta:  # no values to draw, and torch would import its compiler to do nothing
         nn.init.normal_(parameter, std=std)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
 class LayerScale(nn.Module):
@@ -11,13 +12,13 @@ class LayerScale(nn.Module):
 
     Args:
         dim: number of channels.
-        initial: value of every factor at the start.
+        initial: initial value of every factor.
     """
 
     def __init__(self, dim: int, initial: float = 1e-5) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), initial))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """(..., D) -> (..., D)."""
         return x * self.gamma

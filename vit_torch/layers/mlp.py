@@ -1,9 +1,9 @@
-"""The MLP of a block, in three kinds."""
+"""The MLP of a block: plain, SwiGLU, or SwiGLU with packed weights."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vit_torch.layers.activation import activation
 from vit_torch.layers.initialization import make_linear
@@ -39,7 +39,7 @@ class Mlp(nn.Module):
         self.fc2 = make_linear(hidden_dim, dim, bias=bias)
         self.drop2 = nn.Dropout(drop)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """(..., D) -> (..., D)."""
         x = self.act(self.fc1(x))  # (..., M)
         x = self.norm(self.drop1(x))
@@ -76,7 +76,7 @@ class SwiGLU(nn.Module):
         self.fc2 = make_linear(hidden_dim, dim, bias=bias)
         self.drop2 = nn.Dropout(drop)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """(..., D) -> (..., D)."""
         x = self.act(self.fc1_g(x)) * self.fc1_x(x)  # (..., M)
         x = self.norm(self.drop1(x))
@@ -112,7 +112,7 @@ class SwiGLUPacked(nn.Module):
         self.fc2 = make_linear(hidden_dim, dim, bias=bias)
         self.drop2 = nn.Dropout(drop)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """(..., D) -> (..., D)."""
         gate, value = self.fc1(x).chunk(2, dim=-1)  # (..., M) each
         x = self.act(gate) * value

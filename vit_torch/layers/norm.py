@@ -1,4 +1,4 @@
-"""The norm that a config asks for."""
+"""The norm that a config selects."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import nn
 from vit_spec import ViTConfig
 
 NormLayer = Callable[[int], nn.Module]
-"""Makes a norm over the last axis, of the given width: how a layer is told which norm to use."""
+"""Makes a norm over a last axis of the given width: tells a layer which norm to use."""
 
 
 def make_norm(config: ViTConfig, width: int) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ``(..., width)``.
 
-    Statistics are taken in at least float32, the variance as the mean squared distance from the mean.
+    Statistics are computed in at least float32, the variance as the mean squared distance from the mean.
     """
     if config.norm == "rmsnorm":
         return nn.RMSNorm(width, eps=config.norm_eps)

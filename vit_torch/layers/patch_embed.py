@@ -1,9 +1,9 @@
-"""Picture to patch tokens."""
+"""Images to patch tokens."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, fx, nn
 
 from vit_spec import VitportError
 from vit_torch.layers.initialization import make_patch_conv
@@ -11,12 +11,12 @@ from vit_torch.layers.norm import NormLayer
 
 
 class PatchEmbed(nn.Module):
-    """Cuts a picture into patches and projects each linearly (Dosovitskiy et al. 2021, equation 1).
+    """Splits images into patches and projects each linearly (Dosovitskiy et al. 2021, equation 1).
 
     Args:
-        image_size: height and width of the pictures, in pixels.
+        image_size: height and width of the images, in pixels.
         patch_size: side of a patch, in pixels.
-        in_channels: channels of the pictures.
+        in_channels: channels of the images.
         embed_dim: width of a token.
         bias: whether the projection has a bias.
         norm: makes a norm over the tokens; ``None`` for none.
@@ -37,38 +37,36 @@ class PatchEmbed(nn.Module):
         self.proj = make_patch_conv(in_channels, embed_dim, patch_size, bias=bias)
         self.norm = nn.Identity() if norm is None else norm(embed_dim)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) -> (B, N, D), the patches row by row.
+    def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
+        """(B, C, H, W) -> (B, N, D), patches in row-major order.
 
         Raises:
-            VitportError: if the pictures have another shape than the layer was made for.
+            VitportError: if the images do not have the channels and size of the layer.
         """
-        self._check(images)
-        x = self.proj(images)  # (B, D, H/P, W/P)
-        x = x.flatten(2).transpose(1, 2)  # (B, N, D)
-        return self.norm(x)
-
-    def _check(self, images: torch.Tensor) -> None:
         _check_images(images, self.in_channels, self.image_size)
+        return self.norm(_tokens(self.proj(images)))
 
 
-@torch.fx.wrap  # symbolic tracing records the call, since it cannot follow what depends on a shape
-def _check_images(images: torch.Tensor, in_channels: int, image_size: tuple[int, int]) -> None:
+@fx.wrap  # symbolic tracing records the call, because it cannot follow what depends on a shape
+def _check_images(images: Tensor, in_channels: int, image_size: tuple[int, int]) -> None:
     """Refuse images of another shape than (B, C, H, W)."""
     if images.ndim != 4:
         raise VitportError(
-            f"images of shape {tuple(images.shape)} are no batch of pictures: expected (batch, channels, height, "
-            "width)."
+            f"images of shape {tuple(images.shape)} are not a batch: expected (batch, channels, height, width)."
         )
     channels, height, width = images.shape[1:]
     if channels != in_channels:
         raise VitportError(
             f"images of shape {tuple(images.shape)} have {channels} channels on axis 1, but the model was made for "
-            f"{in_channels}: pictures are (batch, channels, height, width) here."
+            f"{in_channels}: pass (batch, channels, height, width)."
         )
     if (height, width) != image_size:
         raise VitportError(
-            f"pictures of {height}x{width} pixels do not fit a model made for "
-            f"{image_size[0]}x{image_size[1]}: resize them, or create the model with "
-            f"image_size=({height}, {width})."
+            f"images of {height}x{width} pixels do not fit a model made for {image_size[0]}x"
+            f"{image_size[1]}: resize them, or create the model with image_size=({height}, {width})."
         )
+
+
+def _tokens(x: Float[Tensor, "B D rows columns"]) -> Float[Tensor, "B rows*columns D"]:
+    """Positions of a feature map in row-major order: (B, D, H/P, W/P) -> (B, N, D)."""
+    return x.flatten(2).transpose(1, 2)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vit_spec import ViTConfig
 from vit_torch.layers.attention import Attention
@@ -13,16 +13,17 @@ from vit_torch.layers.drop_path import DropPath
 from vit_torch.layers.layer_scale import LayerScale
 from vit_torch.layers.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_torch.layers.norm import make_norm
+from vit_torch.layers.residual import add
 
 MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
 
 
 class Block(nn.Module):
-    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), pre-norm or, if the config says so, post-norm.
+    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), pre-norm or post-norm.
 
     Args:
         config: the model that the block belongs to.
-        drop_path: rate of stochastic depth of its two residual branches.
+        drop_path: rate of stochastic depth of both residual branches.
     """
 
     def __init__(self, config: ViTConfig, drop_path: float = 0.0) -> None:
@@ -56,10 +57,10 @@ class Block(nn.Module):
         self.ls2 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
         self.drop_path2 = DropPath(drop_path)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """(B, N, D) -> (B, N, D)."""
         if self.post_norm:
-            x = x + self.drop_path1(self.ls1(self.norm1(self.attn(x))))
-            return x + self.drop_path2(self.ls2(self.norm2(self.mlp(x))))
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+            x = add(x, self.drop_path1(self.ls1(self.norm1(self.attn(x)))))
+            return add(x, self.drop_path2(self.ls2(self.norm2(self.mlp(x)))))
+        x = add(x, self.drop_path1(self.ls1(self.attn(self.norm1(x)))))
+        return add(x, self.drop_path2(self.ls2(self.mlp(self.norm2(x)))))

@@ -19,5 +19,5 @@ def as_format(patches: torch.Tensor, grid_size: tuple[int, int], output_fmt: Out
     check_output_format(output_fmt)
     if output_fmt == "NLC":
         return patches
-    maps = patches.unflatten(1, grid_size)  # (B, rows, columns, D)
+    maps = patches.reshape(patches.shape[0], *grid_size, -1)  # (B, rows, columns, D)
     return maps if output_fmt == "NHWC" else maps.permute(0, 3, 1, 2).contiguous()

@@ -1,11 +1,12 @@
-"""One Transformer layer whose attention and MLP run side by side."""
+"""One Transformer layer with attention and MLP in parallel."""
 
 from __future__ import annotations
 
 from functools import partial
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from vit_spec import ViTConfig
 from vit_torch.layers.activation import activation
@@ -14,12 +15,14 @@ from vit_torch.layers.drop_path import DropPath
 from vit_torch.layers.initialization import make_linear
 from vit_torch.layers.layer_scale import LayerScale
 from vit_torch.layers.norm import make_norm
+from vit_torch.layers.qkv import project_hidden_qkv
+from vit_torch.layers.residual import add, sum_projections
 
 
 class ParallelBlock(nn.Module):
     """``x + Attention(LN(x)) + MLP(LN(x))`` (Dehghani et al. 2023, ViT-22B, section 2).
 
-    One linear layer makes the MLP's hidden vector, queries, keys and values, in this order.
+    One linear layer computes the MLP's hidden units, queries, keys and values, in this order.
 
     Args:
         config: the model that the block belongs to.
@@ -30,10 +33,11 @@ class ParallelBlock(nn.Module):
         super().__init__()
         c, D, M = config, config.embed_dim, config.hidden_dim
         norm = partial(make_norm, config)
+        self.hidden_dim = M
         self.num_heads = c.num_heads
+        self.head_dim = c.head_dim
         self.scale = c.attention_scale
         self.attend = attend
-        self.parts = (M, D, D, D)
         self.in_norm = norm(D)
         self.in_proj = make_linear(D, M + 3 * D, bias=c.qkv_bias)
         self.mlp_bias = None if c.qkv_bias else nn.Parameter(torch.zeros(M))
@@ -47,14 +51,14 @@ class ParallelBlock(nn.Module):
         self.ls = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """(B, N, D) -> (B, N, D)."""
-        B, N, _ = x.shape
-        hidden, q, k, v = self.in_proj(self.in_norm(x)).split(self.parts, dim=-1)
+        y = self.in_norm(x)
+        hidden, q, k, v = project_hidden_qkv(self.in_proj, y, self.hidden_dim, self.num_heads, self.head_dim)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias
-        q, k, v = (part.reshape(B, N, self.num_heads, -1).transpose(1, 2) for part in (q, k, v))  # (B, h, N, d) each
-        q, k = self.q_norm(q), self.k_norm(k)
-        attention = self.attn_out_proj(self.attend(q, k, v, self.scale, self.attn_drop))
-        mlp = self.mlp_out_proj(self.mlp_drop(self.mlp_act(hidden)))
-        return x + self.drop_path(self.ls(attention + mlp))
+        q, k = self.q_norm(q), self.k_norm(k)  # (B, h, N, d) each
+        heads = self.attend(q, k, v, self.scale, self.attn_drop)
+        hidden = self.mlp_drop(self.mlp_act(hidden))
+        branches = sum_projections((self.attn_out_proj, heads), (self.mlp_out_proj, hidden))
+        return add(x, self.drop_path(self.ls(branches)))

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Literal, overload
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vit_spec import OutputFormat, Pooling, ViTConfig, block_indices, with_pool
@@ -23,13 +24,13 @@ BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
 
 class VisionTransformer(nn.Module):
-    """A Vision Transformer as its config says.
+    """The Vision Transformer that a config describes.
 
-    The names of its parameters are those of ``vit_spec.parameters(config)``, timm's classic ones. It begins in training
+    The names of its parameters are those of ``vit_spec.parameters(config)``, timm's classic ones. It starts in training
     mode; ``model.eval()`` turns dropout and stochastic depth off.
 
     Args:
-        config: everything that the model computes.
+        config: every choice that the model's outputs depend on.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -83,17 +84,17 @@ class VisionTransformer(nn.Module):
         else:
             self.head_dist = None
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Pictures (B, C, H, W) -> what the first block sees, (B, N, D).
+    def embed(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
+        """Images (B, C, H, W) -> the first block's input, (B, N, D).
 
-        The tokens are [class, distillation, registers, patches], those that the model has. Wherever the position table
-        has rows for prefix tokens, it has them for the first ones: see ``vit_spec.PositionEmbedding``.
+        The tokens are [class, distillation, registers, patches], as far as the model has them. If the position table
+        has rows for prefix tokens, then for the first ones: see ``vit_spec.PositionEmbedding``.
         """
         x = self.patch_embed(images)  # (B, patches, D)
         positioned = self.config.num_positioned_prefix_tokens
         if self.pos_embed is not None:
             x = x + self.pos_embed[:, positioned:]
-        prefix: list[torch.Tensor] = [
+        prefix: list[Tensor] = [
             token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None
         ]
         if prefix:
@@ -104,8 +105,8 @@ class VisionTransformer(nn.Module):
             x = torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)  # (B, N, D)
         return self.norm_pre(self.pos_drop(x))
 
-    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
-        """Pictures (B, C, H, W) -> tokens after the last block and ``norm``, (B, N, D)."""
+    def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
+        """Images (B, C, H, W) -> tokens after the last block and ``norm``, (B, N, D)."""
         x = self.embed(images)
         for block in self.blocks:
             x = self._run(block, x)
@@ -114,18 +115,18 @@ class VisionTransformer(nn.Module):
     @overload
     def forward_intermediates(
         self,
-        images: torch.Tensor,
+        images: Float[Tensor, "B C H W"],
         indices: int | Sequence[int] | None = None,
         *,
         norm: bool = False,
         return_prefix_tokens: bool = False,
         output_fmt: OutputFormat | None = None,
         intermediates_only: Literal[False] = False,
-    ) -> tuple[torch.Tensor, Intermediates]: ...
+    ) -> tuple[Float[Tensor, "B N D"], Intermediates]: ...
     @overload
     def forward_intermediates(
         self,
-        images: torch.Tensor,
+        images: Float[Tensor, "B C H W"],
         indices: int | Sequence[int] | None = None,
         *,
         norm: bool = False,
@@ -135,14 +136,14 @@ class VisionTransformer(nn.Module):
     ) -> Intermediates: ...
     def forward_intermediates(
         self,
-        images: torch.Tensor,
+        images: Float[Tensor, "B C H W"],
         indices: int | Sequence[int] | None = None,
         *,
         norm: bool = False,
         return_prefix_tokens: bool = False,
         output_fmt: OutputFormat | None = None,
         intermediates_only: bool = False,
-    ) -> tuple[torch.Tensor, Intermediates] | Intermediates:
+    ) -> tuple[Float[Tensor, "B N D"], Intermediates] | Intermediates:
         """Images (B, C, H, W) -> the outputs of chosen blocks, in their order, with timm's arguments.
 
         Args:
@@ -182,8 +183,8 @@ class VisionTransformer(nn.Module):
         """
         self.grad_checkpointing = enable
 
-    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, N, D) -> the vector that the head reads, (B, D), or (B, 2 D) for ``token_avg``."""
+    def pool(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B _"]:
+        """Tokens (B, N, D) -> the head's input, (B, D), or (B, 2 D) for ``token_avg``."""
         patches = tokens if self.config.pool_prefix else tokens[:, self.config.num_prefix_tokens :]
         if self.attn_pool is not None:
             return self.attn_pool(patches)
@@ -193,11 +194,13 @@ class VisionTransformer(nn.Module):
             return torch.cat([tokens[:, 0], patches.mean(dim=1)], dim=-1)
         return tokens[:, 0]
 
-    def forward_head(self, tokens: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Tokens (B, N, D) -> logits (B, K), or the pooled vector where ``num_classes`` is 0.
+    def forward_head(
+        self, tokens: Float[Tensor, "B N D"]
+    ) -> Float[Tensor, "B K"] | tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+        """Tokens (B, N, D) -> logits (B, K), or the pooled vector if ``num_classes`` is 0.
 
-        A distilled model (Touvron et al. 2021, section 4) gives the logits of both heads, class head first, in training
-        mode, and their mean in evaluation.
+        A distilled model (Touvron et al. 2021, section 4) returns the logits of both heads, class head first, in
+        training mode, and their mean in evaluation mode.
         """
         if self.head_dist is not None:
             x = self.fc_norm(tokens[:, :2])
@@ -206,11 +209,13 @@ class VisionTransformer(nn.Module):
         x = self.fc_norm(self.pool(tokens))
         return self.head(self.pre_logits(x))
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Pictures (B, C, H, W) -> what :meth:`forward_head` gives."""
+    def forward(
+        self, images: Float[Tensor, "B C H W"]
+    ) -> Float[Tensor, "B K"] | tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+        """Images (B, C, H, W) -> the result of :meth:`forward_head`."""
         return self.forward_head(self.forward_features(images))
 
-    def _run(self, block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
         return checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
 
 
@@ -219,7 +224,7 @@ class PreLogits(nn.Module):
 
     Args:
         dim: width of the pooled vector.
-        representation_size: width of the result, R.
+        representation_size: width R of the result.
     """
 
     def __init__(self, dim: int, representation_size: int) -> None:
@@ -227,6 +232,6 @@ class PreLogits(nn.Module):
         self.fc = make_linear(dim, representation_size)
         self.act = torch.tanh
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Float[Tensor, "B D"]) -> Float[Tensor, "B R"]:
         """(B, D) -> (B, R)."""
         return self.act(self.fc(x))

@@ -1,16 +1,17 @@
-"""google-research/big_vision: blocks one by one, positions at the top, a MAP head (Zhai et al. 2022, appendix)."""
+"""google-research/big_vision: one set of arrays a block, positions at the top, a MAP head (Zhai et al. 2022)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from conversion.containers import npz_file
 from conversion.format import Format
-from conversion.formats.vit import google
+from conversion.formats.vit import google, google_linen
 from conversion.formats.vit.google_limits import cannot_hold
-from conversion.formats.vit.google_linen import ANCHOR, BLOCKS
+from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules
 from vit_spec import VitportError
 
@@ -32,25 +33,44 @@ def _attention_pool(at: str) -> tuple[Rule, ...]:
 RULES = (
     *google.AROUND,
     *(Rule("pos_embed", name) for name in _TABLES),  # the second in old files
-    *BLOCKS,
+    *google_linen.BLOCKS,
     *_attention_pool("MAPHead_0/"),
     *_attention_pool(""),  # in old files
 )
-"""Of two names for one tensor both are read, and the first is written."""
+"""Where a tensor has two names, both are read and the first is written."""
 CONVENTIONS = {**google.CONVENTIONS, "pos_embed": "patch"}
+PARTS = replace(
+    google_linen.PARTS,
+    positions=("pos_embedding", "Transformer/pos_embedding"),
+    pool_latent=("MAPHead_0/probe", "probe"),
+    pool_query=("MAPHead_0/MultiHeadDotProductAttention_0/query", "MultiHeadDotProductAttention_0/query"),
+    pool_key=("MAPHead_0/MultiHeadDotProductAttention_0/key", "MultiHeadDotProductAttention_0/key"),
+    pool_value=("MAPHead_0/MultiHeadDotProductAttention_0/value", "MultiHeadDotProductAttention_0/value"),
+    pool_out=("MAPHead_0/MultiHeadDotProductAttention_0/out", "MultiHeadDotProductAttention_0/out"),
+    pool_norm=("MAPHead_0/LayerNorm_0", "LayerNorm_0"),
+    pool_first=("MAPHead_0/MlpBlock_0/Dense_0", "MlpBlock_0/Dense_0"),
+    pool_second=("MAPHead_0/MlpBlock_0/Dense_1", "MlpBlock_0/Dense_1"),
+)
+
+
+def second_reading(names: PartNames) -> SecondReading:
+    """As Google's, with the MAP head."""
+    pools = {"MAPHead_0/probe": "map", "probe": "map"}
+    reading = google.second_reading(names)
+    return replace(reading, pool_where=pools | dict(reading.pool_where))
 
 
 def facts(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The number of heads, and whether the class token has a position: in old files it has.
+    """The number of heads, and whether the class token has a position, as it does in old files.
 
     Raises:
-        VitportError: if there is no position table, which means that the positions are computed in code.
+        VitportError: if there is no position table, because the positions are computed in code.
     """
     table = next((shapes[name] for name in _TABLES if name in shapes), None)
     if table is None:
         raise VitportError(
-            "The file has no position table (pos_embedding): a model of big_vision's with sincos2d positions computes "
-            "them in its code, and such a model cannot be held here yet."
+            "The file has no position table (pos_embedding). big_vision's models with sincos2d positions compute them "
+            "in code, which is not supported: add the table to the file as pos_embedding."
         )
     rows = math.prod(table[1:-1])
     has_class_row = "cls" in shapes and math.isqrt(rows) ** 2 != rows and math.isqrt(rows - 1) ** 2 == rows - 1
@@ -61,11 +81,12 @@ FORMAT = Format(
     name="big-vision",
     summary="big_vision's npz",
     names=Rules(RULES),
-    signature=(ANCHOR,),
+    signature=(google_linen.ANCHOR,),
     conventions=CONVENTIONS,
     shape_facts=facts,
     preprocessing=google.PREPROCESSING,
-    forgets=google.FORGETS,
+    drops=google.DROPS,
     writer=npz_file.write,
     cannot_hold=lambda config: cannot_hold(config, class_row=False, attention_pool=True),
+    second_reading=second_reading(PARTS),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,11 +22,11 @@ from vit_spec import ViTConfig, VitportError
 _STACKED, _SINGLE = "Transformer/encoderblock/", re.compile(r"Transformer/encoderblock_(\d+)/(.*)")
 
 _DEEPEST = 1000
-"""Blocks of no model; a stack of empty blocks would cost its writer nothing and its reader everything."""
+"""More blocks than any model has: a stack of empty blocks is a tiny file that would become this many tensors."""
 
 
 class Stacked:
-    """Names of a format with blocks ``Transformer/encoderblock_{i}/…``, packed as ``Transformer/encoderblock/…``."""
+    """A format's names with blocks ``Transformer/encoderblock_{i}/…`` stacked as ``Transformer/encoderblock/…``."""
 
     def __init__(self, single: Names) -> None:
         self.single = single
@@ -33,7 +34,7 @@ class Stacked:
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
         """Canonical table of a file's tensors, and the names that the format does not know.
 
-        A block's share of a stack is read without the rest where the file allows it.
+        Where the file allows it, one block of a stack is read without the others.
         """
         tensors: dict[str, Tensor] = {}
         for name, tensor in table.tensors.items():
@@ -41,7 +42,9 @@ class Stacked:
                 tensors[name] = tensor
                 continue
             if not tensor.shape or tensor.shape[0] > _DEEPEST:
-                raise VitportError(f"{name} has shape {tensor.shape}, but its first axis must be the depth.")
+                raise VitportError(
+                    f"{name} has shape {tensor.shape}, but its first axis must be the depth, at most {_DEEPEST}."
+                )
             entry = tensor.read_entry or _entry(tensor)
             for i in range(tensor.shape[0]):
                 single = f"Transformer/encoderblock_{i}/{name.removeprefix(_STACKED)}"
@@ -49,7 +52,7 @@ class Stacked:
         return self.single.read(TensorTable(tensors))
 
     def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
-        """The format's table of canonical tensors; each stack is built when asked for."""
+        """The format's table of canonical tensors; each stack is built when it is read."""
         tensors: dict[str, Tensor] = {}
         stacks: dict[str, dict[int, Tensor]] = defaultdict(dict)
         for name, tensor in self.single.write(table, config).tensors.items():
@@ -60,7 +63,7 @@ class Stacked:
         return TensorTable(tensors | {name: _stack(name, blocks) for name, blocks in stacks.items()})
 
     def foreign_name(self, canonical: str) -> str:
-        """What the format calls a canonical name; a block's share of a stack as ``name[i]``."""
+        """What the format calls a canonical name; one block of a stack is ``name[i]``."""
         parts = self.single.foreign_name(canonical).split(" + ")
         return " + ".join(_SINGLE.sub(lambda match: f"{_STACKED}{match[2]}[{match[1]}]", part) for part in parts)
 
@@ -72,7 +75,9 @@ def _entry(tensor: Tensor) -> Callable[[int], np.ndarray]:
 def _stack(name: str, blocks: dict[int, Tensor]) -> Tensor:
     parts = [blocks[i] for i in sorted(blocks)]
     if len({(part.shape, part.dtype) for part in parts}) > 1:
-        raise VitportError(f"{name} cannot be stacked, for the blocks differ in its shape or dtype: write big-vision.")
+        raise VitportError(
+            f"{name} cannot be stacked because its shape or dtype differs between blocks: write big-vision instead."
+        )
 
     def read() -> np.ndarray:
         stack = buffers.empty((len(parts), *parts[0].shape), parts[0].dtype)
@@ -91,7 +96,8 @@ FORMAT = Format(
     conventions=big_vision.CONVENTIONS,
     shape_facts=big_vision.facts,
     preprocessing=google.PREPROCESSING,
-    forgets=google.FORGETS,
+    drops=google.DROPS,
     writer=npz_file.write,
     cannot_hold=lambda config: cannot_hold(config, class_row=False, attention_pool=True),
+    second_reading=big_vision.second_reading(replace(big_vision.PARTS, block=("Transformer/encoderblock",))),
 )

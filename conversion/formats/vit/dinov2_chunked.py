@@ -1,7 +1,10 @@
 """DINOv2 as trained with sharding: blocks in chunks, ``blocks.{chunk}.{i}``, where ``i`` counts through all chunks."""
 
+from dataclasses import replace
+
 from conversion.format import Format
-from conversion.formats.vit.timm import ALIASES, SET_ASIDE
+from conversion.formats.vit.timm import ALIASES, PARTS, SET_ASIDE
+from conversion.second_reading import SecondReading
 from conversion.tensors.rules import Aliased, Rule, module
 
 _MODULES = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
@@ -18,4 +21,5 @@ FORMAT = Format(
     )),
     signature=("blocks.0.0.attn.qkv.weight",),
     set_aside=SET_ASIDE,
+    second_reading=SecondReading(names=replace(PARTS, block=("blocks.{chunk}.{i}",)), plain=False),
 )  # fmt: skip

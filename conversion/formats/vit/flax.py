@@ -1,7 +1,9 @@
-"""The Flax tree of ``vit_jax``, in an orbax checkpoint."""
+"""The Flax tree of ``vit_jax``, in an orbax checkpoint: timm's names with ``/`` for ``.``, in JAX's axes."""
 
 from conversion.containers import orbax_folder
 from conversion.format import Format
+from conversion.formats.vit.timm import PARTS
+from conversion.second_reading import SecondReading
 from conversion.tensors.flax_tree import FlaxTree
 
 FORMAT = Format(
@@ -10,4 +12,5 @@ FORMAT = Format(
     names=FlaxTree(),
     signature=(("blocks/0/attn/qkv/kernel", "blocks/0/in_proj/kernel"),),
     writer=orbax_folder.write,
+    second_reading=SecondReading(names=PARTS, axes="jax", plain=False),
 )

@@ -1,16 +1,19 @@
 """Hugging Face ``CLIPVisionModel``, ``CLIPVisionModelWithProjection``, and the vision half of a ``CLIPModel``."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from conversion.capacity import beyond, not_square
 from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import ACTIVATIONS, folder_json, model_json, vision_facts
 from conversion.containers import huggingface_folder
 from conversion.format import Format
+from conversion.limits import not_square, unsupported_fields
+from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, joined, module
 from conversion.tensors.transforms import Leading, WithoutBias
 from vit_spec import Preprocessing, ViTConfig
+from vit_spec.preprocessing import CLIP_MEAN, CLIP_STD
 
 BLOCKS = (
     *module("blocks.{i}.norm1", "encoder.layers.{i}.layer_norm1"),
@@ -33,13 +36,28 @@ TEXT_HALF = {
     "embeddings.position_ids": "the numbers 0, 1, 2, …",
     "text_model.*": "the text half",
     "text_projection.*": "the text half",
-    "logit_scale": "the temperature between pictures and texts",
-    "logit_bias": "the offset between pictures and texts",
+    "logit_scale": "the temperature between images and texts",
+    "logit_bias": "the offset between images and texts",
 }
-FORGETS = ("pos_embed_resize", "drop_rate", "drop_path_rate")
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+DROPS = ("pos_embed_resize", "drop_rate", "drop_path_rate")
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
 PREPROCESSING = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, crop_fraction=1.0)
+BLOCK_PARTS = PartNames(
+    patches=("embeddings.patch_embedding",), positions=("embeddings.position_embedding.weight",),
+    block=("encoder.layers.{i}",),
+    norm1=("layer_norm1",), query=("self_attn.q_proj",), key=("self_attn.k_proj",), value=("self_attn.v_proj",),
+    out=("self_attn.out_proj",), norm2=("layer_norm2",), first=("mlp.fc1",), second=("mlp.fc2",),
+)  # fmt: skip
+"""The same in CLIP and SigLIP."""
+PARTS = replace(
+    BLOCK_PARTS,
+    tokens=(("embeddings.class_embedding",),),
+    norm_pre=("pre_layrnorm",),
+    norm=("post_layernorm",),
+    head=("visual_projection",),
+)
+CONFIG_JSON = {"num_attention_heads": 12, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"}
+"""Defaults of transformers' CLIPVisionConfig."""
 _DEFAULTS = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3, "image_size": 224,
     "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "attention_dropout": 0.0,
@@ -51,7 +69,7 @@ def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    """``projection_dim`` is the width of the head, which has no bias and whose outputs are no classes."""
+    """``projection_dim`` is the width of the head, which has no bias and whose outputs are not classes."""
     config = checkpoint.config
     projected = "WithProjection" if config.num_classes else ""
     return {
@@ -63,12 +81,14 @@ def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def cannot_hold(config: ViTConfig) -> list[str]:
-    """A head must have a zero bias too, which only writing it shows."""
-    return beyond(config, activation=ACTIVATIONS, pre_norm=(True,), patch_bias=(False,)) + not_square(config)
+    """The head's bias must be zero too; that shows only when it is written."""
+    return unsupported_fields(config, activation=ACTIVATIONS, pre_norm=(True,), patch_bias=(False,)) + not_square(
+        config
+    )
 
 
 def in_vision_model(name: str, checkpoint: Checkpoint) -> str:
-    """Everything but the projection lies in ``vision_model.``, head or no head."""
+    """Everything but the projection lies in ``vision_model.``, with or without a head."""
     del checkpoint
     return name if name.startswith(("visual_projection.", "classifier.")) else f"vision_model.{name}"
 
@@ -82,12 +102,14 @@ FORMAT = Format(
         Rule(("head.weight", "head.bias"), "visual_projection.weight", WithoutBias()),
     )),
     signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
+    group="huggingface",
     base="vision_model.",
     set_aside=TEXT_HALF,
     conventions=CONVENTIONS,
     facts=facts,
     preprocessing=PREPROCESSING,
-    forgets=("labels", *FORGETS),
+    drops=("labels", *DROPS),
     writer=huggingface_folder.writer(config_json, place=in_vision_model),
     cannot_hold=cannot_hold,
+    second_reading=SecondReading(names=PARTS, pool="token", config_json=CONFIG_JSON),
 )  # fmt: skip

@@ -1,23 +1,27 @@
-"""Hugging Face ``CLIPForImageClassification``: the mean of the patches before CLIP's last norm, which is left idle."""
+"""Hugging Face ``CLIPForImageClassification``: classifies from the mean of the patches, without CLIP's last norm."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from conversion.capacity import beyond, not_square
 from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import ACTIVATIONS, folder_json, model_json
 from conversion.containers import huggingface_folder
 from conversion.format import Format
 from conversion.formats.vit.huggingface_clip import (
+    CONFIG_JSON,
     CONVENTIONS,
-    FORGETS,
+    DROPS,
+    PARTS,
     PREPROCESSING,
     TEXT_HALF,
     TOWER,
     facts,
     in_vision_model,
 )
+from conversion.limits import not_square, unsupported_fields
+from conversion.second_reading import SecondReading
 from conversion.tensors.rules import Rules, module
 from vit_spec import ViTConfig
 
@@ -35,11 +39,11 @@ def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
 def cannot_hold(config: ViTConfig) -> list[str]:
     different = {"pre_norm": (True,), "patch_bias": (False,), "pool": ("avg",), "final_norm": ("none",)}
     headless = [] if config.num_classes else ["num_classes=0"]
-    return beyond(config, activation=ACTIVATIONS, **different) + headless + not_square(config)
+    return unsupported_fields(config, activation=ACTIVATIONS, **different) + headless + not_square(config)
 
 
-def _idle_norm(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """The norm that transformers' class has and its forward pass does not: the identity's factor and bias."""
+def _unread_norm(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The norm that transformers' class has and its forward pass does not read, as ones and zeros."""
     dtype = checkpoint.params.spec("norm_pre.weight")[1]
     width = checkpoint.config.embed_dim
     return {"post_layernorm.weight": np.ones(width, dtype), "post_layernorm.bias": np.zeros(width, dtype)}
@@ -50,12 +54,17 @@ FORMAT = Format(
     summary="Hugging Face CLIP folder that classifies from the mean of the patches",
     names=Rules((*TOWER, *module("head", "classifier"))),
     signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "classifier.weight"),
+    before=("huggingface-clip", "huggingface-siglip-classifier"),
+    group="huggingface",
     base="vision_model.",
-    set_aside=TEXT_HALF | {"post_layernorm.*": "a norm behind what the classifier reads"},
+    set_aside=TEXT_HALF | {"post_layernorm.*": "a norm after what the classifier reads"},
     conventions=CONVENTIONS | {"pool": "avg", "final_norm": "none"},
     facts=facts,
     preprocessing=PREPROCESSING,
-    forgets=FORGETS,
-    writer=huggingface_folder.writer(_config_json, place=in_vision_model, filler=_idle_norm),
+    drops=DROPS,
+    writer=huggingface_folder.writer(_config_json, place=in_vision_model, filler=_unread_norm),
     cannot_hold=cannot_hold,
+    second_reading=SecondReading(
+        names=replace(PARTS, norm=(), head=("classifier",)), pool="avg", config_json=CONFIG_JSON
+    ),
 )

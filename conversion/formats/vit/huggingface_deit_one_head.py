@@ -1,31 +1,36 @@
 """Hugging Face ``DeiTModel`` and ``DeiTForImageClassification``.
 
-They have a distillation token that attends and is attended to, yet only the class token is read in the end. That is
-a register token with a position of its own, and so it is read.
+Their distillation token takes part in attention, but only the class token is read at the end. That makes it a register
+token with a position of its own, and this format reads it as one.
 """
 
-from conversion.config_json.huggingface import identity_pooler, idle_pooler, model_facts
+from dataclasses import replace
+
+from conversion.config_json.huggingface import identity_pooler, ignored_pooler, model_facts
 from conversion.containers import huggingface_folder
 from conversion.format import Format
 from conversion.formats.vit.huggingface_vit import (
-    ASSUMES,
+    CONFIG_JSON,
     CONVENTIONS,
+    DROPS,
     EMBEDDINGS,
-    FORGETS,
     HEADS,
     IN_MEMORY,
     MASK_TOKEN,
     ON_DISK,
-    beyond_vit,
+    PARTS,
+    READER_DEFAULTS,
     describe,
+    unsupported_by_vit,
 )
+from conversion.second_reading import SecondReading
 from conversion.tensors.rules import Rule, Rules
 from vit_spec import Preprocessing, ViTConfig
 
 
 def cannot_hold(config: ViTConfig) -> list[str]:
-    """One register with a row in the position table, and nothing else beside the class token."""
-    return beyond_vit(config, register_tokens=(1,), pos_embed=("all",))
+    """Beside the class token it holds one register, with a row in the position table."""
+    return unsupported_by_vit(config, register_tokens=(1,), pos_embed=("all",))
 
 
 FORMAT = Format(
@@ -33,18 +38,25 @@ FORMAT = Format(
     summary="Hugging Face DeiT folder that classifies from the class token alone",
     names=Rules((Rule("reg_token", "embeddings.distillation_token"), *EMBEDDINGS, *ON_DISK, *IN_MEMORY, *HEADS)),
     signature=("embeddings.distillation_token", "layernorm.weight"),
+    before=("huggingface-vit",),
+    group="huggingface",
     base="deit.",
     set_aside=MASK_TOKEN,
     conventions={**CONVENTIONS, "pos_embed": "all"},  # the table has a row for the extra token too
-    idle=idle_pooler,
+    ignored_if=ignored_pooler,
     facts=model_facts,
     preprocessing=Preprocessing(),
-    assumes=ASSUMES,
-    forgets=FORGETS,
+    reader_defaults=READER_DEFAULTS,
+    drops=DROPS,
     writer=huggingface_folder.writer(
         describe("deit", "DeiTModel", "DeiTForImageClassification"),
         place=huggingface_folder.body_prefix("deit.", "classifier."),
         filler=identity_pooler,
     ),
     cannot_hold=cannot_hold,
+    second_reading=SecondReading(
+        names=replace(PARTS, tokens=(("embeddings.cls_token",), ("embeddings.distillation_token",))),
+        pool="token",
+        config_json=CONFIG_JSON,
+    ),
 )

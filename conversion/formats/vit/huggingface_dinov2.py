@@ -1,30 +1,32 @@
 """Hugging Face ``Dinov2Model``, ``Dinov2WithRegistersModel`` and their classifiers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from conversion.capacity import beyond, not_square
 from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import ACTIVATIONS, folder_json, model_facts, model_json
 from conversion.containers import huggingface_folder
 from conversion.format import Format
-from conversion.formats.vit.huggingface_vit import ASSUMES, CONVENTIONS, EMBEDDINGS, MASK_TOKEN
+from conversion.formats.vit.huggingface_vit import (
+    ATTENTION_ON_DISK,
+    CONVENTIONS,
+    EMBEDDINGS,
+    MASK_TOKEN,
+    PARTS,
+    READER_DEFAULTS,
+    attention_in_memory,
+)
+from conversion.limits import not_square, unsupported_fields
+from conversion.second_reading import SecondReading
 from conversion.tensors.rules import Rule, Rules, joined, module
 from conversion.tensors.table import TensorTable
 from vit_spec import Preprocessing, ViTConfig
 
-_ATTENTION = (
-    *joined(
-        "blocks.{i}.attn.qkv",
-        *(f"encoder.layer.{{i}}.attention.attention.{part}" for part in ("query", "key", "value")),
-    ),
-    *module("blocks.{i}.attn.proj", "encoder.layer.{i}.attention.output.dense"),
-)
 _SINCE_V5_9 = (
-    *joined("blocks.{i}.attn.qkv", *(f"encoder.layer.{{i}}.attention.{part}_proj" for part in "qkv")),
-    *module("blocks.{i}.attn.proj", "encoder.layer.{i}.attention.o_proj"),
+    *attention_in_memory("encoder.layer.{i}"),
     *joined("blocks.{i}.mlp.fc1", "encoder.layer.{i}.mlp.gate_proj", "encoder.layer.{i}.mlp.up_proj"),
     *module("blocks.{i}.mlp.fc2", "encoder.layer.{i}.mlp.down_proj"),
 )
@@ -38,7 +40,7 @@ _PACKED_MLP = (
 )
 _BLOCK = (
     *module("blocks.{i}.norm1", "encoder.layer.{i}.norm1"),
-    *_ATTENTION,
+    *ATTENTION_ON_DISK,
     Rule("blocks.{i}.ls1.gamma", "encoder.layer.{i}.layer_scale1.lambda1"),
     *module("blocks.{i}.norm2", "encoder.layer.{i}.norm2"),
     Rule("blocks.{i}.ls2.gamma", "encoder.layer.{i}.layer_scale2.lambda1"),
@@ -46,7 +48,7 @@ _BLOCK = (
 
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
-    """As for every model, but SwiGLU means SiLU whatever ``hidden_act`` says."""
+    """As for every model, but a SwiGLU runs SiLU whatever ``hidden_act`` says."""
     known = model_facts(config_json)
     if config_json.get("use_swiglu_ffn"):
         known["activation"] = "silu"
@@ -54,7 +56,7 @@ def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shape_facts(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """The classes with registers antialias where those without do not."""
+    """The classes with registers antialias when they resize positions; those without do not."""
     registers = "embeddings.register_tokens" in shapes
     return {"pos_embed_resize": "torch-bicubic-antialias"} if registers else {}
 
@@ -68,7 +70,7 @@ _OUTSIDE_BLOCKS = (
 
 
 class _Names(Rules):
-    """Reads every name that a Dinov2 file was ever written with; writes those on disk."""
+    """Reads the names of every version of transformers; writes those that it writes to disk."""
 
     def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
         mlp = _PACKED_MLP if config.mlp == "swiglu_packed" else _PLAIN_MLP
@@ -76,7 +78,7 @@ class _Names(Rules):
 
 
 def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    """``mlp_ratio`` is a whole number there, and a SwiGLU's width is two thirds of it, rounded up to eights."""
+    """transformers takes a whole ``mlp_ratio``; a SwiGLU's width is two thirds of it, rounded up to a multiple of 8."""
     config = checkpoint.config
     kind = "Dinov2WithRegisters" if config.register_tokens else "Dinov2"
     registers = ("num_register_tokens",) if config.register_tokens else ()
@@ -105,8 +107,8 @@ def _mlp_ratio(config: ViTConfig) -> int | None:
 
 
 def cannot_hold(config: ViTConfig) -> list[str]:
-    """The classifier reads class token and patch mean; DINOv2 resizes its table for every picture but a square."""
-    complaints = beyond(
+    """The classifier reads class token and patch mean; DINOv2 resizes its table for every image that is not square."""
+    complaints = unsupported_fields(
         config,
         activation=("silu",) if config.mlp == "swiglu_packed" else ACTIVATIONS,
         mlp=("plain", "swiglu_packed"),
@@ -116,7 +118,9 @@ def cannot_hold(config: ViTConfig) -> list[str]:
         pool=("token_avg",) if config.num_classes else ("token",),
     )
     if _mlp_ratio(config) is None:
-        complaints.append(f"an MLP of width {config.hidden_dim}, which no whole mlp_ratio of {config.embed_dim} gives")
+        complaints.append(
+            f"an MLP of width {config.hidden_dim} (no whole mlp_ratio of embed_dim={config.embed_dim} gives it)"
+        )
     return complaints + not_square(config)
 
 
@@ -135,16 +139,27 @@ FORMAT = Format(
     summary="Hugging Face DINOv2 folder, with or without registers",
     names=_Names((*_OUTSIDE_BLOCKS, *_BLOCK, *_PLAIN_MLP, *_PACKED_MLP, *_SINCE_V5_9)),
     signature=("embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layer_scale1.lambda1"),
+    before=("huggingface-vit",),
+    group="huggingface",
     base=("dinov2.", "dinov2_with_registers."),
     set_aside=MASK_TOKEN,
     conventions=CONVENTIONS,
     facts=facts,
     shape_facts=shape_facts,
     preprocessing=Preprocessing(crop_fraction=1.0),
-    assumes=ASSUMES,
-    forgets=("pos_embed_resize",),
-    writer=huggingface_folder.writer(
-        config_json, place=_place, filler=_mask_token
-    ),
+    reader_defaults=READER_DEFAULTS,
+    drops=("pos_embed_resize",),
+    writer=huggingface_folder.writer(config_json, place=_place, filler=_mask_token),
     cannot_hold=cannot_hold,
+    second_reading=SecondReading(
+        names=replace(
+            PARTS,
+            tokens=(("embeddings.cls_token",), ("embeddings.register_tokens",)), block=("encoder.layer.{i}",),
+            norm1=("norm1",), scale1=("layer_scale1.lambda1",), norm2=("norm2",), first=("mlp.fc1", "mlp.weights_in"),
+            gate=("mlp.gate_proj",), gated=("mlp.up_proj",),
+            second=("mlp.fc2", "mlp.weights_out", "mlp.down_proj"), scale2=("layer_scale2.lambda1",), pre_logits=(),
+        ),
+        pool="token", pool_where={"classifier.weight": "token_avg"},
+        config_json={"num_attention_heads": 12, "layer_norm_eps": 1e-6, "hidden_act": "gelu"},
+    ),
 )  # fmt: skip

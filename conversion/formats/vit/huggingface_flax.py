@@ -1,13 +1,14 @@
 """Hugging Face ``FlaxViTModel`` and ``FlaxViTForImageClassification`` (transformers up to 4): ``flax_model.msgpack``.
 
-Its names are those of the PyTorch files with ``/`` for ``.``; its axes are JAX's, and its kernels know no heads.
+Its names are those of the PyTorch files with ``/`` for ``.``; its axes are JAX's, and heads have no axis of their own.
 """
 
 from __future__ import annotations
 
 from conversion.config_json.huggingface import model_facts
 from conversion.format import Format
-from conversion.formats.vit.huggingface_vit import CONVENTIONS, EMBEDDINGS, HEADS, ON_DISK
+from conversion.formats.vit.huggingface_vit import CONFIG_JSON, CONVENTIONS, EMBEDDINGS, HEADS, ON_DISK, PARTS
+from conversion.second_reading import SecondReading
 from conversion.tensors.rules import COPY, LAYOUT, Rule, Rules
 from conversion.tensors.table import TensorTable
 from vit_spec import Kind, ViTConfig
@@ -26,7 +27,7 @@ def _leaf(name: str) -> Rule:
 
 
 class FlaxOfPyTorch:
-    """Two tables of rules, one behind the other: paths to the PyTorch file's names, and those to canonical ones."""
+    """Two tables of rules, applied in turn: paths to the PyTorch file's names, and those to canonical names."""
 
     leaves = Rules(_leaf(name) for rule in _PYTORCH for name in rule.foreign_names)
     pytorch = Rules(_PYTORCH)
@@ -51,4 +52,5 @@ FORMAT = Format(
     base="vit/",
     conventions=CONVENTIONS,
     facts=model_facts,
+    second_reading=SecondReading(names=PARTS, axes="jax", pool="token", config_json=CONFIG_JSON),
 )

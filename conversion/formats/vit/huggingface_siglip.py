@@ -1,14 +1,23 @@
 """Hugging Face ``SiglipVisionModel`` and the vision half of a ``SiglipModel``: MAP pooling, no class token."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from conversion.capacity import beyond, not_square
 from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import ACTIVATIONS, folder_json, model_json, vision_facts
 from conversion.containers import huggingface_folder
 from conversion.format import Format
-from conversion.formats.vit.huggingface_clip import BLOCKS, FORGETS, LAST_NORM, TEXT_HALF, in_vision_model
+from conversion.formats.vit.huggingface_clip import (
+    BLOCK_PARTS,
+    BLOCKS,
+    DROPS,
+    LAST_NORM,
+    TEXT_HALF,
+    in_vision_model,
+)
+from conversion.limits import not_square, unsupported_fields
+from conversion.second_reading import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.transforms import Divided, Leading
 from vit_spec import Preprocessing, ViTConfig
@@ -33,6 +42,9 @@ _POOLING = (
 )
 CONVENTIONS = {"pos_embed": "patch", "pos_embed_resize": "torch-bicubic"}
 PREPROCESSING = Preprocessing(mean=HALF, std=HALF, resize="squash")
+PARTS = replace(BLOCK_PARTS, norm=("post_layernorm",))
+CONFIG_JSON = {"num_attention_heads": 12, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"}
+"""Defaults of transformers' SiglipVisionConfig."""
 _DEFAULTS = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3, "image_size": 224,
     "patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "attention_dropout": 0.0,
@@ -52,10 +64,12 @@ def vision_json(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def beyond_siglip(config: ViTConfig, pool: str) -> list[str]:
-    """What ``cannot_hold`` says of SigLIP's towers; their position table has a row for each patch and no other."""
-    prefixless = ("patch", "prefix", "all")  # without class token and registers these are one and the same
-    complaints = beyond(config, activation=ACTIVATIONS, class_token=(False,), pool=(pool,), pos_embed=prefixless)
+def unsupported_by_siglip(config: ViTConfig, pool: str) -> list[str]:
+    """What SigLIP's towers cannot hold; their position table has a row for each patch and no other."""
+    prefixless = ("patch", "prefix", "all")  # the same where there is no class token and no register
+    complaints = unsupported_fields(
+        config, activation=ACTIVATIONS, class_token=(False,), pool=(pool,), pos_embed=prefixless
+    )
     return complaints + not_square(config)
 
 
@@ -67,8 +81,8 @@ def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def cannot_hold(config: ViTConfig) -> list[str]:
-    """Behind the MAP pooling there is no place for a head."""
-    return beyond_siglip(config, "map") + ([f"num_classes={config.num_classes}"] if config.num_classes else [])
+    """After the MAP pooling there is no place for a head."""
+    return unsupported_by_siglip(config, "map") + ([f"num_classes={config.num_classes}"] if config.num_classes else [])
 
 
 FORMAT = Format(
@@ -76,12 +90,26 @@ FORMAT = Format(
     summary="Hugging Face SigLIP folder, vision half",
     names=Rules((*TOWER, *_POOLING)),
     signature=("embeddings.patch_embedding.weight", "encoder.layers.0.layer_norm1.weight", "head.probe"),
+    group="huggingface",
     base="vision_model.",
     set_aside=TEXT_HALF,
     conventions=CONVENTIONS,
     facts=facts,
     preprocessing=PREPROCESSING,
-    forgets=FORGETS,
+    drops=DROPS,
     writer=huggingface_folder.writer(_config_json, place=in_vision_model),
     cannot_hold=cannot_hold,
+    second_reading=SecondReading(
+        names=replace(
+            PARTS,
+            pool_latent=("head.probe",),
+            pool_qkv=("head.attention.in_proj",),
+            pool_out=("head.attention.out_proj",),
+            pool_norm=("head.layernorm",),
+            pool_first=("head.mlp.fc1",),
+            pool_second=("head.mlp.fc2",),
+        ),
+        pool="map",
+        config_json=CONFIG_JSON,
+    ),
 )

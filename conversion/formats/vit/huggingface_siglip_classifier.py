@@ -1,20 +1,24 @@
-"""Hugging Face ``SiglipForImageClassification``, which averages the patches and leaves SigLIP's MAP pooling idle."""
+"""Hugging Face ``SiglipForImageClassification``: averages the patches and does not use SigLIP's MAP pooling."""
 
+from dataclasses import replace
 from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import folder_json
 from conversion.containers import huggingface_folder
 from conversion.format import Format
-from conversion.formats.vit.huggingface_clip import FORGETS, TEXT_HALF, in_vision_model
+from conversion.formats.vit.huggingface_clip import DROPS, TEXT_HALF, in_vision_model
 from conversion.formats.vit.huggingface_siglip import (
+    CONFIG_JSON,
     CONVENTIONS,
+    PARTS,
     PREPROCESSING,
     TOWER,
-    beyond_siglip,
     facts,
+    unsupported_by_siglip,
     vision_json,
 )
+from conversion.second_reading import SecondReading
 from conversion.tensors.rules import Rules, module
 from vit_spec import ViTConfig
 
@@ -26,7 +30,7 @@ def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def cannot_hold(config: ViTConfig) -> list[str]:
-    return beyond_siglip(config, "avg") + ([] if config.num_classes else ["num_classes=0"])
+    return unsupported_by_siglip(config, "avg") + ([] if config.num_classes else ["num_classes=0"])
 
 
 FORMAT = Format(
@@ -34,12 +38,15 @@ FORMAT = Format(
     summary="Hugging Face SigLIP folder that classifies from the mean of the patches",
     names=Rules((*TOWER, *module("head", "classifier"))),
     signature=("embeddings.patch_embedding.weight", "encoder.layers.0.layer_norm1.weight", "classifier.weight"),
+    before=("huggingface-siglip",),
+    group="huggingface",
     base="vision_model.",
-    set_aside=TEXT_HALF | {"head.*": "the pooling that is compared with texts, which the classifier does not read"},
+    set_aside=TEXT_HALF | {"head.*": "the pooling for comparing with texts, which the classifier does not read"},
     conventions=CONVENTIONS,
     facts=facts,
     preprocessing=PREPROCESSING,
-    forgets=FORGETS,
+    drops=DROPS,
     writer=huggingface_folder.writer(_config_json, place=in_vision_model),
     cannot_hold=cannot_hold,
+    second_reading=SecondReading(names=replace(PARTS, head=("classifier",)), pool="avg", config_json=CONFIG_JSON),
 )

@@ -1,20 +1,21 @@
-"""Hugging Face ``ViTModel`` and ``ViTForImageClassification``: names on disk, and those in memory since v5.9."""
+"""Hugging Face ``ViTModel`` and ``ViTForImageClassification``: names on disk, and names in memory since v5.9."""
 
 from collections.abc import Callable
 from typing import Any
 
-from conversion.capacity import beyond
 from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import (
     ACTIVATIONS,
     folder_json,
     identity_pooler,
-    idle_pooler,
+    ignored_pooler,
     model_facts,
     model_json,
 )
 from conversion.containers import huggingface_folder
 from conversion.format import Format
+from conversion.limits import unsupported_fields
+from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, joined, module
 from vit_spec import ViTConfig
 
@@ -23,22 +24,34 @@ EMBEDDINGS = (
     Rule("pos_embed", "embeddings.position_embeddings"),
     *module("patch_embed.proj", "embeddings.patch_embeddings.projection"),
 )
-ON_DISK = (
-    *module("blocks.{i}.norm1", "encoder.layer.{i}.layernorm_before"),
+ATTENTION_ON_DISK = (
     *joined(
         "blocks.{i}.attn.qkv",
         *(f"encoder.layer.{{i}}.attention.attention.{part}" for part in ("query", "key", "value")),
     ),
     *module("blocks.{i}.attn.proj", "encoder.layer.{i}.attention.output.dense"),
+)
+ON_DISK = (
+    *module("blocks.{i}.norm1", "encoder.layer.{i}.layernorm_before"),
+    *ATTENTION_ON_DISK,
     *module("blocks.{i}.norm2", "encoder.layer.{i}.layernorm_after"),
     *module("blocks.{i}.mlp.fc1", "encoder.layer.{i}.intermediate.dense"),
     *module("blocks.{i}.mlp.fc2", "encoder.layer.{i}.output.dense"),
     *module("norm", "layernorm"),
 )
+
+
+def attention_in_memory(block: str) -> tuple[Rule, ...]:
+    """Rules for the attention of a block as transformers names it since v5.9."""
+    return (
+        *joined("blocks.{i}.attn.qkv", *(f"{block}.attention.{part}_proj" for part in "qkv")),
+        *module("blocks.{i}.attn.proj", f"{block}.attention.o_proj"),
+    )
+
+
 IN_MEMORY = (
     *module("blocks.{i}.norm1", "layers.{i}.layernorm_before"),
-    *joined("blocks.{i}.attn.qkv", *(f"layers.{{i}}.attention.{part}_proj" for part in "qkv")),
-    *module("blocks.{i}.attn.proj", "layers.{i}.attention.o_proj"),
+    *attention_in_memory("layers.{i}"),
     *module("blocks.{i}.norm2", "layers.{i}.layernorm_after"),
     *module("blocks.{i}.mlp.fc1", "layers.{i}.mlp.fc1"),
     *module("blocks.{i}.mlp.fc2", "layers.{i}.mlp.fc2"),
@@ -48,13 +61,30 @@ MASK_TOKEN = {"embeddings.mask_token": "a stand-in for hidden patches in masked 
 
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
 """Classification from the class token; positions resized by torch's bicubic, without antialias."""
-FORGETS = ("drop_path_rate", "pos_embed_resize")
-ASSUMES = {"activation": "gelu"}
-"""What ``hidden_act`` is in every released model of these classes, and so what is run where config.json is lost."""
+DROPS = ("drop_path_rate", "pos_embed_resize")
+READER_DEFAULTS = {"activation": "gelu"}
+"""``hidden_act`` of every released model of these classes, and so what runs if config.json is lost."""
+PARTS = PartNames(
+    patches=("embeddings.patch_embeddings.projection",), tokens=(("embeddings.cls_token",),),
+    positions=("embeddings.position_embeddings",), block=("encoder.layer.{i}", "layers.{i}"),
+    norm1=("layernorm_before",), query=("attention.attention.query", "attention.q_proj"),
+    key=("attention.attention.key", "attention.k_proj"), value=("attention.attention.value", "attention.v_proj"),
+    out=("attention.output.dense", "attention.o_proj"), norm2=("layernorm_after",),
+    first=("intermediate.dense", "mlp.fc1"), second=("output.dense", "mlp.fc2"),
+    norm=("layernorm",), pre_logits=("pooler.dense",), head=("classifier",),
+)  # fmt: skip
+CONFIG_JSON = {"num_attention_heads": 12, "layer_norm_eps": 1e-12, "hidden_act": "gelu"}
+"""Defaults of transformers' ViTConfig and DeiTConfig."""
 
 
 def describe(model_type: str, features: str, classifier: str) -> Callable[[Checkpoint], dict[str, Any]]:
-    """The config.json of the models that are laid out as ViT is: class names without and with a head."""
+    """The config.json of models laid out as ViT is.
+
+    Args:
+        model_type: transformers' key of the model.
+        features: the class that loads a model without a head.
+        classifier: the class that loads one with a head.
+    """
 
     def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
         config = checkpoint.config
@@ -71,9 +101,9 @@ def describe(model_type: str, features: str, classifier: str) -> Callable[[Check
     return config_json
 
 
-def beyond_vit(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[str]:
-    """What ``cannot_hold`` of these models says; ``allowed`` are the fields in which they differ from ViT."""
-    return beyond(
+def unsupported_by_vit(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[str]:
+    """What models laid out as ViT is cannot hold; ``allowed`` are the fields in which they differ from ViT."""
+    return unsupported_fields(
         config,
         **{
             "activation": ACTIVATIONS,
@@ -89,17 +119,19 @@ FORMAT = Format(
     summary="Hugging Face ViT folder",
     names=Rules((*EMBEDDINGS, *ON_DISK, *IN_MEMORY, *HEADS)),
     signature=("embeddings.patch_embeddings.projection.weight", "layernorm.weight"),
+    group="huggingface",
     base="vit.",
     set_aside=MASK_TOKEN,
     conventions=CONVENTIONS,
-    idle=idle_pooler,
+    ignored_if=ignored_pooler,
     facts=model_facts,
-    assumes=ASSUMES,
-    forgets=FORGETS,
+    reader_defaults=READER_DEFAULTS,
+    drops=DROPS,
     writer=huggingface_folder.writer(
         describe("vit", "ViTModel", "ViTForImageClassification"),
         place=huggingface_folder.body_prefix("vit.", "classifier."),
         filler=identity_pooler,
     ),
-    cannot_hold=beyond_vit,
+    cannot_hold=unsupported_by_vit,
+    second_reading=SecondReading(names=PARTS, pool="token", config_json=CONFIG_JSON),
 )

@@ -1,6 +1,7 @@
 """OpenMMLab's mmpretrain (formerly mmcls) VisionTransformer; read only."""
 
 from conversion.format import Format
+from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import Preprocessing
 
@@ -29,4 +30,15 @@ FORMAT = Format(
     base="backbone.",
     conventions={"activation": "gelu", "norm_eps": 1e-6, "pos_embed_resize": "torch-bicubic"},
     preprocessing=Preprocessing(),
+    second_reading=SecondReading(
+        names=PartNames(
+            patches=("patch_embed.projection",), tokens=(("cls_token",), ("dist_token",), ("reg_token",)),
+            positions=("pos_embed",), norm_pre=("pre_norm",), block=("layers.{i}",),
+            norm1=("ln1",), qkv=("attn.qkv",), out=("attn.proj",), scale1=("attn.gamma1.weight",), norm2=("ln2",),
+            first=("ffn.layers.0.0",), second=("ffn.layers.1",), scale2=("ffn.gamma2.weight",),
+            norm=("ln1",), fc_norm=("ln2",), pre_logits=("head.layers.pre_logits",), head=("head.layers.head",),
+            head_dist=("head.layers.head_dist",),
+        ),
+        plain=False,
+    ),
 )  # fmt: skip

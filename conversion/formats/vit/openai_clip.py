@@ -4,10 +4,11 @@ The activation is not in the file: QuickGELU for OpenAI's weights, the erf GELU 
 """
 
 from conversion.format import Format
-from conversion.formats.vit.huggingface_clip import CLIP_MEAN, CLIP_STD
+from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.transforms import Leading, WithoutBias
 from vit_spec import Preprocessing
+from vit_spec.preprocessing import CLIP_MEAN, CLIP_STD
 
 _BLOCK = "transformer.resblocks.{i}"
 
@@ -31,4 +32,14 @@ FORMAT = Format(
     signature=("conv1.weight", "class_embedding", "transformer.resblocks.0.ln_1.weight"),
     conventions={"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic", "norm_eps": 1e-5},
     preprocessing=Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, crop_fraction=1.0),
+    second_reading=SecondReading(
+        names=PartNames(
+            patches=("conv1",), tokens=(("class_embedding",),), positions=("positional_embedding",),
+            norm_pre=("ln_pre",), block=("transformer.resblocks.{i}",),
+            norm1=("ln_1",), qkv=("attn.in_proj",), out=("attn.out_proj",), norm2=("ln_2",), first=("mlp.c_fc",),
+            second=("mlp.c_proj",),
+            norm=("ln_post",), projection=("proj",),
+        ),
+        norm_eps=1e-5, pool="token",
+    ),
 )  # fmt: skip

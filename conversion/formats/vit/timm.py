@@ -1,10 +1,14 @@
-"""Canonical names: timm, DeiT, DINO, MAE, MoCo v3, and this project's own models. Written as one safetensors file."""
+"""The names of timm, DeiT, DINO, MAE, MoCo v3 and this project's own models, which are the canonical names.
+
+Written as one safetensors file.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from conversion.containers import safetensors_file
 from conversion.format import Format
+from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.rules import Aliased, Rule, module
 from conversion.tensors.table import TensorTable
 from conversion.tensors.transforms import LinearPatches
@@ -17,21 +21,37 @@ ALIASES = (
     *module("blocks.{i}.mlp.fc2", "blocks.{i}.mlp.w3"),
     Rule("patch_embed.proj.weight", "patch_embed.proj.weight", LinearPatches()),
 )
-"""Names of the originals where they differ from timm's."""
-PROJECTOR = "the projector of self-supervised training"
+"""Names of the original code where they differ from timm's."""
+_PROJECTOR = "the projector of self-supervised training"
 SET_ASIDE = {
     "mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass",
     "decoder_*": "the decoder that paints hidden patches in masked pre-training",
-    "head.mlp.*": PROJECTOR,  # DINO
-    "head.last_layer.*": PROJECTOR,
+    "head.mlp.*": _PROJECTOR,  # DINO
+    "head.last_layer.*": _PROJECTOR,
 }
 
 
-def projector(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
-    """MoCo v3's projector, an MLP with BatchNorms under the head's name."""
+PARTS = PartNames(
+    patches=("patch_embed.proj",), patch_norm=("patch_embed.norm",),
+    tokens=(("cls_token",), ("dist_token",), ("reg_token", "register_tokens")), positions=("pos_embed",),
+    norm_pre=("norm_pre",), block=("blocks.{i}",),
+    norm1=("norm1", "in_norm"), qkv=("attn.qkv",), query_norm=("attn.q_norm", "q_norm"),
+    key_norm=("attn.k_norm", "k_norm"), heads_norm=("attn.norm",), out=("attn.proj", "attn_out_proj"),
+    scale1=("ls1.gamma", "gamma_1", "ls.gamma"), norm2=("norm2",), first=("mlp.fc1", "mlp.w12"), gate=("mlp.fc1_g",),
+    gated=("mlp.fc1_x",), hidden_norm=("mlp.norm",), second=("mlp.fc2", "mlp.w3", "mlp_out_proj"),
+    scale2=("ls2.gamma", "gamma_2"), fused=("in_proj",), fused_bias=("mlp_bias",),
+    norm=("norm",), pool_latent=("attn_pool.latent",), pool_query=("attn_pool.q",), pool_key_value=("attn_pool.kv",),
+    pool_out=("attn_pool.proj",), pool_norm=("attn_pool.norm",), pool_first=("attn_pool.mlp.fc1",),
+    pool_second=("attn_pool.mlp.fc2",), fc_norm=("fc_norm",), pre_logits=("pre_logits.fc",), head=("head",),
+    head_dist=("head_dist",),
+)  # fmt: skip
+
+
+def _projector(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
+    """MoCo v3's projector: an MLP with BatchNorms under the head's name."""
     del config
     moco = "head.1.running_mean" in table
-    return {name: PROJECTOR for name in table if moco and name.startswith("head.")}
+    return {name: _PROJECTOR for name in table if moco and name.startswith("head.")}
 
 
 FORMAT = Format(
@@ -40,7 +60,8 @@ FORMAT = Format(
     names=Aliased(ALIASES),
     signature=(("blocks.0.attn.qkv.weight", "blocks.0.in_proj.weight"),),
     set_aside=SET_ASIDE,
-    idle=projector,
-    assumes={"activation": "gelu"},
+    ignored_if=_projector,
+    reader_defaults={"activation": "gelu"},
     writer=safetensors_file.write,
+    second_reading=SecondReading(names=PARTS, plain=False),
 )

@@ -1,13 +1,17 @@
-"""A module around ``torch.nn.TransformerEncoder(norm_first=True)``: its names for the blocks, canonical ones beside.
+"""A module around ``torch.nn.TransformerEncoder(norm_first=True)``: the encoder's names in blocks, timm's elsewhere.
 
-An encoder alone is no ViT: patch embedding, tokens, positions and head must lie beside it, as ``patch_embed.proj``,
+An encoder alone is not a ViT: patch embedding, tokens, positions and head must lie beside it, as ``patch_embed.proj``,
 ``cls_token``, ``pos_embed``, ``head`` and so on. The encoder's attribute may be ``encoder``, ``transformer`` or
 ``transformer_encoder``; the last norm may be its ``norm`` or lie beside it.
 """
 
-from conversion.capacity import beyond
+from dataclasses import replace
+
 from conversion.containers import torch_file
 from conversion.format import Format
+from conversion.formats.vit.timm import PARTS
+from conversion.limits import unsupported_fields
+from conversion.second_reading import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import ViTConfig
 
@@ -44,10 +48,10 @@ _BESIDE = (
 
 
 def cannot_hold(config: ViTConfig) -> list[str]:
-    """A layer has all biases or none; what lies around the encoder is the surrounding module's own affair."""
+    """A layer has all biases or none; what lies around the encoder is up to the module that holds it."""
     around = ("class_token", "distilled", "register_tokens", "pos_embed", "patch_bias", "patch_norm", "pre_norm",
               "final_norm", "representation_size", "activation")  # fmt: skip
-    return beyond(
+    return unsupported_fields(
         config,
         **{name: (getattr(config, name),) for name in around},
         qkv_bias=(True, False),
@@ -65,4 +69,12 @@ FORMAT = Format(
     base=("encoder.", "transformer.", "transformer_encoder."),
     writer=torch_file.write,
     cannot_hold=cannot_hold,
-)
+    second_reading=SecondReading(
+        names=replace(
+            PARTS,
+            block=("encoder.layers.{i}", "layers.{i}"), norm1=("norm1",), qkv=("self_attn.in_proj",),
+            out=("self_attn.out_proj",), first=("linear1",), second=("linear2",), norm=("encoder.norm", "norm"),
+        ),
+        plain=False,
+    ),
+)  # fmt: skip

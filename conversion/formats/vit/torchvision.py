@@ -1,8 +1,9 @@
 """torchvision's ``vit_b_16`` and its sisters: a state_dict in a PyTorch file."""
 
-from conversion.capacity import beyond, not_square
 from conversion.containers import torch_file
 from conversion.format import Format
+from conversion.limits import not_square, unsupported_fields
+from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import Preprocessing, ViTConfig
 
@@ -10,8 +11,8 @@ _BLOCK = "encoder.layers.encoder_layer_{i}"
 
 
 def cannot_hold(config: ViTConfig) -> list[str]:
-    """torchvision's code has the erf GELU and the epsilon 1e-6 in it."""
-    complaints = beyond(config, norm_eps=(1e-6,), representation_size=(config.representation_size,))
+    """torchvision's code fixes the erf GELU and the epsilon 1e-6."""
+    complaints = unsupported_fields(config, norm_eps=(1e-6,), representation_size=(config.representation_size,))
     return complaints + not_square(config)
 
 
@@ -34,7 +35,7 @@ FORMAT = Format(
         *module("norm", "encoder.ln"),
         *module("pre_logits.fc", "heads.pre_logits"),
         *module("head", "heads.head"),
-        *module("head", "heads"),  # of users who put a layer of theirs in place of the heads
+        *module("head", "heads"),  # where users replaced the heads by one layer
         *module("head", "heads.0"),
     )),
     signature=("encoder.layers.encoder_layer_0.self_attention.in_proj_weight",),
@@ -45,4 +46,14 @@ FORMAT = Format(
     preprocessing=Preprocessing(interpolation="bilinear"),
     writer=torch_file.write,
     cannot_hold=cannot_hold,
+    second_reading=SecondReading(
+        names=PartNames(
+            patches=("conv_proj",), tokens=(("class_token",),), positions=("encoder.pos_embedding",),
+            block=("encoder.layers.encoder_layer_{i}",),
+            norm1=("ln_1",), qkv=("self_attention.in_proj",), out=("self_attention.out_proj",), norm2=("ln_2",),
+            first=("mlp.0", "mlp.linear_1"), second=("mlp.3", "mlp.linear_2"),
+            norm=("encoder.ln",), pre_logits=("heads.pre_logits",), head=("heads.head", "heads.0", "heads"),
+        ),
+        norm_eps=1e-6, activation="gelu", pool="token",
+    ),
 )  # fmt: skip

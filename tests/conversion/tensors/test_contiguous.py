@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conversion.tensors import buffers
-from conversion.tensors.contiguous import contiguous, stacked
+from conversion.tensors.contiguous import concatenate, contiguous
 
 
 @settings(max_examples=150, deadline=None)
@@ -72,7 +72,7 @@ def test_stacked_views_are_what_numpy_makes_of_them(
     expected = np.concatenate(arrays)
     with buffers.kept() if kept else contextlib.nullcontext():
         for _ in range(2):
-            result = stacked(arrays)
+            result = concatenate(arrays)
             assert result.flags.c_contiguous
             assert result.dtype == expected.dtype
             assert result.shape == expected.shape
@@ -83,7 +83,7 @@ def test_stacked_views_are_what_numpy_makes_of_them(
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((2, 3), (2, 1)), ((2,), (2, 1)), ((), ())])
 def test_what_does_not_go_behind_each_other_is_refused_and_never_spread(shapes: tuple[tuple[int, ...], ...]) -> None:
     with pytest.raises(ValueError, match="behind each other"):
-        stacked([np.zeros(shape) for shape in shapes])
+        concatenate([np.zeros(shape) for shape in shapes])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])

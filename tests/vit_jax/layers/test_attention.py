@@ -13,18 +13,19 @@ import vit_jax
 from tests import numpy_reference
 from tests.small_configs import BASE
 from tests.vit_jax.models import quick_jit, randomize
-from vit_jax import Attention, attend_cudnn, attend_fused, make_norm, set_attention, set_params
-from vit_jax.layers.attention import attend, softmax
+from vit_jax import Attention, Init, attend_cudnn, attend_fused, make_norm, set_attention, set_params
+from vit_jax.layers.attention import attend
+from vit_jax.layers.xla.attention import softmax
 from vit_spec import ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone
 
 
 def make(config: ViTConfig) -> Attention:
-    options = {"rngs": nnx.Rngs(0), "dtype": jnp.float64, "param_dtype": jnp.float64}
+    init = Init(nnx.Rngs(0), jnp.float64, jnp.float64)
 
     def norm(width: int) -> nnx.Module:
-        return make_norm(config, width, **options)
+        return make_norm(config, width, init=init)
 
     return Attention(
         config.embed_dim,
@@ -34,7 +35,7 @@ def make(config: ViTConfig) -> Attention:
         proj_bias=config.proj_bias,
         qk_norm=norm if config.qk_norm else None,
         attn_norm=norm if config.attn_norm else None,
-        **options,
+        init=init,
     )
 
 
@@ -61,24 +62,24 @@ def test_attention_is_the_published_formula(changes: dict):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13)
 
 
-def test_fused_attention_is_the_published_formula_and_has_the_written_ones_gradients():
-    """Oracles: numpy float64, head by head; the gradients of the written-out attention."""
+def test_fused_attention_is_the_published_formula_and_has_the_explicit_ones_gradients():
+    """Oracles: numpy float64, head by head; the gradients of the explicit attention."""
     x = np.random.default_rng(1).standard_normal((2, 5, BASE.embed_dim))
     with jax.enable_x64(True):
         layer = make(BASE)
         params = randomize(layer, "attn")
         slope = jax.grad(lambda x: (layer(x) ** 3).sum())
-        written = np.asarray(slope(jnp.asarray(x)))
+        explicit = np.asarray(slope(jnp.asarray(x)))
         set_attention(layer, attend_fused)
         actual, gradient = np.asarray(layer(jnp.asarray(x))), np.asarray(slope(jnp.asarray(x)))
     expected = np.stack([numpy_reference.attention(BASE, params, "attn", tokens) for tokens in x])
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-13)
-    np.testing.assert_allclose(gradient, written, rtol=0, atol=1e-13 * np.abs(written).max())
+    np.testing.assert_allclose(gradient, explicit, rtol=0, atol=1e-13 * np.abs(explicit).max())
 
 
 def test_fused_attention_computes_products_in_bfloat16_both_ways():
-    """Oracle: the written attention in float32, of the same values. What is rounded to 2**-9 of itself five times, and
-    averages over 32 tokens, stays within 2**-7 of its largest; measured 2**-7.4, as the written one in bfloat16. No
+    """Oracle: the explicit attention in float32, of the same values. What is rounded to 2**-9 of itself five times, and
+    averages over 32 tokens, stays within 2**-7 of its largest; measured 2**-7.4, as the explicit one in bfloat16. No
     product takes float32."""
     q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 2, 32, 16), jnp.bfloat16)
 
@@ -101,7 +102,7 @@ def test_fused_attention_does_not_overflow_where_logits_are_large():
     np.testing.assert_allclose(found, np.broadcast_to(np.arange(8).reshape(2, 4).mean(0), (1, 2, 4)))
 
 
-def test_attention_that_drops_weights_stays_written_out():
+def test_attention_that_drops_weights_stays_explicit():
     model = vit_jax.create_model(BASE.replace(attn_drop_rate=0.1))
     set_attention(model, attend_fused)
     assert all(block.attn.attend is attend for block in model.blocks)
@@ -120,7 +121,7 @@ def test_cudnn_attention_is_the_fused_one():
 
 
 def test_defaults_are_no_qkv_bias_and_scale_by_head_width():
-    layer = Attention(32, rngs=nnx.Rngs(0))
+    layer = Attention(32, init=Init(nnx.Rngs(0)))
     assert layer.qkv.bias is None
     assert (layer.num_heads, layer.scale) == (8, 0.5)
 
@@ -131,9 +132,8 @@ def test_attention_dropout_falls_on_the_weights():
     Undropped that is 1. Dropped at 0.4 among N = 5 equal weights, it is a count of survivors over 5 * 0.6.
     """
     with jax.enable_x64(True):
-        layer = Attention(
-            2, 1, qkv_bias=True, attn_drop=0.4, rngs=nnx.Rngs(0), dtype=jnp.float64, param_dtype=jnp.float64
-        )
+        init = Init(nnx.Rngs(0), jnp.float64, jnp.float64)
+        layer = Attention(2, 1, qkv_bias=True, attn_drop=0.4, init=init)
         qkv = {"qkv/kernel": np.zeros((2, 6)), "qkv/bias": np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0])}
         set_params(layer, qkv | {"proj/kernel": np.eye(2), "proj/bias": np.zeros(2)})
         x = jnp.zeros((2000, 5, 2), jnp.float64)
@@ -146,7 +146,7 @@ def test_attention_dropout_falls_on_the_weights():
 
 
 def test_projection_dropout_falls_on_the_output():
-    layer = Attention(8, 2, proj_drop=0.5, rngs=nnx.Rngs(0))
+    layer = Attention(8, 2, proj_drop=0.5, init=Init(nnx.Rngs(0)))
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 8)), jnp.float32)
     trained = np.asarray(quick_jit(lambda x: layer(x, rngs=nnx.Rngs(dropout=0)))(x))
     layer.eval()
@@ -168,5 +168,5 @@ def test_softmax_is_in_float32_for_bfloat16_logits():
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(VitportError, match="dim=10 does not divide among num_heads=4"):
-        Attention(10, 4, rngs=nnx.Rngs(0))
+    with pytest.raises(VitportError, match="dim=10 is not divisible by num_heads=4"):
+        Attention(10, 4, init=Init(nnx.Rngs(0)))

@@ -9,7 +9,7 @@ from flax import nnx
 from tests import numpy_reference
 from tests.small_configs import CONFIGS
 from tests.vit_jax.models import quick_jit, randomize
-from vit_jax import AttentionPool, make_norm
+from vit_jax import AttentionPool, Init, make_norm
 
 pytestmark = pytest.mark.jax_alone
 
@@ -20,14 +20,14 @@ def test_pool_is_the_published_formula():
     """Oracle: numpy float64, head by head."""
     x = np.random.default_rng(1).standard_normal((2, 5, CONFIG.embed_dim))
     with jax.enable_x64(True):
-        options = {"rngs": nnx.Rngs(0), "dtype": jnp.float64, "param_dtype": jnp.float64}
+        init = Init(nnx.Rngs(0), jnp.float64, jnp.float64)
         layer = AttentionPool(
             CONFIG.embed_dim,
             CONFIG.num_heads,
             CONFIG.hidden_dim,
-            lambda width: make_norm(CONFIG, width, **options),
+            lambda width: make_norm(CONFIG, width, init=init),
             CONFIG.activation,
-            **options,
+            init=init,
         )
         params = randomize(layer, "attn_pool")
         actual = np.asarray(quick_jit(layer)(jnp.asarray(x)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vit_jax.layers.dropout import Dropout, PictureRngs, keep_mask
+from vit_jax.layers.dropout import Dropout, ImageRngs, keep_mask
 from vit_spec import VitportError
 
 pytestmark = pytest.mark.jax_alone
@@ -30,7 +30,7 @@ def test_a_picture_is_given_what_it_would_be_alone():
     x = jnp.ones((6, 5, 8))
 
     def draws(chosen: jax.Array, x: jax.Array) -> list[np.ndarray]:
-        rngs = PictureRngs(chosen)
+        rngs = ImageRngs(chosen)
         return [np.asarray(Dropout(RATE)(x, rngs=rngs)) for _ in range(2)]
 
     together, turned = draws(keys, x), draws(keys[::-1], x)
@@ -65,7 +65,7 @@ def test_dropout_is_the_identity_in_evaluation_and_at_rate_zero(rate: float, tra
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_impossible_rate_is_refused(rate: float):
-    with pytest.raises(VitportError, match=f"rate={rate} is no rate"):
+    with pytest.raises(VitportError, match=rf"Dropout's rate must be in \[0, 1\); got {rate}\."):
         Dropout(rate)
 
 

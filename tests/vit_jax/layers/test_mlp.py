@@ -9,7 +9,7 @@ from flax import nnx
 from tests import numpy_reference
 from tests.small_configs import BASE
 from tests.vit_jax.models import quick_jit, randomize
-from vit_jax import Mlp, SwiGLU, SwiGLUPacked, make_norm
+from vit_jax import Init, Mlp, SwiGLU, SwiGLUPacked, make_norm
 from vit_jax.layers.dropout import Dropout
 
 pytestmark = pytest.mark.jax_alone
@@ -25,9 +25,9 @@ def test_mlp_is_the_published_formula(kind: str, with_norm: bool, bias: bool):
     config = BASE.replace(activation="silu")
     x = np.random.default_rng(1).standard_normal((2, 5, config.embed_dim))
     with jax.enable_x64(True):
-        options = {"rngs": nnx.Rngs(0), "dtype": jnp.float64, "param_dtype": jnp.float64}
-        norm = (lambda width: make_norm(config, width, **options)) if with_norm else None
-        layer = KINDS[kind](config.embed_dim, config.hidden_dim, act="silu", bias=bias, norm=norm, **options)
+        init = Init(nnx.Rngs(0), jnp.float64, jnp.float64)
+        norm = (lambda width: make_norm(config, width, init=init)) if with_norm else None
+        layer = KINDS[kind](config.embed_dim, config.hidden_dim, act="silu", bias=bias, norm=norm, init=init)
         params = randomize(layer, "mlp")
         actual = np.asarray(quick_jit(layer)(jnp.asarray(x)))
     np.testing.assert_allclose(actual, numpy_reference.mlp(config, params, "mlp", x, kind), rtol=0, atol=1e-13)
@@ -36,9 +36,9 @@ def test_mlp_is_the_published_formula(kind: str, with_norm: bool, bias: bool):
 
 def test_defaults_are_erf_gelu_and_silu_gates():
     x = jnp.array([1.5])
-    assert Mlp(2, 3, rngs=nnx.Rngs(0)).act(x) == jax.nn.gelu(x, approximate=False) != jax.nn.gelu(x)
-    assert SwiGLU(2, 3, rngs=nnx.Rngs(0)).act(x) == jax.nn.silu(x)
-    assert SwiGLUPacked(2, 3, rngs=nnx.Rngs(0)).act(x) == jax.nn.silu(x)
+    assert Mlp(2, 3, init=Init(nnx.Rngs(0))).act(x) == jax.nn.gelu(x, approximate=False) != jax.nn.gelu(x)
+    assert SwiGLU(2, 3, init=Init(nnx.Rngs(0))).act(x) == jax.nn.silu(x)
+    assert SwiGLUPacked(2, 3, init=Init(nnx.Rngs(0))).act(x) == jax.nn.silu(x)
 
 
 class Seen(nnx.Module):
@@ -56,7 +56,7 @@ class Seen(nnx.Module):
 @pytest.mark.parametrize("kind", KINDS)
 def test_dropout_falls_on_hidden_and_output(kind: str):
     """Oracle: the definition; each dropout at a rate that would be seen."""
-    layer = KINDS[kind](8, 30, drop=0.5, rngs=nnx.Rngs(0))
+    layer = KINDS[kind](8, 30, drop=0.5, init=Init(nnx.Rngs(0)))
     hidden, output = [], []
     layer.drop1, layer.drop2 = Seen(layer.drop1, hidden), Seen(layer.drop2, output)
     layer(jax.random.normal(jax.random.key(0), (20, 8)), rngs=nnx.Rngs(dropout=0))

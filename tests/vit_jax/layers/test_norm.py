@@ -8,7 +8,7 @@ from flax import nnx
 
 from tests import numpy_reference
 from tests.vit_jax.models import quick_jit, randomize
-from vit_jax import get_params, make_norm
+from vit_jax import Init, get_params, make_norm
 from vit_spec import ViTConfig
 
 pytestmark = pytest.mark.jax_alone
@@ -21,7 +21,7 @@ def test_norm_is_the_published_formula(kind: str, bias: bool, eps: float):
     config = ViTConfig().replace(norm=kind, norm_bias=bias, norm_eps=eps)
     x = np.random.default_rng(0).standard_normal((3, 10)) * np.array([[1.0], [1e-3], [100.0]]) + [[3.0], [0.0], [1e3]]
     with jax.enable_x64(True):
-        layer = make_norm(config, 10, rngs=nnx.Rngs(0), dtype=jnp.float64, param_dtype=jnp.float64)
+        layer = make_norm(config, 10, init=Init(nnx.Rngs(0), jnp.float64, jnp.float64))
         params = randomize(layer, "norm")
         actual = np.asarray(quick_jit(layer)(jnp.asarray(x)))
     np.testing.assert_allclose(actual, numpy_reference.norm(config, params, "norm", x), rtol=0, atol=1e-12)
@@ -29,7 +29,7 @@ def test_norm_is_the_published_formula(kind: str, bias: bool, eps: float):
 
 
 def test_norm_starts_as_one_and_zero_with_epsilon_1e_6():
-    layer = make_norm(ViTConfig(), 4, rngs=nnx.Rngs(0), dtype=jnp.float32, param_dtype=jnp.float32)
+    layer = make_norm(ViTConfig(), 4, init=Init(nnx.Rngs(0)))
     assert layer.epsilon == 1e-6
     assert {path: array.tolist() for path, array in get_params(layer).items()} == {
         "scale": [1.0] * 4,
@@ -43,7 +43,7 @@ def test_variance_survives_a_mean_far_from_zero():
     float32 holds the values to 3e-5, so the normed values, of order 1, to 3e-4.
     """
     x = (1000 + 0.1 * np.random.default_rng(0).standard_normal((4, 64))).astype(np.float32)
-    layer = make_norm(ViTConfig(), 64, rngs=nnx.Rngs(0), dtype=jnp.float32, param_dtype=jnp.float32)
+    layer = make_norm(ViTConfig(), 64, init=Init(nnx.Rngs(0)))
     expected = (x.astype(np.float64) - x.mean(-1, keepdims=True, dtype=np.float64)) / x.std(
         -1, keepdims=True, dtype=np.float64
     )
@@ -58,7 +58,7 @@ def test_statistics_are_in_float32_for_bfloat16_inputs(kind: str, bias: bool):
     """
     config = ViTConfig().replace(norm=kind, norm_bias=bias)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 4096)), jnp.bfloat16)
-    layer = make_norm(config, 4096, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.float32)
+    layer = make_norm(config, 4096, init=Init(nnx.Rngs(0), jnp.bfloat16))
     actual = layer(x)
     assert actual.dtype == jnp.bfloat16
     exact = numpy_reference.norm(config, {"norm.weight": np.ones(4096)}, "norm", np.asarray(x, np.float64))

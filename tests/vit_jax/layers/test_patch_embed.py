@@ -10,7 +10,7 @@ from tests import numpy_reference
 from tests.random_weights import random_images
 from tests.small_configs import BASE
 from tests.vit_jax.models import nhwc, quick_jit, randomize
-from vit_jax import PatchEmbed, make_norm
+from vit_jax import Init, PatchEmbed, make_norm
 from vit_spec import VitportError
 
 pytestmark = pytest.mark.jax_alone
@@ -22,9 +22,9 @@ def test_patches_are_cut_out_row_by_row_and_projected(bias: bool, with_norm: boo
     """Oracle: numpy float64, patch by patch."""
     images = random_images(BASE, 2, 0)
     with jax.enable_x64(True):
-        options = {"rngs": nnx.Rngs(0), "dtype": jnp.float64, "param_dtype": jnp.float64}
-        norm = (lambda width: make_norm(BASE, width, **options)) if with_norm else None
-        layer = PatchEmbed(BASE.image_size, BASE.patch_size, BASE.in_channels, BASE.embed_dim, bias, norm, **options)
+        init = Init(nnx.Rngs(0), jnp.float64, jnp.float64)
+        norm = (lambda width: make_norm(BASE, width, init=init)) if with_norm else None
+        layer = PatchEmbed(BASE.image_size, BASE.patch_size, BASE.in_channels, BASE.embed_dim, bias, norm, init=init)
         params = randomize(layer, "patch_embed")
         actual = np.asarray(quick_jit(layer)(nhwc(images)))
     expected = np.stack([numpy_reference.patches(BASE, params, image) for image in images])
@@ -35,13 +35,13 @@ def test_patches_are_cut_out_row_by_row_and_projected(bias: bool, with_norm: boo
 @pytest.mark.parametrize(
     ("shape", "sentence"),
     [
-        ((2, 224, 192, 3), "pictures of 224x192 pixels do not fit a model made for 224x224: .* image_size=.224, 192."),
+        ((2, 224, 192, 3), "images of 224x192 pixels do not fit a model made for 224x224: .* image_size=.224, 192."),
         ((2, 224, 224, 1), "have 1 channels on axis 3, but the model was made for 3"),
-        ((2, 3, 224, 224), "have 224 channels on axis 3, .* pictures are .batch, height, width, channels."),
-        ((224, 224, 3), r"shape \(224, 224, 3\) are no batch of pictures"),
+        ((2, 3, 224, 224), "have 224 channels on axis 3, .* pass .batch, height, width, channels."),
+        ((224, 224, 3), r"shape \(224, 224, 3\) are not a batch: expected .batch, height, width, channels."),
     ],
 )
-def test_pictures_of_another_shape_are_refused(shape: tuple[int, ...], sentence: str):
-    layer = nnx.eval_shape(lambda: PatchEmbed(embed_dim=8, rngs=nnx.Rngs(0)))
+def test_images_of_another_shape_are_refused(shape: tuple[int, ...], sentence: str):
+    layer = nnx.eval_shape(lambda: PatchEmbed(embed_dim=8, init=Init(nnx.Rngs(0))))
     with pytest.raises(VitportError, match=sentence):
         layer(jnp.zeros(shape))

@@ -122,5 +122,5 @@ def test_a_scan_under_fsdp_gathers_one_blocks_weights_in_both_passes_and_no_toke
         same = [dims for dims in shapes if sorted(dims[-2:]) == sorted(kernel)]
         assert len(same) == (4 if kernel in ((32, 64), (64, 32)) else 2), kernel
         assert all(math.prod(dims) == math.prod(kernel) for dims in same)
-    # 16 pictures of 7 tokens
+    # 16 images of 7 tokens
     assert not any(7 in dims or 16 * 7 in dims for dims in shapes)

@@ -12,7 +12,8 @@ import pytest
 import vit_jax
 from tests.vit_jax.training.runs import CONFIG, RECIPE, batches, run, without
 from vit_jax import training
-from vit_jax.training.devices.sharding import MeshShape, check_divides
+from vit_jax.training.devices.sharding import check_divides
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.step import losses
 from vit_jax.training.step.optimizer import layer_of
 from vit_spec import VitportError
@@ -72,7 +73,7 @@ def test_binary_targets_are_whole_wherever_a_class_has_a_share() -> None:
 
 @pytest.mark.parametrize("options", [training.Loss(mixup=0.8), training.Loss(cutmix=1.0)])
 def test_mixing_keeps_each_pixel_and_its_target_in_step(options) -> None:
-    """Pictures that are their own class everywhere: the mean of a mixed picture is its share of each class."""
+    """Images that are their own class everywhere: the mean of a mixed image is its share of each class."""
     images = jnp.broadcast_to(jnp.arange(4.0)[:, None, None, None], (4, 16, 16, 3))
     targets = jnp.eye(4)
     shares = set()
@@ -107,7 +108,7 @@ def test_layers_are_counted_from_the_embeddings_to_the_head(path, layer) -> None
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "adafactor", "muon"])
 def test_every_optimizer_learns(name) -> None:
-    """A batch of one picture a class, again and again."""
+    """A batch of one image per class, again and again."""
     rate = {"sgd": 0.05, "lamb": 0.1}.get(name, 3e-3)
     optimizer = training.Optimizer(name=name, weight_decay=0.0)
     recipe = training.Recipe(optimizer, training.Schedule("constant", peak=rate))
@@ -245,20 +246,20 @@ def test_freezing_what_is_not_there_is_one_sentence(options, words) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: training.Schedule(peak=0), "teaches nothing"),
-        (lambda: training.Schedule("cosine", cooldown=3), "ends by itself"),
-        (lambda: training.Schedule(warmup=-1), "count steps"),
-        (lambda: training.Optimizer(beta2=1.0), "is no decay"),
-        (lambda: training.Optimizer(layer_decay=0.0), "is no factor"),
-        (lambda: training.Optimizer(weight_decay=float("nan")), "negative or no number"),
-        (lambda: training.Optimizer(clip_norm=0.0), "lets nothing through"),
-        (lambda: training.Loss(mixup=-1.0), "is no parameter of a Beta"),
-        (lambda: training.Loss(temperature=0.0), "temperature=0.0 is none"),
-        (lambda: training.Loss(smoothing=1.5), "is no share"),
-        (lambda: training.Loss("softmax", binary=True), "it needs name='sigmoid'"),
-        (lambda: training.Loss("sigmoid", binary=True, smoothing=0.1), "and no smoothing"),
-        (lambda: training.Recipe(accumulation=0), "into no parts"),
-        (lambda: training.Recipe(ema=1.0), "is no decay"),
+        (lambda: training.Schedule(peak=0), r"schedule\.peak must be a learning rate above 0; got 0"),
+        (lambda: training.Schedule("cosine", cooldown=3), "applies to rsqrt and constant, not to cosine"),
+        (lambda: training.Schedule(warmup=-1), r"schedule\.warmup must be 0 steps or more; got -1"),
+        (lambda: training.Optimizer(beta2=1.0), r"beta2 must be in \[0, 1\); got 1.0"),
+        (lambda: training.Optimizer(layer_decay=0.0), "layer_decay must be above 0 and at most 1; got 0.0"),
+        (lambda: training.Optimizer(weight_decay=float("nan")), "weight_decay must be a finite 0 or more; got nan"),
+        (lambda: training.Optimizer(clip_norm=0.0), "clip_norm must be above 0, or None; got 0.0"),
+        (lambda: training.Loss(mixup=-1.0), "mixup must be a finite 0 or more; got -1.0"),
+        (lambda: training.Loss(temperature=0.0), "temperature must be above 0; got 0.0"),
+        (lambda: training.Loss(smoothing=1.5), "smoothing must be from 0 to 1; got 1.5"),
+        (lambda: training.Loss("softmax", binary=True), "needs name='sigmoid' and no smoothing; got name='softmax'"),
+        (lambda: training.Loss("sigmoid", binary=True, smoothing=0.1), "and smoothing=0.1"),
+        (lambda: training.Recipe(accumulation=0), "accumulation must be 1 or more; got 0"),
+        (lambda: training.Recipe(ema=1.0), r"ema must be in \[0, 1\); got 1.0"),
         (lambda: training.make_mesh(MeshShape(3, 1, 1), jax.devices()[:1]), "takes 3 devices, and there are 1"),
         (lambda: training.make_mesh(MeshShape(-1, -1, 1)), "more than one axis open"),
         (lambda: training.make_mesh(MeshShape(0, 1, 1)), "data=0,fsdp=1,tensor=1 has an axis of no size"),

@@ -9,7 +9,7 @@ from flax import nnx
 from tests import numpy_reference
 from tests.small_configs import BASE, CONFIGS
 from tests.vit_jax.models import quick_jit, randomize
-from vit_jax import Block
+from vit_jax import Block, Init
 
 pytestmark = pytest.mark.jax_alone
 
@@ -20,7 +20,7 @@ def test_block_is_the_published_formula(name: str):
     config = CONFIGS[name]
     x = np.random.default_rng(1).standard_normal((2, 5, config.embed_dim))
     with jax.enable_x64(True):
-        block = Block(config, rngs=nnx.Rngs(0), dtype=jnp.float64, param_dtype=jnp.float64)
+        block = Block(config, init=Init(nnx.Rngs(0), jnp.float64, jnp.float64))
         params = randomize(block, "blocks/0")
         actual = np.asarray(quick_jit(block)(jnp.asarray(x)))
     expected = np.stack([numpy_reference.block(config, params, "blocks.0", tokens) for tokens in x])
@@ -29,7 +29,7 @@ def test_block_is_the_published_formula(name: str):
 
 def test_both_branches_are_left_out_by_stochastic_depth():
     """Oracle: at rate 0.5, a quarter of the samples pass unchanged; 400 samples, 4 standard errors are 0.087."""
-    block = Block(BASE, drop_path=0.5, rngs=nnx.Rngs(0))
+    block = Block(BASE, drop_path=0.5, init=Init(nnx.Rngs(0)))
     x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (1, 3, BASE.embed_dim)), (400, 3, BASE.embed_dim))
     result = np.asarray(quick_jit(lambda x: block(x, rngs=nnx.Rngs(dropout=0)))(x))
     unchanged = (result == np.asarray(x)).all((1, 2)).mean()
@@ -38,7 +38,7 @@ def test_both_branches_are_left_out_by_stochastic_depth():
 
 
 def test_rates_reach_their_modules():
-    block = Block(BASE.replace(drop_rate=0.1, attn_drop_rate=0.2), drop_path=0.3, rngs=nnx.Rngs(0))
+    block = Block(BASE.replace(drop_rate=0.1, attn_drop_rate=0.2), drop_path=0.3, init=Init(nnx.Rngs(0)))
     dropouts = (block.attn.attn_drop, block.attn.proj_drop, block.mlp.drop1, block.mlp.drop2)
     assert [dropout.rate for dropout in dropouts] == [0.2, 0.1, 0.1, 0.1]
     assert block.drop_path1.rate == block.drop_path2.rate == 0.3

@@ -70,7 +70,7 @@ def test_fused_attention_is_the_published_formula():
     np.testing.assert_allclose(layer(torch.tensor(x)).detach().numpy(), expected, rtol=0, atol=1e-13)
 
 
-def test_attention_that_drops_weights_stays_written_out():
+def test_attention_that_drops_weights_stays_explicit():
     model = create_model(BASE.replace(attn_drop_rate=0.1))
     set_attention(model, attend_fused)
     assert all(block.attn.attend is attend for block in model.blocks)
@@ -115,5 +115,5 @@ def test_projection_dropout_falls_on_the_output():
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(VitportError, match="dim=10 does not divide among num_heads=4"):
+    with pytest.raises(VitportError, match="dim=10 is not divisible by num_heads=4"):
         Attention(10, 4)

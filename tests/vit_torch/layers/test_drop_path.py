@@ -44,5 +44,5 @@ def test_drop_path_acts_in_training():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_impossible_rate_is_refused(rate: float):
-    with pytest.raises(VitportError, match=f"rate={rate} is no rate"):
+    with pytest.raises(VitportError, match=rf"DropPath's rate must be in \[0, 1\); got {rate}\."):
         DropPath(rate)

@@ -28,12 +28,12 @@ def test_patches_are_cut_out_row_by_row_and_projected(bias: bool, with_norm: boo
 @pytest.mark.parametrize(
     ("shape", "sentence"),
     [
-        ((2, 3, 224, 192), "pictures of 224x192 pixels do not fit a model made for 224x224: .* image_size=.224, 192."),
+        ((2, 3, 224, 192), "images of 224x192 pixels do not fit a model made for 224x224: .* image_size=.224, 192."),
         ((2, 1, 224, 224), "have 1 channels on axis 1, but the model was made for 3"),
-        ((2, 224, 224, 3), "have 224 channels on axis 1, .* pictures are .batch, channels, height, width."),
-        ((3, 224, 224), r"shape \(3, 224, 224\) are no batch of pictures"),
+        ((2, 224, 224, 3), "have 224 channels on axis 1, .* pass .batch, channels, height, width."),
+        ((3, 224, 224), r"shape \(3, 224, 224\) are not a batch: expected .batch, channels, height, width."),
     ],
 )
-def test_pictures_of_another_shape_are_refused(shape: tuple[int, ...], sentence: str):
+def test_images_of_another_shape_are_refused(shape: tuple[int, ...], sentence: str):
     with pytest.raises(VitportError, match=sentence):
         PatchEmbed(embed_dim=8)(torch.zeros(shape))

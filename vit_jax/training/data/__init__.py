@@ -1,8 +1,8 @@
-"""Pictures for training and evaluation: sources, augmentations, batches. Imports neither jax nor a reader's library."""
+"""Images for training and evaluation: sources, augmentations, batches. Imports neither jax nor a reader's library."""
 
-from vit_jax.training.data.options import Augmentation, Data, RandAugment
 from vit_jax.training.data.source import Record, Source, open_source, open_sources
 from vit_jax.training.data.stream import Batch, Feed, Stream, check_channels, evaluation_batches
+from vit_jax.training.recipe.data import Augmentation, Data, RandAugment
 
 __all__ = [
     "Augmentation",

@@ -1,4 +1,4 @@
-"""Random changes to training pictures."""
+"""Random augmentation of training images."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from conversion.images.image import covering, crop
 from vit_jax.training.data.colour import jittered, three_augment
-from vit_jax.training.data.options import Augmentation
 from vit_jax.training.data.rand_augment import rand_augment
+from vit_jax.training.recipe.data import Augmentation
 from vit_spec import Preprocessing
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _ATTEMPTS = 10
-"""Random areas and ratios that are tried for a crop before its middle is taken; torchvision's and timm's number."""
+"""Random crops or rectangles that are tried before giving up; torchvision and timm try as often."""
 _MIRRORED = 4
 _ERASED_AREA = (0.02, 1 / 3)
 _ERASED_LOG_RATIO = math.log(1 / 0.3)
@@ -26,8 +26,8 @@ _ERASED_LOG_RATIO = math.log(1 / 0.3)
 def augment(
     image: Image.Image, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator
 ) -> np.ndarray:
-    """A picture, RGB or grey, of any size → uint8 (H, W, C) of ``preprocessing.size``."""
-    image = _cut(image, preprocessing, options, rng)
+    """An image, RGB or grey, of any size → uint8 (H, W, C) of ``preprocessing.size``."""
+    image = _crop(image, preprocessing, options, rng)
     if rng.random() < options.flip:
         image = _flipped(image)
     if options.randaugment.layers:
@@ -40,7 +40,7 @@ def augment(
     return erased(pixels, preprocessing, rng) if rng.random() < options.erasing else pixels
 
 
-def _cut(
+def _crop(
     image: Image.Image, preprocessing: Preprocessing, options: Augmentation, rng: np.random.Generator
 ) -> Image.Image:
     match options.crop:
@@ -48,7 +48,7 @@ def _cut(
             box = random_box(image.height, image.width, options, rng)
             return _resized(image.crop(box), preprocessing)
         case "resize_crop":
-            return random_cut(covering(image, preprocessing.size, preprocessing), preprocessing.size, rng)
+            return random_crop(covering(image, preprocessing.size, preprocessing), preprocessing.size, rng)
         case "shift":
             return shifted(crop(image, preprocessing), options.pad, rng)
         case "none":
@@ -56,11 +56,11 @@ def _cut(
 
 
 def random_box(height: int, width: int, options: Augmentation, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of a part of random area and ratio (Szegedy et al. 2015, section 6).
+    """Left, top, right, bottom of a crop of random area and aspect ratio (Szegedy et al. 2015, section 6).
 
-    The area is uniform in ``options.scale``, the logarithm of the ratio in that of ``options.ratio``, the place
-    uniform. What does not fit into the picture is drawn anew; after ten attempts the largest middle part of
-    a ratio that is allowed is taken, as torchvision does.
+    The area is uniform in ``options.scale``, the logarithm of the aspect ratio in that of ``options.ratio``, the
+    position uniform. A crop that does not fit is drawn again; after ten attempts it is the largest central crop with an
+    allowed aspect ratio, as in torchvision.
     """
     low, high = (math.log(ratio) for ratio in options.ratio)
     for _ in range(_ATTEMPTS):
@@ -76,8 +76,8 @@ def random_box(height: int, width: int, options: Augmentation, rng: np.random.Ge
     return left, top, left + w, top + h
 
 
-def random_cut(image: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """``size`` (height, width) at a place drawn at random from the picture, mirrored beyond its edges by 4 pixels."""
+def random_crop(image: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    """A crop of ``size`` (height, width) at a random position of the image, padded by 4 mirrored pixels."""
     from PIL import Image
 
     pixels = np.asarray(image)
@@ -88,16 +88,16 @@ def random_cut(image: Image.Image, size: tuple[int, int], rng: np.random.Generat
 
 
 def shifted(image: Image.Image, pad: int, rng: np.random.Generator) -> Image.Image:
-    """The picture moved by up to ``pad`` pixels along both axes, black where nothing is."""
+    """The image shifted by up to ``pad`` pixels along both axes, padded with black."""
     left, top = (int(offset) for offset in rng.integers(-pad, pad + 1, 2))
     return image.crop((left, top, left + image.width, top + image.height))
 
 
 def erased(pixels: np.ndarray, preprocessing: Preprocessing, rng: np.random.Generator) -> np.ndarray:
-    """A rectangle of 2 % to a third of the picture becomes noise, uint8 (H, W, C).
+    """uint8 (H, W, C) with a rectangle of 2 % to a third of the image replaced by noise.
 
-    The noise is normal with the data's mean and deviation, as timm's ``pixel`` mode has it after normalisation, but cut
-    off at black and white. A rectangle that does not fit is drawn anew, ten times at most.
+    The noise is normal with the data's mean and standard deviation, as in timm's ``pixel`` mode after normalisation,
+    but clipped at black and white. A rectangle that does not fit is drawn again, ten times at most.
     """
     height, width, channels = pixels.shape
     for _ in range(_ATTEMPTS):

@@ -1,4 +1,4 @@
-"""Random changes of colour."""
+"""Random colour augmentation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _RADIUS = (0.1, 2.0)
-"""Of DeiT III's blur, in pixels: the standard deviation of Pillow's approximated Gaussian."""
+"""Smallest and largest blur in DeiT III, in pixels: the standard deviation of Pillow's approximate Gaussian."""
 _SOLARISED_FROM = 128
 
 
 def jittered(image: Image.Image, largest: float, rng: np.random.Generator) -> Image.Image:
-    """Brightness, contrast and saturation, in random order, each times a factor uniform in 1 ± ``largest``."""
+    """Brightness, contrast and saturation, in random order, each scaled by a factor uniform in 1 ± ``largest``."""
     from PIL import ImageEnhance
 
     for kind in rng.permutation(3):
@@ -26,7 +26,7 @@ def jittered(image: Image.Image, largest: float, rng: np.random.Generator) -> Im
 
 
 def three_augment(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Grey, or solarised, or blurred, each with probability 1/3 (Touvron et al. 2022, section 3.2)."""
+    """Greyscale, solarise or blur, each with probability 1/3 (Touvron et al. 2022, section 3.2)."""
     from PIL import ImageFilter, ImageOps
 
     match int(rng.integers(3)):

@@ -1,4 +1,4 @@
-"""Batches by number, made ahead of time in threads or in processes of their own: all that is of grain."""
+"""Batches by number, made ahead of time in threads or processes by grain."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from vit_jax.cores import cores
 from vit_jax.training.data.library import load_grain
-from vit_jax.training.devices.cores import cores
 from vit_spec import VitportError
 
 Batch = dict[str, np.ndarray]
-"""``image`` uint8 (B, H, W, C); ``label`` int32 (B,); ``index`` uint32 (B,), the picture's place in the whole run,
-modulo 2^32; ``weight`` float32 (B,), 0 for what is no picture: one that could not be read, or filling at the end."""
+"""``image`` uint8 (B, H, W, C); ``label`` int32 (B,); ``index`` uint32 (B,), the image's position in the whole run,
+modulo 2^32; ``weight`` float32 (B,), 0 for images that could not be read and for padding at the end."""
 ENDLESS = 2**48
-"""More batches than are ever made."""
+"""More batches than any run makes."""
 _MOST_THREADS = 4
-"""Each holds a batch. Decoding lets other threads run, so a few are of use; more work belongs to processes."""
+"""Each thread holds a batch. Decoding releases the GIL, so a few threads help; more work belongs to processes."""
 _AHEAD = 2
-"""Batches that a worker makes ahead."""
+"""Batches that a worker prefetches."""
 _SHARED = 2**16
-"""Bytes from which on an array comes from a worker in shared memory, not through a pipe."""
+"""Arrays of so many bytes or more come from a worker in shared memory, smaller ones through a pipe."""
 _DIED = "terminated unexpectedly"
 
 
 class BatchMaker(Protocol):
-    """A pure function from a batch's number to the batch; can be pickled."""
+    """A picklable pure function from a batch's number to the batch."""
 
     def __call__(self, number: int, /) -> tuple[Batch, tuple[tuple[str, str], ...]]:
-        """The batch, and the names of the pictures that could not be read, with the reasons."""
+        """The batch, and the names of the images that could not be read, with the reasons."""
         ...
 
 
 class Feed(Iterator[Batch]):
-    """The batches from number ``first`` on, in order, made by ``workers`` processes or, with 0, by threads.
+    """Iterates over the batches from number ``first``, made by ``workers`` processes, or by threads if that is 0.
 
-    Use it as a context manager, or close it: processes end with it. Workers import the main module of the program anew,
-    as multiprocessing does, so a script must begin its work under ``if __name__ == "__main__"``.
+    Use it as a context manager, or close it, to end the processes. Workers import the program's main module again, as
+    multiprocessing does, so a script must start its work under ``if __name__ == "__main__"``.
     """
 
     def __init__(self, make: BatchMaker, *, workers: int, first: int = 0, end: int = ENDLESS) -> None:
@@ -61,7 +61,7 @@ class Feed(Iterator[Batch]):
 
     @property
     def corrupt(self) -> Mapping[str, str]:
-        """Pictures in the batches so far that could not be read, with the reasons, in the order in which they came."""
+        """Images so far that could not be read, with the reasons, in order."""
         return MappingProxyType(self._corrupt)
 
     def __iter__(self) -> Self:
@@ -70,7 +70,7 @@ class Feed(Iterator[Batch]):
     def __next__(self) -> Batch:
         """
         Raises:
-            VitportError: if a picture cannot be read and that is to be fatal, or if a worker died.
+            VitportError: if an image cannot be read and ``data.corrupt`` is ``fail``, or if a worker died.
         """
         try:
             batch, corrupt = next(self._batches)
@@ -82,15 +82,15 @@ class Feed(Iterator[Batch]):
             if _DIED not in str(error):
                 raise
             raise VitportError(
-                f"One of the {self._workers} data workers died ({error}): if memory or /dev/shm is full, take smaller "
+                f"One of the {self._workers} data workers died ({error}): if memory or /dev/shm is full, use smaller "
                 'batches or fewer workers; if no worker ever starts, put the script under if __name__ == "__main__".'
             ) from error
         self._corrupt.update(corrupt)
-        # A copy, so that shared memory is given back now and not by whoever drops the batch, at exit perhaps too late.
+        # A copy, so that shared memory is released now and not when the caller drops the batch, which may be too late.
         return {name: np.array(array) for name, array in batch.items()} if self._workers else batch
 
     def close(self) -> None:
-        """End the workers. Closing twice does no harm."""
+        """Ends the workers. Closing twice is harmless."""
         self._batches.close()
 
     def __enter__(self) -> Self:
@@ -103,9 +103,9 @@ class Feed(Iterator[Batch]):
 
 
 def _begin_worker(number: int, count: int) -> None:
-    """Runs first in a worker: it shall end with its parent, and not before.
+    """Runs first in each worker, which must end with its parent and not before.
 
-    Ctrl-C in a terminal and the end of a job's time signal every process; a run that then saves still needs workers.
+    Ctrl-C in a terminal and the time limit of a job signal every process; a run that then saves still needs workers.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)

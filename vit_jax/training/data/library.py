@@ -1,4 +1,4 @@
-"""grain, imported when it is needed: its import takes longer than that of this package."""
+"""Imports grain on demand, because its import is slow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vit_spec import VitportError
 
 
 def load_grain() -> Any:
-    """The library, ready for programs that do not use absl.
+    """grain, ready for programs that do not use absl.
 
     Raises:
         VitportError: if it is not installed.
@@ -18,6 +18,6 @@ def load_grain() -> Any:
         from absl import flags
     except ImportError as error:
         raise VitportError("Reading data sets needs grain: pip install 'vitport[train]'.") from error
-    if not flags.FLAGS.is_parsed():  # grain asks for flags of its own, which programs without absl never parse
+    if not flags.FLAGS.is_parsed():  # grain reads absl flags, which programs without absl never parse
         flags.FLAGS.mark_as_parsed()
     return grain

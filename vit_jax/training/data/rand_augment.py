@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020): operations on pictures, and what strength means to each of them."""
+"""RandAugment (Cubuk et al. 2020): image operations, and what strength means for each."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vit_jax.training.data.options import RandAugment
+from vit_jax.training.recipe.data import RandAugment
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Operation = Callable[["Image.Image", float, int, "tuple[int, ...] | int"], "Image.Image"]
-"""Picture, strength from 0 to 1, sign, colour beyond the edges → picture."""
+"""Image, strength from 0 to 1, sign, fill colour beyond the edges → image."""
 _LARGEST = 10.0
-"""Magnitude of strength 1."""
+"""The magnitude that is strength 1."""
 _CUTOUT = 40 / 224
-"""Half a side of the square, as a share of the picture's: the authors' 40 pixels of 224."""
+"""Half the side of the square as a share of the image's: the authors' 40 pixels of 224."""
 
 
 def rand_augment(
     image: Image.Image, options: RandAugment, mean: Sequence[float], rng: np.random.Generator
 ) -> Image.Image:
-    """The picture after ``options.layers`` operations; what moves in from outside has the data's ``mean`` colour."""
+    """The image after ``options.layers`` operations; areas beyond its edges get the data's ``mean`` colour."""
     colours = tuple(round(255 * value) for value in mean)
     fill = colours[0] if len(colours) == 1 else colours
     operations = OPERATIONS if options.levels == "increasing" else ORIGINAL
@@ -40,7 +40,7 @@ def rand_augment(
 
 
 def cutout(image: Image.Image, strength: float, fill: tuple[int, ...] | int, rng: np.random.Generator) -> Image.Image:
-    """A square around a pixel drawn at random becomes ``fill``, as far as it lies in the picture."""
+    """The image with a square around a random pixel replaced by ``fill``."""
     x, y = int(rng.integers(image.width)), int(rng.integers(image.height))
     half = int(strength * _CUTOUT * image.height)
     image = image.copy()
@@ -139,7 +139,7 @@ OPERATIONS: dict[str, Operation] = {
     "translate_x": _affine(lambda image, level: (1, 0, level * 0.45 * image.width, 0, 1, 0)),
     "translate_y": _affine(lambda image, level: (1, 0, 0, 0, 1, level * 0.45 * image.height)),
 }
-"""The operations of timm's increasing set, in its strengths."""
+"""The operations of timm's increasing set, with its strengths."""
 ORIGINAL = OPERATIONS | {
     "posterize": _posterize(lambda strength: int(strength * 4)),
     "solarize": _solarize(lambda strength: int(strength * 256)),
@@ -148,4 +148,4 @@ ORIGINAL = OPERATIONS | {
     "brightness": _enhance("Brightness", _rising),
     "sharpness": _enhance("Sharpness", _rising),
 }
-"""The same in the strengths of the authors' code; without Cutout, which draws a place besides."""
+"""The same with the strengths of the authors' code; without Cutout, which also draws a position."""

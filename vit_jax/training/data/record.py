@@ -1,4 +1,4 @@
-"""What every source of pictures gives."""
+"""Records, and the protocol of their sources."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ Split = Literal["train", "validation"]
 
 
 class Record(NamedTuple):
-    """One picture as it is stored."""
+    """One image as it is stored."""
 
     name: str
-    """What a person finds it by, such as its path."""
+    """Identifies the image for people, such as its path."""
     label: int
     image: bytes | np.ndarray
-    """A picture file's bytes, or pixels uint8 (H, W, C)."""
+    """The bytes of an image file, or pixels, uint8 (H, W, C)."""
 
 
 class Source(Protocol):
-    """Random access to labelled pictures; small when pickled, for every worker gets a copy."""
+    """Random access to labelled images; small when pickled, because every worker gets a copy."""
 
     @property
     def name(self) -> str:
-        """What it was opened as."""
+        """The path or name that it was opened by."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Pictures with labels by number, whatever they lie in."""
+"""Opens labelled images, however they are stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conversion.hub import PREFIX, dataset
-from vit_jax.training.data.options import Data
 from vit_jax.training.data.record import Record, Source, Split
 from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
@@ -17,20 +16,21 @@ from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
 from vit_jax.training.data.sources.labels import listed_classes
 from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
 from vit_jax.training.data.sources.tar import open_tar
+from vit_jax.training.recipe.data import Data
 from vit_spec import VitportError
 
 __all__ = ["Record", "Source", "Split", "open_source", "open_sources"]
 
 
 def open_sources(options: Data) -> tuple[Source, Source | None]:
-    """The training pictures, and the validation pictures if there are any.
+    """The training images, and the validation images if there are any.
 
     Raises:
-        VitportError: as :func:`open_source` does, and if the two do not have the same classes.
+        VitportError: as :func:`open_source` does, and if the two have different classes.
     """
     train = open_source(options.path, "train")
     if train is None:
-        raise VitportError(f"{options.path} has no training pictures: give a path that has.")
+        raise VitportError(f"{options.path} has no training images: give another path.")
     path = options.validation or options.path
     validation = open_source(path, "validation", train.classes)
     if validation is None and options.validation is not None:
@@ -41,26 +41,30 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
 
 
 def open_source(path: str, split: Split, classes: tuple[str, ...] | None = None) -> Source | None:
-    """Whatever ``path`` is: see :class:`~vit_jax.training.data.options.Data`.
+    """Opens one split of a data set.
 
-    ``classes`` are the names for labels that are mere numbers, as validation pictures take them from the training ones.
+    Args:
+        path: as in :class:`~vit_jax.training.recipe.data.Data`.
+        classes: names for numeric labels; validation images take them from the training images.
 
     Returns:
         ``None`` where the path does not have the split.
 
     Raises:
-        VitportError: if nothing is there, nothing that is known, no picture, or a single class.
+        VitportError: if the path does not exist, is of no known format, has no image, or has a single class.
     """
     try:
         source = _open(path, split, classes)
     except OSError as error:
-        raise VitportError(f"{path} cannot be read ({error}): see that all of it is there, and open to you.") from error
+        raise VitportError(f"{path} cannot be read ({error}): check that it is complete and readable.") from error
     if source is None:
         return None
     if not len(source):
-        raise VitportError(f"{source.name} has no picture in it: give a path that has.")
+        raise VitportError(f"{source.name} has no images: give another path.")
     if len(source.classes) < 2:
-        raise VitportError(f"{source.name} has no two classes, so there is nothing to learn: give two or more.")
+        raise VitportError(
+            f"{source.name} must have 2 classes or more; got {', '.join(source.classes) or 'none'}: give other data."
+        )
     return source
 
 
@@ -91,14 +95,12 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
     if not files:
         raise VitportError(f"{path} does not exist: give the path of a data set, or digits for a small one.")
     if len(kinds) > 1 or not kinds <= _READERS.keys():
-        raise VitportError(
-            f"{path} is no data set that is known: give a folder, or files of one kind; see docs/data.md."
-        )
+        raise VitportError(f"{path} is of no known format: give a folder, or files of one kind; see docs/data.md.")
     return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None
 
 
 def _kind_of_folder(root: Path) -> str:
-    """Of the first file that has one; an image folder's million files are not all looked at."""
+    """The kind of the first file that has one, so that not all files of a large image folder are listed."""
     names = (name for _, _, files in os.walk(root, followlinks=True) for name in files)
     return next((kind for name in names if (kind := _kind(name))), "folder")
 
@@ -113,7 +115,7 @@ def _kind(name: str) -> str | None:
         return "array_record"
     if name.endswith(SUFFIXES):
         return "folder"
-    if name.startswith("cache-"):  # what datasets leaves beside a table that was mapped or filtered
+    if name.startswith("cache-"):  # left by datasets beside a table that was mapped or filtered
         return None
     return next((kind for kind in ("tar", "parquet", "arrow") if name.endswith(f".{kind}")), None)
 
@@ -121,11 +123,11 @@ def _kind(name: str) -> str | None:
 def _difference(train: Source, validation: Source) -> str:
     missing = sorted(set(train.classes) - set(validation.classes))
     extra = sorted(set(validation.classes) - set(train.classes))
-    what = [f"lacks {_some(missing)}"] * bool(missing) + [f"has besides {_some(extra)}"] * bool(extra)
-    told = " and ".join(what or ["has them in another order"])
+    faults = [f"lacks {_some(missing)}"] * bool(missing) + [f"also has {_some(extra)}"] * bool(extra)
+    fault = " and ".join(faults or ["has them in another order"])
     return (
-        f"{validation.name} does not have the classes of {train.name}: it {told}, "
-        "so labels would not mean the same; give both the same classes."
+        f"{validation.name} does not have the classes of {train.name}: it {fault}, so labels would not mean the same. "
+        "Give both the same classes."
     )
 
 

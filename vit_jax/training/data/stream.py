@@ -1,4 +1,4 @@
-"""The order of pictures in a run, and its batches."""
+"""The order of images in a run, and its batches."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import NamedTuple
 import numpy as np
 
 from vit_jax.training.data.feed import Batch, Feed
-from vit_jax.training.data.options import Augmentation, Corrupt, Data
-from vit_jax.training.data.pictures import evaluation_pixels, training_pixels
+from vit_jax.training.data.images import evaluation_pixels, training_pixels
 from vit_jax.training.data.record import Record, Source
+from vit_jax.training.recipe.data import Augmentation, Corrupt, Data
 from vit_spec import Preprocessing, VitportError
 
 __all__ = ["Batch", "Feed", "Stream", "evaluation_batches"]
 
 _ORDER, _AUGMENTATION = 0, 1
-"""Second words of the seeds of the permutations and of the augmentations."""
+"""Second words of the seeds: of permutations, and of augmentations."""
 _WHOLE_BATCH = 8
-"""A share of so many pictures or more that cannot be read at all is no matter of single files."""
+"""If none of so many images or more can be read, single damaged files are not the cause."""
 
 
 class Stream(Feed):
-    """This process's share of the training batches: endless, from one epoch into the next.
+    """This process's rows of the training batches, endless over epochs.
 
-    Place g = epoch * n + k of the stream holds the k-th picture of the epoch's permutation; row r of global batch t is
-    place t * batch + r. With ``options.repeats`` of m it is the (k // m)-th picture, and augmentations hang on g, so m
-    places in a row hold one picture in m forms. So what a batch holds depends on ``seed``, ``batch`` and the number of
-    pictures alone, not on how many processes and workers there are, and to go on after t steps is to begin with
-    ``first=t``.
+    Position g = epoch * n + k of the stream holds the k-th image of the epoch's permutation; row r of global batch t is
+    position t * batch + r. With ``options.repeats`` of m it is the (k // m)-th image, and augmentation depends on g, so
+    m consecutive positions hold m augmentations of one image. A batch therefore depends only on ``seed``, ``batch`` and
+    the number of images, not on the number of processes and workers, and ``first=t`` resumes after t steps.
     """
 
     def __init__(
@@ -46,14 +45,14 @@ class Stream(Feed):
         """
         Args:
             batch: size of the global batch.
-            rows: which of its rows this process delivers.
+            rows: those of the global batch that this process makes.
             first: number of the first global batch.
 
         Raises:
-            VitportError: for rows that the batch does not have, a negative seed, or other channels than 1 and 3.
+            VitportError: for rows outside the batch, a negative seed, or other channels than 1 and 3.
         """
         if seed < 0:
-            raise VitportError(f"seed={seed} is negative: give 0 or more.")
+            raise VitportError(f"seed must be 0 or more; got {seed}.")
         own = _checked(rows, batch, preprocessing)
         make = _TrainingBatch(
             source, preprocessing, options.augment, options.corrupt, options.repeats, batch, own, seed
@@ -70,13 +69,15 @@ def evaluation_batches(
     workers: int = 0,
     corrupt: Corrupt = "skip",
 ) -> Feed:
-    """Every picture once, in the order of the source, as the model's preprocessing cuts it.
+    """Every image once, in the order of the source, with the model's preprocessing.
 
-    All batches have the same shape; the last is filled with zeros of weight 0. ``rows`` are those of this process,
-    or all.
+    All batches have the same shape; the last is padded with zeros of weight 0.
+
+    Args:
+        rows: those of the global batch that this process makes; ``None``: all.
 
     Raises:
-        VitportError: for rows that the batch does not have, or other channels than 1 and 3.
+        VitportError: for rows outside the batch, or other channels than 1 and 3.
     """
     own = _checked(range(batch) if rows is None else rows, batch, preprocessing)
     make = _EvaluationBatch(source, preprocessing, corrupt, batch, own)
@@ -86,17 +87,17 @@ def evaluation_batches(
 def check_channels(preprocessing: Preprocessing) -> None:
     """
     Raises:
-        VitportError: if the model takes other pictures than grey or RGB ones.
+        VitportError: if the model takes other images than grey or RGB.
     """
     if len(preprocessing.mean) not in (1, 3):
         raise VitportError(
-            f"The model takes pictures of {len(preprocessing.mean)} channels, and the data are grey or RGB: take a "
-            "model of 1 or 3."
+            f"The model takes images of {len(preprocessing.mean)} channels, and the data are grey or RGB: choose a "
+            "model with 1 or 3 channels."
         )
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """(size,): the order of an epoch."""
+    """(size,): the order of images in an epoch."""
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(size)
 
 
@@ -111,7 +112,7 @@ class _TrainingBatch:
     rows: np.ndarray
     seed: int
     orders: dict[int, np.ndarray] = field(default_factory=dict)
-    """Permutations of the last epochs; threads may write them at once, all the same."""
+    """Permutations of the last two epochs; threads that write at the same time write the same."""
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "orders": {}}
@@ -120,10 +121,8 @@ class _TrainingBatch:
         places = number * self.batch + self.rows
         epochs, at = np.divmod(places, len(self.source))
         orders = {epoch: self._order(epoch) for epoch in np.unique(epochs).tolist()}
-        pictures = [
-            int(orders[epoch][k // self.repeats]) for epoch, k in zip(epochs.tolist(), at.tolist(), strict=True)
-        ]
-        return _filled(self.source, pictures, places, self._pixels, self.preprocessing, self.corrupt)
+        images = [int(orders[epoch][k // self.repeats]) for epoch, k in zip(epochs.tolist(), at.tolist(), strict=True)]
+        return _filled(self.source, images, places, self._pixels, self.preprocessing, self.corrupt)
 
     def _order(self, epoch: int) -> np.ndarray:
         order = self.orders.get(epoch)
@@ -147,8 +146,8 @@ class _EvaluationBatch:
 
     def __call__(self, number: int, /) -> tuple[Batch, tuple[tuple[str, str], ...]]:
         places = number * self.batch + self.rows
-        pictures = [place if place < len(self.source) else None for place in places.tolist()]
-        return _filled(self.source, pictures, places, self._pixels, self.preprocessing, self.corrupt)
+        images = [place if place < len(self.source) else None for place in places.tolist()]
+        return _filled(self.source, images, places, self._pixels, self.preprocessing, self.corrupt)
 
     def _pixels(self, record: Record, place: int) -> np.ndarray:
         return evaluation_pixels(record, self.preprocessing)
@@ -156,14 +155,14 @@ class _EvaluationBatch:
 
 def _filled(
     source: Source,
-    pictures: Sequence[int | None],
+    images: Sequence[int | None],
     places: np.ndarray,
     pixels: Callable[[Record, int], np.ndarray],
     preprocessing: Preprocessing,
     corrupt: Corrupt,
 ) -> tuple[Batch, tuple[tuple[str, str], ...]]:
-    """The batch of the source's ``pictures``, ``None`` for no picture, and what could not be read."""
-    size = len(pictures)
+    """The batch of the source's ``images``, ``None`` for padding, and the images that could not be read."""
+    size = len(images)
     batch = {
         "image": np.zeros((size, *preprocessing.size, len(preprocessing.mean)), np.uint8),
         "label": np.zeros(size, np.int32),
@@ -171,19 +170,21 @@ def _filled(
         "weight": np.zeros(size, np.float32),
     }
     skipped = []
-    for row, (at, place) in enumerate(zip(pictures, places.tolist(), strict=True)):
+    for row, (at, place) in enumerate(zip(images, places.tolist(), strict=True)):
         if at is None:
             continue
         got = _read(source, at, place, pixels)
         if isinstance(got, _Unreadable):
             if corrupt == "fail":
-                raise VitportError(f"{got.reason.rstrip('.')}; data.corrupt=skip would leave it out.")
+                raise VitportError(f"{got.reason.rstrip('.')}; data.corrupt=skip skips such images.")
             skipped.append((got.name, got.reason))
         else:
             batch["image"][row], batch["label"][row] = got
             batch["weight"][row] = 1
     if len(skipped) == size >= _WHOLE_BATCH:
-        raise VitportError(f"None of {size} pictures of {source.name} in a row can be read; the first: {skipped[0][1]}")
+        raise VitportError(
+            f"None of {size} consecutive images of {source.name} can be read; the first: {skipped[0][1]}"
+        )
     return batch, tuple(skipped)
 
 
@@ -209,6 +210,6 @@ def _read(
 def _checked(rows: Sequence[int] | np.ndarray, batch: int, preprocessing: Preprocessing) -> np.ndarray:
     rows = np.asarray(rows, np.int64)
     if batch < 1 or rows.ndim != 1 or not rows.size or rows.min() < 0 or rows.max() >= batch:
-        raise VitportError(f"The rows {rows.tolist()} are not in a batch of {batch}: give some from 0 to below it.")
+        raise VitportError(f"rows must lie in a batch of {batch}, from 0 to {batch - 1}; got {rows.tolist()}.")
     check_channels(preprocessing)
     return rows

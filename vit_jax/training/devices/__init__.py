@@ -1,1 +1,1 @@
-"""The step on devices: meshes, processes, what chips can do."""
+"""The step on devices: meshes, processes, accelerators."""

@@ -1,4 +1,4 @@
-"""What accelerators can do at most, by their makers' data sheets."""
+"""Peak performance of accelerators, from their makers' data sheets."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Chip:
-    """One accelerator and how it reaches others: fast links within a domain, a network between domains.
+    """One accelerator and how it connects to others: fast links within a domain, a network between domains.
 
-    Bandwidths are in bytes per second; those of links and network are what one chip sends while it receives as much.
+    Bandwidths are in bytes per second; for links and network, what one chip sends while it receives the same.
     """
 
     name: str
     kind: str
-    """Beginning of JAX's ``device_kind``."""
+    """Prefix of JAX's ``device_kind``."""
     flops: float
     """Dense bfloat16 operations per second."""
     memory: float
     """Bytes of HBM."""
     memory_bandwidth: float
     domain: int
-    """Chips that the fast links join."""
+    """Chips that the fast links connect."""
     ring: int
     """Chips along one axis of the fast links."""
     ring_bandwidth: float
@@ -61,11 +61,11 @@ PEAK_FLOPS = {chip.kind: chip.flops for chip in CHIPS.values()} | {
     "NVIDIA A100": 312e12,
     "NVIDIA H200": 989e12,
 }
-"""Dense bfloat16 operations per second of one device, by the beginning of JAX's name for it. The last four:
+"""Dense bfloat16 operations per second of one device, by the prefix of JAX's ``device_kind``. The last four:
 https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and NVIDIA's data sheets of A100 and H200."""
 
 
 def peak_flops(kind: str) -> float | None:
-    """Of one device, ``None`` where it is not known; the longest name that fits."""
+    """Peak of one device, by the longest matching prefix; ``None`` where it is unknown."""
     fitting = [name for name in PEAK_FLOPS if kind.startswith(name)]
     return PEAK_FLOPS[max(fitting, key=len)] if fitting else None

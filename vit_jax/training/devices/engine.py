@@ -1,4 +1,4 @@
-"""The step on the devices that there are: under ``jit`` over a mesh, or under ``pmap``."""
+"""The compiled step on devices: under ``jit`` over a mesh, or under ``pmap``."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from vit_jax.training.step.update import Batch, Metrics, Teacher, TrainState, ma
 from vit_spec import Preprocessing, VitportError
 
 _KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander"}
-"""XLA's CPU compiler takes ``optimization_barrier`` out before it looks for what is computed twice, which undoes the
-rematerialisation of unrolled blocks. Without that pass barriers act as on other devices. A name unknown to XLA
-is passed over: then ``tests/vit_jax/training/test_remat.py`` fails."""
+"""XLA's CPU compiler removes ``optimization_barrier`` before it eliminates common subexpressions, which undoes the
+rematerialisation of unrolled blocks. Without that pass barriers work as on other devices. XLA ignores unknown names;
+then ``tests/vit_jax/training/test_remat.py`` fails."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """How a step is run on the devices that there are; made by :func:`jit_engine` and :func:`pmap_engine`."""
+    """Runs steps on devices; made by :func:`jit_engine` and :func:`pmap_engine`."""
 
     layout: Callable[[TrainState], TrainState]
-    """From a state's shapes to the shardings in which it is made and restored."""
+    """From a state's shapes to the shardings in which it is created and restored."""
     place_state: Callable[[TrainState], Any]
-    """From a state as it is made and saved to how and where the step wants it."""
+    """From a state as created or restored to the form that ``step`` takes."""
     place_batch: Callable[[Batch], Any]
-    """From this process's share of the batch, in numpy, to the devices."""
+    """From this process's rows of the batch, in numpy, to the devices."""
     step: Callable[[Any, Any], tuple[Any, Metrics]]
-    """The old state is given away."""
+    """Donates the old state."""
     fetch: Callable[[Any], TrainState]
-    """The way back: one copy, of single blocks. Moments and average may be left out (``()``, ``None``)."""
+    """The inverse of ``place_state``: one copy, with blocks stored separately. Moments and average may be left out
+    (``()``, ``None``)."""
     lower: Callable[[TrainState, Batch], jax.stages.Lowered] | None = None
-    """The step's program for shapes of a state, as it is saved or as the step wants it, where it is one program."""
+    """Lowers the step for the shapes of a state and a batch; ``None`` where the step is not one program."""
 
 
 def jit_engine(
@@ -54,10 +55,10 @@ def jit_engine(
     key: jax.Array,
     teacher: Teacher | None = None,
 ) -> Engine:
-    """``jit`` over a mesh: batches cut along ``data`` and ``fsdp``, parameters as ``sharding.partition`` says.
+    """``jit`` over a mesh: batches are sharded along ``data`` and ``fsdp``, parameters by ``sharding.partition``.
 
     Args:
-        key: of the run; each step folds its number into it.
+        key: of the run; each step folds in its number.
     """
     update = make_update(forward.on_mesh(mesh), optimizer, recipe)
     single = partial(_unstacked, forward, recipe)
@@ -73,7 +74,7 @@ def jit_engine(
         mixing = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
         asked = None if teacher is None else partial(teacher.logits, taught)
         batch = prepare(batch, recipe, classes, preprocessing, mixing, asked)
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # layers.xla.packed asks for it
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # read by layers.xla.packed
             return update(state, batch, key)
 
     taught = None if teacher is None else jax.device_put(teacher.params, NamedSharding(mesh, PartitionSpec()))
@@ -122,9 +123,9 @@ def _unstacked(forward: Forward, recipe: Recipe, state: TrainState) -> TrainStat
 
 
 def place_rows(batch: Batch, mesh: Mesh) -> Batch:
-    """This process's rows of a batch, in numpy, on its devices; :func:`own_rows` says which they are."""
+    """Places this process's rows of a batch (:func:`own_rows`) on its devices."""
     sharding = NamedSharding(mesh, BATCH)
-    share = len(own_rows(mesh, mesh.size))  # of as many rows as there are devices
+    share = len(own_rows(mesh, mesh.size))  # of a batch of one row per device
 
     def placed(x: Any) -> jax.Array:
         return jax.make_array_from_process_local_data(
@@ -135,7 +136,7 @@ def place_rows(batch: Batch, mesh: Mesh) -> Batch:
 
 
 def own_rows(mesh: Mesh, batch: int) -> np.ndarray:
-    """Which rows of a batch lie on the devices of this process."""
+    """The rows of a batch that lie on the devices of this process."""
     places = NamedSharding(mesh, BATCH).addressable_devices_indices_map((batch,)).values()
     return np.unique(np.concatenate([np.arange(batch)[place] for place in places if place is not None]))
 
@@ -148,13 +149,13 @@ def pmap_engine(
     key: jax.Array,
     teacher: Teacher | None = None,
 ) -> Engine:
-    """``pmap`` over the devices of one process, each with a copy of everything: the classic path, kept equal to jit.
+    """``pmap`` over the devices of one process, each with a copy of everything; gives the results of ``jit_engine``.
 
     Raises:
-        VitportError: on several processes, which jit serves.
+        VitportError: if there are several processes.
     """
     if jax.process_count() > 1:
-        raise VitportError("parallel=pmap runs on the devices of one process: choose parallel=jit for several.")
+        raise VitportError("parallel=pmap runs in one process, and there are several: choose parallel=jit.")
     devices = jax.local_devices()
     copies = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
     update = jax.pmap(

@@ -1,4 +1,4 @@
-"""Several processes of one run, told or found out, before JAX looks at any device."""
+"""Several processes of one run: connecting them, and collective messages and errors."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from vit_jax.training.recipe.config import Processes
 from vit_spec import VitportError
 
 _LONGER = 600
-"""Seconds that JAX would wait beyond our own limit."""
-_SENTENCE = 600
-"""Bytes of UTF-8 that a process can tell the others at a time."""
+"""Seconds that JAX waits beyond our own limit."""
+_MESSAGE = 600
+"""Bytes of UTF-8 of the longest message."""
 
 
 def join(options: Processes) -> None:
-    """Meets the other processes, where there are any.
+    """Connects to the other processes, if there are any. Call it before JAX looks at any device.
 
     Raises:
-        VitportError: if they cannot be met, or not in time.
+        VitportError: if they cannot be reached in time.
     """
-    shown = cluster(os.environ)
-    if options.coordinator is None and shown is None:
+    launcher = detect_launcher(os.environ)
+    if options.coordinator is None and launcher is None:
         return
     failed: list[Exception] = []
 
-    def meet() -> None:
+    def connect() -> None:
         try:
             jax.distributed.initialize(
                 options.coordinator, options.count, options.index, initialization_timeout=options.wait + _LONGER
             )
-        except Exception as error:  # a launcher that JAX cannot ask fails in its own way
+        except Exception as error:  # each launcher fails in its own way
             failed.append(error)
 
-    # After its own limit JAX ends the process with a trace of its insides: so it is asked aside, and left behind.
-    meeting = threading.Thread(target=meet, daemon=True)
-    meeting.start()
-    meeting.join(options.wait)
-    where = options.coordinator or f"what {shown} shows"
-    if meeting.is_alive():
+    # After its own limit JAX ends the process with a stack trace: so it connects in a thread, which is abandoned.
+    connecting = threading.Thread(target=connect, daemon=True)
+    connecting.start()
+    connecting.join(options.wait)
+    where = options.coordinator or f"the coordinator that {launcher} names"
+    if connecting.is_alive():
         raise VitportError(
-            f"The processes of this run did not all meet at {where} within {options.wait} seconds: start all of them, "
-            "or see that they reach each other."
+            f"Not all processes of this run connected to {where} within {options.wait} seconds: start all of them, and "
+            "check that they can reach each other."
         )
     if failed:
-        told = " ".join(str(failed[0]).split())[:300]
-        raise VitportError(f"The processes of this run did not meet at {where} ({told}): start all of them.")
+        reason = " ".join(str(failed[0]).split())[:300]
+        raise VitportError(f"The processes of this run could not connect to {where} ({reason}): start all of them.")
 
 
-def cluster(environment: Mapping[str, str]) -> str | None:
-    """Which launcher shows that this process is one of several; JAX asks it for the rest."""
+def detect_launcher(environment: Mapping[str, str]) -> str | None:
+    """The launcher that started this process as one of several; JAX asks it for the rest."""
     counts = {"SLURM": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
     for name, variable in counts.items():
         value = environment.get(variable, "1")
@@ -67,25 +67,25 @@ def cluster(environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def told_by_all(text: str) -> list[str]:
-    """What each process says, in their order; each must ask at the same point, and what is too long is cut."""
+def gather_messages(text: str) -> list[str]:
+    """The messages of all processes, in order; long ones are truncated. A collective: all processes must call it."""
     if jax.process_count() == 1:
         return [text]
-    own = np.frombuffer(text.encode()[:_SENTENCE].ljust(_SENTENCE, b"\0"), np.uint8)
+    own = np.frombuffer(text.encode()[:_MESSAGE].ljust(_MESSAGE, b"\0"), np.uint8)
     return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(own)]
 
 
-def together(act: Callable[[], None]) -> None:
-    """What each process does at the same point; where one cannot, all stop.
+def raise_on_all(act: Callable[[], None]) -> None:
+    """Runs ``act`` in each process; if it raises in one, all raise. A collective: all processes must call it.
 
     Raises:
-        VitportError: what the first of them raised, in all of them: none waits for one that has left.
+        VitportError: the first error, in all processes, so that none waits for one that has stopped.
     """
     own: VitportError | None = None
     try:
         act()
     except VitportError as error:
         own = error
-    for index, told in enumerate(told_by_all("" if own is None else str(own))):
-        if told:
-            raise own or VitportError(f"Process {index} stopped: {told}")
+    for index, message in enumerate(gather_messages("" if own is None else str(own))):
+        if message:
+            raise own or VitportError(f"Process {index} stopped: {message}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -13,6 +12,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.layers.xla.packed import FSDP, TENSOR, inputs_cut
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.step.stacked import STACKED
 from vit_spec import ViTConfig, VitportError
 
@@ -29,18 +29,6 @@ _LAYERS: dict[Role, tuple[str, ...]] = {
 }
 _SMALL = 2**10
 """Parameters with fewer values are the same everywhere: to gather them costs more than to hold them."""
-
-
-@dataclass(frozen=True)
-class MeshShape:
-    """Devices along each axis; -1 for what is left."""
-
-    data: int = -1
-    """Parts that a batch is cut into; -1: the devices that are left."""
-    fsdp: int = 1
-    """Parts that parameters, moments and batches are cut into."""
-    tensor: int = 1
-    """Parts that heads and MLPs are cut into."""
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:

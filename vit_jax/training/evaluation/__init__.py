@@ -1,1 +1,1 @@
-"""What came of a run: accuracy, calibration, features, charts."""
+"""Evaluation: accuracy, calibration, features, charts."""

@@ -1,4 +1,4 @@
-"""The pictures at the end of a run: curves of its log, and the confusion matrix of its last evaluation."""
+"""Charts at the end of a run: curves of its log, and the confusion matrix of its last evaluation."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from vit_jax.training.run.monitor import read_lines, writing
 
 CURVES, CONFUSION = "curves.png", "confusion.png"
 _MOST_NAMES = 30
-"""More classes than this have no room for their names."""
+"""With more classes there is no room for their names."""
 _LONGEST_NAME = 24
-"""Letters of a class's name that are shown."""
+"""Letters of a class name that are shown."""
 _LETTER, _NAMED, _UNNAMED, _LEAST, _MOST = 0.09, 0.17, 0.012, 4.2, 24.0
-"""Inches: of a letter; of a class with a name and without; of the side of a confusion matrix, at least and at most.
-A figure has 100 pixels an inch, so up to 2,000 classes have a pixel each."""
+"""Inches: width of a letter; side of a class with a name, and without; smallest and largest side of a confusion
+matrix. A figure has 100 pixels per inch, so up to 2,000 classes get a pixel each."""
 _FEW = 20
-"""Fewer points than this are marked."""
+"""Curves of fewer points get markers."""
 
 
 def draw(workdir: Path, scores: Scores | None, classes: Sequence[str]) -> list[Path]:
-    """Writes both, the second where there was an evaluation.
+    """Draws the curves, and the confusion matrix if there was an evaluation.
 
     Returns:
-        What was written.
+        The files written.
 
     Raises:
-        VitportError: if one cannot be written.
+        VitportError: if a file cannot be written.
     """
-    # Not pyplot: it would choose a screen, and keep every figure.
+    # Not pyplot, which would open a display and keep every figure.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -54,7 +54,7 @@ def _curves(figure: Any, lines: list[dict[str, Any]]) -> Any:
         for of in ("train", "validation"):
             points = [(line["step"], line[name]) for line in lines if line["of"] == of and line.get(name) is not None]
             if points:
-                marker = "o" if of == "validation" or len(points) < _FEW else None  # a line of one point is none
+                marker = "o" if of == "validation" or len(points) < _FEW else None  # a line of one point is invisible
                 axes.plot(*zip(*points, strict=True), label=of, marker=marker, markersize=3)
         axes.set(xlabel="step", ylabel=name)
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
@@ -66,10 +66,10 @@ def _curves(figure: Any, lines: list[dict[str, Any]]) -> Any:
 
 def _confusion(figure: Any, scores: Scores, names: Sequence[str]) -> Any:
     axes = figure.subplots()
-    pictures = scores.confusion.sum(axis=1, keepdims=True)
-    shares = scores.confusion / np.maximum(pictures, 1)
+    images = scores.confusion.sum(axis=1, keepdims=True)
+    shares = scores.confusion / np.maximum(images, 1)
     drawn = axes.imshow(shares, vmin=0, vmax=1, cmap="viridis")
-    figure.colorbar(drawn, label="share of the label's pictures")
+    figure.colorbar(drawn, label="share of the label's images")
     axes.set(xlabel="predicted", ylabel="label")
     if names:
         axes.set_xticks(range(len(names)), names, rotation=90, parse_math=False)
@@ -78,6 +78,6 @@ def _confusion(figure: Any, scores: Scores, names: Sequence[str]) -> Any:
 
 
 def _short(name: str) -> str:
-    """Without its middle where it is too long: names often differ by their ends."""
+    """Long names lose their middle, since names often differ at their ends."""
     half = _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"

@@ -1,4 +1,4 @@
-"""A whole run as one frozen dataclass: what the command line, a YAML file and a work directory hold alike."""
+"""A whole run as one frozen dataclass, the same on the command line, in a YAML file and in a work directory."""
 
 from __future__ import annotations
 
@@ -10,111 +10,108 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vit_jax.training.data.options import Data
-from vit_jax.training.devices.sharding import MeshShape
+from vit_jax.training.recipe.data import Data
+from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Parallel, Precision, Remat
 from vit_jax.training.recipe.recipe import Recipe
-from vit_jax.training.step.forward import Remat
-from vit_jax.training.step.initialization import Initialization, Positions
 from vit_spec import VitportError
 from vit_spec.preprocessing import ResizeMode
 from vit_spec.vit.config import Activation
 
-Parallel = Literal["jit", "pmap"]
-Precision = Literal["float32", "bfloat16"]
-AttentionKind = Literal["written", "fused", "cudnn"]
+CONFIG = "config.json"
+"""Where a work directory holds its run's configuration."""
+Initialization = Literal["vit", "width", "deit", "big_vision"]
+Positions = Literal["learned", "sincos2d"]
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What is trained."""
+    """The model to train. Most options apply only to a model that starts from random values."""
 
     name: str | None = None
-    """Registered name, as `vitport models` lists them; may be left out where weights say what they are."""
+    """A registered name, as `vitport models` lists them; optional where the weights describe themselves."""
     weights: str | None = None
-    """Where training starts from: any file, folder or hf:// that `vitport inspect` reads. None: at random."""
+    """Weights to start from: any file, folder or hf:// that `vitport inspect` reads. None: random values."""
     image_size: int | tuple[int, int] | None = None
     """Pixels, a side or height and width; a position table of weights is resized."""
     patch_size: int | None = None
-    """Side of a patch, for a model that starts at random."""
+    """Side of a patch in pixels; random start only."""
     in_channels: int | None = None
-    """1 for grey pictures, for a model that starts at random."""
+    """1 for grey images; random start only."""
     depth: int | None = None
-    """Blocks, other than those of the name, for a model that starts at random."""
+    """Number of blocks; random start only."""
     embed_dim: int | None = None
-    """Width, likewise."""
+    """Width of the tokens; random start only."""
     num_heads: int | None = None
-    """Heads, likewise."""
+    """Attention heads; random start only."""
     pool: Literal["token", "avg"] | None = None
-    """What the head reads, for a model that starts at random: the class token, or the mean of the patches, which has
-    no class token then."""
+    """What the head reads: the class token, or the mean of the patches, without a class token; random start only."""
     activation: Activation | None = None
-    """Of the MLPs, for a model that starts at random."""
+    """Activation of the MLPs; random start only."""
     representation_size: int | None = None
-    """Width of a tanh layer before the head, for a model that starts at random."""
+    """Width of a tanh layer before the head; random start only."""
     initialization: Initialization = "vit"
-    """Of a model that starts at random: the usual deviations, made for widths of hundreds; those that keep the variance
-    of what a layer is given, for narrow models; or those of DeiT's code or of big_vision's."""
+    """Random values: the model's usual standard deviations, made for widths of hundreds; by width, which keeps the
+    variance of each layer's inputs and suits narrow models; or those of DeiT's code or of big_vision's."""
     positions: Positions = "learned"
-    """First values of the position table of a model that starts at random: drawn, or sines and cosines of row and
-    column; recipe.optimizer.frozen keeps them."""
+    """Initial position table: random, or sines and cosines of row and column, which recipe.optimizer.frozen can keep
+    fixed; random start only."""
     resize: ResizeMode | None = None
-    """How a picture is brought to the model's size for evaluation, if not as the name or the weights have it: scaled by
-    its shorter side and cut, or both sides straight."""
+    """How evaluation resizes an image, where not as the name or the weights say: shorter side and crop, or both sides
+    separately."""
     crop_fraction: float | None = None
-    """Share of the shorter side that the cut keeps; 1 for small pictures, which are all subject."""
+    """Share of the shorter side that evaluation crops; 1 keeps all of it, for small images."""
     drop_rate: float = 0.0
-    """Dropout of tokens and of what attention and MLP give."""
+    """Dropout of tokens and of the outputs of attention and MLP."""
     attn_drop_rate: float = 0.0
     """Dropout of attention weights."""
     drop_path_rate: float = 0.0
-    """Stochastic depth of the last block; it rises with depth from 0."""
+    """Stochastic depth of the last block; the rate rises linearly with depth, from 0."""
     layer_scale: float | None = None
-    """First value of LayerScale, for a model that starts at random."""
+    """Initial value of LayerScale; random start only."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """What a distilled model learns from."""
+    """The model that a distilled model learns from."""
 
     weights: str | None = None
     """Any file, folder or hf:// that `vitport inspect` reads."""
     name: str | None = None
-    """Registered name, for facts that the weights do not tell."""
+    """A registered name, where the weights do not describe themselves."""
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CheckpointOptions:
     """Checkpoints and evaluations."""
 
     every: int = 1000
-    """Steps between checkpoints; there is always one at the end."""
+    """Steps between checkpoints; the last step always writes one."""
     last: int = 2
-    """Newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
     best: int = 1
-    """Checkpoints of the best evaluations that are kept besides."""
+    """Number of checkpoints with the best evaluations to keep besides."""
     evaluate: int | None = None
     """Steps between evaluations; None: before each checkpoint."""
 
     def __post_init__(self) -> None:
-        if min(self.every, self.last) < 1 or self.best < 0 or (self.evaluate is not None and self.evaluate < 1):
-            raise VitportError(
-                f"keep.every={self.every}, last={self.last}, best={self.best}, evaluate={self.evaluate} count steps "
-                "and checkpoints: give 1 or more, and 0 or more for best."
-            )
+        for name, least in {"every": 1, "last": 1, "best": 0, "evaluate": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise VitportError(f"keep.{name} must be {least} or more; got {value}.")
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Several processes of one run. On TPU pods, SLURM, Open MPI and Kubernetes all three are found out."""
+    """Several processes of one run. TPU pods, SLURM, Open MPI and Kubernetes are detected; elsewhere give all three."""
 
     coordinator: str | None = None
-    """HOST:PORT of the first process; None: one process, or what a cluster shows."""
+    """HOST:PORT of the first process; None: a single process, or what the launcher says."""
     count: int | None = None
-    """Number of processes of the run."""
+    """Number of processes in the run."""
     index: int | None = None
-    """Number of this process, from 0."""
+    """Index of this process, from 0."""
     wait: int = 300
-    """Seconds in which all of them must have met."""
+    """Seconds to wait for all processes to connect."""
 
     def __post_init__(self) -> None:
         given = [value is not None for value in (self.coordinator, self.count, self.index)]
@@ -124,7 +121,7 @@ class Processes:
                 "give all three, or none."
             )
         if self.wait < 1:
-            raise VitportError(f"processes.wait={self.wait} counts seconds: give 1 or more.")
+            raise VitportError(f"processes.wait must be 1 second or more; got {self.wait}.")
 
 
 @dataclass(frozen=True)
@@ -135,61 +132,63 @@ class TrainConfig:
     data: Data = field(default_factory=Data)
     recipe: Recipe = field(default_factory=Recipe)
     teacher: Teacher = field(default_factory=Teacher)
-    keep: Keeping = field(default_factory=Keeping)
+    keep: CheckpointOptions = field(default_factory=CheckpointOptions)
     batch: int = 128
-    """Pictures of a step, over all devices and processes."""
+    """Images per step, over all devices and processes."""
     steps: int | None = None
     """Length of the run in steps."""
     epochs: float | None = None
-    """The same in passes over the training pictures; one of the two is given."""
+    """Length of the run in passes over the training images; give steps or epochs."""
     precision: Precision = "float32"
-    """Of the computation; parameters, moments and loss stay in float32."""
+    """Precision of the computation; parameters, moments and loss stay in float32."""
     remat: Remat = "auto"
-    """What of each block is computed again in the backward pass: what takes hardly any time (on a single CPU device all
-    but the products of linear layers, unless dropout acts; else nothing), nothing, all, all but products, all but the
-    products of linear layers."""
+    """What the backward pass recomputes of each block: with auto, what costs hardly any time (on a single CPU device
+    dots_no_batch, unless there is dropout; elsewhere nothing); nothing; everything; everything but matrix products;
+    everything but the products of linear layers."""
     attention: AttentionKind = "fused"
-    """As the model has it written out; with the weights never divided nor kept; or by cuDNN, on NVIDIA GPUs in
-    bfloat16. The same up to rounding. Blocks that drop attention weights have it written out always."""
+    """``explicit`` computes the attention weights as written in the model; ``fused`` normalizes after the values and
+    stores no weights; ``cudnn`` runs on NVIDIA GPUs in bfloat16. All agree up to rounding. Blocks with attention
+    dropout are always explicit."""
     scan: bool = False
-    """Compile one block and run it for all: shorter compilation, the same results and checkpoints; all gradients are
+    """Compile one block and scan over all: faster to compile, the same results and checkpoints; all gradients are
     held at once."""
     parallel: Parallel = "jit"
-    """One program over a mesh of all devices; or copies of everything on the devices of one process."""
+    """One program over a mesh of all devices; or pmap, which copies everything to each device of one process."""
     mesh: MeshShape = field(default_factory=MeshShape)
     seed: int = 0
-    """Of initial values, order of pictures, augmentation and dropout."""
+    """Seed of initial values, image order, augmentation and dropout."""
     log_every: int = 10
     """Steps between lines of the log."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
-            raise VitportError(f"steps={self.steps} and epochs={self.epochs} both say how long the run is: give one.")
+            raise VitportError(f"steps={self.steps} and epochs={self.epochs} both set the run's length: give one.")
         if (self.steps is not None and self.steps < 1) or (self.epochs is not None and not 0 < self.epochs < math.inf):
-            raise VitportError(f"steps={self.steps}, epochs={self.epochs} make no run: give more than 0.")
-        if min(self.batch, self.log_every) < 1:
-            raise VitportError(f"batch={self.batch} and log_every={self.log_every} are counts: give 1 or more.")
+            raise VitportError(f"steps and epochs must be above 0; got steps={self.steps}, epochs={self.epochs}.")
+        for name in ("batch", "log_every"):
+            if getattr(self, name) < 1:
+                raise VitportError(f"{name} must be 1 or more; got {getattr(self, name)}.")
         if not 0 <= self.seed < 2**32:
-            raise VitportError(f"seed={self.seed} is no seed: give a whole number from 0 to 2^32 - 1.")
+            raise VitportError(f"seed must be a whole number from 0 to 2^32 - 1; got {self.seed}.")
         if self.recipe.loss.distillation != "none" and self.teacher.weights is None:
             raise VitportError(
-                f"recipe.loss.distillation={self.recipe.loss.distillation!r} needs a teacher: name its weights as "
-                "teacher.weights."
+                f"recipe.loss.distillation={self.recipe.loss.distillation!r} needs a teacher: give teacher.weights."
             )
         if self.recipe.loss.distillation == "none" and self.teacher.weights is not None:
             raise VitportError(
-                "teacher.weights are given, and nothing is distilled: choose recipe.loss.distillation, hard or soft."
+                "teacher.weights needs a distillation loss: set recipe.loss.distillation to hard or soft, or leave the "
+                "teacher out."
             )
 
-    def total_steps(self, pictures: int) -> int:
-        """Steps of the run over a set of so many pictures, whole epochs rounded up.
+    def total_steps(self, images: int) -> int:
+        """Steps of the run on a training set of so many images; epochs are rounded up to whole steps.
 
         Raises:
-            VitportError: if the run has no length.
+            VitportError: if neither steps nor epochs are given.
         """
         if self.steps is None and self.epochs is None:
-            raise VitportError("A run has a length: give steps or epochs.")
-        return self.steps if self.steps is not None else math.ceil((self.epochs or 0) * pictures / self.batch)
+            raise VitportError("The run has no length: give steps or epochs.")
+        return self.steps if self.steps is not None else math.ceil((self.epochs or 0) * images / self.batch)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, every field written out."""
@@ -197,16 +196,18 @@ class TrainConfig:
 
 
 def config_from_dict(values: Mapping[str, Any], name: str) -> TrainConfig:
-    """The inverse of :meth:`TrainConfig.to_dict`; what is left out takes its default.
+    """The inverse of :meth:`TrainConfig.to_dict`; missing fields take their defaults.
 
     Args:
         name: of the file, for messages.
 
     Raises:
-        VitportError: for unknown fields, and values of the wrong kind.
+        VitportError: for unknown fields, and values of the wrong type.
     """
     from pydantic import TypeAdapter, ValidationError
 
+    if values.get("attention") == "written":  # the name of explicit in work directories of earlier versions
+        values = {**values, "attention": "explicit"}
     _check_known(values, TrainConfig().to_dict(), name, "")
     try:
         return TypeAdapter(TrainConfig).validate_python(values)
@@ -220,7 +221,7 @@ def read_config(path: str | Path) -> TrainConfig:
     """A configuration from a YAML or JSON file, such as the ``config.json`` of a work directory.
 
     Raises:
-        VitportError: if there is none that can be read.
+        VitportError: if the file cannot be read, or is not a valid configuration.
     """
     import yaml
 
@@ -229,7 +230,7 @@ def read_config(path: str | Path) -> TrainConfig:
     except OSError as error:
         raise VitportError(f"{path} cannot be read ({error.strerror}): give a YAML or JSON file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VitportError(f"{path} is no YAML or JSON ({' '.join(str(error).split())}): correct it.") from error
+        raise VitportError(f"{path} is not valid YAML or JSON ({' '.join(str(error).split())}): correct it.") from error
     if not isinstance(values, Mapping):
         raise VitportError(f"{path} holds no configuration: expected names and values such as `batch: 128`.")
     return config_from_dict(values, str(path))
@@ -238,10 +239,10 @@ def read_config(path: str | Path) -> TrainConfig:
 def _check_known(values: Mapping[str, Any], known: Mapping[str, Any], name: str, at: str) -> None:
     for key, value in values.items():
         if key not in known:
-            raise VitportError(f"{name} has {at}{key}, which is no option: the ones there are {', '.join(known)}.")
+            raise VitportError(f"{name} has the unknown option {at}{key}: choose one of {', '.join(known)}.")
         if isinstance(known[key], Mapping):
             if not isinstance(value, Mapping):
                 raise VitportError(
-                    f"{name} gives {at}{key} the value {value!r}: it has parts, {', '.join(known[key])}."
+                    f"{name} gives {at}{key} the value {value!r}: expected a mapping with {', '.join(known[key])}."
                 )
             _check_known(value, known[key], name, f"{at}{key}.")

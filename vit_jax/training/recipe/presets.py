@@ -1,30 +1,30 @@
-"""Recipes by name: published ones, with their source and the figure that they are to reach, and two small ones."""
+"""Recipes by name: published ones, with their source and its accuracy, and two small ones of our own."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
 
-from vit_jax.training.data.options import Augmentation, Data, RandAugment
-from vit_jax.training.recipe.config import Keeping, ModelOptions, TrainConfig
+from vit_jax.training.recipe.config import CheckpointOptions, ModelOptions, TrainConfig
+from vit_jax.training.recipe.data import Augmentation, Data, RandAugment
 from vit_jax.training.recipe.recipe import Loss, Optimizer, Recipe, Schedule
 from vit_spec import VitportError
 
 _IMAGENET = 1_281_167
-"""Training pictures, for what papers count in epochs."""
+"""Training images of ImageNet-1k, to turn the papers' epochs into steps."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A configuration that lacks its data."""
+    """A configuration, for data that the user names."""
 
     name: str
     config: TrainConfig
     source: str
     reaches: str
-    """Top-1 accuracy that the source reports, or that docs/training.md shows for those of our own."""
+    """Top-1 accuracy that the source reports, or docs/training.md for our own."""
     differs: str = ""
-    """From the source, where something is not the same."""
+    """Differences from the source."""
 
 
 def _epochs(count: int, batch: int) -> int:
@@ -43,7 +43,7 @@ PRESETS = {
                 Data("imagenet", augment=Augmentation(
                     scale=(0.05, 1.0), randaugment=RandAugment(2, "original", 10.0))),
                 Recipe(
-                    # Their 1e-4 is times the schedule, whose peak is 1; ours is times the learning rate.
+                    # Their 1e-4 multiplies the schedule, whose peak is 1; ours multiplies the learning rate.
                     Optimizer("adamw", weight_decay=1e-4 / 1e-3, clip_norm=1.0, frozen=("pos_embed",)),
                     Schedule("cosine", peak=1e-3, warmup=10_000),
                     Loss("softmax", mixup=0.2),
@@ -54,8 +54,8 @@ PRESETS = {
             ),
             "Beyer, Zhai, Kolesnikov 2022, Better plain ViT baselines for ImageNet-1k; big_vision's vit_s16_i1k.py",
             "76.5 % on ImageNet-1k",
-            "all training pictures, where they set 1 % aside; RandAugment's contrast turns about the picture's mean, "
-            "where theirs turns about 196; the first moment in float32, where theirs is in bfloat16",
+            "trains on all training images, where they hold out 1 %; RandAugment's contrast pivots on the image's "
+            "mean, where theirs pivots on 196; the first moment is float32, where theirs is bfloat16",
         ),
         Preset(
             "deit_s",
@@ -74,7 +74,7 @@ PRESETS = {
             ),
             "Touvron et al. 2021, Training data-efficient image transformers, table 9; defaults of their main.py",
             "79.8 % on ImageNet-1k",
-            "the learning rate changes at every step, where theirs changes at every epoch",
+            "the learning rate changes every step, where theirs changes every epoch",
         ),
         Preset(
             "deit3_s",
@@ -82,7 +82,7 @@ PRESETS = {
                 ModelOptions("deit3_small_patch16_224", drop_path_rate=0.1, layer_scale=1e-4, initialization="deit"),
                 Data("imagenet", repeats=3, augment=Augmentation(three_augment=True, jitter=0.3)),
                 Recipe(
-                    # They take the mean over 1,000 classes, we the sum: so the clipping at 1 and the epsilon of 1e-8.
+                    # Their loss is the mean over 1,000 classes, ours the sum: clip_norm 1 and epsilon 1e-8 scale.
                     Optimizer("lamb", weight_decay=0.05, clip_norm=1.0 * 1000, epsilon=1e-8 * 1000),
                     Schedule("cosine", peak=4e-3, final=1e-5, warmup=_epochs(5, 2048)),
                     Loss("sigmoid", binary=True, mixup=0.8, cutmix=1.0),
@@ -93,8 +93,8 @@ PRESETS = {
             ),
             "Touvron, Cord, Jégou 2022, DeiT III: Revenge of the ViT, tables 1 and 2; README_revenge.md",
             "81.4 % on ImageNet-1k",
-            "stochastic depth rises from 0 to 0.1, where theirs is 0.05 in every block; the learning rate changes at "
-            "every step, where theirs changes at every epoch",
+            "stochastic depth rises from 0 to 0.1, where theirs is 0.05 in every block; the learning rate changes "
+            "every step, where theirs changes every epoch",
         ),
         Preset(
             "augreg_finetune",
@@ -113,8 +113,8 @@ PRESETS = {
             "Steiner et al. 2022, How to train your ViT?, section 3.4 and appendix; give the ImageNet-21k weights as "
             "--weights",
             "83.8 % on ImageNet-1k at 384 pixels, from AugReg ImageNet-21k S/16",
-            "the paper tries learning rates 0.03 and 0.01 and takes the better; all training pictures, where they set "
-            "1 % aside; a new head begins near 0, where theirs begins at 0",
+            "the paper takes the better of learning rates 0.03 and 0.01; trains on all training images, where they "
+            "hold out 1 %; a new head starts near 0, where theirs starts at 0",
         ),
         Preset(
             "digits",
@@ -127,7 +127,7 @@ PRESETS = {
                     Schedule("cosine", peak=2e-3, warmup=50),
                     Loss("softmax", smoothing=0.1),
                 ),
-                keep=Keeping(every=500),
+                keep=CheckpointOptions(every=500),
                 batch=64,
                 epochs=60,
                 log_every=100,
@@ -146,7 +146,7 @@ PRESETS = {
                     Schedule("cosine", peak=5e-3, warmup=300),
                     Loss("softmax"),
                 ),
-                keep=Keeping(every=938),
+                keep=CheckpointOptions(every=938),
                 batch=64,
                 epochs=16,
                 log_every=469,
@@ -159,13 +159,13 @@ PRESETS = {
 
 
 def get_preset(name: str) -> Preset:
-    """The named recipe.
+    """The preset of this name.
 
     Raises:
-        VitportError: for an unknown name, with those that there are.
+        VitportError: for an unknown name; the message lists the known ones.
     """
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise VitportError(f"No preset is named {name!r}: {hint}there are {', '.join(PRESETS)}.")
+        raise VitportError(f"No preset is named {name!r}: {hint}choose one of {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -1,8 +1,8 @@
-"""Checkpoints of a run in its work directory. In vit_jax this module alone knows orbax.
+"""Checkpoints of a run in its work directory. In vit_jax only this module uses orbax.
 
-``checkpoints/STEP/`` holds ``params``, the tree that :mod:`conversion` reads; ``ema``, the same of the moving average;
-``rest``, step and optimizer; ``record``, what the weights mean. Orbax writes aside and renames, so what has its number
-for a name is whole.
+``checkpoints/STEP/`` holds ``params``, the tree that :mod:`conversion` reads; ``ema``, the same tree of the moving
+average; ``rest``, step and optimizer state; ``record``, what the weights mean. Orbax writes to a temporary folder and
+renames it, so a folder named by its step is complete.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from orbax.checkpoint import checkpoint_managers
 
 from conversion.containers.checksums import check_checksums, write_checksums
 from conversion.tensors.flax_tree import flatten, nest
-from vit_jax.training.devices.processes import together, told_by_all
-from vit_jax.training.recipe.config import Keeping
+from vit_jax.training.devices.processes import gather_messages, raise_on_all
+from vit_jax.training.recipe.config import CheckpointOptions
 from vit_jax.training.step.update import TrainState
 from vit_spec import VitportError
 
 FOLDER = "checkpoints"
 _PARTS = ("params", "ema", "rest", "record")
 Outline = dict[str, tuple[tuple[int, ...], str]]
-"""Name → shape and dtype of every array of a state."""
+"""Name → shape and dtype, for every array of a state."""
 _Read = TypeVar("_Read")
 
 
@@ -45,21 +45,21 @@ class Newest:
     """``None`` where there is no checkpoint."""
     record: Mapping[str, Any]
     unread: Mapping[int, str]
-    """Newer steps, and what is to be said of each."""
+    """Newer checkpoints that could not be read: step → a sentence that says why."""
 
 
 class Checkpoints:
     """The checkpoints of one work directory.
 
     Args:
-        workdir: is made if it is not there.
-        keep: how many of them stay.
+        workdir: created if it does not exist.
+        keep: how many checkpoints to keep.
 
     Raises:
         VitportError: if the directory cannot be written.
     """
 
-    def __init__(self, workdir: Path, keep: Keeping) -> None:
+    def __init__(self, workdir: Path, keep: CheckpointOptions) -> None:
         self.folder = (workdir / FOLDER).absolute()
         self._writing: int | None = None
         policies: list[Any] = [checkpoint_managers.LatestN(keep.last)]
@@ -72,10 +72,10 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             cleanup_tmp_directories=True,  # what a killed process left unfinished
             enable_async_checkpointing=True,
-            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sum_up),
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
-        # Orbax tells of every step of its work, and it and the event loops of its threads tell of a write that fails by
-        # many traces besides the error that is raised.
+        # Orbax logs every step of its work. When a write fails, it and the event loops of its threads log tracebacks
+        # besides the error that they raise.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._hook = sys.unraisablehook
@@ -84,8 +84,10 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
-            raise VitportError(f"{workdir} cannot be written ({error.strerror or error}): choose another.") from error
-        # Each process reads by itself: the manager's own restore waits for all, so that one which fails would leave the
+            raise VitportError(
+                f"{workdir} cannot be written ({error.strerror or error}): choose another work directory."
+            ) from error
+        # Each process reads by itself: the manager's own restore is collective, so a process that fails would leave the
         # others waiting, or meet them at another step.
         index = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
@@ -94,25 +96,25 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """Steps of which there is a checkpoint, in order."""
+        """Steps that have a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
     def save(self, state: TrainState, record: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
-        """Begins to write; what follows may change the state.
+        """Starts to write in the background; the caller may change the state at once.
 
         Args:
-            record: what the weights mean, JSON values.
-            metrics: of an evaluation of this state, of which ``accuracy`` says which checkpoints are the best.
+            record: what the weights mean, as JSON values.
+            metrics: an evaluation of this state; the best checkpoints are those of the highest ``accuracy``.
 
         Raises:
-            VitportError: if an earlier one could not be written.
+            VitportError: if an earlier checkpoint could not be written.
         """
         step = int(np.asarray(state.step.addressable_shards[0].data))
         if step in self._manager.all_steps():
             return
         parts = {name: ocp.args.StandardSave(tree) for name, tree in _parts(state).items()}
         try:
-            self._manager.wait_until_finished()  # so that one at a time is written
+            self._manager.wait_until_finished()  # one write at a time
             self._writing = step
             self._manager.save(
                 step,
@@ -124,10 +126,10 @@ class Checkpoints:
             raise self._unwritten(error) from error
 
     def wait(self) -> None:
-        """Until everything is on disk.
+        """Waits until everything is on disk.
 
         Raises:
-            VitportError: if something could not be written.
+            VitportError: if a checkpoint could not be written.
         """
         try:
             self._manager.wait_until_finished()
@@ -136,9 +138,9 @@ class Checkpoints:
             raise self._unwritten(error) from error
 
     def _about(self, step: int) -> tuple[dict[str, Any], Outline]:
-        """What was saved beside a state, and the state's outline, whatever code made it.
+        """The record of a checkpoint, and the outline of its state as it was saved.
 
-        Every file is compared with its checksum first: a damaged one must not pass for another run's.
+        Checksums are verified first, so that a damaged checkpoint is not taken for another run's.
         """
         check_checksums(self.folder / str(step))
         found: Any = self._reader.metadata(self.folder / str(step)).item_metadata
@@ -148,9 +150,9 @@ class Checkpoints:
     def _read(self, step: int, **parts: Any) -> Any:
         return self._reader.restore(self.folder / str(step), args=ocp.args.Composite(**parts))
 
-    def _sum_up(self) -> None:
+    def _write_checksums(self) -> None:
         if jax.process_index() == 0:
-            # Orbax has written everything, and has yet to give the folder its name.
+            # Orbax has written everything, and renames the folder next.
             (folder,) = (path for path in self.folder.iterdir() if path.name.split(".")[0] == str(self._writing))
             write_checksums(folder, [part for part in _PARTS if (folder / part).is_dir()])
 
@@ -159,48 +161,49 @@ class Checkpoints:
         return _whole(self._read(step, **parts), like)
 
     def newest(self, like: TrainState, check: Callable[[Mapping[str, Any], Outline], None]) -> Newest:
-        """The newest state that every process can read, the same for all of them.
+        """The newest state that every process can read, the same in all processes.
 
-        What cannot be read stays where it is; :meth:`set_aside` makes room for it to be written again.
+        Checkpoints that cannot be read stay in place; :meth:`set_aside` renames them, so that their steps can be saved
+        again.
 
         Args:
-            like: a state's shapes with shardings: of any mesh, whatever the saved one was.
-            check: is given the record and the outline of a state before it is read, to raise what is to be told.
+            like: the state's shapes, with shardings on any mesh; the saved mesh does not matter.
+            check: called with the record and the outline of a state before it is read; raises if it is another run's.
 
         Raises:
-            VitportError: if there are checkpoints and none can be read; what ``check`` raises.
+            VitportError: if there are checkpoints and none can be read, or ``check`` raises it.
         """
         unread: dict[int, str] = {}
-        while (step := self._newest_besides(unread)) is not None:
-            told, trouble = _tried(partial(self._about, step))
-            if told is not None:
-                together(partial(check, *told))
-                state, trouble = _tried(partial(self._restore, step, like))
+        while (step := self._newest_except(unread)) is not None:
+            about, reason = _read_by_all(partial(self._about, step))
+            if about is not None:
+                raise_on_all(partial(check, *about))
+                state, reason = _read_by_all(partial(self._restore, step, like))
                 if state is not None:
-                    return Newest(state, told[0], unread)
-            unread[step] = f"checkpoint {step} cannot be read {trouble}"
+                    return Newest(state, about[0], unread)
+            unread[step] = f"checkpoint {step} cannot be read {reason}"
         if unread:
             raise VitportError(
                 f"None of the {len(unread)} checkpoints in {self.folder} can be read; the newest: "
-                f"{next(iter(unread.values()))}. Take them away to begin anew."
+                f"{next(iter(unread.values()))}. Remove them to start the run again."
             )
         return Newest(None, {}, unread)
 
-    def _newest_besides(self, unread: Mapping[int, str]) -> int | None:
-        """Of the steps that any process sees."""
+    def _newest_except(self, unread: Mapping[int, str]) -> int | None:
+        """The newest of the steps that any process sees."""
         own = max(set(self.steps()) - unread.keys(), default=-1)
-        newest = max(map(int, told_by_all(str(own))))
+        newest = max(map(int, gather_messages(str(own))))
         return None if newest < 0 else newest
 
     def set_aside(self, step: int) -> None:
-        """Renames one that cannot be read to ``unread-STEP``, for it may be one process alone that could not.
+        """Renames a checkpoint that cannot be read to ``unread-STEP``; it is kept, as a single process may have failed.
 
-        All processes do so together.
+        A collective: all processes must call it.
 
         Raises:
             VitportError: if it cannot be renamed.
         """
-        together(partial(self._rename, self.folder / str(step)))
+        raise_on_all(partial(self._rename, self.folder / str(step)))
         self._manager.reload()
 
     def _rename(self, folder: Path) -> None:
@@ -211,18 +214,18 @@ class Checkpoints:
                 folder.rename(aside)
             except OSError as error:
                 raise VitportError(
-                    f"{folder} cannot be read, nor renamed ({error.strerror or error}): take it away."
+                    f"{folder} can be neither read nor renamed ({error.strerror or error}): remove it."
                 ) from error
 
     def _unwritten(self, error: Exception) -> VitportError:
         number = re.search(r"os_error_code='(\d+)'", str(error))
-        told = os.strerror(int(number[1])) if number else " ".join(str(error).split())[:300]
+        reason = os.strerror(int(number[1])) if number else " ".join(str(error).split())[:300]
         return VitportError(
-            f"A checkpoint could not be written to {self.folder} ({told}): free the disk and run again."
+            f"A checkpoint could not be written to {self.folder} ({reason}): free disk space and run again."
         )
 
     def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """What TensorStore's threads say to an event loop that ended with the first write that failed."""
+        """Silences TensorStore's threads, which call an event loop that ended with the first failed write."""
         if "Event loop is closed" not in str(unraisable.exc_value):
             self._hook(unraisable)
 
@@ -233,27 +236,27 @@ class Checkpoints:
 
 
 def _handlers(processes: ocp.options.MultiprocessingOptions) -> dict[str, Any]:
-    """Named beforehand, so that a record can be read before it is known what else there is."""
+    """One for each part, so that the record can be read before the other parts are known."""
     kinds: dict[str, Any] = dict.fromkeys(_PARTS, ocp.StandardCheckpointHandler) | {"record": ocp.JsonCheckpointHandler}
     return {name: kind(multiprocessing_options=processes) for name, kind in kinds.items()}
 
 
-def _tried(read: Callable[[], _Read]) -> tuple[_Read | None, str]:
-    """What every process could read, or ``None`` and the trouble of the first that could not."""
-    found, trouble = None, ""
+def _read_by_all(read: Callable[[], _Read]) -> tuple[_Read | None, str]:
+    """What ``read`` returns if it succeeds in every process; else ``None`` and the reason of the first that failed."""
+    found, reason = None, ""
     try:
         found = read()
-    except Exception as error:  # damaged files fail in any way at all
-        trouble = " ".join(str(error).split())[:200] or type(error).__name__
-    troubles = told_by_all(trouble)
-    for index, told in enumerate(troubles):
-        if told:
-            return None, f"({told})" if len(troubles) == 1 else f"by process {index} ({told})"
+    except Exception as error:  # damaged files raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reasons = gather_messages(reason)
+    for index, failed in enumerate(reasons):
+        if failed:
+            return None, f"({failed})" if len(reasons) == 1 else f"by process {index} ({failed})"
     return found, ""
 
 
 def outline(state: TrainState) -> Outline:
-    """Of a state, or of its shapes."""
+    """The outline of a state, or of its shapes."""
     return _outline(_parts(state))
 
 
@@ -274,7 +277,7 @@ def _whole(parts: Any, like: TrainState) -> TrainState:
     optimizer = jax.tree.unflatten(tree, [parts["rest"]["optimizer"][_name(path)] for path, _ in leaves])
     ema = None if like.ema is None else flatten(parts["ema"])
     params = flatten(parts["params"])
-    # The order of the parameters is that of the run, whatever orbax makes of it.
+    # In the order of the run's parameters, which orbax may change.
     ordered = {path: params[path] for path in like.params}
     return TrainState(parts["rest"]["step"], ordered, optimizer, ema and {path: ema[path] for path in like.params})
 

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: throughput, JSON lines, TensorBoard; and the end of a run that went wrong."""
+"""What a run reports: throughput, JSON lines, TensorBoard; and the end of a run that diverges."""
 
 from __future__ import annotations
 
@@ -22,95 +22,97 @@ from vit_spec import ViTConfig, VitportError, forward_flops
 LINES = "metrics.jsonl"
 BOARD = "tensorboard"
 _LAG = 2
-"""Steps that the host runs ahead of the devices, so that they never wait for it."""
+"""Steps that the host dispatches ahead, so that the devices never wait for it."""
 
 
 def step_flops(model: ViTConfig, batch: int) -> float:
-    """Operations of the products of a training step: the backward pass has twice those of the forward pass."""
+    """Floating point operations of a step's matrix products; the backward pass has twice those of the forward pass."""
     return 3.0 * forward_flops(model) * batch
 
 
 @dataclass(frozen=True)
-class Throughput:
-    """Of the steps since the line before."""
+class Speed:
+    """Speed of the steps since the previous line."""
 
     images_per_second: float
     teraflops: float
-    """Operations of products a second, of all devices, in 10^12."""
+    """10^12 operations of matrix products per second, over all devices."""
     mfu: float | None
-    """The same as a share of what the devices can do at most; ``None`` where that is not known."""
+    """Model FLOPs utilisation: the same as a share of the devices' peak; ``None`` where the peak is unknown."""
     data_wait: float
-    """Share of the time in which the loop waited for pictures."""
+    """Share of the time that the loop waited for images."""
     seconds_left: float
 
 
 @dataclass(frozen=True)
 class Line:
-    """One entry of the log; means over the steps since the one before."""
+    """One line of the log, with means over the steps since the previous line."""
 
     step: int
     loss: float
     accuracy: float
-    """Of the training pictures as they were mixed, against the larger share of their targets."""
+    """On the training images as mixed; correct is the class with the largest share of the target."""
     gradient_norm: float
     parameter_norm: float
     learning_rate: float
-    throughput: Throughput | None
-    """``None`` of the first step: what it takes to compile is none."""
+    speed: Speed | None
+    """``None`` for the first step, whose time is that of compilation."""
     skipped: int
-    """Pictures so far that this process could not read."""
+    """Images so far that this process could not read."""
 
     def values(self) -> dict[str, float | None]:
-        """All of it but the step, flat."""
-        own = {name: value for name, value in asdict(self).items() if name not in ("step", "throughput")}
-        return own | (asdict(self.throughput) if self.throughput is not None else {})
+        """Everything but the step, as a flat dictionary."""
+        own = {name: value for name, value in asdict(self).items() if name not in ("step", "speed")}
+        return own | (asdict(self.speed) if self.speed is not None else {})
 
 
-class Watch:
-    """Reads a step's metrics when they are there, two steps later, and stops the run at the first that is no number.
+class FiniteGuard:
+    """Stops the run at the first metric that is not finite.
+
+    A step's metrics are read two steps later, when the devices have computed them.
 
     Args:
-        workdir: gets the batch of the step that went wrong.
-        read: is told each step's number, the first being 1, and its metrics.
+        workdir: gets the batch of the failed step.
+        on_metrics: called with each step's number, from 1, and its metrics.
     """
 
-    def __init__(self, workdir: Path, read: Callable[[int, Mapping[str, float]], None]) -> None:
-        self._workdir, self._read = workdir, read
-        self._behind: deque[tuple[int, Batch, Mapping[str, jax.Array]]] = deque()
+    def __init__(self, workdir: Path, on_metrics: Callable[[int, Mapping[str, float]], None]) -> None:
+        self._workdir, self._on_metrics = workdir, on_metrics
+        self._pending: deque[tuple[int, Batch, Mapping[str, jax.Array]]] = deque()
 
     def add(self, step: int, batch: Batch, metrics: Mapping[str, jax.Array]) -> None:
-        """Of the step that has just been handed to the devices.
+        """Takes the metrics of the step that was just dispatched, and reads those of an earlier one.
 
         Raises:
-            VitportError: if an earlier loss or gradient is no finite number.
+            VitportError: if an earlier loss or gradient is not finite.
         """
-        self._behind.append((step, batch, metrics))
-        while len(self._behind) > _LAG:
-            self._take()
+        self._pending.append((step, batch, metrics))
+        while len(self._pending) > _LAG:
+            self._check_next()
 
     def drain(self) -> None:
-        """Waits for all steps so far; raises as :meth:`add` does."""
-        while self._behind:
-            self._take()
+        """Reads the metrics of all steps so far; raises as :meth:`add` does."""
+        while self._pending:
+            self._check_next()
 
-    def _take(self) -> None:
-        step, batch, metrics = self._behind.popleft()
+    def _check_next(self) -> None:
+        step, batch, metrics = self._pending.popleft()
         values = {name: float(np.asarray(value.addressable_shards[0].data)) for name, value in metrics.items()}
         if all(math.isfinite(value) for value in values.values()):
-            self._read(step, values)
+            self._on_metrics(step, values)
             return
         path = self._workdir / f"failed_step_{step}.npz"
         with writing(path):
             np.savez(path, **batch)  # type: ignore[arg-type]
-        told = ", ".join(f"{name} {value}" for name, value in values.items())
+        found = ", ".join(f"{name} {value}" for name, value in values.items())
         raise VitportError(
-            f"Step {step} gave {told}: its batch is in {path}; lower schedule.peak, clip gradients or look at the "
-            "pictures, and run again from the last checkpoint."
+            f"Step {step} gave {found}, and expected were finite numbers; its batch is in {path}. Lower schedule.peak, "
+            "set optimizer.clip_norm or check the images, and run again from the last checkpoint."
         )
 
 
-class Clock:
-    """Throughput since the last line; evaluations and checkpoints do not count."""
+class Throughput:
+    """Measures the speed since the last line; evaluations and checkpoints do not count."""
 
     def __init__(self, model: ViTConfig, batch: int) -> None:
         self._flops, self._batch = step_flops(model, batch), batch
@@ -119,26 +121,30 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        """Begins anew, say when everything is compiled."""
+        """Starts measuring anew."""
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
-    def waited(self, seconds: float) -> None:
-        """For pictures."""
+    def add_wait(self, seconds: float) -> None:
+        """Counts time that the loop waited for images."""
         self._waited += seconds
 
-    def step(self) -> None:
-        """One more is done."""
+    def add_step(self) -> None:
+        """Counts a finished step."""
         self._steps += 1
 
-    def throughput(self, left: int) -> Throughput | None:
-        """Of the steps since the last line, with ``left`` to go; begins anew. ``None`` of no steps."""
+    def measure(self, left: int) -> Speed | None:
+        """The speed since the last line, ``None`` if no step was finished; then starts anew.
+
+        Args:
+            left: steps to the end of the run.
+        """
         seconds, steps = time.perf_counter() - self._since, self._steps
         waited = self._waited / seconds
         self.start()
         if not steps:
             return None
         flops = steps * self._flops / seconds
-        return Throughput(
+        return Speed(
             images_per_second=steps * self._batch / seconds,
             teraflops=flops / 1e12,
             mfu=None if self._peak is None else flops / self._peak,
@@ -149,29 +155,29 @@ class Clock:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around what writes to a work directory.
+    """Turns errors of writing to a work directory into a VitportError.
 
     Raises:
-        VitportError: where the disk is full, or nothing may be written.
+        VitportError: if the disk is full, or the directory is not writable.
     """
     try:
         yield
     except OSError as error:
         raise VitportError(
-            f"{error.filename or path} cannot be written ({error.strerror or error}): see that the disk has room and "
-            "that you may write there, and run again."
+            f"{error.filename or path} cannot be written ({error.strerror or error}): check free space and "
+            "permissions, and run again."
         ) from error
 
 
 class Log:
-    """JSON lines and TensorBoard in the work directory, of one process alone.
+    """JSON lines and TensorBoard in the work directory, written by the main process.
 
     Args:
         workdir: of the run.
-        step: that it goes on from; what was logged after it is cut off.
+        step: where the run resumes; later lines are removed.
 
     Raises:
-        VitportError: if it cannot be written.
+        VitportError: if the log cannot be written.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
@@ -207,9 +213,10 @@ class Log:
 
 
 class _Board:
-    """TensorBoard's file, written by the caller's own thread.
+    """TensorBoard's file, written by the calling thread.
 
-    tensorboardX's ``SummaryWriter`` has a thread for it: on a full disk that dies, and the run waits for it for ever.
+    tensorboardX's ``SummaryWriter`` writes in a thread of its own, which dies on a full disk while the run waits for it
+    forever.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -220,7 +227,7 @@ class _Board:
         with writing(folder):
             folder.mkdir(exist_ok=True)
             self._events = EventsWriter(str(folder / "events"))
-        # What an earlier start logged after this step is not shown.
+        # TensorBoard hides what an earlier start logged after this step.
         self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -244,13 +251,13 @@ class _Board:
 
 
 def read_lines(workdir: Path) -> list[dict[str, Any]]:
-    """What :class:`Log` wrote, in order."""
+    """The lines that :class:`Log` wrote, in order."""
     return _whole_lines(workdir / LINES)
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Without what a process that was killed, or a disk that was full, left unfinished."""
-    if not path.exists():  # nothing was logged, or it was taken away
+    """Without lines that a killed process or a full disk left unfinished."""
+    if not path.exists():
         return []
     found = []
     for text in path.read_text(errors="replace").splitlines():

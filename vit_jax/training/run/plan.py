@@ -1,4 +1,4 @@
-"""What a run will cost, without taking a step: ``vitport train --dry-run``."""
+"""What a run will cost, without running a step: ``vitport train --dry-run``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
-from vit_jax.training.devices.sharding import MeshShape, shardings
+from vit_jax.training.devices.sharding import shardings
 from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.scaling import Step, collectives
@@ -21,15 +22,15 @@ from vit_spec import ViTConfig, count_parameters
 
 @dataclass(frozen=True)
 class Plan:
-    """What :func:`plan` finds."""
+    """The cost of a run; made by :func:`plan`."""
 
     facts: Mapping[str, str]
     parameters: list[tuple[str, tuple[int, ...], str]]
-    """Path, shape, and the mesh axes that each of its axes is cut along."""
+    """Path, shape, and the mesh axes that shard each axis."""
 
 
 def plan(setup: Setup) -> Plan:
-    """Parameters, operations, memory of one device and shardings; the step is compiled, and not run."""
+    """Parameters, operations, memory of one device and shardings; the step is compiled but not run."""
     state, o = setup.shapes, setup.options
     copies = o.parallel == "pmap"
     parts = {
@@ -38,40 +39,40 @@ def plan(setup: Setup) -> Plan:
         "moving average": state.ema,
         "gradients": state.params,
     }
-    held = {name: sum(_bytes_each(leaf) for leaf in jax.tree.leaves(tree)) for name, tree in parts.items()}
+    held = {name: sum(_bytes_per_device(leaf) for leaf in jax.tree.leaves(tree)) for name, tree in parts.items()}
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {jax.process_count()} processes"
     facts = {
         "parameters": f"{count_parameters(setup.model):,}",
-        "operations of a step": f"{step_flops(setup.model, o.batch):.3e} (products, forward and backward)",
-        "run": f"{setup.steps} steps of {o.batch} pictures, {setup.steps * o.batch / len(setup.train):.1f} epochs",
+        "operations per step": f"{step_flops(setup.model, o.batch):.3e} (matrix products, forward and backward)",
+        "run": f"{setup.steps} steps of {o.batch} images, {setup.steps * o.batch / len(setup.train):.1f} epochs",
         "devices": devices,
         "mesh": "copies (pmap)" if copies else ", ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items()),
-        **{f"memory of a device, {name}": _megabytes(size) for name, size in held.items() if size},
+        **{f"memory per device, {name}": _megabytes(size) for name, size in held.items() if size},
     }
     temporary = _temporary(setup)
     if temporary is not None:
-        facts["memory of a device, activations and other temporaries"] = f"{_megabytes(temporary)} (as compiled)"
+        facts["memory per device, activations and other temporaries"] = f"{_megabytes(temporary)} (as compiled)"
     if not copies and not o.scan:
-        facts |= exchanged(o, setup.model, setup.mesh)
-    cut = None if copies else shardings(state.params, setup.mesh)
+        facts |= communication(o, setup.model, setup.mesh)
+    placed = None if copies else shardings(state.params, setup.mesh)
     rows = [
-        (path, tuple(leaf.shape), "whole" if cut is None else _cut(cut[path].spec, len(leaf.shape)))
+        (path, tuple(leaf.shape), "whole" if placed is None else _shards(placed[path].spec, len(leaf.shape)))
         for path, leaf in state.params.items()
     ]
     return Plan(facts, rows)
 
 
-def exchanged(options: TrainConfig, model: ViTConfig, mesh: Mesh | AbstractMesh) -> dict[str, str]:
-    """What devices send each other in a step, by docs/scaling.md."""
+def communication(options: TrainConfig, model: ViTConfig, mesh: Mesh | AbstractMesh) -> dict[str, str]:
+    """What devices send each other in a step; docs/reports/scaling.md derives it."""
     o = options
     step = Step(model, o.batch, MeshShape(**mesh.shape), o.precision, o.remat, o.recipe.accumulation)
     return {
-        f"exchanged in a step, {one.purpose}, {one.kind} along {' and '.join(one.axes)}": _megabytes(one.total)
+        f"sent per step, {one.purpose}, {one.kind} along {' and '.join(one.axes)}": _megabytes(one.total)
         for one in collectives(step)
     }
 
 
-def _bytes_each(leaf: Any) -> int:
+def _bytes_per_device(leaf: Any) -> int:
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
 
@@ -90,7 +91,7 @@ def _temporary(setup: Setup) -> int | None:
     return getattr(found, "temp_size_in_bytes", None)
 
 
-def _cut(spec: Any, axes: int) -> str:
+def _shards(spec: Any, axes: int) -> str:
     along = (axis if isinstance(axis, tuple) else (axis or "-",) for axis in (*spec, *[None] * (axes - len(spec))))
     named = ["+".join(axis) for axis in along]
     return " ".join(named) if any(name != "-" for name in named) else "whole"

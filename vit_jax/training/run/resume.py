@@ -1,4 +1,4 @@
-"""Going on from a work directory's checkpoints, where they are this run's."""
+"""Resuming from the checkpoints of a work directory, if they are this run's."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.training.devices.processes import together
+from vit_jax.training.devices.processes import raise_on_all
 from vit_jax.training.run.checkpoints import Checkpoints, Outline, outline
 from vit_jax.training.run.setup import Setup
 from vit_spec import VitportError
 
 
-def begin(setup: Setup, kept: Checkpoints, say: Callable[[str], None]) -> tuple[Any, int]:
-    """The state to go on from, as the engine wants it, and the steps that were taken: 0 where there is no checkpoint.
+def resume(setup: Setup, checkpoints: Checkpoints, on_message: Callable[[str], None]) -> tuple[Any, int]:
+    """The state to continue from, as the engine places it, and the steps taken so far: 0 where there is no checkpoint.
 
     Raises:
         VitportError: if the checkpoints are those of another run, or none can be read.
     """
-    workdir = kept.folder.parent
+    workdir = checkpoints.folder.parent
 
     def check(record: Mapping[str, Any], saved: Outline) -> None:
         _check_same_model(setup, record, workdir)
         _check_same_state(setup, record, saved, workdir)
 
-    newest = kept.newest(setup.shapes, check)
+    newest = checkpoints.newest(setup.shapes, check)
     saved, record = newest.state, newest.record
     for sentence in newest.unread.values():
-        say(f"{sentence}: the one before is taken")
+        on_message(f"{sentence}: the previous one is used")
     if saved is None:
         return setup.first_state(), 0
     step = int(np.asarray(saved.step.addressable_shards[0].data))
-    together(partial(_check_same_run, setup, record, step, workdir))
-    for unread in newest.unread:  # only now that it is this run's folder
-        kept.set_aside(unread)
-    say(f"going on from the checkpoint of step {step}")
-    order = _other(setup.record()["order"], record.get("order", {}))
+    raise_on_all(partial(_check_same_run, setup, record, step, workdir))
+    for unread in newest.unread:  # only now that the folder is known to be this run's
+        checkpoints.set_aside(unread)
+    on_message(f"resuming from the checkpoint of step {step}")
+    order = _differences(setup.record()["order"], record.get("order", {}))
     if order:
-        say(f"{', '.join(order)}: pictures come in another order now, some twice in this epoch and some never")
+        on_message(f"{', '.join(order)}: the order of images changes, so this epoch may repeat some and miss others")
     return setup.engine.place_state(saved), step
 
 
-def _other(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """What differs, of what both tell."""
+def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """The values that differ, of the names that both have."""
     found, expected = (json.loads(json.dumps(values)) for values in (found, expected))  # tuples are lists in a record
     both = (name for name in found if name in expected)
     return [f"{name} {found[name]} instead of {expected[name]}" for name in both if found[name] != expected[name]]
@@ -55,22 +55,24 @@ def _other(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
 def _check_same_run(setup: Setup, record: Mapping[str, Any], step: int, workdir: Path) -> None:
     if record.get("pictures") != len(setup.train):
         raise VitportError(
-            f"{workdir} holds a run over {record.get('pictures')} pictures, and {setup.train.name} has "
-            f"{len(setup.train)}: give it the same data, or choose another work directory."
+            f"{workdir} holds a run on {record.get('pictures')} images, and {setup.train.name} has {len(setup.train)}: "
+            "give the same data, or choose another work directory."
         )
-    if _other({"labels": setup.record()["labels"]}, record):
+    if _differences({"labels": setup.record()["labels"]}, record):
         raise VitportError(
-            f"{workdir} holds a run over other classes than {setup.train.name} has, or in another order: give it the "
-            "same data, or choose another work directory."
+            f"{workdir} holds a run on other classes than {setup.train.name} has, or on another order of them: give "
+            "the same data, or choose another work directory."
         )
     if step > setup.steps:
-        raise VitportError(f"{workdir} holds {step} steps already, and the run has {setup.steps}: train longer.")
+        raise VitportError(
+            f"{workdir} holds a checkpoint of step {step}, beyond the run's {setup.steps}: give more steps or epochs."
+        )
 
 
 def _check_same_model(setup: Setup, record: Mapping[str, Any], workdir: Path) -> None:
-    # Rates of dropout change no parameter.
+    # Dropout rates change no parameter.
     now = {name: value for name, value in setup.model.to_dict().items() if not name.endswith("rate")}
-    other = _other(dict.fromkeys(now) | record.get("config", {}), now)
+    other = _differences(dict.fromkeys(now) | record.get("config", {}), now)
     if other:
         raise VitportError(
             f"{workdir} holds a run of another model ({', '.join(other)}): choose another work directory."
@@ -78,14 +80,14 @@ def _check_same_model(setup: Setup, record: Mapping[str, Any], workdir: Path) ->
 
 
 def _check_same_state(setup: Setup, record: Mapping[str, Any], saved: Outline, workdir: Path) -> None:
-    """Most options may change from one start to the next; these not: those that make another state."""
+    """Options may change from one start to the next unless they alter the optimizer state."""
     wanted = outline(setup.shapes)
     if saved == wanted:
         return
     then, now = (_flat(recipe) for recipe in (record.get("recipe", {}), setup.record()["recipe"]))
-    other = [*_other(then, now), _apart(saved, wanted)]
+    other = [*_differences(then, now), _first_difference(saved, wanted)]
     raise VitportError(
-        f"{workdir} holds a run whose optimizer has another state ({', '.join(other)}): give it the same options, "
+        f"{workdir} holds a run with another optimizer state ({', '.join(other)}): give the same options, "
         "or choose another work directory."
     )
 
@@ -94,8 +96,8 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {"ema": recipe["ema"], **recipe["optimizer"]} if recipe else {}
 
 
-def _apart(saved: Outline, wanted: Outline) -> str:
-    """The first array that is not the same."""
+def _first_difference(saved: Outline, wanted: Outline) -> str:
+    """The first array whose shape or dtype differs."""
     name = min(name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name))
     found, expected = (f"{of[name][1]} {of[name][0]}" if name in of else "nothing" for of in (saved, wanted))
     return f"{name} is {found} instead of {expected}"

@@ -1,4 +1,4 @@
-"""From a configuration to everything that a run needs, before anything is compiled."""
+"""From a configuration to everything that a run needs, without compiling anything."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import vit_jax
-from vit_jax.inference.slices import sliced
+from vit_jax.inference.inference import Inference
+from vit_jax.inference.microbatch import microbatched
 from vit_jax.layers.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
+from vit_jax.pure import Params
 from vit_jax.training.data import Source, check_channels, open_sources
 from vit_jax.training.devices.engine import Engine, jit_engine, own_rows, pmap_engine
-from vit_jax.training.devices.sharding import MeshShape, check_divides, make_mesh
+from vit_jax.training.devices.sharding import check_divides, make_mesh
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
-from vit_jax.training.step.forward import Forward, Inference, Params
-from vit_jax.training.step.initialization import initialized, sincos2d
+from vit_jax.training.recipe.execution import MeshShape
+from vit_jax.training.run.init_schemes import initialized, sincos2d
+from vit_jax.training.step.distillation import load_teacher
+from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
-from vit_jax.training.step.teacher import load_teacher
 from vit_jax.training.step.update import TrainState, init_state
 from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
@@ -41,7 +44,7 @@ _NEW_ONLY = (*_CHANGES, "pool", "initialization", "positions")
 
 @dataclass(frozen=True)
 class Setup:
-    """A run that can begin; made by :func:`set_up`."""
+    """A run that is ready to start; made by :func:`set_up`."""
 
     options: TrainConfig
     train: Source
@@ -50,16 +53,16 @@ class Setup:
     preprocessing: Preprocessing
     steps: int
     mesh: Mesh
-    """All devices; under pmap that of evaluation."""
+    """All devices; with pmap, the mesh of evaluation."""
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     engine: Engine
     make_state: Callable[[], TrainState]
-    """The state before the first step, where the engine wants it made."""
+    """Makes the state before the first step; to be compiled with the engine's shardings."""
 
     @cached_property
     def shapes(self) -> TrainState:
-        """The state's shapes, with the shardings in which it is made and restored."""
+        """The state's shapes, with the shardings in which it is created and restored."""
         shapes = jax.eval_shape(self.make_state)
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
@@ -69,7 +72,7 @@ class Setup:
 
     @property
     def rows(self) -> Any:
-        """Which rows of each batch this process reads."""
+        """Rows of each batch that this process reads."""
         return own_rows(self.mesh, self.options.batch)
 
     def first_state(self) -> TrainState:
@@ -77,35 +80,35 @@ class Setup:
         return self.engine.place_state(jax.jit(self.make_state, out_shardings=self.engine.layout(self.shapes))())
 
     def inference(self) -> Callable[[Params, jax.Array], jax.Array]:
-        """The model in evaluation mode: parameters and pictures (B, H, W, C) -> logits (B, K)."""
+        """The model in evaluation mode: parameters and images (B, H, W, C) -> logits (B, K)."""
         inference = Inference(_abstract(self.model, self.options))
-        return sliced(inference) if self.mesh.size == 1 else inference
+        return microbatched(inference) if self.mesh.size == 1 else inference
 
     def record(self) -> dict[str, Any]:
-        """What the weights mean, as JSON values; beside them it makes a checkpoint that `vitport convert` reads."""
+        """What the weights mean, as JSON values; with it `vitport convert` reads a checkpoint."""
         from conversion import Checkpoint
 
         checkpoint = Checkpoint.of(self.model, {}, self.preprocessing, self.train.classes)
         recipe, data = self.options.recipe, self.options.data
         return checkpoint.record(sha256="") | {
-            "pictures": len(self.train),
+            "pictures": len(self.train),  # the name in checkpoints since the first release
             "recipe": {"optimizer": dataclasses.asdict(recipe.optimizer), "ema": recipe.ema},
             "order": {"batch": self.options.batch, "seed": self.options.seed, "data.repeats": data.repeats},
         }
 
 
 def set_up(options: TrainConfig) -> Setup:
-    """Opens the data and works out model, mesh and schedule; compiles nothing and makes no large array.
+    """Opens the data, and prepares model, mesh, schedule and engine; compiles nothing and makes no large array.
 
     Raises:
-        VitportError: for everything that can be known to be wrong now.
+        VitportError: for every mistake that can be found before compiling.
     """
     train, validation = open_sources(options.data)
     model, preprocessing, weights = _model(options.model, len(train.classes))
     check_channels(preprocessing)
     mesh = make_mesh(options.mesh if options.parallel == "jit" else MeshShape())
     if options.parallel == "pmap" and options.mesh != MeshShape():
-        raise VitportError("parallel=pmap copies everything to every device and takes no mesh: leave mesh out.")
+        raise VitportError("parallel=pmap copies everything to every device, so it takes no mesh: leave mesh out.")
     check_divides(model, options.batch, options.recipe.accumulation, mesh)
     _check_attention(model, options)
     steps = options.total_steps(len(train))
@@ -134,17 +137,17 @@ def set_up(options: TrainConfig) -> Setup:
 def _check_attention(model: ViTConfig, options: TrainConfig) -> None:
     if options.attention != "cudnn":
         return
-    facts = {
+    obstacles = {
         f"the device is a {jax.default_backend()}": jax.default_backend() != "gpu",
         f"precision is {options.precision}": options.precision != "bfloat16",
-        f"heads are {model.head_dim} wide": model.head_dim % 8 != 0,
+        f"the head width is {model.head_dim}": model.head_dim % 8 != 0,
         f"attn_drop_rate is {model.attn_drop_rate}": model.attn_drop_rate > 0,
     }
-    against = [fact for fact, true in facts.items() if true]
-    if against:
+    found = [obstacle for obstacle, true in obstacles.items() if true]
+    if found:
         raise VitportError(
-            f"attention=cudnn is for NVIDIA GPUs in bfloat16, heads of a multiple of 8, whose weights are not dropped, "
-            f"and {', '.join(against)}: choose fused."
+            f"attention=cudnn needs an NVIDIA GPU, bfloat16, a head width that is a multiple of 8 and no dropout of "
+            f"attention weights; {', '.join(found)}: choose fused."
         )
 
 
@@ -154,21 +157,21 @@ def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessin
     if options.weights is not None:
         import conversion
 
-        usual = ModelOptions()
-        of_fresh = [name for name in _NEW_ONLY if getattr(options, name) != getattr(usual, name)]
-        if of_fresh:
+        defaults = ModelOptions()
+        new_only = [name for name in _NEW_ONLY if getattr(options, name) != getattr(defaults, name)]
+        if new_only:
             raise VitportError(
-                f"model.{of_fresh[0]} is for a model that starts at random, and model.weights are given: leave one of "
-                "them out."
+                f"model.{new_only[0]} applies to a model that starts from random values, and model.weights are given: "
+                "leave one of them out."
             )
         checkpoint = conversion.prepare(
             options.name, weights=options.weights, num_classes=classes, image_size=options.image_size
         )
         if options.name is not None:
             _check_named(options, get_model(options.name).config, checkpoint.config)
-        return checkpoint.config.replace(**rates), _cut(options, checkpoint.preprocessing), checkpoint
+        return checkpoint.config.replace(**rates), _with_crop(options, checkpoint.preprocessing), checkpoint
     if options.name is None:
-        raise VitportError("A run needs a model: give model.name, as `vitport models` lists them, or model.weights.")
+        raise VitportError("The run has no model: give model.name, as `vitport models` lists them, or model.weights.")
     model = get_model(options.name)
     if options.image_size is not None:
         changes["image_size"] = options.image_size
@@ -176,30 +179,31 @@ def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessin
         changes |= {"pool": options.pool, "class_token": options.pool == "token"}
     config = model.config.replace(num_classes=classes, **changes, **rates)
     if options.positions == "sincos2d":
-        sincos2d(config)  # now, rather than when the values are made
+        sincos2d(config)  # raises now, not when the state is made
     from conversion.format import fit_preprocessing
 
-    return config, _cut(options, fit_preprocessing(model.preprocessing, config)), None
+    return config, _with_crop(options, fit_preprocessing(model.preprocessing, config)), None
 
 
 def _check_named(options: ModelOptions, named: ViTConfig, found: ViTConfig) -> None:
-    """What fine-tuning does not change; weights win over a name elsewhere, but here it says what is to be trained."""
+    """Refuses weights of another model than the name's; elsewhere weights win over a name."""
     facts = ("patch_size", "embed_dim", "depth", "num_heads", "hidden_dim")
     other = [f"{name} {getattr(found, name)} instead of {getattr(named, name)}" for name in facts
              if getattr(found, name) != getattr(named, name)]  # fmt: skip
     if other:
         raise VitportError(
-            f"{options.weights} is no {options.name} ({', '.join(other)}): leave model.name out, or give its weights."
+            f"{options.weights} does not hold {options.name} ({', '.join(other)}): leave model.name out, or give its "
+            "weights."
         )
 
 
-def _cut(options: ModelOptions, preprocessing: Preprocessing) -> Preprocessing:
+def _with_crop(options: ModelOptions, preprocessing: Preprocessing) -> Preprocessing:
     changes = {name: value for name in ("resize", "crop_fraction") if (value := getattr(options, name)) is not None}
     return preprocessing.replace(**changes)
 
 
 def _abstract(model: ViTConfig, options: TrainConfig) -> VisionTransformer:
-    """Without arrays, computing in the run's precision; its parameters are in float32."""
+    """The model without arrays: computes in the run's precision, with float32 parameters."""
     dtype = jnp.dtype(options.precision)
     abstract = nnx.eval_shape(lambda: VisionTransformer(model, rngs=nnx.Rngs(0), dtype=dtype))
     set_attention(abstract, ATTENTION[options.attention])

@@ -1,4 +1,4 @@
-"""What a training step costs on paper: operations, bytes, collectives, and the mesh to choose (docs/scaling.md)."""
+"""Predicts a training step: operations, bytes, collectives, and the mesh to choose (docs/reports/scaling.md)."""
 
 from vit_jax.training.devices.chips import CHIPS, Chip
 from vit_jax.training.scaling.collectives import Collective, collectives

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vit_jax.training.devices.chips import Chip
-from vit_jax.training.devices.sharding import AXES, MeshShape
+from vit_jax.training.devices.sharding import AXES
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling.step import Step
 
 Kind = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all"]

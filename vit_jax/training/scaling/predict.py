@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from jax.sharding import AbstractMesh
 
 from vit_jax.training.devices.chips import Chip
-from vit_jax.training.devices.sharding import AXES, MeshShape, check_divides
+from vit_jax.training.devices.sharding import AXES, check_divides
 from vit_jax.training.recipe.config import AttentionKind, Precision
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.scaling.collectives import collectives, seconds
 from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes

@@ -10,9 +10,9 @@ from flax import nnx
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from vit_jax.params import get_params
-from vit_jax.training.devices.sharding import AXES, MeshShape, partition, role
+from vit_jax.training.devices.sharding import AXES, partition, role
 from vit_jax.training.recipe.config import AttentionKind, Precision
-from vit_jax.training.step.forward import Remat
+from vit_jax.training.recipe.execution import MeshShape, Remat
 from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import ViTConfig, forward_flops
 
@@ -138,15 +138,15 @@ def activation_bytes(step: Step) -> float:
     """Of one block for one part of the batch: what the backward pass reads, were nothing computed anew.
 
     Inputs of norms and of layers, queries, keys and values, attention weights, and the MLP before and after its
-    activation function. Attention weights are held in float32, those written out in the precision of the computation
-    too, and those of cuDNN nowhere.
+    activation function. Attention weights are stored in float32, by explicit attention in the precision of the
+    computation too, by cuDNN not at all.
     """
     c, cut = step.model, step.cut
     N, D, M = c.num_tokens, c.embed_dim, c.hidden_dim
     tensor = step.mesh.tensor if cut.attentions else 1
     whole = (2 if c.block == "parallel" else 4) * D
     shared = 4 * D + (2 if c.mlp == "plain" else 3) * M
-    weight = {"written": 4 if step.word == 4 else 4 + step.word, "fused": 4, "cudnn": 0}[step.attention]
+    weight = {"explicit": 4 if step.word == 4 else 4 + step.word, "fused": 4, "cudnn": 0}[step.attention]
     weights = c.num_heads * N * N * weight
     return step.pictures * (step.word * N * (whole + shared / tensor) + weights / tensor)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,65 +14,23 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from vit_jax.layers.drop_path import DropPath
-from vit_jax.layers.dropout import PictureRngs
+from vit_jax.layers.dropout import ImageRngs
 from vit_jax.layers.xla.packed import FSDP
-from vit_jax.params import get_params
+from vit_jax.pure import Params, Pure
 from vit_jax.training.devices.sharding import BATCH, partition
+from vit_jax.training.recipe.execution import Remat
 from vit_jax.training.step.losses import Logits
 from vit_jax.training.step.optimizer import is_kernel
 from vit_jax.training.step.stacked import STACKED
 from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import VitportError
 
-Params = dict[str, jax.Array]
-Remat = Literal["auto", "none", "full", "dots", "dots_no_batch"]
-"""What of a block is computed again in the backward pass instead of being kept: what takes hardly any time; nothing;
-everything; everything but the results of matrix products; everything but those of products without batch axes, that is,
-of linear layers.
-
-``auto`` is ``dots_no_batch`` in a step of :func:`vit_jax.training.jit_engine` on a single CPU device, where it costs
-hardly any time, unless dropout would be drawn anew; else ``none``."""
 _POLICIES: dict[Remat, Callable[..., bool] | None] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-
-
-class _Pure:
-    """A module's structure, apart from its parameters."""
-
-    def __init__(self, module: nnx.Module) -> None:
-        self._graph, params, self._rest = nnx.split(module, nnx.Param, ...)
-        self.paths = list(get_params(module))
-        self.shapes = [leaf.shape for leaf in get_params(module).values()]
-        self._tree = jax.tree.structure(params)
-
-    def __call__(self, params: Params) -> Any:
-        """The module with these parameters; others beside them are left."""
-        state = jax.tree.unflatten(self._tree, [params[path] for path in self.paths])
-        return nnx.merge(self._graph, state, self._rest)
-
-
-class Inference:
-    """A model in evaluation mode as a function of a flat dictionary of parameters.
-
-    Args:
-        model: gives its config, its dtypes and its parameters' names; it is left in evaluation mode.
-    """
-
-    def __init__(self, model: VisionTransformer) -> None:
-        model.eval()
-        self.config = model.config
-        self.dtype = jnp.dtype(model.dtype)
-        self._model = _Pure(model)
-
-    def __call__(self, params: Params, images: jax.Array) -> jax.Array:
-        """(B, H, W, C) -> logits (B, K), or features (B, D) where the model has no head."""
-        logits = self._model(params)(images)
-        assert not isinstance(logits, tuple)  # so it is in training mode alone
-        return logits
 
 
 class Forward:
@@ -91,9 +49,9 @@ class Forward:
         model.train()
         c = self.config = model.config
         # The blocks differ by nothing but their rates of stochastic depth, which _run_block is told.
-        self._block = _Pure(model.blocks[0])
+        self._block = Pure(model.blocks[0])
         blocks, model.blocks = model.blocks, nnx.List()
-        self._around = _Pure(model)
+        self._around = Pure(model)
         model.blocks = blocks
         self.random = any((c.drop_rate, c.attn_drop_rate, c.drop_path_rate))
         self.scan = scan
@@ -133,7 +91,7 @@ class Forward:
         if keys is not None:  # (depth + 1, B)
             keys = jax.vmap(lambda key: jax.random.split(key, depth + 1), out_axes=1)(keys)
         rates = jnp.asarray(self.config.drop_path_rates, jnp.float32) if self.config.drop_path_rate else None
-        x = around.embed(images, rngs=None if keys is None else PictureRngs(keys[depth]))
+        x = around.embed(images, rngs=None if keys is None else ImageRngs(keys[depth]))
         run = self._runner()
         per_block = (None if rates is None else rates, None if keys is None else keys[:depth])
         if self.scan:
@@ -184,7 +142,7 @@ def _gathered(mesh: Mesh, dtype: DTypeLike, block: Params) -> Params:
     return found
 
 
-def _all_but_weights(block: _Pure) -> Callable[..., bool]:
+def _all_but_weights(block: Pure) -> Callable[..., bool]:
     """A policy of what is kept: weights are gathered anew in the backward pass, else all would be held whole."""
     shapes = set(block.shapes)
 
@@ -195,11 +153,11 @@ def _all_but_weights(block: _Pure) -> Callable[..., bool]:
     return saveable
 
 
-def _run_block(pure: _Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:
+def _run_block(pure: Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:
     """(B, N, D) -> (B, N, D), with a rate of stochastic depth of its own, and (B,) keys."""
     block: Callable[..., jax.Array] = pure(params)
     if rate is not None:
         for _, module in nnx.iter_modules(block):  # type: ignore[arg-type]
             if isinstance(module, DropPath):
                 module.rate = rate  # type: ignore[assignment]  # traced, one for each block
-    return block(x, rngs=None if keys is None else PictureRngs(keys))
+    return block(x, rngs=None if keys is None else ImageRngs(keys))

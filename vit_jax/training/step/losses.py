@@ -1,4 +1,4 @@
-"""Losses on soft targets, and the mixing of pictures that makes them soft. All of it runs inside the compiled step."""
+"""Losses on soft targets, and mixup and CutMix, which make them. All of it runs inside the compiled step."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def distillation_loss(options: Loss, logits: jax.Array, teacher: jax.Array) -> j
 
 
 def total_loss(options: Loss, logits: Logits, targets: jax.Array, teacher: jax.Array | None) -> jax.Array:
-    """What a model gives in training mode -> (B,).
+    """The loss (B,) of a model's logits in training mode.
 
     Args:
-        logits: (B, K), or two of them, of class and distillation token.
+        logits: (B, K), or those of class token and distillation token.
         targets: (B, K).
-        teacher: the teacher's logits (B, K), where there is one.
+        teacher: the teacher's logits (B, K), if there is one.
 
     Raises:
-        VitportError: if distillation is asked for without a teacher.
+        VitportError: for distillation without a teacher.
     """
     head, dist = logits if isinstance(logits, tuple) else (logits, logits)
     own = classification_loss(options, head, targets)
@@ -54,20 +54,20 @@ def total_loss(options: Loss, logits: Logits, targets: jax.Array, teacher: jax.A
         # A distilled model without a teacher trains both heads on the labels.
         return (own + classification_loss(options, dist, targets)) / 2 if isinstance(logits, tuple) else own
     if teacher is None:
-        raise VitportError(f"loss.distillation={options.distillation!r} needs a teacher: name its weights.")
+        raise VitportError(f"loss.distillation={options.distillation!r} needs a teacher: give teacher.weights.")
     weight = options.distillation_weight
     return (1 - weight) * own + weight * distillation_loss(options, dist, teacher)
 
 
 def mix(options: Loss, images: jax.Array, targets: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mixup, CutMix, or one of the two by a fair coin, of each picture with its mirror place in the batch.
+    """Mixup, CutMix, or one of the two with equal probability; each image is mixed with the batch's reverse.
 
-    For options that mix (``Loss.mixes``).
+    Call it only for options that mix (``Loss.mixes``).
 
     Args:
         images: (B, H, W, C).
         targets: (B, K).
-        key: of this step.
+        key: of the step.
     """
     coin, up, cut = jax.random.split(key, 3)
     if options.mixup and options.cutmix:
@@ -82,13 +82,13 @@ def mix(options: Loss, images: jax.Array, targets: jax.Array, key: jax.Array) ->
 
 
 def _mixup(alpha: float, images: jax.Array, targets: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Equation 1 of Zhang et al. 2018, one share for the batch."""
+    """Equation 1 of Zhang et al. 2018, with one weight for the batch."""
     share = jax.random.beta(key, alpha, alpha).astype(images.dtype)
     return share * images + (1 - share) * images[::-1], share * targets + (1 - share) * targets[::-1]
 
 
 def _cutmix(alpha: float, images: jax.Array, targets: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Section 3.1 of Yun et al. 2019: one box for the batch, the targets by the area that it truly covers."""
+    """Section 3.1 of Yun et al. 2019: one box for the batch; targets are weighted by the area that it covers."""
     H, W = images.shape[1:3]
     of_share, of_row, of_column = jax.random.split(key, 3)
     side = jnp.sqrt(1 - jax.random.beta(of_share, alpha, alpha))
@@ -101,6 +101,6 @@ def _cutmix(alpha: float, images: jax.Array, targets: jax.Array, key: jax.Array)
 
 
 def _span(length: int, share: jax.Array, centre: jax.Array) -> jax.Array:
-    """Which of ``length`` places lie within ``share`` of them around a centre in [0, 1)."""
+    """Which of ``length`` pixels lie within ``share`` of the length around a centre in [0, 1)."""
     places = jnp.arange(length) + 0.5
     return jnp.abs(places - centre * length) < share * length / 2

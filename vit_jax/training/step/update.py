@@ -11,31 +11,33 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax.preprocessing import normalise
+from vit_jax.pure import Params
 from vit_jax.training.recipe.recipe import Recipe
-from vit_jax.training.step.forward import Forward, Params
+from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.losses import mix, soft_targets, total_loss
 from vit_jax.training.step.optimizer import trained
 from vit_spec import Preprocessing
 
 Batch = dict[str, Any]
 """``image`` (B, H, W, C), uint8, or floats that are normalised already; ``label`` (B,) integers; ``index`` (B,), the
-picture's place in the whole run, on which its random numbers hang; if given, ``weight`` (B,), 0 for pictures that could
-not be read, and ``teacher`` (B, K), a teacher's logits."""
+image's place in the whole run, from which its random numbers are derived; optionally ``weight`` (B,), 0 for images that
+could not be read, and ``teacher`` (B, K), a teacher's logits."""
 Metrics = dict[str, jax.Array]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes: nothing but arrays."""
+    """Everything that a step changes; arrays only."""
 
     step: jax.Array
-    """Steps taken, ()."""
+    """Steps taken, shape ()."""
     params: Params
-    """As :func:`vit_jax.get_params` names them."""
+    """By path, as :func:`vit_jax.get_params` names them."""
     opt_state: Any
     ema: Params | None
-    """The moving average of the parameters, where the recipe keeps one."""
+    """Exponential moving average of the parameters, if the recipe has one."""
 
 
 def init_state(params: Mapping[str, jax.Array], optimizer: optax.GradientTransformation, recipe: Recipe) -> TrainState:
@@ -45,22 +47,14 @@ def init_state(params: Mapping[str, jax.Array], optimizer: optax.GradientTransfo
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
 
-def normalised(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """(B, H, W, C), uint8, as the model sees it; floats are taken to be so already."""
-    if images.dtype != jnp.uint8:
-        return images
-    mean, std = (jnp.asarray(values, jnp.float32) for values in (preprocessing.mean, preprocessing.std))
-    return (images.astype(jnp.float32) / 255 - mean) / std
-
-
 @dataclass(frozen=True)
 class Teacher:
-    """A model that is asked about every batch as the student sees it, mixed and augmented."""
+    """A model that classifies every batch as the student sees it, augmented and mixed."""
 
     params: Any
-    """Arrays that ``logits`` is given."""
+    """Passed to ``logits``."""
     logits: Callable[[Any, jax.Array], jax.Array]
-    """From them and normalised pictures (B, H, W, C), to (B, K)."""
+    """From ``params`` and normalised images (B, H, W, C) to (B, K)."""
 
 
 def prepare(
@@ -71,17 +65,17 @@ def prepare(
     key: jax.Array,
     teacher: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Batch:
-    """Pictures normalised and mixed, labels made soft; the whole batch at once, whatever devices it lies on.
+    """Normalises and mixes the images, and makes soft targets; for the global batch, however it is sharded.
 
     Args:
-        teacher: from the pictures to its logits, which the batch is given.
+        teacher: from images to logits, which become the batch's ``teacher``.
     """
-    images = normalised(batch["image"], preprocessing)
+    images = normalise(batch["image"], preprocessing)
     targets = soft_targets(batch["label"], classes, recipe.loss.smoothing)
     weight = batch.get("weight", jnp.ones(len(targets), jnp.float32))
     if recipe.loss.mixes:
         images, targets = mix(recipe.loss, images, targets, key)
-        weight = weight * weight[::-1]  # what is mixed with a picture that could not be read is none either
+        weight = weight * weight[::-1]  # images mixed with an unread image do not count either
     taught = {} if teacher is None else {"teacher": teacher(images)}
     return {**batch, "image": images, "target": targets, "weight": weight, **taught}
 
@@ -89,10 +83,10 @@ def prepare(
 def make_update(
     forward: Forward, optimizer: optax.GradientTransformation, recipe: Recipe, axis: str | None = None
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
-    """A step on a prepared batch, or on one device's share of it.
+    """A training step on a prepared batch, or on one device's shard of it.
 
     Args:
-        axis: name of the mapped axis over which gradients are averaged, under ``pmap``.
+        axis: under ``pmap``, the mapped axis over which gradients are averaged.
     """
 
     def loss(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -102,7 +96,7 @@ def make_update(
         losses = total_loss(recipe.loss, logits, batch["target"], batch.get("teacher"))
         head = logits[0] if isinstance(logits, tuple) else logits
         right = head.argmax(axis=-1) == batch["target"].argmax(axis=-1)
-        # Over the whole batch, unread pictures counting 0: so parts and devices average alike, whoever has them.
+        # The mean counts unread images as 0, so microbatches and devices average the same wherever these are.
         return (losses * weight).mean(), (right * weight).mean(dtype=jnp.float32)
 
     def gradients(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Metrics]:
@@ -114,12 +108,12 @@ def make_update(
             def part(total: Any, piece: Batch) -> tuple[Any, None]:
                 own = params
                 if forward.cut_by_fsdp:
-                    # Else XLA gathers all weights before the loop, and holds them whole throughout it.
+                    # Without it XLA all-gathers the weights before the loop, and stores them whole throughout.
                     own, piece = jax.lax.optimization_barrier((params, piece))
                 (value, right), found = value_and_grad(own, piece, key)
                 return jax.tree.map(jnp.add, total, (found, value, right)), None
 
-            # Every part has a share of every device's pictures.
+            # Each microbatch takes a share of every device's images.
             pieces = jax.tree.map(lambda x: x.reshape(-1, recipe.accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
             shapes = jax.eval_shape(value_and_grad, params, jax.tree.map(lambda x: x[0], pieces), key)
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[1], *shapes[0]))
@@ -139,12 +133,12 @@ def make_update(
             found, _ = gradients(state.params | uphill, batch, key)
         before = state.params
         if forward.on_one_cpu:
-            # Else XLA copies all parameters first: it does not see that the last layer to need one is done with it
-            # before the new one takes its place.
+            # Without it XLA copies all parameters first: it does not see that each is last read before it is
+            # overwritten.
             found, before = jax.lax.optimization_barrier((found, before))
         updates, opt_state = optimizer.update(found | moving(found), state.opt_state, before)
         params: Params = optax.apply_updates(before, updates | moving(updates))  # type: ignore[assignment]
-        # What is kept or evaluated next is these, and no gradient tells yet that a step too long has ruined them.
+        # The next checkpoint uses these parameters; divergence does not yet show in the gradients.
         metrics["parameter_norm"] = _norm(params)
         ema = state.ema
         if ema is not None:
@@ -155,10 +149,10 @@ def make_update(
 
 
 def _norm(tree: Params) -> jax.Array:
-    """Of all numbers together."""
+    """The global norm."""
     return jnp.sqrt(sum(map(_square_sum, tree.values()), 0.0))
 
 
-@jax.jit  # so that it is traced once for all arrays of a shape
+@jax.jit  # traced once for all arrays of a shape
 def _square_sum(x: jax.Array) -> jax.Array:
     return jnp.square(x).sum()

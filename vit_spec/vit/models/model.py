@@ -6,7 +6,16 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from vit_spec.preprocessing import Interpolation, Preprocessing, ResizeMode
+from vit_spec.preprocessing import (
+    CLIP_MEAN,
+    CLIP_STD,
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Interpolation,
+    Preprocessing,
+    ResizeMode,
+)
 from vit_spec.vit.config import ViTConfig
 
 
@@ -24,9 +33,9 @@ Options = dict[str, Any]
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation per channel."""
-IMAGENET: Colours = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-CENTRED: Colours = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-CLIP: Colours = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET: Colours = (IMAGENET_MEAN, IMAGENET_STD)
+CENTRED: Colours = (HALF, HALF)
+CLIP: Colours = (CLIP_MEAN, CLIP_STD)
 UNSCALED: Colours = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 SIZES: dict[str, tuple[int, int, int, float]] = {

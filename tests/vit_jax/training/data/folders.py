@@ -13,7 +13,7 @@ from PIL import Image
 CLASSES = ("ant", "bee", "cat")
 
 
-def picture(seed: int, size: tuple[int, int] = (20, 26)) -> np.ndarray:
+def smooth_image(seed: int, size: tuple[int, int] = (20, 26)) -> np.ndarray:
     """Smooth colours uint8 (H, W, 3), different for every seed."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC))
@@ -26,11 +26,11 @@ def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def image_folder(root: Path, count: int = 8, classes: tuple[str, ...] = CLASSES) -> Path:
-    """``count`` PNG files a class; the picture of class c and number k is ``picture(100 * c + k)``."""
+    """``count`` PNG files a class; the image of class c and number k is ``smooth_image(100 * c + k)``."""
     for c, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for k in range(count):
-            (root / name / f"{k:03}.png").write_bytes(encoded(picture(100 * c + k)))
+            (root / name / f"{k:03}.png").write_bytes(encoded(smooth_image(100 * c + k)))
     return root
 
 

@@ -10,9 +10,9 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from conversion.images.image import crop
-from tests.vit_jax.training.data.folders import picture
+from tests.vit_jax.training.data.folders import smooth_image
 from vit_jax.training.data import Augmentation, RandAugment
-from vit_jax.training.data.augment import augment, erased, random_box, random_cut, shifted
+from vit_jax.training.data.augment import augment, erased, random_box, random_crop, shifted
 from vit_jax.training.data.colour import jittered, three_augment
 from vit_jax.training.data.rand_augment import OPERATIONS, ORIGINAL, cutout, rand_augment
 from vit_spec import Preprocessing, VitportError
@@ -28,11 +28,11 @@ LIKELY = 1e-3
 
 
 def _image(seed: int = 0, size: tuple[int, int] = (30, 40)) -> Image.Image:
-    return Image.fromarray(picture(seed, size))
+    return Image.fromarray(smooth_image(seed, size))
 
 
 def test_random_boxes_have_the_areas_and_ratios_of_the_options() -> None:
-    """In a picture so large that all boxes fit, area and log ratio are uniform, and so are the places."""
+    """In an image so large that all boxes fit, area and log ratio are uniform, and so are the places."""
     options = Augmentation(scale=(0.05, 0.2), ratio=(0.5, 2.0))
     rng = np.random.default_rng(0)
     left, top, right, bottom = np.array([random_box(2000, 2000, options, rng) for _ in range(DRAWS)]).T
@@ -67,14 +67,14 @@ def test_a_random_resized_crop_is_pillows_crop_and_resize() -> None:
     np.testing.assert_array_equal(augment(_image(), preprocessing, options, np.random.default_rng(5)), expected)
 
 
-def test_half_of_all_pictures_are_flipped() -> None:
+def test_half_of_all_images_are_flipped() -> None:
     preprocessing = Preprocessing(size=(30, 40), resize="squash")
     for flip in (0.0, 0.5, 1.0):
         rng = np.random.default_rng(0)
         options = Augmentation(crop="none", flip=flip)
         results = [augment(_image(), preprocessing, options, rng) for _ in range(400)]
-        flipped = sum(np.array_equal(result, picture(0, (30, 40))[:, ::-1]) for result in results)
-        straight = sum(np.array_equal(result, picture(0, (30, 40))) for result in results)
+        flipped = sum(np.array_equal(result, smooth_image(0, (30, 40))[:, ::-1]) for result in results)
+        straight = sum(np.array_equal(result, smooth_image(0, (30, 40))) for result in results)
         assert flipped + straight == 400
         assert stats.binomtest(flipped, 400, flip).pvalue > LIKELY
 
@@ -182,7 +182,7 @@ def _equalized(channel: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("strength", [0.0, 0.37, 0.9, 1.0])
 @pytest.mark.parametrize("name", list(OPERATIONS))
 def test_every_operation_of_randaugment_is_its_documented_formula(name, strength) -> None:
-    """Within one level of 255, Pillow's rounding and cutting; 1 % of a moved picture's pixels lie on its edge."""
+    """Within one level of 255, Pillow's rounding and cutting; 1 % of a moved image's pixels lie on its edge."""
     pixels = np.asarray(_image(2)).astype(np.float64)
     for sign in (1, -1):
         got = np.asarray(OPERATIONS[name](_image(2), strength, sign, FILL)).astype(np.float64)
@@ -196,7 +196,7 @@ def test_there_are_the_fifteen_operations_of_timms_increasing_set() -> None:
     changed = [
         name
         for name in OPERATIONS
-        if np.any(np.asarray(OPERATIONS[name](_image(2), 0.9, 1, FILL)) != picture(2, (30, 40)))
+        if np.any(np.asarray(OPERATIONS[name](_image(2), 0.9, 1, FILL)) != smooth_image(2, (30, 40)))
     ]
     assert changed == list(OPERATIONS)
 
@@ -266,8 +266,8 @@ def test_the_authors_set_draws_sixteen_operations(monkeypatch) -> None:
     assert stats.chisquare([*counts, DRAWS - sum(counts)]).pvalue > LIKELY  # Cutout is the rest
 
 
-def test_grey_pictures_stay_grey_under_every_operation() -> None:
-    grey = Image.fromarray(picture(2)[..., 0])
+def test_grey_images_stay_grey_under_every_operation() -> None:
+    grey = Image.fromarray(smooth_image(2)[..., 0])
     for operation in [*OPERATIONS.values(), *ORIGINAL.values()]:
         assert operation(grey, 0.9, 1, 7).mode == "L"
     for levels in ("increasing", "original"):
@@ -350,7 +350,8 @@ def test_erasing_happens_with_its_probability() -> None:
     preprocessing = Preprocessing(size=(30, 40), resize="squash")
     rng, options = np.random.default_rng(0), Augmentation(crop="none", flip=0, erasing=0.25)
     changed = sum(
-        not np.array_equal(augment(_image(), preprocessing, options, rng), picture(0, (30, 40))) for _ in range(800)
+        not np.array_equal(augment(_image(), preprocessing, options, rng), smooth_image(0, (30, 40)))
+        for _ in range(800)
     )
     assert stats.binomtest(changed, 800, 0.25).pvalue > LIKELY
 
@@ -368,28 +369,28 @@ def test_all_at_once_gives_the_models_size_and_is_decided_by_the_seed() -> None:
             assert not np.array_equal(results[0], results[2])
 
 
-def test_no_augmentation_is_the_evaluations_cut() -> None:
+def test_no_augmentation_is_the_evaluations_crop() -> None:
     preprocessing = Preprocessing(size=(12, 14))
     got = augment(_image(), preprocessing, Augmentation(crop="none", flip=0), np.random.default_rng(0))
     np.testing.assert_array_equal(got, np.asarray(crop(_image(), preprocessing)))
 
 
-def test_a_picture_as_narrow_as_one_pixel_is_cut_at_random_too() -> None:
+def test_an_image_as_narrow_as_one_pixel_is_cut_at_random_too() -> None:
     """Mirroring by 4 needs no more than numpy's repeated reflection."""
-    assert random_cut(_image().resize((1, 5)), (1, 1), np.random.default_rng(0)).size == (1, 1)
+    assert random_crop(_image().resize((1, 5)), (1, 1), np.random.default_rng(0)).size == (1, 1)
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"scale": (0.5, 0.2)}, "augment.scale="),
-        ({"scale": (0.0, 1.0)}, "augment.scale="),
-        ({"ratio": (0.0, 1.0)}, "augment.ratio="),
-        ({"pad": -1}, "augment.pad=-1"),
-        ({"flip": 1.5}, "augment.flip=1.5"),
-        ({"erasing": float("nan")}, "augment.erasing=nan"),
-        ({"jitter": -0.1}, "augment.jitter=-0.1"),
-        ({"three_augment": True, "randaugment": RandAugment(2)}, "are two policies"),
+        ({"scale": (0.5, 0.2)}, r"augment\.scale must be .*; got \(0\.5, 0\.2\)"),
+        ({"scale": (0.0, 1.0)}, r"augment\.scale must be .*; got \(0\.0, 1\.0\)"),
+        ({"ratio": (0.0, 1.0)}, r"augment\.ratio must be .*; got \(0\.0, 1\.0\)"),
+        ({"pad": -1}, r"augment\.pad must be .*; got -1"),
+        ({"flip": 1.5}, r"augment\.flip must be .*; got 1\.5"),
+        ({"erasing": float("nan")}, r"augment\.erasing must be .*; got nan"),
+        ({"jitter": -0.1}, r"augment\.jitter must be .*; got -0\.1"),
+        ({"three_augment": True, "randaugment": RandAugment(2)}, "are alternatives: choose one"),
     ],
 )
 def test_augmentations_that_cannot_be_are_refused(options, sentence) -> None:
@@ -399,5 +400,6 @@ def test_augmentations_that_cannot_be_are_refused(options, sentence) -> None:
 
 @pytest.mark.parametrize("options", [{"layers": -1}, {"magnitude": 11}, {"spread": -1}, {"probability": 2}])
 def test_strengths_that_cannot_be_are_refused(options) -> None:
-    with pytest.raises(VitportError, match=f"augment.randaugment.{next(iter(options))}="):
+    ((name, value),) = options.items()
+    with pytest.raises(VitportError, match=rf"augment\.randaugment\.{name} must be .*; got {value}"):
         RandAugment(**options)

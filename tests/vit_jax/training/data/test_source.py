@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from tests.vit_jax.training.data.folders import CLASSES, encoded, idx_file, image_folder, picture
+from tests.vit_jax.training.data.folders import CLASSES, encoded, idx_file, image_folder, smooth_image
 from vit_jax.training.data import Data, open_source, open_sources
 from vit_spec import VitportError
 
@@ -19,11 +19,9 @@ pytestmark = pytest.mark.jax_alone
 
 
 def test_digits_are_split_as_the_demo_model_was_trained() -> None:
-    pictures, labels = load_digits(return_X_y=True)
-    pictures = (pictures.reshape(-1, 8, 8, 1) * (255 / 16)).round().astype(np.uint8)
-    train_x, test_x, train_y, test_y = train_test_split(
-        pictures, labels, test_size=0.2, random_state=0, stratify=labels
-    )
+    images, labels = load_digits(return_X_y=True)
+    images = (images.reshape(-1, 8, 8, 1) * (255 / 16)).round().astype(np.uint8)
+    train_x, test_x, train_y, test_y = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
     for source, x, y in zip(open_sources(Data("digits")), (train_x, test_x), (train_y, test_y), strict=True):
         assert source is not None
         records = [source[at] for at in range(len(source))]
@@ -42,14 +40,14 @@ def test_an_image_folder_is_read_in_the_order_of_sorted_paths(tmp_path, held_out
     assert [train[at].label for at in range(len(train))] == [0] * 8 + [1] * 8 + [2] * 8
     record = train[8 + 3]
     assert record.name.endswith("bee/003.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(record.image))), picture(103))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(record.image))), smooth_image(103))
     assert (len(validation) if validation else None) == (6 if held_out else None)
 
 
-def test_folders_within_class_folders_count_and_what_is_no_picture_does_not(tmp_path) -> None:
+def test_folders_within_class_folders_count_and_what_is_no_image_does_not(tmp_path) -> None:
     image_folder(tmp_path, count=1)
     (tmp_path / "bee" / "more").mkdir()
-    (tmp_path / "bee" / "more" / "ü.JPG").write_bytes(encoded(picture(5), "JPEG"))
+    (tmp_path / "bee" / "more" / "ü.JPG").write_bytes(encoded(smooth_image(5), "JPEG"))
     (tmp_path / "bee" / "list.txt").write_text("000.png")
     (tmp_path / "bee" / "._000.png").write_bytes(b"Finder's")
     source = open_source(str(tmp_path), "train")
@@ -106,7 +104,7 @@ def test_the_validation_path_may_be_another_data_set_of_the_same_classes(tmp_pat
     _, validation = open_sources(Data(str(tmp_path / "a"), validation=str(tmp_path / "b")))
     assert validation is not None
     assert len(validation) == 3
-    with pytest.raises(VitportError, match=r"c does not have the classes of .*train: it lacks cat and has besides dog"):
+    with pytest.raises(VitportError, match=r"c does not have the classes of .*train: it lacks cat and also has dog"):
         open_sources(Data(str(tmp_path / "a"), validation=str(tmp_path / "c")))
 
 
@@ -157,12 +155,12 @@ def _idx_of_two(root) -> str:
     [
         (_no_folder, "nowhere does not exist"),
         (_empty, "has no class folders"),
-        (_file, "a.bin is no data set that is known"),
-        (_one_class, "has no two classes"),
-        (_empty_class, "dog has no picture in it"),
-        (_idx_without_labels, "has no labels of the train pictures"),
-        (_idx_cut_off, "is no IDX file of bytes in 3 dimensions, or is cut off"),
-        (_idx_of_two, "has 2 pictures, and the file beside it 3 labels"),
+        (_file, "a.bin is of no known format"),
+        (_one_class, "must have 2 classes or more; got ant"),
+        (_empty_class, "dog has no images"),
+        (_idx_without_labels, "has no labels file of the train split"),
+        (_idx_cut_off, "is not an IDX file of 3-dimensional bytes, or is truncated"),
+        (_idx_of_two, "has 2 images, and its label file 3 labels"),
     ],
 )
 def test_what_is_no_data_set_is_refused_in_one_sentence(tmp_path, make, sentence) -> None:

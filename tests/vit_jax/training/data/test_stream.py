@@ -1,4 +1,4 @@
-"""Oracles: the order written down as arithmetic, and the pictures as the test wrote them."""
+"""Oracles: the order written down as arithmetic, and the images as the test wrote them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from conversion.images.image import crop, open_picture
-from tests.vit_jax.training.data.folders import encoded, image_folder, picture
+from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
 from vit_jax.training.data import (
     Augmentation,
     Batch,
@@ -38,8 +38,8 @@ BATCH = 7
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Source:
-    """24 pictures."""
-    found = open_source(str(image_folder(tmp_path_factory.mktemp("pictures"))), "train")
+    """24 images."""
+    found = open_source(str(image_folder(tmp_path_factory.mktemp("images"))), "train")
     assert found is not None
     return found
 
@@ -56,8 +56,8 @@ def _same(one: Batch, other: Batch) -> None:
         np.testing.assert_array_equal(array, other[name])
 
 
-def test_every_picture_comes_once_an_epoch_and_epochs_differ(source) -> None:
-    """24 pictures in batches of 7: 24 batches are seven epochs, each beginning within a batch."""
+def test_every_image_comes_once_an_epoch_and_epochs_differ(source) -> None:
+    """24 images in batches of 7: 24 batches are seven epochs, each beginning within a batch."""
     expected = {encoded(np.asarray(crop(open_picture(Path(source[at].name)), SMALL))): at for at in range(24)}
     assert len(expected) == 24
     batches = _batches(source, Data(augment=PLAIN), 24)
@@ -71,8 +71,8 @@ def test_every_picture_comes_once_an_epoch_and_epochs_differ(source) -> None:
     assert all((batch["weight"] == 1).all() for batch in batches)
 
 
-def test_repeated_augmentation_is_each_picture_three_times_in_a_row_and_a_third_of_them_an_epoch(source) -> None:
-    """Oracle: the definition, a permutation with each picture thrice, cut off at the epoch's length (DeiT)."""
+def test_repeated_augmentation_is_each_image_three_times_in_a_row_and_a_third_of_them_an_epoch(source) -> None:
+    """Oracle: the definition, a permutation with each image thrice, cut off at the epoch's length (DeiT)."""
     straight = {encoded(np.asarray(crop(open_picture(Path(source[at].name)), SMALL))): at for at in range(24)}
     batches = _batches(source, Data(augment=PLAIN, repeats=3), 24)
     seen = np.array([straight[encoded(image)] for batch in batches for image in batch["image"]]).reshape(7, 24)
@@ -111,7 +111,7 @@ def test_an_index_beyond_32_bits_begins_anew(source) -> None:
     np.testing.assert_array_equal(batch["index"], np.arange(2**40 * BATCH, 2**40 * BATCH + BATCH) % 2**32)
 
 
-def test_the_same_picture_is_augmented_anew_in_every_epoch(source) -> None:
+def test_the_same_image_is_augmented_anew_in_every_epoch(source) -> None:
     batches = _batches(source, Data(augment=ALL), 24)
     images = np.concatenate([batch["image"] for batch in batches])
     assert len({image.tobytes() for image in images}) == len(images)
@@ -119,7 +119,7 @@ def test_the_same_picture_is_augmented_anew_in_every_epoch(source) -> None:
 
 @pytest.fixture
 def damaged(tmp_path) -> Source:
-    """Of 24 pictures one is cut short, one is text, one is a picture of 16 bits."""
+    """Of 24 images one is cut short, one is text, one is an image of 16 bits."""
     root = image_folder(tmp_path)
     cut = root / "ant" / "003.png"
     cut.write_bytes(cut.read_bytes()[:200])
@@ -131,7 +131,7 @@ def damaged(tmp_path) -> Source:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_picture_leaves_its_place_empty_and_is_named(source, damaged, workers) -> None:
+def test_a_corrupt_image_leaves_its_place_empty_and_is_named(source, damaged, workers) -> None:
     whole = _batches(source, Data(augment=ALL), 4)
     with Stream(damaged, Data(augment=ALL, workers=workers), SMALL, batch=BATCH, rows=range(BATCH), seed=3) as stream:
         got = [next(stream) for _ in range(4)]  # 28 places: one epoch, and four of the next
@@ -152,14 +152,14 @@ def test_a_corrupt_picture_leaves_its_place_empty_and_is_named(source, damaged, 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_picture_ends_the_run_where_that_is_asked_for(damaged, workers) -> None:
+def test_a_corrupt_image_ends_the_run_where_that_is_asked_for(damaged, workers) -> None:
     with pytest.raises(VitportError, match=r"(003|004|005)\.png .*data\.corrupt=skip"):
         _batches(damaged, Data(augment=PLAIN, workers=workers, corrupt="fail"), 4)
     assert not active_children()
 
 
-def test_a_picture_that_unpacks_to_too_much_is_corrupt_in_threads_too(damaged, monkeypatch) -> None:
-    """Pillow only warns from its limit to twice it; the limit is set below the 520 pixels of these pictures."""
+def test_an_image_that_unpacks_to_too_much_is_corrupt_in_threads_too(damaged, monkeypatch) -> None:
+    """Pillow only warns from its limit to twice it; the limit is set below the 520 pixels of these images."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
     with (
         Stream(damaged, Data(), SMALL, batch=4, rows=range(4), seed=0) as stream,
@@ -170,14 +170,14 @@ def test_a_picture_that_unpacks_to_too_much_is_corrupt_in_threads_too(damaged, m
     assert any("unpacks to more than 400 pixels" in reason for reason in stream.corrupt.values())
 
 
-def test_pictures_that_are_all_gone_end_the_run_even_so(tmp_path) -> None:
+def test_images_that_are_all_gone_end_the_run_even_so(tmp_path) -> None:
     found = open_source(str(image_folder(tmp_path)), "train")
     assert found is not None
     for path in tmp_path.rglob("*.png"):
         path.unlink()
     with (
         Stream(found, Data(), SMALL, batch=8, rows=range(8), seed=0) as stream,
-        pytest.raises(VitportError, match=r"None of 8 pictures of .* in a row can be read; the first: .*No such file"),
+        pytest.raises(VitportError, match=r"None of 8 consecutive images of .* can be read; the first: .*No such file"),
     ):
         next(stream)
 
@@ -208,7 +208,7 @@ def test_a_worker_outlives_the_signals_that_its_parent_gets_too(source) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_gives_every_picture_once_in_order_and_fills_up_with_weight_0(source, workers) -> None:
+def test_evaluation_gives_every_image_once_in_order_and_fills_up_with_weight_0(source, workers) -> None:
     for batch, rows in ((7, [2, 5]),) if workers else ((7, None), (7, [2, 5]), (24, None), (30, None)):
         own = list(range(batch) if rows is None else rows)
         with evaluation_batches(source, SMALL, batch=batch, rows=rows, workers=workers) as feed:
@@ -226,27 +226,27 @@ def test_evaluation_gives_every_picture_once_in_order_and_fills_up_with_weight_0
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_grey_and_coloured_pictures_fit_models_of_one_and_three_channels(tmp_path, channels) -> None:
+def test_grey_and_coloured_images_fit_models_of_one_and_three_channels(tmp_path, channels) -> None:
     root = image_folder(tmp_path, count=1)
-    (root / "bee" / "000.png").write_bytes(encoded(picture(7)[..., 0]))
+    (root / "bee" / "000.png").write_bytes(encoded(smooth_image(7)[..., 0]))
     found = open_source(str(root), "train")
     assert found is not None
     preprocessing = Preprocessing(size=(20, 26), mean=(0.5,) * channels, std=(0.5,) * channels, resize="squash")
     (batch,) = list(evaluation_batches(found, preprocessing, batch=3))
     assert batch["image"].shape == (3, 20, 26, channels)
-    np.testing.assert_array_equal(batch["image"][1], np.repeat(picture(7)[..., :1], channels, axis=2))
-    red, green, blue = np.moveaxis(picture(0).astype(np.float64), 2, 0)
+    np.testing.assert_array_equal(batch["image"][1], np.repeat(smooth_image(7)[..., :1], channels, axis=2))
+    red, green, blue = np.moveaxis(smooth_image(0).astype(np.float64), 2, 0)
     grey = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R 601, as Pillow documents mode L
-    expected = picture(0) if channels == 3 else grey[..., None]
+    expected = smooth_image(0) if channels == 3 else grey[..., None]
     assert np.abs(batch["image"][0] - expected).max() <= 1
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"rows": [7]}, r"The rows \[7\] are not in a batch of 7"),
-        ({"rows": []}, "are not in a batch"),
-        ({"seed": -1}, "seed=-1 is negative"),
+        ({"rows": [7]}, r"rows must lie in a batch of 7, from 0 to 6; got \[7\]"),
+        ({"rows": []}, r"must lie in a batch of 7, .*; got \[\]"),
+        ({"seed": -1}, "seed must be 0 or more; got -1"),
     ],
 )
 def test_impossible_requests_are_refused(source, change, sentence) -> None:

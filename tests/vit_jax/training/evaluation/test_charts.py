@@ -1,4 +1,4 @@
-"""The pictures at the end of a run. Oracle: the boxes that matplotlib itself gives to what it has drawn."""
+"""The charts at the end of a run. Oracle: the boxes that matplotlib itself gives to what it has drawn."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _draw(folder, classes: list[str], lines: list[dict[str, Any]]) -> None:
     draw(folder, scores, classes)
 
 
-@pytest.mark.parametrize("name", ["{}", "a name of more letters than a picture has room for {}", "price $x^{} $"])
+@pytest.mark.parametrize("name", ["{}", "a name of more letters than a chart has room for {}", "price $x^{} $"])
 @pytest.mark.parametrize("count", [2, 30])
 def test_the_names_of_classes_are_whole_and_beside_each_other(name, count, figures, tmp_path) -> None:
     _draw(tmp_path, [name.format(number) for number in range(count)], [])
@@ -62,5 +62,5 @@ def test_a_run_of_one_step_is_a_point_at_a_whole_step(figures, tmp_path) -> None
     _draw(tmp_path, ["ant", "bee"], [{"step": 1, "of": "train", "loss": 2.0, "accuracy": 0.5}])
     for axes in figures["curves.png"].axes:
         assert all(tick == round(tick) for tick in axes.get_xticks())
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.width == 900
+    with Image.open(tmp_path / "curves.png") as chart:
+        assert chart.width == 900

@@ -16,7 +16,7 @@ import pytest
 from conversion import Checkpoint
 from vit_jax import training
 from vit_jax.training.data import Record
-from vit_jax.training.evaluation.evaluate import Evaluated, evaluate, read_real_labels, real_accuracy
+from vit_jax.training.evaluation.evaluate import EvaluationResult, evaluate, read_real_labels, real_accuracy
 from vit_jax.training.evaluation.scores import Scores
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.run.setup import set_up
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.jax_alone
 
 @dataclasses.dataclass
 class Named:
-    """Pictures that are nothing but their names."""
+    """Images that are nothing but their names."""
 
     names: tuple[str, ...]
     name: str = "val"
@@ -43,33 +43,33 @@ class Named:
 IMAGENET = Named(tuple(f"val/n0/ILSVRC2012_val_{number:08d}.JPEG" for number in (3, 1, 2, 5, 4)))
 
 
-def test_whatever_is_in_a_pictures_list_is_right_and_empty_lists_do_not_count(tmp_path) -> None:
-    """By number: 1 has [0, 2], 2 nothing, 3 [1], 4 [1], 5 [0]; the last picture could not be read."""
+def test_whatever_is_in_an_images_list_is_correct_and_empty_lists_do_not_count(tmp_path) -> None:
+    """By number: 1 has [0, 2], 2 nothing, 3 [1], 4 [1], 5 [0]; the last image could not be read."""
     path = tmp_path / "real.json"
     path.write_text(json.dumps([[0, 2], [], [1], [1], [0]]))
-    evaluated = Evaluated(Scores(3), np.array([1, 2, 0, 2, -1]))
-    assert real_accuracy(evaluated, read_real_labels(path, IMAGENET)) == pytest.approx(2 / 3)
+    result = EvaluationResult(Scores(3), np.array([1, 2, 0, 2, -1]))
+    assert real_accuracy(result, read_real_labels(path, IMAGENET)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
     ("text", "source", "sentence"),
     [
-        ("{", IMAGENET, "no list of ReaL labels"),
+        ("{", IMAGENET, "cannot be read as ReaL labels"),
         ("{}", IMAGENET, "no list of ReaL labels"),
         ("[1, 2, 3, 4, 5]", IMAGENET, "no list of ReaL labels"),
-        ("[[1]]", IMAGENET, "is no picture that"),
-        ("[[1]]", Named(("cat.jpg",)), "is no picture that"),
-        ("[[], [], [], [], []]", IMAGENET, "has no label for any picture"),
+        ("[[1]]", IMAGENET, "has no labels for"),
+        ("[[1]]", Named(("cat.jpg",)), "has no labels for"),
+        ("[[], [], [], [], []]", IMAGENET, "has no label for any image"),
     ],
 )
-def test_other_labels_or_pictures_are_one_sentence(text, source, sentence, tmp_path) -> None:
+def test_other_labels_or_images_are_one_sentence(text, source, sentence, tmp_path) -> None:
     (tmp_path / "real.json").write_text(text)
     with pytest.raises(VitportError, match=sentence):
         read_real_labels(tmp_path / "real.json", source)
 
 
 def test_the_same_classes_in_another_order_are_refused() -> None:
-    """Every picture would count as another class."""
+    """Every image would count as another class."""
     config = ViTConfig(image_size=(4, 4), patch_size=4, embed_dim=4, depth=1, num_heads=1, num_classes=3)
     checkpoint = Checkpoint.of(config, {}, Preprocessing(size=(4, 4)), ("a", "c", "b"))
     with pytest.raises(VitportError, match="in another order, a, c, b, … instead of a, b, c"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -9,10 +10,10 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import vit_jax
+from vit_jax.inference.inference import Inference
 from vit_jax.training.evaluation.features import Features, linear_probe, nearest_neighbours
-from vit_jax.training.evaluation.scores import BINS, Scores, make_judge
-from vit_jax.training.step.forward import Inference
-from vit_spec import Preprocessing, ViTConfig, VitportError
+from vit_jax.training.evaluation.scores import BINS, Scores, judge
+from vit_spec import ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone
 
@@ -21,20 +22,20 @@ CONFIG = ViTConfig(image_size=8, patch_size=4, num_classes=7, embed_dim=16, dept
 
 @pytest.fixture(scope="module")
 def judged() -> tuple[Scores, np.ndarray, np.ndarray]:
-    """Scores of three batches of which the last is filled up, the logits of the real pictures, and their labels."""
+    """Scores of three batches of which the last is filled up, the logits of the real images, and their labels."""
     model = vit_jax.create_model(CONFIG)
     params = vit_jax.get_params(model)
     rng = np.random.default_rng(0)
     params = {path: array + rng.normal(0, 0.3, array.shape).astype(np.float32) for path, array in params.items()}
     inference = Inference(model)
-    judge = make_judge(inference, Preprocessing(size=8))
     scores, logits, labels = Scores(7), [], []
     for real in (16, 16, 5):
         images = rng.standard_normal((16, 8, 8, 3)).astype(np.float32)
         label = rng.integers(0, 7, 16).astype(np.int32)
         weight = (np.arange(16) < real).astype(np.float32)
-        scores.add(judge(params, {"image": images, "label": label, "weight": weight}))
-        logits.append(np.asarray(inference(params, images), np.float64)[:real])
+        found = inference(params, images)
+        scores.add(judge(found, jnp.asarray(label), jnp.asarray(weight)))
+        logits.append(np.asarray(found, np.float64)[:real])
         labels.append(label[:real])
     return scores, np.concatenate(logits), np.concatenate(labels)
 
@@ -47,7 +48,7 @@ def _chances(logits: np.ndarray) -> np.ndarray:
 def test_scores_are_those_of_scikit_learn(judged) -> None:
     scores, logits, labels = judged
     metrics, classes = scores.metrics(), np.arange(7)
-    assert scores.pictures == 37
+    assert scores.images == 37
     assert 0.02 < metrics["accuracy"] < 0.6 < metrics["accuracy_top5"] < 1  # neither is trivial
     np.testing.assert_array_equal(scores.confusion, confusion_matrix(labels, logits.argmax(axis=1), labels=classes))
     assert metrics["accuracy"] == pytest.approx((logits.argmax(axis=1) == labels).mean(), abs=1e-12)
@@ -69,7 +70,7 @@ def test_the_calibration_error_is_its_definition(judged) -> None:
     assert scores.metrics()["calibration_error"] == pytest.approx(error, abs=1e-6)
 
 
-def test_accuracy_by_class_is_nan_where_there_is_no_picture() -> None:
+def test_accuracy_by_class_is_nan_where_there_is_no_image() -> None:
     scores = Scores(3)
     ones = np.ones(3)
     scores.add({"label": np.array([0, 0, 2]), "weight": ones, "predicted": np.array([0, 1, 2]), "confidence": ones,
@@ -77,11 +78,11 @@ def test_accuracy_by_class_is_nan_where_there_is_no_picture() -> None:
     np.testing.assert_array_equal(scores.per_class(), [0.5, np.nan, 1.0])
 
 
-def _blobs(seed: int, pictures: int) -> Features:
+def _blobs(seed: int, images: int) -> Features:
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(9).normal(0, 1, (4, 6))
-    labels = rng.integers(0, 4, pictures)
-    return Features((centres[labels] + rng.normal(0, 1.2, (pictures, 6))).astype(np.float32), labels)
+    labels = rng.integers(0, 4, images)
+    return Features((centres[labels] + rng.normal(0, 1.2, (images, 6))).astype(np.float32), labels)
 
 
 def test_neighbours_vote_as_scikit_learns_do() -> None:
@@ -102,6 +103,6 @@ def test_the_probe_is_scikit_learns_logistic_regression() -> None:
     assert linear_probe(train, test, 4, decay=1e-2) == pytest.approx(expected, abs=2 / 2000)  # ties by rounding
 
 
-def test_more_neighbours_than_pictures_are_refused() -> None:
-    with pytest.raises(VitportError, match="takes 1 to 10 neighbours"):
+def test_more_neighbours_than_images_are_refused() -> None:
+    with pytest.raises(VitportError, match="--knn must be from 1 to 10, the number of training images; got 11"):
         nearest_neighbours(_blobs(0, 10), _blobs(1, 5), 4, 11)

@@ -6,20 +6,20 @@ from jax.sharding import AbstractMesh
 
 from vit_jax.training.devices.sharding import AXES
 from vit_jax.training.recipe.config import TrainConfig
-from vit_jax.training.run.plan import exchanged
+from vit_jax.training.run.plan import communication
 from vit_spec import get_model
 
 
-def test_a_dry_run_tells_what_is_exchanged() -> None:
+def test_a_dry_run_says_what_devices_send() -> None:
     model, mesh = get_model("vit_base_patch16_224").config, AbstractMesh((2, 1, 4), AXES)
     kernels = 2 * 12 * 3 * 768 * 768 / 4 * 4
-    told = exchanged(TrainConfig(batch=64), model, mesh)
-    tokens = 32 * 197 * 768 * 4  # bytes of one device's pictures, in float32
+    found = communication(TrainConfig(batch=64), model, mesh)
+    tokens = 32 * 197 * 768 * 4  # bytes of one device's images, in float32
     cut = 12 * (4 * 768 * 768 + 2 * 768 * 3072 + 3 * 768 + 3072)  # kernels, and biases of outputs that are cut
     gradients = 4 * (86_567_656 - cut * 3 // 4)
-    assert told == {
-        "exchanged in a step, gradients, all-reduce along data and fsdp": f"{gradients / 1e6:,.1f} MB",
-        "exchanged in a step, sums of layers, all-reduce along tensor": f"{48 * tokens / 1e6:,.1f} MB",
-        "exchanged in a step, packed layers, all-to-all along tensor": f"{kernels / 1e6:,.1f} MB",
-        "exchanged in a step, packed layers, all-gather along tensor": f"{12 * 3 * 768 * 4 / 1e3:,.1f} kB",
+    assert found == {
+        "sent per step, gradients, all-reduce along data and fsdp": f"{gradients / 1e6:,.1f} MB",
+        "sent per step, sums of layers, all-reduce along tensor": f"{48 * tokens / 1e6:,.1f} MB",
+        "sent per step, packed layers, all-to-all along tensor": f"{kernels / 1e6:,.1f} MB",
+        "sent per step, packed layers, all-gather along tensor": f"{12 * 3 * 768 * 4 / 1e3:,.1f} kB",
     }

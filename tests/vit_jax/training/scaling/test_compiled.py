@@ -38,7 +38,7 @@ import json
 import sys
 from benchmarks.collectives import compare
 from vit_jax.training.scaling import Step
-from vit_jax.training.devices.sharding import MeshShape
+from vit_jax.training.recipe.execution import MeshShape
 from vit_spec import ViTConfig
 
 for depth in (1, 2):
@@ -83,6 +83,6 @@ def test_one_block_more_exchanges_what_is_predicted(block: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", [8, 64])
 def test_the_steps_of_the_page_exchange_what_is_predicted(devices: int) -> None:
-    """Those of docs/scaling.md, which has the measured figures."""
+    """Those of docs/reports/scaling.md, which has the measured figures."""
     found = run(devices, "-m", "benchmarks.scaling", "--compile-for", str(devices))
     assert max(row["error"] for row in found) < 0.03

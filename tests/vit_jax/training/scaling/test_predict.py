@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.scaling import VIT_22B
 from vit_jax.training.devices.chips import H100, V5E, V6E
-from vit_jax.training.devices.sharding import MeshShape
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling import Assumptions, Collective, Step, choose, collectives, predict
 from vit_jax.training.scaling.collectives import seconds
 from vit_spec import VitportError, get_model

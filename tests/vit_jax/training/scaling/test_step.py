@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.scaling import VIT_22B
-from vit_jax.training.devices.sharding import MeshShape
+from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling import Step
 from vit_jax.training.scaling.step import activation_bytes, cut_model, flops, memory_bytes, traffic_bytes
 from vit_spec import forward_flops, get_model, parameters
@@ -80,10 +80,10 @@ def test_memory_is_state_weights_and_activations() -> None:
 
 
 def test_attention_weights_are_held_twice_once_or_never() -> None:
-    kinds = ("written", "fused", "cudnn")
-    written, fused, cudnn = (memory_bytes(Step(BASE, 512, MeshShape(8, 1, 1), attention=kind)) for kind in kinds)
+    kinds = ("explicit", "fused", "cudnn")
+    explicit, fused, cudnn = (memory_bytes(Step(BASE, 512, MeshShape(8, 1, 1), attention=kind)) for kind in kinds)
     assert fused - cudnn == 12 * 64 * h * N * N * 4
-    assert written - fused == 12 * 64 * h * N * N * 2
+    assert explicit - fused == 12 * 64 * h * N * N * 2
 
 
 def test_rematerialisation_keeps_one_block_and_the_ends_of_all() -> None:

@@ -63,7 +63,7 @@ def test_without_randomness_it_is_the_models_own_forward_pass() -> None:
 
 
 def test_stochastic_depth_leaves_out_by_its_own_blocks_rate() -> None:
-    """The first block always acts, the last is left out for half of the pictures, and then changes nothing."""
+    """The first block always acts, the last is left out for half of the images, and then changes nothing."""
     config = ViTConfig(image_size=4, patch_size=4, num_classes=0, embed_dim=8, depth=2, num_heads=1, drop_path_rate=0.5)
     model = vit_jax.create_model(config)
     params = vit_jax.get_params(model)

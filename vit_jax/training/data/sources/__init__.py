@@ -1,1 +1,1 @@
-"""One file for each way that data sets are stored."""
+"""One file for each storage format of data sets."""

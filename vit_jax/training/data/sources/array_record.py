@@ -16,12 +16,12 @@ from vit_spec import VitportError
 
 @dataclass(frozen=True, eq=False)
 class ArrayRecords:
-    """Records with the features ``image``, a picture file's bytes, and ``label``, an integer."""
+    """Records with the features ``image``, the bytes of an image file, and ``label``, an integer."""
 
     name: str
     classes: tuple[str, ...]
     records: Any
-    """grain's source of bytes, which opens its files anew in every worker."""
+    """grain's source of bytes, which opens its files again in every worker."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -33,23 +33,25 @@ class ArrayRecords:
             (image,), (label,) = found["image"], found["label"]
         except (ValueError, KeyError) as error:
             raise VitportError(
-                f"{name} is no tf.train.Example with one image and one label ({error}): write it so."
+                f"{name} is not a tf.train.Example with one image and one label ({error}): write the file again."
             ) from error
         if not isinstance(image, bytes) or not isinstance(label, int) or not 0 <= label < len(self.classes):
-            raise VitportError(f"{name} has no image, or none of the {len(self.classes)} labels: write both.")
+            raise VitportError(
+                f"{name} has no image, or no label from 0 to {len(self.classes) - 1}: write the file again."
+            )
         return Record(name, label, image)
 
 
 def open_array_records(name: str, files: Sequence[Path], classes: tuple[str, ...] | None) -> ArrayRecords:
-    """The names of the classes stand in a list beside the files, for no record but one has to be read to know them.
+    """Class names come from a list beside the files, so that no record has to be read for them.
 
     Raises:
-        VitportError: without that list, or for files that are no ArrayRecords.
+        VitportError: without that list, or for files that are not ArrayRecords.
     """
     classes = classes or listed_classes(files[0].parent)
     if classes is None:
-        raise VitportError(f"{files[0].parent} has no {LISTS[0]}: write the name of each class into it, one a line.")
+        raise VitportError(f"{files[0].parent} has no {LISTS[0]}: write one with a class name on each line.")
     try:
         return ArrayRecords(name, classes, load_grain().sources.ArrayRecordDataSource([str(file) for file in files]))
     except (RuntimeError, ValueError, OSError) as error:
-        raise VitportError(f"{name} has files that are no ArrayRecords ({error}): write them anew.") from error
+        raise VitportError(f"{name} has files that are not ArrayRecords ({error}): write them again.") from error

@@ -18,20 +18,20 @@ from vit_jax.training.data.record import Record
 from vit_jax.training.data.sources.labels import numbered
 from vit_spec import VitportError
 
-_PICTURES, _LABELS = ("image", "img"), ("label", "labels")
-"""Usual names of the columns, where the file does not say which is which."""
+_IMAGES, _LABELS = ("image", "img"), ("label", "labels")
+"""Usual column names, for files that do not describe their columns."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArrowTables:
-    """Rows of memory-mapped Arrow files; what is pickled is their paths and the labels."""
+    """Rows of memory-mapped Arrow files; pickles hold only paths and labels."""
 
     name: str
     classes: tuple[str, ...]
     files: tuple[str, ...]
     column: str
     begins: np.ndarray
-    """int64: number of each chunk's first row."""
+    """int64: index of each chunk's first row."""
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class ArrowTables:
             name += f" ({cell['path']})" if cell.get("path") else ""
         if not isinstance(data, bytes):
             raise VitportError(
-                f"{name} has no picture in the column {self.column}, at most a path: store the file itself."
+                f"{name} has no image bytes in the column {self.column}, at most a path: store the file itself."
             )
         return Record(name, int(self.labels[at]), data)
 
@@ -60,13 +60,12 @@ class ArrowTables:
 
 
 def open_tables(name: str, files: Sequence[Path], classes: tuple[str, ...] | None) -> ArrowTables:
-    """The columns and the names of classes are those of the files' own description, if they have one.
+    """Columns and class names come from the files' own description, if they have one.
 
-    A row of a Parquet file cannot be read without all those packed with it, so such files are unpacked first, once,
-    into a cache.
+    A row of a Parquet file cannot be read without its whole row group, so such files are unpacked once into a cache.
 
     Raises:
-        VitportError: without pyarrow, or for files that are damaged or have no such columns.
+        VitportError: without pyarrow, or for files that are damaged or lack the columns.
     """
     try:
         import pyarrow
@@ -76,46 +75,46 @@ def open_tables(name: str, files: Sequence[Path], classes: tuple[str, ...] | Non
         paths = tuple(_unpacked(file) if file.suffix.lower() == ".parquet" else str(file) for file in files)
         tables = [_table(path) for path in paths]
     except (pyarrow.ArrowException, OSError) as error:
-        raise VitportError(f"{name} has a file that cannot be read ({error}): fetch it again.") from error
+        raise VitportError(f"{name} has a file that cannot be read ({error}): download it again.") from error
     described = _description(tables[0].schema)
-    picture = _column(tables[0].schema, described, "Image", _PICTURES, name)
+    image = _column(tables[0].schema, described, "Image", _IMAGES, name)
     label = _column(tables[0].schema, described, "ClassLabel", _LABELS, name)
     if any(table.column(label).null_count for table in tables):
-        raise VitportError(f"{name} has rows without a {label}: leave them out.")
+        raise VitportError(f"{name} has rows without a {label}: remove them.")
     values = np.concatenate([table.column(label).to_numpy() for table in tables])
     if classes is None and described.get(label, {}).get("names"):
         classes = tuple(described[label]["names"])
     labels, classes = numbered(values, classes, name)
-    sizes = [len(chunk) for table in tables for chunk in table.column(picture).chunks]
+    sizes = [len(chunk) for table in tables for chunk in table.column(image).chunks]
     begins = np.cumsum([0, *sizes], dtype=np.int64)[:-1]
-    return ArrowTables(name, classes, paths, picture, begins, labels)
+    return ArrowTables(name, classes, paths, image, begins, labels)
 
 
 def _table(path: str) -> Any:
-    """Memory-mapped; ``datasets`` writes Arrow's format of streams."""
+    """Memory-mapped; ``datasets`` writes Arrow's streaming format."""
     import pyarrow
 
     return pyarrow.ipc.open_stream(pyarrow.memory_map(path)).read_all()
 
 
 def _description(schema: Any) -> dict[str, Any]:
-    """Column → what ``datasets`` wrote of it."""
+    """Column → its description by ``datasets``."""
     found = (schema.metadata or {}).get(b"huggingface")
     return json.loads(found).get("info", {}).get("features", {}) if found else {}
 
 
 def _column(schema: Any, described: dict[str, Any], kind: str, usual: Sequence[str], name: str) -> str:
-    """The column of that kind; of several, or without a description, the one with a usual name."""
+    """The column of this kind; among several, or without a description, the one with a usual name."""
     kinds = [column for column in schema.names if described.get(column, {}).get("_type") == kind]
     candidates = kinds if len(kinds) == 1 else [column for column in usual if column in (kinds or schema.names)]
     if not candidates:
-        what = f"one of {', '.join(kinds)} alone" if kinds else f"a column called {usual[0]}"
+        what = f"only one of {', '.join(kinds)}" if kinds else f"a column called {usual[0]}"
         raise VitportError(f"{name} has the columns {', '.join(schema.names)}: keep {what}, for the {kind}.")
     return candidates[0]
 
 
 def _unpacked(file: Path) -> str:
-    """The file's rows as an uncompressed Arrow file in the cache; made once for every version of it."""
+    """The file's rows as an uncompressed Arrow file in the cache, made once for each version of the file."""
     import pyarrow
     from pyarrow import parquet
 

@@ -18,10 +18,10 @@ class Digits:
 
     name: str
     images: np.ndarray
-    """uint8 (n, 8, 8, 1): the sixteen levels as a PNG file holds them, 0 … 255."""
+    """uint8 (n, 8, 8, 1), with the sixteen levels scaled to 0 … 255 as in a PNG file."""
     labels: np.ndarray
     numbers: np.ndarray
-    """Places in scikit-learn's table."""
+    """Indices into scikit-learn's table."""
     classes: tuple[str, ...] = tuple("0123456789")
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Digits:
 
 
 def open_digits(split: Split) -> Digits:
-    """A fifth is kept for validation, stratified: always the same pictures, whatever the run's seed.
+    """A stratified fifth is held out for validation: the same images for every seed.
 
     Raises:
         VitportError: without scikit-learn.

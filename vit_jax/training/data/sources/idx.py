@@ -1,4 +1,4 @@
-"""The files of MNIST and its family: pictures and labels as plain arrays behind a short head."""
+"""The files of MNIST and its family: images and labels as plain arrays after a short header."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _PARTS = {"train": ("train",), "validation": ("t10k", "test")}
 
 @dataclass(frozen=True, eq=False)
 class Idx:
-    """A pair of files; what is pickled is their paths, and a worker reads them when it needs them."""
+    """A pair of files; pickles hold only paths and labels, and each worker reads the images on demand."""
 
-    pictures: Path
+    path: Path
     classes: tuple[str, ...]
     labels: np.ndarray
 
     @property
     def name(self) -> str:
-        """The path of the pictures' file."""
-        return str(self.pictures)
+        """The path of the image file."""
+        return str(self.path)
 
     @cached_property
     def images(self) -> np.ndarray:
         """uint8 (n, H, W)."""
-        return _read(self.pictures, 3)
+        return _read(self.path, 3)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "images"}
@@ -49,28 +49,28 @@ class Idx:
 
 
 def is_idx(name: str) -> bool:
-    """Whether a file is called so."""
+    """Whether a file has such a name."""
     return _FILE.fullmatch(name) is not None
 
 
 def open_idx(root: Path, split: Split, classes: tuple[str, ...] | None) -> Idx | None:
-    """``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same of ``t10k``, perhaps with ``.gz``.
+    """``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte`` and the same of ``t10k``, optionally with ``.gz``.
 
     Raises:
-        VitportError: for files that are missing, damaged or do not belong together.
+        VitportError: for files that are missing, damaged or do not match.
     """
     files = _files(root)
     if not any(part == split for part, _ in files):
         return None
     for what in ("images", "labels"):
         if (split, what) not in files:
-            raise VitportError(f"{root} has no {what} of the {split} pictures: put that file beside the others.")
+            raise VitportError(f"{root} has no {what} file of the {split} split: put it beside the others.")
     labels, classes = numbered(_read(files[split, "labels"], 1), classes, str(files[split, "labels"]))
     source = Idx(files[split, "images"], classes, labels)
     if len(source.images) != len(labels):
         raise VitportError(
-            f"{source.name} has {len(source.images)} pictures, and the file beside it {len(labels)} labels: they do "
-            "not belong together."
+            f"{source.name} has {len(source.images)} images, and its label file {len(labels)} labels: give files that "
+            "belong together."
         )
     return source
 
@@ -85,18 +85,20 @@ def _files(root: Path) -> dict[tuple[str, str], Path]:
         split = next(split for split, ends in _PARTS.items() if match["part"].endswith(ends))
         other = found.setdefault((split, match["what"]), path)
         if other.with_suffix("") != path and other != path:
-            raise VitportError(f"{root} has both {other.name} and {path.name}: keep the pair that is meant.")
+            raise VitportError(f"{root} has both {other.name} and {path.name}: remove one of them.")
     return found
 
 
 def _read(path: Path, dimensions: int) -> np.ndarray:
-    """Two zeros, 8 for bytes, the number of dimensions, each size in four bytes, most significant first; the values."""
+    """Two zeros, 8 for bytes, the number of dimensions, each size as a big-endian uint32, then the values."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise VitportError(f"{path} cannot be read ({error}): fetch it again.") from error
+        raise VitportError(f"{path} cannot be read ({error}): download it again.") from error
     head = 4 + 4 * dimensions
     shape = np.frombuffer(data[4:head], ">u4").tolist()
     if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) != head + math.prod(shape):
-        raise VitportError(f"{path} is no IDX file of bytes in {dimensions} dimensions, or is cut off: fetch it again.")
+        raise VitportError(
+            f"{path} is not an IDX file of {dimensions}-dimensional bytes, or is truncated: download it again."
+        )
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)

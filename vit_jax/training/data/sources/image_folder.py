@@ -1,4 +1,4 @@
-"""One folder for each class, with picture files in it."""
+"""A folder of class folders with image files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".avif")
-"""Other files in a class folder are no pictures of the data set: lists, annotations, thumbnails' tables."""
+"""Other files in a class folder are ignored: lists, annotations, thumbnail databases."""
 VALIDATION = ("val", "validation", "valid", "test")
-"""The first that is there holds the validation pictures."""
+"""The first of these folders that exists holds the validation images."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Pictures of class folders in the order of their paths."""
+    """Images of class folders in the order of their paths."""
 
     name: str
     classes: tuple[str, ...]
@@ -38,10 +38,10 @@ class ImageFolder:
 
 
 def open_folder(root: Path, split: Split) -> ImageFolder | None:
-    """``root`` holds class folders, or ``train`` and perhaps ``val``, ``validation``, ``valid`` or ``test`` with them.
+    """``root`` holds class folders, or ``train`` and optionally ``val``, ``validation``, ``valid`` or ``test`` of them.
 
     Raises:
-        VitportError: if there are no class folders, or one without a picture.
+        VitportError: if there are no class folders, or one without an image.
     """
     parts = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     held_out = [part for part in VALIDATION if part in parts]
@@ -55,19 +55,19 @@ def open_folder(root: Path, split: Split) -> ImageFolder | None:
 def _read(root: Path) -> ImageFolder:
     classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."))
     if not classes:
-        raise VitportError(f"{root} has no class folders: put the pictures of each class into a folder of its own.")
+        raise VitportError(f"{root} has no class folders: put the images of each class into a folder of their own.")
     names, labels = [], []
     for label, name in enumerate(classes):
-        found = sorted(_pictures(root / name))
+        found = sorted(_image_files(root / name))
         if not found:
-            raise VitportError(f"{root / name} has no picture in it: remove the folder, or fill it.")
+            raise VitportError(f"{root / name} has no images: remove the folder, or add some.")
         names += found
         labels += [label] * len(found)
     return ImageFolder(str(root), classes, Names.of(names), np.array(labels, np.int32))
 
 
-def _pictures(folder: Path) -> list[str]:
-    """Paths below ``folder``, of folders in it too."""
+def _image_files(folder: Path) -> list[str]:
+    """Paths relative to ``folder``, including those in subfolders."""
     return [
         os.path.relpath(Path(at, file), folder)
         for at, _, files in os.walk(folder, followlinks=True)

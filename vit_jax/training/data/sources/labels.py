@@ -1,4 +1,4 @@
-"""From what a data set calls its labels to numbers and names of classes."""
+"""From the labels of a data set to class numbers and class names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from vit_spec import VitportError
 
 LISTS = ("classes.txt", "classnames.txt", "label.labels.txt")
-"""Files with one name of a class a line, in the order of the labels; the last is what TensorFlow Datasets writes."""
+"""Files with a class name on each line, in the order of the labels; TensorFlow Datasets writes the last."""
 
 
 def listed_classes(folder: Path) -> tuple[str, ...] | None:
-    """The names of a list in the folder, if there is one; empty lines at its end are none.
+    """The class names of a list in the folder, if there is one; empty lines at its end are ignored.
 
     Raises:
-        VitportError: for a list that is no text, or has an empty line between others.
+        VitportError: for a list that is not UTF-8, or has an empty line between others.
     """
     path = next((folder / name for name in LISTS if (folder / name).is_file()), None)
     if path is None:
@@ -25,19 +25,19 @@ def listed_classes(folder: Path) -> tuple[str, ...] | None:
     try:
         names = path.read_text(encoding="utf-8").rstrip().splitlines()
     except UnicodeDecodeError as error:
-        raise VitportError(f"{path} is no text in UTF-8 ({error}): write the name of each class on a line.") from error
+        raise VitportError(f"{path} is not UTF-8 text ({error}): write a class name on each line.") from error
     if not all(name.strip() for name in names):
-        raise VitportError(f"{path} has an empty line between its names: write one name for each class, one a line.")
+        raise VitportError(f"{path} has an empty line between its names: write a class name on each line.")
     return tuple(names)
 
 
 def numbered(
     values: Sequence[str] | np.ndarray, classes: tuple[str, ...] | None, where: str
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """int32 (n,) and the names of the classes.
+    """Labels, int32 (n,), and the class names.
 
-    Numbers, also in text, count ``classes``; without these the classes are the numbers up to the largest. Other texts
-    are names: those of ``classes``, or, without them, all that occur, sorted.
+    Numbers, also as text, index ``classes``; without these the class names are the numbers up to the largest. Other
+    text is class names: of ``classes``, or, without these, all that occur, sorted.
 
     Raises:
         VitportError: for a label that ``classes`` does not have, or a negative one.
@@ -53,7 +53,7 @@ def numbered(
     wrong = labels[(labels < 0) | (labels >= len(classes))]
     if wrong.size:
         raise VitportError(
-            f"{where} has the label {wrong[0]}, which is none of its {len(classes)} classes: give labels that are."
+            f"{where} has the label {wrong[0]}, and {len(classes)} classes: give labels from 0 to {len(classes) - 1}."
         )
     return labels.astype(np.int32), classes
 
@@ -63,5 +63,7 @@ def _named(texts: np.ndarray, classes: tuple[str, ...] | None, where: str) -> tu
     numbers = {name: number for number, name in enumerate(known)}
     unknown = sorted(set(texts.tolist()) - set(known))
     if unknown:
-        raise VitportError(f"{where} has the label {unknown[0]!r}, which is none of its classes: give labels that are.")
+        raise VitportError(
+            f"{where} has the label {unknown[0]!r}, which is not among its classes: correct it or the class list."
+        )
     return np.array([numbers[text] for text in texts.tolist()], np.int32), known

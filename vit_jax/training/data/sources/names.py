@@ -1,4 +1,4 @@
-"""Very many names in one run of bytes, for every worker gets a copy of a source."""
+"""Very many names in one bytes object, because every worker gets a copy of a source."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Names:
-    """A list of file names, UTF-8 with surrogate escapes, one after the other."""
+    """A list of file names, concatenated as UTF-8 with surrogate escapes."""
 
     data: bytes
     ends: np.ndarray
-    """int64 (n + 1,): where in ``data`` each begins, and the last ends."""
+    """int64 (n + 1,): where in ``data`` each name begins, and where the last ends."""
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Names:
-        """Packed, in the same order."""
+        """Packs the names, in the same order."""
         found = [os.fsencode(name) for name in names]
         return cls(b"".join(found), np.cumsum([0, *map(len, found)], dtype=np.int64))
 

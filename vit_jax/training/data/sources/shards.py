@@ -1,4 +1,4 @@
-"""Which files of a data set in several files belong to which split."""
+"""Assigns the files of a sharded data set to its splits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from vit_jax.training.data.record import Split
 from vit_spec import VitportError
 
 _WORDS = {"train": (("train", "training"),), "validation": (("val", "valid", "validation", "dev"), ("test",))}
-"""The first group that is there holds the validation pictures."""
+"""The first group that occurs holds the validation images."""
 _NUMBERED = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def split_files(root: Path, files: list[Path], split: Split) -> list[Path]:
-    """Those whose path below ``root`` has a word for the split; where none is for training, the rest is."""
+    """Files whose path below ``root`` has a word for the split; if none has one for training, all files without one for
+    validation."""
     words = {path: set(re.split(r"[^a-z]+", path.relative_to(root).as_posix().lower())) for path in files}
     for group in _WORDS[split]:
         found = [path for path in files if words[path] & set(group)]
@@ -28,10 +29,10 @@ def split_files(root: Path, files: list[Path], split: Split) -> list[Path]:
 
 
 def check_complete(files: list[Path]) -> None:
-    """Refuses numbered files, ``…-00000-of-00004``, of which one is missing.
+    """Refuses numbered files, ``…-00000-of-00004``, if one is missing.
 
     Raises:
-        VitportError: with the name of the first that is.
+        VitportError: with the name of the first missing file.
     """
     for path in files:
         match = _NUMBERED.search(path.name)
@@ -40,12 +41,12 @@ def check_complete(files: list[Path]) -> None:
         for number in range(int(match["count"])):
             other = f"{path.name[: match.start()]}-{number:05}-of-{match['count']}{path.name[match.end() :]}"
             if not path.with_name(other).exists():
-                raise VitportError(f"{path.with_name(other)} is missing beside {path.name}: fetch it, too.")
+                raise VitportError(f"{path.with_name(other)} is missing beside {path.name}: download it too.")
 
 
 def expanded(pattern: str) -> list[Path]:
     """The files of a path with ``*``, ``?``, ``[…]`` or a range such as ``{000..127}``, sorted."""
-    return sorted(Path(found) for part in _ranges(pattern) for found in glob.glob(part))  # noqa: PTH207, for Path.glob wants a folder to begin from
+    return sorted(Path(found) for part in _ranges(pattern) for found in glob.glob(part))  # noqa: PTH207, for Path.glob needs a folder to start from
 
 
 def _ranges(pattern: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Tar shards as webdataset lays them out: ``key.jpg`` beside ``key.cls`` or ``key.json``."""
+"""Tar shards in webdataset's layout: ``key.jpg`` beside ``key.cls`` or ``key.json``."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from vit_spec import VitportError
 
 _END = 1024
 _KEYS = ("label", "cls")
-"""Where in a ``.json`` the label is."""
+"""Keys of the label in a ``.json``."""
 
 
 @dataclass(frozen=True, eq=False)
 class TarShards:
-    """Pictures by shard, place and length, in the order of the shards."""
+    """Images by shard, offset and length, in the order of the shards."""
 
     name: str
     classes: tuple[str, ...]
     shards: tuple[str, ...]
     names: Names
     shard: np.ndarray
-    """int32 (n,): number of the shard."""
+    """int32 (n,): index of the shard."""
     place: np.ndarray
-    """int64 (n, 2): where in it the picture begins, and how long it is, in bytes."""
+    """int64 (n, 2): offset of the image in its shard, and its length, in bytes."""
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class TarShards:
         return Record(f"{shard}/{self.names[at]}", int(self.labels[at]), data)
 
 
-class _Picture(NamedTuple):
+class _Image(NamedTuple):
     name: str
     begin: int
     size: int
@@ -56,31 +56,31 @@ class _Picture(NamedTuple):
 
 
 def open_tar(name: str, files: Sequence[Path], classes: tuple[str, ...] | None) -> TarShards:
-    """Reads the heads of all members once.
+    """Reads the headers of all members once.
 
     Raises:
-        VitportError: for a shard that is damaged or compressed as a whole, a picture without a label, a label without a
-            picture.
+        VitportError: for a shard that is damaged or compressed as a whole, an image without a label, or a label without
+            an image.
     """
-    pictures, shard = [], []
+    images, shard = [], []
     for number, file in enumerate(files):
         found = _index(file)
-        pictures += found
+        images += found
         shard += [number] * len(found)
-    labels, classes = numbered([picture.label for picture in pictures], classes, name)
+    labels, classes = numbered([image.label for image in images], classes, name)
     return TarShards(
         name,
         classes,
         tuple(map(str, files)),
-        Names.of(picture.name for picture in pictures),
+        Names.of(image.name for image in images),
         np.array(shard, np.int32),
-        np.array([(picture.begin, picture.size) for picture in pictures], np.int64).reshape(-1, 2),
+        np.array([(image.begin, image.size) for image in images], np.int64).reshape(-1, 2),
         labels,
     )
 
 
-def _index(file: Path) -> list[_Picture]:
-    pictures: dict[str, tuple[str, int, int]] = {}
+def _index(file: Path) -> list[_Image]:
+    images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, str] = {}
     try:
         with tarfile.open(file, "r:") as tar:
@@ -92,34 +92,36 @@ def _index(file: Path) -> list[_Picture]:
                     continue
                 key, suffix = f"{folder}/{key}", f"{dot}{suffix}".lower()
                 if suffix in SUFFIXES:
-                    if key in pictures:
-                        raise VitportError(f"{file} has two pictures of the key {key.lstrip('/')}: keep one.")
-                    pictures[key] = (member.name, member.offset_data, member.size)
+                    if key in images:
+                        raise VitportError(f"{file} has two images with the key {key.lstrip('/')}: keep one.")
+                    images[key] = (member.name, member.offset_data, member.size)
                 elif suffix == ".cls" or (suffix == ".json" and key not in labels):
                     label = _label(tar, member, suffix, f"{file}/{member.name}")
                     if label is not None:
                         labels[key] = label
     except (tarfile.TarError, EOFError) as error:
         raise VitportError(
-            f"{file} is no tar file that can be read ({error}): unpack .gz, or fetch it again."
+            f"{file} cannot be read as a tar file ({error}): unpack .gz, or download it again."
         ) from error
-    for one, other, what in ((pictures, labels, "label"), (labels, pictures, "picture")):
+    for one, other, what in ((images, labels, "label"), (labels, images, "image")):
         alone = next((key for key in one if key not in other), None)
         if alone is not None:
-            raise VitportError(f"{file} has no {what} for the key {alone.lstrip('/')}: put a .jpg and a .cls under it.")
-    return [_Picture(*place, labels[key]) for key, place in pictures.items()]
+            raise VitportError(
+                f"{file} has no {what} for the key {alone.lstrip('/')}: give each key a .jpg and a .cls."
+            )
+    return [_Image(*place, labels[key]) for key, place in images.items()]
 
 
 def _check_end(file: Path) -> None:
-    """A tar file that is cut off between two members looks whole but for the two empty blocks at its end."""
+    """A tar file that is truncated between two members lacks only the two empty blocks at its end."""
     with file.open("rb") as tail:
         tail.seek(-min(_END, file.stat().st_size), 2)
         if any(tail.read()):
-            raise tarfile.ReadError("it is cut off")
+            raise tarfile.ReadError("it is truncated")
 
 
 def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, name: str) -> str | None:
-    """The text of a ``.cls``; of a ``.json`` what stands under a key for labels, if anything does."""
+    """The text of a ``.cls``, or the value of a label key of a ``.json``, if it has one."""
     file = tar.extractfile(member)
     data = file.read() if file else b""
     try:
@@ -127,6 +129,6 @@ def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, name: str
             return data.decode().strip()
         entries = json.loads(data)
     except ValueError as error:
-        raise VitportError(f"{name} cannot be read ({error}): write a label into it.") from error
+        raise VitportError(f"{name} cannot be read ({error}): write the label into it.") from error
     found = [entries[key] for key in _KEYS if isinstance(entries, dict) and key in entries]
     return str(found[0]) if found else None

@@ -12,10 +12,10 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def features(record: bytes) -> dict[str, list[bytes] | list[int]]:
-    """The features of bytes and of integers by name; those of floats are left out.
+    """The features of bytes and integers by name; those of floats are ignored.
 
     Raises:
-        ValueError: if the record is no such message.
+        ValueError: if the record is not such a message.
     """
     found: dict[str, list[bytes] | list[int]] = {}
     for table in _nested(record, 1):
@@ -36,7 +36,7 @@ def _nested(message: bytes, number: int) -> Iterator[bytes]:
 
 
 def _integers(message: bytes) -> Iterator[int]:
-    """Packed, as they are written nowadays, or one by one; negative ones are written as numbers above 2^63."""
+    """Packed, as newer writers do, or one by one; negative numbers are encoded as numbers above 2^63."""
     for at, value in _fields(message):
         if at == 1 and isinstance(value, bytes):
             place = 0
@@ -63,7 +63,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
         else:
             raise ValueError(f"wire type {kind} is unknown")
         if place + size > len(message):
-            raise ValueError("the message is cut off")
+            raise ValueError("the message is truncated")
         yield tag >> 3, message[place : place + size]
         place += size
 
@@ -72,7 +72,7 @@ def _varint(message: bytes, place: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if place >= len(message):
-            raise ValueError("the message is cut off")
+            raise ValueError("the message is truncated")
         byte = message[place]
         place += 1
         value |= (byte & 0x7F) << shift

@@ -1,0 +1,143 @@
+"""What the names and shapes of a Vision Transformer's tensors say about its config."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from conversion.tensors.table import Shapes
+from vit_spec import VitportError
+
+
+def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The ViTConfig fields that canonical names and shapes decide.
+
+    Heads, epsilon, activation and pooling are not among them: no shape shows those. ``told`` holds what is known
+    otherwise; it is asked only where shapes leave several answers (grids that are not square, initial values).
+
+    Raises:
+        VitportError: if the tensors are no ViT's, or their position table fits no grid that is known.
+    """
+    parallel = any(name.startswith("blocks.0.in_proj.") for name in shapes)
+    inner = ("in_norm", "in_proj", "mlp_out_proj") if parallel else ("norm1", "attn.qkv", "mlp.fc2")
+    ranks = dict(zip((f"blocks.0.{name}.weight" for name in inner), (1, 2, 2), strict=True))
+    for name, rank in {"patch_embed.proj.weight": 4, **ranks}.items():
+        if name not in shapes:
+            raise VitportError(f"The tensors are no Vision Transformer's: {name} is missing among {len(shapes)} names.")
+        if len(shapes[name]) != rank:
+            raise VitportError(f"{name} has shape {shapes[name]}, but a ViT's has {rank} axes.")
+    embed_dim, in_channels, patch_size, patch_width = shapes["patch_embed.proj.weight"]
+    if patch_size != patch_width:
+        raise VitportError(
+            f"patch_embed.proj.weight has patches of {patch_size}x{patch_width}: only square ones exist here."
+        )
+
+    def has(*names: str) -> bool:
+        """Whether any block has one, so that one block's missing tensor is missed and no other model seen."""
+        either = "|".join(map(re.escape, names))
+        return any(re.fullmatch(rf"blocks\.\d+\.({either})", there) for there in shapes)
+
+    facts = {
+        "embed_dim": embed_dim,
+        "in_channels": in_channels,
+        "patch_size": patch_size,
+        "depth": 1 + max(int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name))),
+        "qkv_bias": has("attn.qkv.bias", "in_proj.bias"),
+        "proj_bias": has("attn.proj.bias", "mlp.fc2.bias", "attn_out_proj.bias", "mlp_out_proj.bias"),
+        "qk_norm": has("attn.q_norm.weight", "q_norm.weight"),
+        "attn_norm": has("attn.norm.weight"),
+        "mlp_norm": has("mlp.norm.weight"),
+        "norm_bias": has("norm1.bias", "norm2.bias", "in_norm.bias"),
+        "pre_norm": "norm_pre.weight" in shapes,
+        "patch_bias": "patch_embed.proj.bias" in shapes,
+        "patch_norm": "patch_embed.norm.weight" in shapes,
+        "class_token": "cls_token" in shapes,
+        "distilled": "dist_token" in shapes,
+        "register_tokens": shapes["reg_token"][1] if "reg_token" in shapes else 0,
+        "final_norm": "tokens" if "norm.weight" in shapes else "pooled" if "fc_norm.weight" in shapes else "none",
+        "num_classes": shapes["head.weight"][0] if "head.weight" in shapes else 0,
+        "representation_size": shapes["pre_logits.fc.weight"][0] if "pre_logits.fc.weight" in shapes else None,
+    }
+    for name in ("blocks.0.attn.q_norm.weight", "blocks.0.q_norm.weight"):
+        if name in shapes:
+            facts["num_heads"] = embed_dim // shapes[name][0]
+    if parallel:
+        facts["block"] = "parallel"
+    if facts["norm_bias"]:
+        facts["norm"] = "layernorm"
+    return (
+        facts
+        | _layer_scale(shapes, told)
+        | _mlp(shapes, embed_dim, told)
+        | _pool(shapes, facts, told)
+        | _grid(shapes, facts, told)
+    )
+
+
+def _layer_scale(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+    if not any(name.endswith(("ls1.gamma", "ls2.gamma", ".ls.gamma")) for name in shapes):
+        return {"layer_scale": None}
+    return {} if told.get("layer_scale") is not None else {"layer_scale": 1e-5}  # only the initial value is open
+
+
+def _mlp(shapes: Shapes, embed_dim: int, told: Mapping[str, Any]) -> dict[str, Any]:
+    hidden = shapes[
+        next(name for name in ("blocks.0.mlp.fc2.weight", "blocks.0.mlp_out_proj.weight") if name in shapes)
+    ][1]
+    if "blocks.0.mlp.fc1_g.weight" in shapes:
+        kind = "swiglu"
+    else:
+        kind = "swiglu_packed" if shapes.get("blocks.0.mlp.fc1.weight", (0,))[0] == 2 * hidden else "plain"
+    ratio = told.get("mlp_ratio", 4.0)
+    width = (
+        {"mlp_ratio": ratio, "mlp_hidden_dim": None} if int(embed_dim * ratio) == hidden else {"mlp_hidden_dim": hidden}
+    )
+    return {"mlp": kind, **width}
+
+
+def _pool(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    if "attn_pool.latent" in shapes:
+        return {"pool": "map"}
+    if not facts["class_token"]:
+        return {"pool": "avg"}
+    if facts["distilled"]:
+        return {"pool": "token"}
+    if facts["final_norm"] == "pooled" and told.get("final_norm") != "pooled":
+        return {"pool": "avg"}  # the code that calls it fc_norm (MAE, timm) has it behind the mean of the patches
+    first = shapes.get("pre_logits.fc.weight", shapes.get("head.weight"))
+    return {"pool": "token_avg"} if first is not None and first[-1] == 2 * facts["embed_dim"] else {}
+
+
+def _grid(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The picture size and the kind of position table, which the table's length decides between them."""
+    if "pos_embed" not in shapes:
+        return {"pos_embed": "none"}
+    rows, patch = shapes["pos_embed"][1], facts["patch_size"]
+    tokens = int(facts["class_token"]) + int(facts["distilled"])
+    prefix = {"prefix": tokens, "patch": 0, "all": tokens + facts["register_tokens"]}
+    kinds = [told["pos_embed"]] if told.get("pos_embed") in prefix else []
+    kinds += [kind for kind in prefix if kind not in kinds]
+    if "image_size" in told:
+        size = (told["image_size"],) * 2 if isinstance(told["image_size"], int) else tuple(told["image_size"])
+        for kind in kinds:
+            if rows - prefix[kind] == (size[0] // patch) * (size[1] // patch):
+                return {"pos_embed": kind, "image_size": size}
+    if told.get("pos_embed") in prefix:
+        kinds = kinds[:1]  # a table of another kind may be square by chance: nine rows are 3×3, or a class row and 2×4
+    square = {kind: math.isqrt(rows - prefix[kind]) for kind in kinds
+              if rows > prefix[kind] and math.isqrt(rows - prefix[kind]) ** 2 == rows - prefix[kind]}  # fmt: skip
+    if not square:
+        raise VitportError(
+            f"pos_embed has {rows} rows, which fit no square grid behind {tokens} tokens and no size that is known: "
+            "give a ViTConfig with the image_size (height, width) that the weights were trained at."
+        )
+    kind = next(iter(square))
+    if "pos_embed" not in told and len({prefix[kind] for kind in square}) > 1:
+        raise VitportError(
+            f"pos_embed has {rows} rows, which could be {' or '.join(square)}: "
+            "name the model, or give a ViTConfig with pos_embed."
+        )
+    side = square[kind] * patch
+    return {"pos_embed": kind, "image_size": (side, side)}

@@ -1,0 +1,138 @@
+"""What a format cannot hold, what it drops, what its readers assume, and which options help."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from conversion.changes.activation import GELUS, ActivationChoice
+from conversion.checkpoint import Checkpoint
+from conversion.format import Format
+from conversion.source import OWN_RECORD
+from conversion.tensors.table import Shapes
+from vit_spec import ViTConfig, VitportError
+
+_HELD_BY_ALL = frozenset({
+    "image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio",
+    "mlp_hidden_dim", "norm_eps", "pos_embed_resize", "drop_rate", "attn_drop_rate", "drop_path_rate",
+})  # fmt: skip
+"""Sizes, and fields that change no output: rates of training, and how positions are resized for other images."""
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--positions prefix": {"pos_embed": "prefix"},
+    "--positions patch": {"pos_embed": "patch"},
+    "--activation erf": {"activation": "gelu"},
+    "--activation tanh": {"activation": "gelu_tanh"},
+}
+"""Option of ``vitport convert``, and of the functions of ``conversion`` → the change that it makes in the config."""
+
+
+def unsupported_fields(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[str]:
+    """The config fields whose values a format cannot hold, each as ``field=value``.
+
+    Args:
+        config: the model to write.
+        allowed: field → the values that the format can hold. Fields that are not named must have their defaults,
+            except sizes and fields that change no output.
+    """
+    default = ViTConfig()
+    rules = {
+        field.name: (getattr(default, field.name),)
+        for field in dataclasses.fields(ViTConfig)
+        if field.name not in _HELD_BY_ALL
+    }
+    rules |= {"qk_scale": (None, config.head_dim**-0.5)} | allowed  # the default scale, whether stated or not
+    return [
+        f"{name}={getattr(config, name)!r}" for name, values in rules.items() if getattr(config, name) not in values
+    ]
+
+
+def not_square(config: ViTConfig) -> list[str]:
+    """A complaint about images that are not square, for formats that store one side only."""
+    height, width = config.image_size
+    return [] if height == width else [f"images of {height}x{width} pixels (it holds square ones only)"]
+
+
+def helpful_options(config: ViTConfig, cannot_hold: Sequence[Callable[[ViTConfig], list[str]]]) -> str:
+    """The options of ``vitport convert`` that let one of several formats hold the model; empty if none do."""
+    for complaints in cannot_hold:
+        changed, helpful = config, []
+        for option, changes in _OPTIONS.items():
+            after = changed.replace(**changes)
+            if _applies(config, changes) and len(complaints(after)) < len(complaints(changed)):
+                changed, helpful = after, [*helpful, option]
+        if not complaints(changed):
+            return " ".join(helpful)
+    return ""
+
+
+def _applies(config: ViTConfig, changes: dict[str, Any]) -> bool:
+    return config.activation in GELUS.values() if "activation" in changes else config.pos_embed != "none"
+
+
+def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]:
+    """What of ``Format.drops`` this checkpoint has and a reader of the file would replace by something else.
+
+    Args:
+        shapes: the format's own names → shapes.
+    """
+    conventions = {**target.conventions, **(target.shape_facts(shapes) if target.shape_facts is not None else {})}
+    lost: list[str] = []
+    for name in target.drops:
+        if name == "labels":
+            lost += [f"the names of {len(checkpoint.labels)} classes"] if checkpoint.labels else []
+        elif name == "preprocessing":
+            lost += _dropped_preprocessing(checkpoint, target)
+        elif name == "image_size":
+            height, width = checkpoint.config.image_size
+            lost += [f"image_size={height}x{width} (readers take a square)"] if height != width else []
+        else:
+            usual = conventions.get(name, getattr(ViTConfig(), name))
+            lost += _differing(name, getattr(checkpoint.config, name), usual)
+    return lost
+
+
+def _dropped_preprocessing(checkpoint: Checkpoint, target: Format) -> list[str]:
+    own, usual = checkpoint.preprocessing, target.usual_preprocessing(checkpoint.config)
+    lost: list[str] = []
+    for name in (field.name for field in dataclasses.fields(own)):
+        lost += _differing(f"preprocessing.{name}", getattr(own, name), getattr(usual, name))
+    return lost
+
+
+def _differing(name: str, own: Any, usual: Any) -> list[str]:
+    return [] if own == usual else [f"{name}={own!r} (readers take {usual!r})"]
+
+
+def check_reader_defaults(checkpoint: Checkpoint, target: Format, activation: ActivationChoice | None) -> list[str]:
+    """Refuse to write where readers would run the other form of GELU and nobody has chosen which one to write.
+
+    No choice is needed where the destination's users already know the model's form: the format stays the same, or
+    vitport's own config says it (a model in memory, or a record that the new file carries on).
+
+    Returns:
+        A sentence that warns of such readers where the file itself does not say which form to run.
+
+    Raises:
+        VitportError: if the choice is the user's and ``activation`` is ``None``.
+    """
+    own = checkpoint.config.activation
+    assumed = target.reader_defaults.get("activation", own)
+    if own == assumed or not {own, assumed} <= set(GELUS.values()):
+        return []
+    told = f"and config.json will say {own}" if target.facts is not None else "and tell its readers yourself"
+    if activation is None and not _is_known_already(checkpoint, target):
+        change = next(choice for choice, form in GELUS.items() if form == assumed)
+        raise VitportError(
+            f"The weights run {own}, but readers of {target.name} run {assumed} unless told otherwise. Choose with "
+            f"activation (--activation): keep ({told}), or {change}, which changes the outputs."
+        )
+    if target.facts is not None:
+        return []
+    return [f"only vitport's own record says {own}: other readers of {target.name} run {assumed} unless told otherwise"]
+
+
+def _is_known_already(checkpoint: Checkpoint, target: Format) -> bool:
+    source = checkpoint.provenance
+    own_words = source.format == "memory" or source.origins.get("activation") == OWN_RECORD
+    return own_words or source.format == target.name

@@ -1,0 +1,101 @@
+"""A format described a second time, for ``vitport convert --verify``: what it calls a model's parts, in its own words.
+
+``vit_parity.semantics`` builds a model from this description alone. It uses neither the format's rules nor canonical
+names, so a mistake in one description does not repeat itself in the other. Write both from the format's documentation;
+never derive one from the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Candidates = tuple[str, ...]
+"""Names that a part goes by in one version of the format or another; the first that a file has counts."""
+NONE: Candidates = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartNames:
+    """What a format calls the parts of a Vision Transformer; a part that it does not have has no name.
+
+    Names of layers and norms leave out their last component (``.weight``, ``/kernel``). Names in the second group are
+    relative to their block.
+    """
+
+    patches: Candidates
+    patch_norm: Candidates = NONE
+    tokens: tuple[Candidates, ...] = ()
+    """Class token, distillation token, registers: in the order of the sequence."""
+    positions: Candidates = NONE
+    norm_pre: Candidates = NONE
+    block: Candidates
+    """``{i}`` stands for the block's number. Without it, arrays hold all blocks, stacked on their first axis; with
+    ``{chunk}`` in front of it, blocks lie in chunks and ``{i}`` counts through all of them."""
+
+    norm1: Candidates = NONE
+    qkv: Candidates = NONE
+    """Queries, keys and values in one layer."""
+    query: Candidates = NONE
+    key: Candidates = NONE
+    value: Candidates = NONE
+    query_norm: Candidates = NONE
+    key_norm: Candidates = NONE
+    heads_norm: Candidates = NONE
+    out: Candidates = NONE
+    scale1: Candidates = NONE
+    norm2: Candidates = NONE
+    first: Candidates = NONE
+    """Twice as wide as the input of ``second`` where it holds a gate too; the gate comes first."""
+    gate: Candidates = NONE
+    gated: Candidates = NONE
+    hidden_norm: Candidates = NONE
+    second: Candidates = NONE
+    scale2: Candidates = NONE
+    fused: Candidates = NONE
+    """Of a parallel block: hidden vector, queries, keys and values in one layer."""
+    fused_bias: Candidates = NONE
+    """Bias of the hidden vector in ``fused``."""
+
+    norm: Candidates = NONE
+    pool_latent: Candidates = NONE
+    pool_qkv: Candidates = NONE
+    pool_query: Candidates = NONE
+    pool_key_value: Candidates = NONE
+    pool_key: Candidates = NONE
+    pool_value: Candidates = NONE
+    pool_out: Candidates = NONE
+    pool_norm: Candidates = NONE
+    pool_first: Candidates = NONE
+    pool_second: Candidates = NONE
+    fc_norm: Candidates = NONE
+    pre_logits: Candidates = NONE
+    head: Candidates = NONE
+    head_dist: Candidates = NONE
+    projection: Candidates = NONE
+    """A head that is a bare (D, K) matrix."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecondReading:
+    """How to run a format's files without its rules."""
+
+    names: PartNames
+    axes: Literal["pytorch", "jax"] = "pytorch"
+    """``pytorch``: linear weights (out, in), kernels (out, in, height, width), leaves ``weight`` and ``bias``.
+    ``jax``: (in, out) and (height, width, in, out), leaves ``kernel``, ``scale`` and ``bias``, ``/`` for ``.``."""
+    norm_eps: float | None = None
+    """The epsilon that the family's code fixes; ``None`` takes the config's."""
+    activation: str | None = None
+    """The activation that the family's code fixes; ``None`` takes the config's."""
+    pool: str | None = None
+    """``token``, ``avg``, ``map`` or ``token_avg``; ``None`` takes the config's."""
+    pool_where: Mapping[str, str] = field(default_factory=dict)
+    """Name of an array → pooling of the files that have it; the first that is there overrules ``pool``."""
+    plain: bool = True
+    """Whether the family has pre-norm blocks with LayerNorm and the usual scale of attention only. If not, the config
+    says ``norm``, ``block``, ``qk_scale``, ``pool_prefix`` and ``distilled``."""
+    config_json: Mapping[str, Any] | None = None
+    """For files whose config.json says heads, epsilon and activation: Hugging Face's keys for these
+    (``num_attention_heads``, ``layer_norm_eps``, ``hidden_act``) → their values where config.json leaves them out."""

@@ -1,0 +1,58 @@
+"""Random configs that between them use every field of ``ViTConfig``, alone and in every combination that it allows."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from hypothesis import strategies as st
+
+from vit_spec import ViTConfig
+from vit_spec.vit.config import Activation, FinalNorm, MlpKind, Pooling, PositionEmbedding, PositionResize
+
+DROPS = ("drop_rate", "attn_drop_rate", "drop_path_rate")
+
+
+@st.composite
+def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = None) -> ViTConfig:
+    """A small ViT: sizes unlike each other, every option drawn, and only what contradicts itself left out.
+
+    Options that take no part in the drawn combination (the MLP's form in a parallel block) keep their defaults, for the
+    config refuses them.
+    """
+    heads, head_dim = draw(st.integers(1, 3)), draw(st.integers(2, 7))
+    patch, rows, columns = draw(st.integers(2, 4)), draw(st.integers(1, 3)), draw(st.integers(2, 4))
+    fields: dict[str, Any] = {
+        "patch_size": patch,
+        "image_size": (rows * patch, columns * patch),
+        "in_channels": draw(st.sampled_from([1, 3, 4])),
+        "num_classes": draw(st.integers(0, 6) if num_classes is None else num_classes),
+        "embed_dim": heads * head_dim,
+        "num_heads": heads,
+        "depth": draw(st.integers(1, 2)),
+        **draw(st.sampled_from([{"mlp_ratio": 2.5}, {"mlp_hidden_dim": 13}])),
+        "activation": draw(st.sampled_from(get_args(Activation))),
+        "qk_scale": draw(st.sampled_from([None, 0.4])),
+        "norm_eps": draw(st.sampled_from([1e-6, 1e-5, 1e-2])),
+        "layer_scale": draw(st.sampled_from([None, 1e-5])),
+        "register_tokens": draw(st.integers(0, 2)),
+        "pos_embed": draw(st.sampled_from(get_args(PositionEmbedding))),
+        "pos_embed_resize": draw(st.sampled_from(get_args(PositionResize))),
+        "final_norm": draw(st.sampled_from(get_args(FinalNorm))),
+    }
+    for option in ("qkv_bias", "qk_norm", "proj_bias", "pre_norm", "patch_bias", "patch_norm", "pool_prefix"):
+        fields[option] = draw(st.booleans())
+    fields["norm"], fields["norm_bias"] = draw(
+        st.sampled_from([("layernorm", True), ("layernorm", False), ("rmsnorm", False)])
+    )
+    fields["block"] = draw(st.sampled_from(["sequential", "post_norm", "parallel"]))
+    if fields["block"] != "parallel":
+        fields["mlp"] = draw(st.sampled_from(get_args(MlpKind)))
+        fields["mlp_norm"], fields["attn_norm"] = draw(st.booleans()), draw(st.booleans())
+    fields["pool"] = draw(st.sampled_from(get_args(Pooling)))
+    fields["class_token"] = fields["pool"] in ("token", "token_avg") or draw(st.booleans())
+    if fields["pool"] == "token_avg" and fields["final_norm"] == "pooled":
+        fields["final_norm"] = "tokens"
+    fields["distilled"] = fields["pool"] == "token" and draw(st.booleans())
+    fields["representation_size"] = None if fields["distilled"] else draw(st.sampled_from([None, 5]))
+    fields |= {name: draw(st.sampled_from([0.0, 0.3])) for name in DROPS}
+    return ViTConfig(**fields)

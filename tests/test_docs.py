@@ -1,0 +1,111 @@
+"""The documentation names what exists. Oracles: the packages, the command line's own parser, the files of the tree.
+
+What the examples print is recorded by ``scripts.doc_examples``; mkdocs checks the links between pages.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+
+import pytest
+import tyro
+
+from scripts.doc_examples import EXAMPLE, NUMBER
+from scripts.docs_hooks import relinked
+from vit_cli.main import SUBCOMMANDS, _later
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+OURS = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def _fences(page: Path, *languages: str) -> list[str]:
+    found = FENCE.findall(page.read_text(encoding="utf-8"))
+    return [text for language, text in found if language in languages]
+
+
+@each_page
+def test_python_on_a_page_imports_what_exists(page) -> None:
+    for text in _fences(page, "python"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in OURS:
+                module = importlib.import_module(node.module)
+                missing = [name.name for name in node.names if not hasattr(module, name.name)]
+                assert not missing, f"{node.module} has no {', '.join(missing)}"
+            elif isinstance(node, ast.Import):
+                for name in node.names:
+                    if name.name.split(".")[0] in OURS:
+                        importlib.import_module(name.name)
+
+
+def _commands(page: Path) -> list[list[str]]:
+    """Arguments of each call of vitport in a block, up to a pipe; lines that leave something to the reader aside."""
+    lines = [line for text in _fences(page, "", "sh", "console") for line in text.splitlines()]
+    found = [match[1] for line in lines if (match := re.match(r"(?:\$ )?vitport (.*)", line)) and "…" not in line]
+    return [shlex.split(arguments.partition(" | ")[0], comments=True) for arguments in found]
+
+
+@each_page
+def test_commands_on_a_page_are_commands_and_take_these_options(page) -> None:
+    for arguments in _commands(page):
+        assert arguments[0] in SUBCOMMANDS
+        if arguments[0] == "train":  # parsed by a function of its own, which the tests of vit_cli call
+            continue
+        commands = {name: _later(run, listed=False) for name, run in SUBCOMMANDS.items()}
+        parse = partial(tyro.extras.subcommand_cli_from_dict, config=(tyro.conf.FlagCreatePairsOff,))
+        try:
+            parse(commands, args=arguments)
+        except SystemExit as error:
+            pytest.fail(f"vitport {shlex.join(arguments)}: {error}")
+
+
+def test_a_command_with_an_option_that_is_none_would_be_found(tmp_path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("```sh\nvitport inspect a.safetensors --colour red\n```\n")
+    with pytest.raises(pytest.fail.Exception, match="--colour"):
+        test_commands_on_a_page_are_commands_and_take_these_options(page)
+
+
+@each_page
+def test_every_example_has_its_output(page) -> None:
+    for example in EXAMPLE.finditer(page.read_text(encoding="utf-8")):
+        recorded = example["printed"] if example["session"] is None else example["session"]
+        assert any(not line.startswith("$ ") for line in recorded.splitlines()), "run python -m scripts.doc_examples"
+    for session in _fences(page, "console"):
+        assert session.startswith("$ ")
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_a_page_in_the_root_lead_to_files(name) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_links_of_a_page_from_the_root_are_those_of_the_site() -> None:
+    text = "[a](docs/testing.md#speed) [b](CHANGELOG.md) [c](LICENSE) [d](#here) [e](https://x.org/docs/y)"
+    assert relinked(text, "https://host/r") == (
+        "[a](testing.md#speed) [b](changelog.md) [c](https://host/r/blob/main/LICENSE) [d](#here) "
+        "[e](https://x.org/docs/y)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ("PyTorch in float32   9.4e-7  ok", "PyTorch in float32   8.1e-7  ok", True),
+        ("sha256 " + "0a" * 32, "sha256 " + "b1" * 32, True),
+        ("2:31 left", "0:05 left", True),
+        ("verified: every block", "refuted: block", False),
+    ],
+)
+def test_a_check_of_examples_ignores_numbers_alone(before, after, same) -> None:
+    assert (NUMBER.sub("#", before) == NUMBER.sub("#", after)) is same

@@ -1,0 +1,69 @@
+"""The one entry to inference: a model, or its weights, as one compiled function of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+from flax import nnx
+
+from vit_jax.create import create_model
+from vit_jax.inference.data_parallel import DataParallel, offer_cores
+from vit_jax.inference.inference import Inference
+from vit_jax.inference.microbatch import microbatched
+from vit_jax.layers.attention import attend_fused, set_attention
+from vit_jax.params import get_params
+from vit_jax.preprocessing import normalise
+from vit_jax.pure import Params
+from vit_jax.vit.vision_transformer import VisionTransformer
+from vit_spec import Preprocessing
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+
+
+def compile_inference(
+    model: VisionTransformer | Checkpoint | str | Path,
+    batch: int,
+    *,
+    preprocessing: Preprocessing | None = None,
+    attend: Callable[..., jax.Array] = attend_fused,
+) -> DataParallel:
+    """Compiles the model in evaluation mode, with fused attention, for all devices of this process.
+
+    The devices share each batch. On CPUs every core becomes a device (:func:`offer_cores`), and each device runs large
+    batches in microbatches that stay in its caches. JAX fixes its devices when it first computes anything, which
+    making a model does: to use all cores, pass weights rather than a model, or call :func:`offer_cores` first.
+
+    Args:
+        model: a model, which stays as it is, or the weights of one: a path or a checkpoint.
+        batch: images in each call. The devices that share them are as many as divide the batch.
+        preprocessing: mean and standard deviation of uint8 images; ``None`` takes those of the checkpoint.
+        attend: an attention function of :mod:`vit_jax.layers.attention`.
+
+    Returns:
+        A function from images (batch, H, W, C), in numpy or JAX, to logits (batch, K), or to features (batch, D) where
+        the model has no head. uint8 images are normalised; floats are taken as normalised already.
+
+    Raises:
+        VitportError: if the weights cannot be read. The function raises it for another number of images, and for uint8
+            images whose mean and standard deviation are unknown.
+    """
+    offer_cores()
+    if isinstance(model, VisionTransformer):
+        model = nnx.merge(*nnx.split(model))  # so that the caller's keeps its mode and attention; arrays are shared
+    else:
+        import conversion
+
+        checkpoint = conversion.prepare(None, weights=model)
+        preprocessing = preprocessing or checkpoint.preprocessing
+        model = create_model(weights=checkpoint)
+    set_attention(model, attend)
+    inference = microbatched(Inference(model))
+
+    def forward(params: Params, images: jax.Array) -> jax.Array:
+        return inference(params, normalise(images, preprocessing))
+
+    return DataParallel(forward, get_params(model), batch)

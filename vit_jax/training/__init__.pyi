@@ -1,0 +1,16 @@
+from .devices.engine import Engine as Engine
+from .devices.engine import jit_engine as jit_engine
+from .devices.engine import pmap_engine as pmap_engine
+from .devices.sharding import make_mesh as make_mesh
+from .recipe.execution import MeshShape as MeshShape
+from .recipe.execution import Remat as Remat
+from .recipe.recipe import Loss as Loss
+from .recipe.recipe import Optimizer as Optimizer
+from .recipe.recipe import Recipe as Recipe
+from .recipe.recipe import Schedule as Schedule
+from .step.forward import Forward as Forward
+from .step.optimizer import make_optimizer as make_optimizer
+from .step.optimizer import make_schedule as make_schedule
+from .step.update import TrainState as TrainState
+from .step.update import init_state as init_state
+from .step.update import make_update as make_update

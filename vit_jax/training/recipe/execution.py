@@ -1,0 +1,29 @@
+"""How a step is executed: devices, precision, rematerialisation. Imports no JAX."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Parallel = Literal["jit", "pmap"]
+Precision = Literal["float32", "bfloat16"]
+AttentionKind = Literal["explicit", "fused", "cudnn"]
+Remat = Literal["auto", "none", "full", "dots", "dots_no_batch"]
+"""What the backward pass recomputes of each block instead of storing it: what costs hardly any time; nothing;
+everything; everything but the results of matrix products; everything but products without batch axes, that is, the
+results of linear layers.
+
+``auto`` is ``dots_no_batch`` in a step of :func:`vit_jax.training.jit_engine` on a single CPU device, where it costs
+hardly any time, unless dropout would have to be drawn again; elsewhere it is ``none``."""
+
+
+@dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis of the mesh; -1 for the devices that are left."""
+
+    data: int = -1
+    """Shards of a batch; -1: the devices that are left."""
+    fsdp: int = 1
+    """Shards of parameters, moments and batches."""
+    tensor: int = 1
+    """Shards of heads and MLPs."""

@@ -1,0 +1,257 @@
+"""Two runs of a model compared layer by layer, and what is wrong with them: all that ``vitport compare`` measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vit_parity.capture import Capture
+from vit_parity.capture_file import load_capture
+from vit_parity.comparison import Comparison, compare_captures
+from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
+from vit_parity.explain import Explanation
+from vit_parity.explain import explain as explain_run
+from vit_parity.frameworks import Dtype, Framework, require_torch
+from vit_parity.gradients import GradientRow, compare_gradients, gradients_of
+from vit_parity.hypotheses import Origin
+from vit_parity.local_errors import local_errors as measure_local_errors
+from vit_parity.replay import ReplayedModel, float64_params
+from vit_parity.truth import truth_of
+from vit_spec import VitportError
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+
+ImageSize = int | tuple[int, int] | None
+Load = Callable[[str, ImageSize], "Checkpoint"]
+"""Reads the weights at a path, their position table resized for images of a size, or as it is for ``None``."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is run, and the weights that it runs with."""
+
+    endpoint: Endpoint
+    checkpoint: Checkpoint | None
+    """``None`` for a capture."""
+
+    @property
+    def framework(self) -> Framework | None:
+        """The framework of one of our own models; ``None`` for anything else."""
+        return self.endpoint.kind if self.endpoint.kind in ("torch", "jax") else None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The sides, run on the same images."""
+
+    sides: tuple[Side, ...]
+    captures: tuple[Capture, ...]
+    images: np.ndarray
+    """(B, H, W, C), preprocessed."""
+    input_name: str
+    """What the images are, in words."""
+    dtype: Dtype
+    load: Load
+
+    @property
+    def with_weights(self) -> tuple[tuple[Endpoint, Checkpoint], ...]:
+        """The sides that have weights of their own."""
+        return tuple(
+            (side.endpoint, side.checkpoint)
+            for side in self.sides
+            if side.checkpoint is not None and not side.endpoint.borrows
+        )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that one comparison found out."""
+
+    comparison: Comparison
+    runs: Runs
+    model: ReplayedModel | None = None
+    """The model in float64; ``None`` for two captures."""
+    explanations: tuple[Explanation, ...] | None = None
+    """``None`` if they were not asked for."""
+    local_errors: dict[str, dict[str, float]] | None = None
+    """Title of a run → block → its error on the exact input; ``None`` if they were not asked for."""
+    gradients: tuple[GradientRow, ...] | None = None
+    """In the order of the backward pass; ``None`` if they were not asked for."""
+
+
+def compare(
+    a: str | Path,
+    b: str | Path | None = None,
+    *,
+    images: str | Path | np.ndarray | None = None,
+    seed: int = 0,
+    image_size: ImageSize = None,
+    dtype: Dtype = "float32",
+    explain: bool = False,
+    local_errors: bool = False,
+    gradients: bool = False,
+    model: str | None = None,
+    format: str | None = None,
+    weights_key: str | None = None,
+) -> Findings:
+    """Measure how far B is from A, layer by layer, and which of the two is further from the same model in float64.
+
+    A and B are weights, run by ``torch:PATH`` (the default), ``jax:PATH``, ``transformers:FOLDER``, ``timm:FILE`` or
+    ``onnx:FILE``; ``timm:NAME``, run with the other side's weights; or a saved capture. Without B, A must be weights in
+    PyTorch, and they are compared with the same weights in JAX.
+
+    Args:
+        a: the reference.
+        b: what is measured.
+        images: an image file, or (B, H, W, C) preprocessed; standard normal numbers if not given. A capture brings its
+            own images.
+        seed: of those numbers.
+        image_size: height and width, or one side, in pixels, instead of the weights' own.
+        dtype: of ``torch:`` and ``jax:`` runs.
+        explain: look for the causes of differences that rounding does not explain.
+        local_errors: also measure each block of ``torch:`` and ``jax:`` runs on the exact input.
+        gradients: also compare the gradients of ``torch:`` and ``jax:`` runs.
+        model: registered name of the model, for facts that the weights do not tell.
+        format: naming scheme of the weights, instead of the recognised one.
+        weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+
+    Raises:
+        VitportError: if a side cannot be read or run, or if the sides do not have what the options need.
+    """
+    load = partial(_load, model=model, format=format, weights_key=weights_key)
+    ends = endpoints(str(a), None if b is None else str(b))
+    runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)
+    return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients)
+
+
+def endpoints(a: str, b: str | None) -> tuple[Endpoint, ...]:
+    """Parse both sides; without B, weights in PyTorch are compared with the same in JAX.
+
+    Raises:
+        VitportError: if B is missing and A is something else.
+    """
+    first = parse_endpoint(a)
+    if b is not None:
+        return first, parse_endpoint(b)
+    if first.kind == "torch":
+        return first, parse_endpoint(f"jax:{first.path}")
+    raise VitportError(f"{a} has nothing to be compared with: give B too, or weights without {first.kind}:.")
+
+
+def run(
+    ends: tuple[Endpoint, ...],
+    load: Load,
+    *,
+    images: str | Path | np.ndarray | None = None,
+    seed: int = 0,
+    image_size: ImageSize = None,
+    dtype: Dtype = "float32",
+    model: str | None = None,
+) -> Runs:
+    """Run every side on the same images.
+
+    Args:
+        ends: one or two sides.
+        load: reads their weights.
+        images: an image file, or (B, H, W, C) preprocessed; standard normal numbers if not given.
+        seed: of those numbers.
+        image_size: height and width, or one side, in pixels, instead of the weights' own.
+        dtype: of ``torch:`` and ``jax:`` runs.
+        model: timm's name of the model, for a file that does not say it.
+    """
+    if any(end.kind in ("torch", "transformers", "timm") for end in ends):
+        require_torch("This comparison")
+    sides = _sides(ends, load, image_size)
+    array, input_name = _images(sides, images, seed)
+    captures = tuple(run_endpoint(side.endpoint, side.checkpoint, array, dtype, model) for side in sides)
+    return Runs(sides, captures, array, input_name, dtype, load)
+
+
+def measure(runs: Runs, *, explain: bool = False, local_errors: bool = False, gradients: bool = False) -> Findings:
+    """Compare two runs with each other and with float64; see :func:`compare` for the options.
+
+    Raises:
+        VitportError: if the sides do not have what the options need.
+    """
+    a, b = runs.captures
+    if not runs.with_weights:
+        if explain or local_errors:
+            raise VitportError("Two captures alone cannot be explained: give weights for A or B.")
+        return Findings(compare_captures(a, b), runs, gradients=_gradients(runs) if gradients else None)
+    endpoint, checkpoint = runs.with_weights[0]
+    truth = truth_of(checkpoint, a.images)
+    model = ReplayedModel(checkpoint.config, float64_params(checkpoint.params), a.images)
+    comparison = compare_captures(a, b, truth=truth, model=model)
+    explanations, errors = None, None
+    if explain:
+        origin = Origin(checkpoint.preprocessing, runs.load(endpoint.path, None))
+        explanations = tuple(cause for capture in (a, b) for cause in explain_run(capture, model, origin))
+    if local_errors:
+        errors = {
+            side.endpoint.title: measure_local_errors(side.framework, side.checkpoint, truth, runs.dtype)
+            for side in runs.sides
+            if side.framework is not None and side.checkpoint is not None
+        }
+    rows = _gradients(runs) if gradients else None
+    return Findings(comparison, runs, model, explanations, errors, rows)
+
+
+def _gradients(runs: Runs) -> tuple[GradientRow, ...]:
+    """Both sides' gradients of one random linear function of the output."""
+    ours: list[tuple[Framework, Checkpoint]] = [
+        (side.framework, side.checkpoint)
+        for side in runs.sides
+        if side.framework is not None and side.checkpoint is not None
+    ]
+    if len(ours) != 2:
+        raise VitportError("Gradients are compared for torch: and jax: only: give such weights for A and for B.")
+    a, b = (gradients_of(framework, checkpoint, runs.images, runs.dtype) for framework, checkpoint in ours)
+    truth = gradients_of("torch", ours[0][1], runs.images, "float64")
+    return tuple(compare_gradients(a, b, truth))
+
+
+def _sides(ends: tuple[Endpoint, ...], load: Load, image_size: ImageSize) -> tuple[Side, ...]:
+    """Each side with its weights, resized for a capture's images if there is a capture."""
+    for end in ends:
+        if end.kind == "capture" and image_size is None:
+            height, width = load_capture(Path(end.path)).images.shape[1:3]
+            image_size = (height, width)
+    own = [end for end in ends if end.kind != "capture" and not end.borrows]
+    weights = {path: load(path, image_size) for path in dict.fromkeys(end.path for end in own)}
+    lent = weights[own[0].path] if own else None
+    for end in ends:
+        if end.borrows and lent is None:
+            raise VitportError(f"{end.title} is a name without weights: give weights as the other side.")
+    return tuple(Side(end, lent if end.borrows else weights.get(end.path)) for end in ends)
+
+
+def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, seed: int) -> tuple[np.ndarray, str]:
+    """(B, H, W, C), preprocessed, and what they are, in words."""
+    import conversion
+
+    for side in sides:
+        if side.endpoint.kind == "capture":
+            return load_capture(Path(side.endpoint.path)).images, f"the images of {side.endpoint.path}"
+    checkpoint = next(side.checkpoint for side in sides if side.checkpoint is not None)
+    if isinstance(images, np.ndarray):
+        return images, "the given images"
+    if images is not None:
+        return conversion.load_picture(images, checkpoint.preprocessing)[None], str(images)
+    shape = (1, *checkpoint.config.image_size, checkpoint.config.in_channels)
+    numbers = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return numbers, f"standard normal numbers (seed {seed})"
+
+
+def _load(
+    path: str, image_size: ImageSize, *, model: str | None, format: str | None, weights_key: str | None
+) -> Checkpoint:
+    import conversion
+
+    checkpoint = conversion.load(path, format=format, model=model, weights_key=weights_key)
+    return conversion.prepare(None, weights=checkpoint, image_size=image_size)

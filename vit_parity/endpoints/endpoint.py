@@ -1,0 +1,96 @@
+"""One side of a comparison: how it is named, and how it is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from vit_parity.capture import Capture, capture_jax, capture_torch
+from vit_parity.capture_file import is_capture, load_capture
+from vit_parity.frameworks import Dtype, run_in
+from vit_spec import VitportError
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+
+Kind = Literal["torch", "jax", "transformers", "timm", "onnx", "capture"]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One side of a comparison."""
+
+    kind: Kind
+    path: str
+
+    @property
+    def title(self) -> str:
+        """Its name in reports."""
+        return f"{self.kind}:{self.path}"
+
+    @property
+    def borrows(self) -> bool:
+        """Whether it is only a name of timm's, which runs with the weights of the other side."""
+        from vit_parity.endpoints.timm_model import is_name
+
+        return self.kind == "timm" and is_name(self.path)
+
+
+def parse_endpoint(text: str, kind: Kind = "torch") -> Endpoint:
+    """Parse ``KIND:PATH``; a bare path is a capture if the file is one, and else of the given kind."""
+    before, colon, after = text.partition(":")
+    named: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+    if colon and before in named:
+        return Endpoint(named[before], after)
+    return Endpoint("capture" if is_capture(Path(text)) else kind, text)
+
+
+def run_endpoint(
+    endpoint: Endpoint, checkpoint: Checkpoint | None, images: np.ndarray, dtype: Dtype, model: str | None = None
+) -> Capture:
+    """Run one side on the images.
+
+    Args:
+        endpoint: what to run.
+        checkpoint: the weights at its path; ``None`` for a capture.
+        images: (B, H, W, C), preprocessed.
+        dtype: of our own models; transformers and ONNX use the dtype of their files, timm float32.
+        model: timm's name of the model, for a file that does not say it.
+
+    Raises:
+        VitportError: if the library that runs it is missing, or rejects it.
+    """
+    if checkpoint is None or endpoint.kind == "capture":
+        return load_capture(Path(endpoint.path))
+    if endpoint.kind in ("torch", "jax"):
+        return run_in(
+            endpoint.kind,
+            checkpoint,
+            dtype,
+            torch=lambda ours: capture_torch(ours, images, endpoint.title),
+            jax=lambda ours: capture_jax(ours, images, endpoint.title),
+        )
+    if endpoint.kind == "transformers":
+        from vit_parity.endpoints.transformers_model import capture_transformers, load_transformers
+
+        return capture_transformers(load_transformers(Path(endpoint.path)), checkpoint.config, images, endpoint.title)
+    if endpoint.kind == "timm":
+        from vit_parity.endpoints.timm_model import capture_timm, load_timm
+
+        return capture_timm(load_timm(endpoint.path, checkpoint, model), checkpoint, images, endpoint.title)
+    return _run_onnx(endpoint, images)
+
+
+def _run_onnx(endpoint: Endpoint, images: np.ndarray) -> Capture:
+    from vit_parity.endpoints.onnx_graph import onnx_activations
+
+    path = Path(endpoint.path)
+    if not path.is_file():
+        raise VitportError(f"{path} does not exist: give the path of an ONNX file.")
+    found = {name: array.astype(np.float32) for name, array in onnx_activations(path, images).items()}
+    import onnxruntime
+
+    return Capture(endpoint.title, found, images, {"framework": f"onnxruntime {onnxruntime.__version__}"})

@@ -1,0 +1,110 @@
+"""The same activations out of a model of timm's, which goes by the same names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vit_parity.capture import Capture, watch_torch
+from vit_parity.frameworks import torch_dtype_name
+from vit_spec import VitportError
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
+
+_READ = (".safetensors", ".npz")
+"""What timm reads without unpickling anything."""
+
+
+def is_name(path: str) -> bool:
+    """Whether ``timm:PATH`` names one of timm's models, not a file, a folder or an address on the Hub."""
+    return "/" not in path and Path(path).suffix not in _READ and not Path(path).exists()
+
+
+def load_timm(path: str, checkpoint: Checkpoint, model: str | None = None) -> Any:
+    """One of timm's models in evaluation mode, its attention written out, so that the softmax can be seen.
+
+    Args:
+        path: a name of timm's, run with the checkpoint's weights; or a ``.safetensors`` or ``.npz`` file that timm
+            reads by itself, or a folder or ``hf://owner/name`` with timm's config.json.
+        checkpoint: the weights as vitport reads them; of a file only the number of classes and the size of the picture
+            are taken from it.
+        model: name of the model in a file.
+
+    Raises:
+        VitportError: if timm cannot be imported, or refuses the name or the weights.
+    """
+    try:
+        timm = importlib.import_module("timm")  # no part of the extra dev, so nothing that a checker knows
+    except Exception as error:  # torchvision, which timm imports, fails in many ways beside another torch
+        raise VitportError(
+            f"Running timm:{path} needs timm, which cannot be imported here ({' '.join(str(error).split())}): install "
+            "timm with the torchvision of this torch, or save a capture where it runs."
+        ) from error
+    size = {"num_classes": checkpoint.config.num_classes, "img_size": checkpoint.config.image_size}
+    try:
+        if is_name(path):
+            built: Any = timm.create_model(path, **size)
+            _fill(built, checkpoint)
+        else:
+            built = _from_file(timm, path, model, size)
+    except VitportError:
+        raise
+    except Exception as error:  # timm raises many kinds
+        raise VitportError(f"timm does not load {path} ({' '.join(str(error).split())}).") from error
+    for module in built.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    return built.eval()
+
+
+def capture_timm(model: Any, checkpoint: Checkpoint, images: np.ndarray, title: str = "timm") -> Capture:
+    """Run a model of timm's and keep every activation that has a name here.
+
+    Args:
+        model: in evaluation mode.
+        checkpoint: the same model as vitport reads it.
+        images: (B, H, W, C), preprocessed.
+    """
+    import torch
+
+    facts = {"framework": f"timm {importlib.metadata.version('timm')}, torch {torch.__version__}"}
+    facts["dtype"] = torch_dtype_name(model.patch_embed.proj.weight)
+    found = watch_torch(model, checkpoint.config, images)
+    return Capture(title, {name: _fitted(name, array) for name, array in found.items()}, images, facts)
+
+
+def _fitted(name: str, array: np.ndarray) -> np.ndarray:
+    """In our shape: attention pooling's one token is no axis of ours, and its query is the same for every picture."""
+    if name == "attn_pool.q":
+        return array[:1]
+    single = name.startswith("attn_pool.") and name != "attn_pool.kv"
+    return array[:, 0] if single and array.ndim == 3 else array
+
+
+def _from_file(timm: Any, path: str, name: str | None, size: dict[str, Any]) -> Any:
+    from conversion.hub import local
+
+    place = local(path)
+    if place.is_dir():
+        if not (place / "model.safetensors").is_file():
+            raise VitportError(f"{path} has no model.safetensors: give timm a folder that holds one.")
+        return timm.create_model(f"local-dir:{place}", pretrained=True, **size)
+    if place.suffix not in _READ:
+        raise VitportError(f"{path} is not given to timm, which might unpickle it: convert it to .safetensors first.")
+    if name is None:
+        raise VitportError(f"{path} does not tell timm which model it is: add --model NAME.")
+    told = {"file": str(place), "num_classes": size["num_classes"], "custom_load": place.suffix == ".npz"}
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=told, **size)
+
+
+def _fill(model: Any, checkpoint: Checkpoint) -> None:
+    """The checkpoint's weights under their own names, which are timm's; none missing, none left over."""
+    import torch
+
+    weights = {name: torch.tensor(array.astype(np.float32)) for name, array in checkpoint.params.items()}
+    model.load_state_dict(weights, strict=True)

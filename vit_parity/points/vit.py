@@ -1,0 +1,130 @@
+"""The activations of a plain ViT.
+
+``embed`` is what the first block reads, ``tokens`` the same before ``norm_pre``; ``blocks.i.mid`` the tokens between
+attention and MLP; ``attn.q``, ``attn.k``, ``attn.v`` (B, h, N, d) what attention reads, after their norms;
+``attn.softmax`` (B, h, N, N) its weights; ``attn.heads`` (B, N, D) the heads side by side; ``mlp.act`` (B, N, M) the
+output of the activation, multiplied by the value in a SwiGLU; ``pooled`` what the head's norm or layers read;
+``logits`` the model's output, called ``features`` if the model has no classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vit_parity.points.common import Point
+from vit_spec import ViTConfig
+
+
+def points(config: ViTConfig) -> tuple[Point, ...]:
+    """Every activation of the model, in the order of computation."""
+    return tuple(_points(config))
+
+
+def stage_points(config: ViTConfig) -> tuple[Point, ...]:
+    """``embed``, ``blocks.0``, …, ``norm``: the tokens (B, N, D); ``head``: the model's output.
+
+    ``norm`` is there for every model: without a final norm it repeats the tokens after the last block.
+    """
+    blocks = (Point(f"blocks.{at}", f"blocks.{at}") for at in range(config.depth))
+    return Point("embed", "blocks.0", "input"), *blocks, Point("norm", "norm"), Point("head", "")
+
+
+def stages(config: ViTConfig) -> tuple[str, ...]:
+    """``embed``, ``blocks.0``, …, ``head``."""
+    return "embed", *(f"blocks.{at}" for at in range(config.depth)), "head"
+
+
+def stage_of(name: str) -> str:
+    """The stage in which an activation is computed."""
+    if name.startswith("blocks."):
+        return ".".join(name.split(".")[:2])
+    return "embed" if name in ("embed", "tokens") or name.startswith("patch_embed.") else "head"
+
+
+def answer_name(config: ViTConfig) -> str:
+    """Name of the model's output."""
+    return "logits" if config.num_classes else "features"
+
+
+def _points(c: ViTConfig) -> Iterator[Point]:
+    yield Point("patch_embed.proj", "patch_embed.proj", part="patches")
+    if c.patch_norm:
+        yield Point("patch_embed.norm", "patch_embed.norm")
+    if c.pre_norm:
+        yield Point("tokens", "pos_drop")
+    yield Point("embed", "blocks.0", "input")
+    for block in range(c.depth):
+        at = f"blocks.{block}"
+        yield from (_parallel_block if c.block == "parallel" else _block)(c, at)
+        yield Point(at, at)
+    if c.final_norm == "tokens":
+        yield Point("norm", "norm")
+    if c.pool == "map":
+        for layer in ("q", "kv"):
+            yield Point(f"attn_pool.{layer}", f"attn_pool.{layer}")
+        yield Point("attn_pool.heads", "attn_pool.proj", "input")
+        yield Point("attn_pool.proj", "attn_pool.proj")
+        yield Point("attn_pool.norm", "attn_pool.norm")
+        yield Point("attn_pool.mlp.fc1", "attn_pool.mlp.fc1")
+        yield Point("attn_pool.mlp.act", "attn_pool.mlp.drop1", "input")
+        yield Point("attn_pool.mlp.fc2", "attn_pool.mlp.fc2")
+    yield Point("pooled", "fc_norm", "input")
+    if c.final_norm == "pooled":
+        yield Point("fc_norm", "fc_norm")
+    if c.pre_logits_dim is not None:
+        yield Point("pre_logits", "pre_logits")
+    if c.distilled and c.num_classes:
+        yield Point("head", "head")
+        yield Point("head_dist", "head_dist")
+    yield Point(answer_name(c), "")
+
+
+def _block(c: ViTConfig, at: str) -> Iterator[Point]:
+    post = c.block == "post_norm"
+    if not post:
+        yield Point(f"{at}.norm1", f"{at}.norm1")
+    yield Point(f"{at}.attn.qkv", f"{at}.attn.qkv")
+    yield Point(f"{at}.attn.q", f"{at}.attn.q_norm")
+    yield Point(f"{at}.attn.k", f"{at}.attn.k_norm")
+    yield Point(f"{at}.attn.v", f"{at}.attn.qkv", part="v")
+    yield Point(f"{at}.attn.softmax", f"{at}.attn.attn_drop", "input")
+    yield Point(f"{at}.attn.heads", f"{at}.attn.norm", "input")
+    if c.attn_norm:
+        yield Point(f"{at}.attn.norm", f"{at}.attn.norm")
+    yield Point(f"{at}.attn.proj", f"{at}.attn.proj")
+    if post:
+        yield Point(f"{at}.norm1", f"{at}.norm1")
+    if c.layer_scale is not None:
+        yield Point(f"{at}.ls1", f"{at}.ls1")
+    yield Point(f"{at}.mid", f"{at}.mlp" if post else f"{at}.norm2", "input")
+    if not post:
+        yield Point(f"{at}.norm2", f"{at}.norm2")
+    yield from _mlp(c, f"{at}.mlp")
+    if post:
+        yield Point(f"{at}.norm2", f"{at}.norm2")
+    if c.layer_scale is not None:
+        yield Point(f"{at}.ls2", f"{at}.ls2")
+
+
+def _mlp(c: ViTConfig, at: str) -> Iterator[Point]:
+    for layer in ("fc1_g", "fc1_x") if c.mlp == "swiglu" else ("fc1",):
+        yield Point(f"{at}.{layer}", f"{at}.{layer}")
+    yield Point(f"{at}.act", f"{at}.drop1", "input")
+    if c.mlp_norm:
+        yield Point(f"{at}.norm", f"{at}.norm")
+    yield Point(f"{at}.fc2", f"{at}.fc2")
+
+
+def _parallel_block(c: ViTConfig, at: str) -> Iterator[Point]:
+    yield Point(f"{at}.in_norm", f"{at}.in_norm")
+    yield Point(f"{at}.in_proj", f"{at}.in_proj")
+    yield Point(f"{at}.attn.q", f"{at}.q_norm")
+    yield Point(f"{at}.attn.k", f"{at}.k_norm")
+    yield Point(f"{at}.attn.v", f"{at}.in_proj", part="v")
+    yield Point(f"{at}.attn.softmax", f"{at}.attn_drop", "input")
+    yield Point(f"{at}.attn.heads", f"{at}.attn_out_proj", "input")
+    yield Point(f"{at}.attn_out_proj", f"{at}.attn_out_proj")
+    yield Point(f"{at}.mlp.act", f"{at}.mlp_drop", "input")
+    yield Point(f"{at}.mlp_out_proj", f"{at}.mlp_out_proj")
+    if c.layer_scale is not None:
+        yield Point(f"{at}.ls", f"{at}.ls")

@@ -1,0 +1,148 @@
+"""The forward pass of a plain ViT."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vit_parity.points import answer_name
+from vit_parity.replay.common import Replay
+from vit_parity.semantics.layers import ACTIVATIONS, softmax
+
+
+def forward(r: Replay, stage: str, x: np.ndarray) -> np.ndarray:
+    """One stage on the tokens before it: ``embed`` reads the images, ``head`` gives the model's output."""
+    if stage == "embed":
+        return _embed(r)
+    return _head(r, x) if stage == "head" else _block(r, stage, x)
+
+
+def _embed(r: Replay) -> np.ndarray:
+    """Pictures -> (B, N, D)."""
+    c, images = r.config, r.model.images.astype(np.float64)
+    (B, H, W, C), P = images.shape, c.patch_size
+    cut = images.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 5, 2, 4).reshape(B, c.num_patches, -1)
+    kernel = r.params["patch_embed.proj.weight"].reshape(c.embed_dim, -1)  # (D, C P P)
+    x = r.model.linear(cut, kernel, r.params.get("patch_embed.proj.bias", 0.0))
+    x = r.note("patch_embed.proj", x)
+    if c.patch_norm:
+        x = r.note("patch_embed.norm", r.norm("patch_embed.norm", x))
+    prefix = [r.params[name] for name in ("cls_token", "dist_token", "reg_token") if name in r.params]
+    tokens = np.concatenate([*prefix, np.zeros((1, 0, c.embed_dim))], axis=1)  # (1, prefix, D)
+    positioned = c.num_positioned_prefix_tokens
+    if c.pos_embed != "none":
+        x = x + r.params["pos_embed"][:, positioned:]
+        rows = r.params["pos_embed"][:, :positioned] * (not r.model.bare_prefix)
+        tokens = np.concatenate([tokens[:, :positioned] + rows, tokens[:, positioned:]], axis=1)
+    x = np.concatenate([np.broadcast_to(tokens, (B, *tokens.shape[1:])), x], axis=1)
+    if c.pre_norm:
+        x = r.norm("norm_pre", r.note("tokens", x))
+    return r.note("embed", x)
+
+
+def _block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
+    """(B, N, D) -> (B, N, D)."""
+    if r.config.block == "parallel":
+        return _parallel_block(r, at, x)
+    post = r.config.block == "post_norm"
+    y = x if post else r.note(f"{at}.norm1", r.norm(f"{at}.norm1", x))
+    y = _attention(r, at, r.note(f"{at}.attn.qkv", r.linear(f"{at}.attn.qkv", y)), f"{at}.attn")
+    y = r.note(f"{at}.attn.norm", r.norm(f"{at}.attn.norm", y)) if r.config.attn_norm else y
+    y = r.note(f"{at}.attn.proj", r.linear(f"{at}.attn.proj", y))
+    y = r.note(f"{at}.norm1", r.norm(f"{at}.norm1", y)) if post else y
+    y = r.scale(f"{at}.ls1", y)
+    x = r.note(f"{at}.mid", x + y)
+    y = x if post else r.note(f"{at}.norm2", r.norm(f"{at}.norm2", x))
+    y = _mlp(r, f"{at}.mlp", y, r.config.mlp)
+    y = r.note(f"{at}.norm2", r.norm(f"{at}.norm2", y)) if post else y
+    y = r.scale(f"{at}.ls2", y)
+    return r.note(at, x + y)
+
+
+def _parallel_block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
+    """(B, N, D) -> (B, N, D)."""
+    y = r.note(f"{at}.in_norm", r.norm(f"{at}.in_norm", x))
+    y = r.note(f"{at}.in_proj", r.linear(f"{at}.in_proj", y))
+    hidden, qkv = y[..., : r.config.hidden_dim], y[..., r.config.hidden_dim :]
+    attention = r.linear(f"{at}.attn_out_proj", _attention(r, at, qkv, at))
+    attention = r.note(f"{at}.attn_out_proj", attention)
+    hidden = hidden + r.params.get(f"{at}.mlp_bias", 0.0)
+    hidden = r.note(f"{at}.mlp.act", ACTIVATIONS[r.config.activation](hidden))
+    y = attention + r.note(f"{at}.mlp_out_proj", r.linear(f"{at}.mlp_out_proj", hidden))
+    return r.note(at, x + r.scale(f"{at}.ls", y))
+
+
+def _attention(r: Replay, at: str, qkv: np.ndarray, norms: str) -> np.ndarray:
+    """(B, N, 3 D) -> the heads side by side, (B, N, D)."""
+    c, (B, N, _) = r.config, qkv.shape
+    if r.model.heads_first:
+        parts = qkv.reshape(B, N, c.num_heads, 3, c.head_dim).transpose(3, 0, 2, 1, 4)
+    else:
+        parts = qkv.reshape(B, N, 3, c.num_heads, c.head_dim).transpose(2, 0, 3, 1, 4)  # 3 of (B, h, N, d)
+    q, k, v = (parts[r.model.qkv_order.index(part)] for part in "qkv")
+    if c.qk_norm:
+        q, k = r.norm(f"{norms}.q_norm", q), r.norm(f"{norms}.k_norm", k)
+    q, k, v = (r.note(f"{at}.attn.{name}", part) for name, part in zip("qkv", (q, k, v), strict=True))
+    weights = softmax(r.model.attention_product(q * c.attention_scale, k.swapaxes(-2, -1)))  # (B, h, N, N)
+    weights = r.note(f"{at}.attn.softmax", weights)
+    heads = r.model.attention_product(weights, v).swapaxes(1, 2).reshape(B, N, -1)
+    return r.note(f"{at}.attn.heads", heads)
+
+
+def _mlp(r: Replay, at: str, x: np.ndarray, kind: str) -> np.ndarray:
+    """(..., D) -> (..., D)."""
+    c = r.config
+    if kind == "swiglu":
+        gate = r.note(f"{at}.fc1_g", r.linear(f"{at}.fc1_g", x))
+        value = r.note(f"{at}.fc1_x", r.linear(f"{at}.fc1_x", x))
+    else:
+        gate = r.note(f"{at}.fc1", r.linear(f"{at}.fc1", x))
+        gate, value = (gate[..., : c.hidden_dim], gate[..., c.hidden_dim :]) if kind != "plain" else (gate, 1.0)
+    x = r.note(f"{at}.act", ACTIVATIONS[c.activation](gate) * value)
+    x = r.note(f"{at}.norm", r.norm(f"{at}.norm", x)) if f"{at}.norm.weight" in r.params else x
+    return r.note(f"{at}.fc2", r.linear(f"{at}.fc2", x))
+
+
+def _head(r: Replay, x: np.ndarray) -> np.ndarray:
+    """(B, N, D) -> (B, K)."""
+    c, p = r.config, r.params
+    x = r.note("norm", r.norm("norm", x)) if c.final_norm == "tokens" else x
+    x = r.note("pooled", _pool(r, x))
+    x = r.note("fc_norm", r.norm("fc_norm", x)) if c.final_norm == "pooled" else x
+    if c.pre_logits_dim is not None:
+        x = r.linear("pre_logits.fc", x)
+        x = r.note("pre_logits", x if r.model.skips("pre_logits.act") else np.tanh(x))
+    if c.distilled:
+        both = [x[:, 0], x[:, 1]]
+        if c.num_classes:
+            both = [r.note(at, r.linear(at, y)) for at, y in zip(("head", "head_dist"), both, strict=True)]
+        x = (both[0] + both[1]) / 2
+    elif c.num_classes and "head.weight" in p:
+        x = r.linear("head", x)
+    return r.note(answer_name(c), x)
+
+
+def _pool(r: Replay, x: np.ndarray) -> np.ndarray:
+    """(B, N, D) -> (B, D); (B, 2, D) where there is a distillation token."""
+    c = r.config
+    if c.distilled:
+        return x[:, :2]
+    patches = x if c.pool_prefix else x[:, c.num_prefix_tokens :]
+    if c.pool == "map":
+        return _attention_pool(r, patches)
+    if c.pool == "token":
+        return x[:, 0]
+    mean = patches.mean(axis=1)
+    return mean if c.pool == "avg" else np.concatenate([x[:, 0], mean], axis=-1)
+
+
+def _attention_pool(r: Replay, x: np.ndarray) -> np.ndarray:
+    """(B, N, D) -> (B, D)."""
+    c, (B, N, D) = r.config, x.shape
+    q = r.note("attn_pool.q", r.linear("attn_pool.q", r.params["attn_pool.latent"]))  # (1, 1, D)
+    kv = r.note("attn_pool.kv", r.linear("attn_pool.kv", x)).reshape(B, N, 2, c.num_heads, c.head_dim)
+    k, v = kv.transpose(2, 0, 3, 1, 4)  # (B, h, N, d) each
+    q = q.reshape(1, 1, c.num_heads, c.head_dim).swapaxes(1, 2)
+    weights = softmax(r.model.attention_product(q * c.head_dim**-0.5, k.swapaxes(-2, -1)))  # (B, h, 1, N)
+    y = r.note("attn_pool.heads", r.model.attention_product(weights, v).reshape(B, D))
+    y = r.note("attn_pool.proj", r.linear("attn_pool.proj", y))
+    return y + _mlp(r, "attn_pool.mlp", r.note("attn_pool.norm", r.norm("attn_pool.norm", y)), "plain")
