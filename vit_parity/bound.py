@@ -28,10 +28,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from vit_parity.points import stage_of
+from vit_parity.points import stage_of, stages
 from vit_parity.replay import ReplayedModel, replay
 from vit_parity.ulp import roundoff
-from vit_spec import Config, Stage, longest_sum, parameters
+from vit_spec import Stage, ViTConfig, longest_sum, parameters
 
 MARGIN = 4.0
 BY_DEPTH = "8 u sqrt(n) (k + 2): u unit roundoff, n longest sum in a layer, k blocks before; of the largest value"
@@ -69,9 +69,8 @@ def bounds(
     def blur(x: np.ndarray) -> np.ndarray:
         return x * (1.0 + rng.uniform(-u, u, x.shape))
 
-    needed = {
-        name: array for name, array in model.params.items() if stage is None or belongs(name, stage, model.config)
-    }
+    own = model.params.items()
+    needed = {name: array for name, array in own if stage is None or belongs(name, stage, model.config)}
     blurred = dataclasses.replace(
         model, blur=blur, params=dict(model.params) | {name: blur(array) for name, array in needed.items()},
         images=blur(model.images.astype(np.float64)),
@@ -92,7 +91,7 @@ def bounds_without_weights(names: Mapping[str, np.ndarray], dtype: np.dtype) -> 
     return {name: MARGIN * growth(n, u) * u * (1 + stages.index(stage_of(name))) for name in names}
 
 
-def bound_by_depth(config: Config, dtype: np.dtype, blocks: int) -> float:
+def bound_by_depth(config: ViTConfig, dtype: np.dtype, blocks: int) -> float:
     """Bound on the largest difference over the largest value, after so many blocks of a run in ``dtype``.
 
     It grows as a random walk over the longest sum of a layer, and linearly with depth: each block adds errors of its
@@ -110,12 +109,19 @@ def relative(actual: np.ndarray, reference: np.ndarray) -> float:
     return difference / norm
 
 
-def belongs(parameter: str, stage: str, config: Config) -> bool:
-    """Whether a stage of the replay, ``embed``, a block's name or ``head``, uses a parameter."""
-    return _stages(config)[parameter] == stage
+def belongs(parameter: str, stage: str, config: ViTConfig) -> bool:
+    """Whether a stage (:func:`vit_parity.points.stages`) uses a parameter.
+
+    A hypothesis may change the config so that it no longer has the parameter. The parameter then belongs to the stage
+    of its layer, or to the last stage if the config has no such layer either.
+    """
+    own = _stages_by_name(config)
+    return own.get(parameter, own.get(parameter.rpartition(".")[0], stages(config)[-1])) == stage
 
 
 @lru_cache(maxsize=64)
-def _stages(config: Config) -> Mapping[str, str]:
-    names = {Stage.EMBED: "embed", Stage.POOL: "head", Stage.CLASSIFIER: "head"}
-    return {parameter.name: parameter.block or names[parameter.stage] for parameter in parameters(config)}
+def _stages_by_name(config: ViTConfig) -> Mapping[str, str]:
+    """Parameters, and the layers that hold them → stage."""
+    first, *_, last = stages(config)
+    found = {it.name: it.block or (first if it.stage is Stage.EMBED else last) for it in parameters(config)}
+    return {name.rpartition(".")[0]: stage for name, stage in found.items()} | found
