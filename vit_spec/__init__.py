@@ -18,6 +18,7 @@ from vit_spec.parameter import Kind, Parameter, Segment, Split, Stage, flax_path
 from vit_spec.preprocessing import Preprocessing
 from vit_spec.registry import get_config, get_model, list_models
 from vit_spec.vit.config import Pooling, ViTConfig
+from vit_spec.vit.intermediates import OutputFormat, block_indices, check_output_format
 from vit_spec.vit.options import config_fields, given_fields
 from vit_spec.vit.pooling import with_pool
 
@@ -26,6 +27,7 @@ __all__ = [
     "Family",
     "Kind",
     "Model",
+    "OutputFormat",
     "Parameter",
     "Pooling",
     "Preprocessing",
@@ -34,6 +36,8 @@ __all__ = [
     "Stage",
     "ViTConfig",
     "VitportError",
+    "block_indices",
+    "check_output_format",
     "config_fields",
     "config_from_dict",
     "count_blocks",
