@@ -1,4 +1,4 @@
-"""The collectives of a compiled step, counted: what ``vit_jax.training.scaling`` predicts is compared with this."""
+"""The collectives of a compiled step, counted, for comparison with the predictions of ``vit_jax.training.scaling``."""
 
 from __future__ import annotations
 

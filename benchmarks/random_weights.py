@@ -26,7 +26,7 @@ def random_images(config: ViTConfig, batch: int, seed: int) -> np.ndarray:
 
 
 def random_array(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """One parameter, float64."""
+    """One parameter, float64, of a model or of a layer by itself."""
     noise = rng.standard_normal(shape)
     leaf = name.rpartition(".")[2]
     if leaf == "weight" and len(shape) > 1:

@@ -1,4 +1,4 @@
-"""Our sides, in JAX, and the plain matrix products that they are held to."""
+"""Our sides, in JAX, and the plain matrix products that they are compared with."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def train(
     losses: int = 3,
     analyse: bool = False,
 ) -> Side:
-    """The trainer's own step: forward, backward and AdamW over a batch that lies on the device; one part, ``step``.
+    """The trainer's own step: forward, backward and AdamW over a batch on the device; one part, ``step``.
 
     Args:
         subject: the fields of a ``Subject``.

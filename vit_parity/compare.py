@@ -16,13 +16,14 @@ from vit_parity.comparison import Comparison, compare_captures
 from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
 from vit_parity.explain import Explanation
 from vit_parity.explain import explain as explain_run
-from vit_parity.frameworks import Dtype, Framework, require_torch
+from vit_parity.frameworks import Dtype, Framework
 from vit_parity.gradients import GradientRow, compare_gradients, gradients_of
 from vit_parity.hypotheses import Origin
 from vit_parity.local_errors import local_errors as measure_local_errors
 from vit_parity.replay import ReplayedModel, float64_params
 from vit_parity.truth import truth_of
 from vit_spec import VitportError
+from vit_spec.frameworks import require_torch
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -166,7 +167,7 @@ def run(
         model: timm's name of the model, for a file that does not say it.
     """
     if any(end.kind in ("torch", "transformers", "timm") for end in ends):
-        require_torch("This comparison")
+        require_torch("vitport compare")
     sides = _sides(ends, load, image_size)
     array, input_name = _images(sides, images, seed)
     captures = tuple(run_endpoint(side.endpoint, side.checkpoint, array, dtype, model) for side in sides)
@@ -242,7 +243,7 @@ def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, see
     if isinstance(images, np.ndarray):
         return images, "the given images"
     if images is not None:
-        return conversion.load_picture(images, checkpoint.preprocessing)[None], str(images)
+        return conversion.load_image(images, checkpoint.preprocessing)[None], str(images)
     shape = (1, *checkpoint.config.image_size, checkpoint.config.in_channels)
     numbers = np.random.default_rng(seed).standard_normal(shape, np.float32)
     return numbers, f"standard normal numbers (seed {seed})"

@@ -26,15 +26,15 @@ def torch_gradients(model: TorchModel, images: np.ndarray) -> Gradients:
     """Gradients of a fixed random linear function of the output (:func:`cotangent`) by PyTorch's autograd.
 
     Args:
-        model: in evaluation mode; its ``grad`` attributes are not changed.
+        model: in evaluation mode; its ``.grad`` fields are left alone.
         images: (B, H, W, C), preprocessed.
     """
     import torch
 
-    inputs = torch_images(images, model.patch_embed.proj.weight).requires_grad_()
+    named = dict(model.named_parameters())
+    inputs = torch_images(images, next(iter(named.values()))).requires_grad_()
     output: Any = model(inputs)  # a pair in training mode only
     loss = (output * torch.tensor(cotangent(tuple(output.shape))).to(output)).sum()
-    named = dict(model.named_parameters())
     found = torch.autograd.grad(loss, [*named.values(), inputs])
     gradients = {name: torch_array(gradient) for name, gradient in zip(named, found[:-1], strict=True)}
     return gradients | {"images": torch_array(found[-1].permute(0, 2, 3, 1))}
@@ -59,7 +59,7 @@ def jax_gradients(model: JaxModel, images: np.ndarray) -> Gradients:
 
 @dataclass(frozen=True)
 class GradientRow:
-    """The gradient with respect to one parameter, or to the input (``images``), in two runs."""
+    """The gradient with respect to one parameter, or to the images (``images``), in two runs."""
 
     name: str
     difference: Difference
@@ -89,7 +89,7 @@ def compare_gradients(a: Gradients, b: Gradients, truth: Gradients, config: Conf
 
     Args:
         a: the reference.
-        b: compared with ``a``.
+        b: the gradients to measure.
         truth: the same in float64.
         config: of the model.
     """

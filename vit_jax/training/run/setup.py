@@ -25,7 +25,7 @@ from vit_jax.training.devices.engine import Engine, jit_engine, own_rows, pmap_e
 from vit_jax.training.devices.sharding import check_divides, make_mesh
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.recipe.execution import MeshShape
-from vit_jax.training.run.init_schemes import initialized, sincos2d
+from vit_jax.training.run.init_schemes.vit import initialized, sincos2d
 from vit_jax.training.step.distillation import load_teacher
 from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
