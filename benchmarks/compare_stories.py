@@ -44,7 +44,7 @@ def measure(
     right: Checkpoint, wrong: Checkpoint, own: Checkpoint, image: str
 ) -> tuple[Comparison, tuple[Explanation, ...]]:
     """A is the correct model in PyTorch, B the wrong one in JAX."""
-    images = conversion.load_picture(image, right.preprocessing)[None]
+    images = conversion.load_image(image, right.preprocessing)[None]
     truth = truth_of(right, images)
     model = ReplayedModel(right.config, float64_params(right.params), images)
     a = run_endpoint(parse_endpoint("torch:A"), right, images, "float32")

@@ -136,8 +136,7 @@ def trainer(
     recipe = training.Recipe(
         training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()
     )
-    shapes = vit_jax.get_params(model)
-    optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.schedule, 10**6), shapes)
+    optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.schedule, 10**6), config)
     engine = training.jit_engine(
         training.Forward(model, remat=remat, scan=scan), optimizer, recipe, Preprocessing(),
         training.make_mesh(training.MeshShape()), jax.random.key(0),

@@ -6,8 +6,8 @@ from conversion.changes.prepare import prepare
 from conversion.checkpoint import Checkpoint
 from conversion.convert import Conversion, convert
 from conversion.format import Format
-from conversion.formats import FORMATS
-from conversion.images.image import load_picture
+from conversion.formats import FORMATS, register_format, unregister_format
+from conversion.images.image import load_image
 from conversion.load import load
 from conversion.save import save
 from conversion.source import Provenance
@@ -27,13 +27,15 @@ __all__ = [
     "convert",
     "from_flax",
     "load",
-    "load_picture",
+    "load_image",
     "prepare",
+    "register_format",
     "resize_channels",
     "resize_patch_kernel",
     "resize_position_table",
     "save",
     "to_flax",
+    "unregister_format",
     "with_activation",
     "with_channels",
     "with_dtype",

@@ -90,7 +90,7 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
     complaints: list[str] = []
     for target in get_formats(name):
         if target.writer is None:
-            writable = ", ".join(entry.name for entry in FORMATS.values() if entry.can_write)
+            writable = ", ".join(sorted(entry.name for entry in FORMATS.values() if entry.can_write))
             raise VitportError(f"{target.name} is read but not written: choose one of {writable}.")
         unsupported = target.cannot_hold(checkpoint.config)
         if not unsupported:

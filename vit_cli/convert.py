@@ -111,7 +111,7 @@ def convert(
 
 def _told(checkpoint: Checkpoint) -> str:
     """The facts that no shape shows, and who told them."""
-    from conversion.identify.resolve import NEVER_GUESSED
+    from conversion.identify.vit import NEVER_GUESSED
 
     values, origins = checkpoint.config.to_dict(), checkpoint.provenance.origins
     tellers = dict.fromkeys(origins.get(name, "nobody: the default") for name in NEVER_GUESSED)

@@ -56,7 +56,7 @@ def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) 
     except UnavailableError as error:
         say(f"{error} A small ViT that reads digits, shipped with vitport, stands in for DINOv2.")
         subject = _digits()
-    images = conversion.load_picture(subject.image, subject.checkpoint.preprocessing)[None]  # (1, H, W, C)
+    images = conversion.load_image(subject.image, subject.checkpoint.preprocessing)[None]  # (1, H, W, C)
     with spinner("Running PyTorch and JAX"):
         found = activations_of(subject.checkpoint, images)
     if subject.onnx is not None:

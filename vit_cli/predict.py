@@ -51,7 +51,7 @@ def predict(
             f"{weights} has no head, so it names no classes: give weights with a classifier, or read its features with "
             "create_model(weights=...).forward_features."
         )
-    pixels = conversion.load_picture(image, checkpoint.preprocessing)
+    pixels = conversion.load_image(image, checkpoint.preprocessing)
     with spinner(f"Running {framework}"):
         logits = _logits(checkpoint, pixels, framework)
     odds = np.exp(logits - logits.max())

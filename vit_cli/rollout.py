@@ -42,7 +42,7 @@ def rollout(
     from vit_parity.rollout import rollout as rolled_out
 
     checkpoint = reading.load(weights, image_size)
-    normalised = conversion.load_picture(image, checkpoint.preprocessing)
+    normalised = conversion.load_image(image, checkpoint.preprocessing)
     model = vit_jax.create_model(weights=checkpoint)
     model.eval()
     with spinner("Running jax"):

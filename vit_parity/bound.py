@@ -7,7 +7,7 @@ moves. That includes the growth with depth. A sum of ``n`` products is rounded `
 summed in float32 too), which with random signs adds ``sqrt(n)`` roundoffs of float32 (Higham & Mary 2019, theorem 3.1).
 Hence
 
-    bound = c · s · (1 + sqrt(n) · u32 / u),   u32 = max(u, 2**-24) for 16-bit dtypes and u else,
+    bound = c · s · (1 + sqrt(n) · u32 / u),   u32 = max(u, 2**-24) for 16-bit dtypes, else u,
 
 with n the longest sum of the model. c = 4 is a margin: over all options of the models, 12 blocks, both frameworks, the
 largest quotient of the error to the bound with c = 1 is 0.5 in float32, 1.4 in bfloat16, 1.7 in float16
@@ -24,24 +24,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
-from vit_parity.points import stage_of
+from vit_parity.points import stage_of, stages
 from vit_parity.replay import ReplayedModel, replay
 from vit_parity.ulp import roundoff
-from vit_spec import ViTConfig
+from vit_spec import Stage, ViTConfig, longest_sum, parameters
 
 MARGIN = 4.0
 BY_DEPTH = "8 u sqrt(n) (k + 2): u unit roundoff, n longest sum in a layer, k blocks before; of the largest value"
 """:func:`bound_by_depth` in words."""
 _MARGIN_BY_DEPTH = 8.0
 _FLOAT32 = 2.0**-24
-
-
-def longest_sum(config: ViTConfig) -> int:
-    """Number of products in the longest inner product of the model."""
-    return max(config.hidden_dim, config.pooled_dim, config.num_tokens, config.in_channels * config.patch_size**2)
 
 
 def growth(n: int, u: float) -> float:
@@ -62,10 +58,10 @@ def bounds(
     Args:
         model: the model.
         dtype: of the run.
-        exact: what the replay gives without perturbation.
-        known: the activations that ``exact`` was replayed from; with a run's own, the bounds are on each layer's own
-            error instead of the accumulated one.
-        stage: bound this stage only.
+        exact: the unperturbed replay.
+        known: the activations that ``exact`` was replayed from. With a run's own, the bounds are on the error of each
+            layer by itself instead of the accumulated one.
+        stage: only one part of the model.
     """
     u = roundoff(dtype)
     rng = np.random.default_rng(0)
@@ -73,7 +69,8 @@ def bounds(
     def blur(x: np.ndarray) -> np.ndarray:
         return x * (1.0 + rng.uniform(-u, u, x.shape))
 
-    needed = {name: array for name, array in model.params.items() if stage is None or belongs(name, stage)}
+    own = model.params.items()
+    needed = {name: array for name, array in own if stage is None or belongs(name, stage, model.config)}
     blurred = dataclasses.replace(
         model, blur=blur, params=dict(model.params) | {name: blur(array) for name, array in needed.items()},
         images=blur(model.images.astype(np.float64)),
@@ -81,13 +78,13 @@ def bounds(
     moved = replay(blurred, known or {}, stage)
     factor = MARGIN * growth(longest_sum(model.config), u)
     least = factor * u / 2
-    # A share least / coarse of all numbers is near enough to a midpoint to be rounded the other way, by 2 coarse each.
+    # A share least / coarse of all numbers lies so close to a midpoint that it may round the other way, by 2 coarse.
     least = max(least, 2 * math.sqrt(least * model.coarse))
     return {name: max(factor * relative(moved[name], exact[name]), least) for name in moved}
 
 
 def bounds_without_weights(names: Mapping[str, np.ndarray], dtype: np.dtype) -> dict[str, float]:
-    """The same without weights: ``c · u · (1 + sqrt(n) · u32 / u) · stages``."""
+    """Bounds from activations alone: ``c · u · (1 + sqrt(n) · u32 / u) · stages``."""
     u = roundoff(dtype)
     n = max(array.shape[-1] for array in names.values())
     stages = list(dict.fromkeys(stage_of(name) for name in names))
@@ -112,10 +109,19 @@ def relative(actual: np.ndarray, reference: np.ndarray) -> float:
     return difference / norm
 
 
-def belongs(parameter: str, stage: str) -> bool:
-    """Whether a parameter is used in a stage."""
-    if parameter.startswith("blocks."):
-        return parameter.startswith(f"{stage}.")
-    first = parameter.partition(".")[0]
-    early = first in ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
-    return stage == ("embed" if early else "head")
+def belongs(parameter: str, stage: str, config: ViTConfig) -> bool:
+    """Whether a stage (:func:`vit_parity.points.stages`) uses a parameter.
+
+    A hypothesis may change the config so that it no longer has the parameter. The parameter then belongs to the stage
+    of its layer, or to the last stage if the config has no such layer either.
+    """
+    own = _stages_by_name(config)
+    return own.get(parameter, own.get(parameter.rpartition(".")[0], stages(config)[-1])) == stage
+
+
+@lru_cache(maxsize=64)
+def _stages_by_name(config: ViTConfig) -> Mapping[str, str]:
+    """Parameters, and the layers that hold them → stage."""
+    first, *_, last = stages(config)
+    found = {it.name: it.block or (first if it.stage is Stage.EMBED else last) for it in parameters(config)}
+    return {name.rpartition(".")[0]: stage for name, stage in found.items()} | found

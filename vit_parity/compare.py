@@ -214,7 +214,7 @@ def _gradients(runs: Runs) -> tuple[GradientRow, ...]:
         raise VitportError("Gradients are compared for torch: and jax: only: give such weights for A and for B.")
     a, b = (gradients_of(framework, checkpoint, runs.images, runs.dtype) for framework, checkpoint in ours)
     truth = gradients_of("torch", ours[0][1], runs.images, "float64")
-    return tuple(compare_gradients(a, b, truth))
+    return tuple(compare_gradients(a, b, truth, ours[0][1].config))
 
 
 def _sides(ends: tuple[Endpoint, ...], load: Load, image_size: ImageSize) -> tuple[Side, ...]:
@@ -243,7 +243,7 @@ def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, see
     if isinstance(images, np.ndarray):
         return images, "the given images"
     if images is not None:
-        return conversion.load_picture(images, checkpoint.preprocessing)[None], str(images)
+        return conversion.load_image(images, checkpoint.preprocessing)[None], str(images)
     shape = (1, *checkpoint.config.image_size, checkpoint.config.in_channels)
     numbers = np.random.default_rng(seed).standard_normal(shape, np.float32)
     return numbers, f"standard normal numbers (seed {seed})"

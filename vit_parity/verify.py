@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from conversion import Checkpoint, load_picture, prepare
+from conversion import Checkpoint, load_image, prepare
 from conversion.changes.dtype import DTYPES
 from conversion.containers import onnx_file
 from conversion.formats import FORMATS
@@ -155,7 +155,7 @@ def _inputs(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.nda
     noise = np.random.default_rng(0).standard_normal((1, *config.image_size, config.in_channels))
     found = {"noise": noise.astype(np.float32)}
     if config.in_channels in (1, 3):
-        found["a photograph"] = load_picture(PHOTOGRAPH, preprocessing.replace(size=config.image_size))[None]
+        found["a photograph"] = load_image(PHOTOGRAPH, preprocessing.replace(size=config.image_size))[None]
     return found
 
 
@@ -164,7 +164,7 @@ def _pixels(before: Checkpoint, after: Checkpoint) -> Check:
     colours = before.preprocessing.replace(size=after.config.image_size)
     same = after.config.in_channels in (1, 3)
     first, second = (
-        {"pixels": load_picture(PHOTOGRAPH, steps).astype(np.float64)} if same else {}
+        {"pixels": load_image(PHOTOGRAPH, steps).astype(np.float64)} if same else {}
         for steps in (colours, after.preprocessing)
     )
     judged = "preprocessing" not in FORMATS[after.provenance.format].drops

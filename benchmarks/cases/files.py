@@ -20,11 +20,11 @@ FLAVOUR = "Google's ViT"
 PAIRS = (("timm", "google"), ("google", "timm"), ("timm", "huggingface-vit"), ("timm", "flax"))
 IMAGES = 600
 CONVERSION_WORDS = """`conversion.load` and `conversion.save` of ViT-B/16, until the result is flushed, over a plain
-copy of the source that is flushed too; each in a process of its own. [What a conversion costs](convert_cost.md) has
-every pair of formats, and memory."""
-INPUT_WORDS = f"""JPEG files of 500 x 375 pixels decoded, cut at random, scaled to 224 x 224 and flipped: a training
-stream of ours over a plain loop of Pillow in as many processes, whose batches come back to the one that asks
-({IMAGES} images a round). 0 workers: all in the one process, ours by threads of it."""
+copy of the source that is flushed too; each in its own process. [Cost of a conversion](convert_cost.md) has every pair
+of formats, and memory."""
+INPUT_WORDS = f"""JPEG files of 500 x 375 pixels, decoded, randomly cropped, resized to 224 x 224 and flipped: our
+training stream over a plain loop of Pillow in the same number of processes, whose batches return to the caller
+({IMAGES} images a round). 0 workers: everything in one process, ours in threads."""
 
 
 def cases() -> list[Case]:

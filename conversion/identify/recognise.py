@@ -60,7 +60,7 @@ def recognise(table: TensorTable, forced: str | None = None, under: str | None =
         prefixes = _without_copies(_prefixes(table, candidate))
         if prefixes:
             return _peeled(table, candidate, _chosen(prefixes, under))
-    expected = f"of {forced}" if forced else f"of any format ({', '.join(FORMATS)})"
+    expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
     raise VitportError(f"The names are not those {expected}: they begin {', '.join(sorted(table)[:4])}.")
 
 
@@ -80,7 +80,7 @@ def get_formats(name: str) -> tuple[Format, ...]:
     if (members := groups().get(name)) is not None:
         return tuple(FORMATS[member] for member in members)
     if name not in FORMATS:
-        raise VitportError(f"No format is named {name!r}: choose one of {', '.join((*groups(), *FORMATS))}.")
+        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(sorted((*groups(), *FORMATS)))}.")
     return (FORMATS[name],)
 
 

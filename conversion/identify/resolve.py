@@ -1,4 +1,4 @@
-"""Which model a table of tensors is: what shapes show, then what the file says, then what the caller names."""
+"""Which model a table of tensors is: from its shapes, then from what the file says, then from what the caller names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conversion.identify.vit import facts_from_shapes
+from conversion.identify.vit import CHANGED_BY_FINE_TUNING, NEVER_GUESSED, facts_from_shapes
 from conversion.tensors.table import Shapes
 from vit_spec import Model, ViTConfig, VitportError, list_models, parameters
-
-NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
-"""Facts that change the output and that no shape shows: somebody must have told them."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A value of a ViTConfig field, and in words who told it."""
+    """A value of a config field, and in words where it comes from."""
 
     value: Any
     origin: str
@@ -26,15 +23,17 @@ class Fact:
 def resolve_config(
     shapes: Shapes, told: Mapping[str, Fact], named: ViTConfig | None, named_by: str
 ) -> tuple[ViTConfig, dict[str, str]]:
-    """The model's config, and for each field who told it.
+    """The model's config, and for each field where its value comes from.
 
     Args:
         shapes: canonical name → shape.
-        told: ViTConfig fields that the file itself states.
-        named: the config that the caller named, and ``named_by``, in words, how.
+        told: config fields that the file itself states.
+        named: the config that the caller gave; its fields count where neither shapes nor the file decide.
+        named_by: how the caller gave it, in words.
 
     Raises:
-        VitportError: if a fact that must not be guessed was told by nobody, with the named models that fit.
+        VitportError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
+            registered models that have these shapes.
     """
     known = (dataclasses.asdict(named) if named else {}) | {name: fact.value for name, fact in told.items()}
     shown = facts_from_shapes(shapes, known)
@@ -61,15 +60,11 @@ def resolve_config(
 
 def _candidates(shapes: Shapes) -> str:
     def body(table: Shapes) -> dict[str, tuple[int, ...]]:
-        return {name: shape for name, shape in table.items() if name.partition(".")[0] not in _VARIABLE}
+        return {name: shape for name, shape in table.items() if name.partition(".")[0] not in CHANGED_BY_FINE_TUNING}
 
     mine = body(shapes)
     fitting = [model.name for model in list_models() if body(_shapes(model)) == mine]
     return f"; these fit: {', '.join(fitting)}" if fitting else "; none of the registered models has these shapes"
-
-
-_VARIABLE = {"head", "head_dist", "pre_logits", "pos_embed"}
-"""Parts that fine-tuning changes without making another model."""
 
 
 def _shapes(model: Model) -> dict[str, tuple[int, ...]]:

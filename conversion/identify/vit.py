@@ -10,32 +10,43 @@ from typing import Any
 from conversion.tensors.table import Shapes
 from vit_spec import VitportError
 
+NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
+"""Config fields that change outputs and that no shape shows: they must be stated somewhere, and are never guessed."""
+CHANGED_BY_FINE_TUNING = frozenset({"head", "head_dist", "pre_logits", "pos_embed"})
+"""First components of names whose shapes fine-tuning changes."""
+
 
 def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The ViTConfig fields that canonical names and shapes decide.
+    """The config fields that canonical names and shapes decide; those in ``NEVER_GUESSED`` only in special cases.
 
-    Heads, epsilon, activation and pooling are not among them: no shape shows those. ``told`` holds what is known
-    otherwise; it is asked only where shapes leave several answers (grids that are not square, initial values).
+    Args:
+        shapes: canonical name → shape.
+        told: config fields known from elsewhere. They decide only where shapes leave several answers: for grids that
+            are not square, and for initial values.
 
     Raises:
-        VitportError: if the tensors are no ViT's, or their position table fits no grid that is known.
+        VitportError: if the tensors are not a ViT's, or the position table fits no known grid.
     """
     parallel = any(name.startswith("blocks.0.in_proj.") for name in shapes)
     inner = ("in_norm", "in_proj", "mlp_out_proj") if parallel else ("norm1", "attn.qkv", "mlp.fc2")
     ranks = dict(zip((f"blocks.0.{name}.weight" for name in inner), (1, 2, 2), strict=True))
     for name, rank in {"patch_embed.proj.weight": 4, **ranks}.items():
         if name not in shapes:
-            raise VitportError(f"The tensors are no Vision Transformer's: {name} is missing among {len(shapes)} names.")
+            raise VitportError(
+                f"The tensors are not a Vision Transformer's: {name} is missing among {len(shapes)} names."
+            )
         if len(shapes[name]) != rank:
-            raise VitportError(f"{name} has shape {shapes[name]}, but a ViT's has {rank} axes.")
+            raise VitportError(
+                f"{name} has shape {shapes[name]}, but must have {rank} ax{'is' if rank == 1 else 'es'}."
+            )
     embed_dim, in_channels, patch_size, patch_width = shapes["patch_embed.proj.weight"]
     if patch_size != patch_width:
         raise VitportError(
-            f"patch_embed.proj.weight has patches of {patch_size}x{patch_width}: only square ones exist here."
+            f"patch_embed.proj.weight has patches of {patch_size}x{patch_width}, but only square patches are supported."
         )
 
     def has(*names: str) -> bool:
-        """Whether any block has one, so that one block's missing tensor is missed and no other model seen."""
+        """Whether any block has one. If one block alone lacks it, that is a missing tensor and not another model."""
         either = "|".join(map(re.escape, names))
         return any(re.fullmatch(rf"blocks\.\d+\.({either})", there) for there in shapes)
 
@@ -79,7 +90,9 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
 def _layer_scale(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
     if not any(name.endswith(("ls1.gamma", "ls2.gamma", ".ls.gamma")) for name in shapes):
         return {"layer_scale": None}
-    return {} if told.get("layer_scale") is not None else {"layer_scale": 1e-5}  # only the initial value is open
+    return (
+        {} if told.get("layer_scale") is not None else {"layer_scale": 1e-5}
+    )  # shapes leave only the initial value open
 
 
 def _mlp(shapes: Shapes, embed_dim: int, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,13 +118,13 @@ def _pool(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> 
     if facts["distilled"]:
         return {"pool": "token"}
     if facts["final_norm"] == "pooled" and told.get("final_norm") != "pooled":
-        return {"pool": "avg"}  # the code that calls it fc_norm (MAE, timm) has it behind the mean of the patches
+        return {"pool": "avg"}  # code that names it fc_norm (MAE, timm) applies it to the mean of the patches
     first = shapes.get("pre_logits.fc.weight", shapes.get("head.weight"))
     return {"pool": "token_avg"} if first is not None and first[-1] == 2 * facts["embed_dim"] else {}
 
 
 def _grid(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-    """The picture size and the kind of position table, which the table's length decides between them."""
+    """The image size and the kind of position table, both from the number of rows in the table."""
     if "pos_embed" not in shapes:
         return {"pos_embed": "none"}
     rows, patch = shapes["pos_embed"][1], facts["patch_size"]
@@ -125,12 +138,12 @@ def _grid(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> 
             if rows - prefix[kind] == (size[0] // patch) * (size[1] // patch):
                 return {"pos_embed": kind, "image_size": size}
     if told.get("pos_embed") in prefix:
-        kinds = kinds[:1]  # a table of another kind may be square by chance: nine rows are 3×3, or a class row and 2×4
+        kinds = kinds[:1]  # another kind may be square by chance: nine rows are 3×3, or a class row and 2×4
     square = {kind: math.isqrt(rows - prefix[kind]) for kind in kinds
               if rows > prefix[kind] and math.isqrt(rows - prefix[kind]) ** 2 == rows - prefix[kind]}  # fmt: skip
     if not square:
         raise VitportError(
-            f"pos_embed has {rows} rows, which fit no square grid behind {tokens} tokens and no size that is known: "
+            f"pos_embed has {rows} rows, which fit neither a square grid after {tokens} tokens nor a known image size: "
             "give a ViTConfig with the image_size (height, width) that the weights were trained at."
         )
     kind = next(iter(square))

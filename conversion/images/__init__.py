@@ -1,1 +1,1 @@
-"""From an image file to model input."""
+"""From an image file to a model's input."""

@@ -333,8 +333,8 @@ HELD = {"plain", "square", "patch-2", "one-channel", "features", "wide", "deep",
 LOST = {
     "swiglu": "mlp='swiglu'", "qk-scale": "qk_scale=0.6", "qk-norm": "qk_norm=True", "registers": "register_tokens=2",
     "distilled": "distilled=True", "layer-scale": "layer_scale=1e-05", "no-qkv-bias": "qkv_bias=False",
-    "norm-pooled": "final_norm='pooled'", "norm-eps": "norm_eps=0.1, for its users run 1e-06",
-    "map": "big-vision holds it", "position-none": "pos_embed='none'", "average": "pool='avg' beside a class token",
+    "norm-pooled": "final_norm='pooled'", "norm-eps": "norm_eps=0.1, because its users run 1e-06",
+    "map": "big-vision holds it", "position-none": "pos_embed='none'", "average": "pool='avg' with a class token",
     "quick-gelu": "tanh form of GELU",
 }  # fmt: skip
 
@@ -361,7 +361,7 @@ def test_a_model_is_written_whole_or_refused_by_what_would_be_lost(tmp_path, nam
 @pytest.mark.parametrize("format_name", WRITTEN)
 def test_the_activation_never_changes_in_silence(tmp_path, format_name) -> None:
     checkpoint = canary_checkpoint(WRITTEN[format_name].replace(activation="gelu"))
-    with pytest.raises(VitportError, match="activation='gelu', for its users run the tanh form of GELU"):
+    with pytest.raises(VitportError, match="activation='gelu', because its users run the tanh form of GELU"):
         conversion.save(checkpoint, tmp_path / "w", format=format_name)
 
 

@@ -220,7 +220,7 @@ def test_transformers_prepares_a_picture_as_we_do(tmp_path: Path, resize, interp
     pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     theirs = t.AutoImageProcessor.from_pretrained(tmp_path / "hf")(Image.fromarray(pixels), return_tensors="np")
-    mine = conversion.load_picture(tmp_path / "picture.png", preprocessing).transpose(2, 0, 1)
+    mine = conversion.load_image(tmp_path / "picture.png", preprocessing).transpose(2, 0, 1)
     np.testing.assert_allclose(theirs["pixel_values"][0], mine, rtol=0, atol=2e-6)
 
 

@@ -13,7 +13,7 @@ import conversion
 import vit_jax
 import vit_parity
 import vit_torch
-from conversion import load_picture
+from conversion import load_image
 from tests.vit_cli.conftest import tiny_checkpoint
 from vit_cli.compare_output import bar
 from vit_parity.capture_file import load_capture
@@ -54,7 +54,7 @@ def test_frameworks_agree_on_the_same_weights(weights, vitport):
 def test_measures_are_of_jax_against_torch(weights, image, vitport):
     """Oracle: both models called directly on the image, the differences taken here in numpy."""
     found = rows(vitport("compare", weights, "--image", image, "--json"))
-    pixels = load_picture(image, tiny_checkpoint().preprocessing)[None]
+    pixels = load_image(image, tiny_checkpoint().preprocessing)[None]
     torch_model, jax_model = vit_torch.create_model(weights=weights).eval(), vit_jax.create_model(weights=weights)
     jax_model.eval()
     with torch.no_grad():
@@ -138,7 +138,7 @@ def test_a_capture_stands_for_its_run(weights, image, vitport, tmp_path, ending,
     assert (result.code, result.out) == (0, f"wrote {path}: 33 activations of jax:{weights}\n")
     saved = load_capture(path)
     assert saved.dtype.name == dtype
-    np.testing.assert_array_equal(saved.images[0], load_picture(image, tiny_checkpoint().preprocessing))
+    np.testing.assert_array_equal(saved.images[0], load_image(image, tiny_checkpoint().preprocessing))
     found = told(vitport("compare", weights, path, "--json", "--explain"))
     assert found["b"]["title"] == f"jax:{weights}"
     assert (found["first_divergence"], found["explanations"]) == (None, [])

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 import vit_cli
 import vit_torch
-from conversion import load_picture
+from conversion import load_image
 from tests.vit_cli.conftest import LABELS, tiny_checkpoint
 
 ASSETS = Path(vit_cli.__file__).parent / "assets"
@@ -25,7 +25,7 @@ def test_classes_are_the_model_s_likeliest_first(framework, weights, image, vitp
     """Oracle: vit_torch, and torch's own softmax and sort; probabilities within 1e-5."""
     args = ("--weights", weights, "--framework", framework, "--top", "4", "--json")
     rows = json.loads(vitport("predict", image, *args).out)["top"]
-    pixels = load_picture(image, tiny_checkpoint().preprocessing)
+    pixels = load_image(image, tiny_checkpoint().preprocessing)
     with torch.no_grad():
         logits = vit_torch.create_model(weights=weights).eval()(torch.tensor(pixels).permute(2, 0, 1)[None])[0]
     order = logits.argsort(descending=True)[:4].tolist()

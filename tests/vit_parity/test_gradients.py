@@ -48,7 +48,7 @@ def test_both_frameworks_give_the_same_gradients_from_the_head_to_the_image(dtyp
     """Measured 1e-15 and 6e-7, relative to each gradient's own norm."""
     both = [gradients_of(framework, WEIGHTS, IMAGES, dtype) for framework in ("torch", "jax")]
     truth = gradients_of("torch", WEIGHTS, IMAGES, "float64")
-    rows = compare_gradients(*both, truth)
+    rows = compare_gradients(*both, truth, CONFIG)
     found = {row.name: row.difference for row in rows}
     for row in rows:
         assert max(row.error_a, row.error_b) < 10 * tolerance

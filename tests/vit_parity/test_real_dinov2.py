@@ -16,7 +16,7 @@ import torch
 
 import conversion
 import vit_torch
-from conversion import Checkpoint, load_picture
+from conversion import Checkpoint, load_image
 from tests.vit_parity.real_dinov2 import real_dinov2_cache
 from vit_parity import Activations, activations_of, measure, onnx_activations, torch_activations
 
@@ -37,7 +37,7 @@ def checkpoint(weights) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def images(checkpoint) -> np.ndarray:
-    return load_picture(CHINA, checkpoint.preprocessing)[None]
+    return load_image(CHINA, checkpoint.preprocessing)[None]
 
 
 @pytest.fixture(scope="module")

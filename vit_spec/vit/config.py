@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
@@ -57,8 +57,10 @@ class ViTConfig:
         VitportError: if the values contradict each other; the sentence names both.
     """
 
+    family: ClassVar[str] = "vit"
+
     image_size: tuple[int, int] = (224, 224)
-    """Height and width of the input picture; an int means a square."""
+    """Height and width of the input image; an int means a square."""
     patch_size: int = 16
     in_channels: int = 3
     num_classes: int = 1000
@@ -283,4 +285,4 @@ class ViTConfig:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(ViTConfig))
-_TYPES = get_type_hints(ViTConfig)
+_TYPES = {name: hint for name, hint in get_type_hints(ViTConfig).items() if name in FIELDS}

@@ -1,4 +1,4 @@
-"""Pictures as the weights expect them. Oracles: transformers' image processors, and Pillow's calls step by step.
+"""Images as the weights expect them. Oracles: transformers' image processors, and Pillow's calls step by step.
 
 The oracles normalise in float64 or in float32 in another order: measured up to 4.8e-7 on values up to 2.7, which is a
 few roundings of float32. Asserted: 1e-6; the next pixel value is 1.7e-2 away.
@@ -14,7 +14,7 @@ import pytest
 import sklearn.datasets
 from PIL import Image
 
-from conversion import load_picture
+from conversion import load_image
 from conversion.images.image import normalize
 from vit_spec import Preprocessing, VitportError
 
@@ -38,7 +38,7 @@ def test_squash_is_what_transformers_does(interpolation) -> None:
         image_std=STD,
     )
     expected = processor(Image.open(CHINA), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
-    ours = load_picture(CHINA, Preprocessing(size=(96, 128), resize="squash", interpolation=interpolation))
+    ours = load_image(CHINA, Preprocessing(size=(96, 128), resize="squash", interpolation=interpolation))
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
 
@@ -55,7 +55,7 @@ def test_shortest_scales_then_cuts_the_centre(tmp_path, turned, crop_fraction) -
     left, top = (scaled.width - 224) / 2, (scaled.height - 224) / 2
     box = (round(left), round(top), round(left) + 224, round(top) + 224)
     expected = _normalised(scaled.crop(box))
-    ours = load_picture(tmp_path / "picture.png", Preprocessing(crop_fraction=crop_fraction))
+    ours = load_image(tmp_path / "picture.png", Preprocessing(crop_fraction=crop_fraction))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
 
 
@@ -71,7 +71,7 @@ def test_an_oblong_cut_is_covered_by_the_picture(size, crop_fraction, scaled) ->
     image = Image.open(CHINA).resize(scaled, Image.Resampling.BICUBIC)
     left, top = round((scaled[0] - size[1]) / 2), round((scaled[1] - size[0]) / 2)
     expected = _normalised(image.crop((left, top, left + size[1], top + size[0])))
-    ours = load_picture(CHINA, Preprocessing(size=size, crop_fraction=crop_fraction))
+    ours = load_image(CHINA, Preprocessing(size=size, crop_fraction=crop_fraction))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
 
 
@@ -79,7 +79,7 @@ def test_an_oblong_cut_is_covered_by_the_picture(size, crop_fraction, scaled) ->
 @pytest.mark.parametrize("settings", [Preprocessing(size=32), Preprocessing(size=(16, 48)), Preprocessing(size=7)])
 def test_any_picture_gives_the_size_that_is_asked_for(tmp_path, shape, settings) -> None:
     Image.new("RGB", shape, (255, 0, 51)).save(tmp_path / "picture.png")
-    picture = load_picture(tmp_path / "picture.png", settings.replace(mean=(0.0,) * 3, std=(1.0,) * 3))
+    picture = load_image(tmp_path / "picture.png", settings.replace(mean=(0.0,) * 3, std=(1.0,) * 3))
     np.testing.assert_allclose(picture, np.full((*settings.size, 3), (1.0, 0.0, 0.2)), rtol=0, atol=1e-7)
 
 
@@ -102,28 +102,28 @@ def test_orientation_tags_are_applied(tmp_path, orientation) -> None:
     stored = Image.open(CHINA).resize((48, 32))
     stored.save(tmp_path / "turned.png", exif=exif)
     expected = _normalised(ORIENTATIONS[orientation](np.asarray(stored)))
-    ours = load_picture(tmp_path / "turned.png", Preprocessing(size=expected.shape[:2], crop_fraction=1.0))
+    ours = load_image(tmp_path / "turned.png", Preprocessing(size=expected.shape[:2], crop_fraction=1.0))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_every_kind_of_picture_becomes_rgb(tmp_path, mode) -> None:
     Image.open(CHINA).convert(mode).save(tmp_path / "picture.tiff")
-    assert load_picture(tmp_path / "picture.tiff", Preprocessing(size=32)).shape == (32, 32, 3)
+    assert load_image(tmp_path / "picture.tiff", Preprocessing(size=32)).shape == (32, 32, 3)
 
 
 def test_a_model_of_one_channel_gets_grey(tmp_path) -> None:
     settings = Preprocessing(size=(427, 640), resize="squash", mean=(0.5,), std=(0.5,))
     expected = (np.asarray(Image.open(CHINA).convert("L"), np.float64)[..., None] / 255 - 0.5) / 0.5
-    np.testing.assert_allclose(load_picture(CHINA, settings), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(load_image(CHINA, settings), expected, rtol=0, atol=1e-6)
 
 
 def test_channels_that_do_not_match_are_refused_not_broadcast() -> None:
     pixels = np.zeros((4, 5, 1), np.uint8)
-    with pytest.raises(VitportError, match=r"shape \(4, 5, 1\) does not fit a preprocessing of 3 channels"):
+    with pytest.raises(VitportError, match=r"shape \(4, 5, 1\) does not fit a preprocessing with 3 channels"):
         normalize(pixels, Preprocessing())
-    with pytest.raises(VitportError, match=r"shape \(224, 224, 3\) does not fit a preprocessing of 4 channels"):
-        load_picture(CHINA, Preprocessing(mean=(0.5,) * 4, std=(0.5,) * 4))
+    with pytest.raises(VitportError, match=r"shape \(224, 224, 3\) does not fit a preprocessing with 4 channels"):
+        load_image(CHINA, Preprocessing(mean=(0.5,) * 4, std=(0.5,) * 4))
 
 
 def test_pixels_of_an_array_are_normalised_channel_by_channel() -> None:
@@ -135,7 +135,7 @@ def test_pixels_of_an_array_are_normalised_channel_by_channel() -> None:
 
 
 def _text(path: Path) -> None:
-    path.write_text("This is no picture.")
+    path.write_text("This is not an image.")
 
 
 def _nothing(path: Path) -> None:
@@ -167,28 +167,28 @@ def _program(path: Path) -> None:
     [
         (lambda path: None, "does not exist: give the path"),
         (Path.mkdir, "is a folder: give the path"),
-        (_text, "is no picture that can be read: give a JPEG"),
-        (_nothing, "is no picture that can be read: give a JPEG"),
-        (_truncated, r"is a damaged picture \(.*\): save it again"),
-        (_bomb, "unpacks to more than [0-9,]+ pixels, which is not safe to read: scale it down"),
-        (_large_enough_for_a_warning, "unpacks to more than [0-9,]+ pixels"),
-        (_sixteen_bits, "has pixels of more than 8 bits .*: save it with 8 bits"),
-        (_program, "is in the format EPS, which is not read: give a JPEG"),
+        (_text, "is not an image that can be read: give a JPEG"),
+        (_nothing, "is not an image that can be read: give a JPEG"),
+        (_truncated, r"is a damaged image \(.*\): save it again"),
+        (_bomb, "decodes to more than [0-9,]+ pixels, which is unsafe: scale it down"),
+        (_large_enough_for_a_warning, "decodes to more than [0-9,]+ pixels"),
+        (_sixteen_bits, "has more than 8 bits a channel .*: save it with 8 bits"),
+        (_program, "has the unsupported format EPS: give a JPEG"),
     ],
 )
-def test_what_is_no_picture_is_one_sentence_that_names_the_file(tmp_path, make, sentence) -> None:
+def test_what_is_no_image_is_refused_in_one_sentence_that_names_the_file(tmp_path, make, sentence) -> None:
     path = tmp_path / "picture.jpg"
     make(path)
     with pytest.raises(VitportError, match=sentence) as caught:
-        load_picture(path, Preprocessing())
+        load_image(path, Preprocessing())
     assert str(caught.value).startswith(f"{path} ")
     assert "\n" not in str(caught.value)
 
 
-def test_a_thread_of_a_picture_is_refused_before_it_fills_the_memory(tmp_path) -> None:
+def test_an_image_one_pixel_wide_is_refused_before_it_fills_the_memory(tmp_path) -> None:
     Image.new("1", (1, 60_000)).save(tmp_path / "picture.png")
     with pytest.raises(VitportError, match="60000x1 pixels is too oblong: scaled to cover 224x224 it would have 3,9"):
-        load_picture(tmp_path / "picture.png", Preprocessing())
+        load_image(tmp_path / "picture.png", Preprocessing())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -207,7 +207,7 @@ def test_no_damage_raises_anything_else(tmp_path) -> None:
             damaged = damaged[: rng.integers(len(whole))]
         (tmp_path / "damaged.jpg").write_bytes(damaged.tobytes())
         try:
-            assert np.isfinite(load_picture(tmp_path / "damaged.jpg", Preprocessing(size=8))).all()
+            assert np.isfinite(load_image(tmp_path / "damaged.jpg", Preprocessing(size=8))).all()
         except VitportError:
             refused += 1
     assert 50 < refused < 190

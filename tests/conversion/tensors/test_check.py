@@ -70,7 +70,7 @@ def test_tensors_of_a_foreign_format_are_named_as_the_file_names_them(tmp_path) 
 def test_a_position_table_that_fits_no_square_asks_for_the_size(tmp_path) -> None:
     params = canary_params(ASYMMETRIC)
     safetensors.numpy.save_file(params, tmp_path / "w.safetensors")
-    with pytest.raises(VitportError, match="pos_embed has 16 rows, which fit no square grid"):
+    with pytest.raises(VitportError, match="pos_embed has 16 rows, which fit neither a square grid"):
         conversion.load(tmp_path / "w.safetensors", model=CONFIG)
     assert conversion.load(tmp_path / "w.safetensors", model=ASYMMETRIC).config.grid_size == (3, 5)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from conversion.images.image import crop, decode_picture
+from conversion.images.image import crop, decode_image
 from vit_jax.training.data.augment import augment
 from vit_jax.training.data.record import Record
 from vit_jax.training.recipe.data import Augmentation
@@ -42,7 +42,7 @@ def _decode(record: Record, preprocessing: Preprocessing) -> Image.Image:
 
     grey = len(preprocessing.mean) == 1
     if isinstance(record.image, bytes):
-        return decode_picture(io.BytesIO(record.image), record.name, grey=grey)
+        return decode_image(io.BytesIO(record.image), record.name, grey=grey)
     if record.image.ndim != 3 or record.image.shape[2] not in (1, 3):
         raise VitportError(f"{record.name} has shape {record.image.shape}: expected (H, W, 1) or (H, W, 3).")
     pixels = record.image[..., 0] if record.image.shape[2] == 1 else record.image

@@ -1,10 +1,10 @@
-"""Where parameters and batches lie: data, FSDP and tensor axes of one mesh, by the parameters' paths."""
+"""How parameters and batches are sharded over the data, FSDP and tensor axes of one mesh."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,22 +13,14 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from vit_jax.layers.xla.packed import FSDP, TENSOR, inputs_cut
 from vit_jax.training.recipe.execution import MeshShape
-from vit_jax.training.step.stacked import STACKED
-from vit_spec import ViTConfig, VitportError
+from vit_jax.training.step.stacked import is_stacked, parameter_at
+from vit_spec import Config, Parameter, ViTConfig, VitportError
 
 AXES = ("data", FSDP, TENSOR)
 BATCH = PartitionSpec(("data", FSDP))
-"""A batch is cut along both: what FSDP gathers, it gathers for pictures of its own."""
-Role = Literal["columns", "rows", "packed"]
-"""How the tensor axis takes a layer (Shoeybi et al. 2019, section 3): by outputs; by inputs; by outputs that are not
-side by side in its kernel, which lies cut along its inputs instead (:mod:`vit_jax.layers.xla.packed`)."""
-_LAYERS: dict[Role, tuple[str, ...]] = {
-    "columns": ("mlp/fc1", "mlp/fc1_g", "mlp/fc1_x", "mlp_bias", "attn_pool/kv", "attn_pool/q"),
-    "rows": ("attn/proj", "mlp/fc2", "attn_pool/proj", "attn_out_proj", "mlp_out_proj"),
-    "packed": ("attn/qkv", "in_proj"),
-}
+"""Both axes shard a batch: each device gathers parameters for its own images."""
 _SMALL = 2**10
-"""Parameters with fewer values are the same everywhere: to gather them costs more than to hold them."""
+"""Parameters with fewer values are replicated: gathering them costs more than holding them."""
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
@@ -86,30 +78,26 @@ def _words(sizes: Sequence[int]) -> str:
     return ",".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
 
 
-def role(path: str) -> Role | None:
-    """What the layer of a kernel or a bias is to the tensor axis, if that cuts it at all."""
-    layer = path.removesuffix("/kernel").removesuffix("/bias")
-    return next((name for name, layers in _LAYERS.items() if layer.endswith(layers)), None)
+def partition(parameter: Parameter, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """How one parameter, of a single block, is sharded.
 
+    The tensor axis shards the outputs of layers before attention heads and hidden units, and the inputs of layers after
+    them. A packed kernel, whose shards of outputs would miss the boundaries of its parts, is sharded by inputs, along
+    FSDP's axis too if both divide them (:mod:`vit_jax.layers.xla.packed`). FSDP shards the longest remaining axis
+    that it divides. A parameter that neither divides is replicated.
 
-def partition(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """How one parameter is cut.
-
-    The tensor axis takes the outputs of layers in front of heads and hidden units and the inputs of those behind them;
-    of packed layers the inputs, together with FSDP if both divide them. Else FSDP takes the longest axis that is left
-    and that it divides. What neither divides stays whole. Stacked blocks are cut each as a single one is.
+    Args:
+        shape: in JAX's layout.
     """
-    if path.startswith(STACKED):
-        return PartitionSpec(None, *partition(path.replace("*", "0"), shape[1:], mesh))
     axes: list[Any] = [None] * len(shape)
     tensor, fsdp = mesh.shape[TENSOR], mesh.shape[FSDP]
-    kind, kernel = role(path), path.endswith("/kernel")
+    split, kernel = parameter.split, parameter.is_kernel
     large = math.prod(shape) >= _SMALL
-    if kind == "columns" and tensor > 1 and shape[-1] % tensor == 0:
+    if split == "columns" and tensor > 1 and shape[-1] % tensor == 0:
         axes[-1] = TENSOR
-    elif kind == "rows" and kernel and tensor > 1 and shape[0] % tensor == 0:
+    elif split == "rows" and kernel and tensor > 1 and shape[0] % tensor == 0:
         axes[0] = TENSOR
-    elif kind == "packed" and kernel and large:
+    elif split == "packed" and kernel and large:
         axes[0] = inputs_cut(shape[0], mesh)
     if fsdp > 1 and large and not isinstance(axes[0], tuple):
         free = [at for at, axis in enumerate(axes) if axis is None and shape[at] % fsdp == 0]
@@ -118,26 +106,35 @@ def partition(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> Par
     return PartitionSpec(*axes)
 
 
-def shardings(tree: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
-    """Path → sharding, for parameters or their shapes."""
-    return {path: NamedSharding(mesh, partition(path, leaf.shape, mesh)) for path, leaf in tree.items()}
+def shardings(tree: Mapping[str, Any], config: Config, mesh: Mesh) -> dict[str, NamedSharding]:
+    """Path → sharding, for parameters or their shapes. Each of stacked blocks is sharded as a single one is."""
+    return {path: NamedSharding(mesh, _spec(path, leaf.shape, config, mesh)) for path, leaf in tree.items()}
 
 
-def like_params(tree: Any, params: Mapping[str, Any], mesh: Mesh) -> Any:
-    """Shardings of an optimizer's state: each moment lies as its parameter does, everything else everywhere.
+def like_params(tree: Any, params: Mapping[str, Any], config: Config, mesh: Mesh) -> Any:
+    """Shardings of an optimizer's state: each moment is sharded like its parameter, the rest is replicated.
 
     Args:
         tree: the state, or its shapes; moments are dictionaries with the parameters' paths.
         params: path → array or shape.
+        config: of the model.
+        mesh: of the devices.
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         keys = [getattr(entry, "key", None) for entry in path]
         owner = next((key for key in reversed(keys) if isinstance(key, str) and key in params), None)
         same = owner is not None and tuple(leaf.shape) == tuple(params[owner].shape)
-        return NamedSharding(mesh, partition(owner, leaf.shape, mesh) if owner and same else PartitionSpec())
+        return NamedSharding(mesh, _spec(owner, leaf.shape, config, mesh) if owner and same else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def _spec(path: str, shape: Sequence[int], config: Config, mesh: Mesh) -> PartitionSpec:
+    known = parameter_at(path, config)
+    return (
+        PartitionSpec(None, *partition(known, shape[1:], mesh)) if is_stacked(path) else partition(known, shape, mesh)
+    )
 
 
 def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh | AbstractMesh) -> None:

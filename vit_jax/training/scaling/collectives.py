@@ -10,6 +10,7 @@ from vit_jax.training.devices.chips import Chip
 from vit_jax.training.devices.sharding import AXES
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling.step import Step
+from vit_spec import count_blocks
 
 Kind = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all"]
 
@@ -47,7 +48,7 @@ def collectives(step: Step) -> tuple[Collective, ...]:
     sums = cut.row_parts + cut.column_parts
     if step.remat == "full" and cut.row_parts:
         # The last sum of a block need not be taken again: it is where the next block begins.
-        sums += cut.row_parts - c.depth
+        sums += cut.row_parts - count_blocks(c)
     exchanges = (2 + again) * step.accumulation
     # Gradients of packed biases are summed before they are gathered.
     summed = cut.copied - cut.packed_biases * (mesh.tensor - 1) // mesh.tensor

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 from flax import nnx
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from vit_jax.params import get_params
-from vit_jax.training.devices.sharding import AXES, partition, role
+from vit_jax.params import get_params, parameters_by_path
+from vit_jax.training.devices.sharding import AXES, partition
 from vit_jax.training.recipe.config import AttentionKind, Precision
 from vit_jax.training.recipe.execution import MeshShape, Remat
 from vit_jax.vit.vision_transformer import VisionTransformer
-from vit_spec import ViTConfig, forward_flops
+from vit_spec import Kind, ViTConfig, count_blocks, forward_flops
 
 _STATE = 16
 """Bytes of float32 per value: parameter, gradient and the two moments of AdamW."""
@@ -102,21 +101,22 @@ def cut_model(model: ViTConfig, fsdp: int, tensor: int) -> Cut:
     columns: set[str] = set()
     rows: set[str] = set()
     for path, shape in parameter_shapes(model).items():
-        size, block, kind = math.prod(shape), path.startswith("blocks/"), role(path)
-        axes = _axes(partition(path, shape, mesh))
+        parameter = parameters_by_path(model)[path]
+        size, block, split = parameter.size, parameter.segment is not None, parameter.split
+        axes = _axes(partition(parameter, shape, mesh))
         own = size // tensor if "tensor" in axes else size
         gathered += own if "fsdp" in axes else 0
         in_blocks += own if "fsdp" in axes and block else 0
         copied += 0 if "fsdp" in axes else own
         if not block or tensor == 1:
             continue
-        biases += size if kind == "packed" and path.endswith("/bias") and not axes else 0
-        if "tensor" in axes and path.endswith("/kernel"):
+        biases += size if split == "packed" and parameter.kind is Kind.BIAS and not axes else 0
+        if "tensor" in axes and parameter.is_kernel:
             products += size
-            (rows if kind == "rows" else columns).add(path.rsplit("/", 2)[0])
-            attentions += kind == "packed"
-            # Before FSDP's part of it is gathered, if both cut the same axis.
-            exchanged += (own // fsdp if axes[:2] == ["fsdp", "tensor"] else own) if kind == "packed" else 0
+            (rows if split == "rows" else columns).add(path.rsplit("/", 2)[0])
+            attentions += split == "packed"
+            # If both axes shard the inputs, devices exchange their shards before FSDP gathers them.
+            exchanged += (own // fsdp if axes[:2] == ["fsdp", "tensor"] else own) if split == "packed" else 0
     held = gathered // fsdp + copied
     return Cut(gathered, in_blocks, copied, held, products, attentions, len(columns), len(rows), exchanged, biases)
 
@@ -155,12 +155,13 @@ def memory_bytes(step: Step) -> float:
     """What one device holds at most: state, weights as the products want them, activations."""
     c, cut = step.model, step.cut
     copies = cut.gathered + cut.copied
-    activations = c.depth * activation_bytes(step)
+    blocks = count_blocks(c)
+    activations = blocks * activation_bytes(step)
     if step.remat == "full":
         boundaries = step.pictures * step.word * c.num_tokens * c.embed_dim
-        activations = c.depth * boundaries + activation_bytes(step)
+        activations = blocks * boundaries + activation_bytes(step)
         # One block's weights are computed with, and the next one's are on their way.
-        copies -= cut.gathered_in_blocks * (1 - 2 / max(c.depth, 2))
+        copies -= cut.gathered_in_blocks * (1 - 2 / max(blocks, 2))
     kept = step.word * copies if step.word == 2 or step.mesh.fsdp > 1 else 0
     return _STATE * cut.held + kept + activations
 
@@ -169,5 +170,5 @@ def traffic_bytes(step: Step) -> float:
     """What crosses the bus of one device's memory: weights, their gradients, AdamW, activations."""
     weights = (4 if step.remat == "full" else 3) * step.word * (step.cut.gathered + step.cut.copied)
     touched = _TOUCHED + (_TOUCHED_AGAIN if step.remat == "full" else 0)
-    activations = touched * step.model.depth * activation_bytes(step)
+    activations = touched * count_blocks(step.model) * activation_bytes(step)
     return step.accumulation * (weights + activations) + _UPDATE * step.cut.held

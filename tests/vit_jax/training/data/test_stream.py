@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conversion.images.image import crop, open_picture
+from conversion.images.image import crop, open_image
 from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
 from vit_jax.training.data import (
     Augmentation,
@@ -58,7 +58,7 @@ def _same(one: Batch, other: Batch) -> None:
 
 def test_every_image_comes_once_an_epoch_and_epochs_differ(source) -> None:
     """24 images in batches of 7: 24 batches are seven epochs, each beginning within a batch."""
-    expected = {encoded(np.asarray(crop(open_picture(Path(source[at].name)), SMALL))): at for at in range(24)}
+    expected = {encoded(np.asarray(crop(open_image(Path(source[at].name)), SMALL))): at for at in range(24)}
     assert len(expected) == 24
     batches = _batches(source, Data(augment=PLAIN), 24)
     seen = [expected[encoded(image)] for batch in batches for image in batch["image"]]
@@ -73,7 +73,7 @@ def test_every_image_comes_once_an_epoch_and_epochs_differ(source) -> None:
 
 def test_repeated_augmentation_is_each_image_three_times_in_a_row_and_a_third_of_them_an_epoch(source) -> None:
     """Oracle: the definition, a permutation with each image thrice, cut off at the epoch's length (DeiT)."""
-    straight = {encoded(np.asarray(crop(open_picture(Path(source[at].name)), SMALL))): at for at in range(24)}
+    straight = {encoded(np.asarray(crop(open_image(Path(source[at].name)), SMALL))): at for at in range(24)}
     batches = _batches(source, Data(augment=PLAIN, repeats=3), 24)
     seen = np.array([straight[encoded(image)] for batch in batches for image in batch["image"]]).reshape(7, 24)
     once = _batches(source, Data(augment=PLAIN), 24)
@@ -167,7 +167,7 @@ def test_an_image_that_unpacks_to_too_much_is_corrupt_in_threads_too(damaged, mo
     ):
         batch = next(stream)
     assert not batch["weight"].any()
-    assert any("unpacks to more than 400 pixels" in reason for reason in stream.corrupt.values())
+    assert any("decodes to more than 400 pixels" in reason for reason in stream.corrupt.values())
 
 
 def test_images_that_are_all_gone_end_the_run_even_so(tmp_path) -> None:
@@ -219,7 +219,7 @@ def test_evaluation_gives_every_image_once_in_order_and_fills_up_with_weight_0(s
             for row, place in enumerate(t * batch + np.array(own)):
                 expected = np.zeros((16, 12, 3), np.uint8)
                 if place < 24:
-                    expected = np.asarray(crop(open_picture(Path(source[place].name)), SMALL))
+                    expected = np.asarray(crop(open_image(Path(source[place].name)), SMALL))
                 np.testing.assert_array_equal(got["image"][row], expected)
                 assert got["weight"][row] == (place < 24)
                 assert got["label"][row] == (place // 8 if place < 24 else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import pytest
 import vit_jax
 from vit_jax import training
 from vit_jax.training.step.stacked import stack
-from vit_spec import Preprocessing, ViTConfig, VitportError
+from vit_spec import Preprocessing, ViTConfig, VitportError, segments
 
 pytestmark = pytest.mark.jax_alone
 
@@ -36,7 +37,7 @@ def setting() -> tuple:
 
 def _results(setting: tuple, forward: training.Forward):
     _, params, images, keys = setting
-    arranged = stack if forward.scan else dict
+    arranged = partial(stack, segments=segments(CONFIG)) if forward.scan else dict
     loss = jax.jit(jax.value_and_grad(lambda params: (forward(arranged(params), images, keys) ** 2).sum()))
     return loss(params)
 
@@ -58,7 +59,7 @@ def test_without_randomness_it_is_the_models_own_forward_pass() -> None:
     for scan in (False, True):
         forward = training.Forward(model, scan=scan)
         params = vit_jax.get_params(model)
-        found = forward(stack(params) if scan else params, images, None)
+        found = forward(stack(params, segments(config)) if scan else params, images, None)
         np.testing.assert_allclose(found, model(images), atol=1e-6)
 
 
@@ -71,7 +72,9 @@ def test_stochastic_depth_leaves_out_by_its_own_blocks_rate() -> None:
     images = jnp.broadcast_to(
         jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 4, 3)), jnp.float32), (400, 4, 4, 3)
     )
-    found = training.Forward(model, scan=True)(stack(params), images, jax.random.split(jax.random.key(0), 400))
+    found = training.Forward(model, scan=True)(
+        stack(params, segments(config)), images, jax.random.split(jax.random.key(0), 400)
+    )
     kinds, counts = np.unique(np.asarray(found).round(4), axis=0, return_counts=True)
     assert len(kinds) == 4  # two branches of the last block, each there or not
     # binomial(400, 1/4): five standard deviations are 43
@@ -82,7 +85,7 @@ def test_scan_compiles_one_block_for_all(setting) -> None:
     def products(scan: bool) -> int:
         forward = training.Forward(setting[0], scan=scan)
         _, params, images, keys = setting
-        params = stack(params) if scan else params
+        params = stack(params, segments(CONFIG)) if scan else params
         text = jax.jit(lambda params: forward(params, images, keys)).lower(params).compile().as_text() or ""
         return len(re.findall('op_name="[^"]*dot_general"', text))
 
@@ -111,7 +114,7 @@ def test_a_step_of_twelve_blocks_is_dispatched_in_three_milliseconds() -> None:
     config = ViTConfig(image_size=8, patch_size=4, num_classes=2, embed_dim=8, depth=12, num_heads=2)
     model, recipe = vit_jax.create_model(config), training.Recipe()
     params = vit_jax.get_params(model)
-    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 300), params)
+    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 300), config)
     mesh = training.make_mesh(training.MeshShape(), jax.devices()[:1])
     engine = training.jit_engine(training.Forward(model), optimizer, recipe, Preprocessing(), mesh, jax.random.key(0))
     state = engine.place_state(training.init_state(params, optimizer, recipe))
