@@ -18,7 +18,6 @@ SCHEMA = 1
 _BAR = 12
 _LOWEST, _HIGHEST = -9.0, 0.0
 """The decades of a bar; one character is three quarters of a decade."""
-_VERDICTS = {"rounding": "rounding", "a": "A is off", "b": "B is off", "both": "both are off", "apart": "apart"}
 
 
 def to_json(found: Findings, *, image: str | None, seed: int | None) -> dict[str, Any]:
@@ -52,7 +51,7 @@ def print_findings(found: Findings, *, all_layers: bool, worst_first: bool) -> N
         say(f"{letter}: {run.title} ({', '.join(run.facts.values())})")
     say(f"on {found.runs.input_name}; differences of B from A in relative L2 norm, 99th percentile in ulps;")
     say("bars from 1e-9 to 1; | marks the largest difference that rounding explains")
-    rows = [row for row in comparison.rows if all_layers or _between_blocks(row.name, comparison)]
+    rows = [row for row in comparison.rows if all_layers or comparison.is_stage(row)]
     if worst_first:
         rows.sort(key=_excess, reverse=True)
     print_table(_headers(comparison, found), [_cells(row, found) for row in rows])
@@ -61,7 +60,7 @@ def print_findings(found: Findings, *, all_layers: bool, worst_first: bool) -> N
         say("Rounding explains every difference.")
     else:
         far = f"{short_number(first.difference.relative)}, where rounding explains {short_number(first.tolerance)}"
-        say(f"First divergence: {first.name} ({_VERDICTS[first.verdict]}; {far}).")
+        say(f"First divergence: {first.name} ({first.verdict_in_words}; {far}).")
     if found.explanations is not None:
         for explanation in found.explanations:
             say(f"Cause: {explanation.sentence}.")
@@ -103,11 +102,6 @@ def _excess(row: Row) -> float:
     return math.inf if math.isnan(worst) else worst
 
 
-def _between_blocks(name: str, comparison: Comparison) -> bool:
-    last = comparison.rows[-1].name
-    return name in ("embed", "norm", last) or (name.startswith("blocks.") and name.count(".") == 1)
-
-
 def _headers(comparison: Comparison, found: Findings) -> list[str]:
     headers = ["after", "relative", "<", "max abs", "ulp"]
     if comparison.truth is not None:
@@ -134,4 +128,4 @@ def _cells(row: Row, found: Findings) -> Sequence[str]:
     if found.comparison.truth is not None:
         cells += ["" if error is None else short_number(error) for error in (row.error_a, row.error_b)]
     cells += [short_number(errors[row.name]) if row.name in errors else "" for errors in _alone(found).values()]
-    return [*cells, _VERDICTS[row.verdict]]
+    return [*cells, row.verdict_in_words]

@@ -20,6 +20,15 @@ Verdict = Literal["rounding", "a", "b", "both", "apart"]
 """Which run is wrong: none, one of the two, both; without a reference, only that they are apart."""
 
 
+_IN_WORDS: dict[Verdict, str] = {
+    "rounding": "rounding",
+    "a": "A is off",
+    "b": "B is off",
+    "both": "both are off",
+    "apart": "apart",
+}
+
+
 @dataclass(frozen=True)
 class Row:
     """One activation of two runs, B measured against A."""
@@ -36,6 +45,11 @@ class Row:
     """Relative L2 distance of A from the float64 reference; ``None`` without one."""
     error_b: float | None
     verdict: Verdict
+
+    @property
+    def verdict_in_words(self) -> str:
+        """As tables and reports show it."""
+        return _IN_WORDS[self.verdict]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; docs/comparing.md describes them."""
@@ -58,6 +72,10 @@ class Comparison:
     def first_divergence(self) -> Row | None:
         """The first activation that rounding does not explain."""
         return next((row for row in self.rows if row.verdict != "rounding"), None)
+
+    def is_stage(self, row: Row) -> bool:
+        """Whether the row is of the tokens between blocks or of the model's output."""
+        return is_tokens(row.name) or row.name == self.rows[-1].name
 
     def first_above(self, limit: float) -> Row | None:
         """The first activation whose relative difference is above ``limit``, or NaN."""
@@ -90,6 +108,11 @@ def compare_captures(
     only_a = tuple(name for name in a.activations if name not in b.activations)
     only_b = tuple(name for name in b.activations if name not in a.activations)
     return Comparison(a, b, rows, only_a, only_b, truth)
+
+
+def is_tokens(name: str) -> bool:
+    """Whether an activation is the tokens (B, N, D) between two stages: ``embed``, a block, or ``norm``."""
+    return name in ("embed", "norm") or (name.startswith("blocks.") and name.count(".") == 1)
 
 
 def _allowed(run: Capture, truth: Capture | None, model: ReplayedModel | None) -> Mapping[str, float]:

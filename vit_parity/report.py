@@ -19,7 +19,7 @@ import numpy as np
 
 from vit_parity.bound import MARGIN, bounds, relative
 from vit_parity.capture import Capture
-from vit_parity.comparison import Comparison, Row
+from vit_parity.comparison import Comparison, Row, is_tokens
 from vit_parity.endpoints import run_endpoint
 from vit_parity.frameworks import Dtype
 from vit_parity.replay import ReplayedModel
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _BINS = 34
 """0 ulp, then from each power of two up to 2**32 on."""
-_VERDICTS = {"rounding": "rounding", "a": "A is off", "b": "B is off", "both": "both are off", "apart": "apart"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def report_data(comparison: Comparison, extras: Extras) -> dict[str, Any]:
         verdict = "Rounding explains every difference."
     else:
         told = f"{first.difference.relative:.1e}, where rounding explains {first.tolerance:.1e}"
-        verdict = f"First divergence: {first.name} ({_VERDICTS[first.verdict]}; {told})."
+        verdict = f"First divergence: {first.name} ({first.verdict_in_words}; {told})."
     return {
         "a": {"title": comparison.a.title, "facts": comparison.a.facts},
         "b": {"title": comparison.b.title, "facts": comparison.b.facts},
@@ -132,19 +131,19 @@ def _row(at: int, row: Row, comparison: Comparison) -> dict[str, Any]:
         "tolerance": row.tolerance,
         "error_a": row.error_a,
         "error_b": row.error_b,
-        "verdict": _VERDICTS[row.verdict],
+        "verdict": row.verdict_in_words,
         "histogram": counts.tolist(),
     }
 
 
 def growth_lines(comparison: Comparison, extras: Extras) -> dict[str, Any]:
     """Lines over the stages of the model: errors of A, B and the other dtypes, and the bound of each dtype."""
-    rows = [row for row in comparison.rows if _is_stage(row.name, comparison)]
+    exact = None if comparison.truth is None else comparison.truth.activations
+    rows = [row for row in comparison.rows if comparison.is_stage(row) and (exact is None or row.name in exact)]
     stages = [row.name for row in rows]
-    if comparison.truth is None:
+    if exact is None:
         lines = [_line("B against A", [row.difference.relative for row in rows], 0)]
         return {"stages": stages, "lines": [*lines, _line("bound", [row.tolerance for row in rows], 0, bound=True)]}
-    exact = comparison.truth.activations
     runs = {f"A, {comparison.a.dtype.name}": comparison.a, f"B, {comparison.b.dtype.name}": comparison.b}
     runs |= {run.dtype.name: run for run in extras.others}
     lines = [
@@ -164,20 +163,13 @@ def _line(name: str, values: Sequence[float], colour: int, *, bound: bool = Fals
     return {"name": name, "values": list(values), "colour": colour, "bound": bound}
 
 
-def _is_stage(name: str, comparison: Comparison) -> bool:
-    in_truth = comparison.truth is None or name in comparison.truth.activations
-    tokens = name in ("embed", "norm", comparison.rows[-1].name)
-    return in_truth and (tokens or (name.startswith("blocks.") and name.count(".") == 1))
-
-
 def _heat(comparison: Comparison, config: ViTConfig, preprocessing: Preprocessing | None) -> dict[str, Any]:
     """The first image, and each patch's relative difference after each block."""
     rows, columns = config.grid_size
     maps = {}
     for row in comparison.rows:
         a, b = (run.activations[row.name].astype(np.float64) for run in (comparison.a, comparison.b))
-        tokens = row.name in ("embed", "norm") or (row.name.startswith("blocks.") and row.name.count(".") == 1)
-        if tokens and a.ndim == 3 and a.shape[1] == config.num_tokens:
+        if is_tokens(row.name) and a.ndim == 3 and a.shape[1] == config.num_tokens:
             gap = np.linalg.norm((b - a)[0, config.num_prefix_tokens :], axis=-1)
             size = np.linalg.norm(a[0, config.num_prefix_tokens :], axis=-1)
             maps[row.name] = [float(f"{value:.3e}") for value in gap / np.maximum(size, np.finfo(np.float64).tiny)]

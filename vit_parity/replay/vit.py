@@ -122,7 +122,7 @@ def _head(r: Replay, x: np.ndarray) -> np.ndarray:
 
 
 def _pool(r: Replay, x: np.ndarray) -> np.ndarray:
-    """(B, N, D) -> (B, D); (B, 2, D) where there is a distillation token."""
+    """(B, N, D) -> (B, D); (B, 2, D) with a distillation token."""
     c = r.config
     if c.distilled:
         return x[:, :2]
