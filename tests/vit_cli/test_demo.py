@@ -121,6 +121,6 @@ def test_without_onnxruntime_its_columns_are_left_out(vitport, tmp_path, request
     )
     result = vitport("demo", "--cache", cache, "--output", tmp_path / "image.png")
     assert result.code == 0
-    assert "onnxruntime is not installed, so its columns are left out" in result.out
+    assert "onnxruntime is not installed, so its columns are missing" in result.out
     assert all(len(numbers) == 3 for numbers in rows(result.out).values())
     assert len(rows(result.out)) == 14
