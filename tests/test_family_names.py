@@ -37,7 +37,6 @@ EXCEPTIONS: dict[str, str] = {
     "conversion/config_json/huggingface.py": "asks for the dtype of one tensor",
     "conversion/containers/onnx_file.py": FOREIGN,
     "conversion/identify/recognise.py": FOREIGN,
-    "conversion/identify/resolve.py": "which parts fine-tuning changes",
     "vit_cli/compare_output.py": PARITY,
     "vit_cli/demo.py": PARITY,
     "vit_cli/predict.py": OUTPUT,
