@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class LazyExports(griffe.Extension):
-    """``lazy_loader`` makes ``__all__`` at run time, which Griffe does not see: here it is what ``__init__.pyi`` names."""
+    """``lazy_loader`` makes ``__all__`` at run time, unseen by Griffe: here it is what ``__init__.pyi`` names."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Sets the exports of the package and of those inside it."""
