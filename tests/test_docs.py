@@ -12,6 +12,7 @@ import shlex
 from functools import partial
 from pathlib import Path
 
+import griffe
 import pytest
 import tyro
 
@@ -136,3 +137,12 @@ def test_links_of_a_page_from_the_root_are_those_of_the_site() -> None:
 )
 def test_a_check_of_examples_ignores_numbers_alone(before, after, same) -> None:
     assert (NUMBER.sub("#", before) == NUMBER.sub("#", after)) is same
+
+
+@pytest.mark.parametrize("name", ["vit_jax", "vit_jax.training"])
+def test_the_reference_has_the_names_that_are_imported_lazily(name) -> None:
+    """Oracle: ``__all__`` at run time, which the reference, made from the sources, cannot see."""
+    extensions = griffe.load_extensions(str(ROOT / "scripts" / "docs_lazy_exports.py"))
+    package = griffe.load("vit_jax", search_paths=[ROOT], extensions=extensions)
+    module = package if name == "vit_jax" else package[name.removeprefix("vit_jax.")]
+    assert sorted(map(str, module.exports)) == sorted(importlib.import_module(name).__all__)
