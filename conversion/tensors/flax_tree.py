@@ -12,13 +12,13 @@ from conversion.tensors.table import TensorTable
 from vit_spec import ViTConfig, VitportError
 
 _ANY = ViTConfig()
-"""The Flax tree's layout depends on no config."""
+"""The layout of the Flax tree does not depend on the config."""
 
 
 def to_flax(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Canonical arrays under Flax paths (``blocks/0/attn/qkv/kernel``) and in JAX's axes.
 
-    Linear (out, in) → (in, out); convolution (out, in, h, w) → (h, w, in, out). Dtypes are kept; transposed arrays
+    Linear (out, in) → (in, out); convolution (out, in, h, w) → (h, w, in, out). Dtypes do not change; transposed arrays
     are views.
     """
     result: dict[str, np.ndarray] = {}
@@ -32,7 +32,7 @@ def from_flax(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of :func:`to_flax`, bit for bit.
 
     Raises:
-        VitportError: for a path that is no Flax path of a canonical name.
+        VitportError: for a path that does not belong to a canonical name.
     """
     result: dict[str, np.ndarray] = {}
     for path, array in tree.items():
@@ -48,7 +48,9 @@ def canonical_name(path: str) -> str:
     if leaf in ("kernel", "scale"):
         name = f"{module.replace('/', '.')}.weight"
     if flax_leaf(name).foreign != path:
-        raise VitportError(f"{path} is no path of a ViT's Flax tree: expected, say, {flax_leaf(name).foreign}.")
+        raise VitportError(
+            f"{path} is not a path of a ViT's Flax tree: expected, for example, {flax_leaf(name).foreign}."
+        )
     return name
 
 
@@ -74,10 +76,10 @@ def flatten(tree: Mapping[str, Any], at: str = "") -> dict[str, Any]:
 
 
 class FlaxTree:
-    """The Flax tree as a format: one rule per canonical name, made from the name itself."""
+    """The Flax tree as a format: one rule per canonical name, derived from the name."""
 
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
-        """Canonical table of a flattened tree, and the paths that no canonical name has."""
+        """Canonical table of a flattened tree, and the paths that belong to no canonical name."""
         names: list[str] = []
         unknown: list[str] = []
         for path in table:

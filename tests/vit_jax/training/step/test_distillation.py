@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from vit_jax.training.step.distillation import load_teacher
 
 import conversion
 import vit_jax
 from tests.random_weights import random_params
 from vit_jax import training
 from vit_jax.training.recipe.config import Teacher
+from vit_jax.training.step.distillation import load_teacher
 from vit_jax.training.step.update import prepare
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
