@@ -62,7 +62,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     files = tuple(sorted(file for file in path.rglob("*") if file.is_file()))
     table = TensorTable(tensors)
     check_size(path, sum(map(table.nbytes, table)), sum(file.stat().st_size for file in files))
-    notes = (f"set aside, because they are not arrays: {', '.join(strange)}",) if strange else ()
+    notes = (f"set aside because they are not arrays: {', '.join(strange)}",) if strange else ()
     return Source(path, "orbax checkpoint", table, files, own=own, notes=notes)
 
 

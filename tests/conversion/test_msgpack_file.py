@@ -65,7 +65,7 @@ def test_a_branch_is_chosen_by_weights_key_and_no_arrays_are_told(tmp_path) -> N
     (tmp_path / "w").write_bytes(flax.serialization.to_bytes(parts))
     source = open_source(tmp_path / "w", "params")
     assert set(source.table) == {f"params/{name}" for name in flatten(TREE)}
-    assert source.notes == ("read the weights under 'params', as asked", "set aside, because they are not arrays: step")
+    assert source.notes == ("read the weights under 'params', as asked", "set aside because they are not arrays: step")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -129,8 +129,8 @@ def test_whatever_else_lies_in_a_tree_is_passed_by_and_told(tmp_path) -> None:
     source = open_source(tmp_path / "w.msgpack")
     assert_same_tensors(source.table, flatten(TREE))
     restored = flatten(flax.serialization.msgpack_restore(content))
-    assert source.notes[0].startswith("set aside, because they are not arrays: ")
-    told = set(source.notes[0].removeprefix("set aside, because they are not arrays: ").split(", "))
+    assert source.notes[0].startswith("set aside because they are not arrays: ")
+    told = set(source.notes[0].removeprefix("set aside because they are not arrays: ").split(", "))
     assert told == set(restored) - set(flatten(TREE))
 
 

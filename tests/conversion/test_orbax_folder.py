@@ -65,7 +65,7 @@ def test_the_value_level_of_nnx_is_taken_off_and_no_arrays_are_told(tmp_path) ->
     ocp.PyTreeCheckpointer().save(tmp_path / "tree", tree)
     source = open_source(tmp_path / "tree")
     assert_same_tensors(source.table, {"a/kernel": TREE["a"]["kernel"]})
-    assert source.notes == ("set aside, because they are not arrays: name, nothing",)
+    assert source.notes == ("set aside because they are not arrays: name, nothing",)
 
 
 def test_optimizer_state_and_step_beside_the_parameters_are_set_aside(tmp_path) -> None:
