@@ -1,4 +1,4 @@
-"""Measures this project beside what else one would run: ``python -m benchmarks [NAME...] [--check] [--quick]``."""
+"""Measures this project against its alternatives: ``python -m benchmarks [NAME...] [--check] [--quick]``."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def benchmarks(
     results: Path = COMMITTED,
     docs: Path = DOCS,
 ) -> int:
-    """Measure cases, or all of them; after each, its results are kept and the page is written anew.
+    """Measure some or all cases; after each, save its results and rewrite the page.
 
     Args:
-        names: Cases, or how their names begin; all where none is given.
-        check: Compare with the results that are there instead of replacing them; status 1 if a ratio is worse than
+        names: Cases, or prefixes of their names; all by default.
+        check: Compare with the saved results instead of replacing them; status 1 if a ratio is worse than
             its noise explains.
-        quick: Two blocks, tiny pictures, two rounds: to see whether everything runs. Nothing is kept.
+        quick: Two blocks, tiny images, two rounds: to check that everything runs. Nothing is saved.
         rounds: At most so many; of long ones, four.
         results: JSON file of the results.
         docs: Folder for performance.md and its chart.
@@ -48,7 +48,7 @@ def benchmarks(
         0; 1 after a check that failed, or a case that did.
     """
     if rounds < 1 or (check and quick):
-        raise VitportError("Give --rounds 1 or more, and either --check or --quick: a quick run measures nothing.")
+        raise VitportError("--rounds must be at least 1, and --check cannot go with --quick, which measures nothing.")
     scale = QUICK if quick else Scale(Pace(rounds=rounds))
     committed = read_results(results)
     measured: dict[str, Result] = {}
@@ -69,19 +69,19 @@ def benchmarks(
 
 
 def chosen(names: Sequence[str], cases: Mapping[str, Case] = CASES) -> list[Case]:
-    """Cases whose names begin so.
+    """The cases whose names have one of the prefixes.
 
     Raises:
-        VitportError: if a name is the beginning of none.
+        VitportError: if a prefix matches no case.
     """
     for name in names:
         if not any(case.startswith(name) for case in cases):
-            raise VitportError(f"{name} is no case: choose among {', '.join(cases)}, or how they begin.")
+            raise VitportError(f"{name} is not a case: choose among {', '.join(cases)}, or give a prefix.")
     return [case for name, case in cases.items() if not names or name.startswith(tuple(names))]
 
 
 def measure(case: Case, scale: Scale) -> Result:
-    """Run a case, and say how long it took."""
+    """Run a case and print how long it took."""
     say(f"{case.name}: {case.title}")
     before, start = load(), time.perf_counter()
     outcome = case.run(scale, say)
@@ -93,7 +93,7 @@ def measure(case: Case, scale: Scale) -> Result:
 
 
 def keep(path: Path, docs: Path, result: Result, name: str) -> None:
-    """Put a case's result among those that are there, and write the page."""
+    """Add a case's result to the saved ones, and write the page."""
     found = read_results(path) | {name: result}
     results = {case: found[case] for case in CASES if case in found}
     write_results(path, results)
@@ -102,17 +102,17 @@ def keep(path: Path, docs: Path, result: Result, name: str) -> None:
 
 
 def report(committed: dict[str, Result], measured: dict[str, Result]) -> bool:
-    """Tell how the ratios compare; whether any is worse.
+    """Print how the ratios compare; returns whether any is worse.
 
     Raises:
         VitportError: if there is nothing to compare.
     """
     found = guard.check(committed, measured)
     if not found:
-        raise VitportError("Nothing that was measured has committed results: run the cases without --check first.")
+        raise VitportError("None of the measured cases has saved results: run them without --check first.")
     for case, result in measured.items():
         if case in committed and committed[case].machine != result.machine:
-            say(f"{case}: the committed ratios are of another machine, or of other versions.")
+            say(f"{case}: the committed ratios come from another machine or other versions.")
     for checked in found:
         say(checked.words)
     for name in guard.not_checked(committed, measured):
@@ -129,7 +129,7 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    """The command: 2 after a mistake of the user's, told in one line."""
+    """The command: 2 after a user error, reported in one line."""
     try:
         return tyro.cli(benchmarks, prog="python -m benchmarks", config=(tyro.conf.FlagCreatePairsOff,))
     except VitportError as error:

@@ -1,4 +1,4 @@
-"""Sides that take turns: A B C A B C …, so that what slows the machine for a while slows all of them."""
+"""Sides that take turns: A B C A B C …, so that a temporary slowdown of the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Pace:
     rounds: int = 7
     """At most."""
     least: int = 4
-    """Rounds that are taken whatever they cost."""
+    """Rounds that are measured however long they take."""
     seconds: float = 0.25
-    """Each turn repeats what is shorter until it takes about so long."""
+    """Shorter runs are repeated within a turn until it takes about this long."""
     budget: float = 40.0
-    """Seconds after which no more rounds than ``least`` are taken."""
+    """Seconds after which only ``least`` rounds are measured."""
 
     def count(self, seconds: float) -> int:
-        """Runs in a turn, where one takes so long."""
+        """Runs in a turn, if one takes this long."""
         return max(1, min(1000, math.ceil(self.seconds / seconds)))
 
     def rounds_of(self, seconds: float) -> int:
-        """Rounds, where one takes so long."""
+        """Rounds, if one takes this long."""
         return max(min(self.least, self.rounds), min(self.rounds, int(self.budget / seconds)))
 
 
@@ -49,7 +49,7 @@ class Turn:
     runner: Runner
     part: str = ""
     fixed: bool = False
-    """Run it once in a turn, and not to warm up."""
+    """Run it once in a turn, without warm-up."""
 
 
 def alternate(turns: Sequence[Turn], pace: Pace) -> dict[str, list[Sample]]:
@@ -99,9 +99,9 @@ class Bench:
     workers: dict[str, Worker] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-    """Side → what this machine lacks for it."""
+    """Side → what it needs and this machine lacks."""
     distances: dict[str, float] = field(default_factory=dict)
-    """Side → how far its answers lie from ours, relative."""
+    """Side → relative distance of its outputs from ours."""
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +110,7 @@ class Bench:
         self.close()
 
     def close(self) -> None:
-        """End the processes; what is known of the sides stays."""
+        """End the processes; the facts about the sides remain."""
         for worker in self.workers.values():
             worker.close()
         self.workers.clear()
@@ -123,7 +123,7 @@ class Bench:
         environment: Mapping[str, str] | None = None,
         python: str | None = None,
     ) -> bool:
-        """Start a side and wait until it is built; whether it could be."""
+        """Start a side and wait until it is built; returns whether it could be."""
         try:
             worker = Worker(target, arguments, environment, python)
         except UnavailableError as error:
@@ -140,11 +140,11 @@ class Bench:
         return self.start(name, how.target, how.arguments, how.environment)
 
     def turn(self, name: str, part: str, fixed: bool = False) -> Turn:
-        """A part of a side that was started."""
+        """A part of a started side."""
         return Turn(name, self.workers[name], part, fixed)
 
     def agree(self, ours: str, others: Sequence[str], tolerance: float) -> None:
-        """Hold the other sides' answers to ours: whoever computes something else is not timed."""
+        """Compare the other sides' outputs with ours; a side that computes something else is not timed."""
         expected = self.workers[ours].answers()
         for name in (other for other in others if other in self.workers):
             self.held(name, expected, self.workers[name].answers(), tolerance)

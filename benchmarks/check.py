@@ -11,19 +11,19 @@ from benchmarks.measure import Comparison, standard_error
 from benchmarks.results import Result
 
 ERRORS = 3.0
-"""A ratio has changed when it lies so many standard errors off: by chance alone one in 700 does so for the worse."""
+"""A ratio has changed if it is this many standard errors off; by chance, one in 700 is, in the worse direction."""
 Verdict = Literal["worse", "better", "same"]
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One ratio beside the committed one."""
+    """One ratio and the committed one."""
 
     name: str
     committed: float
     measured: float
     allowed: float
-    """The change in that direction, as a share, that noise explains."""
+    """The relative change in that direction that noise explains."""
     verdict: Verdict
 
     @property

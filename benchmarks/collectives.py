@@ -1,4 +1,4 @@
-"""The collectives of a compiled step, counted: what ``vit_jax.training.scaling`` predicts is compared with this."""
+"""The collectives of a compiled step, counted, for comparison with the predictions of ``vit_jax.training.scaling``."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def compile_step(step: Step) -> str:
     model = nnx.eval_shape(lambda: VisionTransformer(step.model, rngs=nnx.Rngs(0), dtype=dtype))
     set_attention(model, ATTENTION[step.attention])
     shapes = get_params(model)
-    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 2), shapes)
+    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 2), step.model)
     forward = training.Forward(model, remat=step.remat)
     mesh = training.make_mesh(step.mesh, jax.devices()[: step.devices])
     engine = training.jit_engine(forward, optimizer, recipe, Preprocessing(), mesh, jax.random.key(0))

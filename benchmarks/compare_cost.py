@@ -21,7 +21,7 @@ from vit_spec import get_model, parameters
 
 
 def main() -> None:
-    """Write the weights, run the command in a process of its own, and say what it took."""
+    """Write the weights, run the command in its own process, and print what it took."""
     name = sys.argv[1] if len(sys.argv) > 1 else "vit_base_patch16_224"
     model = get_model(name)
     rng = np.random.default_rng(0)

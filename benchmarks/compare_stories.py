@@ -1,6 +1,6 @@
 """The two stories of docs/comparing.md, told on a trained DINOv2: prints their numbers.
 
-    python -m benchmarks.compare_stories WEIGHTS PICTURE
+    python -m benchmarks.compare_stories WEIGHTS IMAGE
 
 WEIGHTS is a DINOv2 ViT, such as the demo's (``vitport demo`` leaves it in its cache).
 """
@@ -27,24 +27,24 @@ def main() -> None:
     """Print both stories as tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights")
-    parser.add_argument("picture")
+    parser.add_argument("image")
     options = parser.parse_args()
     own = conversion.load(options.weights)
     checkpoint = conversion.prepare(None, weights=own, image_size=224)
-    tell("A sound pair: PyTorch and JAX", *measure(checkpoint, checkpoint, own, options.picture))
+    tell("A correct pair: PyTorch and JAX", *measure(checkpoint, checkpoint, own, options.image))
     tanh = replace(checkpoint, config=checkpoint.config.replace(activation="gelu_tanh"))
-    tell("tanh GELU in place of erf", *measure(checkpoint, tanh, own, options.picture))
+    tell("tanh GELU in place of erf", *measure(checkpoint, tanh, own, options.image))
     # One method in place of the other, both without DINO's offset and without antialiasing.
     methods: tuple[PositionResize, PositionResize] = ("torch-bicubic", "torch-bicubic-antialias")
     right, wrong = (conversion.prepare(None, weights=own, image_size=560, resize=method) for method in methods)
-    tell("bicubic -0.5 in place of -0.75, at 560 pixels", *measure(right, wrong, own, options.picture))
+    tell("bicubic -0.5 in place of -0.75, at 560 pixels", *measure(right, wrong, own, options.image))
 
 
 def measure(
-    right: Checkpoint, wrong: Checkpoint, own: Checkpoint, picture: str
+    right: Checkpoint, wrong: Checkpoint, own: Checkpoint, image: str
 ) -> tuple[Comparison, tuple[Explanation, ...]]:
-    """A the right model in PyTorch, B the wrong one in JAX."""
-    images = conversion.load_image(picture, right.preprocessing)[None]
+    """A is the correct model in PyTorch, B the wrong one in JAX."""
+    images = conversion.load_image(image, right.preprocessing)[None]
     truth = truth_of(right, images)
     model = ReplayedModel(right.config, float64_params(right.params), images)
     a = run_endpoint(parse_endpoint("torch:A"), right, images, "float32")
@@ -54,9 +54,9 @@ def measure(
 
 
 def tell(title: str, found: Comparison, causes: tuple[Explanation, ...]) -> None:
-    """One table, and what was found."""
+    """Print one table and the causes found."""
     say(f"\n## {title}\n")
-    say("| after | B against A | A error | B error | rounding may do | verdict |")
+    say("| after | B against A | A error | B error | rounding explains | verdict |")
     say("|---|---|---|---|---|---|")
     first = found.first_divergence
     for row in found.rows:

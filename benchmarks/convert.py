@@ -1,4 +1,4 @@
-"""What a conversion costs beside a plain copy: ``python -m benchmarks.convert [--model NAME] [--output FILE]``.
+"""What a conversion costs compared with a plain copy: ``python -m benchmarks.convert [--model NAME] [--output FILE]``.
 
 For every pair of writable formats that can hold one model, random weights of that model are converted, and the source
 is copied and flushed to disk, in turn, each in a process of its own. Printed are the ratio of the median times and the
@@ -46,27 +46,26 @@ FLAVOURS: dict[str, dict[str, object]] = {
     "CLIP": {"pre_norm": True, "patch_bias": False, "activation": "quick_gelu", "norm_eps": 1e-5, "num_classes": 0},
     "SigLIP's classifier": {"class_token": False, "pool": "avg", "activation": "gelu_tanh", "pos_embed": "patch"},
 }  # fmt: skip
-"""Models that between them every writable format can hold; a pair of formats takes the first that both can."""
+"""Models that together cover every writable format; a pair of formats takes the first that both can hold."""
 SMALL = {"image_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 1, "num_heads": 3, "num_classes": 5}
 ALLOWANCE = 400e6
 """Bytes of memory beside 1.2 times the largest tensor, and twice the time of a copy, are what conversions may take."""
-PAGE = """# What a conversion costs
+PAGE = """# Cost of a conversion
 
-Beside a plain copy of the source that is flushed to disk. Time: the median of the conversions over the median of the
-copies, which are taken in turn with them. Memory: the most that the whole process had resident (VmHWM: interpreter,
-libraries and pages of mapped files too), in MB of 10^6 bytes, beside 1.2 times the largest tensor + 400 MB.
+Every pair of formats beside a plain copy of the source, flushed to disk. Time: the median of the conversions over the
+median of the copies, taken in turn. Memory: the peak resident memory of the whole process (VmHWM: interpreter,
+libraries and mapped files included), in MB of 10^6 bytes, beside 1.2 times the largest tensor + 400 MB.
 
 {in_time} of {count} pairs take at most twice the time of the copy; {in_memory} stay within that memory.
 
-The machine had {cores} and a load of {load:.1f} (the mean of a quarter of an hour, up to two of it its own).
-Where others compute at the same time, a conversion waits for them longer than a copy does. CPU seconds are those of all
-threads, in the kernel too.
+The machine had {cores} and a load of {load:.1f} (15-minute mean, up to two of it its own). On a busy machine a
+conversion waits longer for the others than a copy does. CPU seconds are those of all threads, in the kernel too.
 
-Results are written past the system's cache, beside the reading of what follows; a copy goes through it, and takes the
-longer the less memory lies free and warm. What takes time besides: laying out transposed matrices, the SHA-256 of the
-source, which the record in `timm`, `flax` and PyTorch files holds, and the checksums of `.npz`. `flax` goes through the
-cache, by TensorStore, after orbax has written the tree by itself. Half of the memory for `flax` is jax and orbax
-themselves; reading PyTorch files, it is pages of the mapped file, which the system takes back when it needs them.
+Results bypass the page cache and are written while the next tensors are read; a copy goes through the cache, and
+takes longer the less memory is free and warm. The rest of the time goes to transposing matrices, the SHA-256 of the
+source, which the record in `timm`, `flax` and PyTorch files holds, and the checksums of `.npz`. TensorStore writes
+`flax` through the cache, after orbax has written the tree. Half of the memory for `flax` is jax and orbax themselves;
+for PyTorch files it is pages of the mapped file, which the system reclaims when it needs them.
 
 Written by `{command}` with {versions}.
 

@@ -1,4 +1,4 @@
-"""How long training waits for pictures: ``python -m benchmarks.data_wait [--pictures N] [--steps N] [--workers N]``.
+"""How long training waits for images: ``python -m benchmarks.data_wait [--images N] [--steps N] [--workers N]``.
 
 A folder of JPEGs of 500 x 375 pixels, cut at random from scikit-learn's two photographs, trains a ViT-Ti/16 at 224
 pixels with random resized crops and flips; printed are the share of the time that the loop waited for data, and images
@@ -23,11 +23,11 @@ from vit_jax.training.run.monitor import Line
 from vit_jax.training.run.setup import set_up
 
 
-def main(pictures: int = 2000, steps: int = 30, batch: int = 16, workers: int = 1) -> None:
+def main(images: int = 2000, steps: int = 30, batch: int = 16, workers: int = 1) -> None:
     """Trains and prints."""
     lines: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder) / "data", pictures)
+        _write(Path(folder) / "data", images)
         options = TrainConfig(
             ModelOptions("vit_tiny_patch16_224"), Data(str(Path(folder) / "data"), workers=workers), batch=batch,
             steps=steps, log_every=5, keep=CheckpointOptions(every=steps),
@@ -37,13 +37,13 @@ def main(pictures: int = 2000, steps: int = 30, batch: int = 16, workers: int = 
     found = [line.speed for line in lines[1:] if line.speed is not None]  # the first fills the pipeline
     wait = statistics.mean(each.data_wait for each in found)
     speed = statistics.median(each.images_per_second for each in found)
-    print(f"{pictures} pictures, {workers} workers: data wait {wait:.1%}, {speed:.1f} images/s")  # noqa: T201
+    print(f"{images} images, {workers} workers: data wait {wait:.1%}, {speed:.1f} images/s")  # noqa: T201
 
 
-def _write(folder: Path, pictures: int) -> None:
+def _write(folder: Path, images: int) -> None:
     rng = np.random.default_rng(0)
     photographs = [Image.fromarray(array) for array in load_sample_images().images]
-    for at in range(pictures):
+    for at in range(images):
         photograph = photographs[at % 2].resize((800, 534))
         left, top = int(rng.integers(0, 300)), int(rng.integers(0, 159))
         to = folder / str(at % 10)

@@ -31,7 +31,7 @@ def main(seeds: tuple[int, ...] = (0, 1, 2), output: Path | None = None) -> None
     """Trains both for every seed.
 
     Args:
-        seeds: of initial weights, order of pictures and augmentation.
+        seeds: of initial weights, order of images and augmentation.
         output: JSON file for the results.
     """
     found = {"jax": [], "torch": []}
@@ -53,12 +53,12 @@ def _jax(setup: Setup) -> float:
     with tempfile.TemporaryDirectory() as folder:
         scores = run(setup, Path(folder) / "run").scores
     if scores is None:
-        raise RuntimeError("the digits have validation pictures")
+        raise RuntimeError("the digits have validation images")
     return scores.metrics()["accuracy"]
 
 
 def _torch(setup: Setup) -> float:
-    """AdamW, a half cosine after a rise, clipping and smoothed targets, in PyTorch's own words."""
+    """AdamW, a half cosine after a rise, clipping and smoothed targets, with PyTorch's own classes."""
     o = setup.options
     optimizer_options, schedule = o.recipe.optimizer, o.recipe.schedule
     first = {path: np.asarray(array) for path, array in jax.device_get(setup.first_state()).params.items()}
@@ -91,15 +91,15 @@ def _torch(setup: Setup) -> float:
 
 def _accuracy(setup: Setup, model: torch.nn.Module) -> float:
     assert setup.validation is not None
-    right = pictures = 0
+    right = count = 0
     with evaluation_batches(setup.validation, setup.preprocessing, batch=setup.options.batch) as batches:
         for batch in batches:
             with torch.no_grad():
                 predicted = model(_pixels(setup, batch["image"])).argmax(dim=1).numpy()
             real = batch["weight"] > 0
             right += int((predicted == batch["label"])[real].sum())
-            pictures += int(real.sum())
-    return right / pictures
+            count += int(real.sum())
+    return right / count
 
 
 def _pixels(setup: Setup, images: np.ndarray) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Everything that is to be known on one NVIDIA GPU, in under 10 minutes: ``python -m benchmarks.gpu [--smoke]``.
+"""All measurements on one NVIDIA GPU, in under 10 minutes: ``python -m benchmarks.gpu [--smoke]``.
 
 It needs a JAX for CUDA, and PyTorch, timm and torchvision for the same card, in this environment or in that of
 ``--torch-python``. Sides take turns on the card, as in ``python -m benchmarks``. With ``--smoke`` everything runs on a
@@ -83,7 +83,7 @@ PARITY_WORDS = """Relative L2 distance of float32 logits from those of the same 
 that of PyTorch, where products are taken in float32 and in TensorFloat-32."""
 ATTENTION_WORDS = """All heads of a batch in bfloat16, times of the others over those of cuDNN through
 `jax.nn.dot_product_attention`; backward includes forward."""
-MODEL_WORDS = """Pictures a second, ours over timm under `torch.compile` with its fused attention; training in bfloat16
+MODEL_WORDS = """Images a second, ours over timm under `torch.compile` with its fused attention; training in bfloat16
 with float32 parameters and fused AdamW. MFU: operations of matrix products a second over those that the card can do."""
 
 
@@ -153,8 +153,8 @@ def model(card: Card, name: str, batch: int, scale: Scale, say: Say) -> Outcome:
 
 
 def speed(name: str, samples: Sequence[Sample], batch: int) -> Measured:
-    """Pictures a second of each round."""
-    return Measured(name, "pictures/s", tuple(batch / sample.seconds for sample in samples))
+    """Images a second of each round."""
+    return Measured(name, "images/s", tuple(batch / sample.seconds for sample in samples))
 
 
 def utilisation(kind: str, speeds: dict[str, Measured], operations: float, peak: float | None) -> list[Comparison]:
@@ -162,8 +162,8 @@ def utilisation(kind: str, speeds: dict[str, Measured], operations: float, peak:
 
     Args:
         kind: inference or training.
-        speeds: pictures a second.
-        operations: of matrix products, for a picture.
+        speeds: images a second.
+        operations: of matrix products, for an image.
         peak: operations a second.
     """
     if peak is None:
@@ -235,7 +235,7 @@ def gpu() -> str:
 
 
 def command() -> int:
-    """2 after a mistake of the user's, told in one line."""
+    """2 after a user error, reported in one line."""
     try:
         return tyro.cli(main, prog="python -m benchmarks.gpu", config=(tyro.conf.FlagCreatePairsOff,))
     except VitportError as error:

@@ -1,6 +1,6 @@
-"""Pictures a second of the input pipeline, beside a plain loop of Pillow over the same files.
+"""Images per second of the input pipeline, compared with a plain loop of Pillow over the same files.
 
-    python -m benchmarks.input_pipeline [--pictures 2000] [--rounds 5] [--workers 0 2]
+    python -m benchmarks.input_pipeline [--images 2000] [--rounds 5] [--workers 0 2]
 
 The files are JPEGs of 500 x 375 pixels cut from scikit-learn's two photographs. All sides decode, cut a random part,
 scale it to 224 x 224 and flip half of them, in as many processes (one for 0 workers):
@@ -9,7 +9,7 @@ scale it to 224 x 224 and flip half of them, in as many processes (one for 0 wor
 - plain: a loop whose batches come back to the parent process, through a multiprocessing.Pool if there are workers;
 - kept nowhere: the same loop where nothing is stacked or sent, which is what decoding and scaling alone take.
 
-The sides take turns; start-up is not counted. Beside pictures a second stands the CPU time a picture of all processes
+The sides take turns; start-up is not counted. Next to images per second stands the CPU time per image of all processes
 together, which tells more where others compute at the same time.
 """
 
@@ -40,7 +40,7 @@ FILLING = 6
 """Batches before the clock starts: as many as the queues of two workers hold."""
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """``count`` files in two class folders."""
     photographs = [Image.fromarray(photograph) for photograph in load_sample_images().images]
     for number in range(count):
@@ -56,18 +56,18 @@ class Rate(NamedTuple):
     """What one turn took."""
 
     pictures_a_second: float
-    cpu_ms_a_picture: float
+    cpu_ms_per_image: float
 
 
 class Meter:
-    """Counts from when it is made."""
+    """Measures from its construction on."""
 
     def __init__(self) -> None:
         self.cpu, self.start = cpu_seconds(), time.perf_counter()
 
-    def rate(self, pictures: int) -> Rate:
+    def rate(self, images: int) -> Rate:
         """While all processes are still there."""
-        return Rate(pictures / (time.perf_counter() - self.start), (cpu_seconds() - self.cpu) / pictures * 1000)
+        return Rate(images / (time.perf_counter() - self.start), (cpu_seconds() - self.cpu) / images * 1000)
 
 
 def cpu_seconds() -> float:
@@ -81,7 +81,7 @@ def cpu_seconds() -> float:
 
 
 def ours(source: Source, workers: int, first: int) -> Rate:
-    """All of the source's pictures, after some batches that fill the queues and are not counted."""
+    """All of the source's images, after some batches that fill the queues and are not counted."""
     count = len(source) // BATCH
     with Stream(
         source,
@@ -112,7 +112,7 @@ def plain(files: Sequence[str], processes: int) -> Rate:
 
 
 def kept_nowhere(files: Sequence[str], processes: int) -> Rate:
-    """Forgotten where they are made."""
+    """Dropped in the process that makes them."""
     batches = [files[at : at + BATCH] for at in range(0, len(files), BATCH)]
     return pooled(plain_loop, batches, processes)
 
@@ -129,17 +129,17 @@ def pooled(work: Callable[[Sequence[str]], object], batches: Sequence[Sequence[s
 
 def plain_batch(files: Sequence[str]) -> np.ndarray:
     """uint8 (B, 224, 224, 3)."""
-    return np.stack([plain_picture(file) for file in files])
+    return np.stack([plain_image(file) for file in files])
 
 
 def plain_loop(files: Sequence[str]) -> None:
     """The same for nothing."""
     for file in files:
-        plain_picture(file)
+        plain_image(file)
 
 
-def plain_picture(file: str) -> np.ndarray:
-    """What one writes first."""
+def plain_image(file: str) -> np.ndarray:
+    """The straightforward loop."""
     with Image.open(file) as opened:
         image = opened.convert("RGB")
     area = image.width * image.height * random.uniform(0.08, 1)
@@ -156,12 +156,12 @@ def plain_picture(file: str) -> np.ndarray:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        make_pictures(Path(folder), options.pictures)
+        make_images(Path(folder), options.images)
         source = open_source(folder, "train")
         assert source is not None  # it was written above
         files = [source[at].name for at in range(len(source))]
@@ -176,9 +176,9 @@ def main() -> None:
             print(f"{workers} workers")  # noqa: T201
             for name, side in zip(("ours", "plain", "kept nowhere"), zip(*rates, strict=True), strict=True):
                 rate, cpu = (statistics.median(values) for values in zip(*side, strict=True))
-                print(f"  {name:12} {rate:6.0f} pictures/s  {cpu:5.2f} ms of CPU a picture")  # noqa: T201
+                print(f"  {name:12} {rate:6.0f} images/s  {cpu:5.2f} ms of CPU an image")  # noqa: T201
             over = sorted(a.pictures_a_second / b.pictures_a_second for a, b, _ in rates)
-            print(f"  ours over plain, pictures/s: {statistics.median(over):.2f} ({over[0]:.2f} to {over[-1]:.2f})")  # noqa: T201
+            print(f"  ours over plain, images/s: {statistics.median(over):.2f} ({over[0]:.2f} to {over[-1]:.2f})")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Writes docs/reports/sweep.md and two charts: ``python -m benchmarks.lab [FOLDER]``; the default is docs/reports.
 
-ViT-Ti/16 with random weights, two pictures of standard normal numbers; training at 64 pixels and four blocks deep. It
+ViT-Ti/16 with random weights, two images of standard normal numbers; training at 64 pixels and four blocks deep. It
 runs what ``vitport sweep``, ``compare --figure`` and ``steps --figure`` run, and says what each took.
 """
 
@@ -31,23 +31,23 @@ from vit_spec import get_model
 
 NAME = "vit_tiny_patch16_224"
 BATCH, STEPS = 2, 20
-PAGE = """# One model under every way of running it
+PAGE = """# One model, every setting
 
 `vitport sweep WEIGHTS` runs a model in each dtype, precision of products, attention kernel, compiled or not, with all
-threads or one, each changed by itself (`--all`: every combination), and measures
+threads or one, each changed alone (`--all`: every combination), and measures
 
-- **error**: relative L2 distance of the answers from float64,
-- **alone**: of a picture's answer in the batch from the same picture's by itself, at most; 0 is bit for bit,
-- **moved**: the same between two places in the batch,
+- **error**: relative L2 distance of the output from float64,
+- **alone**: the largest such distance between an image's output in the batch and alone; 0 is bit for bit,
+- **moved**: the same between two positions in the batch,
 - **repeats**: whether a second run gives the same bits.
 
 `precision` is `torch.set_float32_matmul_precision` (`high` allows TensorFloat-32, `medium` bfloat16) and
-`jax.default_matmul_precision`; a CPU may take them all for one. `fused` is `attend_fused` of either package, in PyTorch
-its `scaled_dot_product_attention`. A case that the framework has no kernel for is told as refused. `--json` prints an
-object with `schema` (1), `weights`, `batch`, `seed` and `cases`: the settings, `error`, `alone`, `moved`, `repeats` and
-`refused` (the framework's own words).
+`jax.default_matmul_precision`; a CPU may treat them alike. `fused` is `attend_fused` of either package, in PyTorch
+its `scaled_dot_product_attention`. A case for which the framework has no kernel is reported as refused. `--json`
+prints an object with `schema` (1), `weights`, `batch`, `seed` and `cases`: the settings, `error`, `alone`, `moved`,
+`repeats` and `refused` (the framework's message).
 
-{name} with random weights, {batch} pictures of standard normal numbers, {versions},
+{name} with random weights, {batch} images of standard normal numbers, {versions},
 {machine}; written by `python -m benchmarks.lab`.
 
 """

@@ -1,4 +1,4 @@
-"""What the measurements were taken on, and with."""
+"""The machine and the versions of a measurement."""
 
 from __future__ import annotations
 

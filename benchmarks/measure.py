@@ -1,4 +1,4 @@
-"""Numbers from rounds, and what they say: medians, quartiles, ratios and their noise."""
+"""Statistics of rounds: medians, quartiles, ratios and their noise."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def standard_error(values: Sequence[float]) -> float:
-    """Of the median of normally distributed values, their deviation estimated from the quartiles: 1.2533 s / sqrt(n)
-    with s = (third - first quartile) / 1.3490, which one disturbed round does not change."""
+    """Standard error of the median of normally distributed values: 1.2533 s / sqrt(n).
+
+    s = (third - first quartile) / 1.3490 estimates their standard deviation; one disturbed round does not change it.
+    """
     found = summary(values)
     return 1.2533 * (found.high - found.low) / 1.3490 / math.sqrt(len(values))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one side gave: a number for each round."""
+    """The measurements of one side: a number for each round."""
 
     name: str
     unit: str
@@ -47,7 +49,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides that took turns; their ratio is taken round by round, so that what slows both cancels."""
+    """Two sides that took turns; their ratio is taken round by round, so that a slowdown of both cancels."""
 
     name: str
     """Unique within its case; targets and committed results are found by it."""
@@ -86,6 +88,6 @@ def faster(name: str, ours: Measured, other: Measured) -> Comparison:
 
 
 def twin_noise(twins: Sequence[Comparison]) -> float:
-    """How far two processes that run the same code lie apart: root mean square of the logarithms of their ratios."""
+    """How much two processes that run the same code differ: root mean square of the logarithms of their ratios."""
     logs = [math.log(twin.ratio.median) for twin in twins]
     return math.sqrt(statistics.fmean(log * log for log in logs)) if logs else 0.0

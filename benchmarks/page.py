@@ -10,21 +10,21 @@ from benchmarks.results import Result
 from benchmarks.targets import target_of
 
 CHART = "performance.png"
-HEAD = """# How fast it is, beside what else one would run
+HEAD = """# Speed and memory
 
 Written by `python -m benchmarks`; `python -m benchmarks NAME...` measures single cases again, and `--check` compares
 new ratios with these ([testing](../testing.md)). The sides of a comparison are processes that take turns (A B A B …).
 Each round gives one ratio; the tables show the median over the rounds and, in brackets, the quartiles. Times are
 medians of the same rounds. Where `a` is another side's time and `b` ours, `a / b` says how many times as fast ours is.
 
-{met} of {count} targets are met{missed}. All of this is on a CPU. {gpu}
+{met} of {count} targets are met{missed}. Everything here ran on a CPU. {gpu}
 
-![The ratios, with their targets](performance.png)
+![The ratios and their targets](performance.png)
 """
 
 
 GPU = {
-    True: "What a GPU does is in [gpu.md](gpu.md).",
+    True: "[gpu.md](gpu.md) has a GPU's results.",
     False: "`python -m benchmarks.gpu` is for a GPU, and has not been run on one.",
 }
 
@@ -53,7 +53,7 @@ def page(results: Mapping[str, Result], on_gpu: bool = False) -> str:
 
 
 def section(case: Case, result: Result) -> str:
-    """One case: what was measured, the table, and what is to be known about it."""
+    """One case: what was measured, the table, and notes."""
     o = result.outcome
     rows = [row(case.name, comparison) for comparison in o.comparisons]
     lines = [f"## {case.title}", "", case.words, ""]
@@ -61,9 +61,9 @@ def section(case: Case, result: Result) -> str:
     notes = []
     if o.distances:
         far = max(o.distances.values())
-        notes.append(f"All sides compute the same: their answers lie within {far:.1e} of ours (relative L2).")
+        notes.append(f"All sides compute the same: their outputs are within {far:.1e} of ours (relative L2).")
     if o.twins:
-        notes.append(f"Two processes with our same code lie {result.noise:.1%} apart (root mean square).")
+        notes.append(f"Two processes with the same code of ours differ by {result.noise:.1%} (root mean square).")
     notes += [f"Left out: {name} ({why})." for name, why in o.left_out.items()]
     settings: dict[str, list[str]] = {}
     for side, facts in o.facts.items():
@@ -105,7 +105,7 @@ def number(value: float) -> str:
 
 
 def machines(results: Mapping[str, Result]) -> str:
-    """What everything was measured on; more than one where cases were."""
+    """The machines that the cases were measured on."""
     groups: dict[str, list[str]] = {}
     for case, result in results.items():
         words = ", ".join(f"{name} {value}" for name, value in result.machine.items())

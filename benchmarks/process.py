@@ -29,15 +29,15 @@ class Sample:
     seconds: float
     """Of one run of the part."""
     peak: float = float("nan")
-    """Most bytes resident meanwhile, of the whole process."""
+    """Peak resident bytes of the whole process during the run."""
     ready: float = float("nan")
-    """Seconds from the process's start until it had built what it runs, where it was started for this."""
+    """Seconds from the process's start until its side was built, if it was started for this measurement."""
     begun: float = float("nan")
     """Seconds until the part had begun to compute, where it was the first run of a process that tells."""
 
 
 class Runner(Protocol):
-    """Whatever can be measured."""
+    """Anything that can be measured."""
 
     def measure(self, part: str, count: int) -> Sample: ...
 
@@ -149,7 +149,7 @@ class Command:
     arguments: Sequence[str]
 
     def measure(self, part: str, count: int) -> Sample:
-        """Run it so many times; ``part`` is not looked at."""
+        """Run it ``count`` times; ``part`` is ignored."""
         del part
         start = time.perf_counter()
         for _ in range(count):

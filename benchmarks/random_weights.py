@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike
 
-from vit_spec import Kind, Parameter, ViTConfig, parameters
+from vit_spec import ViTConfig, parameters
 
 
 def random_params(config: ViTConfig, seed: int, dtype: DTypeLike = np.float64) -> dict[str, np.ndarray]:
@@ -17,7 +17,7 @@ def random_params(config: ViTConfig, seed: int, dtype: DTypeLike = np.float64) -
     of order 1; norm factors and layer scales lie around 1 ± 0.3.
     """
     rng = np.random.default_rng(seed)
-    return {parameter.name: random_array(parameter, rng).astype(dtype) for parameter in parameters(config)}
+    return {it.name: random_array(it.name, it.shape, rng).astype(dtype) for it in parameters(config)}
 
 
 def random_images(config: ViTConfig, batch: int, seed: int) -> np.ndarray:
@@ -25,11 +25,12 @@ def random_images(config: ViTConfig, batch: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((batch, config.in_channels, *config.image_size))
 
 
-def random_array(parameter: Parameter, rng: np.random.Generator) -> np.ndarray:
-    """One parameter, float64."""
-    noise = rng.standard_normal(parameter.shape)
-    if parameter.kind in (Kind.LINEAR, Kind.CONV):
-        return noise / math.sqrt(math.prod(parameter.shape[1:]))
-    if parameter.kind is Kind.NORM or parameter.name.endswith(".gamma"):
+def random_array(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """One parameter, float64, of a model or of a layer by itself."""
+    noise = rng.standard_normal(shape)
+    leaf = name.rpartition(".")[2]
+    if leaf == "weight" and len(shape) > 1:
+        return noise / math.sqrt(math.prod(shape[1:]))
+    if leaf in ("weight", "gamma"):
         return 1.0 + 0.3 * noise
-    return noise * (0.3 if parameter.kind is Kind.BIAS else 0.7)
+    return noise * (0.3 if leaf == "bias" else 0.7)

@@ -1,4 +1,4 @@
-"""Results as JSON: one entry a case, so that a run that was cut short goes on with the cases that are missing."""
+"""Results as JSON: one entry for each case, so that an interrupted run can continue with the missing ones."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from benchmarks.measure import Comparison, twin_noise
 from vit_spec import VitportError
 
 COMMITTED = Path(__file__).parent / "committed.json"
-"""What docs/reports/performance.md is written from, and ``--check`` compares with."""
+"""The source of docs/reports/performance.md and the reference of ``--check``."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A case's outcome, and how it came about."""
+    """A case's outcome, and how it was measured."""
 
     outcome: Outcome
     machine: Mapping[str, str]
     command: str
     date: str
     seconds: float
-    """That the case took, building and compiling included."""
+    """Duration of the case, building and compiling included."""
     load: tuple[float, float] = field(default=(0.0, 0.0))
-    """The machine's before and after; the case's own is in the latter."""
+    """Load of the machine before and after; the latter includes the case itself."""
 
     @property
     def noise(self) -> float:
@@ -60,7 +60,7 @@ class Result:
 
 
 def read_results(path: Path) -> dict[str, Result]:
-    """Case → result, in the order of the cases; empty where there is no file.
+    """Case → result, in the order of the cases; empty if there is no file.
 
     Raises:
         VitportError: if the file holds something else.

@@ -143,10 +143,10 @@ def chip_table() -> str:
 
 def model_section(name: str, model: ViTConfig, batch: int) -> str:
     """One model on all chips and numbers of them."""
-    head = ["chips", "mesh", "computed anew", "parts", "ms a step", "between", "MFU", "the longest", "HBM, GB"]
+    head = ["chips", "mesh", "remat", "microbatches", "ms a step", "between", "MFU", "the longest", "HBM, GB"]
     rows = [[f"{devices:,} {chip.name}", *cells(choose(model, batch, devices, chip))] for devices, chip in fleets()]
     title = f"### {name}, {count_parameters(model) / 1e6:,.0f} M parameters"
-    told = f"{forward_flops(model) / 1e9:,.1f} GFLOP forward per picture, batch {batch:,}."
+    told = f"{forward_flops(model) / 1e9:,.1f} GFLOP forward per image, batch {batch:,}."
     return "\n\n".join([title, told, table(head, rows)])
 
 

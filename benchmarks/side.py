@@ -1,4 +1,4 @@
-"""What a side of a comparison is, for those who build one."""
+"""One side of a comparison, for modules that build one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class UnavailableError(Exception):
-    """This machine lacks what the side needs; the sentence says what. The comparison goes on without it."""
+    """This machine lacks what the side needs; the message says what. The comparison continues without it."""
 
 
 BEGUN = "first call"
@@ -21,18 +21,19 @@ BEGUN = "first call"
 
 @dataclass(frozen=True)
 class Side:
-    """Something built once in a process of its own and then timed on request."""
+    """Something built once in its own process and then timed on request."""
 
     parts: Mapping[str, Callable[[int], float | None]]
-    """What can be timed, by name. Each runs so many times, to its end; one that clocks itself returns the seconds."""
+    """What can be timed, by name. Each runs the given number of times, to completion; one that times itself returns the
+    seconds."""
     answers: Callable[[], Mapping[str, np.ndarray]] = dict
-    """What it computes, to be compared with the other sides before anything is timed."""
+    """Its output, which is compared with the other sides before anything is timed."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values that are kept beside the measurements."""
+    """JSON values that are stored with the measurements."""
 
 
 def threads() -> int:
-    """Cores that this process may use: what XLA makes its pool of, and what PyTorch is told."""
+    """Cores that this process may use: the size of XLA's pool and of PyTorch's."""
     return len(os.sched_getaffinity(0))
 
 

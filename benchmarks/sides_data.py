@@ -13,7 +13,7 @@ WORKERS = (0, 2)
 
 
 def ours(folder: str) -> Side:
-    """Our training stream over a folder of pictures; parts are called by their number of workers."""
+    """Our training stream over a folder of images; parts are called by their number of workers."""
     source = _source(folder)
     first = itertools.count()  # each turn reads batches of its own
     return _side(lambda workers: input_pipeline.ours(source, workers, next(first)).pictures_a_second)
@@ -35,5 +35,5 @@ def _side(rate: Callable[[int], float]) -> Side:
 
 def _source(folder: str) -> Source:
     source = open_source(folder, "train")
-    assert source is not None  # pictures were written into it
+    assert source is not None  # images were written into it
     return source

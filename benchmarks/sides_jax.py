@@ -1,4 +1,4 @@
-"""Our sides, in JAX, and the plain matrix products that they are held to."""
+"""Our sides, in JAX, and the plain matrix products that they are compared with."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def train(
     losses: int = 3,
     analyse: bool = False,
 ) -> Side:
-    """The trainer's own step: forward, backward and AdamW over a batch that lies on the device; one part, ``step``.
+    """The trainer's own step: forward, backward and AdamW over a batch on the device; one part, ``step``.
 
     Args:
         subject: the fields of a ``Subject``.
@@ -136,8 +136,7 @@ def trainer(
     recipe = training.Recipe(
         training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()
     )
-    shapes = vit_jax.get_params(model)
-    optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.schedule, 10**6), shapes)
+    optimizer = make_optimizer(recipe.optimizer, make_schedule(recipe.schedule, 10**6), config)
     engine = training.jit_engine(
         training.Forward(model, remat=remat, scan=scan), optimizer, recipe, Preprocessing(),
         training.make_mesh(training.MeshShape()), jax.random.key(0),

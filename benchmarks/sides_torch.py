@@ -34,7 +34,7 @@ def inference(
 
     Args:
         subject: the fields of a ``Subject``.
-        batches: pictures in a batch.
+        batches: images in a batch.
         library: whose model.
         compiled: by ``torch.compile``, anew for each batch size.
         device: ``cpu`` or ``cuda``.
@@ -75,11 +75,11 @@ def train(
     dtype: str = "float32",
     losses: int = 3,
 ) -> Side:
-    """Forward, backward and fused AdamW over a batch that lies on the device; one part, ``step``.
+    """Forward, backward and fused AdamW over a batch on the device; one part, ``step``.
 
     Args:
         subject: the fields of a ``Subject``.
-        batch: pictures.
+        batch: images.
         library: whose model.
         compiled: the model by ``torch.compile``; the optimizer is fused by itself.
         device: ``cpu`` or ``cuda``.

@@ -1,4 +1,4 @@
-"""The model that all sides of a comparison run: the same weights, pictures and labels in every process."""
+"""The model that all sides of a comparison run: the same weights, images and labels in every process."""
 
 from __future__ import annotations
 
@@ -47,4 +47,4 @@ def product_shapes(config: ViTConfig, batch: int) -> dict[str, tuple[int, int, i
 
 PEAK_RATE = 1e-3
 WEIGHT_DECAY = 0.05
-"""AdamW's learning rate and decay in every training step; the rest is as both libraries have it by default."""
+"""AdamW's learning rate and decay in every training step; the rest are both libraries' defaults."""

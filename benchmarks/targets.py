@@ -1,4 +1,4 @@
-"""What the measurements should reach, in one place: patterns over ``CASE/COMPARISON``, the first that fits counts."""
+"""What the measurements should reach, in one place: patterns over ``CASE/COMPARISON``, the first match counts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Target:
     at_least: float | None = None
     at_most: float | None = None
     aim: float | None = None
-    """What would be better still."""
+    """A further goal."""
     seconds: bool = False
     """The bound is on our own median, the side ``over``, in seconds."""
 

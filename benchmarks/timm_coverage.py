@@ -37,7 +37,7 @@ MODULES = ("vision_transformer", "deit")
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one name: relative errors, or the sentence that refused it."""
+    """The outcome for one name: relative errors, or the error message."""
 
     name: str
     torch_error: float = float("nan")
@@ -101,7 +101,7 @@ def _error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 def _torch_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
     model = vit_torch.create_model(name, weights=file).eval()
-    height, width = model.config.image_size  # below timm's where the patches do not fill the picture
+    height, width = model.config.image_size  # below timm's where the patches do not cover the image
     with torch.no_grad():
         output = model(image[:, :, :height, :width])
     assert isinstance(output, torch.Tensor)
@@ -112,9 +112,9 @@ def _jax_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray)
     model = vit_jax.create_model(name, weights=file)
     model.eval()
     height, width = model.config.image_size
-    picture = image[:, :, :height, :width].permute(0, 2, 3, 1).numpy()
+    pixels = image[:, :, :height, :width].permute(0, 2, 3, 1).numpy()
     with jax.default_matmul_precision("highest"):
-        return _error(np.asarray(model(jax.numpy.asarray(picture))), expected)
+        return _error(np.asarray(model(jax.numpy.asarray(pixels))), expected)
 
 
 def versions() -> str:

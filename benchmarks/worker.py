@@ -1,4 +1,4 @@
-"""The process that one side of a comparison lives in: ``python -m benchmarks.worker MODULE:FUNCTION JSON``.
+"""The process of one side of a comparison: ``python -m benchmarks.worker MODULE:FUNCTION JSON``.
 
 The function is called with the JSON object as its arguments and gives a ``Side``. Then each line on stdin is a request,
 and each line on stdout an answer, both JSON. What libraries print goes to stderr.
@@ -43,7 +43,7 @@ def answer(side: Side, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def forget_peak() -> None:
-    """The kernel counts this process's peak anew, where it lets us (proc(5), clear_refs)."""
+    """Reset the kernel's count of this process's peak, if permitted (proc(5), clear_refs)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -19,7 +19,7 @@ from conversion.identify.resolve import Fact, resolve_config
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
+from vit_spec import Preprocessing, Stage, ViTConfig, VitportError, config_from_dict, get_model, parameters
 
 
 def load(
@@ -76,7 +76,7 @@ def _understood(
         f"{found.format.summary}, packed as {source.container}",
         *source.notes,
         *found.notes,
-        *_untrained(table),
+        *_untrained(table, config),
         *timm_config.remarks(beside),
         f"preprocessing from {preprocessing_by}",
         *_earlier_changes(source),
@@ -85,9 +85,9 @@ def _understood(
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
-def _untrained(table: TensorTable) -> list[str]:
+def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:
     """Heads of zeros, as in Google's first ImageNet-21k weights and at the start of fine-tuning."""
-    heads = [name for name in ("head.weight", "head_dist.weight") if name in table]
+    heads = [it.name for it in parameters(config) if it.stage is Stage.CLASSIFIER and it.is_kernel]
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
 
 
@@ -101,7 +101,7 @@ def _earlier_changes(source: Source) -> list[str]:
 def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and which part of it says so; later sources overrule earlier ones."""
     if source.own is not None:
-        config = ViTConfig.from_dict(dict(_entry(source, "config")))
+        config = config_from_dict(_entry(source, "config"))
         return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}

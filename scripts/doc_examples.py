@@ -31,9 +31,11 @@ from vit_cli.download import default_cache, fetch_dinov2_onnx, fetch_photograph
 from vit_spec import ViTConfig, get_model
 
 ROOT = Path(__file__).parent.parent
+_BODY = r"(?:(?!^```).*\n)*"
 EXAMPLE = re.compile(
-    r"^```console\n(?P<session>\$ .*?)^```\n|^```python\n(?P<program>.*?)^```\n\n```text\n(?P<printed>.*?)^```\n",
-    re.DOTALL | re.MULTILINE,
+    rf"^```console\n(?P<session>\$ {_BODY})```\n"
+    rf"|^```python\n(?P<program>{_BODY})```\n\n```text\n(?P<printed>{_BODY})```\n",
+    re.MULTILINE,
 )
 NUMBER = re.compile(r"\b[0-9a-f]{64}\b|\d+([.:]\d+)?(e[-+]?\d+)?")
 

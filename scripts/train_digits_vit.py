@@ -22,7 +22,7 @@ from sklearn.model_selection import train_test_split
 
 import conversion
 import vit_jax
-from vit_jax.training.run.init_schemes import by_width
+from vit_jax.training.run.init_schemes.vit import by_width
 from vit_spec import Preprocessing, ViTConfig, count_parameters
 
 ASSETS = Path(__file__).parents[1] / "vit_cli" / "assets"

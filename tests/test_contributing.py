@@ -156,6 +156,9 @@ def test_the_project_s_addresses_are_the_same_everywhere() -> None:
     home, pages = PROJECT["urls"]["Homepage"], PROJECT["urls"]["Documentation"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["repository-code"], citation["url"], citation["license"]) == (home, pages, PROJECT["license"])
+    site = (ROOT / "mkdocs.yml").read_text()
+    assert f"\nsite_url: {pages}\n" in site
+    assert f"\nrepo_url: {home}\n" in site
     for name in ("CONTRIBUTING.md", "SECURITY.md", ".github/ISSUE_TEMPLATE/config.yml"):
         text = (ROOT / name).read_text()
         assert home in text

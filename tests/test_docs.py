@@ -46,6 +46,28 @@ def test_python_on_a_page_imports_what_exists(page) -> None:
                         importlib.import_module(name.name)
 
 
+NOT_THERE = {"docs/reports/gpu.md", "conversion/formats/vit/jeonsworld.py"}
+"""A report that nobody has written yet; the example of adding a format."""
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - {ROOT / "CHANGELOG.md"}), ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page) -> None:
+    """Capitals stand for what the reader chooses."""
+    named = set(re.findall(r"`([\w.*-]+/[\w./*-]+\.(?:py|md|npz))`", page.read_text(encoding="utf-8"))) - NOT_THERE
+    assert [path for path in named if not re.search(r"[A-Z]{4}", path) and not list(ROOT.glob(path))] == []
+
+
+def test_a_boolean_option_is_spelled_in_the_files_that_the_architecture_lists() -> None:
+    """Oracle: the sources. At most six, so that an option stays cheap to add; named models and timm's names aside."""
+    section = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("a new boolean option")[2]
+    listed = {path for row in re.findall(r"^\| `.*", section, re.MULTILINE) for path in re.findall(r"`(\S+\.py)`", row)}
+    sources = [path for package in OURS - {"tests", "benchmarks"} for path in (ROOT / package).rglob("*.py")]
+    aside = {ROOT / "vit_spec/vit/options.py", *(ROOT / "vit_spec/vit/models").iterdir()}
+    spelled = {path for path in set(sources) - aside if re.search(r"\bmlp_norm\b", path.read_text(encoding="utf-8"))}
+    assert {str(path.relative_to(ROOT)) for path in spelled} == listed
+    assert len(listed) <= 6
+
+
 def _commands(page: Path) -> list[list[str]]:
     """Arguments of each call of vitport in a block, up to a pipe; lines that leave something to the reader aside."""
     lines = [line for text in _fences(page, "", "sh", "console") for line in text.splitlines()]
@@ -81,6 +103,11 @@ def test_every_example_has_its_output(page) -> None:
         assert any(not line.startswith("$ ") for line in recorded.splitlines()), "run python -m scripts.doc_examples"
     for session in _fences(page, "console"):
         assert session.startswith("$ ")
+
+
+def test_a_program_without_output_is_no_example() -> None:
+    text = "```python\nfragment\n```\n\nwords\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n"
+    assert [(found["program"], found["printed"]) for found in EXAMPLE.finditer(text)] == [("print(1)\n", "1\n")]
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])

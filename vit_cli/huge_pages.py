@@ -1,4 +1,4 @@
-"""Memory in huge pages for commands that compute for long."""
+"""Huge memory pages for commands that compute for a long time."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SUBCOMMANDS = ("train", "evaluate")
 VARIABLE = "GLIBC_TUNABLES"
 SETTING = "glibc.malloc.hugetlb=1"
 _SINCE = (2, 35)
-"""The first glibc that knows it."""
+"""The first version of glibc with this setting."""
 _KERNEL = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def ask_for_huge_pages(args: Sequence[str]) -> None:
-    """Starts this process anew where the C library's allocator can be told to ask for huge pages, and is not yet.
+    """Restart this process with huge pages, if the C library's allocator offers them and is not set to use them.
 
-    XLA gives its working memory back after every step: of ordinary pages the system clears some hundred thousand for
-    the next, a sixth of a ViT-S training step on a CPU (docs/performance-notes.md). glibc reads the setting at the
-    start of a process and never again. A setting of the user's own stays, and where a start fails all goes on as it is.
+    XLA frees its working memory after every step. With ordinary pages the system clears some hundred thousand for the
+    next, a sixth of a ViT-S training step on a CPU (docs/performance-notes.md). glibc reads the setting only
+    when a process starts. The user's own setting wins; if the restart fails, the process continues without.
 
     Args:
         args: of the command, after its name.
@@ -34,7 +34,7 @@ def ask_for_huge_pages(args: Sequence[str]) -> None:
 
 
 def huge_pages_offered() -> bool:
-    """Whether kernel and C library have them."""
+    """Whether the kernel and the C library support them."""
     try:
         library = re.fullmatch(r"glibc (\d+)\.(\d+).*", os.confstr("CS_GNU_LIBC_VERSION") or "")
         offered = "[never]" not in _KERNEL.read_text()

@@ -84,7 +84,7 @@ def _facts(checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
 
 
 def _warnings(checkpoint: Checkpoint) -> list[str]:
-    """What makes weights useless although they are complete."""
+    """Values that make complete weights useless: NaN and infinity."""
     from conversion.tensors.finite import count_not_finite, not_finite
 
     found: list[str] = []

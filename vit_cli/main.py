@@ -1,6 +1,7 @@
 """The command ``vitport``: one subcommand a file, whose options are its function's arguments.
 
-Nothing but tyro is imported here, so that ``vitport --help`` answers at once; each subcommand imports what it runs.
+Nothing but tyro, vit_spec and the options of training, dataclasses all, is imported here, so that ``vitport --help``
+answers at once; each subcommand imports what it runs.
 """
 
 from __future__ import annotations

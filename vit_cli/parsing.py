@@ -1,4 +1,4 @@
-"""Mistakes on the command line, told in one sentence as all others are."""
+"""Command-line errors as one sentence, like all other errors."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vit_spec import VitportError
 
 T = TypeVar("T")
 _WIDE = "2000"
-"""Columns that break no sentence and no path."""
+"""Columns wide enough not to wrap a sentence or a path."""
 
 
 def parsed(parse: Callable[[], T], command: str) -> T:
-    """What ``parse`` gives, a call of tyro that only reads arguments and runs nothing.
+    """The result of ``parse``, a call of tyro that only reads arguments and runs nothing.
 
     Args:
         command: whose ``--help`` a mistake names, where tyro names none.
 
     Raises:
-        VitportError: for arguments that tyro refuses, or a dataclass does; SystemExit after help was printed.
+        VitportError: for arguments that tyro or a dataclass rejects; SystemExit after printing help.
     """
     frame = io.StringIO()
     try:
@@ -41,7 +41,7 @@ def parsed(parse: Callable[[], T], command: str) -> T:
 
 
 def sentence(frame: str, command: str) -> str:
-    """The frame that tyro draws around a mistake: a title, what is wrong, perhaps what was meant, where help is."""
+    """One sentence from the frame that tyro prints: title, error, perhaps a suggestion, where to find help."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", frame)
     lines = [line.strip(" │|") for line in plain.splitlines()]
     parts: list[list[str]] = [[]]

@@ -1,4 +1,4 @@
-"""``vitport predict``: the classes that a model sees in a picture."""
+"""``vitport predict``: the classes that a model sees in an image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def predict(
     """Print the likeliest classes of an image.
 
     Args:
-        image: picture file.
+        image: image file.
         weights: File or folder of weights.
         framework: What runs the model.
         top: How many classes to print.
@@ -38,7 +38,7 @@ def predict(
         as_json: Print JSON instead of tables.
     """
     if top < 1:
-        raise VitportError(f"--top {top} asks for no class: give 1 or more.")
+        raise VitportError(f"--top must be at least 1; got {top}.")
     if framework == "torch":
         require_torch("vitport predict --framework torch")
     import numpy as np
@@ -51,9 +51,9 @@ def predict(
             f"{weights} has no head, so it names no classes: give weights with a classifier, or read its features with "
             "create_model(weights=...).forward_features."
         )
-    picture = conversion.load_image(image, checkpoint.preprocessing)
+    pixels = conversion.load_image(image, checkpoint.preprocessing)
     with spinner(f"Running {framework}"):
-        logits = _logits(checkpoint, picture, framework)
+        logits = _logits(checkpoint, pixels, framework)
     odds = np.exp(logits - logits.max())
     probabilities = odds / odds.sum()
     rows = [
@@ -75,19 +75,19 @@ def predict(
     )
 
 
-def _logits(checkpoint: Checkpoint, picture: np.ndarray, framework: str) -> np.ndarray:
-    """(K,) float64 for a picture (H, W, C)."""
+def _logits(checkpoint: Checkpoint, pixels: np.ndarray, framework: str) -> np.ndarray:
+    """(K,) float64 for an image (H, W, C)."""
     if framework == "torch":
         import vit_torch
         from vit_parity import torch_activations
 
         model = vit_torch.create_model(weights=checkpoint)
         model.eval()
-        return torch_activations(model, picture[None])["head"][0]
+        return torch_activations(model, pixels[None])["head"][0]
     import jax
     import numpy as np
 
     from vit_jax.inference import compile_inference
 
     with jax.default_matmul_precision("highest"):  # which accelerators do not use by themselves
-        return np.asarray(compile_inference(checkpoint, batch=1)(picture[None]), np.float64)[0]
+        return np.asarray(compile_inference(checkpoint, batch=1)(pixels[None]), np.float64)[0]

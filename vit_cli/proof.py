@@ -1,4 +1,4 @@
-"""A verified conversion: its certificate written, its table and its verdict printed."""
+"""Verify a conversion: write the certificate, print the table and the verdict."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def prove(done: Conversion, certificate: Path) -> int:
 
 def _print(proof: Certificate) -> None:
     rows: list[list[str]] = []
-    for it in proof.comparisons:
+    for it in proof.checks:
         if it.stages:
             worst = it.first_failure or max(it.stages, key=lambda stage: stage.relative / stage.bound)
             numbers = [short_number(worst.relative), short_number(worst.bound)]
-            rows.append([it.actual, it.picture, worst.name, *numbers, _outcome(it.first_failure is None, it.judged)])
-    print_table(["compared with the source", "<picture", "<where", "of largest", "rounding", "<"], rows)
+            rows.append([it.actual, it.image, worst.name, *numbers, _outcome(it.first_failure is None, it.judged)])
+    print_table(["compared with the source", "<image", "<where", "of largest", "rounding", "<"], rows)
     say(f"{'verified' if proof.passed else 'not verified'}: {proof.verdict}")
 
 

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from conversion import Checkpoint
 
 ImageSize = Annotated[int | tuple[int, int] | None, tyro.conf.arg(metavar="PIXELS")]
-"""A side, or height and width, of the pictures; ``None`` keeps the weights' own."""
+"""Side, or height and width, of the images; ``None`` keeps the weights' own."""
 
 Json = Annotated[bool, tyro.conf.arg(name="json")]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How weights are read where their file does not tell."""
+    """How to read weights whose file leaves something open."""
 
     model: Annotated[
         str | None,

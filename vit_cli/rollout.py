@@ -1,4 +1,4 @@
-"""``vitport rollout``: where a model looks, laid on the picture."""
+"""``vitport rollout``: where a model looks, drawn over the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vit_cli.terminal import say, spinner
 from vit_spec import VitportError
 
 _LEAST = 192
-"""Pixels of the shorter side that a picture is enlarged to, by whole times."""
+"""Images with a shorter side are enlarged to at least this many pixels, by a whole factor."""
 
 
 def rollout(
@@ -28,7 +28,7 @@ def rollout(
     draws how much each patch contributes to the pooled features.
 
     Args:
-        image: picture file.
+        image: image file.
         output: PNG file to write.
         weights: File, folder or work directory of weights.
         image_size: Pixels, a side or height and width, to run at instead of the weights' own.
@@ -42,13 +42,13 @@ def rollout(
     from vit_parity.rollout import rollout as rolled_out
 
     checkpoint = reading.load(weights, image_size)
-    picture = conversion.load_image(image, checkpoint.preprocessing)
+    normalised = conversion.load_image(image, checkpoint.preprocessing)
     model = vit_jax.create_model(weights=checkpoint)
     model.eval()
     with spinner("Running jax"):
-        seen = rolled_out(capture_jax(model, picture[None]), checkpoint.config)[0]
+        seen = rolled_out(capture_jax(model, normalised[None]), checkpoint.config)[0]
     preprocessing = checkpoint.preprocessing
-    pixels = np.clip(picture * np.array(preprocessing.std) + np.array(preprocessing.mean), 0, 1)
+    pixels = np.clip(normalised * np.array(preprocessing.std) + np.array(preprocessing.mean), 0, 1)
     larger = -(-_LEAST // min(pixels.shape[:2]))
     pixels = pixels.repeat(larger, axis=0).repeat(larger, axis=1)
     share = seen / max(float(seen.max()), 1e-12)
@@ -56,11 +56,12 @@ def rollout(
         Image.fromarray((share * 255).astype(np.uint8)).resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)
     )
     light = pixels.mean(axis=-1, keepdims=True) if pixels.shape[-1] == 1 else pixels
-    lit = light * (0.25 + 0.75 * heat[..., None] / 255)  # what is not looked at grows dark
+    lit = light * (0.25 + 0.75 * heat[..., None] / 255)  # patches with little attention grow dark
     both = np.concatenate([np.broadcast_to(light, (*light.shape[:2], 3)), np.broadcast_to(lit, (*lit.shape[:2], 3))], 1)
     try:
         Image.fromarray((both * 255).round().astype(np.uint8)).save(output, format="PNG")
     except OSError as error:
-        raise VitportError(f"{output} cannot be written ({error.strerror or error}): choose another place.") from error
+        raise VitportError(f"{output} cannot be written ({error.strerror or error}): choose another path.") from error
     rows, columns = (int(at) for at in np.unravel_index(seen.argmax(), seen.shape))
-    say(f"wrote {output}: most is made of the patch in row {rows}, column {columns} of {seen.shape[0]}x{seen.shape[1]}")
+    grid = f"{seen.shape[0]}x{seen.shape[1]}"
+    say(f"wrote {output}: the patch that counts most is in row {rows}, column {columns} of {grid}")

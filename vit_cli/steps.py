@@ -38,17 +38,17 @@ def steps(
         optimizers: AdamW, or SGD with momentum 0.9, of torch.optim and optax.
         dtypes: Of models, gradients and the optimizer's state.
         count: How many steps to take.
-        batch: Pictures in a batch.
+        batch: Images in a batch.
         seed: Seed of the batches.
         image_size: Pixels, a side or height and width, to run at instead of the weights' own.
         figure: Draw the distances by step into a .png or .svg file.
-        fail_above: Exit with status 1 where the parameters are further apart than X after some step.
+        fail_above: Exit with status 1 if the parameters are further apart than X after some step.
         as_json: Print JSON instead of tables.
     """
     if count < 1 or batch < 1:
-        raise VitportError(f"--count {count} and --batch {batch} train nothing: give 1 or more of each.")
+        raise VitportError(f"--count and --batch must be at least 1; got {count} and {batch}.")
     if not (optimizers and dtypes):
-        raise VitportError("Nothing is to be trained: name one or more of --optimizers and of --dtypes.")
+        raise VitportError("--optimizers and --dtypes must name at least one each.")
     if figure is not None:
         from vit_parity.figure import check_figure
 
@@ -83,5 +83,5 @@ def steps(
         above = [at for at, step in enumerate(found, 1) if fail_above is not None and not step.distance <= fail_above]
         if above:
             far = f"{found[above[0] - 1].distance:.1e}, which is above {fail_above:g}"
-            sys.stderr.write(f"vitport: {optimizer} in {dtype} is apart by {far}, after step {above[0]}.\n")
+            sys.stderr.write(f"vitport: {optimizer} in {dtype} differs by {far}, after step {above[0]}.\n")
             raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""``vitport sweep``: one model under every way of running it."""
+"""``vitport sweep``: one model run in every way."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def sweep(
 
     Args:
         weights: File or folder of weights.
-        every: Try all combinations, not each setting by itself.
+        every: Try all combinations instead of each setting alone.
         dtypes: Which to try.
-        batch: Pictures in the batch, two or more.
-        seed: Seed of the pictures.
+        batch: Images in the batch, at least two.
+        seed: Seed of the images.
         image_size: Pixels, a side or height and width, to run at instead of the weights' own.
         as_json: Print JSON instead of a table.
     """
     if batch < 2:
-        raise VitportError(f"--batch {batch} leaves no place to move a picture to: give 2 or more.")
+        raise VitportError(f"--batch must be at least 2, so that an image can change its place; got {batch}.")
     if not dtypes:
-        raise VitportError("--dtypes names none: give one or more of float32, bfloat16, float16.")
+        raise VitportError("--dtypes must name at least one of float32, bfloat16, float16.")
     require_torch("vitport sweep")
     import numpy as np
 
@@ -62,13 +62,13 @@ def sweep(
         cases_told = [result.to_dict() for result in results]
         write_json({"schema": 1, "weights": weights, "batch": batch, "seed": seed, "cases": cases_told})
         return
-    say("error: relative L2 distance of the answer from float64; alone, moved: of a picture's answer in the batch from")
-    say("the same by itself, and at another place of the batch; 0 is bit for bit")
+    say("error: relative L2 distance of the output from float64; alone, moved: of an image's output in the batch from")
+    say("the same alone, and at another place in the batch; 0 means equal bit for bit")
     print_table(HEADERS, [cells(result) for result in results])
 
 
 def cells(result: Result) -> list[str]:
-    """One row; a setting that the framework does not have is left empty."""
+    """One row; a setting that the framework does not have stays empty."""
     case = result.case
     threads = {0: "all"}.get(case.threads, str(case.threads)) if case.framework == "torch" else ""
     settings = [case.framework, case.dtype, case.precision, case.attention]

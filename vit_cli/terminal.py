@@ -1,4 +1,4 @@
-"""What goes to the screen: results to stdout, progress to stderr and only where somebody watches."""
+"""Terminal output: results on stdout, progress on stderr and only if it is a terminal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from vit_parity import Difference
+from typing import Any
 
 
 def say(text: str) -> None:
@@ -29,9 +26,9 @@ def json_text(value: Any) -> str:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: the first column left, the others right.
+    """A table on stdout: the first column left-aligned, the others right-aligned.
 
-    A column whose header begins with ``<`` is left too. Where stdout is no terminal, no column is ever squeezed.
+    A column whose header begins with ``<`` is left-aligned too. If stdout is not a terminal, no column is squeezed.
     """
     from rich import box
     from rich.console import Console
@@ -46,17 +43,8 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 10_000).print(table)
 
 
-def difference_cells(difference: Difference) -> list[str]:
-    """Maximal absolute and relative difference and cosine, as a table shows them."""
-    return [
-        short_number(difference.max_abs),
-        short_number(difference.relative),
-        f"{difference.cosine:.6f}",
-    ]
-
-
 def short_number(value: float) -> str:
-    """Two digits and an exponent without padding, 1.6e-6; zero is 0."""
+    """Two significant digits and an exponent without padding, 1.6e-6; zero is 0."""
     if value == 0:
         return "0"
     digits, exponent, power = f"{value:.1e}".partition("e")
@@ -65,7 +53,7 @@ def short_number(value: float) -> str:
 
 @contextmanager
 def spinner(text: str) -> Iterator[None]:
-    """A spinner while something of unknown length runs."""
+    """A spinner while something of unknown duration runs."""
     from rich.console import Console
 
     with Console(stderr=True).status(text):
@@ -74,7 +62,7 @@ def spinner(text: str) -> Iterator[None]:
 
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar that is told ``(name, done, total)``; it vanishes when done."""
+    """A progress bar, updated by calls of ``(name, done, total)``; it vanishes at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

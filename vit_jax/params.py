@@ -1,21 +1,28 @@
-"""A model's parameters as a flat dictionary: what ``state_dict`` is in PyTorch."""
+"""A model's parameters as a flat dictionary, like PyTorch's ``state_dict``."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_spec import VitportError
+from vit_spec import Config, Parameter, VitportError, parameters
 
 
 def get_params(model: nnx.Module) -> dict[str, jax.Array]:
     """The parameters by path, such as ``blocks/0/attn/qkv/kernel``; a model made by ``nnx.eval_shape`` gives shapes."""
     return {_path(parts): param.get_value() for parts, param in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+
+
+@lru_cache(maxsize=64)
+def parameters_by_path(config: Config) -> Mapping[str, Parameter]:
+    """What is known of each parameter that :func:`get_params` names."""
+    return {parameter.path: parameter for parameter in parameters(config)}
 
 
 def set_params(model: nnx.Module, params: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Both frameworks run side by side, and the difference measured. Each framework is imported when it is run."""
+"""Runs both frameworks side by side and measures the difference; each framework is imported when it runs."""
 
 from vit_parity.capture import (
     Activations,

@@ -1,18 +1,22 @@
-"""How far rounding alone may take a run from the truth.
+"""How far rounding alone may take a run from the exact result.
 
-Rounding each number once moves it by at most ``u`` of itself, the unit roundoff of the dtype. How much that matters at
-some activation is its condition, and it is measured: the float64 replay runs again with every weight, input and
+Rounding a number once moves it by at most ``u`` of itself, the unit roundoff of the dtype. How much that matters for an
+activation is its condition, and it is measured: the float64 replay runs again with every weight, input and
 intermediate result moved by a random share of at most ``u``, and ``s`` is how far, in relative L2 norm, the activation
-moves. That grows with depth by itself. A sum of ``n`` products is rounded ``n`` times in float32 (16-bit dtypes are
+moves. That includes the growth with depth. A sum of ``n`` products is rounded ``n`` times in float32 (16-bit dtypes are
 summed in float32 too), which with random signs adds ``sqrt(n)`` roundoffs of float32 (Higham & Mary 2019, theorem 3.1).
 Hence
 
-    bound = c · s · (1 + sqrt(n) · u32 / u),   u32 = max(u, 2**-24) for 16-bit dtypes and u else,
+    bound = c · s · (1 + sqrt(n) · u32 / u),   u32 = max(u, 2**-24) for 16-bit dtypes, else u,
 
 with n the longest sum of the model. c = 4 is a margin: over all options of the models, 12 blocks, both frameworks, the
-largest quotient of error to the bound with c = 1 is 0.5 in float32, 1.4 in bfloat16, 1.7 in float16
-(tests/vit_parity/test_bound.py). Without weights there is no replay; then s is taken to be u times the number of
-stages (embedding, blocks, head) up to the activation: u · sqrt(n) · depth.
+largest quotient of the error to the bound with c = 1 is 0.5 in float32, 1.4 in bfloat16, 1.7 in float16
+(tests/vit_parity/test_bound.py).
+
+Without a replay the condition is not known, and the error is taken to grow by the same amount in every stage
+(embedding, blocks, head): s = u · stages for two captures without weights (:func:`bounds_without_weights`, relative L2
+norm); 8 u sqrt(n) (k + 2) after k blocks for certificates (:func:`bound_by_depth`), which state the largest difference
+over the largest value.
 """
 
 from __future__ import annotations
@@ -20,25 +24,24 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
-from vit_parity.points import stage_of
+from vit_parity.points import stage_of, stages
 from vit_parity.replay import ReplayedModel, replay
 from vit_parity.ulp import roundoff
-from vit_spec import ViTConfig
+from vit_spec import Stage, ViTConfig, longest_sum, parameters
 
 MARGIN = 4.0
+BY_DEPTH = "8 u sqrt(n) (k + 2): u unit roundoff, n longest sum in a layer, k blocks before; of the largest value"
+""":func:`bound_by_depth` in words."""
+_MARGIN_BY_DEPTH = 8.0
 _FLOAT32 = 2.0**-24
 
 
-def longest_sum(config: ViTConfig) -> int:
-    """Products in the longest inner product of the model."""
-    return max(config.hidden_dim, config.pooled_dim, config.num_tokens, config.in_channels * config.patch_size**2)
-
-
 def growth(n: int, u: float) -> float:
-    """``1 + sqrt(n) * u32 / u``: roundoffs that a sum of ``n`` products adds to the one of storing it."""
+    """``1 + sqrt(n) * u32 / u``: the roundoff of storing a number, and those of summing ``n`` products."""
     return 1.0 + math.sqrt(n) * min(u, _FLOAT32) / u
 
 
@@ -55,10 +58,10 @@ def bounds(
     Args:
         model: the model.
         dtype: of the run.
-        exact: what the replay gives undisturbed.
-        known: the activations that ``exact`` was replayed from; with a run's own, the bounds are on each layer's own
-            error instead of the accumulated one.
-        stage: one part of the model alone.
+        exact: the unperturbed replay.
+        known: the activations that ``exact`` was replayed from. With a run's own, the bounds are on the error of each
+            layer by itself instead of the accumulated one.
+        stage: only one part of the model.
     """
     u = roundoff(dtype)
     rng = np.random.default_rng(0)
@@ -66,7 +69,8 @@ def bounds(
     def blur(x: np.ndarray) -> np.ndarray:
         return x * (1.0 + rng.uniform(-u, u, x.shape))
 
-    needed = {name: array for name, array in model.params.items() if stage is None or belongs(name, stage)}
+    own = model.params.items()
+    needed = {name: array for name, array in own if stage is None or belongs(name, stage, model.config)}
     blurred = dataclasses.replace(
         model, blur=blur, params=dict(model.params) | {name: blur(array) for name, array in needed.items()},
         images=blur(model.images.astype(np.float64)),
@@ -74,21 +78,30 @@ def bounds(
     moved = replay(blurred, known or {}, stage)
     factor = MARGIN * growth(longest_sum(model.config), u)
     least = factor * u / 2
-    # A share least / coarse of all numbers is near enough to a midpoint to be rounded the other way, by 2 coarse each.
+    # A share least / coarse of all numbers lies so close to a midpoint that it may round the other way, by 2 coarse.
     least = max(least, 2 * math.sqrt(least * model.coarse))
     return {name: max(factor * relative(moved[name], exact[name]), least) for name in moved}
 
 
 def bounds_without_weights(names: Mapping[str, np.ndarray], dtype: np.dtype) -> dict[str, float]:
-    """The same where nothing is known but activations: ``c · u · (1 + sqrt(n) · u32 / u) · stages``."""
+    """Bounds from activations alone: ``c · u · (1 + sqrt(n) · u32 / u) · stages``."""
     u = roundoff(dtype)
     n = max(array.shape[-1] for array in names.values())
     stages = list(dict.fromkeys(stage_of(name) for name in names))
     return {name: MARGIN * growth(n, u) * u * (1 + stages.index(stage_of(name))) for name in names}
 
 
+def bound_by_depth(config: ViTConfig, dtype: np.dtype, blocks: int) -> float:
+    """Bound on the largest difference over the largest value, after so many blocks of a run in ``dtype``.
+
+    It grows as a random walk over the longest sum of a layer, and linearly with depth: each block adds errors of its
+    own to those of its input.
+    """
+    return _MARGIN_BY_DEPTH * roundoff(dtype) * math.sqrt(longest_sum(config)) * (blocks + 2)
+
+
 def relative(actual: np.ndarray, reference: np.ndarray) -> float:
-    """L2 norm of the difference over that of the reference, in float64; infinite where only the reference is zero."""
+    """L2 norm of the difference over that of the reference, in float64; infinite if only the reference is zero."""
     difference = float(np.linalg.norm((actual.astype(np.float64) - reference).ravel()))
     norm = float(np.linalg.norm(reference.astype(np.float64).ravel()))
     if norm == 0:
@@ -96,10 +109,19 @@ def relative(actual: np.ndarray, reference: np.ndarray) -> float:
     return difference / norm
 
 
-def belongs(parameter: str, stage: str) -> bool:
-    """Whether a parameter is used in a stage."""
-    if parameter.startswith("blocks."):
-        return parameter.startswith(f"{stage}.")
-    first = parameter.partition(".")[0]
-    early = first in ("patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre")
-    return stage == ("embed" if early else "head")
+def belongs(parameter: str, stage: str, config: ViTConfig) -> bool:
+    """Whether a stage (:func:`vit_parity.points.stages`) uses a parameter.
+
+    A hypothesis may change the config so that it no longer has the parameter. The parameter then belongs to the stage
+    of its layer, or to the last stage if the config has no such layer either.
+    """
+    own = _stages_by_name(config)
+    return own.get(parameter, own.get(parameter.rpartition(".")[0], stages(config)[-1])) == stage
+
+
+@lru_cache(maxsize=64)
+def _stages_by_name(config: ViTConfig) -> Mapping[str, str]:
+    """Parameters, and the layers that hold them → stage."""
+    first, *_, last = stages(config)
+    found = {it.name: it.block or (first if it.stage is Stage.EMBED else last) for it in parameters(config)}
+    return {name.rpartition(".")[0]: stage for name, stage in found.items()} | found

@@ -1,4 +1,4 @@
-"""Captures in files, so that a run on another machine can be compared with one here."""
+"""Captures as files, to compare a run on another machine with one here."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 def save_capture(capture: Capture, path: Path) -> None:
     """Write a capture as ``.npz`` or ``.safetensors``, as the name says.
 
-    bfloat16, which neither numpy's files nor every reader knows, is written as uint16 with its bits.
+    bfloat16 is stored as the bits in uint16, since numpy's format and some readers do not support it.
 
     Raises:
-        VitportError: for another ending, or a place that cannot be written.
+        VitportError: for another ending, or a path that cannot be written.
     """
     arrays = {f"{_PREFIX}{name}": _plain(array) for name, array in capture.activations.items()}
     arrays["images"] = _plain(capture.images)
@@ -40,10 +40,10 @@ def save_capture(capture: Capture, path: Path) -> None:
 
             save_file(arrays, path, {_RECORD: json.dumps(record)})
         else:
-            raise VitportError(f"{path} is no name for a capture: let it end in .npz or .safetensors.")
+            raise VitportError(f"{path} is not a capture file: its name must end in .npz or .safetensors.")
     except OSError as error:
         raise VitportError(
-            f"{path} cannot be written ({error.strerror or error}): choose a place with room and access."
+            f"{path} cannot be written ({error.strerror or error}): choose a writable path with enough space."
         ) from error
 
 
@@ -59,19 +59,19 @@ def load_capture(path: Path) -> Capture:
     """Read what :func:`save_capture` wrote.
 
     Raises:
-        VitportError: if the file holds no capture, or a damaged one.
+        VitportError: if the file is not a capture, or is damaged.
     """
     try:
         record = _record(path)
         if record is None:
-            raise VitportError(f"{path} holds no capture: write one with `vitport compare … --save-capture FILE`.")
+            raise VitportError(f"{path} is not a capture: write one with `vitport compare … --save-capture FILE`.")
         arrays = _arrays(path)
         dtypes: Mapping[str, str] = record["dtypes"]
         found = {name: _typed(arrays[f"{_PREFIX}{name}"], dtype) for name, dtype in dtypes.items()}
         return Capture(str(record["title"]), found, arrays["images"], dict(record["facts"]))
     except VitportError:
         raise
-    except Exception as error:  # damaged archives raise nearly every kind
+    except Exception as error:  # damaged archives raise nearly every type
         raise VitportError(f"{path} is a damaged capture ({error}): write it again.") from error
 
 

@@ -1,4 +1,4 @@
-"""What a verification says: every comparison with its bound, as data and as JSON."""
+"""The result of a verification: every check with its bound, as data and as JSON."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from vit_parity.bound import BY_DEPTH, bound_by_depth
 from vit_parity.capture import Activations
 from vit_spec import ViTConfig
-
-ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""Unit roundoff: half the distance between 1 and the next value."""
-GROWTH = 8.0
-"""How far above the expected growth of rounding errors a bound lies."""
-BOUND = "8 u sqrt(n) (k + 2): u unit roundoff, n longest sum in a layer, k blocks before; of the largest value"
 
 
 @dataclass(frozen=True)
@@ -27,24 +22,24 @@ class Stage:
     relative: float
     """``max_abs`` over the largest absolute value of the reference."""
     bound: float
-    """What rounding may make of ``relative``."""
+    """The largest ``relative`` that rounding explains."""
 
     @property
     def passed(self) -> bool:
-        return self.relative <= self.bound  # NaN is no pass
+        return self.relative <= self.bound  # NaN fails
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One way to compute the model against another, on one picture."""
+class Check:
+    """One way to compute the model against another, on one image."""
 
     actual: str
     reference: str
     dtype: str
-    """Whose roundoff the bounds are made of."""
-    picture: str
+    """The dtype whose roundoff the bounds are derived from."""
+    image: str
     judged: bool
-    """Whether a failure fails the certificate: float32 beside float64 is told and not judged, for it sees less."""
+    """Whether a failure fails the certificate; float32 beside float64 is reported only, since it sees less."""
     stages: tuple[Stage, ...]
 
     @property
@@ -54,16 +49,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was compared, and what came of it."""
+    """What was checked, and the outcome."""
 
-    comparisons: tuple[Comparison, ...]
+    checks: tuple[Check, ...]
     circumstances: Mapping[str, Any] = field(default_factory=dict)
-    """Files with their hashes, versions, facts with their origins, changes: JSON values."""
+    """Files with their hashes, versions, config values with their origins, changes: JSON values."""
 
     @property
-    def first_failure(self) -> tuple[Comparison, Stage] | None:
-        """The first judged comparison that failed, with its first stage that did."""
-        found = ((it, stage) for it in self.comparisons if it.judged and (stage := it.first_failure) is not None)
+    def first_failure(self) -> tuple[Check, Stage] | None:
+        """The first judged check that failed, and its first stage that did."""
+        found = ((it, stage) for it in self.checks if it.judged and (stage := it.first_failure) is not None)
         return next(found, None)
 
     @property
@@ -72,24 +67,24 @@ class Certificate:
 
     @property
     def verdict(self) -> str:
-        """One sentence: where the result goes wrong first, or how near it is at worst."""
+        """One sentence: where the result first differs, or the largest difference within rounding."""
         if self.first_failure is not None:
             it, stage = self.first_failure
             return (
-                f"{it.actual} leaves {it.reference} first at {stage.name}: by {stage.relative:.1e} of the largest "
-                f"value on {it.picture}, where rounding explains {stage.bound:.1e}"
+                f"{it.actual} differs from {it.reference} first at {stage.name}: by {stage.relative:.1e} of the "
+                f"largest value on {it.image}, where rounding explains {stage.bound:.1e}"
             )
-        worst = max((s.relative for it in self.comparisons if it.judged for s in it.stages), default=0.0)
+        worst = max((s.relative for it in self.checks if it.judged for s in it.stages), default=0.0)
         return f"every block agrees with the source within rounding: at most {worst:.1e} of the largest value"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        comparisons = [
+        checks = [
             {
                 "actual": it.actual,
                 "reference": it.reference,
                 "dtype": it.dtype,
-                "picture": it.picture,
+                "image": it.image,
                 "judged": it.judged,
                 "stages": {
                     stage.name: {
@@ -101,31 +96,32 @@ class Certificate:
                     for stage in it.stages
                 },
             }
-            for it in self.comparisons
+            for it in self.checks
         ]
-        outcome = {"passed": self.passed, "verdict": self.verdict, "bound": BOUND}
-        return {**outcome, **self.circumstances, "comparisons": comparisons}
+        outcome = {"passed": self.passed, "verdict": self.verdict, "bound": BY_DEPTH}
+        return {**outcome, **self.circumstances, "comparisons": checks}
 
 
 def stages(actual: Activations, reference: Activations, config: ViTConfig, dtype: str) -> tuple[Stage, ...]:
     """Every intermediate result that both have, in the order of the forward pass.
 
-    The bound grows as a random walk over the longest sum of a layer, and with the number of layers: rounding errors
-    are independent, and each block adds its own to those it is given.
+    Args:
+        actual: what is checked.
+        reference: what it is checked against.
+        config: of the model.
+        dtype: whose roundoff the bounds are derived from.
     """
-    longest = max(config.embed_dim, config.hidden_dim, config.in_channels * config.patch_size**2, config.num_tokens)
-    per_layer = GROWTH * ROUNDING[dtype] * float(longest) ** 0.5
     found: list[Stage] = []
     for at, name in enumerate(name for name in reference if name in actual):
         largest = float(np.abs(reference[name]).max(initial=0.0))
         max_abs = _distance(actual[name], reference[name])
         relative = max_abs / largest if largest else max_abs
-        found.append(Stage(name, max_abs, relative, per_layer * (at + 2)))
+        found.append(Stage(name, max_abs, relative, bound_by_depth(config, np.dtype(dtype), at)))
     return tuple(found)
 
 
 def _distance(actual: np.ndarray, reference: np.ndarray) -> float:
-    """Largest absolute difference; infinite for arrays of two shapes."""
+    """Largest absolute difference; infinite if the shapes differ."""
     if actual.shape != reference.shape:
         return float("inf")
     return float(np.abs(actual - reference).max(initial=0.0))

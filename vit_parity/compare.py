@@ -16,13 +16,14 @@ from vit_parity.comparison import Comparison, compare_captures
 from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
 from vit_parity.explain import Explanation
 from vit_parity.explain import explain as explain_run
-from vit_parity.frameworks import Dtype, Framework, require_torch
+from vit_parity.frameworks import Dtype, Framework
 from vit_parity.gradients import GradientRow, compare_gradients, gradients_of
 from vit_parity.hypotheses import Origin
 from vit_parity.local_errors import local_errors as measure_local_errors
 from vit_parity.replay import ReplayedModel, float64_params
 from vit_parity.truth import truth_of
 from vit_spec import VitportError
+from vit_spec.frameworks import require_torch
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -166,7 +167,7 @@ def run(
         model: timm's name of the model, for a file that does not say it.
     """
     if any(end.kind in ("torch", "transformers", "timm") for end in ends):
-        require_torch("This comparison")
+        require_torch("vitport compare")
     sides = _sides(ends, load, image_size)
     array, input_name = _images(sides, images, seed)
     captures = tuple(run_endpoint(side.endpoint, side.checkpoint, array, dtype, model) for side in sides)
@@ -213,7 +214,7 @@ def _gradients(runs: Runs) -> tuple[GradientRow, ...]:
         raise VitportError("Gradients are compared for torch: and jax: only: give such weights for A and for B.")
     a, b = (gradients_of(framework, checkpoint, runs.images, runs.dtype) for framework, checkpoint in ours)
     truth = gradients_of("torch", ours[0][1], runs.images, "float64")
-    return tuple(compare_gradients(a, b, truth))
+    return tuple(compare_gradients(a, b, truth, ours[0][1].config))
 
 
 def _sides(ends: tuple[Endpoint, ...], load: Load, image_size: ImageSize) -> tuple[Side, ...]:

@@ -1,4 +1,4 @@
-"""Two runs, activation by activation: how far apart, and which of them is further from the truth."""
+"""Two runs, activation by activation: how far apart they are, and which is further from float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from vit_parity.ulp import Ulps, measure_ulps, roundoff
 from vit_spec import VitportError
 
 Verdict = Literal["rounding", "a", "b", "both", "apart"]
-"""Who is to blame: nobody, one of the two, both; or, where there is no truth, only that they are apart."""
+"""Which run is wrong: none, one of the two, both; without a reference, only that they are apart."""
+
+
+_IN_WORDS: dict[Verdict, str] = {
+    "rounding": "rounding",
+    "a": "A is off",
+    "b": "B is off",
+    "both": "both are off",
+    "apart": "apart",
+}
 
 
 @dataclass(frozen=True)
@@ -29,16 +38,21 @@ class Row:
     difference: Difference
     ulps: Ulps
     beyond: float
-    """Share of elements that are further apart than ``tolerance`` times A's root mean square."""
+    """Share of elements that differ by more than ``tolerance`` times A's root mean square."""
     tolerance: float
-    """What rounding in A and in B may add up to, in relative L2 norm."""
+    """The largest relative L2 distance that rounding in A and in B explains."""
     error_a: float | None
-    """Relative L2 distance of A from the truth; ``None`` where there is none."""
+    """Relative L2 distance of A from the float64 reference; ``None`` without one."""
     error_b: float | None
     verdict: Verdict
 
+    @property
+    def verdict_in_words(self) -> str:
+        """As tables and reports show it."""
+        return _IN_WORDS[self.verdict]
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; docs/comparing.md says what they are."""
+        """Plain JSON values; docs/comparing.md describes them."""
         return dataclasses.asdict(self) | {"shape": list(self.shape)}
 
 
@@ -59,8 +73,12 @@ class Comparison:
         """The first activation that rounding does not explain."""
         return next((row for row in self.rows if row.verdict != "rounding"), None)
 
+    def is_stage(self, row: Row) -> bool:
+        """Whether the row is of the tokens between blocks or of the model's output."""
+        return is_tokens(row.name) or row.name == self.rows[-1].name
+
     def first_above(self, limit: float) -> Row | None:
-        """The first activation whose relative difference is above ``limit``, or is no number."""
+        """The first activation whose relative difference is above ``limit``, or NaN."""
         return next((row for row in self.rows if not row.difference.relative <= limit), None)
 
 
@@ -72,17 +90,17 @@ def compare_captures(
     Args:
         a: the reference.
         b: what is measured.
-        truth: what both are measured against besides.
-        model: the model, from which bounds on rounding are derived; without it they are estimates by depth.
+        truth: the float64 reference for both.
+        model: the model, from which bounds on rounding are derived; without it they are estimated by depth.
 
     Raises:
-        VitportError: if the runs had other pictures, have no activation in common, or a shape differs.
+        VitportError: if the runs saw different images, have no activation in common, or a shape differs.
     """
     if a.images.shape != b.images.shape or not np.array_equal(a.images, b.images):
-        raise VitportError(f"{a.title} and {b.title} did not see the same pictures: capture both on the same input.")
+        raise VitportError(f"{a.title} and {b.title} ran on different images: capture both on the same input.")
     names = [name for name in a.activations if name in b.activations]
     if not names:
-        raise VitportError(f"{a.title} and {b.title} have no activation in common: capture them anew.")
+        raise VitportError(f"{a.title} and {b.title} have no activation in common: capture both again.")
     allowed_a = _allowed(a, truth, model)
     same = a.dtype == b.dtype and set(b.activations) <= set(allowed_a)
     allowed_b = allowed_a if same else _allowed(b, truth, model)
@@ -90,6 +108,11 @@ def compare_captures(
     only_a = tuple(name for name in a.activations if name not in b.activations)
     only_b = tuple(name for name in b.activations if name not in a.activations)
     return Comparison(a, b, rows, only_a, only_b, truth)
+
+
+def is_tokens(name: str) -> bool:
+    """Whether an activation is the tokens (B, N, D) between two stages: ``embed``, a block, or ``norm``."""
+    return name in ("embed", "norm") or (name.startswith("blocks.") and name.count(".") == 1)
 
 
 def _allowed(run: Capture, truth: Capture | None, model: ReplayedModel | None) -> Mapping[str, float]:

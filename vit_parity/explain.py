@@ -1,8 +1,8 @@
 """Why a run is off: each layer replayed in float64 on the run's own inputs, under hypotheses until one fits.
 
-A layer that agrees with the replay within its bound on rounding is sound, whatever it was given; so a cause is looked
-for only where a layer itself is off, and a clean run is accused of nothing. A hypothesis is believed where it brings
-the residual within the bound, and at least to a quarter; those that do so equally are all told.
+A layer that agrees with the replay within its rounding bound is correct, whatever its input was. So causes are searched
+only for layers that are off themselves, and a correct run is blamed for nothing. A hypothesis is accepted if it brings
+the residual within the bound and to at most a quarter of what it was; all that do are reported.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from vit_parity.points import stages
 from vit_parity.replay import ReplayedModel, replay
 
 _MOST = 8
-"""Causes that are looked for in one stage."""
+"""Causes that are searched in one stage."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One cause, or a layer that is off for a reason that no hypothesis meets."""
+    """One cause, or a layer that is off and that no hypothesis explains."""
 
     run: str
-    """Whose fault it is."""
+    """Title of the run that is wrong."""
     layer: str
     """The first activation that shows it."""
     cause: str | None
     """In words that follow the run's name, or ``None``."""
     before: float
-    """Relative L2 distance of the layer from its replay as the model should be."""
+    """Relative L2 distance of the layer from its replay in the correct model."""
     after: float | None
     """The same under the hypothesis."""
     bound: float
-    """What rounding may come to."""
+    """The largest distance that rounding explains."""
     alternatives: tuple[str, ...] = ()
     """Other causes that fit within the bound as well, on this input."""
     stages: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Explanation:
 
     @property
     def sentence(self) -> str:
-        """For people."""
+        """The explanation in words."""
         if self.cause is None:
             off = f"{self.before:.1e} where rounding explains {self.bound:.1e}"
             return f"{self.run}: {self.layer} is off by {off}, and no hypothesis fits"
@@ -60,11 +60,11 @@ class Explanation:
 
 
 def explain(run: Capture, model: ReplayedModel, origin: Origin | None = None) -> tuple[Explanation, ...]:
-    """Everything that is wrong with a run, in the order of computation; empty for a sound one.
+    """Everything that is wrong with a run, in the order of computation; empty for a correct one.
 
     Args:
         run: what was computed.
-        model: the model as it should have been.
+        model: the correct model.
         origin: what the weights came with, for causes in images and position tables.
     """
     origin = origin or Origin()
@@ -75,7 +75,7 @@ def explain(run: Capture, model: ReplayedModel, origin: Origin | None = None) ->
         fault = _first_fault(run, current, stage)
         if current is not model:
             sound = _first_fault(run, model, stage) is None
-            if fault is not None and sound:  # what was wrong before is not wrong here
+            if fault is not None and sound:  # the earlier fault is not here
                 current, fault = model, None
             elif fault is None and not sound:
                 found = [_also(cause, scope, stage) for cause, scope in zip(found, scopes, strict=True)]

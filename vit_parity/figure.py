@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".svg")
 _INCHES, _DOTS_PER_INCH = (6.3, 3.8), 200
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
-"""Okabe & Ito 2008: told apart by those who see colours otherwise, and each line has a mark of its own besides."""
+"""Okabe & Ito 2008: distinguishable with colour vision deficiency; each line has its own marker too."""
 _MARKS = "osD^v"
 
 
 def check_figure(path: Path) -> None:
-    """Refuses what could not be drawn before anything is run.
+    """Refuse a figure that cannot be drawn, before anything runs.
 
     Raises:
         VitportError: for another ending, or where matplotlib is missing.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise VitportError(f"{path} is no name for a figure: let it end in .png or .svg.")
+        raise VitportError(f"{path} is not a figure file: its name must end in .png or .svg.")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -37,7 +37,7 @@ def check_figure(path: Path) -> None:
 
 
 def write_growth(comparison: Comparison, path: Path, extras: Extras | None = None) -> None:
-    """Error by depth of each run and dtype, on a log axis, with what rounding may come to dashed.
+    """Error by depth of each run and dtype, on a log axis, with the rounding bounds dashed.
 
     Raises:
         VitportError: for another ending, without matplotlib, or where the file cannot be written.
@@ -77,7 +77,7 @@ def _measure(comparison: Comparison) -> str:
 
 
 def _positive(values: Sequence[float]) -> np.ndarray:
-    """What a log axis can show; zero and what is no number leave a gap."""
+    """Values for a log axis; zero and NaN leave a gap."""
     array = np.array(values, np.float64)
     return np.where(array > 0, array, np.nan)
 
@@ -94,7 +94,7 @@ def _axes(across: str, up: str) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, axes: Any, path: Path) -> None:
-    """The same bytes for the same numbers; text in SVG stays text."""
+    """Write the file: the same bytes for the same numbers, text in SVG as text."""
     import matplotlib
 
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -104,5 +104,5 @@ def _save(figure: Any, axes: Any, path: Path) -> None:
             figure.savefig(path, metadata=told)
     except OSError as error:
         raise VitportError(
-            f"{path} cannot be written ({error.strerror or error}): choose a place with room and access."
+            f"{path} cannot be written ({error.strerror or error}): choose a writable path with enough space."
         ) from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from vit_spec import VitportError
+from vit_spec.frameworks import require_torch
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -61,7 +61,7 @@ def torch_model(checkpoint: Checkpoint, dtype: str = "float32", **changes: Any) 
     Raises:
         VitportError: if PyTorch is not installed.
     """
-    require_torch("This comparison")
+    require_torch("vit_parity")
     import torch
 
     import vit_torch
@@ -89,18 +89,6 @@ def jax_dtype(dtype: str) -> AbstractContextManager[None]:
     import jax
 
     return jax.enable_x64(dtype == "float64")
-
-
-def require_torch(what: str) -> None:
-    """Say how to install PyTorch if it is missing.
-
-    Args:
-        what: what needs it, as the subject of the sentence.
-    """
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise VitportError(f"{what} runs PyTorch, which is not installed: pip install 'vitport[torch]'.") from error
 
 
 def installed() -> tuple[Framework, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from vit_parity.bound import relative
 from vit_parity.frameworks import Framework, jax_params, run_in, torch_array, torch_images
 from vit_parity.measure import Difference, measure
-from vit_parity.points import stage_of
+from vit_spec import Config, parameters
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -31,10 +31,10 @@ def torch_gradients(model: TorchModel, images: np.ndarray) -> Gradients:
     """
     import torch
 
-    inputs = torch_images(images, model.patch_embed.proj.weight).requires_grad_()
+    named = dict(model.named_parameters())
+    inputs = torch_images(images, next(iter(named.values()))).requires_grad_()
     output: Any = model(inputs)  # a pair in training mode only
     loss = (output * torch.tensor(cotangent(tuple(output.shape))).to(output)).sum()
-    named = dict(model.named_parameters())
     found = torch.autograd.grad(loss, [*named.values(), inputs])
     gradients = {name: torch_array(gradient) for name, gradient in zip(named, found[:-1], strict=True)}
     return gradients | {"images": torch_array(found[-1].permute(0, 2, 3, 1))}
@@ -65,7 +65,7 @@ class GradientRow:
     difference: Difference
     """Of B from A."""
     error_a: float
-    """Relative L2 distance of A's from the gradient in float64."""
+    """Relative L2 distance of A from the gradient in float64."""
     error_b: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,32 +84,23 @@ def gradients_of(framework: Framework, checkpoint: Checkpoint, images: np.ndarra
     )
 
 
-def compare_gradients(a: Gradients, b: Gradients, truth: Gradients) -> list[GradientRow]:
-    """B's gradients against A's, in the order in which they are computed: head, blocks from the last, images.
+def compare_gradients(a: Gradients, b: Gradients, truth: Gradients, config: Config) -> list[GradientRow]:
+    """B's gradients against A's, in the order of the backward pass: head, blocks from the last, images.
 
     Args:
         a: the reference.
         b: the gradients to measure.
         truth: the same in float64.
+        config: of the model.
     """
+    layers = {"images": -1} | {parameter.name: parameter.layer for parameter in parameters(config)}
     exact: Mapping[str, np.ndarray] = {name: array.astype(np.float64) for name, array in truth.items()}
     return [
         GradientRow(name, measure(b[name], a[name]), relative(a[name], exact[name]), relative(b[name], exact[name]))
-        for name in sorted(a, key=_backwards, reverse=True)
+        for name in sorted(a, key=lambda name: (layers[name], name), reverse=True)
     ]
 
 
 def cotangent(shape: tuple[int, ...]) -> np.ndarray:
     """Weights of the output's elements in the loss: standard normal, the same in both frameworks."""
     return np.random.default_rng(0).standard_normal(shape)
-
-
-def _backwards(name: str) -> tuple[int, str]:
-    """Sorted in reverse, this is the order of the backward pass."""
-    if name == "images":
-        return -2, name
-    first = name.partition(".")[0]
-    if first in ("pos_embed", "cls_token", "dist_token", "reg_token", "patch_embed", "norm_pre"):
-        return -1, name
-    stage = stage_of(name)
-    return (int(stage.removeprefix("blocks.")) if stage.startswith("blocks.") else 1 << 30), name

@@ -1,4 +1,4 @@
-"""How far two arrays lie apart."""
+"""The difference of two arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Difference:
     mean_abs: float
     """Mean absolute difference, in the arrays' own unit."""
     relative: float
-    """L2 norm of the difference over L2 norm of the reference; without unit."""
+    """L2 norm of the difference over L2 norm of the reference; no unit."""
     cosine: float
     """Cosine of the angle between the two, each taken as one long vector."""
 
@@ -35,7 +35,7 @@ def measure(actual: np.ndarray, reference: np.ndarray) -> Difference:
     """
     if actual.shape != reference.shape:
         raise VitportError(
-            f"Arrays of shape {actual.shape} and {reference.shape} cannot be compared: give two of one shape."
+            f"Arrays of shape {actual.shape} and {reference.shape} cannot be compared: their shapes must be equal."
         )
     a, b = actual.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
     difference = a - b

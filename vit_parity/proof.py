@@ -1,4 +1,4 @@
-"""A conversion verified: what it was asked to change is changed in the reference too."""
+"""A conversion verified; the requested changes are made to the reference too."""
 
 from __future__ import annotations
 
@@ -30,11 +30,7 @@ def verify_conversion(conversion: Conversion) -> Certificate:
     check_verifiable(conversion.changes)
     old, new = conversion.source.config, conversion.changed.config
     requested = Requested(
-        head="new"
-        if conversion.changes.head == "zero"
-        else "dropped"
-        if new.num_classes != old.num_classes
-        else "same",
+        head=_head(conversion),
         activation=None if new.activation == old.activation else new.activation,
         dtype=conversion.changes.dtype,
         positions=new.pos_embed != old.pos_embed,

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs nothing else: no network, no server, no library."""
+"""A comparison as one self-contained HTML file: it needs no network, no server, no library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from vit_parity.bound import MARGIN, bounds, relative
 from vit_parity.capture import Capture
-from vit_parity.comparison import Comparison, Row
+from vit_parity.comparison import Comparison, Row, is_tokens
 from vit_parity.endpoints import run_endpoint
 from vit_parity.frameworks import Dtype
 from vit_parity.replay import ReplayedModel
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _BINS = 34
 """0 ulp, then from each power of two up to 2**32 on."""
-_VERDICTS = {"rounding": "rounding", "a": "A is off", "b": "B is off", "both": "both are off", "apart": "apart"}
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,10 @@ class Extras:
     preprocessing: Preprocessing | None = None
     model: ReplayedModel | None = None
     others: Sequence[Capture] = ()
-    """Runs of the same model and pictures in other dtypes, for the chart of errors by depth."""
+    """Runs of the same model and images in other dtypes, for the chart of errors by depth."""
     explanations: Sequence[Explanation] = ()
     hashes: Mapping[str, str] | None = None
-    """What was read → SHA-256."""
+    """File → SHA-256."""
 
 
 def extras_of(found: Findings) -> Extras | None:
@@ -78,7 +77,7 @@ def write_report(comparison: Comparison, path: Path, extras: Extras | None = Non
         path.write_text(report_html(comparison, extras or Extras()), encoding="utf-8")
     except OSError as error:
         raise VitportError(
-            f"{path} cannot be written ({error.strerror or error}): choose a place with room and access."
+            f"{path} cannot be written ({error.strerror or error}): choose a writable path with enough space."
         ) from error
 
 
@@ -86,18 +85,18 @@ def report_html(comparison: Comparison, extras: Extras) -> str:
     """The whole page."""
     template = (importlib.resources.files("vit_parity") / "assets" / "report.html").read_text(encoding="utf-8")
     text = json.dumps(_finite(report_data(comparison, extras)), allow_nan=False)
-    page = template.replace("@DATA@", text.replace("<", "\\u003c"))  # no tag can end the script early
+    page = template.replace("@DATA@", text.replace("<", "\\u003c"))  # so that no tag ends the script early
     return page.replace("<title>vitport compare", f"<title>vitport compare {html.escape(comparison.b.title)}")
 
 
 def report_data(comparison: Comparison, extras: Extras) -> dict[str, Any]:
-    """What the page is drawn from, as JSON values."""
+    """The data of the page, as JSON values."""
     first = comparison.first_divergence
     if first is None:
-        verdict = "Every difference is within what rounding may do."
+        verdict = "Rounding explains every difference."
     else:
-        told = f"{first.difference.relative:.1e}, where rounding may do {first.tolerance:.1e}"
-        verdict = f"First divergence: {first.name} ({_VERDICTS[first.verdict]}; {told})."
+        told = f"{first.difference.relative:.1e}, where rounding explains {first.tolerance:.1e}"
+        verdict = f"First divergence: {first.name} ({first.verdict_in_words}; {told})."
     return {
         "a": {"title": comparison.a.title, "facts": comparison.a.facts},
         "b": {"title": comparison.b.title, "facts": comparison.b.facts},
@@ -132,19 +131,19 @@ def _row(at: int, row: Row, comparison: Comparison) -> dict[str, Any]:
         "tolerance": row.tolerance,
         "error_a": row.error_a,
         "error_b": row.error_b,
-        "verdict": _VERDICTS[row.verdict],
+        "verdict": row.verdict_in_words,
         "histogram": counts.tolist(),
     }
 
 
 def growth_lines(comparison: Comparison, extras: Extras) -> dict[str, Any]:
-    """Lines over the tokens between blocks: errors of A, B and the other dtypes, and the bound of each dtype."""
-    rows = [row for row in comparison.rows if _is_stage(row.name, comparison)]
+    """Lines over the stages of the model: errors of A, B and the other dtypes, and the bound of each dtype."""
+    exact = None if comparison.truth is None else comparison.truth.activations
+    rows = [row for row in comparison.rows if comparison.is_stage(row) and (exact is None or row.name in exact)]
     stages = [row.name for row in rows]
-    if comparison.truth is None:
+    if exact is None:
         lines = [_line("B against A", [row.difference.relative for row in rows], 0)]
         return {"stages": stages, "lines": [*lines, _line("bound", [row.tolerance for row in rows], 0, bound=True)]}
-    exact = comparison.truth.activations
     runs = {f"A, {comparison.a.dtype.name}": comparison.a, f"B, {comparison.b.dtype.name}": comparison.b}
     runs |= {run.dtype.name: run for run in extras.others}
     lines = [
@@ -164,27 +163,20 @@ def _line(name: str, values: Sequence[float], colour: int, *, bound: bool = Fals
     return {"name": name, "values": list(values), "colour": colour, "bound": bound}
 
 
-def _is_stage(name: str, comparison: Comparison) -> bool:
-    in_truth = comparison.truth is None or name in comparison.truth.activations
-    tokens = name in ("embed", "norm", comparison.rows[-1].name)
-    return in_truth and (tokens or (name.startswith("blocks.") and name.count(".") == 1))
-
-
 def _heat(comparison: Comparison, config: ViTConfig, preprocessing: Preprocessing | None) -> dict[str, Any]:
-    """The first picture, and each patch's relative difference after each block."""
+    """The first image, and each patch's relative difference after each block."""
     rows, columns = config.grid_size
     maps = {}
     for row in comparison.rows:
         a, b = (run.activations[row.name].astype(np.float64) for run in (comparison.a, comparison.b))
-        tokens = row.name in ("embed", "norm") or (row.name.startswith("blocks.") and row.name.count(".") == 1)
-        if tokens and a.ndim == 3 and a.shape[1] == config.num_tokens:
+        if is_tokens(row.name) and a.ndim == 3 and a.shape[1] == config.num_tokens:
             gap = np.linalg.norm((b - a)[0, config.num_prefix_tokens :], axis=-1)
             size = np.linalg.norm(a[0, config.num_prefix_tokens :], axis=-1)
             maps[row.name] = [float(f"{value:.3e}") for value in gap / np.maximum(size, np.finfo(np.float64).tiny)]
-    return {"rows": rows, "columns": columns, "maps": maps, "picture": _picture(comparison.a.images[0], preprocessing)}
+    return {"rows": rows, "columns": columns, "maps": maps, "image": _data_uri(comparison.a.images[0], preprocessing)}
 
 
-def _picture(image: np.ndarray, preprocessing: Preprocessing | None) -> str:
+def _data_uri(image: np.ndarray, preprocessing: Preprocessing | None) -> str:
     """(H, W, C), preprocessed, as a PNG in a data URI."""
     from PIL import Image
 
@@ -215,7 +207,7 @@ def _version(package: str) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null."""
+    """NaN and infinity, which JSON lacks, become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

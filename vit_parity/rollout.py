@@ -9,13 +9,13 @@ from vit_spec import ViTConfig, VitportError
 
 
 def rollout(capture: Capture, config: ViTConfig) -> np.ndarray:
-    """What each patch is to the pooled vector, through all blocks, attention being half of each.
+    """How much of the pooled vector comes from each patch, through all blocks; the residual path is half of each.
 
     Args:
         capture: of a model with softmax attention in every block.
 
     Returns:
-        (B, rows, columns), float64, each picture's summing to at most 1: the rest went to prefix tokens.
+        (B, rows, columns), float64; an image's sum to at most 1, the rest belongs to prefix tokens.
 
     Raises:
         VitportError: if attention weights were not captured.
@@ -36,7 +36,7 @@ def rollout(capture: Capture, config: ViTConfig) -> np.ndarray:
 
 
 def _read(capture: Capture, config: ViTConfig, tokens: int) -> np.ndarray:
-    """How much of the pooled vector each of the last tokens is: (1 or B, N), each row's summing to 1."""
+    """How much of the pooled vector comes from each of the last tokens: (1 or B, N), rows sum to 1."""
     own = np.zeros((1, tokens))
     own[:, : 2 if config.distilled else 1] = 0.5 if config.distilled else 1.0
     if config.pool == "token":
@@ -51,7 +51,7 @@ def _read(capture: Capture, config: ViTConfig, tokens: int) -> np.ndarray:
 
 
 def _pooling_weights(capture: Capture, config: ViTConfig) -> np.ndarray:
-    """Of the attention pool, (B, N), averaged over its heads."""
+    """The attention pool's weights, (B, N), averaged over its heads."""
     q, kv = (capture.activations[f"attn_pool.{layer}"].astype(np.float64) for layer in ("q", "kv"))
     heads = config.num_heads
     keys = kv.reshape(*kv.shape[:2], 2, heads, -1)[:, :, 0]  # (B, N, h, d)

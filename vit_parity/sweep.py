@@ -1,4 +1,4 @@
-"""The same model under every way of running it: how far from the truth, and whether it repeats itself."""
+"""One model run in every way: its error against float64, and whether it repeats bit for bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from conversion import Checkpoint
 
 Attention = Literal["explicit", "fused"]
-"""``explicit`` is the models' own; ``fused`` is ``attend_fused`` of each package."""
+"""``explicit`` is the models' default; ``fused`` is ``attend_fused`` of each package."""
 
 
 @dataclass(frozen=True)
@@ -26,30 +26,30 @@ class Case:
     framework: Literal["torch", "jax"]
     dtype: str = "float32"
     precision: str = "highest"
-    """Of float32 products: ``highest``, ``high`` or ``medium`` in torch; ``highest``, ``high`` or ``default`` in JAX. A
-    CPU may take them all for one."""
+    """Of float32 products: ``highest``, ``high`` or ``medium`` in torch; ``highest``, ``high`` or ``default`` in JAX;
+    on a CPU they may all be the same."""
     attention: Attention = "explicit"
     jit: bool = True
-    """JAX alone: compiled as one function, or operation by operation."""
+    """JAX only: compiled as one function, or operation by operation."""
     threads: int = 0
-    """torch alone; 0 leaves the number as it is."""
+    """PyTorch only; 0 keeps the current number."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it."""
+    """What one case measured."""
 
     case: Case
     error: float
-    """Relative L2 distance of the answer from float64."""
+    """Relative L2 distance of the output from float64."""
     repeats: bool
     """Whether a second run gave the same bits."""
     alone: float
-    """Largest relative L2 distance between a picture's answer in the batch and by itself; 0 means bit for bit."""
+    """Largest relative L2 distance between an image's output in the batch and alone; 0 means equal bit for bit."""
     moved: float
-    """The same between a picture's answer at its place in the batch and at another."""
+    """The same between an image's output at its place in the batch and at another."""
     refused: str = ""
-    """What the framework said where it does not run this case; the numbers are NaN then."""
+    """The framework's message if it does not run this case; the numbers are NaN then."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -58,7 +58,7 @@ class Result:
 
 
 def one_at_a_time(dtypes: Sequence[str] = ("float32", "bfloat16", "float16")) -> Iterator[Case]:
-    """For each framework and dtype the usual way, and each setting changed by itself."""
+    """For each framework and dtype: the default settings, then each setting changed alone."""
     for dtype in dtypes:
         yield from (Case("torch", dtype), Case("torch", dtype, attention="fused"), Case("torch", dtype, threads=1))
         if dtype == "float32":
@@ -78,12 +78,12 @@ def all_cases(dtypes: Sequence[str] = ("float32", "bfloat16", "float16")) -> Ite
 
 
 def sweep(checkpoint: Checkpoint, images: np.ndarray, cases: Sequence[Case]) -> list[Result]:
-    """Run every case on the whole batch, again, picture by picture, and with the batch turned round.
+    """Run every case on the whole batch, again, image by image, and with the batch reversed.
 
     Args:
         checkpoint: the weights.
-        images: (B, H, W, C), preprocessed, of at least two pictures.
-        cases: what to try.
+        images: (B, H, W, C), preprocessed, of at least two images.
+        cases: the ways to run it.
     """
     truth = _torch_runner(checkpoint, Case("torch", "float64"))(images.astype(np.float64))
     return [_result(checkpoint, images, truth, case) for case in cases]
@@ -95,7 +95,7 @@ def _result(checkpoint: Checkpoint, images: np.ndarray, truth: np.ndarray, case:
         answer, again = run(images), run(images)
         single = [run(images[at : at + 1])[0] for at in range(len(images))]
         turned = run(np.ascontiguousarray(images[::-1]))[::-1]
-    except Exception as error:  # kernels that do not exist on this device raise many kinds
+    except Exception as error:  # kernels that are missing on a device raise many types
         return Result(case, np.nan, False, np.nan, np.nan, " ".join(str(error).split()) or type(error).__name__)
     return Result(
         case,
@@ -107,7 +107,7 @@ def _result(checkpoint: Checkpoint, images: np.ndarray, truth: np.ndarray, case:
 
 
 Runner = Callable[[np.ndarray], np.ndarray]
-"""Pictures (B, H, W, C) to answers (B, K)."""
+"""Images (B, H, W, C) to outputs (B, K)."""
 
 
 def _torch_runner(checkpoint: Checkpoint, case: Case) -> Runner:

@@ -1,4 +1,4 @@
-"""Differences counted in units in the last place."""
+"""Differences in units in the last place."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def roundoff(dtype: np.dtype) -> float:
         VitportError: for another dtype.
     """
     if dtype.name not in ROUNDOFF:
-        raise VitportError(f"Numbers of dtype {dtype.name} are not compared: give one of {', '.join(ROUNDOFF)}.")
+        raise VitportError(f"dtype {dtype.name} cannot be compared: it must be one of {', '.join(ROUNDOFF)}.")
     return ROUNDOFF[dtype.name]
 
 
 def ulp_distance(actual: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Steps from one representable number to the other, element by element, as float64.
+    """Number of steps between representable numbers from one to the other, element by element, as float64.
 
     Both are taken in the coarser of their dtypes. 0 and -0 are one number, the smallest negative number lies one step
     below it; from NaN to anything, itself included, it is NaN.
 
     Raises:
-        VitportError: if the shapes differ, or a dtype is no float.
+        VitportError: if the shapes differ, or a dtype is not a float.
     """
     if actual.shape != reference.shape:
         raise VitportError(
-            f"Arrays of shape {actual.shape} and {reference.shape} cannot be compared: give two of one shape."
+            f"Arrays of shape {actual.shape} and {reference.shape} cannot be compared: their shapes must be equal."
         )
     dtype = max(actual.dtype, reference.dtype, key=roundoff)
     a, b = _ordered(actual.astype(dtype)), _ordered(reference.astype(dtype))

@@ -1,4 +1,4 @@
-"""A conversion proven: what the source means by its own names, against what the result computes in both frameworks."""
+"""A conversion verified: the source, computed by its own names, against the result in both frameworks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from conversion.changes.dtype import DTYPES
 from conversion.containers import onnx_file
 from conversion.formats import FORMATS
 from vit_parity.capture import Activations, jax_activations, torch_activations
-from vit_parity.certificate import ROUNDING, Certificate, Comparison, stages
-from vit_parity.endpoints.onnx_graph import onnx_activations, picture_size
+from vit_parity.certificate import Certificate, Check, stages
+from vit_parity.endpoints.onnx_graph import input_size, onnx_activations
 from vit_parity.frameworks import Framework, installed, jax_dtype, jax_model, torch_model
 from vit_parity.semantics import semantics_of_file
+from vit_parity.ulp import ROUNDOFF
 from vit_spec import Preprocessing, ViTConfig
 
-PICTURE = Path(__file__).parent / "assets" / "coffee.jpg"
-"""A photograph by Rachel Michetti, CC0, out of scikit-image's samples; 192 x 192 pixels."""
+PHOTOGRAPH = Path(__file__).parent / "assets" / "coffee.jpg"
+"""A photograph by Rachel Michetti, CC0, from scikit-image's samples; 192 x 192 pixels."""
 TITLES: dict[Framework, str] = {"torch": "PyTorch", "jax": "JAX"}
 Head = Literal["same", "dropped", "new"]
 """What became of the source's head."""
@@ -33,7 +34,7 @@ Run = Callable[[np.ndarray], Activations]
 
 @dataclass(frozen=True)
 class Original:
-    """A file of weights, how it was told to be read, and what it was read as."""
+    """A file of weights, the options that it was read with, and the result."""
 
     path: Path
     checkpoint: Checkpoint
@@ -43,17 +44,17 @@ class Original:
 
 @dataclass(frozen=True)
 class Requested:
-    """What the conversion was asked to change, and so is changed in the source's own semantics too."""
+    """The requested changes, which are made to the source's own semantics too."""
 
     head: Head = "same"
     activation: str | None = None
-    """The new one, as ``ViTConfig`` names it."""
+    """The new activation, under ``ViTConfig``'s name."""
     dtype: str | None = None
-    """What the weights were rounded to."""
+    """The dtype that the weights were rounded to."""
     positions: bool = False
     """Whether rows of the position table were added to tokens, which rounds the sums."""
     notes: tuple[str, ...] = ()
-    """The changes, and what the format does not hold, in sentences."""
+    """The changes, and what the format cannot represent, in words."""
 
 
 def verify(
@@ -66,41 +67,41 @@ def verify(
 ) -> Certificate:
     """Run the source and the result side by side, on noise and on a photograph.
 
-    The source is run in numpy and float64 by its own names (:mod:`vit_parity.semantics`), an ONNX file by onnxruntime;
-    the written file is run by its own names too; and the result, as ``conversion.load`` reads it, runs in every
+    The source runs in numpy and float64 by its own names (:mod:`vit_parity.semantics`), an ONNX file in onnxruntime;
+    the written file runs by its own names too; and the result, as ``conversion.load`` reads it, runs in every
     framework that is installed, in float64 and in float32. An activation or a dtype that the conversion was asked to
     change is changed in the reference too, so that everything else is still proven.
 
     Args:
-        original: what was converted. Pictures and patches must have the same sizes as in the result.
+        original: what was converted. Images and patches must have the same sizes as in the result.
         path: the written file or folder.
-        result: what it was read back as.
-        requested: what is meant to differ.
-        progress: called with the name of what is run next.
+        result: the checkpoint that was read back from it.
+        requested: the intended differences.
+        progress: called with the name of each run before it starts.
 
     Raises:
-        VitportError: if the source cannot be run apart from this project's models.
+        VitportError: if the source cannot be run without this project's models.
     """
-    size = picture_size(original.path) if _is_onnx(original.path) else None
+    size = input_size(original.path) if _is_onnx(original.path) else None
     sized = result if size is None else prepare(None, weights=result, image_size=size)
-    pictures = _pictures(original.checkpoint.preprocessing, sized.config)
+    inputs = _inputs(original.checkpoint.preprocessing, sized.config)
     label, unit, reference_of = _reference(original, requested)
     progress(label)
-    reference = {name: reference_of(images) for name, images in pictures.items()}
-    comparisons: list[Comparison] = []
+    reference = {name: reference_of(images) for name, images in inputs.items()}
+    checks: list[Check] = []
     for actual, dtype, run in _ways(path, result, sized):
         progress(f"{actual}, {dtype}")
-        worst = max(unit, dtype, key=ROUNDING.__getitem__)
-        for name, images in pictures.items():
+        worst = max(unit, dtype, key=ROUNDOFF.__getitem__)
+        for name, images in inputs.items():
             expected = {
                 key: value for key, value in reference[name].items() if requested.head != "new" or key != "head"
             }
             judged = dtype == "float64" or unit == "float32"
             found = stages(run(images), expected, sized.config, worst)
-            comparisons.append(Comparison(f"{actual} in {dtype}", label, worst, name, judged, found))
-    comparisons.append(_pixels(original.checkpoint, result))
+            checks.append(Check(f"{actual} in {dtype}", label, worst, name, judged, found))
+    checks.append(_pixels(original.checkpoint, result))
     return Certificate(
-        tuple(comparisons), _circumstances(original, path, result, pictures) | {"changes": list(requested.notes)}
+        tuple(checks), _circumstances(original, path, result, inputs) | {"changes": list(requested.notes)}
     )
 
 
@@ -109,7 +110,7 @@ def _is_onnx(path: Path) -> bool:
 
 
 def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]:
-    """How the source is run, in words; whose rounding stands between it and the result; and the run itself."""
+    """The source's run in words, the dtype whose rounding separates it from the result, and the run itself."""
     if _is_onnx(original.path):
         return "the source under onnxruntime", "float32", lambda images: onnx_activations(original.path, images)
     semantics = semantics_of_file(
@@ -127,7 +128,7 @@ def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]
 
 
 def _ways(path: Path, result: Checkpoint, sized: Checkpoint) -> Iterator[tuple[str, str, Run]]:
-    """What is compared with the source: how it is called, its dtype, and the run."""
+    """What is compared with the source: title, dtype, run."""
     if sized.config == result.config:
         yield "the result by its own names", "float64", semantics_of_file(path, result.config).run
     for dtype in ("float64", "float32"):
@@ -149,33 +150,31 @@ def _framework_run(framework: Framework, checkpoint: Checkpoint, dtype: str) -> 
     return run
 
 
-def _pictures(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.ndarray]:
+def _inputs(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.ndarray]:
     """(1, H, W, C) each: standard normal noise, and a photograph as the weights expect it."""
     noise = np.random.default_rng(0).standard_normal((1, *config.image_size, config.in_channels))
     found = {"noise": noise.astype(np.float32)}
     if config.in_channels in (1, 3):
-        found["a photograph"] = load_image(PICTURE, preprocessing.replace(size=config.image_size))[None]
+        found["a photograph"] = load_image(PHOTOGRAPH, preprocessing.replace(size=config.image_size))[None]
     return found
 
 
-def _pixels(before: Checkpoint, after: Checkpoint) -> Comparison:
-    """What becomes of a photograph before the model: mean, deviation and channels. Told where the format forgets it."""
+def _pixels(before: Checkpoint, after: Checkpoint) -> Check:
+    """The preprocessed photograph: mean, standard deviation, channels. Not judged if the format drops them."""
     colours = before.preprocessing.replace(size=after.config.image_size)
     same = after.config.in_channels in (1, 3)
     first, second = (
-        {"pixels": load_image(PICTURE, steps).astype(np.float64)} if same else {}
+        {"pixels": load_image(PHOTOGRAPH, steps).astype(np.float64)} if same else {}
         for steps in (colours, after.preprocessing)
     )
     judged = "preprocessing" not in FORMATS[after.provenance.format].drops
     found = stages(second, first, after.config, "float32")
-    return Comparison(
+    return Check(
         "the photograph as the result wants it", "as the source wants it", "float32", "a photograph", judged, found
     )
 
 
-def _circumstances(
-    original: Original, path: Path, result: Checkpoint, pictures: dict[str, np.ndarray]
-) -> dict[str, Any]:
+def _circumstances(original: Original, path: Path, result: Checkpoint, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
     source = original.checkpoint.provenance
     return {
         "source": {"path": str(original.path), "format": source.format, "files": _hashes(source.files)},
@@ -184,9 +183,9 @@ def _circumstances(
         },
         "config": result.config.to_dict(),
         "told_by": dict(source.origins),
-        "pictures": {
+        "images": {
             name: {"shape": list(images.shape), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
-            for name, images in pictures.items()
+            for name, images in inputs.items()
         },
         "versions": {name: _version(name) for name in ("vitport", "numpy", "torch", "jax", "flax", "onnxruntime")},
     }  # fmt: skip

@@ -1,30 +1,56 @@
-"""What a Vision Transformer is, in the standard library alone: configs, names, shapes, preprocessing."""
+"""What a model is, in the standard library alone: configs, parameters, named models, preprocessing."""
 
 from vit_spec.errors import VitportError
+from vit_spec.family import (
+    Config,
+    Family,
+    config_from_dict,
+    count_blocks,
+    count_parameters,
+    family_of,
+    forward_flops,
+    longest_sum,
+    parameters,
+    segments,
+)
+from vit_spec.model import Model
+from vit_spec.parameter import Kind, Parameter, Segment, Split, Stage, flax_path
 from vit_spec.preprocessing import Preprocessing
-from vit_spec.registry import Model, get_config, get_model, list_models
+from vit_spec.registry import get_config, get_model, list_models
 from vit_spec.vit.config import Pooling, ViTConfig
-from vit_spec.vit.cost import forward_flops
+from vit_spec.vit.intermediates import OutputFormat, block_indices, check_output_format
 from vit_spec.vit.options import config_fields, given_fields
-from vit_spec.vit.parameters import Kind, Parameter, count_parameters, kind_of, parameters
 from vit_spec.vit.pooling import with_pool
 
 __all__ = [
+    "Config",
+    "Family",
     "Kind",
     "Model",
+    "OutputFormat",
     "Parameter",
     "Pooling",
     "Preprocessing",
+    "Segment",
+    "Split",
+    "Stage",
     "ViTConfig",
     "VitportError",
+    "block_indices",
+    "check_output_format",
     "config_fields",
+    "config_from_dict",
+    "count_blocks",
     "count_parameters",
+    "family_of",
+    "flax_path",
     "forward_flops",
     "get_config",
     "get_model",
     "given_fields",
-    "kind_of",
     "list_models",
+    "longest_sum",
     "parameters",
+    "segments",
     "with_pool",
 ]

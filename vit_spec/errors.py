@@ -1,9 +1,9 @@
-"""The one exception that the packages raise for a mistake of the caller's."""
+"""The one exception that the packages raise for a caller's mistake."""
 
 
 class VitportError(ValueError):
-    """Bad input, told in one sentence: what is wrong, where, and what to do.
+    """Bad input. The message says in one sentence what is wrong, what was expected, and what to do.
 
-    The command line prints the sentence and exits with status 2; every other exception is a defect of
-    vitport itself and keeps its traceback.
+    The command line prints it and exits with status 2. Every other exception is a defect of vitport and keeps its
+    traceback.
     """

@@ -1,4 +1,4 @@
-"""What must happen to a picture before a model sees it; it belongs to the weights as much as the weights do."""
+"""How an image is prepared for a model. Weights are only valid together with their preprocessing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vit_spec.reading import fields_in_json, height_and_width
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 ResizeMode = Literal["shortest", "squash"]
-"""``shortest`` scales the shorter side to ``size / crop_fraction`` and cuts the centre out; ``squash`` scales
-both sides straight to ``size``, without keeping the proportions (Google's evaluation, ViTImageProcessor)."""
+"""``shortest`` resizes the shorter side to ``size / crop_fraction`` and crops the centre; ``squash`` resizes both sides
+to ``size`` without keeping the aspect ratio (Google's evaluation, ViTImageProcessor)."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -23,7 +23,7 @@ HALF = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Picture in, model input out: scale, cut, divide by 255, subtract ``mean``, divide by ``std``.
+    """From an image to a model's input: resize, crop, divide by 255, subtract ``mean``, divide by ``std``.
 
     ``size`` is (height, width) in pixels; ``mean`` and ``std`` are per channel, of values in [0, 1], RGB.
     """
@@ -34,20 +34,24 @@ class Preprocessing:
     interpolation: Interpolation = "bicubic"
     resize: ResizeMode = "shortest"
     crop_fraction: float = 0.875
-    """Side of the cut as a share of the scaled shorter side; read by ``resize='shortest'`` alone."""
+    """Side of the crop as a fraction of the resized shorter side; used by ``resize='shortest'`` only."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", height_and_width(self.size, "size"))
         for name in ("mean", "std"):
             object.__setattr__(self, name, _per_channel(getattr(self, name), name))
         if min(self.size) < 1:
-            raise VitportError(f"size={self.size!r} is no picture size: give one int or (height, width).")
+            raise VitportError(
+                f"size={self.size!r} must have sides of at least 1 pixel: give one int or (height, width)."
+            )
         if len(self.mean) != len(self.std) or not self.mean:
-            raise VitportError(f"mean={self.mean} and std={self.std} must name the same channels.")
+            raise VitportError(
+                f"mean={self.mean} and std={self.std} must have the same length, one number for each channel."
+            )
         if min(self.std) <= 0:
             raise VitportError(f"std={self.std} must be positive in every channel.")
         if not isinstance(self.crop_fraction, (int, float)) or not 0 < self.crop_fraction <= 1:
-            raise VitportError(f"crop_fraction={self.crop_fraction!r} must lie above 0 and at most at 1.")
+            raise VitportError(f"crop_fraction={self.crop_fraction!r} must be in (0, 1].")
         for name, choices in {"interpolation": get_args(Interpolation), "resize": get_args(ResizeMode)}.items():
             if getattr(self, name) not in choices:
                 raise VitportError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}.")
@@ -82,5 +86,5 @@ class Preprocessing:
 def _per_channel(values: Any, name: str) -> tuple[float, ...]:
     numbers = tuple(values) if isinstance(values, (tuple, list)) else ()
     if not numbers or not all(isinstance(value, (int, float)) and math.isfinite(value) for value in numbers):
-        raise VitportError(f"{name}={values!r} is no list of numbers: give one for each channel.")
+        raise VitportError(f"{name}={values!r} must be finite numbers: give one for each channel.")
     return numbers

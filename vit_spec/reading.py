@@ -1,4 +1,4 @@
-"""Values that come from outside, brought to the form that configs keep them in."""
+"""Values from outside, converted to the form in which configs keep them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def height_and_width(size: Any, name: str) -> tuple[int, int]:
     """
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (tuple, list)) else ()
     if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
-        raise VitportError(f"{name}={size!r} is no size: give one int or (height, width).")
+        raise VitportError(f"{name}={size!r} is not a size: give one int or (height, width).")
     return sides
 
 
@@ -24,12 +24,12 @@ def fields_in_json(text: str, what: str) -> dict[str, Any]:
     """The fields of a JSON object.
 
     Raises:
-        VitportError: if the text is no JSON, or no object.
+        VitportError: if the text is not a JSON object.
     """
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise VitportError(f"The text is no JSON of a {what} ({error}): write one with to_json.") from error
+        raise VitportError(f"The text is not valid JSON for a {what} ({error}): write it with to_json.") from error
     if not isinstance(values, dict):
-        raise VitportError(f"A {what} in JSON is an object of its fields, not {type(values).__name__}.")
+        raise VitportError(f"The JSON of a {what} must be an object with its fields, not {type(values).__name__}.")
     return values

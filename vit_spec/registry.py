@@ -1,4 +1,4 @@
-"""Named models, under timm's names (its ``create_model`` names without the weight tag)."""
+"""All families, and their named models under timm's names (those of its ``create_model``, without the weight tag)."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_spec.errors import VitportError
+from vit_spec.family import FAMILIES
+from vit_spec.model import Model
 from vit_spec.vit.config import ViTConfig
-from vit_spec.vit.models import MODELS, UNSUPPORTED, Model
+from vit_spec.vit.family import VIT
 
-REGISTRY: dict[str, Model] = {model.name: model for model in MODELS}
+FAMILIES |= {family.name: family for family in (VIT,)}
+REGISTRY: dict[str, Model] = {model.name: model for family in FAMILIES.values() for model in family.models}
+_UNSUPPORTED = {name: reason for family in FAMILIES.values() for name, reason in family.unsupported.items()}
 
 
 def get_model(name: str) -> Model:
     """The named model.
 
     Raises:
-        VitportError: for an unknown name, with the nearest known ones; for a model that is not computed, with the
+        VitportError: for an unknown name, with the nearest known ones; for a model that is not implemented, with the
             reason.
     """
-    if name in UNSUPPORTED:
-        raise VitportError(f"{name} is not supported: {UNSUPPORTED[name]}; choose another name.")
+    if name in _UNSUPPORTED:
+        raise VitportError(f"{name} is not supported: {_UNSUPPORTED[name]}; choose another name.")
     if name not in REGISTRY:
         near = difflib.get_close_matches(name.partition(".")[0], REGISTRY, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}? " if near else ""
@@ -31,7 +35,7 @@ def get_model(name: str) -> Model:
 
 
 def list_models(pattern: str = "*") -> list[Model]:
-    """Models whose name matches a shell pattern, or contains it where it has no wildcard."""
+    """Models whose name matches a shell pattern, or, if it has no wildcard, contains it."""
     wildcard = pattern if any(char in pattern for char in "*?[") else f"*{pattern}*"
     return [model for name, model in REGISTRY.items() if fnmatch.fnmatch(name, wildcard)]
 

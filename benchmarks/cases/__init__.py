@@ -12,6 +12,6 @@ CASES: dict[str, Case] = {
         startup.case(), *files.cases(),
     )
 }  # fmt: skip
-"""By name, in the order in which they are measured and told."""
+"""By name, in the order of measurement and of the page."""
 
 __all__ = ["CASES", "Case", "Outcome", "Scale"]

@@ -1,4 +1,4 @@
-"""What a case is, and how much of it is measured."""
+"""A case, and how much of it is measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Scale:
         return {"model": model, "changes": {"depth": 2, "image_size": 64} if self.small else {}}
 
     def batches(self, *sizes: int) -> tuple[int, ...]:
-        """Of pictures; 1, 2, … at the small scale."""
+        """Of images; 1, 2, … at the small scale."""
         return tuple(range(1, len(sizes) + 1)) if self.small else sizes
 
 
@@ -33,7 +33,7 @@ class Outcome:
 
     comparisons: Sequence[Comparison]
     twins: Sequence[Comparison] = ()
-    """Two processes that run the same code: what they differ by is noise."""
+    """Two processes that run the same code; their difference is noise."""
     distances: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -46,12 +46,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure by itself."""
+    """One measurement that can run alone."""
 
     name: str
     title: str
     words: str
-    """What is measured, and how, for the page."""
+    """What is measured and how, in words for the page."""
     run: Callable[[Scale, Say], Outcome]
 
 
@@ -60,6 +60,6 @@ CPU = {"JAX_PLATFORMS": "cpu"}
 HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Huge pages, as ``vitport train`` asks the C library for them."""
 EXPLICIT = "ours, explicit attention"
-"""What stands beside them: attention step by step, as the model has it unless told otherwise."""
+"""What stands beside them: attention step by step, the model's default."""
 ORDINARY = "ours, ordinary pages"
-"""Ours as they are outside of these commands, where nobody asks for huge pages."""
+"""Ours outside of these commands, without huge pages."""

@@ -1,4 +1,4 @@
-"""The first training step of a large model, compilation and all."""
+"""The first training step of a large model, compilation included."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ MODEL = "vit_large_patch16_224"
 ROUNDS = 2
 TOLERANCE = 2e-5
 """Relative distance of the first loss, before any step: that of logits."""
-WORDS = """The first training step of ViT-L/16 at batch 1, float32, each in a process of its own, from the call to the
-loss: tracing, compiling and one step; building the model is not counted. Ours with the blocks unrolled and as one scan,
-beside timm under `torch.compile`. Second start: the same with the compilation cache that the first one filled
-(`--compilation-cache`). The cache can do nothing about the step itself, so ours are also given until it runs: JAX's
-call comes back then."""
+WORDS = """The first training step of ViT-L/16 at batch 1, float32, each in its own process, from the call to the loss:
+tracing, compiling and one step, without building the model. Ours with unrolled blocks and with one scan, beside timm
+under `torch.compile`. The second start uses the compilation cache that the first one filled (`--compilation-cache`). No
+cache shortens the step itself, so ours is also timed until the step runs, which is when JAX's call returns."""
 
 
 def case() -> Case:
-    """The only one of its kind."""
+    """The compilation case."""
     return Case("compile", "Compilation, ViT-L/16 training step", WORDS, run)
 
 

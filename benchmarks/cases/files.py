@@ -1,4 +1,4 @@
-"""Conversions beside copies, and pictures a second: ``benchmarks.convert`` and ``benchmarks.input_pipeline``."""
+"""Conversions compared with copies, and images per second: ``benchmarks.convert`` and ``benchmarks.input_pipeline``."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 from benchmarks import convert
 from benchmarks.alternate import Bench, Say, Turn, alternate, seconds
 from benchmarks.cases.case import Case, Outcome, Scale
-from benchmarks.input_pipeline import make_pictures
+from benchmarks.input_pipeline import make_images
 from benchmarks.measure import Comparison, faster
 from benchmarks.process import Sample
 
 MODEL = "vit_base_patch16_224"
 FLAVOUR = "Google's ViT"
 PAIRS = (("timm", "google"), ("google", "timm"), ("timm", "huggingface-vit"), ("timm", "flax"))
-PICTURES = 600
+IMAGES = 600
 CONVERSION_WORDS = """`conversion.load` and `conversion.save` of ViT-B/16, until the result is flushed, over a plain
-copy of the source that is flushed too; each in a process of its own. [What a conversion costs](convert_cost.md) has
-every pair of formats, and memory."""
-INPUT_WORDS = f"""JPEG files of 500 x 375 pixels decoded, cut at random, scaled to 224 x 224 and flipped: a training
-stream of ours over a plain loop of Pillow in as many processes, whose batches come back to the one that asks
-({PICTURES} pictures a round). 0 workers: all in the one process, ours by threads of it."""
+copy of the source that is flushed too; each in its own process. [Cost of a conversion](convert_cost.md) has every pair
+of formats, and memory."""
+INPUT_WORDS = f"""JPEG files of 500 x 375 pixels, decoded, randomly cropped, resized to 224 x 224 and flipped: our
+training stream over a plain loop of Pillow in the same number of processes, whose batches return to the caller
+({IMAGES} images a round). 0 workers: everything in one process, ours in threads."""
 
 
 def cases() -> list[Case]:
-    """Conversions and pictures."""
+    """Conversions and images."""
     return [
         Case("conversion", "Conversion, ViT-B/16", CONVERSION_WORDS, run_conversion),
         Case("input", "Input pipeline", INPUT_WORDS, run_input),
@@ -44,7 +44,7 @@ class Child:
     target: Path
 
     def measure(self, part: str, count: int) -> Sample:
-        """Once; ``part`` and ``count`` are not looked at."""
+        """Once; ``part`` and ``count`` are ignored."""
         del part, count
         found = convert.in_child(self.function, *self.arguments)
         convert.remove(self.target)
@@ -77,7 +77,7 @@ def run_input(scale: Scale, say: Say) -> Outcome:
     """With threads, and with two workers."""
     comparisons, twins = [], []
     with tempfile.TemporaryDirectory() as folder, Bench(say) as bench:
-        make_pictures(Path(folder), 100 if scale.small else PICTURES)
+        make_images(Path(folder), 100 if scale.small else IMAGES)
         told = {"folder": folder}
         for name, side in (("ours", "ours"), ("ours again", "ours"), ("Pillow", "plain")):
             bench.start(name, f"benchmarks.sides_data:{side}", told)

@@ -32,13 +32,13 @@ OTHERS = {
 }
 TOLERANCE = 2e-5
 """Relative L2 distance of logits: some 20 times what float32 gives on twelve blocks (docs/reports/timm_coverage.md)."""
-WORDS = """Logits of a batch, float32; the same random weights and pictures on every side, whose logits are compared
-first. Ours is `vit_jax` as `vitport evaluate` runs it: with its fused attention, a batch shared out among as many
-devices as there are cores while copies of the parameters are small (ViT-Ti, ViT-S; ViT-B's *one device* is ours once
-more), large ones in slices, and in huge pages; timm and `transformers` run theirs (SDPA) as one runs them, and timm in
-huge pages too. The last lines of a batch are our operations a second (those of matrix products alone) over those of the
-fastest of the model's own linear layers as a bare `jnp.matmul` under `jit`, by all cores; and the time of all its
-linear layers as such bare products, over our whole time: what nothing beside them can save."""
+WORDS = """Logits of a batch, float32. All sides have the same random weights and images, and their logits are compared
+first. Ours is `vit_jax` as `vitport evaluate` runs it: fused attention, huge pages, a batch split over one device per
+core while copies of the parameters are small (ViT-Ti and ViT-S; *one device* in ViT-B is ours again), large batches in
+microbatches. timm and `transformers` run their default (SDPA), timm also with huge pages. The last rows of a batch are,
+first, our matrix-product operations per second over those of the fastest of the model's own linear layers as a bare
+`jnp.matmul` under `jit` on all cores; second, the time of all its linear layers as such bare products over our whole
+time, which is what faster code around them could reach."""
 
 
 def cases() -> list[Case]:

@@ -1,4 +1,4 @@
-"""What a training step holds in memory, and what rematerialisation saves of it."""
+"""Memory of a training step, and how much of it rematerialisation saves."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from benchmarks.process import Sample
 MODEL = "vit_small_patch16_224"
 ROUNDS = 3
 """Memory hardly changes from step to step; the step that gave the answers has warmed every side up."""
-PEAK_WORDS = """The most that the whole process had resident during a training step (interpreter, libraries and compiled
-code too), ours over timm with fused AdamW, float32, once both are warm; and what is above that which the libraries had
-resident before anything was built."""
-REMAT_WORDS = """`remat=full`, unrolled and as one scan, over the same step that keeps everything, batch 32, float32:
-bytes of the compiled program's temporaries, which hold gradients beside activations (XLA's `memory_analysis`), seconds,
-and the most that the process had resident."""
+PEAK_WORDS = """Peak resident memory of the whole process during a training step (interpreter, libraries and compiled
+code included), ours over timm with fused AdamW, float32, after warm-up; and the part above what the libraries held
+before anything was built."""
+REMAT_WORDS = """`remat=full`, unrolled and as one scan, over the same step without rematerialisation, batch 32,
+float32: bytes of the compiled program's temporaries, which hold gradients and activations (XLA's `memory_analysis`),
+seconds, and the peak resident memory of the process."""
 REMAT = {
     "unrolled": {"remat": "none"},
     "unrolled, remat": {"remat": "full"},
@@ -30,7 +30,7 @@ REMAT = {
 
 
 def cases() -> list[Case]:
-    """Beside timm, and beside ourselves."""
+    """Compared with timm, and with ourselves."""
     return [
         Case("memory", "Memory, ViT-S/16 training step", PEAK_WORDS, run),
         Case("remat", "Rematerialisation, ViT-S/16 training step", REMAT_WORDS, run_remat),

@@ -1,4 +1,4 @@
-"""What starts before anything is computed."""
+"""Start-up times, before anything is computed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from benchmarks.process import Command
 
 ROUNDS = 15
 """A process starts in a fraction of a second."""
-WORDS = """Whole processes, from start to end: `vitport --help` beside an interpreter that does nothing;
-`import vit_jax` beside `import flax`, which both leave the modules of neural networks for later; and with them."""
+WORDS = """Whole processes, from start to end: `vitport --help` beside an interpreter that does nothing; `import
+vit_jax` beside `import flax`, neither of which imports its neural network modules; and both with those modules."""
 PAIRS = {
     "vitport --help": (["-m", "vit_cli.main", "--help"], "python -c pass", ["-c", "pass"]),
     "import vit_jax": (["-c", "import vit_jax"], "import flax", ["-c", "import flax"]),
@@ -22,7 +22,7 @@ PAIRS = {
 
 
 def case() -> Case:
-    """The only one of its kind."""
+    """The start-up case."""
     return Case("startup", "Start-up", WORDS, run)
 
 

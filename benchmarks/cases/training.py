@@ -23,10 +23,10 @@ TOLERANCE = 1e-4
 """Relative L2 distance of the losses of three steps: AdamW makes whole steps of gradients that are rounding noise, so
 that the losses of small models have been 2.4e-6 apart; a step left out would set them apart by more than half."""
 WORDS = """Forward, backward and AdamW, batch 8, float32: the trainer's own step (`training.jit_engine`) on a batch that
-lies on the device, in huge pages as `vitport train` asks for them, and in ordinary ones; timm with its own fused
-attention and `torch.optim.AdamW(fused=True)`, as one runs it, and in huge pages.
-The losses of the first three steps are compared before anything is timed. Two sides at a time take turns with ours and
-with another process of the same code, so that there is memory for all; ours is timed anew beside every two."""
+is already on the device, in huge pages as `vitport train` asks for them, and in ordinary ones; timm with its own fused
+attention and `torch.optim.AdamW(fused=True)`, in ordinary and in huge pages. The losses of the first three steps are
+compared before anything is timed. Two sides at a time take turns with ours and with another process of the same code,
+so that memory suffices for all; ours is timed again beside every two."""
 
 
 def cases() -> list[Case]:

@@ -8,22 +8,18 @@ from typing import Literal
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from vit_spec import VitportError
+from vit_spec import Kind, Stage, VitportError, parameters
 
 PositionChoice = Literal["keep", "prefix", "patch"]
 
-_TOKENS = ("cls_token", "dist_token", "reg_token")
-"""In the order of the sequence, and of the table's first rows."""
-
 
 def with_positions(checkpoint: Checkpoint, layout: PositionChoice) -> Checkpoint:
-    """The same model with its position table laid out otherwise.
+    """The same model with another layout of its position table; outputs do not change.
 
     Args:
         layout: ``prefix`` has a row for the class token and one for the distillation token, ``patch`` has rows for
-            patches alone; ``keep`` leaves the table as it is. Rows of zeros are put in front where a token had none,
-            which changes nothing. A row that has no place is added to its token, as the model itself would do it, and
-            which part of the sum was position is lost.
+            patches only; ``keep`` leaves the table as it is. A token without a row gets one of zeros. A row without a
+            place is added to its token, as in the model's forward pass; which part of the sum was position is lost.
 
     Raises:
         VitportError: if the model has no position table, or the layout is unknown.
@@ -37,10 +33,13 @@ def with_positions(checkpoint: Checkpoint, layout: PositionChoice) -> Checkpoint
         raise VitportError(f"The model has no position table to lay out as {layout!r}: leave --positions out.")
     config = checkpoint.config.replace(pos_embed=layout)
     before, after = (it.num_positioned_prefix_tokens for it in (checkpoint.config, config))
-    table = checkpoint.params["pos_embed"]  # (1, before + patches, D)
+    embedding = [parameter for parameter in parameters(config) if parameter.stage is Stage.EMBED]
+    (positions,) = (parameter.name for parameter in embedding if parameter.kind is Kind.TABLE)
+    table = checkpoint.params[positions]  # (1, before + patches, D)
     params, folded = checkpoint.params, []
     first = 0
-    for name in (name for name in _TOKENS if name in params):
+    # In the order of the sequence, and of the table's first rows.
+    for name in (parameter.name for parameter in embedding if parameter.kind is Kind.TOKEN):
         token = params[name]  # (1, tokens, D)
         rows = slice(max(first, after), min(first + token.shape[1], before))
         if rows.start < rows.stop:
@@ -49,7 +48,7 @@ def with_positions(checkpoint: Checkpoint, layout: PositionChoice) -> Checkpoint
         first += token.shape[1]
     zeros = np.zeros((1, max(after - before, 0), table.shape[2]), table.dtype)
     kept = [table[:, : min(before, after)], zeros, table[:, before:]]
-    params = params.replacing("pos_embed", np.concatenate(kept, axis=1))
+    params = params.replacing(positions, np.concatenate(kept, axis=1))
     what = f"; added the rows of {', '.join(folded)} to the tokens" if folded else ""
     what += f"; rows of zeros in front: {after - before}" if after > before else ""
     return replace(checkpoint, config=config, params=params).changed(f"position table {layout} in place of {old}{what}")

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from conversion.changes.channels import with_channels
-from conversion.changes.head import HEADS
+from conversion.changes.head import head_names
 from conversion.changes.sizes import with_sizes
 from conversion.checkpoint import Checkpoint
 from conversion.load import load
 from conversion.tensors.check import check_complete
-from conversion.tensors.table import TensorTable
 from vit_spec import ViTConfig, VitportError, config_fields, parameters, with_pool
 from vit_spec.vit.config import Pooling, PositionResize
 
@@ -69,7 +68,7 @@ def prepare(
 def _check(checkpoint: Checkpoint, num_classes: int | None) -> None:
     """What :func:`load` has checked of a file, of a checkpoint in memory, whatever its framework will be."""
     config, shapes = checkpoint.config, checkpoint.params.shapes
-    if num_classes is not None and not any(name.startswith(HEADS) for name in shapes):
+    if num_classes is not None and head_names(config).isdisjoint(shapes):
         config = config.replace(num_classes=0)
     check_complete(shapes, config)
 
@@ -78,8 +77,7 @@ def with_num_classes(checkpoint: Checkpoint, num_classes: int) -> Checkpoint:
     """The checkpoint for another number of classes: its head is dropped, unless it has that many already."""
     if num_classes == checkpoint.config.num_classes:
         return checkpoint
-    heads = {name for name in checkpoint.params if name.startswith(HEADS)}
-    params: TensorTable = checkpoint.params.without(heads)
+    params = checkpoint.params.without(head_names(checkpoint.config))
     return replace(checkpoint, config=checkpoint.config.replace(num_classes=num_classes), params=params, labels=None)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from conversion.checkpoint import Checkpoint
 from conversion.tensors.patch_kernel import resize_patch_kernel
 from conversion.tensors.position_table import resize_position_table
-from vit_spec import ViTConfig, VitportError
+from vit_spec import Kind, ViTConfig, VitportError, parameters
 from vit_spec.vit.config import PositionResize
 
 
@@ -49,7 +49,7 @@ def _patch_resized(sized: Checkpoint, old: ViTConfig) -> Checkpoint:
     config = sized.config
     if config.patch_size == old.patch_size:
         return sized
-    name = "patch_embed.proj.weight"
+    (name,) = (parameter.name for parameter in parameters(config) if parameter.kind is Kind.CONV)
     params = sized.params.replacing(name, resize_patch_kernel(sized.params[name], config.patch_size))
     return replace(sized, params=params).changed(
         f"patches of {config.patch_size} pixels in place of {old.patch_size}, the kernel resized by pseudo-inverse"
@@ -61,14 +61,15 @@ def _grid_resized(sized: Checkpoint, old: ViTConfig, resize: PositionResize | No
     if config.pos_embed == "none" or config.grid_size == old.grid_size:
         return sized
     method = resize or config.pos_embed_resize
+    (name,) = (parameter.name for parameter in parameters(config) if parameter.kind is Kind.TABLE)
     table = resize_position_table(
-        sized.params["pos_embed"],
+        sized.params[name],
         prefix=config.num_positioned_prefix_tokens,
         source_grid=old.grid_size,
         target_grid=config.grid_size,
         method=method,
     )
-    return replace(sized, params=sized.params.replacing("pos_embed", table)).changed(
+    return replace(sized, params=sized.params.replacing(name, table)).changed(
         f"position table of {_by(config.grid_size)} in place of {_by(old.grid_size)} patches, resized by {method}"
     )
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from conversion.tensors.rules import Rules, flax_leaf
+from conversion.tensors.rules import Rule, Rules, flax_leaf
 from conversion.tensors.table import TensorTable
-from vit_spec import ViTConfig, VitportError
+from vit_spec import ViTConfig, VitportError, flax_path
 
 _ANY = ViTConfig()
 """The layout of the Flax tree does not depend on the config."""
@@ -23,7 +23,7 @@ def to_flax(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     result: dict[str, np.ndarray] = {}
     for name, array in params.items():
-        rule = flax_leaf(name)
+        rule = flax_leaf(name, array.ndim)
         (result[str(rule.foreign)],) = rule.transform.from_canonical([array], _ANY)
     return result
 
@@ -32,25 +32,25 @@ def from_flax(tree: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of :func:`to_flax`, bit for bit.
 
     Raises:
-        VitportError: for a path that does not belong to a canonical name.
+        VitportError: for a path that is not the Flax path of a canonical name.
     """
     result: dict[str, np.ndarray] = {}
     for path, array in tree.items():
-        name = canonical_name(path)
-        (result[name],) = flax_leaf(name).transform.to_canonical([array])
+        name = canonical_name(path, array.ndim)
+        (result[name],) = flax_leaf(name, array.ndim).transform.to_canonical([array])
     return result
 
 
-def canonical_name(path: str) -> str:
-    """The canonical name of a Flax path."""
-    module, _, leaf = path.rpartition("/")
-    name = path.replace("/", ".")
-    if leaf in ("kernel", "scale"):
-        name = f"{module.replace('/', '.')}.weight"
-    if flax_leaf(name).foreign != path:
-        raise VitportError(
-            f"{path} is not a path of a ViT's Flax tree: expected, for example, {flax_leaf(name).foreign}."
-        )
+def canonical_name(path: str, axes: int) -> str:
+    """The canonical name of a Flax path.
+
+    Raises:
+        VitportError: if no canonical name of a tensor with that many axes has this path.
+    """
+    *modules, leaf = path.split("/")
+    name = ".".join([*modules, "weight" if leaf in ("kernel", "scale") else leaf])
+    if (expected := flax_path(name, axes)) != path:
+        raise VitportError(f"{path} with {axes} axes is not a path of a ViT's Flax tree; expected {expected}.")
     return name
 
 
@@ -76,24 +76,24 @@ def flatten(tree: Mapping[str, Any], at: str = "") -> dict[str, Any]:
 
 
 class FlaxTree:
-    """The Flax tree as a format: one rule per canonical name, derived from the name."""
+    """The Flax tree as a format: one rule per canonical name, made from the name and its number of axes."""
 
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
-        """Canonical table of a flattened tree, and the paths that belong to no canonical name."""
-        names: list[str] = []
+        """Canonical table of a flattened tree, and the paths that no canonical name has."""
+        rules: list[Rule] = []
         unknown: list[str] = []
-        for path in table:
+        for path, shape in table.shapes.items():
             try:
-                names.append(canonical_name(path))
+                rules.append(flax_leaf(canonical_name(path, len(shape)), len(shape)))
             except VitportError:
                 unknown.append(path)
-        canonical, _ = Rules([flax_leaf(name) for name in names]).read(table.without(set(unknown)))
+        canonical, _ = Rules(rules).read(table.without(set(unknown)))
         return canonical, unknown
 
     def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
         """The flattened tree of canonical tensors."""
-        return Rules([flax_leaf(name) for name in table]).write(table, config)
+        return Rules([flax_leaf(name, len(shape)) for name, shape in table.shapes.items()]).write(table, config)
 
-    def foreign_name(self, canonical: str) -> str:
+    def foreign_name(self, canonical: str, axes: int) -> str:
         """The path of a canonical name."""
-        return str(flax_leaf(canonical).foreign)
+        return flax_path(canonical, axes)

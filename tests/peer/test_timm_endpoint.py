@@ -17,7 +17,7 @@ import timm
 import conversion
 from conversion import Checkpoint
 from tests.random_weights import random_params
-from tests.vit_parity.runs import pictures, replayed_model, run_torch
+from tests.vit_parity.runs import random_batch, replayed_model, run_torch
 from vit_parity import activation_names, compare_captures
 from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
 from vit_parity.explain import explain
@@ -47,7 +47,7 @@ def ours(name: str) -> Checkpoint:
 def test_timm_s_model_agrees_in_every_activation_under_its_name(name):
     """Our weights run by timm's code: every activation that we name is seen, none diverges, nobody is accused."""
     weights = ours(name)
-    images = pictures(weights.config, batch=1)
+    images = random_batch(weights.config, batch=1)
     theirs = run_endpoint(parse_endpoint(f"timm:{name}"), weights, images, "float32")
     assert set(theirs.activations) >= set(activation_names(weights.config)) - {"pooled"}  # DeiT's has no such module
     found = compare_captures(run_torch(weights, images), theirs)
@@ -58,7 +58,7 @@ def test_timm_s_model_agrees_in_every_activation_under_its_name(name):
 def test_another_model_of_timm_s_is_seen_and_explained():
     """timm's Quick GELU variant on weights that were said to be of the erf form."""
     weights = ours("vit_base_patch32_clip_224")
-    images = pictures(weights.config, batch=1)
+    images = random_batch(weights.config, batch=1)
     theirs = run_endpoint(parse_endpoint("timm:vit_base_patch32_clip_quickgelu_224"), weights, images, "float32")
     causes = [entry.cause for entry in explain(theirs, replayed_model(weights, images))]
     assert causes == ["uses Quick GELU"]
@@ -68,7 +68,7 @@ def test_timm_reads_its_own_names_from_a_file_by_itself(tmp_path):
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(timm.create_model(TINY).state_dict(), path)
     checkpoint = conversion.load(path, model=TINY)
-    images = pictures(checkpoint.config, batch=1)
+    images = random_batch(checkpoint.config, batch=1)
     theirs = run_endpoint(Endpoint("timm", str(path)), checkpoint, images, "float32", TINY)
     assert compare_captures(run_torch(checkpoint, images), theirs).first_divergence is None
 
@@ -78,7 +78,7 @@ def test_timm_runs_google_s_file_with_the_other_gelu(tmp_path):
     path = tmp_path / "weights.npz"
     conversion.save(ours(TINY), path, format="google", activation="tanh")
     checkpoint = conversion.load(path)
-    images = pictures(checkpoint.config, batch=1)
+    images = random_batch(checkpoint.config, batch=1)
     theirs = run_endpoint(Endpoint("timm", str(path)), checkpoint, images, "float32", TINY)
     causes = [entry.cause for entry in explain(theirs, replayed_model(checkpoint, images))]
     assert causes == ["uses erf GELU"]
@@ -104,7 +104,7 @@ def test_the_command_runs_a_name_with_the_other_side_s_weights(tmp_path):
     assert "name without weights" in done.stderr
     done = run(path, "timm:test_vit3")
     assert done.returncode == 2
-    assert done.stderr.startswith("vitport: timm does not load test_vit3 (")
+    assert done.stderr.startswith("vitport: timm cannot load test_vit3 (")
     assert done.stderr.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""The command run in this process, and small weights and pictures for it."""
+"""The command run in this process, and small weights and images for it."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def headless(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def picture(tmp_path_factory) -> Path:
+def image(tmp_path_factory) -> Path:
     """Noise of 30 x 50 pixels."""
-    path = tmp_path_factory.mktemp("pictures") / "noise.png"
+    path = tmp_path_factory.mktemp("images") / "noise.png"
     pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
     Image.fromarray(pixels).save(path)
     return path

@@ -106,7 +106,7 @@ def a_tensor_less(folder: Path, good: Path) -> Path:
 
 
 @bad(PICTURES)
-def truncated_picture(folder: Path, good: Path) -> Path:
+def truncated_image(folder: Path, good: Path) -> Path:
     (folder / "cut.png").write_bytes(good.read_bytes()[:1000])
     return folder / "cut.png"
 
@@ -143,14 +143,14 @@ def refused(vitport, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", ["inspect", "convert", "compare", "predict"])
 @pytest.mark.parametrize("make", WEIGHTS.values(), ids=list(WEIGHTS))
-def test_bad_weights_are_refused(make, command, weights, picture, tmp_path, refused):
+def test_bad_weights_are_refused(make, command, weights, image, tmp_path, refused):
     """The sentence names the file, and code in a pickle does not run: it would leave a file."""
     path = make(tmp_path, weights)
     args = {
         "inspect": (path,),
         "convert": (path, tmp_path / "out.safetensors", "--to", "timm"),
         "compare": (path,),
-        "predict": (picture, "--weights", path),
+        "predict": (image, "--weights", path),
     }
     sentence = refused(command, *args[command])
     assert not (tmp_path / "PWNED").exists()
@@ -172,33 +172,33 @@ def test_the_code_in_the_pickles_would_run(tmp_path):
 
 @pytest.mark.parametrize("command", ["compare", "predict"])
 @pytest.mark.parametrize("make", PICTURES.values(), ids=list(PICTURES))
-def test_bad_pictures_are_refused(make, command, weights, picture, tmp_path, refused):
+def test_bad_images_are_refused(make, command, weights, image, tmp_path, refused):
     """The sentence names the file."""
-    path = make(tmp_path, picture)
+    path = make(tmp_path, image)
     args = (weights, "--image", path) if command == "compare" else (path, "--weights", weights)
     assert str(path) in refused(command, *args)
 
 
 @pytest.mark.parametrize("command", ["inspect", "convert", "compare", "predict"])
-def test_unknown_model_names_are_refused(command, weights, picture, tmp_path, refused):
+def test_unknown_model_names_are_refused(command, weights, image, tmp_path, refused):
     """The nearest names are offered."""
     args = {
         "inspect": (weights,),
         "convert": (weights, tmp_path / "out", "--to", "timm"),
         "compare": (weights,),
-        "predict": (picture, "--weights", weights),
+        "predict": (image, "--weights", weights),
     }
     assert "vit_base_patch16_224" in refused(command, *args[command], "--model", "vit_base_patch16_225")
 
 
 @pytest.mark.parametrize("command", ["convert", "compare", "predict"])
 @pytest.mark.parametrize("size", [("13",), ("12", "21"), ("0",), ("-4",)], ids="x".join)
-def test_picture_sizes_that_do_not_fit_are_refused(size, command, weights, picture, tmp_path, refused):
+def test_image_sizes_that_do_not_fit_are_refused(size, command, weights, image, tmp_path, refused):
     """Patches are of 4 pixels."""
     args = {
         "convert": (weights, tmp_path / "out", "--to", "timm"),
         "compare": (weights,),
-        "predict": (picture, "--weights", weights),
+        "predict": (image, "--weights", weights),
     }
     assert "image_size" in refused(command, *args[command], "--image-size", *size)
 

@@ -51,10 +51,10 @@ def test_frameworks_agree_on_the_same_weights(weights, vitport):
         assert max(entry["error_a"], entry["error_b"], entry["difference"]["relative"]) < entry["tolerance"] < 1e-4
 
 
-def test_measures_are_of_jax_against_torch(weights, picture, vitport):
-    """Oracle: both models called directly on the picture, the differences taken here in numpy."""
-    found = rows(vitport("compare", weights, "--image", picture, "--json"))
-    pixels = load_image(picture, tiny_checkpoint().preprocessing)[None]
+def test_measures_are_of_jax_against_torch(weights, image, vitport):
+    """Oracle: both models called directly on the image, the differences taken here in numpy."""
+    found = rows(vitport("compare", weights, "--image", image, "--json"))
+    pixels = load_image(image, tiny_checkpoint().preprocessing)[None]
     torch_model, jax_model = vit_torch.create_model(weights=weights).eval(), vit_jax.create_model(weights=weights)
     jax_model.eval()
     with torch.no_grad():
@@ -131,14 +131,14 @@ def test_teacher_forcing_measures_each_block_by_itself(weights, tanh, vitport):
 
 
 @pytest.mark.parametrize(("ending", "dtype"), [("npz", "bfloat16"), ("safetensors", "float32")])
-def test_a_capture_stands_for_its_run(weights, picture, vitport, tmp_path, ending, dtype):
-    """Saved from JAX on a picture, compared with PyTorch on the same picture without being told which."""
+def test_a_capture_stands_for_its_run(weights, image, vitport, tmp_path, ending, dtype):
+    """Saved from JAX on an image, compared with PyTorch on the same image without being told which."""
     path = tmp_path / f"run.{ending}"
-    result = vitport("compare", f"jax:{weights}", "--save-capture", path, "--image", picture, "--dtype", dtype)
+    result = vitport("compare", f"jax:{weights}", "--save-capture", path, "--image", image, "--dtype", dtype)
     assert (result.code, result.out) == (0, f"wrote {path}: 33 activations of jax:{weights}\n")
     saved = load_capture(path)
     assert saved.dtype.name == dtype
-    np.testing.assert_array_equal(saved.images[0], load_image(picture, tiny_checkpoint().preprocessing))
+    np.testing.assert_array_equal(saved.images[0], load_image(image, tiny_checkpoint().preprocessing))
     found = told(vitport("compare", weights, path, "--json", "--explain"))
     assert found["b"]["title"] == f"jax:{weights}"
     assert (found["first_divergence"], found["explanations"]) == (None, [])
@@ -159,7 +159,7 @@ def test_a_hugging_face_folder_is_run_by_transformers(vitport, tmp_path):
     assert found["b"]["facts"]["framework"].startswith("transformers ")
 
 
-def test_another_picture_size_can_be_asked_for(weights, vitport):
+def test_another_image_size_can_be_asked_for(weights, vitport):
     """The position table is resized for both frameworks alike."""
     found = rows(vitport("compare", weights, "--json", "--image-size", 16, 8))
     assert found["embed"]["shape"] == [1, 9, 24]
@@ -190,7 +190,7 @@ def test_without_torch_the_way_to_it_is_told(weights, vitport, monkeypatch):
     ("args", "sentence"),
     [
         (("jax:{weights}",), "nothing to be compared with"),
-        (("{weights}", "capture:{weights}"), "holds no capture"),
+        (("{weights}", "capture:{weights}"), "is not a capture"),
         (("{weights}", "transformers:{weights}"), "no config.json"),
         (("{weights}", "--save-capture", "{folder}/run.txt"), "end in .npz or .safetensors"),
         (("{weights}", "capture:{folder}/nowhere.npz"), "does not exist"),
@@ -238,7 +238,7 @@ def test_a_figure_is_drawn(weights, vitport, tmp_path):
     assert result.err.count("\n") == 1
 
 
-def test_gradients_are_compared_from_the_head_to_the_picture(weights, tanh, vitport):
+def test_gradients_are_compared_from_the_head_to_the_image(weights, tanh, vitport):
     """With the other GELU only what lies before it in the backward pass is off, and B is the one that is."""
     sound = told(vitport("compare", weights, "--gradients", "--json"))["gradients"]
     assert sound[-1]["name"] == "images"

@@ -192,7 +192,7 @@ def test_a_conversion_that_differs_ends_with_status_1(weights, tmp_path, vitport
         "convert", weights, tmp_path / "out", "--to", "timm", "--verify", "--certificate", tmp_path / "proof.json"
     )
     assert result.code == 1
-    assert "not verified: the result by its own names in float64 leaves the source by its own names" in result.out
+    assert "not verified: the result by its own names in float64 differs from the source by its own names" in result.out
     assert "first at embed" in result.out
     assert json.loads((tmp_path / "proof.json").read_text())["passed"] is False
 

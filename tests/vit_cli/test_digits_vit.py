@@ -25,28 +25,28 @@ WEIGHTS = ROOT / "vit_cli" / "assets" / "digits_vit.safetensors"
 @pytest.fixture(scope="module")
 def held_out() -> tuple[np.ndarray, np.ndarray]:
     """The 360 test digits as the model takes them, (360, 8, 8, 1), and their labels."""
-    pictures, labels = load_digits(return_X_y=True)
-    _, pictures, _, labels = train_test_split(pictures, labels, test_size=0.2, random_state=0, stratify=labels)
-    pixels = (pictures.reshape(-1, 8, 8, 1) * 255 / 16).round()
+    images, labels = load_digits(return_X_y=True)
+    _, images, _, labels = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
+    pixels = (images.reshape(-1, 8, 8, 1) * 255 / 16).round()
     preprocessing = conversion.load(WEIGHTS).preprocessing
-    return np.stack([normalize(picture, preprocessing) for picture in pixels]), labels
+    return np.stack([normalize(image, preprocessing) for image in pixels]), labels
 
 
 def test_torch_reads_the_held_out_digits(held_out):
     """99.2 % measured; 98 % promised."""
-    pictures, labels = held_out
+    images, labels = held_out
     model = vit_torch.create_model(weights=WEIGHTS).eval()
     with torch.no_grad():
-        logits = model(torch.tensor(pictures).permute(0, 3, 1, 2))
+        logits = model(torch.tensor(images).permute(0, 3, 1, 2))
     assert (logits.argmax(1).numpy() == labels).mean() >= 0.98
 
 
 def test_jax_reads_the_held_out_digits(held_out):
     """99.2 % measured; 98 % promised."""
-    pictures, labels = held_out
+    images, labels = held_out
     model = vit_jax.create_model(weights=WEIGHTS)
     model.eval()
-    assert (np.asarray(nnx.jit(model)(pictures)).argmax(1) == labels).mean() >= 0.98
+    assert (np.asarray(nnx.jit(model)(images)).argmax(1) == labels).mean() >= 0.98
 
 
 def test_file_is_small_and_names_its_classes():
@@ -61,9 +61,9 @@ def test_the_script_trains_such_a_model_anew(tmp_path, monkeypatch, held_out):
     script = runpy.run_path(str(ROOT / "scripts" / "train_digits_vit.py"))
     monkeypatch.setitem(script["main"].__globals__, "ASSETS", tmp_path / "assets")
     script["main"]()
-    pictures, labels = held_out
+    images, labels = held_out
     model = vit_torch.create_model(weights=tmp_path / "assets" / "digits_vit.safetensors").eval()
     with torch.no_grad():
-        logits = model(torch.tensor(pictures).permute(0, 3, 1, 2))
+        logits = model(torch.tensor(images).permute(0, 3, 1, 2))
     assert (logits.argmax(1).numpy() == labels).mean() >= 0.98
     assert (tmp_path / "assets" / "digits.png").is_file()

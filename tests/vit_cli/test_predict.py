@@ -21,11 +21,11 @@ ASSETS = Path(vit_cli.__file__).parent / "assets"
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_classes_are_the_model_s_likeliest_first(framework, weights, picture, vitport):
+def test_classes_are_the_model_s_likeliest_first(framework, weights, image, vitport):
     """Oracle: vit_torch, and torch's own softmax and sort; probabilities within 1e-5."""
     args = ("--weights", weights, "--framework", framework, "--top", "4", "--json")
-    rows = json.loads(vitport("predict", picture, *args).out)["top"]
-    pixels = load_image(picture, tiny_checkpoint().preprocessing)
+    rows = json.loads(vitport("predict", image, *args).out)["top"]
+    pixels = load_image(image, tiny_checkpoint().preprocessing)
     with torch.no_grad():
         logits = vit_torch.create_model(weights=weights).eval()(torch.tensor(pixels).permute(2, 0, 1)[None])[0]
     order = logits.argsort(descending=True)[:4].tolist()
@@ -38,10 +38,10 @@ def test_classes_are_the_model_s_likeliest_first(framework, weights, picture, vi
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_the_carried_digit_is_read(framework, vitport):
-    """Oracle: scikit-learn's label of the very picture, found again among its 1,797."""
+    """Oracle: scikit-learn's label of the very image, found again among its 1,797."""
     grey = torch.tensor(np.asarray(Image.open(ASSETS / "digits.png")).reshape(64), dtype=torch.float64)
-    pictures, labels = load_digits(return_X_y=True)
-    (at,) = ((torch.tensor(pictures) * 255 / 16).round() == grey).all(dim=1).nonzero()[:, 0].tolist()
+    images, labels = load_digits(return_X_y=True)
+    (at,) = ((torch.tensor(images) * 255 / 16).round() == grey).all(dim=1).nonzero()[:, 0].tolist()
     args = ("--weights", ASSETS / "digits_vit.safetensors", "--framework", framework)
     rows = json.loads(vitport("predict", ASSETS / "digits.png", *args, "--json").out)["top"]
     assert rows[0]["label"] == str(labels[at])
@@ -49,29 +49,29 @@ def test_the_carried_digit_is_read(framework, vitport):
     assert first.split()[:2] == [str(labels[at]), str(labels[at])]
 
 
-def test_more_classes_than_there_are_means_all(weights, picture, vitport):
+def test_more_classes_than_there_are_means_all(weights, image, vitport):
     """Seven classes; their probabilities sum to one."""
-    rows = json.loads(vitport("predict", picture, "--weights", weights, "--top", "100", "--json").out)["top"]
+    rows = json.loads(vitport("predict", image, "--weights", weights, "--top", "100", "--json").out)["top"]
     assert len(rows) == 7
     assert sum(row["probability"] for row in rows) == pytest.approx(1)
 
 
-def test_a_model_without_a_head_says_so(headless, picture, vitport):
+def test_a_model_without_a_head_says_so(headless, image, vitport):
     """Exit 2, and what can be done instead."""
-    result = vitport("predict", picture, "--weights", headless)
+    result = vitport("predict", image, "--weights", headless)
     assert result.code == 2
     assert "has no head" in result.err
     assert "forward_features" in result.err
 
 
-def test_top_of_nothing_is_refused(weights, picture, vitport):
+def test_top_of_nothing_is_refused(weights, image, vitport):
     """--top 0."""
-    assert vitport("predict", picture, "--weights", weights, "--top", "0").code == 2
+    assert vitport("predict", image, "--weights", weights, "--top", "0").code == 2
 
 
-def test_jax_needs_no_torch(weights, picture, vitport, monkeypatch):
+def test_jax_needs_no_torch(weights, image, vitport, monkeypatch):
     """PyTorch's import fails: --framework jax still answers, --framework torch tells what to install."""
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert vitport("predict", picture, "--weights", weights, "--framework", "jax").code == 0
-    result = vitport("predict", picture, "--weights", weights, "--framework", "torch")
+    assert vitport("predict", image, "--weights", weights, "--framework", "jax").code == 0
+    result = vitport("predict", image, "--weights", weights, "--framework", "torch")
     assert (result.code, "vitport[torch]" in result.err) == (2, True)

@@ -41,7 +41,7 @@ def test_above_the_limit_it_exits_with_the_first_step(weights, vitport):
         "steps", weights, "--optimizers", "sgd", "--dtypes", "float32", "--count", "2", "--fail-above", 1e-10
     )
     assert result.code == 1
-    assert result.err.startswith("vitport: sgd in float32 is apart by ")
+    assert result.err.startswith("vitport: sgd in float32 differs by ")
     assert result.err.endswith("which is above 1e-10, after step 1.\n")
     assert "loss in PyTorch" in result.out
 
@@ -60,8 +60,8 @@ def test_two_batches_are_taken_in_turn():
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (("--count", "0"), "train nothing"),
-        (("--optimizers",), "name one or more"),
+        (("--count", "0"), "must be at least 1"),
+        (("--optimizers",), "must name at least one"),
         (("--figure", "a.gif"), "end in .png or .svg"),
     ],
 )

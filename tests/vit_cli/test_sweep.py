@@ -69,7 +69,9 @@ def test_all_combinations_are_a_table_of_their_own(weights, vitport, few, monkey
     assert [line.split()[:4] for line in lines[-3:]] == [cells(result)[:4] for result in results]
 
 
-@pytest.mark.parametrize(("args", "sentence"), [(("--batch", "1"), "give 2 or more"), (("--dtypes",), "names none")])
+@pytest.mark.parametrize(
+    ("args", "sentence"), [(("--batch", "1"), "--batch must be at least 2"), (("--dtypes",), "must name at least one")]
+)
 def test_mistakes_are_told_in_one_sentence(weights, vitport, args, sentence):
     result = vitport("sweep", weights, *args)
     assert result.code == 2

@@ -178,7 +178,7 @@ def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys
     [
         (("--data", "/nowhere"), "/nowhere does not exist"),
         (("--batch", "30", "--recipe.accumulation", "4"), "does not divide into 4 parts"),
-        (("--mesh", "data=7"), "takes 7 devices"),
+        (("--mesh", "data=7"), "needs 7 devices"),
         (("--mesh", "7"), "--mesh 7 cannot be read"),
         (("--mesh", "data=1,data=1"), "give each axis its number of devices once"),
         (("--profile", "4", "1"), "--profile 4 1 lies outside the run's 4 steps"),

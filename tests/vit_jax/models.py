@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from conversion import from_flax, to_flax
 from tests.random_weights import random_array, random_images, random_params
 from vit_jax import VisionTransformer, get_params, set_params
-from vit_spec import Parameter, ViTConfig
+from vit_spec import ViTConfig
 
 
 def jax_model(config: ViTConfig, params: Mapping[str, np.ndarray], dtype: DTypeLike = jnp.float64) -> VisionTransformer:
@@ -49,6 +49,6 @@ def randomize(module: nnx.Module, at: str, seed: int = 0) -> dict[str, np.ndarra
     """Gives a layer random weights; returns them under their canonical names in a model's place ``at``."""
     rng = np.random.default_rng(seed)
     zeros = {f"{at}/{path}": np.zeros(array.shape) for path, array in get_params(module).items()}
-    params = {name: random_array(Parameter(name, array.shape), rng) for name, array in sorted(from_flax(zeros).items())}
+    params = {name: random_array(name, array.shape, rng) for name, array in sorted(from_flax(zeros).items())}
     set_params(module, {path.removeprefix(f"{at}/"): array for path, array in to_flax(params).items()})
     return params

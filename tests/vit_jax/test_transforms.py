@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 
+import conversion
 from tests.random_weights import random_images, random_params
 from tests.small_configs import BASE
 from tests.vit_jax.models import jax_model, nhwc, quick_jit
 from vit_jax import VisionTransformer
+from vit_spec import VitportError
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.jax_alone
 
 CONFIG = BASE.replace(layer_scale=1.0, drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.2)
@@ -134,3 +141,103 @@ def test_train_step_with_nnx_leaves_parameters_only():
     losses = [step(model, jax.random.key(0)) for _ in range(3)]
     assert losses[0] > losses[1] > losses[2]
     assert jax.tree.structure(nnx.state(model)) == structure
+
+
+def test_checkpointing_keeps_the_gradients_and_fewer_residuals():
+    """Dropout included, whose keys are drawn again; residuals other than parameters shrink to less than a third."""
+    deep = CONFIG.replace(depth=4)
+    model = jax_model(deep, random_params(deep, 0), "float32")
+    images, key = nhwc(random_images(deep, 3, 0), "float32"), jax.random.key(3)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model)))
+
+    def gradients_and_residuals() -> tuple[nnx.State, int]:
+        graphdef, state = nnx.split(model)
+        loss = jax.vjp(lambda state: (train(nnx.merge(graphdef, state), images, key) ** 2).sum(), state)
+        return loss[1](jnp.float32(1))[0], sum(leaf.size for leaf in jax.tree.leaves(loss[1]))
+
+    plain, kept = gradients_and_residuals()
+    model.set_grad_checkpointing()
+    again, kept_again = gradients_and_residuals()
+    for actual, expected in zip(jax.tree.leaves(again), jax.tree.leaves(plain), strict=True):
+        # Sums of up to 3 * 16 products in float32, added up over four blocks
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    assert kept_again - parameters < (kept - parameters) / 3
+    model.set_grad_checkpointing(False)
+    assert gradients_and_residuals()[1] == kept
+
+
+def test_checkpointing_works_under_nnx_jit_and_changes_no_answer():
+    model, images = model_and_images()
+    model.set_grad_checkpointing()
+    assert_close(nnx.jit(lambda model, x: model(x))(model, images), plain_call())
+    model.train()
+    key = jax.random.key(3)
+    gradient = nnx.jit(nnx.grad(lambda model: (train(model, images, key) ** 2).sum()))(model)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_an_optimizer_of_nnx_trains_the_model():
+    """The loss falls, with Adam's first step of about the learning rate for each parameter."""
+    model, images = model_and_images()
+    optimizer = nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)
+    before = jax.tree.leaves(nnx.state(model))
+    value, gradient = nnx.value_and_grad(lambda model: (model(images) ** 2).mean())(model)
+    optimizer.update(model, gradient)
+    steps = [abs(new - old).max() for new, old in zip(jax.tree.leaves(nnx.state(model)), before, strict=True)]
+    assert max(steps) == pytest.approx(1e-3, rel=1e-2)
+    assert (model(images) ** 2).mean() < value
+
+
+CALL_EXPORTED = """
+import sys
+import jax, numpy as np
+from flax import nnx
+from vit_jax import create_model
+exported = jax.export.deserialize(open(sys.argv[1], "rb").read())
+model = create_model(weights=sys.argv[2])
+images = np.load(sys.argv[3])
+np.save(sys.argv[4], exported.call(nnx.to_flat_state(nnx.state(model)), images))
+"""
+
+
+def test_an_exported_model_is_called_in_another_process_with_weights_of_its_own(tmp_path: Path):
+    """``jax.export`` over the state of ``nnx.split``, flat, since it takes no dictionary whose keys are numbers."""
+    model, images = model_and_images()
+    graphdef, state = nnx.split(model)
+    exported = jax.export.export(jax.jit(lambda flat, x: nnx.merge(graphdef, flat)(x)))(
+        nnx.to_flat_state(state), images
+    )
+    (tmp_path / "model.bin").write_bytes(exported.serialize())
+    checkpoint = conversion.Checkpoint.of(CONFIG, random_params(CONFIG, 0, np.float32))
+    conversion.save(checkpoint, tmp_path / "weights.safetensors", format="timm")
+    np.save(tmp_path / "images.npy", images)
+    names = ("model.bin", "weights.safetensors", "images.npy", "logits.npy")
+    command = [sys.executable, "-c", CALL_EXPORTED, *(str(tmp_path / name) for name in names)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_close(np.load(tmp_path / "logits.npy"), plain_call())
+
+
+def test_the_state_of_a_layer_can_be_exported_as_it_is():
+    """A layer without a list of layers has no keys that are numbers; gradients are exported with it."""
+    model, _ = model_and_images()
+    graphdef, state = nnx.split(model.blocks[0])
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, CONFIG.num_tokens, CONFIG.embed_dim)), jnp.float32)
+
+    def block(state: nnx.State, x: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, state)(x)
+
+    loaded = jax.export.deserialize(jax.export.export(jax.jit(block))(state, x).serialize(vjp_order=1))
+    assert_close(loaded.call(state, x), block(state, x))
+    gradient = jax.grad(lambda state: loaded.call(state, x).sum())(state)
+    expected = jax.grad(lambda state: block(state, x).sum())(state)
+    for actual, wanted in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_metadata_that_is_no_plain_value_is_refused_by_name():
+    layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0), kernel_metadata={"colour": object()})
+    graphdef, state = nnx.split(layer)
+    exported = jax.export.export(jax.jit(lambda state: nnx.merge(graphdef, state)(jnp.ones(2))))(state)
+    with pytest.raises(VitportError, match="colour"):
+        exported.serialize()

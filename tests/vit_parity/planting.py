@@ -1,4 +1,4 @@
-"""Faults planted in what PyTorch runs: its config, weights, pictures, modules or functions, never in the replay."""
+"""Faults planted in what PyTorch runs: its config, weights, images, modules or functions, never in the replay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import vit_torch.layers.attention
 from conversion import Checkpoint
 from tests.random_weights import random_params
 from tests.small_configs import BASE
-from tests.vit_parity.runs import pictures, run_torch
+from tests.vit_parity.runs import random_batch, run_torch
 from vit_parity import Capture, capture_torch
 from vit_spec import Preprocessing
 
@@ -23,7 +23,7 @@ CONFIG = BASE.replace(image_size=(12, 12), depth=2, norm_eps=1e-6, pre_norm=True
 PARAMS = random_params(CONFIG, seed=3, dtype=np.float32)
 PREPROCESSING = Preprocessing(size=CONFIG.image_size, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 WEIGHTS = Checkpoint.of(CONFIG, PARAMS)
-IMAGES = pictures(CONFIG)
+IMAGES = random_batch(CONFIG)
 
 
 def options(**changes: Any) -> Callable[[], Capture]:
@@ -42,7 +42,7 @@ def ending(end: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[],
 
 
 def seen(images: np.ndarray) -> Callable[[], Capture]:
-    """Other pictures, although it says that it saw these."""
+    """Other images, although it says that it saw these."""
     return lambda: replace(run_torch(WEIGHTS, np.ascontiguousarray(images, np.float32), title="B"), images=IMAGES)
 
 

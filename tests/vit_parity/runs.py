@@ -18,7 +18,7 @@ def checkpoint(config: ViTConfig, seed: int = 1) -> Checkpoint:
     return Checkpoint.of(config, random_params(config, seed=seed, dtype=np.float32))
 
 
-def pictures(config: ViTConfig, batch: int = 2, seed: int = 2) -> np.ndarray:
+def random_batch(config: ViTConfig, batch: int = 2, seed: int = 2) -> np.ndarray:
     """(B, H, W, C) float32."""
     return random_images(config, batch, seed).transpose(0, 2, 3, 1).astype(np.float32)
 

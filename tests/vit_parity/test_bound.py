@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.small_configs import BASE, COMBINATIONS, CONFIGS
-from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_jax, run_torch
+from tests.vit_parity.runs import checkpoint, random_batch, replayed_model, run_jax, run_torch
 from vit_parity import Capture
 from vit_parity.bound import MARGIN, bounds, bounds_without_weights, growth, relative
 from vit_parity.replay import replay
@@ -34,7 +34,7 @@ def quotients(run: Capture, model) -> tuple[float, float, float]:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_clean_float32_runs_stay_within_an_eighth_of_the_bound(name):
     """Every option, in PyTorch. Measured: 0.12 of the bound at most, that is 0.47 with a margin of 1."""
-    weights, images = checkpoint(CONFIGS[name]), pictures(CONFIGS[name])
+    weights, images = checkpoint(CONFIGS[name]), random_batch(CONFIGS[name])
     assert max(quotients(run_torch(weights, images), replayed_model(weights, images))) < 0.16
 
 
@@ -46,13 +46,13 @@ def test_clean_float32_runs_stay_within_an_eighth_of_the_bound(name):
 )
 def test_clean_runs_stay_within_the_bound_in_every_dtype_and_both_frameworks(config, run, dtype):
     """12 blocks, and the options that rounding hits hardest. Measured 0.42 of the bound at most (float16)."""
-    weights, images = checkpoint(config), pictures(config)
+    weights, images = checkpoint(config), random_batch(config)
     assert max(quotients(run(weights, images, dtype), replayed_model(weights, images))) < 0.6
 
 
 def test_the_bound_is_tight_enough_to_see_small_faults():
     """In float32 over 12 blocks: below 1e-5 of the activations everywhere, though eps 1e-5 for 1e-6 costs 1e-5."""
-    weights, images = checkpoint(DEEP), pictures(DEEP)
+    weights, images = checkpoint(DEEP), random_batch(DEEP)
     model = replayed_model(weights, images)
     exact = replay(model, {})
     assert max(bounds(model, FLOAT32, exact=exact).values()) < 5e-5

@@ -24,13 +24,13 @@ def checkpoint(config) -> Checkpoint:
     return Checkpoint.of(config, random_params(config, seed=1, dtype=np.float32))
 
 
-def pictures(config, batch=2) -> np.ndarray:
+def random_batch(config, batch=2) -> np.ndarray:
     """(B, H, W, C) float32."""
     return random_images(config, batch, seed=2).transpose(0, 2, 3, 1).astype(np.float32)
 
 
 def captured_torch(config, dtype=torch.float32) -> Capture:
-    return capture_torch(vit_torch.create_model(weights=checkpoint(config), dtype=dtype).eval(), pictures(config))
+    return capture_torch(vit_torch.create_model(weights=checkpoint(config), dtype=dtype).eval(), random_batch(config))
 
 
 def jax_model(config, dtype="float32"):
@@ -55,7 +55,7 @@ def test_both_frameworks_capture_the_same_under_the_same_names(name):
     config = COMBINATIONS[name]
     expected = captured_torch(config, torch.float64)
     with jax.enable_x64(True):
-        actual = capture_jax(jax_model(config, "float64"), pictures(config))
+        actual = capture_jax(jax_model(config, "float64"), random_batch(config))
     assert list(actual.activations) == list(expected.activations)
     for at, array in expected.activations.items():
         assert array.dtype == actual.activations[at].dtype == np.float64
@@ -79,17 +79,17 @@ def test_the_models_are_left_as_they_were():
     model = vit_torch.create_model(weights=checkpoint(PLAIN)).eval()
     mirror = jax_model(PLAIN)
     before = jax.tree.structure(nnx.state(mirror)), nnx.graphdef(mirror)
-    found = capture_torch(model, pictures(PLAIN))
-    capture_jax(mirror, pictures(PLAIN))
+    found = capture_torch(model, random_batch(PLAIN))
+    capture_jax(mirror, random_batch(PLAIN))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert (jax.tree.structure(nnx.state(mirror)), nnx.graphdef(mirror)) == before
     with torch.no_grad():
-        answer = model(torch.tensor(pictures(PLAIN)).permute(0, 3, 1, 2)).numpy()
+        answer = model(torch.tensor(random_batch(PLAIN)).permute(0, 3, 1, 2)).numpy()
     np.testing.assert_array_equal(found.activations["logits"], answer)
 
 
 def test_hooks_are_taken_off_when_the_run_fails():
-    """Pictures of another size are refused by the model."""
+    """Images of another size are refused by the model."""
     model = vit_torch.create_model(weights=checkpoint(PLAIN)).eval()
     with pytest.raises(VitportError, match="do not fit"):
         capture_torch(model, np.zeros((1, 8, 8, 3), np.float32))
@@ -99,7 +99,7 @@ def test_hooks_are_taken_off_when_the_run_fails():
 def test_bfloat16_activations_keep_their_dtype():
     """Both frameworks' logits are bfloat16 in numpy too."""
     found = captured_torch(PLAIN, torch.bfloat16)
-    mirror = capture_jax(jax_model(PLAIN, "bfloat16"), pictures(PLAIN))
+    mirror = capture_jax(jax_model(PLAIN, "bfloat16"), random_batch(PLAIN))
     assert found.dtype == mirror.dtype
     assert found.dtype.name == "bfloat16"
     assert found.facts["dtype"] == mirror.facts["dtype"] == "bfloat16"
@@ -111,4 +111,4 @@ def test_models_in_training_mode_are_refused():
         (capture_jax, vit_jax.create_model(weights=checkpoint(PLAIN))),
     ):
         with pytest.raises(VitportError, match=r"model\.eval"):
-            run(model, pictures(PLAIN))
+            run(model, random_batch(PLAIN))

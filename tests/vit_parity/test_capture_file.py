@@ -25,7 +25,7 @@ def capture() -> Capture:
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
 def test_there_and_back_is_the_identity(tmp_path, ending):
-    """Names, order, dtypes, bits, title, facts, pictures."""
+    """Names, order, dtypes, bits, title, facts, images."""
     path = tmp_path / f"run.{ending}"
     save_capture(capture(), path)
     assert is_capture(path)

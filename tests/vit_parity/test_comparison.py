@@ -11,7 +11,7 @@ import vit_jax
 import vit_torch
 from conversion import Checkpoint
 from tests.small_configs import COMBINATIONS
-from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_jax, run_torch
+from tests.vit_parity.runs import checkpoint, random_batch, replayed_model, run_jax, run_torch
 from vit_parity import Capture
 from vit_parity.comparison import compare_captures
 from vit_parity.local_errors import local_errors_jax, local_errors_torch
@@ -19,7 +19,7 @@ from vit_parity.truth import truth_of
 from vit_spec import VitportError
 
 CONFIG = COMBINATIONS["plain"]
-WEIGHTS, IMAGES = checkpoint(CONFIG), pictures(CONFIG)
+WEIGHTS, IMAGES = checkpoint(CONFIG), random_batch(CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_truth_is_float64_between_both_frameworks(truth):
 
 
 def test_where_the_frameworks_disagree_in_float64_there_is_no_truth():
-    """NaN in the pictures is in both, and equals nothing."""
+    """NaN in the images is in both, and equals nothing."""
     images = IMAGES.copy()
     images[0, 0, 0, 0] = np.nan
     with pytest.raises(VitportError, match=r"patch_embed\.proj"):
@@ -120,7 +120,7 @@ def test_nan_is_a_divergence(runs):
 
 def test_runs_that_cannot_be_compared_are_refused(runs):
     a, b = runs
-    with pytest.raises(VitportError, match="same pictures"):
+    with pytest.raises(VitportError, match="different images"):
         compare_captures(a, replace(b, images=b.images + 1))
     with pytest.raises(VitportError, match="in common"):
         compare_captures(a, replace(b, activations={"x": np.ones(1)}))

@@ -34,7 +34,7 @@ from tests.vit_parity.planting import (
     to_16_bits,
     without,
 )
-from tests.vit_parity.runs import pictures, replayed_model, run_jax, run_torch
+from tests.vit_parity.runs import random_batch, replayed_model, run_jax, run_torch
 from vit_parity import Capture
 from vit_parity.explain import Explanation, explain
 from vit_parity.hypotheses import Origin
@@ -192,7 +192,7 @@ def test_the_wrong_resize_of_the_position_table_is_named(method):
     """The table of 3 x 3 patches brought to 5 x 4; the truth is the antialiased bicubic with a = -0.5."""
     right = conversion.prepare(None, weights=WEIGHTS, image_size=(20, 16))
     wrong = conversion.prepare(None, weights=WEIGHTS, image_size=(20, 16), resize=method)
-    images = pictures(right.config)
+    images = random_batch(right.config)
     found = explain(run_torch(wrong, images, title="B"), replayed_model(right, images), Origin(table=WEIGHTS))
     assert len(found) == 1
     assert (found[0].layer, found[0].cause) == ("tokens", f"resizes the position table by {method}")
@@ -202,7 +202,7 @@ def test_the_wrong_resize_of_the_position_table_is_named(method):
 def test_gate_and_value_swapped_are_named(name):
     config = CONFIGS[name]
     weights = Checkpoint.of(config, random_params(config, 4, np.float32))
-    images = pictures(config)
+    images = random_batch(config)
     x = dict(weights.params)
     if name == "swiglu":
         for leaf in ("weight", "bias"):
@@ -219,7 +219,7 @@ def test_rmsnorm_for_layernorm_is_named():
     config = BASE.replace(norm_bias=False)
     weights = Checkpoint.of(config, random_params(config, 4, np.float32))
     wrong = Checkpoint.of(config.replace(norm="rmsnorm"), weights.params)
-    images = pictures(config)
+    images = random_batch(config)
     (found,) = explain(run_torch(wrong, images), replayed_model(weights, images))
     assert (found.layer, found.cause) == ("blocks.0.norm1", "norms without subtracting the mean")
 
@@ -229,13 +229,13 @@ def clean() -> list[tuple[str, int]]:
 
 
 def test_a_hundred_random_sound_runs_are_accused_of_nothing():
-    """Random weights and pictures over combinations of all options, float32; in PyTorch."""
+    """Random weights and images over combinations of all options, float32; in PyTorch."""
     cases = clean()[:100]
     accused: list[Explanation] = []
     for name, seed in cases:
         config = COMBINATIONS[name]
         weights = Checkpoint.of(config, random_params(config, 100 + seed, np.float32))
-        images = pictures(config, batch=1, seed=seed)
+        images = random_batch(config, batch=1, seed=seed)
         accused += explain(run_torch(weights, images), replayed_model(weights, images))
     assert len(cases) == 100
     assert not accused, [entry.sentence for entry in accused]
@@ -246,5 +246,5 @@ def test_a_hundred_random_sound_runs_are_accused_of_nothing():
 def test_sound_runs_in_jax_are_accused_of_nothing(name, dtype):
     config = COMBINATIONS[name]
     weights = Checkpoint.of(config, random_params(config, 7, np.float32))
-    images = pictures(config)
+    images = random_batch(config)
     assert explain(run_jax(weights, images, dtype), replayed_model(weights, images)) == ()

@@ -21,7 +21,7 @@ import vit_torch
 from conversion import Checkpoint, to_flax
 from tests.random_weights import random_params
 from tests.small_configs import BASE
-from tests.vit_parity.runs import checkpoint, pictures, run_jax, run_torch
+from tests.vit_parity.runs import checkpoint, random_batch, run_jax, run_torch
 from vit_jax import set_params
 from vit_parity import Capture, capture_torch, compare_captures
 from vit_parity.capture import jax_capturer
@@ -45,7 +45,7 @@ class World:
     """A sound model, the truth of it, and both frameworks ready to run it with a fault."""
 
     def __init__(self, config: ViTConfig) -> None:
-        self.config, self.weights, self.images = config, checkpoint(config, seed=9), pictures(config, batch=1)
+        self.config, self.weights, self.images = config, checkpoint(config, seed=9), random_batch(config, batch=1)
         self.truth = truth_of(self.weights, self.images)
         self.sound = run_torch(self.weights, self.images)
         self.model = ReplayedModel(config, float64_params(self.weights.params), self.images)
@@ -146,7 +146,7 @@ def test_a_fault_in_any_option_is_located_at_its_layer(option, run):
     changes, layer = OPTIONS[option]
     config = CONFIGS["plain"].replace(depth=1)
     params = random_params(config, 9, np.float32)
-    images = pictures(config, batch=1)
+    images = random_batch(config, batch=1)
     sound = run_torch(Checkpoint.of(config, params), images)
     faulty = run(Checkpoint.of(config.replace(**changes), params), images)
     row = compare_captures(sound, faulty).first_divergence

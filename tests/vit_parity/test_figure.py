@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.small_configs import COMBINATIONS
-from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_jax, run_torch
+from tests.vit_parity.runs import checkpoint, random_batch, replayed_model, run_jax, run_torch
 from vit_parity import Capture, compare_captures
 from vit_parity.bound import bounds, relative
 from vit_parity.figure import write_drift, write_growth
@@ -22,7 +22,7 @@ from vit_parity.training import Step
 from vit_spec import VitportError
 
 CONFIG = COMBINATIONS["plain"]
-WEIGHTS, IMAGES = checkpoint(CONFIG), pictures(CONFIG)
+WEIGHTS, IMAGES = checkpoint(CONFIG), random_batch(CONFIG)
 STEPS = {"adamw, float32": [Step(1.0, 1.0, 1e-7), Step(0.9, 0.9, 3e-6)], "sgd, float64": [Step(1.0, 1.0, 0.0)] * 2}
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -88,8 +88,8 @@ def test_png_and_svg_are_what_their_names_say_and_the_same_bytes_again(tmp_path)
             (tmp_path / folder).mkdir(exist_ok=True)
             write_drift(STEPS, tmp_path / folder / name)
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    picture = Image.open(tmp_path / "one" / "a.png")
-    assert (picture.format, picture.width) == ("PNG", 1260)
+    image = Image.open(tmp_path / "one" / "a.png")
+    assert (image.format, image.width) == ("PNG", 1260)
     root = ElementTree.parse(tmp_path / "one" / "a.svg").getroot()
     assert root.tag == f"{SVG}svg"
     assert {"adamw, float32", "sgd, float64", "steps"} <= {"".join(text.itertext()) for text in root.iter(f"{SVG}text")}

@@ -11,14 +11,14 @@ import vit_torch
 from conversion import Checkpoint
 from tests.random_weights import random_params
 from tests.small_configs import COMBINATIONS
-from tests.vit_parity.runs import checkpoint, pictures
+from tests.vit_parity.runs import checkpoint, random_batch
 from vit_parity.gradients import compare_gradients, cotangent, gradients_of, torch_gradients
 from vit_parity.replay import ReplayedModel, float64_params, replay
 from vit_parity.training import compare_training
 from vit_spec import VitportError, parameters
 
 CONFIG = COMBINATIONS["plain"]
-WEIGHTS, IMAGES = checkpoint(CONFIG), pictures(CONFIG)
+WEIGHTS, IMAGES = checkpoint(CONFIG), random_batch(CONFIG)
 SHALLOW = checkpoint(CONFIG.replace(depth=1))
 
 
@@ -44,11 +44,11 @@ def test_gradients_are_difference_quotients():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
-def test_both_frameworks_give_the_same_gradients_from_the_head_to_the_picture(dtype, tolerance):
+def test_both_frameworks_give_the_same_gradients_from_the_head_to_the_image(dtype, tolerance):
     """Measured 1e-15 and 6e-7, relative to each gradient's own norm."""
     both = [gradients_of(framework, WEIGHTS, IMAGES, dtype) for framework in ("torch", "jax")]
     truth = gradients_of("torch", WEIGHTS, IMAGES, "float64")
-    rows = compare_gradients(*both, truth)
+    rows = compare_gradients(*both, truth, CONFIG)
     found = {row.name: row.difference for row in rows}
     for row in rows:
         assert max(row.error_a, row.error_b) < 10 * tolerance

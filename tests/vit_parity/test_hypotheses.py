@@ -34,7 +34,7 @@ from tests.vit_parity.planting import (
     to_16_bits,
     to_tf32,
 )
-from tests.vit_parity.runs import pictures, replayed_model, run_torch
+from tests.vit_parity.runs import random_batch, replayed_model, run_torch
 from vit_parity import Capture, capture_torch
 from vit_parity.explain import Explanation, explain
 from vit_parity.hypotheses import Origin
@@ -63,7 +63,7 @@ def planted(right: ViTConfig, seed: int = 4, **changes: object) -> tuple[Checkpo
     """Sound weights, and a run of them under another config."""
     weights = Checkpoint.of(right, random_params(right, seed, np.float32))
     wrong = replace(weights, config=right.replace(**changes))
-    return weights, run_torch(wrong, pictures(right), title="B")
+    return weights, run_torch(wrong, random_batch(right), title="B")
 
 
 @pytest.mark.parametrize(("right", "wrong"), pairs(EPSILONS))
@@ -75,7 +75,7 @@ def test_an_epsilon_is_named(right, wrong):
         if name.startswith(("patch_embed", "pos_embed", "cls_token")):
             params[name] *= np.float32(0.01)
     weights = Checkpoint.of(config, params)
-    run = run_torch(replace(weights, config=config.replace(norm_eps=wrong)), pictures(config), title="B")
+    run = run_torch(replace(weights, config=config.replace(norm_eps=wrong)), random_batch(config), title="B")
     found = the_one(run, weights)
     assert (found.layer, found.cause) == ("blocks.0.norm1", f"uses epsilon {wrong:.0e}")
 
@@ -114,7 +114,7 @@ def test_the_usual_scale_is_named_where_the_model_has_another():
 
 
 @pytest.mark.parametrize("name", NORMALISATIONS)
-def test_mean_and_deviation_of_the_picture_are_named(name):
+def test_mean_and_deviation_of_the_image_are_named(name):
     mean, std = NORMALISATIONS[name]
     images = ((IMAGES * STD + MEAN) - np.array(mean)) / np.array(std)
     found = the_one(seen(images)(), origin=Origin(PREPROCESSING))
@@ -127,7 +127,7 @@ def test_every_resize_of_the_position_table_is_named(right, wrong):
     source = Checkpoint.of(CONFIG.replace(pos_embed_resize=right), PARAMS)
     sound = conversion.prepare(None, weights=source, image_size=(20, 16))
     faulty = conversion.prepare(None, weights=source, image_size=(20, 16), resize=wrong)
-    run = run_torch(faulty, pictures(sound.config), title="B")
+    run = run_torch(faulty, random_batch(sound.config), title="B")
     found = the_one(run, sound, Origin(table=source))
     assert (found.layer, found.cause) == ("tokens", f"resizes the position table by {wrong}")
 
@@ -139,7 +139,7 @@ def skipping(config: ViTConfig, ends: str) -> tuple[Checkpoint, Capture]:
     for name in [name for name, _ in model.named_modules() if name == ends or name.endswith(f".{ends}")]:
         parent, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(parent), attribute, torch.nn.Identity())
-    return weights, capture_torch(model, pictures(config), "B")
+    return weights, capture_torch(model, random_batch(config), "B")
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_a_missing_tanh_of_pre_logits_is_named():
     weights = Checkpoint.of(config, random_params(config, 4, np.float32))
     model = vit_torch.create_model(weights=weights).eval()
     model.pre_logits = model.get_submodule("pre_logits.fc")
-    found = the_one(capture_torch(model, pictures(config), "B"), weights)
+    found = the_one(capture_torch(model, random_batch(config), "B"), weights)
     assert (found.layer, found.cause) == ("pre_logits", "leaves out the tanh of pre_logits")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.small_configs import COMBINATIONS, CONFIGS
-from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_torch
+from tests.vit_parity.runs import checkpoint, random_batch, replayed_model, run_torch
 from vit_parity.points import stage_of
 from vit_parity.replay import replay
 
@@ -16,7 +16,7 @@ ALL = CONFIGS | {f"combined-{name}": config for name, config in COMBINATIONS.ite
 @pytest.mark.parametrize("name", ALL)
 def test_replay_is_what_the_model_computes_for_every_option(name):
     """Oracle: vit_torch in float64; 4e-14 measured on values of order 1. So too from its own activations."""
-    weights, images = checkpoint(ALL[name]), pictures(ALL[name])
+    weights, images = checkpoint(ALL[name]), random_batch(ALL[name])
     expected = run_torch(weights, images, "float64").activations
     for known in ({}, expected):
         found = replay(replayed_model(weights, images), known)
@@ -28,7 +28,7 @@ def test_replay_is_what_the_model_computes_for_every_option(name):
 def test_a_known_activation_is_what_the_next_is_computed_from():
     """Moving fc1's output moves act and nothing before; further on only act's known value counts."""
     config = COMBINATIONS["plain"]
-    weights, images = checkpoint(config), pictures(config)
+    weights, images = checkpoint(config), random_batch(config)
     known = dict(run_torch(weights, images, "float64").activations)
     known["blocks.0.mlp.fc1"] = known["blocks.0.mlp.fc1"] + 0.5
     found = replay(replayed_model(weights, images), known)
@@ -41,7 +41,7 @@ def test_a_known_activation_is_what_the_next_is_computed_from():
 def test_one_stage_alone_is_that_part_of_the_whole(name, sparse):
     """Also where only tokens between blocks are known, and where nothing is."""
     config = COMBINATIONS[name]
-    weights, images = checkpoint(config), pictures(config)
+    weights, images = checkpoint(config), random_batch(config)
     known = run_torch(weights, images, "float64").activations
     if sparse:
         known = {"blocks.0": known["blocks.0"]}

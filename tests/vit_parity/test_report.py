@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from tests.small_configs import COMBINATIONS
-from tests.vit_parity.runs import checkpoint, pictures, replayed_model, run_torch
+from tests.vit_parity.runs import checkpoint, random_batch, replayed_model, run_torch
 from vit_parity import Capture, compare_captures
 from vit_parity.comparison import Comparison
 from vit_parity.explain import explain
@@ -26,7 +26,7 @@ from vit_parity.report import Extras, write_report
 from vit_spec import Preprocessing, VitportError
 
 CONFIG = COMBINATIONS["plain"]
-WEIGHTS, IMAGES = checkpoint(CONFIG), pictures(CONFIG)
+WEIGHTS, IMAGES = checkpoint(CONFIG), random_batch(CONFIG)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -105,18 +105,18 @@ def test_the_numbers_are_those_of_the_comparison(page):
     assert ["SHA-256 of weights", "0123abcd"] in data["facts"]
 
 
-def test_patches_are_where_they_are_on_the_picture(page):
-    """Oracle: the relative difference of one token, by hand; the picture is the first one, its mean put back."""
+def test_patches_are_where_they_are_on_the_image(page):
+    """Oracle: the relative difference of one token, by hand; the image is the first one, its mean put back."""
     data = json.loads(Page(page.read_text(encoding="utf-8")).data)
     found, heat = comparison(), data["heat"]
     assert (heat["rows"], heat["columns"]) == (3, 5)
     a, b = (run.activations["blocks.1"].astype(np.float64)[0, 1 + 7] for run in (found.a, found.b))
     by_hand = np.linalg.norm(b - a) / np.linalg.norm(a)
     assert heat["maps"]["blocks.1"][7] == float(f"{by_hand:.3e}")  # the page holds four digits
-    picture = Image.open(io.BytesIO(base64.b64decode(heat["picture"].partition(",")[2])))
+    image = Image.open(io.BytesIO(base64.b64decode(heat["image"].partition(",")[2])))
     preprocessing = Preprocessing()
     expected = IMAGES[0] * np.array(preprocessing.std) + np.array(preprocessing.mean)
-    np.testing.assert_array_equal(np.asarray(picture), (expected.clip(0, 1) * 255).round().astype(np.uint8))
+    np.testing.assert_array_equal(np.asarray(image), (expected.clip(0, 1) * 255).round().astype(np.uint8))
 
 
 def test_numbers_that_json_lacks_do_not_break_the_page(tmp_path):
@@ -169,7 +169,7 @@ const press = (chart, key) => {
 };
 const arrows = ["ArrowRight", "ArrowDown", "ArrowUp"].map(key => press("heat", key));
 seen.push(["arrows", ...arrows, press("ulps", "ArrowRight")]);
-seen.push(["picture", document.querySelector("#heat image").getAttribute("href").slice(0, 15)]);
+seen.push(["image", document.querySelector("#heat image").getAttribute("href").slice(0, 15)]);
 seen.push(["facts", document.getElementById("facts").textContent]);
 seen.push(["paper", getComputedStyle(document.body).backgroundColor]);
 seen.push(["side", document.getElementById("sides").textContent, document.querySelectorAll("b").length]);
@@ -202,7 +202,7 @@ def probed(page: Path, tmp_path: Path, *options: str) -> dict[str, list]:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a headless Chromium, such as Debian's package")
 def test_the_page_works_in_a_browser(page, tmp_path):
-    """Sorting, choosing by keyboard, hovering, another stage, picture and hashes; nothing on the console."""
+    """Sorting, choosing by keyboard, hovering, another stage, image and hashes; nothing on the console."""
     seen = probed(page, tmp_path)
     found = comparison()
     by_size = sorted(found.rows, key=lambda row: row.difference.relative)
@@ -222,7 +222,7 @@ def test_the_page_works_in_a_browser(page, tmp_path):
     for text, start in zip(seen["arrows"], [patch.format(row) for row in (1, 2, 1)], strict=False):
         assert text.startswith(start), "arrows go from patch to patch"
     assert seen["arrows"][3] == seen["boxes"][1], "and from bar to bar"
-    assert seen["picture"] == ["data:image/png;"]
+    assert seen["image"] == ["data:image/png;"]
     for told in ("SHA-256 of weights0123abcd", f"torch{torch.__version__.partition('+')[0]}", "numpy", "machine"):
         assert told in seen["facts"][0]
 

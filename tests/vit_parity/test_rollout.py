@@ -27,12 +27,12 @@ def test_rollout_is_that_of_transformers_attention_weights(tmp_path) -> None:
     with torch.no_grad():
         found = theirs(torch.from_numpy(images).permute(0, 3, 1, 2), output_attentions=True)
     expected = np.zeros((2, 2, 3))
-    for picture in range(2):
+    for image in range(2):
         joint = np.eye(7)
         for attention in found.attentions:
-            mean = attention[picture].numpy().astype(np.float64).mean(axis=0)
+            mean = attention[image].numpy().astype(np.float64).mean(axis=0)
             joint = (0.5 * mean + 0.5 * np.eye(7)) @ joint
-        expected[picture] = joint[0, 1:].reshape(2, 3)
+        expected[image] = joint[0, 1:].reshape(2, 3)
     model = vit_jax.create_model(weights=checkpoint)
     model.eval()
     ours = rollout(capture_jax(model, images), CONFIG)
@@ -76,7 +76,7 @@ def test_what_the_head_reads_is_what_is_rolled_out(pool, share) -> None:
 
 
 @pytest.mark.parametrize(("size", "side"), [(None, 192), ("60", 240)])
-def test_the_command_writes_the_picture_beside_what_the_model_sees(size, side, tmp_path, capsys) -> None:
+def test_the_command_writes_the_image_beside_what_the_model_sees(size, side, tmp_path, capsys) -> None:
     """At least 192 pixels high, by whole times: 24 of 8, 4 of 60."""
     from pathlib import Path
 
@@ -89,9 +89,9 @@ def test_the_command_writes_the_picture_beside_what_the_model_sees(size, side, t
     out = tmp_path / "out.png"
     weights = str(assets / "digits_vit.safetensors")
     assert main(["rollout", str(assets / "digits.png"), str(out), "--weights", weights, *options]) == 0
-    with Image.open(out) as picture:
-        assert picture.size == (2 * side, side)
-        pixels = np.asarray(picture).astype(int)
+    with Image.open(out) as image:
+        assert image.size == (2 * side, side)
+        pixels = np.asarray(image).astype(int)
     left, right = pixels[:, :side], pixels[:, side:]
     assert (right <= left + 1).all()
-    assert "most is made of the patch in row" in capsys.readouterr().out
+    assert "the patch that counts most is in row" in capsys.readouterr().out

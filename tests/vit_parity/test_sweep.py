@@ -8,11 +8,11 @@ import pytest
 from tests.numpy_reference import forward
 from tests.random_weights import random_images, random_params
 from tests.small_configs import COMBINATIONS
-from tests.vit_parity.runs import checkpoint, pictures
+from tests.vit_parity.runs import checkpoint, random_batch
 from vit_parity.sweep import Case, all_cases, one_at_a_time, sweep
 
 CONFIG = COMBINATIONS["scaled"].replace(depth=1)
-WEIGHTS, IMAGES = checkpoint(CONFIG), pictures(CONFIG, batch=3)
+WEIGHTS, IMAGES = checkpoint(CONFIG), random_batch(CONFIG, batch=3)
 LIMITS = {"float32": 2e-6, "bfloat16": 3e-2, "float16": 4e-3}
 """Some 16 unit roundoffs; measured below 4e-7, 1.2e-2, 1.3e-3."""
 

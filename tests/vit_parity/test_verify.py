@@ -18,7 +18,8 @@ from conversion.formats.vit import google
 from conversion.tensors.transforms import Axes, Copy, Joined
 from tests.random_weights import random_params
 from vit_parity import Certificate, Original, Requested, verify
-from vit_parity.certificate import ROUNDING, stages
+from vit_parity.certificate import stages
+from vit_parity.ulp import ROUNDOFF
 from vit_spec import Preprocessing, ViTConfig
 
 CONFIG = ViTConfig(
@@ -56,13 +57,13 @@ def test_a_sound_conversion_is_verified(form, to, tmp_path) -> None:
         source = _source(tmp_path, form)
     proof = _convert(source, to)
     assert proof.passed, proof.verdict
-    ways = {it.actual for it in proof.comparisons}
+    ways = {it.actual for it in proof.checks}
     assert ways == {
         "the result by its own names in float64", "PyTorch in float64", "PyTorch in float32", "JAX in float64",
         "JAX in float32", "the photograph as the result wants it",
     }  # fmt: skip
-    assert {stage.name for stage in proof.comparisons[0].stages} == {"embed", "blocks.0", "blocks.1", "norm", "head"}
-    assert {it.picture for it in proof.comparisons} == {"noise", "a photograph"}
+    assert {stage.name for stage in proof.checks[0].stages} == {"embed", "blocks.0", "blocks.1", "norm", "head"}
+    assert {it.image for it in proof.checks} == {"noise", "a photograph"}
 
 
 def _untransposed_proj(monkeypatch) -> None:
@@ -170,7 +171,7 @@ def test_a_fact_that_was_lost_is_found(field, value, stage, tmp_path, monkeypatc
     assert proof.first_failure[1].name == stage
 
 
-def test_pictures_prepared_otherwise_are_found(tmp_path) -> None:
+def test_images_prepared_otherwise_are_found(tmp_path) -> None:
     """Mean and deviation in BGR order."""
     source = _source(tmp_path, "timm")
     read = conversion.load(source)
@@ -202,7 +203,7 @@ def test_another_head_leaves_the_rest_to_be_verified(choice, head, tmp_path) -> 
         Original(source, read), tmp_path / "result", conversion.load(tmp_path / "result"), Requested(head=head)
     )
     assert proof.passed, proof.verdict
-    assert ("head" in {stage.name for stage in proof.comparisons[0].stages}) == (head == "dropped")
+    assert ("head" in {stage.name for stage in proof.checks[0].stages}) == (head == "dropped")
 
 
 def test_the_bound_is_the_one_that_the_certificate_states() -> None:
@@ -211,7 +212,7 @@ def test_the_bound_is_the_one_that_the_certificate_states() -> None:
         {"embed": np.ones(3), "norm": np.ones(3)}, {"embed": np.ones(3), "norm": np.ones(3)}, CONFIG, "float64"
     )
     assert [stage.bound for stage in found] == [8 * 2**-53 * math.sqrt(48) * layers for layers in (2, 3)]
-    assert ROUNDING["float32"] == np.finfo(np.float32).eps / 2
+    assert ROUNDOFF["float32"] == np.finfo(np.float32).eps / 2
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

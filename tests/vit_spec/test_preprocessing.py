@@ -16,19 +16,19 @@ from vit_spec.preprocessing import Interpolation, ResizeMode
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"size": (1, 2, 3)}, r"size=\(1, 2, 3\) is no size"),
-        ({"size": "ab"}, "size='ab' is no size"),
-        ({"size": (96.5, 96)}, "is no size"),
-        ({"mean": 0.5}, "mean=0.5 is no list of numbers"),
-        ({"std": (0.5, 0.5, float("nan"))}, "std=.*nan.* is no list of numbers"),
-        ({"crop_fraction": "1"}, "crop_fraction='1' must lie above 0"),
-        ({"size": 0}, r"size=\(0, 0\) is no picture size"),
-        ({"size": (8, -8)}, "is no picture size"),
-        ({"mean": (0.5,)}, "must name the same channels"),
-        ({"mean": (), "std": ()}, r"mean=\(\) is no list of numbers"),
+        ({"size": (1, 2, 3)}, r"size=\(1, 2, 3\) is not a size"),
+        ({"size": "ab"}, "size='ab' is not a size"),
+        ({"size": (96.5, 96)}, "is not a size"),
+        ({"mean": 0.5}, "mean=0.5 must be finite numbers"),
+        ({"std": (0.5, 0.5, float("nan"))}, "std=.*nan.* must be finite numbers"),
+        ({"crop_fraction": "1"}, r"crop_fraction='1' must be in \(0, 1\]"),
+        ({"size": 0}, r"size=\(0, 0\) must have sides of at least 1 pixel"),
+        ({"size": (8, -8)}, "must have sides of at least 1 pixel"),
+        ({"mean": (0.5,)}, "must have the same length"),
+        ({"mean": (), "std": ()}, r"mean=\(\) must be finite numbers"),
         ({"std": (0.5, 0.0, 0.5)}, "must be positive"),
-        ({"crop_fraction": 0.0}, "crop_fraction=0.0 must lie above 0 and at most at 1"),
-        ({"crop_fraction": 1.5}, "crop_fraction=1.5 must lie above 0 and at most at 1"),
+        ({"crop_fraction": 0.0}, r"crop_fraction=0.0 must be in \(0, 1\]"),
+        ({"crop_fraction": 1.5}, r"crop_fraction=1.5 must be in \(0, 1\]"),
         ({"interpolation": "area"}, "interpolation='area' is unknown: choose one of bilinear, bicubic"),
         ({"resize": "stretch"}, "resize='stretch' is unknown: choose one of shortest, squash"),
         ({"sise": 3}, "Preprocessing has no field sise: its fields are size, mean"),
@@ -71,7 +71,7 @@ def test_an_int_is_a_square_and_lists_are_tuples() -> None:
     assert (settings.size, settings.mean, settings.std) == ((96, 96), (0.1,), (0.2,))
 
 
-@pytest.mark.parametrize(("text", "sentence"), [("{", "no JSON of a Preprocessing"), ("[1]", "not list")])
+@pytest.mark.parametrize(("text", "sentence"), [("{", "not valid JSON for a Preprocessing"), ("[1]", "not list")])
 def test_text_that_is_no_json_object_is_one_sentence(text, sentence) -> None:
     with pytest.raises(VitportError, match=sentence) as caught:
         Preprocessing.from_json(text)

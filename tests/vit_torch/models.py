@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tests.random_weights import random_array
-from vit_spec import Parameter, ViTConfig
+from vit_spec import ViTConfig
 from vit_torch import VisionTransformer
 
 
@@ -28,6 +28,6 @@ def randomize(module: torch.nn.Module, at: str, seed: int = 0) -> dict[str, np.n
     params: dict[str, np.ndarray] = {}
     with torch.no_grad():
         for name, parameter in sorted(module.named_parameters()):
-            params[f"{at}.{name}"] = random_array(Parameter(f"{at}.{name}", tuple(parameter.shape)), rng)
+            params[f"{at}.{name}"] = random_array(f"{at}.{name}", tuple(parameter.shape), rng)
             parameter.copy_(torch.tensor(params[f"{at}.{name}"]))
     return params

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -123,10 +124,15 @@ def attend_cudnn(
     drop: Callable[[Array], Array],
     bias: Float[Array, "#B #h #N #N"] | None = None,
 ) -> Float[Array, "B N h*d"]:
-    """:func:`attend_fused` by cuDNN (FlashAttention, Dao et al. 2022): NVIDIA GPUs from Ampere on, 16-bit dtypes."""
+    """:func:`attend_fused` by cuDNN (FlashAttention, Dao et al. 2022): NVIDIA GPUs from Ampere on, 16-bit dtypes.
+
+    cuDNN masks with finite numbers, and training with a bias requires an even N.
+    """
     del drop
     B, h, N, d = q.shape
     q, scale = _scalar(q, scale)
+    if bias is not None:
+        bias = jnp.broadcast_to(bias, (*bias.shape[:2], N, N))
     tokens = [part.swapaxes(1, 2) for part in (q, k, v)]  # (B, N, h, d) each
     heads = jax.nn.dot_product_attention(*tokens, bias=bias, scale=scale, implementation="cudnn")
     return heads.reshape(B, N, h * d)

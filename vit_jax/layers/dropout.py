@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Float
 from vit_spec import VitportError
 
 
+@runtime_checkable  # for whoever checks types at run time
 class DropoutKeys(Protocol):
     """Random keys of a forward pass in training mode: ``nnx.Rngs(dropout=key)``, or :class:`ImageRngs`."""
 

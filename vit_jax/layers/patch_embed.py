@@ -46,25 +46,27 @@ class PatchEmbed(nnx.Module):
         Raises:
             VitportError: if the images do not have the channels and size of the layer.
         """
-        self._check(images)
+        _check_images(images, self.in_channels, self.image_size)
         return self.norm(_tokens(self.proj(images)))
 
-    def _check(self, images: Array) -> None:
-        if images.ndim != 4:
-            raise VitportError(
-                f"images of shape {tuple(images.shape)} are not a batch: expected (batch, height, width, channels)."
-            )
-        height, width, channels = images.shape[1:]
-        if channels != self.in_channels:
-            raise VitportError(
-                f"images of shape {tuple(images.shape)} have {channels} channels on axis 3, but the model was made for "
-                f"{self.in_channels}: pass (batch, height, width, channels)."
-            )
-        if (height, width) != self.image_size:
-            raise VitportError(
-                f"images of {height}x{width} pixels do not fit a model made for {self.image_size[0]}x"
-                f"{self.image_size[1]}: resize them, or create the model with image_size=({height}, {width})."
-            )
+
+def _check_images(images: Array, in_channels: int, image_size: tuple[int, int]) -> None:
+    """Refuse images of another shape than (B, H, W, C)."""
+    if images.ndim != 4:
+        raise VitportError(
+            f"images of shape {tuple(images.shape)} are not a batch: expected (batch, height, width, channels)."
+        )
+    height, width, channels = images.shape[1:]
+    if channels != in_channels:
+        raise VitportError(
+            f"images of shape {tuple(images.shape)} have {channels} channels on axis 3, but the model was made for "
+            f"{in_channels}: pass (batch, height, width, channels)."
+        )
+    if (height, width) != image_size:
+        raise VitportError(
+            f"images of {height}x{width} pixels do not fit a model made for {image_size[0]}x"
+            f"{image_size[1]}: resize them, or create the model with image_size=({height}, {width})."
+        )
 
 
 def _tokens(x: Float[Array, "B rows columns D"]) -> Float[Array, "B rows*columns D"]:

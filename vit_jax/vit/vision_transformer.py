@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal, overload
 
 import jax.numpy as jnp
 from flax import nnx
@@ -15,10 +17,13 @@ from vit_jax.layers.dropout import Dropout, DropoutKeys
 from vit_jax.layers.initialization import Init, make_linear, make_tokens
 from vit_jax.layers.norm import make_norm
 from vit_jax.layers.patch_embed import PatchEmbed
+from vit_jax.serialization import register_states
 from vit_jax.vit.block import Block
+from vit_jax.vit.intermediates import Intermediates, as_format
 from vit_jax.vit.parallel_block import ParallelBlock
-from vit_spec import Pooling, ViTConfig, VitportError, with_pool
+from vit_spec import OutputFormat, Pooling, ViTConfig, VitportError, block_indices, with_pool
 
+register_states()
 BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
 
@@ -54,6 +59,7 @@ class VisionTransformer(nnx.Module):
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.deterministic = False
+        self.grad_checkpointing = False
         self.cls_token = make_tokens(1, D, init=init) if c.class_token else None
         self.dist_token = make_tokens(1, D, init=init) if c.distilled else None
         self.reg_token = make_tokens(c.register_tokens, D, init=init) if c.register_tokens else None
@@ -99,11 +105,11 @@ class VisionTransformer(nnx.Module):
         """
         c = self.config if pool is None else with_pool(self.config, pool)
         self.config = c = c.replace(num_classes=num_classes)
-        linear = partial(make_linear, init=Init(rngs, self.dtype, self.param_dtype))
+        init = Init(rngs, self.dtype, self.param_dtype)
         self.attn_pool = self.attn_pool if c.pool == "map" else None
-        self.head = linear(self.num_features, num_classes) if num_classes else nnx.identity
+        self.head = make_linear(self.num_features, num_classes, init=init) if num_classes else nnx.identity
         if c.distilled:
-            self.head_dist = linear(self.num_features, num_classes) if num_classes else nnx.identity
+            self.head_dist = make_linear(self.num_features, num_classes, init=init) if num_classes else nnx.identity
         else:
             self.head_dist = None
 
@@ -134,8 +140,84 @@ class VisionTransformer(nnx.Module):
         self._check_rngs(rngs)
         x = self.embed(images, rngs=rngs)
         for block in self.blocks:
-            x = block(x, rngs=rngs)
+            x = self._run(block, x, rngs)
         return self.norm(x)
+
+    @overload
+    def forward_intermediates(
+        self,
+        images: Float[Array, "B H W C"],
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        return_prefix_tokens: bool = False,
+        output_fmt: OutputFormat | None = None,
+        intermediates_only: Literal[False] = False,
+        rngs: DropoutKeys | None = None,
+    ) -> tuple[Float[Array, "B N D"], Intermediates]: ...
+    @overload
+    def forward_intermediates(
+        self,
+        images: Float[Array, "B H W C"],
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        return_prefix_tokens: bool = False,
+        output_fmt: OutputFormat | None = None,
+        intermediates_only: Literal[True],
+        rngs: DropoutKeys | None = None,
+    ) -> Intermediates: ...
+    def forward_intermediates(
+        self,
+        images: Float[Array, "B H W C"],
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        return_prefix_tokens: bool = False,
+        output_fmt: OutputFormat | None = None,
+        intermediates_only: bool = False,
+        rngs: DropoutKeys | None = None,
+    ) -> tuple[Float[Array, "B N D"], Intermediates] | Intermediates:
+        """Images (B, H, W, C) -> the outputs of chosen blocks, in their order, with timm's arguments.
+
+        Args:
+            images: as for the model's call.
+            indices: how many of the last blocks, or the numbers of blocks (negative ones from the end); all if
+                ``None``.
+            norm: apply the model's last norm to each; the identity where the norm comes after pooling.
+            return_prefix_tokens: give pairs of patches and prefix tokens (B, prefix, D): class, distillation,
+                registers.
+            output_fmt: of the patches: maps "NCHW" (B, D, rows, columns) or "NHWC" (B, rows, columns, D), or tokens
+                "NLC" (B, patches, D). ``None`` means maps in the order of the images' axes.
+            intermediates_only: give the list alone, and run no block after the last chosen one.
+            rngs: as for the model's call.
+
+        Returns:
+            The result of :meth:`forward_features` and the list of outputs.
+
+        Raises:
+            VitportError: for a block that the model does not have, or an unknown format.
+        """
+        self._check_rngs(rngs)
+        taken, prefix = block_indices(indices, self.config.depth), self.config.num_prefix_tokens
+        last = taken[-1] if intermediates_only else self.config.depth - 1
+        x, found = self.embed(images, rngs=rngs), []
+        for at, block in zip(range(last + 1), self.blocks, strict=False):
+            x = self._run(block, x, rngs)
+            if at in taken:
+                found.append(self.norm(x) if norm else x)
+        outputs = [as_format(tokens[:, prefix:], self.config.grid_size, output_fmt or "NHWC") for tokens in found]
+        if return_prefix_tokens:
+            outputs = [(patches, tokens[:, :prefix]) for patches, tokens in zip(outputs, found, strict=True)]
+        return outputs if intermediates_only else (self.norm(x), outputs)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Choose whether to keep no more than each block's input for the backward pass (Chen et al. 2016).
+
+        The backward pass runs each block once more, dropout included: gradients stay the same, training needs less
+        memory and about a third more time.
+        """
+        self.grad_checkpointing = enable
 
     def pool(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B _"]:
         """Tokens (B, N, D) -> the head's input, (B, D), or (B, 2 D) for ``token_avg``."""
@@ -177,6 +259,9 @@ class VisionTransformer(nnx.Module):
         """
         return self.forward_head(self.forward_features(images, rngs=rngs))
 
+    def _run(self, block: Callable[..., Array], x: Array, rngs: DropoutKeys | None) -> Array:
+        return _checkpoint(block, x, rngs) if self.grad_checkpointing else block(x, rngs=rngs)
+
     def _check_rngs(self, rngs: DropoutKeys | None) -> None:
         c = self.config
         if rngs is None and not self.deterministic and max(c.drop_rate, c.attn_drop_rate, c.drop_path_rate) > 0:
@@ -202,3 +287,7 @@ class PreLogits(nnx.Module):
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B R"]:
         """(B, D) -> (B, R)."""
         return self.act(self.fc(x))
+
+
+def _checkpoint(block: Callable[..., Array], x: Array, rngs: DropoutKeys | None) -> Array:
+    return nnx.remat(lambda block, x, rngs: block(x, rngs=rngs))(block, x, rngs)

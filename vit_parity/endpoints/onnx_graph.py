@@ -1,4 +1,4 @@
-"""The same intermediate results from an ONNX graph, run by onnxruntime: an answer that owes nothing to this project."""
+"""The tokens between the blocks of an ONNX graph, run by onnxruntime: a result independent of this project."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def onnx_activations(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
     """Run a pre-norm ViT's graph and keep the tokens between its blocks.
 
     Args:
-        path: graph with the model's own names on its norms (timm's or Hugging Face's).
+        path: a graph whose norms have the model's own names (timm's or Hugging Face's).
         images: (B, H, W, C), preprocessed; the graph is given (B, C, H, W) in float32.
 
     Returns:
-        ``embed``, ``blocks.i`` and ``norm``, each (B, N, D), as :mod:`vit_parity.activations` names them.
+        ``embed``, ``blocks.i`` and ``norm``, each (B, N, D), as :func:`vit_parity.torch_activations` names them.
     """
     try:
         import onnx
@@ -36,16 +36,16 @@ def onnx_activations(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
         ) from error
     model = onnx.load(path)
     outputs = token_outputs(model.graph)
-    del model.graph.output[:]  # what is not asked for is not computed
+    del model.graph.output[:]  # onnxruntime computes only what is asked for
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs.values())
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    pictures = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)  # (B, C, H, W)
-    arrays = session.run(list(outputs.values()), {session.get_inputs()[0].name: pictures})
+    inputs = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)  # (B, C, H, W)
+    arrays = session.run(list(outputs.values()), {session.get_inputs()[0].name: inputs})
     return {name: np.asarray(array, np.float64) for name, array in zip(outputs, arrays, strict=True)}
 
 
-def picture_size(path: Path) -> tuple[int, int] | None:
-    """Height and width of the pictures that a graph takes, ``None`` where it takes any."""
+def input_size(path: Path) -> tuple[int, int] | None:
+    """Height and width of the images that a graph takes; ``None`` if it takes any."""
     import onnx
 
     shape = onnx.load(path, load_external_data=False).graph.input[0].type.tensor_type.shape
@@ -54,10 +54,10 @@ def picture_size(path: Path) -> tuple[int, int] | None:
 
 
 def token_outputs(graph: GraphProto) -> dict[str, str]:
-    """Our names of the intermediate results → the graph's.
+    """Our names of the intermediate results -> the graph's.
 
-    The tokens between two blocks are what the later block's first norm reads, so they are found from the norms'
-    weights, which keep their names when a model is exported.
+    The tokens between two blocks are the input of the later block's first norm. The norms are found by their weights,
+    which keep their names when a model is exported.
 
     Raises:
         VitportError: if the graph has no such norms.
@@ -67,14 +67,17 @@ def token_outputs(graph: GraphProto) -> dict[str, str]:
     blocks = {int(match[1]): name for name in names if (match := _BLOCK_NORM.search(name))}
     final = [name for name in names if _FINAL_NORM.search(name)]
     if not blocks or len(final) != 1:
-        raise VitportError("The ONNX graph has no norms under a ViT's names, so its blocks cannot be told apart.")
+        raise VitportError(
+            "The ONNX graph has no norms under a ViT's names, so its blocks cannot be found: compare it through a "
+            "capture."
+        )
     before = [walk.norm_input(blocks[at]) for at in sorted(blocks)] + [walk.norm_input(final[0])]
     found = {"embed": before[0]} | {f"blocks.{at}": name for at, name in enumerate(before[1:])}
     return found | {"norm": walk.norm_output(final[0])}
 
 
 class _Walk:
-    """Steps along a graph's edges."""
+    """Follows a graph's edges."""
 
     def __init__(self, graph: GraphProto) -> None:
         self.producer = {output: node for node in graph.node for output in node.output}
@@ -84,7 +87,7 @@ class _Walk:
                 self.consumers.setdefault(name, []).append(node)
 
     def norm_input(self, weight: str) -> str:
-        """What a LayerNorm reads, whether it is one node or spelled out as ``(x - mean) / root * weight + bias``."""
+        """The input of a LayerNorm, a single node or spelled out as ``(x - mean) / root * weight + bias``."""
         (node,) = self.consumers[weight]
         if node.op_type == "LayerNormalization":
             return node.input[0]
@@ -92,7 +95,7 @@ class _Walk:
         return self.producer[quotient.input[0]].input[0]
 
     def norm_output(self, weight: str) -> str:
-        """What a LayerNorm gives, its bias added."""
+        """The output of a LayerNorm, its bias included."""
         (node,) = self.consumers[weight]
         if node.op_type == "LayerNormalization":
             return node.output[0]

@@ -1,4 +1,4 @@
-"""The same activations out of a model of timm's, which goes by the same names."""
+"""The activations of one of timm's models, whose modules have the same names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from conversion import Checkpoint
 
 _READ = (".safetensors", ".npz")
-"""What timm reads without unpickling anything."""
+"""Endings of files that timm reads without unpickling."""
 
 
 def is_name(path: str) -> bool:
@@ -26,21 +26,21 @@ def is_name(path: str) -> bool:
 
 
 def load_timm(path: str, checkpoint: Checkpoint, model: str | None = None) -> Any:
-    """One of timm's models in evaluation mode, its attention written out, so that the softmax can be seen.
+    """One of timm's models in evaluation mode, with unfused attention, so that the softmax is observable.
 
     Args:
         path: a name of timm's, run with the checkpoint's weights; or a ``.safetensors`` or ``.npz`` file that timm
-            reads by itself, or a folder or ``hf://owner/name`` with timm's config.json.
-        checkpoint: the weights as vitport reads them; of a file only the number of classes and the size of the picture
-            are taken from it.
+            reads itself, or a folder or ``hf://owner/name`` with timm's config.json.
+        checkpoint: the weights as vitport reads them; for a file, only its number of classes and image size are
+            used.
         model: name of the model in a file.
 
     Raises:
         VitportError: if timm cannot be imported, or refuses the name or the weights.
     """
     try:
-        timm = importlib.import_module("timm")  # no part of the extra dev, so nothing that a checker knows
-    except Exception as error:  # torchvision, which timm imports, fails in many ways beside another torch
+        timm = importlib.import_module("timm")  # not in the extra dev, so type checkers do not know it
+    except Exception as error:  # torchvision, which timm imports, fails in many ways with another torch
         raise VitportError(
             f"Running timm:{path} needs timm, which cannot be imported here ({' '.join(str(error).split())}): install "
             "timm with the torchvision of this torch, or save a capture where it runs."
@@ -55,7 +55,7 @@ def load_timm(path: str, checkpoint: Checkpoint, model: str | None = None) -> An
     except VitportError:
         raise
     except Exception as error:  # timm raises many kinds
-        raise VitportError(f"timm does not load {path} ({' '.join(str(error).split())}).") from error
+        raise VitportError(f"timm cannot load {path} ({' '.join(str(error).split())}).") from error
     for module in built.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = False
@@ -63,7 +63,7 @@ def load_timm(path: str, checkpoint: Checkpoint, model: str | None = None) -> An
 
 
 def capture_timm(model: Any, checkpoint: Checkpoint, images: np.ndarray, title: str = "timm") -> Capture:
-    """Run a model of timm's and keep every activation that has a name here.
+    """Run one of timm's models and keep every activation that has a name here.
 
     Args:
         model: in evaluation mode.
@@ -79,7 +79,7 @@ def capture_timm(model: Any, checkpoint: Checkpoint, images: np.ndarray, title: 
 
 
 def _fitted(name: str, array: np.ndarray) -> np.ndarray:
-    """In our shape: attention pooling's one token is no axis of ours, and its query is the same for every picture."""
+    """In our shape: attention pooling has no token axis here, and its query is the same for every image."""
     if name == "attn_pool.q":
         return array[:1]
     single = name.startswith("attn_pool.") and name != "attn_pool.kv"
@@ -95,15 +95,15 @@ def _from_file(timm: Any, path: str, name: str | None, size: dict[str, Any]) -> 
             raise VitportError(f"{path} has no model.safetensors: give timm a folder that holds one.")
         return timm.create_model(f"local-dir:{place}", pretrained=True, **size)
     if place.suffix not in _READ:
-        raise VitportError(f"{path} is not given to timm, which might unpickle it: convert it to .safetensors first.")
+        raise VitportError(f"{path} is not passed to timm, which might unpickle it: convert it to .safetensors first.")
     if name is None:
-        raise VitportError(f"{path} does not tell timm which model it is: add --model NAME.")
+        raise VitportError(f"{path} does not say which of timm's models it is: add --model NAME.")
     told = {"file": str(place), "num_classes": size["num_classes"], "custom_load": place.suffix == ".npz"}
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=told, **size)
 
 
 def _fill(model: Any, checkpoint: Checkpoint) -> None:
-    """The checkpoint's weights under their own names, which are timm's; none missing, none left over."""
+    """Load the checkpoint's weights, whose names are timm's; none may be missing or left over."""
     import torch
 
     weights = {name: torch.tensor(array.astype(np.float32)) for name, array in checkpoint.params.items()}

@@ -1,4 +1,4 @@
-"""The same activations out of a Hugging Face model, under our names."""
+"""The activations of a Hugging Face model, under our names."""
 
 from __future__ import annotations
 
@@ -33,17 +33,19 @@ _LAYERS: dict[str, tuple[str, ...]] = {
 
 
 def load_transformers(path: Path) -> Any:
-    """The model of a folder that ``save_pretrained`` wrote, in evaluation mode; weights from safetensors alone.
+    """The model of a folder that ``save_pretrained`` wrote, in evaluation mode; weights from safetensors only.
 
     Raises:
-        VitportError: if transformers is missing or refuses the folder.
+        VitportError: if transformers is missing or cannot load the folder.
     """
     try:
         import transformers
     except ImportError as error:
         raise VitportError(f"Running {path} needs transformers: pip install transformers.") from error
     if not (path / "config.json").is_file():
-        raise VitportError(f"{path} is no folder of a Hugging Face model: it has no config.json.")
+        raise VitportError(
+            f"{path} is not a Hugging Face model: it has no config.json. Give a folder that save_pretrained wrote."
+        )
     try:
         config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
         name = {"CLIPModel": "CLIPVisionModel", "SiglipModel": "SiglipVisionModel"}
@@ -51,12 +53,12 @@ def load_transformers(path: Path) -> Any:
         kind = getattr(transformers, name.get(architecture, architecture))
         options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "eager"}
         return kind.from_pretrained(path, **options).eval()
-    except Exception as error:  # transformers raises many kinds
-        raise VitportError(f"transformers does not load {path} ({' '.join(str(error).split())}).") from error
+    except Exception as error:  # transformers raises many types
+        raise VitportError(f"transformers cannot load {path} ({' '.join(str(error).split())}).") from error
 
 
 def capture_transformers(model: Any, config: ViTConfig, images: np.ndarray, title: str = "transformers") -> Capture:
-    """Run a ViT, DeiT, DINOv2, CLIP or SigLIP model of transformers and keep what has a name here.
+    """Run a ViT, DeiT, DINOv2, CLIP or SigLIP model of transformers and keep every activation that has a name here.
 
     Args:
         model: in evaluation mode, with eager attention.
@@ -92,7 +94,7 @@ def capture_transformers(model: Any, config: ViTConfig, images: np.ndarray, titl
 
 
 def _watch(name: str, module: Any, found: dict[str, Any]) -> list[Any]:
-    """Hooks on one module, by what its name says it is."""
+    """Hooks on one module, chosen by its name."""
 
     def output(key: str) -> Callable[..., None]:
         return lambda _, __, result: found.update({key: result[0] if isinstance(result, tuple) else result})
@@ -120,7 +122,7 @@ def _watch(name: str, module: Any, found: dict[str, Any]) -> list[Any]:
 
 
 def _in_order(found: dict[str, Any], config: ViTConfig) -> dict[str, np.ndarray]:
-    """What was found, in our layout and order; what has another shape than here is left out."""
+    """The activations in our layout and order, without those whose shape differs here."""
     import torch
 
     def heads(x: Any) -> Any:

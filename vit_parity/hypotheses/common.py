@@ -83,7 +83,7 @@ def norms(s: ReplayedModel) -> Iterator[Hypothesis]:
 def weights(s: ReplayedModel, stage: str) -> Iterator[Hypothesis]:
     """Faults of a conversion, in the same layer of every block."""
     for name in s.params:
-        if not belongs(name, stage):
+        if not belongs(name, stage, s.config):
             continue
         end = name.removeprefix(f"{stage}.") if stage.startswith("blocks.") else name
         if name.endswith("bias"):

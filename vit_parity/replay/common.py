@@ -68,7 +68,7 @@ def float64_params(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class Replay:
-    """One replay: the layers that every family has, and a record of what each gave."""
+    """One replay: the layers that every family has, and a record of their outputs."""
 
     def __init__(self, model: ReplayedModel, known: Mapping[str, np.ndarray]) -> None:
         self.config, self.params, self.model = model.config, model.params, model
@@ -95,7 +95,7 @@ class Replay:
         return self.found
 
     def note(self, name: str, value: np.ndarray) -> np.ndarray:
-        """Record an activation; gives the known one instead where there is one."""
+        """Record an activation; returns the known one instead if there is one."""
         self.found[name] = value
         known = self.known.get(name)
         if known is not None and known.shape == value.shape:

@@ -17,7 +17,7 @@ def forward(r: Replay, stage: str, x: np.ndarray) -> np.ndarray:
 
 
 def _embed(r: Replay) -> np.ndarray:
-    """Pictures -> (B, N, D)."""
+    """Images -> (B, N, D)."""
     c, images = r.config, r.model.images.astype(np.float64)
     (B, H, W, C), P = images.shape, c.patch_size
     cut = images.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 5, 2, 4).reshape(B, c.num_patches, -1)
@@ -122,7 +122,7 @@ def _head(r: Replay, x: np.ndarray) -> np.ndarray:
 
 
 def _pool(r: Replay, x: np.ndarray) -> np.ndarray:
-    """(B, N, D) -> (B, D); (B, 2, D) where there is a distillation token."""
+    """(B, N, D) -> (B, D); (B, 2, D) with a distillation token."""
     c = r.config
     if c.distilled:
         return x[:, :2]

@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
@@ -21,8 +21,8 @@ MlpKind = Literal["plain", "swiglu", "swiglu_packed"]
 first, in one ``fc1`` of twice the hidden width (DINOv2 giant). Shazeer 2020, section 2."""
 
 BlockKind = Literal["sequential", "post_norm", "parallel"]
-"""``sequential`` norms what attention and then MLP are given (Dosovitskiy et al. 2021, equations 2 and 3);
-``post_norm`` norms what they give (Swin v2's residual post-norm, Liu et al. 2022, section 3.2); ``parallel`` gives both
+"""``sequential`` norms the inputs of attention and of MLP (Dosovitskiy et al. 2021, equations 2 and 3);
+``post_norm`` norms their outputs (Swin v2's residual post-norm, Liu et al. 2022, section 3.2); ``parallel`` gives both
 the same normed input and adds their outputs (ViT-22B, Dehghani et al. 2023, section 2)."""
 
 NormKind = Literal["layernorm", "rmsnorm"]
@@ -35,7 +35,7 @@ prepended: big_vision, DeiT III, timm's ``no_embed_class``); also the class and 
 PositionResize = Literal[
     "torch-bicubic", "torch-bicubic-antialias", "torch-bilinear", "torch-bicubic-corners", "scipy-zoom", "dinov2"
 ]
-"""How a position table is brought to another grid, named after the code it reproduces; see
+"""How a position table is resized to another grid, named after the code that it reproduces; see
 ``conversion.tensors.position_table``."""
 
 Pooling = Literal["token", "avg", "map", "token_avg"]
@@ -48,17 +48,19 @@ FinalNorm = Literal["tokens", "pooled", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig:
-    """Every fact that changes what a Vision Transformer computes, and nothing else.
+    """Everything that changes what a Vision Transformer computes, and nothing else.
 
     Sizes are in pixels, widths in channels, rates in [0, 1). The defaults are ViT-B/16 at 224 pixels
     (Dosovitskiy et al. 2021, table 1) with the LayerNorm epsilon of its reference code.
 
     Raises:
-        VitportError: if the values contradict each other; the sentence names both.
+        VitportError: if values contradict each other; the message names them.
     """
 
+    family: ClassVar[str] = "vit"
+
     image_size: tuple[int, int] = (224, 224)
-    """Height and width of the input picture; an int means a square."""
+    """Height and width of the input image; an int means a square."""
     patch_size: int = 16
     in_channels: int = 3
     num_classes: int = 1000
@@ -69,7 +71,7 @@ class ViTConfig:
 
     mlp_ratio: float = 4.0
     mlp_hidden_dim: int | None = None
-    """Hidden width of the MLP (the input width of ``fc2``) where it is no multiple of ``embed_dim``; wins over
+    """Hidden width of the MLP (the input width of ``fc2``) if it is not a multiple of ``embed_dim``; overrides
     ``mlp_ratio``."""
     mlp: MlpKind = "plain"
     activation: Activation = "gelu"
@@ -129,7 +131,7 @@ class ViTConfig:
         for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
             rate = getattr(self, name)
             if not 0.0 <= rate < 1.0:
-                raise VitportError(f"{name}={rate} is no rate: give a number from 0 up to, not including, 1.")
+                raise VitportError(f"{name} must be in [0, 1); got {rate}.")
         if self.distilled and self.representation_size is not None:
             warnings.warn(
                 f"representation_size={self.representation_size} is ignored because distilled=True: a distilled "
@@ -148,7 +150,7 @@ class ViTConfig:
                 words = " or ".join("None" if kind is type(None) else kind.__name__ for kind in allowed)
                 raise VitportError(f"{name}={value!r} has the wrong type: it must be {words}.")
             if isinstance(value, float) and not math.isfinite(value):
-                raise VitportError(f"{name}={value} is no number to compute with: give a finite one.")
+                raise VitportError(f"{name}={value} must be finite.")
 
     def _check_choices(self) -> None:
         for name, annotation in _TYPES.items():
@@ -177,8 +179,8 @@ class ViTConfig:
         for side, length in zip(("height", "width"), size, strict=True):
             if length % self.patch_size:
                 raise VitportError(
-                    f"image_size={size[0]}x{size[1]} does not divide into patches: its {side} {length} is no multiple "
-                    f"of patch_size={self.patch_size}."
+                    f"image_size={size[0]}x{size[1]} does not divide into patches: its {side} {length} is not a "
+                    f"multiple of patch_size={self.patch_size}."
                 )
         if self.embed_dim % self.num_heads:
             raise VitportError(
@@ -283,4 +285,4 @@ class ViTConfig:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(ViTConfig))
-_TYPES = get_type_hints(ViTConfig)
+_TYPES = {name: hint for name, hint in get_type_hints(ViTConfig).items() if name in FIELDS}

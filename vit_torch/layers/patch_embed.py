@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from vit_spec import VitportError
 from vit_torch.layers.initialization import make_patch_conv
@@ -43,25 +43,28 @@ class PatchEmbed(nn.Module):
         Raises:
             VitportError: if the images do not have the channels and size of the layer.
         """
-        self._check(images)
+        _check_images(images, self.in_channels, self.image_size)
         return self.norm(_tokens(self.proj(images)))
 
-    def _check(self, images: Tensor) -> None:
-        if images.ndim != 4:
-            raise VitportError(
-                f"images of shape {tuple(images.shape)} are not a batch: expected (batch, channels, height, width)."
-            )
-        channels, height, width = images.shape[1:]
-        if channels != self.in_channels:
-            raise VitportError(
-                f"images of shape {tuple(images.shape)} have {channels} channels on axis 1, but the model was made for "
-                f"{self.in_channels}: pass (batch, channels, height, width)."
-            )
-        if (height, width) != self.image_size:
-            raise VitportError(
-                f"images of {height}x{width} pixels do not fit a model made for {self.image_size[0]}x"
-                f"{self.image_size[1]}: resize them, or create the model with image_size=({height}, {width})."
-            )
+
+@fx.wrap  # symbolic tracing records the call, because it cannot follow what depends on a shape
+def _check_images(images: Tensor, in_channels: int, image_size: tuple[int, int]) -> None:
+    """Refuse images of another shape than (B, C, H, W)."""
+    if images.ndim != 4:
+        raise VitportError(
+            f"images of shape {tuple(images.shape)} are not a batch: expected (batch, channels, height, width)."
+        )
+    channels, height, width = images.shape[1:]
+    if channels != in_channels:
+        raise VitportError(
+            f"images of shape {tuple(images.shape)} have {channels} channels on axis 1, but the model was made for "
+            f"{in_channels}: pass (batch, channels, height, width)."
+        )
+    if (height, width) != image_size:
+        raise VitportError(
+            f"images of {height}x{width} pixels do not fit a model made for {image_size[0]}x"
+            f"{image_size[1]}: resize them, or create the model with image_size=({height}, {width})."
+        )
 
 
 def _tokens(x: Float[Tensor, "B D rows columns"]) -> Float[Tensor, "B rows*columns D"]:

@@ -46,4 +46,4 @@ def unpacked(layer: nn.Module, x: Float[Tensor, "*batch _"], *shapes: tuple[int,
     """``layer(x)``, taken apart: (..., inputs) -> (..., *shape) for each shape, in the order of the outputs."""
     y = layer(x)
     parts = [y] if len(shapes) == 1 else y.split([math.prod(shape) for shape in shapes], dim=-1)
-    return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
+    return [parts[at].unflatten(-1, shape) for at, shape in enumerate(shapes)]  # torch.fx cannot iterate over parts

@@ -62,9 +62,9 @@ class Stacked:
                 tensors[name] = tensor
         return TensorTable(tensors | {name: _stack(name, blocks) for name, blocks in stacks.items()})
 
-    def foreign_name(self, canonical: str) -> str:
+    def foreign_name(self, canonical: str, axes: int) -> str:
         """What the format calls a canonical name; one block of a stack is ``name[i]``."""
-        parts = self.single.foreign_name(canonical).split(" + ")
+        parts = self.single.foreign_name(canonical, axes).split(" + ")
         return " + ".join(_SINGLE.sub(lambda match: f"{_STACKED}{match[2]}[{match[1]}]", part) for part in parts)
 
 

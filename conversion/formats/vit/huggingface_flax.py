@@ -40,8 +40,9 @@ class FlaxOfPyTorch:
     def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
         return self.leaves.write(self.pytorch.write(table, config), config)
 
-    def foreign_name(self, canonical: str) -> str:
-        return " + ".join(self.leaves.foreign_name(name) for name in self.pytorch.foreign_name(canonical).split(" + "))
+    def foreign_name(self, canonical: str, axes: int) -> str:
+        names = self.pytorch.foreign_name(canonical, axes).split(" + ")
+        return " + ".join(self.leaves.foreign_name(name, axes) for name in names)
 
 
 FORMAT = Format(

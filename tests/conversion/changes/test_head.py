@@ -62,14 +62,14 @@ def test_the_head_is_kept_as_it_is_and_nothing_is_told(classes, head) -> None:
 
 @pytest.mark.parametrize("classes", [0, 4])
 def test_another_number_of_classes_needs_to_be_told_what_to_do(classes) -> None:
-    with pytest.raises(VitportError, match=f"a head of 7 classes, not {classes}: say by head"):
+    with pytest.raises(VitportError, match=f"a head of 7 classes, not {classes}: choose with head"):
         with_head(canary_checkpoint(), num_classes=classes)
 
 
 @pytest.mark.parametrize(("config", "classes"), [(ASYMMETRIC, 0), (ASYMMETRIC, -1), (HEADLESS, None)])
 def test_a_head_without_classes_is_refused(config, classes) -> None:
     checkpoint = Checkpoint.of(config, canary_params(config))
-    with pytest.raises(VitportError, match="classes is none"):
+    with pytest.raises(VitportError, match="is too small for a head"):
         with_head(checkpoint, num_classes=classes, head="zero")
 
 

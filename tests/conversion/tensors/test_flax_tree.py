@@ -60,10 +60,17 @@ def test_a_square_matrix_is_transposed_too() -> None:
     assert (to_flax({"blocks.0.attn.proj.weight": square})["blocks/0/attn/proj/kernel"] == square.T).all()
 
 
-@pytest.mark.parametrize("path", ["blocks/0/attn/qkv/weight", "blocks/0/norm1/kernel", "head/scale"])
-def test_a_path_with_the_wrong_leaf_is_refused(path: str) -> None:
-    with pytest.raises(VitportError, match="not a path of a ViT's Flax tree"):
-        from_flax({path: np.zeros((2, 2))})
+@pytest.mark.parametrize(
+    ("path", "axes", "expected"),
+    [
+        ("blocks/0/attn/qkv/weight", 2, "blocks/0/attn/qkv/kernel"),
+        ("blocks/0/norm1/kernel", 1, "blocks/0/norm1/scale"),
+        ("head/scale", 2, "head/kernel"),
+    ],
+)
+def test_a_path_with_the_wrong_leaf_is_refused(path: str, axes: int, expected: str) -> None:
+    with pytest.raises(VitportError, match=f"not a path of a ViT's Flax tree; expected {expected}"):
+        from_flax({path: np.zeros((2,) * axes)})
 
 
 OPTIONS = st.fixed_dictionaries(

@@ -79,7 +79,7 @@ def _engine(
     forward = training.Forward(model, scan=scan)
     params = vit_jax.get_params(model)
     schedule = training.make_schedule(recipe.schedule, steps)
-    optimizer = training.make_optimizer(recipe.optimizer, schedule, params)
+    optimizer = training.make_optimizer(recipe.optimizer, schedule, config)
     key = jax.random.key(7)
     if mesh is None:
         engine = training.pmap_engine(forward, optimizer, recipe, Preprocessing(), key)

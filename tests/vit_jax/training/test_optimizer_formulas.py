@@ -11,6 +11,7 @@ import pytest
 
 from vit_jax import training
 from vit_jax.training.recipe.presets import PRESETS
+from vit_spec import ViTConfig
 
 pytestmark = pytest.mark.jax_alone
 
@@ -25,7 +26,7 @@ def _updates(
 ) -> list[dict]:
     """What is added to parameters that stay where they are, step by step."""
     params = {path: jnp.asarray(array, jnp.float32) for path, array in params.items()}
-    optimizer = training.make_optimizer(options, training.make_schedule(schedule, 20_000), params)
+    optimizer = training.make_optimizer(options, training.make_schedule(schedule, 20_000), ViTConfig(depth=1))
     state, found = optimizer.init(params), []
     for gradient in gradients:
         given = {path: jnp.asarray(array, jnp.float32) for path, array in gradient.items()}

@@ -12,11 +12,11 @@ import pytest
 import vit_jax
 from tests.vit_jax.training.runs import CONFIG, RECIPE, batches, run, without
 from vit_jax import training
+from vit_jax.params import parameters_by_path
 from vit_jax.training.devices.sharding import check_divides
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.step import losses
-from vit_jax.training.step.optimizer import layer_of
-from vit_spec import VitportError
+from vit_spec import ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone
 
@@ -103,7 +103,7 @@ def test_both_ways_of_mixing_are_taken_in_turn() -> None:
      ("norm/scale", 13), ("head/kernel", 13)],
 )  # fmt: skip
 def test_layers_are_counted_from_the_embeddings_to_the_head(path, layer) -> None:
-    assert layer_of(path, 12) == layer
+    assert parameters_by_path(ViTConfig())[path].layer == layer
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "adafactor", "muon"])
@@ -120,21 +120,21 @@ def test_adafactors_second_moment_is_its_papers_with_the_cap_on_beta2() -> None:
     """Two steps of a vector, which is not factored, and a matrix of 128, which is. Oracle: Shazeer & Stern in numpy."""
     rng = np.random.default_rng(0)
     options = training.Optimizer("adafactor", beta1=0.0, beta2=0.3, weight_decay=0.0)
-    params = {"blocks/0/a/kernel": jnp.zeros((128, 160)), "blocks/0/a/bias": jnp.zeros(160)}
-    optimizer = training.make_optimizer(options, training.make_schedule(PLAIN.schedule, 2), params)
+    params = {"blocks/0/mlp/fc1/kernel": jnp.zeros((128, 160)), "blocks/0/mlp/fc1/bias": jnp.zeros(160)}
+    optimizer = training.make_optimizer(options, training.make_schedule(PLAIN.schedule, 2), STILL)
     state = optimizer.init(params)
     full = np.zeros(160)
     rows, columns = np.zeros(128), np.zeros(160)
     for step in range(2):
         matrix, vector = rng.standard_normal((128, 160)), rng.standard_normal(160)
-        gradients = {"blocks/0/a/kernel": jnp.asarray(matrix), "blocks/0/a/bias": jnp.asarray(vector)}
+        gradients = {"blocks/0/mlp/fc1/kernel": jnp.asarray(matrix), "blocks/0/mlp/fc1/bias": jnp.asarray(vector)}
         updates, state = optimizer.update(gradients, state, params)
         beta = min(1 - (step + 1.0) ** -0.8, 0.3)
         full = beta * full + (1 - beta) * vector**2
         rows = beta * rows + (1 - beta) * (matrix**2).mean(axis=1)
         columns = beta * columns + (1 - beta) * (matrix**2).mean(axis=0)
-        expected = {"blocks/0/a/kernel": matrix / np.sqrt(np.outer(rows / rows.mean(), columns)),
-                    "blocks/0/a/bias": vector / np.sqrt(full)}  # fmt: skip
+        expected = {"blocks/0/mlp/fc1/kernel": matrix / np.sqrt(np.outer(rows / rows.mean(), columns)),
+                    "blocks/0/mlp/fc1/bias": vector / np.sqrt(full)}  # fmt: skip
         for path, direction in expected.items():
             clipped = direction / max(1.0, float(np.sqrt((direction**2).mean())))
             # bfloat16 momentum rounds to 8 bits
@@ -144,7 +144,7 @@ def test_adafactors_second_moment_is_its_papers_with_the_cap_on_beta2() -> None:
 def _again(recipe: training.Recipe, steps: int) -> tuple[list[float], training.TrainState]:
     model = vit_jax.create_model(STILL)
     params = vit_jax.get_params(model)
-    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, steps), params)
+    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, steps), STILL)
     forward = training.Forward(model)
     update = jax.jit(training.make_update(forward, optimizer, recipe))
     state = training.init_state(params, optimizer, recipe)
@@ -187,7 +187,7 @@ def test_sharpness_awareness_is_the_gradient_uphill() -> None:
     again = vit_jax.create_model(STILL)
     vit_jax.set_params(again, uphill)
     forward = training.Forward(again)
-    optimizer = training.make_optimizer(flat, training.make_schedule(schedule, 1), uphill)
+    optimizer = training.make_optimizer(flat, training.make_schedule(schedule, 1), STILL)
     rng = np.random.default_rng(0)
     batch = {
         "image": jnp.asarray(rng.standard_normal((5, *STILL.image_size, 3)), jnp.float32),
@@ -202,7 +202,7 @@ def test_sharpness_awareness_is_the_gradient_uphill() -> None:
 def test_nothing_is_compiled_after_the_first_step_and_the_state_is_given_away(caplog) -> None:
     model = vit_jax.create_model(CONFIG)
     params = vit_jax.get_params(model)
-    optimizer = training.make_optimizer(RECIPE.optimizer, training.make_schedule(RECIPE.schedule, 4), params)
+    optimizer = training.make_optimizer(RECIPE.optimizer, training.make_schedule(RECIPE.schedule, 4), CONFIG)
     from vit_spec import Preprocessing
 
     mesh = training.make_mesh(ONE, jax.devices()[:1])
@@ -232,15 +232,14 @@ def test_dropout_and_depth_are_drawn_anew_at_each_step_and_the_same_in_each_run(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (lambda: training.Optimizer(frozen=("blocks/9",)), "beginning of no parameter"),
+        (lambda: training.Optimizer(frozen=("blocks/9",)), "matches no parameter"),
         (lambda: training.Optimizer(frozen=("blocks", "patch_embed", "cls_token", "pos_embed", "norm", "head")),
-         "holds every parameter still"),
+         "freezes every parameter"),
     ],
 )  # fmt: skip
 def test_freezing_what_is_not_there_is_one_sentence(options, words) -> None:
-    params = vit_jax.get_params(vit_jax.create_model(STILL))
     with pytest.raises(VitportError, match=words):
-        training.make_optimizer(options(), training.make_schedule(PLAIN.schedule, 1), params)
+        training.make_optimizer(options(), training.make_schedule(PLAIN.schedule, 1), STILL)
 
 
 @pytest.mark.parametrize(
@@ -260,9 +259,9 @@ def test_freezing_what_is_not_there_is_one_sentence(options, words) -> None:
         (lambda: training.Loss("sigmoid", binary=True, smoothing=0.1), "and smoothing=0.1"),
         (lambda: training.Recipe(accumulation=0), "accumulation must be 1 or more; got 0"),
         (lambda: training.Recipe(ema=1.0), r"ema must be in \[0, 1\); got 1.0"),
-        (lambda: training.make_mesh(MeshShape(3, 1, 1), jax.devices()[:1]), "takes 3 devices, and there are 1"),
+        (lambda: training.make_mesh(MeshShape(3, 1, 1), jax.devices()[:1]), "needs 3 devices, 1 are visible"),
         (lambda: training.make_mesh(MeshShape(-1, -1, 1)), "more than one axis open"),
-        (lambda: training.make_mesh(MeshShape(0, 1, 1)), "data=0,fsdp=1,tensor=1 has an axis of no size"),
+        (lambda: training.make_mesh(MeshShape(0, 1, 1)), "data=0,fsdp=1,tensor=1 has an empty axis"),
         (lambda: check_divides(CONFIG, 15, 2, training.make_mesh(ONE, jax.devices()[:1])), "choose a multiple of 2"),
     ],
 )

@@ -23,7 +23,7 @@ def stepped(remat: training.Remat, drop_rate: float = 0.0):
     """Bytes of the step's temporaries; loss and parameters after two steps on one device."""
     model, recipe = vit_jax.create_model(CONFIG.replace(drop_rate=drop_rate)), training.Recipe()
     params = vit_jax.get_params(model)
-    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 300), params)
+    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 300), CONFIG)
     mesh = training.make_mesh(training.MeshShape(), jax.devices()[:1])
     forward = training.Forward(model, remat=remat)
     engine = training.jit_engine(forward, optimizer, recipe, Preprocessing(), mesh, jax.random.key(0))

@@ -14,17 +14,17 @@ from vit_spec import ViTConfig, VitportError
 
 CONTRADICTIONS = [
     ({"embed_dim": 100}, "embed_dim=100 does not divide among num_heads=12"),
-    ({"image_size": 225}, r"image_size=225x225 .* height 225 is no multiple of patch_size=16"),
-    ({"image_size": (224, 230)}, r"image_size=224x230 .* width 230 is no multiple of patch_size=16"),
-    ({"image_size": (224, 224, 3)}, r"image_size=\(224, 224, 3\) is no size"),
-    ({"image_size": "224"}, "image_size=.* is no size"),
-    ({"image_size": None}, "image_size=None is no size"),
-    ({"image_size": 224.0}, "image_size=224.0 is no size"),
-    ({"image_size": True}, "image_size=True is no size"),
-    ({"mlp_ratio": float("inf")}, "mlp_ratio=inf is no number to compute with"),
-    ({"norm_eps": float("nan")}, "norm_eps=nan is no number to compute with"),
-    ({"qk_scale": float("nan")}, "qk_scale=nan is no number to compute with"),
-    ({"image_size": (224.0, 224.0)}, "image_size=.* is no size"),
+    ({"image_size": 225}, r"image_size=225x225 .* height 225 is not a multiple of patch_size=16"),
+    ({"image_size": (224, 230)}, r"image_size=224x230 .* width 230 is not a multiple of patch_size=16"),
+    ({"image_size": (224, 224, 3)}, r"image_size=\(224, 224, 3\) is not a size"),
+    ({"image_size": "224"}, "image_size=.* is not a size"),
+    ({"image_size": None}, "image_size=None is not a size"),
+    ({"image_size": 224.0}, "image_size=224.0 is not a size"),
+    ({"image_size": True}, "image_size=True is not a size"),
+    ({"mlp_ratio": float("inf")}, "mlp_ratio=inf must be finite"),
+    ({"norm_eps": float("nan")}, "norm_eps=nan must be finite"),
+    ({"qk_scale": float("nan")}, "qk_scale=nan must be finite"),
+    ({"image_size": (224.0, 224.0)}, "image_size=.* is not a size"),
     ({"image_size": 0}, "image_size=0 is too small"),
     ({"image_size": (16, -16)}, "image_size=-16 is too small"),
     ({"patch_size": 0}, "patch_size=0 is too small"),
@@ -47,9 +47,9 @@ CONTRADICTIONS = [
     ({"register_tokens": -1}, "register_tokens=-1 is negative"),
     ({"representation_size": 0}, "representation_size=0 is too small"),
     ({"norm_eps": 0.0}, "norm_eps=0.0 is not positive"),
-    ({"drop_rate": 1.0}, "drop_rate=1.0 is no rate"),
-    ({"attn_drop_rate": -0.1}, "attn_drop_rate=-0.1 is no rate"),
-    ({"drop_path_rate": 2.0}, "drop_path_rate=2.0 is no rate"),
+    ({"drop_rate": 1.0}, r"drop_rate must be in \[0, 1\); got 1.0"),
+    ({"attn_drop_rate": -0.1}, r"attn_drop_rate must be in \[0, 1\); got -0.1"),
+    ({"drop_path_rate": 2.0}, r"drop_path_rate must be in \[0, 1\); got 2.0"),
     ({"class_token": False}, "pool='token' reads the class token, but class_token=False"),
     ({"class_token": False, "pool": "token_avg"}, "pool='token_avg' reads the class token, but class_token=False"),
     ({"distilled": True, "pool": "avg"}, "distilled=True reads its two tokens, but pool='avg'"),
@@ -146,7 +146,11 @@ def test_fields_left_out_of_json_take_their_defaults() -> None:
 
 
 def test_json_that_is_no_object_or_has_a_strange_field_is_refused() -> None:
-    for text, sentence in {"{": "no JSON of a ViTConfig", "[1]": "not list", '{"dept": 3}': "no field dept"}.items():
+    for text, sentence in {
+        "{": "not valid JSON for a ViTConfig",
+        "[1]": "not list",
+        '{"dept": 3}': "no field dept",
+    }.items():
         with pytest.raises(VitportError, match=sentence):
             ViTConfig.from_json(text)
 

@@ -1,14 +1,28 @@
-"""The list of canonical parameters. Oracles: what transformers' models hold, and the modules of vit_torch."""
+"""The list of canonical parameters. Oracles: what transformers' models hold, and the modules of both frameworks."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 import transformers
+from flax import nnx
 from torch import nn
 
 from tests.small_configs import CONFIGS
-from vit_spec import Kind, ViTConfig, count_parameters, kind_of, parameters
+from vit_jax import VisionTransformer as JaxModel
+from vit_jax import get_params
+from vit_spec import (
+    Kind,
+    Segment,
+    Stage,
+    ViTConfig,
+    VitportError,
+    config_from_dict,
+    count_blocks,
+    count_parameters,
+    parameters,
+    segments,
+)
 from vit_torch import VisionTransformer
 
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 3, "patch_size": 4}
@@ -75,13 +89,13 @@ def test_options_hold_as_many_parameters_as_in_transformers(option) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_kinds_are_those_of_the_modules_that_hold_them(name) -> None:
-    """Oracle: the class of each module of the PyTorch model."""
+    """Oracle: the class of each module of the PyTorch model; which parameters are tokens, by the paper's names."""
     with torch.device("meta"):
         model = VisionTransformer(CONFIGS[name])
     for parameter in parameters(CONFIGS[name]):
         at, _, leaf = parameter.name.rpartition(".")
         module = model.get_submodule(at)
-        if leaf == "bias":
+        if leaf in ("bias", "mlp_bias"):
             expected = Kind.BIAS
         elif isinstance(module, nn.Linear):
             expected = Kind.LINEAR
@@ -89,14 +103,93 @@ def test_kinds_are_those_of_the_modules_that_hold_them(name) -> None:
             expected = Kind.CONV
         elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
             expected = Kind.NORM
+        elif leaf == "gamma":
+            expected = Kind.SCALE
         else:
-            expected = Kind.TABLE
+            expected = Kind.TABLE if leaf == "pos_embed" else Kind.TOKEN
         assert parameter.kind is expected, parameter.name
+        assert parameter.is_kernel == parameter.decays == (expected in (Kind.LINEAR, Kind.CONV)), parameter.name
 
 
-def test_a_kind_is_told_by_name_so_that_square_matrices_are_safe() -> None:
-    assert kind_of("blocks.0.attn.proj.weight") is Kind.LINEAR
-    assert kind_of("patch_embed.proj.weight") is Kind.CONV
-    assert kind_of("blocks.0.mlp.norm.weight") is Kind.NORM
-    assert kind_of("blocks.0.ls1.gamma") is Kind.TABLE
-    assert kind_of("pos_embed") is Kind.TABLE
+@pytest.mark.parametrize("name", CONFIGS)
+def test_paths_and_shapes_are_those_of_the_flax_model(name) -> None:
+    """Oracle: the state of vit_jax's model; (out, in) is (in, out) there, (out, in, h, w) is (h, w, in, out)."""
+    config = CONFIGS[name]
+    held = get_params(nnx.eval_shape(lambda: JaxModel(config, rngs=nnx.Rngs(0))))
+    axes = {Kind.LINEAR: (1, 0), Kind.CONV: (2, 3, 1, 0)}
+    expected = {
+        it.path: tuple(it.shape[axis] for axis in axes.get(it.kind, range(len(it.shape)))) for it in parameters(config)
+    }
+    assert {path: leaf.shape for path, leaf in held.items()} == expected
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_stages_and_layers_are_in_the_order_of_the_forward_pass(name) -> None:
+    """Oracle: what ``model.blocks`` holds, what ``embed`` reads by its gradients, what ``num_classes=0`` leaves out."""
+    config = CONFIGS[name]
+    with torch.device("meta"):
+        model = VisionTransformer(config)
+    blocks = [{f"blocks.{at}.{own}" for own, _ in block.named_parameters()} for at, block in enumerate(model.blocks)]
+    headless = {it.name for it in parameters(config.replace(num_classes=0))}
+    for parameter in parameters(config):
+        held = [at for at, names in enumerate(blocks) if parameter.name in names]
+        assert (parameter.stage is Stage.CLASSIFIER) == (parameter.name not in headless), parameter.name
+        assert (parameter.stage is Stage.BLOCK) == bool(held), parameter.name
+        if held:
+            assert (parameter.block, parameter.index, parameter.layer) == (f"blocks.{held[0]}", held[0], held[0] + 1)
+        else:
+            assert parameter.segment is parameter.index is parameter.block is None
+            assert parameter.layer == (0 if parameter.stage is Stage.EMBED else config.depth + 1), parameter.name
+    model = VisionTransformer(config).eval()
+    model.embed(torch.ones(1, config.in_channels, *config.image_size)).sum().backward()
+    read = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert {it.name for it in parameters(config) if it.stage is Stage.EMBED} == read
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_segment_is_blocks_of_the_same_parameters(name) -> None:
+    (segment,) = segments(CONFIGS[name])
+    assert segment == Segment("blocks", CONFIGS[name].depth, period=1)
+    blocks = [
+        [(it.name.removeprefix(f"{it.block}."), it.shape, it.kind, it.split) for it in own]
+        for own in (
+            [it for it in parameters(CONFIGS[name]) if it.segment == segment and it.index == at]
+            for at in range(segment.count)
+        )
+    ]
+    assert len(blocks) == count_blocks(CONFIGS[name])
+    assert all(block == blocks[0] for block in blocks)
+
+
+SPLITS = {
+    # Shoeybi et al. 2019, section 3: the layer before heads or hidden units is split by columns, the one after by rows.
+    ("blocks.0.attn.qkv", "blocks.0.in_proj"): "packed",
+    ("blocks.0.mlp.fc1", "blocks.0.mlp.fc1_g", "blocks.0.mlp.fc1_x", "attn_pool.q", "attn_pool.kv",
+     "attn_pool.mlp.fc1"): "columns",
+    ("blocks.0.attn.proj", "blocks.0.mlp.fc2", "blocks.0.attn_out_proj", "blocks.0.mlp_out_proj", "attn_pool.proj",
+     "attn_pool.mlp.fc2"): "rows",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tensor_parallelism_splits_attention_and_mlp_alone(name) -> None:
+    expected = {layer: split for layers, split in SPLITS.items() for layer in layers}
+    for parameter in parameters(CONFIGS[name]):
+        layer = "blocks.0.mlp_bias" if parameter.name == "blocks.0.mlp_bias" else parameter.name.rpartition(".")[0]
+        if parameter.index in (None, 0):
+            split = "columns" if layer == "blocks.0.mlp_bias" else expected.get(layer)
+            assert parameter.split == split, parameter.name
+
+
+@pytest.mark.parametrize("values", [{}, {"depth": 3, "pos_embed": "all", "register_tokens": 2, "image_size": [32, 48]}])
+def test_a_record_without_a_family_is_a_vits(values) -> None:
+    """Records of earlier versions have no ``family``; those of this version have none for a ViT either."""
+    config = config_from_dict({"patch_size": 16} | values)
+    assert config == ViTConfig().replace(**values)
+    assert "family" not in config.to_dict()
+    assert config_from_dict(config.to_dict() | {"family": "vit"}) == config
+
+
+def test_an_unknown_family_is_one_sentence() -> None:
+    with pytest.raises(VitportError, match=r"family='swin9' is unknown: this version of vitport has vit"):
+        config_from_dict({"family": "swin9"})

@@ -61,13 +61,13 @@ def jit_engine(
         key: of the run; each step folds in its number.
     """
     update = make_update(forward.on_mesh(mesh), optimizer, recipe)
-    single = partial(_unstacked, forward, recipe)
+    stacked, single = partial(stack, segments=forward.segments), partial(_unstacked, forward, recipe)
     classes = forward.config.num_classes
     rows = NamedSharding(mesh, BATCH)
 
     def where(state: TrainState) -> TrainState:
-        params = shardings(state.params, mesh)
-        moments = like_params(state.opt_state, state.params, mesh)
+        params = shardings(state.params, forward.config, mesh)
+        moments = like_params(state.opt_state, state.params, forward.config, mesh)
         return TrainState(NamedSharding(mesh, PartitionSpec()), params, moments, params if state.ema else None)  # type: ignore[arg-type]
 
     def whole(state: TrainState, batch: Batch, key: jax.Array, taught: Any) -> tuple[TrainState, Metrics]:
@@ -101,12 +101,12 @@ def jit_engine(
 
     def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
         if forward.scan:
-            state = jax.eval_shape(stack, state)
+            state = jax.eval_shape(stacked, state)
         return program(state).lower(state, batch, key, taught)
 
     def place_state(state: TrainState) -> TrainState:
         state = jax.device_put(state, where(state))
-        return rearranged(stack, state) if forward.scan else state
+        return rearranged(stacked, state) if forward.scan else state
 
     def fetch(state: TrainState) -> TrainState:
         return rearranged(single, state) if forward.scan else state
@@ -115,10 +115,9 @@ def jit_engine(
 
 
 def _unstacked(forward: Forward, recipe: Recipe, state: TrainState) -> TrainState:
-    depth = forward.config.depth
-    params, ema = unstack((state.params, state.ema), depth)
+    params, ema = unstack((state.params, state.ema), forward.segments)
     frozen = frozen_paths(recipe.optimizer.frozen, params)
-    moments = unstack(state.opt_state, depth, [path for path, still in frozen.items() if still])
+    moments = unstack(state.opt_state, forward.segments, [path for path, still in frozen.items() if still])
     return TrainState(state.step, params, moments, ema)
 
 
@@ -173,7 +172,7 @@ def pmap_engine(
 
     def place_state(state: TrainState) -> TrainState:
         if forward.scan:
-            state = stack(state)
+            state = stack(state, forward.segments)
         return jax.tree.map(lambda x: jax.device_put(jnp.broadcast_to(x, (len(devices), *x.shape)), copies), state)
 
     def fetch(state: TrainState) -> TrainState:

@@ -1,10 +1,10 @@
-"""Where parameters and batches lie: data, FSDP and tensor axes of one mesh, by the parameters' paths."""
+"""How parameters and batches are sharded over the data, FSDP and tensor axes of one mesh."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,30 +13,22 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from vit_jax.layers.xla.packed import FSDP, TENSOR, inputs_cut
 from vit_jax.training.recipe.execution import MeshShape
-from vit_jax.training.step.stacked import STACKED
-from vit_spec import ViTConfig, VitportError
+from vit_jax.training.step.stacked import is_stacked, parameter_at
+from vit_spec import Config, Parameter, ViTConfig, VitportError
 
 AXES = ("data", FSDP, TENSOR)
 BATCH = PartitionSpec(("data", FSDP))
-"""A batch is cut along both: what FSDP gathers, it gathers for pictures of its own."""
-Role = Literal["columns", "rows", "packed"]
-"""How the tensor axis takes a layer (Shoeybi et al. 2019, section 3): by outputs; by inputs; by outputs that are not
-side by side in its kernel, which lies cut along its inputs instead (:mod:`vit_jax.layers.xla.packed`)."""
-_LAYERS: dict[Role, tuple[str, ...]] = {
-    "columns": ("mlp/fc1", "mlp/fc1_g", "mlp/fc1_x", "mlp_bias", "attn_pool/kv", "attn_pool/q"),
-    "rows": ("attn/proj", "mlp/fc2", "attn_pool/proj", "attn_out_proj", "mlp_out_proj"),
-    "packed": ("attn/qkv", "in_proj"),
-}
+"""Both axes shard a batch: each device gathers parameters for its own images."""
 _SMALL = 2**10
-"""Parameters with fewer values are the same everywhere: to gather them costs more than to hold them."""
+"""Parameters with fewer values are replicated: gathering them costs more than holding them."""
 
 
 def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over devices.
 
     Args:
-        devices: in this order, ``tensor`` innermost; ``None`` means all of all processes, neighbours on the mesh being
-            neighbours on their network, as far as JAX knows it.
+        devices: in this order, ``tensor`` innermost. ``None`` means all devices of all processes, in an order that
+            makes neighbours on the mesh neighbours on their network, as far as JAX knows it.
 
     Raises:
         VitportError: if the axes do not multiply to the number of devices.
@@ -44,29 +36,29 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     given, devices = devices, jax.devices() if devices is None else devices
     sizes = [shape.data, shape.fsdp, shape.tensor]
     if any(size < 1 and size != -1 for size in sizes):
-        raise VitportError(f"mesh {_words(sizes)} has an axis of no size: give 1 or more, or -1 for what is left.")
+        raise VitportError(f"mesh {_words(sizes)} has an empty axis: give 1 or more, or -1 for the remaining devices.")
     if sizes.count(-1) > 1:
-        raise VitportError(f"mesh {_words(sizes)} leaves more than one axis open: give every axis but one a size.")
+        raise VitportError(f"mesh {_words(sizes)} has more than one -1: give a size for every axis but one.")
     if -1 in sizes:
         known = math.prod(size for size in sizes if size != -1)
         if len(devices) % known:
             raise VitportError(
-                f"mesh {_words(sizes)} takes a multiple of {known} devices, and there are {len(devices)}: choose axes "
-                "that divide them."
+                f"mesh {_words(sizes)} needs a multiple of {known} devices, {len(devices)} are visible: choose axes "
+                f"that divide {len(devices)}."
             )
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices):
         raise VitportError(
-            f"mesh {_words(sizes)} takes {math.prod(sizes)} devices, and there are {len(devices)}: choose axes whose "
-            "product that is, or -1 for one of them."
+            f"mesh {_words(sizes)} needs {math.prod(sizes)} devices, {len(devices)} are visible: choose axes whose "
+            f"product is {len(devices)}, or -1 for one of them."
         )
     laid_out = _by_network(devices, sizes) if given is None else np.array(devices).reshape(sizes)
     return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def _by_network(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
-    """Devices on the mesh: slices of TPUs, or nodes of GPUs, along the outermost axes, and links within them along the
-    innermost; CPUs as they come."""
+    """Devices on the mesh: TPU slices or GPU nodes along the outermost axes, links within them along the innermost.
+    CPUs stay in their order."""
     parts = left = len({getattr(device, "slice_index", 0) for device in devices})
     between = []
     for size in sizes:
@@ -74,11 +66,11 @@ def _by_network(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
         left //= between[-1]
     within = [size // part for size, part in zip(sizes, between, strict=True)]
     try:
-        # Split: an axis of 64 on a torus of 16 x 16 takes one of its axes and a part of the other.
+        # Split: an axis of 64 on a 16 x 16 torus takes one of its axes and part of the other.
         if parts == 1:
             return mesh_utils.create_device_mesh(within, devices, allow_split_physical_axes=True)
         return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
-    except (AssertionError, NotImplementedError, ValueError):  # some chips of a node, or slices that are not alike
+    except (AssertionError, NotImplementedError, ValueError):  # some chips of a node, or slices of different shapes
         return np.array(devices).reshape(sizes)
 
 
@@ -86,30 +78,26 @@ def _words(sizes: Sequence[int]) -> str:
     return ",".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
 
 
-def role(path: str) -> Role | None:
-    """What the layer of a kernel or a bias is to the tensor axis, if that cuts it at all."""
-    layer = path.removesuffix("/kernel").removesuffix("/bias")
-    return next((name for name, layers in _LAYERS.items() if layer.endswith(layers)), None)
+def partition(parameter: Parameter, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    """How one parameter, of a single block, is sharded.
 
+    The tensor axis shards the outputs of layers before attention heads and hidden units, and the inputs of layers after
+    them. A packed kernel, whose shards of outputs would miss the boundaries of its parts, is sharded by inputs, along
+    FSDP's axis too if both divide them (:mod:`vit_jax.layers.xla.packed`). FSDP shards the longest remaining axis
+    that it divides. A parameter that neither divides is replicated.
 
-def partition(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """How one parameter is cut.
-
-    The tensor axis takes the outputs of layers in front of heads and hidden units and the inputs of those behind them;
-    of packed layers the inputs, together with FSDP if both divide them. Else FSDP takes the longest axis that is left
-    and that it divides. What neither divides stays whole. Stacked blocks are cut each as a single one is.
+    Args:
+        shape: in JAX's layout.
     """
-    if path.startswith(STACKED):
-        return PartitionSpec(None, *partition(path.replace("*", "0"), shape[1:], mesh))
     axes: list[Any] = [None] * len(shape)
     tensor, fsdp = mesh.shape[TENSOR], mesh.shape[FSDP]
-    kind, kernel = role(path), path.endswith("/kernel")
+    split, kernel = parameter.split, parameter.is_kernel
     large = math.prod(shape) >= _SMALL
-    if kind == "columns" and tensor > 1 and shape[-1] % tensor == 0:
+    if split == "columns" and tensor > 1 and shape[-1] % tensor == 0:
         axes[-1] = TENSOR
-    elif kind == "rows" and kernel and tensor > 1 and shape[0] % tensor == 0:
+    elif split == "rows" and kernel and tensor > 1 and shape[0] % tensor == 0:
         axes[0] = TENSOR
-    elif kind == "packed" and kernel and large:
+    elif split == "packed" and kernel and large:
         axes[0] = inputs_cut(shape[0], mesh)
     if fsdp > 1 and large and not isinstance(axes[0], tuple):
         free = [at for at, axis in enumerate(axes) if axis is None and shape[at] % fsdp == 0]
@@ -118,33 +106,42 @@ def partition(path: str, shape: Sequence[int], mesh: Mesh | AbstractMesh) -> Par
     return PartitionSpec(*axes)
 
 
-def shardings(tree: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
-    """Path → sharding, for parameters or their shapes."""
-    return {path: NamedSharding(mesh, partition(path, leaf.shape, mesh)) for path, leaf in tree.items()}
+def shardings(tree: Mapping[str, Any], config: Config, mesh: Mesh) -> dict[str, NamedSharding]:
+    """Path → sharding, for parameters or their shapes. Each of stacked blocks is sharded as a single one is."""
+    return {path: NamedSharding(mesh, _spec(path, leaf.shape, config, mesh)) for path, leaf in tree.items()}
 
 
-def like_params(tree: Any, params: Mapping[str, Any], mesh: Mesh) -> Any:
-    """Shardings of an optimizer's state: each moment lies as its parameter does, everything else everywhere.
+def like_params(tree: Any, params: Mapping[str, Any], config: Config, mesh: Mesh) -> Any:
+    """Shardings of an optimizer's state: each moment is sharded like its parameter, the rest is replicated.
 
     Args:
         tree: the state, or its shapes; moments are dictionaries with the parameters' paths.
         params: path → array or shape.
+        config: of the model.
+        mesh: of the devices.
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         keys = [getattr(entry, "key", None) for entry in path]
         owner = next((key for key in reversed(keys) if isinstance(key, str) and key in params), None)
         same = owner is not None and tuple(leaf.shape) == tuple(params[owner].shape)
-        return NamedSharding(mesh, partition(owner, leaf.shape, mesh) if owner and same else PartitionSpec())
+        return NamedSharding(mesh, _spec(owner, leaf.shape, config, mesh) if owner and same else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def _spec(path: str, shape: Sequence[int], config: Config, mesh: Mesh) -> PartitionSpec:
+    known = parameter_at(path, config)
+    return (
+        PartitionSpec(None, *partition(known, shape[1:], mesh)) if is_stacked(path) else partition(known, shape, mesh)
+    )
+
+
 def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh | AbstractMesh) -> None:
-    """Everything that must divide, before anything is compiled.
+    """Checks, before anything is compiled, that the mesh divides batch, heads and MLP.
 
     Raises:
-        VitportError: naming the first that does not.
+        VitportError: for the first number that it does not divide.
     """
     parts = mesh.shape["data"] * mesh.shape[FSDP]
     if batch % (parts * accumulation):
@@ -155,4 +152,4 @@ def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh |
     tensor = mesh.shape[TENSOR]
     for name, value in {"num_heads": config.num_heads, "the MLP's width": config.hidden_dim}.items():
         if value % tensor:
-            raise VitportError(f"mesh tensor={tensor} does not divide {name} {value}: choose a divisor.")
+            raise VitportError(f"mesh tensor={tensor} does not divide {name}, {value}: choose a divisor of it.")

@@ -225,7 +225,7 @@ class Evaluation:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        places = shardings(setup.shapes.params, setup.mesh)
+        places = shardings(setup.shapes.params, setup.model, setup.mesh)
         inference = setup.inference()
 
         def judged(params: Params, batch: Batch) -> dict[str, jax.Array]:

@@ -54,7 +54,7 @@ def plan(setup: Setup) -> Plan:
         facts["memory per device, activations and other temporaries"] = f"{_megabytes(temporary)} (as compiled)"
     if not copies and not o.scan:
         facts |= communication(o, setup.model, setup.mesh)
-    placed = None if copies else shardings(state.params, setup.mesh)
+    placed = None if copies else shardings(state.params, setup.model, setup.mesh)
     rows = [
         (path, tuple(leaf.shape), "whole" if placed is None else _shards(placed[path].spec, len(leaf.shape)))
         for path, leaf in state.params.items()

@@ -25,7 +25,7 @@ from vit_jax.training.devices.engine import Engine, jit_engine, own_rows, pmap_e
 from vit_jax.training.devices.sharding import check_divides, make_mesh
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.recipe.execution import MeshShape
-from vit_jax.training.run.init_schemes import initialized, sincos2d
+from vit_jax.training.run.init_schemes.vit import initialized, sincos2d
 from vit_jax.training.step.distillation import load_teacher
 from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
@@ -113,9 +113,8 @@ def set_up(options: TrainConfig) -> Setup:
     _check_attention(model, options)
     steps = options.total_steps(len(train))
     abstract = _abstract(model, options)
-    shapes = get_params(abstract)
     schedule = make_schedule(options.recipe.schedule, steps)
-    optimizer = make_optimizer(options.recipe.optimizer, schedule, shapes)
+    optimizer = make_optimizer(options.recipe.optimizer, schedule, model)
     forward = Forward(abstract, remat=options.remat, scan=options.scan)
     teacher = load_teacher(options.teacher, model, preprocessing)
     key = jax.random.key(options.seed)

@@ -1,4 +1,4 @@
-"""What devices exchange in a training step: which collectives, of how many bytes, along which axes of the mesh."""
+"""The collectives of a training step: kind, bytes and axes of the mesh."""
 
 from __future__ import annotations
 
@@ -10,46 +10,47 @@ from vit_jax.training.devices.chips import Chip
 from vit_jax.training.devices.sharding import AXES
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling.step import Step
+from vit_spec import count_blocks
 
 Kind = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all"]
 
 
 @dataclass(frozen=True)
 class Collective:
-    """One kind of exchange among the devices along some axes of the mesh."""
+    """One kind of collective among the devices along some axes of the mesh."""
 
     purpose: str
     kind: Kind
     axes: tuple[str, ...]
     size: float
-    """Bytes of the whole array: what a gather makes, what a reduction is given; of an exchange, what one device has."""
+    """Bytes of the result of an all-gather, of the input of a reduction, of one device's shard in an all-to-all."""
     count: int
     """Times per step."""
     waits: bool
-    """Whether the next product needs its result, so that nothing can be computed beside it."""
+    """Whether the next matrix product waits for its result, so that no computation overlaps with it."""
 
     @property
     def total(self) -> float:
-        """Bytes of the whole arrays of a step."""
+        """Bytes per step."""
         return self.size * self.count
 
 
 def collectives(step: Step) -> tuple[Collective, ...]:
-    """Those of more than some kilobytes; axes of one device exchange nothing.
+    """All collectives of more than a few kilobytes. Axes of one device have none.
 
-    The tensor axis: Shoeybi et al. 2019, section 3, and besides the kernels of packed layers, of which devices exchange
-    parts (:mod:`vit_jax.layers.xla.packed`), and their gradients. FSDP: Rajbhandari et al. 2020, ZeRO
-    stage 3, but weights stay gathered from the forward to the backward pass where nothing is computed anew.
+    Tensor axis: Shoeybi et al. 2019, section 3, and an all-to-all of packed kernels
+    (:mod:`vit_jax.layers.xla.packed`) and of their gradients. FSDP: ZeRO stage 3 (Rajbhandari et al. 2020), except that
+    weights stay gathered from the forward to the backward pass without rematerialisation.
     """
     c, cut, mesh = step.model, step.cut, step.mesh
     again = int(step.remat not in ("auto", "none"))
     tokens = step.pictures * c.num_tokens * c.embed_dim * step.word
     sums = cut.row_parts + cut.column_parts
     if step.remat == "full" and cut.row_parts:
-        # The last sum of a block need not be taken again: it is where the next block begins.
-        sums += cut.row_parts - c.depth
+        # The last sum of a block is the next block's input, which is saved.
+        sums += cut.row_parts - count_blocks(c)
     exchanges = (2 + again) * step.accumulation
-    # Gradients of packed biases are summed before they are gathered.
+    # Gradients of packed biases are summed before the all-gather.
     summed = cut.copied - cut.packed_biases * (mesh.tensor - 1) // mesh.tensor
     found = [
         Collective("weights", "all-gather", ("fsdp",), step.word * cut.gathered, step.accumulation, False),
@@ -76,12 +77,12 @@ def _members(axes: tuple[str, ...], mesh: MeshShape) -> int:
 
 
 def seconds(one: Collective, mesh: MeshShape, chip: Chip) -> float:
-    """Of all a step's exchanges of this kind, at the links' full bandwidth; latency is left out.
+    """Time per step of one kind of collective at the links' full bandwidth, without latency.
 
-    Devices lie on the mesh with ``tensor`` innermost and ``data`` outermost. Rings that go round within a domain first,
-    and between domains with what each member is then left with, move ``size * (n - 1) / n`` bytes over every chip's
-    links; an all-reduce is a reduce-scatter and an all-gather. In an exchange each member sends every other a part of
-    its own, half a ring away at most: a quarter of what gathering all takes (Austin et al. 2025, part 3).
+    ``tensor`` is the innermost axis of the mesh and ``data`` the outermost. Rings first run within a domain, then
+    between domains on what remains for each member; they move ``size * (n - 1) / n`` bytes over every chip's links. An
+    all-reduce is a reduce-scatter and an all-gather. In an all-to-all each member sends every other member a part of
+    its shard, at most half a ring away, which takes a quarter of an all-gather's time (Austin et al. 2025, part 3).
     """
     members = _members(one.axes, mesh)
     inner = AXES[AXES.index(one.axes[-1]) + 1 :]

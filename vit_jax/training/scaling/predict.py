@@ -1,4 +1,4 @@
-"""How long a training step takes, and which mesh is the fastest that fits."""
+"""Predicted time of a training step, and the fastest mesh that fits into memory."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_byt
 from vit_spec import ViTConfig, VitportError
 
 _NEAR = 1.02
-"""Times that differ by less are equal: what is assumed is not known better."""
+"""Times within this ratio count as equal: the assumptions are not more accurate."""
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Shares of what the data sheets state that a program reaches."""
+    """Fractions of the data sheets' figures that a program reaches."""
 
     products: float = 0.7
     bandwidth: float = 0.8
     """Of memory and of links."""
     memory: float = 0.9
-    """Of HBM that a program may fill."""
+    """Of HBM that a program may use."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one step on one kind of chip; times are in seconds."""
+    """The prediction for one step on one kind of chip; times in seconds."""
 
     step: Step
     chip: Chip
@@ -42,39 +42,39 @@ class Prediction:
     traffic: float
     """Reading and writing memory."""
     beside: float
-    """Exchanges that can go on while other layers are computed: those of weights and gradients."""
+    """Collectives that overlap with the computation of other layers: those of weights and gradients."""
     waited_for: float
-    """Exchanges that the next product waits for: those of activations."""
+    """Collectives that the next matrix product waits for: those of activations."""
     memory: float
     """Bytes on one device."""
     fits: bool
 
     @property
     def seconds(self) -> float:
-        """Kernels run one after another, exchanges of weights and gradients beside them, those of activations alone."""
+        """Kernels run in sequence; collectives of weights and gradients overlap, those of activations do not."""
         return max(self.products + self.traffic, self.beside) + self.waited_for
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Were everything done at once, and one thing after the other."""
+        """With full overlap, and with none."""
         together = max(self.products, self.traffic, self.beside + self.waited_for)
         return together, self.products + self.traffic + self.beside + self.waited_for
 
     @property
     def mfu(self) -> float:
-        """Operations that the model asks for, over what the chips could do in that time."""
+        """Model FLOPs utilisation: operations of the model over those that the chips could do in that time."""
         return step_flops(self.step.model, self.step.batch) / (self.seconds * self.step.devices * self.chip.flops)
 
     @property
     def limit(self) -> str:
-        """What takes the longest."""
+        """The largest share of the time."""
         exchanges = self.waited_for + (self.beside if self.beside > self.products + self.traffic else 0.0)
         parts = {"products": self.products, "memory traffic": self.traffic, "collectives": exchanges}
         return max(parts, key=lambda name: parts[name])
 
 
 def predict(step: Step, chip: Chip, assumed: Assumptions = Assumptions()) -> Prediction:
-    """What a step takes on such chips."""
+    """Time and memory of a step on such chips."""
     exchanged = {True: 0.0, False: 0.0}
     for one in collectives(step):
         exchanged[one.waits] += seconds(one, step.mesh, chip) / assumed.bandwidth
@@ -99,9 +99,11 @@ def choose(
     precision: Precision = "bfloat16",
     assumed: Assumptions = Assumptions(),
 ) -> Prediction | None:
-    """The fastest step that fits, over all meshes whose axes are powers of two, with and without rematerialisation, and
-    with the least accumulation that fits; of those within 2 % of it the plainest: the smallest tensor axis, then the
-    smallest FSDP axis, then nothing computed anew. Attention is cuDNN's where the chip has it.
+    """The fastest step that fits into memory.
+
+    Searches all meshes whose axes are powers of two, with and without rematerialisation, each with the least
+    accumulation that fits. Among those within 2 % of the fastest it takes the simplest: the smallest tensor axis, then
+    the smallest FSDP axis, then no rematerialisation. Attention is cuDNN's if the chip has it.
 
     Args:
         devices: a power of two.
@@ -110,10 +112,10 @@ def choose(
         ``None`` if nothing fits.
 
     Raises:
-        VitportError: if ``devices`` is no power of two.
+        VitportError: if ``devices`` is not a power of two.
     """
     if devices < 1 or devices & (devices - 1):
-        raise VitportError(f"{devices} devices are no power of two: choose one, such as 8 or 256.")
+        raise VitportError(f"devices={devices} is not a power of two: choose one, such as 8 or 256.")
     cudnn = chip.cudnn and precision == "bfloat16"
     candidates = _candidates(model, batch, devices, precision, "cudnn" if cudnn else "fused")
     found = [one for step in candidates if (one := _least(step, chip, assumed))]

@@ -1,30 +1,29 @@
-"""What one device computes, holds and moves in a training step, by how the mesh cuts the model."""
+"""Operations, memory and memory traffic of one device in a training step, from how the mesh shards the model."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
 from flax import nnx
 from jax.sharding import AbstractMesh, PartitionSpec
 
-from vit_jax.params import get_params
-from vit_jax.training.devices.sharding import AXES, partition, role
+from vit_jax.params import get_params, parameters_by_path
+from vit_jax.training.devices.sharding import AXES, partition
 from vit_jax.training.recipe.config import AttentionKind, Precision
 from vit_jax.training.recipe.execution import MeshShape, Remat
 from vit_jax.vit.vision_transformer import VisionTransformer
-from vit_spec import ViTConfig, forward_flops
+from vit_spec import Kind, ViTConfig, count_blocks, forward_flops
 
 _STATE = 16
 """Bytes of float32 per value: parameter, gradient and the two moments of AdamW."""
 _UPDATE = 28
-"""Bytes that AdamW reads (those four) and writes (all but the gradient) per value."""
+"""Bytes per value that AdamW reads (all four) and writes (all but the gradient)."""
 _TOUCHED = 5
-"""Times that an activation crosses the memory's bus: written and read forward; read again backward, where its gradient
-is written and read."""
+"""Times that an activation crosses the memory bus: written and read in the forward pass, read again in the backward
+pass, where its gradient is written and read."""
 _TOUCHED_AGAIN = 2
-"""Where it is computed anew."""
+"""Further times if it is recomputed."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,12 @@ class Step:
 
     model: ViTConfig
     batch: int
-    """Pictures, over all devices."""
+    """Images, over all devices."""
     mesh: MeshShape
-    """Every axis with a size: none is left open."""
+    """Every axis has a size, none is -1."""
     precision: Precision = "bfloat16"
     remat: Remat = "none"
-    """Policies between none and full count as none, but for weights, queries, keys and values, gathered again."""
+    """Policies between none and full count as none, except that weights, queries, keys and values are regathered."""
     accumulation: int = 1
     attention: AttentionKind = "fused"
 
@@ -63,28 +62,28 @@ class Step:
 
 @dataclass(frozen=True)
 class Cut:
-    """How FSDP and tensor axes cut a model; counts are of values after the tensor axis has taken its part."""
+    """How FSDP and tensor axes shard a model. Counts are of values in one tensor shard."""
 
     gathered: int
-    """In parameters that FSDP cuts, before it does."""
+    """In parameters that FSDP shards, gathered."""
     gathered_in_blocks: int
-    """Those of them in blocks."""
+    """Of those, in blocks."""
     copied: int
-    """In parameters that FSDP leaves whole."""
+    """In parameters that FSDP replicates."""
     held: int
     """On one device."""
     products: int
-    """Multiply-adds per token of the layers in blocks that the tensor axis cuts, before it does."""
+    """Multiply-adds per token in the layers of blocks that the tensor axis shards, over all its shards."""
     attentions: int
-    """Blocks whose heads it cuts."""
+    """Blocks whose heads it shards."""
     column_parts: int
-    """Branches of blocks, attention or MLP, that begin with outputs cut."""
+    """Branches of blocks, attention or MLP, that begin with a layer sharded by outputs."""
     row_parts: int
-    """Those that end with inputs cut: what they give is summed over the tensor axis."""
+    """Those that end with a layer sharded by inputs, whose outputs are summed over the tensor axis."""
     exchanged: int
-    """In kernels of packed layers in blocks, as they lie on one device, which keeps its own share of them alone."""
+    """In one device's shards of the packed kernels in blocks, which it exchanges for the columns that it needs."""
     packed_biases: int
-    """In biases of those layers, where FSDP leaves them whole."""
+    """In biases of those layers, if FSDP replicates them."""
 
 
 @lru_cache(maxsize=16)
@@ -96,27 +95,28 @@ def parameter_shapes(model: ViTConfig) -> dict[str, tuple[int, ...]]:
 
 @lru_cache(maxsize=1024)
 def cut_model(model: ViTConfig, fsdp: int, tensor: int) -> Cut:
-    """Adds up what :func:`vit_jax.training.devices.sharding.partition` says of each parameter."""
+    """The sum over all parameters of what :func:`vit_jax.training.devices.sharding.partition` does to each."""
     mesh = AbstractMesh((1, fsdp, tensor), AXES)
     gathered = in_blocks = copied = products = attentions = exchanged = biases = 0
     columns: set[str] = set()
     rows: set[str] = set()
     for path, shape in parameter_shapes(model).items():
-        size, block, kind = math.prod(shape), path.startswith("blocks/"), role(path)
-        axes = _axes(partition(path, shape, mesh))
+        parameter = parameters_by_path(model)[path]
+        size, block, split = parameter.size, parameter.segment is not None, parameter.split
+        axes = _axes(partition(parameter, shape, mesh))
         own = size // tensor if "tensor" in axes else size
         gathered += own if "fsdp" in axes else 0
         in_blocks += own if "fsdp" in axes and block else 0
         copied += 0 if "fsdp" in axes else own
         if not block or tensor == 1:
             continue
-        biases += size if kind == "packed" and path.endswith("/bias") and not axes else 0
-        if "tensor" in axes and path.endswith("/kernel"):
+        biases += size if split == "packed" and parameter.kind is Kind.BIAS and not axes else 0
+        if "tensor" in axes and parameter.is_kernel:
             products += size
-            (rows if kind == "rows" else columns).add(path.rsplit("/", 2)[0])
-            attentions += kind == "packed"
-            # Before FSDP's part of it is gathered, if both cut the same axis.
-            exchanged += (own // fsdp if axes[:2] == ["fsdp", "tensor"] else own) if kind == "packed" else 0
+            (rows if split == "rows" else columns).add(path.rsplit("/", 2)[0])
+            attentions += split == "packed"
+            # If both axes shard the inputs, devices exchange their shards before FSDP gathers them.
+            exchanged += (own // fsdp if axes[:2] == ["fsdp", "tensor"] else own) if split == "packed" else 0
     held = gathered // fsdp + copied
     return Cut(gathered, in_blocks, copied, held, products, attentions, len(columns), len(rows), exchanged, biases)
 
@@ -126,7 +126,7 @@ def _axes(spec: PartitionSpec) -> list[str]:
 
 
 def flops(step: Step) -> float:
-    """Operations of products on one device: the backward pass has twice those of the forward pass."""
+    """Operations of matrix products on one device. The backward pass has twice those of the forward pass."""
     c, tensor = step.model, step.mesh.tensor
     N, cut = c.num_tokens, step.cut
     shared = 2 * N * cut.products + 4 * N * N * c.embed_dim * cut.attentions
@@ -135,11 +135,11 @@ def flops(step: Step) -> float:
 
 
 def activation_bytes(step: Step) -> float:
-    """Of one block for one part of the batch: what the backward pass reads, were nothing computed anew.
+    """Bytes of one block and one microbatch that the backward pass reads, without rematerialisation.
 
-    Inputs of norms and of layers, queries, keys and values, attention weights, and the MLP before and after its
-    activation function. Attention weights are stored in float32, by explicit attention in the precision of the
-    computation too, by cuDNN not at all.
+    Inputs of norms and of linear layers, queries, keys and values, attention weights, and the MLP before and after its
+    activation function. Attention weights are held in float32; explicit attention also holds them in the compute dtype,
+    and cuDNN does not hold them.
     """
     c, cut = step.model, step.cut
     N, D, M = c.num_tokens, c.embed_dim, c.hidden_dim
@@ -152,22 +152,23 @@ def activation_bytes(step: Step) -> float:
 
 
 def memory_bytes(step: Step) -> float:
-    """What one device holds at most: state, weights as the products want them, activations."""
+    """Peak bytes on one device: state, weights in the compute dtype, activations."""
     c, cut = step.model, step.cut
     copies = cut.gathered + cut.copied
-    activations = c.depth * activation_bytes(step)
+    blocks = count_blocks(c)
+    activations = blocks * activation_bytes(step)
     if step.remat == "full":
         boundaries = step.pictures * step.word * c.num_tokens * c.embed_dim
-        activations = c.depth * boundaries + activation_bytes(step)
-        # One block's weights are computed with, and the next one's are on their way.
-        copies -= cut.gathered_in_blocks * (1 - 2 / max(c.depth, 2))
+        activations = blocks * boundaries + activation_bytes(step)
+        # One block's weights are in use while the next block's are gathered.
+        copies -= cut.gathered_in_blocks * (1 - 2 / max(blocks, 2))
     kept = step.word * copies if step.word == 2 or step.mesh.fsdp > 1 else 0
     return _STATE * cut.held + kept + activations
 
 
 def traffic_bytes(step: Step) -> float:
-    """What crosses the bus of one device's memory: weights, their gradients, AdamW, activations."""
+    """Bytes that cross one device's memory bus: weights, their gradients, AdamW, activations."""
     weights = (4 if step.remat == "full" else 3) * step.word * (step.cut.gathered + step.cut.copied)
     touched = _TOUCHED + (_TOUCHED_AGAIN if step.remat == "full" else 0)
-    activations = touched * step.model.depth * activation_bytes(step)
+    activations = touched * count_blocks(step.model) * activation_bytes(step)
     return step.accumulation * (weights + activations) + _UPDATE * step.cut.held

@@ -16,14 +16,14 @@ from jax.typing import DTypeLike
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import ImageRngs
 from vit_jax.layers.xla.packed import FSDP
+from vit_jax.params import parameters_by_path
 from vit_jax.pure import Params, Pure
 from vit_jax.training.devices.sharding import BATCH, partition
 from vit_jax.training.recipe.execution import Remat
 from vit_jax.training.step.losses import Logits
-from vit_jax.training.step.optimizer import is_kernel
-from vit_jax.training.step.stacked import STACKED
+from vit_jax.training.step.stacked import single_path, stacked_path
 from vit_jax.vit.vision_transformer import VisionTransformer
-from vit_spec import VitportError
+from vit_spec import Parameter, Segment, VitportError, segments
 
 _POLICIES: dict[Remat, Callable[..., bool] | None] = {
     "none": None,
@@ -37,10 +37,10 @@ class Forward:
     """A model in training mode as a function of a flat dictionary of parameters, cheap to dispatch.
 
     Args:
-        model: gives its config, its dtypes and its parameters' names; it is left in training mode.
-        remat: what is computed again in the backward pass.
-        scan: run the blocks as one ``jax.lax.scan``, compiled once for all of them, over parameters that
-            :func:`vit_jax.training.step.stacked.stack` has stacked. Random numbers and results are those of the loop.
+        model: gives its config, its dtypes and the names of its parameters. It is left in training mode.
+        remat: what the backward pass recomputes.
+        scan: run each segment's blocks as one ``jax.lax.scan``, compiled once for all of them, over parameters stacked
+            by :func:`vit_jax.training.step.stacked.stack`. Random numbers and results are those of the loop.
     """
 
     def __init__(self, model: VisionTransformer, *, remat: Remat = "auto", scan: bool = False) -> None:
@@ -48,11 +48,18 @@ class Forward:
             raise VitportError(f"remat={remat!r} is unknown: choose one of {', '.join(get_args(Remat))}.")
         model.train()
         c = self.config = model.config
-        # The blocks differ by nothing but their rates of stochastic depth, which _run_block is told.
-        self._block = Pure(model.blocks[0])
-        blocks, model.blocks = model.blocks, nnx.List()
+        self.segments = segments(c)
+        held = {segment.prefix: _held(model, segment.prefix) for segment in self.segments}
+        # Blocks a period apart differ only in their rates of stochastic depth, which are arguments of _run_block.
+        self._blocks = [
+            [Pure(getattr(*held[segment.prefix])[at]) for at in range(segment.period)] for segment in self.segments
+        ]
+        taken = {prefix: getattr(*place) for prefix, place in held.items()}
+        for holder, name in held.values():
+            setattr(holder, name, nnx.List())
         self._around = Pure(model)
-        model.blocks = blocks
+        for prefix, (holder, name) in held.items():
+            setattr(holder, name, taken[prefix])
         self.random = any((c.drop_rate, c.attn_drop_rate, c.drop_path_rate))
         self.scan = scan
         self.dtype = model.dtype
@@ -66,14 +73,14 @@ class Forward:
 
     @property
     def cut_by_fsdp(self) -> bool:
-        """Whether FSDP cuts the parameters, which are gathered where they are used."""
+        """Whether FSDP shards the parameters, which are then gathered where they are used."""
         return self.mesh is not None and self.mesh.shape[FSDP] > 1
 
     def on_mesh(self, mesh: Mesh) -> Forward:
-        """The same over a mesh; with FSDP, tokens lie on the devices of their pictures between all blocks.
+        """The same over a mesh. With FSDP, tokens stay on the devices of their images between all blocks.
 
-        FSDP cuts a head of fewer classes than the model is wide along the width; XLA would have the backward pass cut
-        tokens so too, and move all of them in every block.
+        FSDP shards a head with fewer classes than channels along the channels. XLA would shard tokens alike in the
+        backward pass, and move all of them in every block.
         """
         forward = copy.copy(self)
         forward.mesh = mesh
@@ -83,25 +90,25 @@ class Forward:
         """(B, H, W, C) -> logits in training mode.
 
         Args:
-            keys: (B,), one for each picture, so that its dropout does not depend on which pictures are with it, nor on
-                which device; ``None`` where nothing is random.
+            keys: (B,), one for each image, so that an image's dropout depends neither on its batch nor on its device;
+                ``None`` if nothing is random.
         """
         around: VisionTransformer = self._around(params)
-        depth = self.config.depth
+        depth = sum(segment.count for segment in self.segments)
         if keys is not None:  # (depth + 1, B)
             keys = jax.vmap(lambda key: jax.random.split(key, depth + 1), out_axes=1)(keys)
-        rates = jnp.asarray(self.config.drop_path_rates, jnp.float32) if self.config.drop_path_rate else None
+        rates = self.config.drop_path_rates if self.config.drop_path_rate else None
         x = around.embed(images, rngs=None if keys is None else ImageRngs(keys[depth]))
-        run = self._runner()
-        per_block = (None if rates is None else rates, None if keys is None else keys[:depth])
-        if self.scan:
-            stacked = {path: params[STACKED + path] for path in self._block.paths}
-            x, _ = jax.lax.scan(lambda x, block: (run(x, *block), None), x, (stacked, *per_block))
-        else:
-            run = jax.jit(run)  # so that it is traced once for all blocks
-            for at in range(depth):
-                own = {path: params[f"blocks/{at}/{path}"] for path in self._block.paths}
-                x = run(x, own, *(None if each is None else each[at] for each in per_block))
+        first = 0
+        for segment, blocks in zip(self.segments, self._blocks, strict=True):
+            own = slice(first, first + segment.count)
+            per_block = (
+                None if rates is None else jnp.asarray(rates[own], jnp.float32),
+                None if keys is None else keys[own],
+            )
+            runners = [self._runner(segment, block) for block in blocks]
+            x = (_scanned if self.scan else _looped)(segment, blocks, runners, params, x, per_block)
+            first += segment.count
         return around.forward_head(around.norm(x))
 
     def _remat(self) -> Remat:
@@ -110,40 +117,82 @@ class Forward:
         drops = self.config.drop_rate > 0 or self.config.attn_drop_rate > 0
         return "dots_no_batch" if self.on_one_cpu and not drops else "none"
 
-    def _runner(self) -> Callable[..., jax.Array]:
-        """From tokens and one block's parameters, rate and keys to its tokens."""
+    def _runner(self, segment: Segment, block: Pure) -> _Runner:
         policy = _POLICIES[self._remat()]
         if self.mesh is None or not self.cut_by_fsdp:
-            alone = partial(_run_block, self._block)
+            alone = partial(_run_block, block)
             return alone if policy is None else jax.checkpoint(alone, policy=policy)
         keep = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(self.mesh, BATCH))
-        gather = partial(_gathered, self.mesh, self.dtype) if self.scan else dict
+        known = {path: parameters_by_path(self.config)[single_path(segment, 0, path)] for path in block.paths}
+        gather = partial(_gathered, self.mesh, self.dtype, known) if self.scan else dict
         if self.scan and policy is None:
-            policy = _all_but_weights(self._block)
+            policy = _all_but_weights(block)
 
         def gathering(x: jax.Array, params: Params, *random: jax.Array | None) -> jax.Array:
-            return _run_block(self._block, x, gather(params), *random)
+            return _run_block(block, x, gather(params), *random)
 
         run = gathering if policy is None else jax.checkpoint(gathering, policy=policy)
         return lambda x, *block: keep(run(keep(x), *block))
 
 
-def _gathered(mesh: Mesh, dtype: DTypeLike, block: Params) -> Params:
-    """What FSDP cuts of one block, whole: in a scan XLA would cut the block's activations as its weights are.
+_Runner = Callable[..., jax.Array]
+"""From tokens and one block's parameters, rate of stochastic depth and keys to its tokens."""
+_PerBlock = tuple[jax.Array | None, jax.Array | None]
+"""Rates and keys of a segment's blocks, along axis 0."""
 
-    Kernels in the dtype that the block computes in, to which it would cast them only then.
+
+def _held(model: nnx.Module, prefix: str) -> tuple[Any, str]:
+    """The module that holds a segment's blocks, and under which name."""
+    *parents, name = prefix.split(".")
+    holder: Any = model
+    for part in parents:
+        holder = holder[int(part)] if part.isdigit() else getattr(holder, part)
+    return holder, name
+
+
+def _looped(
+    segment: Segment, blocks: list[Pure], runners: list[_Runner], params: Params, x: jax.Array, per_block: _PerBlock
+) -> jax.Array:
+    runners = [jax.jit(run) for run in runners]  # so that each is traced once for all its blocks
+    for at in range(segment.count):
+        turn = at % segment.period
+        own = {path: params[single_path(segment, at, path)] for path in blocks[turn].paths}
+        x = runners[turn](x, own, *(None if each is None else each[at] for each in per_block))
+    return x
+
+
+def _scanned(
+    segment: Segment, blocks: list[Pure], runners: list[_Runner], params: Params, x: jax.Array, per_block: _PerBlock
+) -> jax.Array:
+    stacked = {path: params[stacked_path(segment, path)] for path in blocks[0].paths}
+    xs = (stacked, *per_block)
+    if segment.period == 1:
+        return jax.lax.scan(lambda x, block: (runners[0](x, *block), None), x, xs)[0]
+
+    def body(x: jax.Array, period: Any) -> tuple[jax.Array, None]:
+        for at, run in enumerate(runners):
+            x = run(x, *jax.tree.map(lambda each, at=at: each[at], period))
+        return x, None
+
+    return jax.lax.scan(body, x, jax.tree.map(lambda each: each.reshape(-1, segment.period, *each.shape[1:]), xs))[0]
+
+
+def _gathered(mesh: Mesh, dtype: DTypeLike, known: dict[str, Parameter], block: Params) -> Params:
+    """One block's parameters without FSDP's sharding: in a scan XLA would shard its activations like its weights.
+
+    Kernels are first cast to the dtype that the block computes in; else XLA would cast them after gathering.
     """
     found = {}
     for path, x in block.items():
-        x = x.astype(dtype) if is_kernel(path) else x
-        cut = partition(f"blocks/0/{path}", x.shape, mesh)
+        x = x.astype(dtype) if known[path].is_kernel else x
+        cut = partition(known[path], x.shape, mesh)
         whole = PartitionSpec(*(None if axis == FSDP else axis for axis in cut))
         found[path] = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
     return found
 
 
 def _all_but_weights(block: Pure) -> Callable[..., bool]:
-    """A policy of what is kept: weights are gathered anew in the backward pass, else all would be held whole."""
+    """Saves everything except gathered weights, which the backward pass gathers again."""
     shapes = set(block.shapes)
 
     def saveable(primitive: Any, *operands: Any, **_: Any) -> bool:
@@ -154,7 +203,7 @@ def _all_but_weights(block: Pure) -> Callable[..., bool]:
 
 
 def _run_block(pure: Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:
-    """(B, N, D) -> (B, N, D), with a rate of stochastic depth of its own, and (B,) keys."""
+    """(B, N, D) -> (B, N, D), with its own rate of stochastic depth, and keys (B,)."""
     block: Callable[..., jax.Array] = pure(params)
     if rate is not None:
         for _, module in nnx.iter_modules(block):  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -11,16 +11,17 @@ import numpy as np
 import optax
 from optax import contrib
 
+from vit_jax.params import parameters_by_path
 from vit_jax.training.recipe.recipe import Optimizer, Schedule
-from vit_jax.training.step.stacked import STACKED, block_by_block, each_block, single_paths
-from vit_spec import VitportError
+from vit_jax.training.step.stacked import block_by_block, each_block, is_stacked, parameter_at, single_paths
+from vit_spec import Config, VitportError, count_blocks, segments
 
 
 def make_schedule(options: Schedule, steps: int) -> optax.Schedule:
     """Step number → learning rate.
 
     Raises:
-        VitportError: if warm-up and cool-down do not fit into the steps.
+        VitportError: if warm-up and cool-down are longer than the run.
     """
     middle = steps - options.warmup - options.cooldown
     if middle < 0:
@@ -49,45 +50,34 @@ def _body(options: Schedule, steps: int) -> optax.Schedule:
     return optax.constant_schedule(options.peak)
 
 
-def is_kernel(path: str) -> bool:
-    """Whether weight decay applies: to the kernels of linear layers and convolutions, not to biases, norms, tokens."""
-    return path.endswith("/kernel")
+def make_optimizer(options: Optimizer, schedule: optax.Schedule, config: Config) -> optax.GradientTransformation:
+    """The chain: clip, precondition, decay weights, scale by layer, times the learning rate.
 
-
-def layer_of(path: str, depth: int) -> int:
-    """0 for the embeddings, 1 to ``depth`` for the blocks, ``depth + 1`` for what comes after them."""
-    parts = path.split("/")
-    if parts[0] == "blocks":
-        return int(parts[1]) + 1
-    early = {"patch_embed", "pos_embed", "cls_token", "dist_token", "reg_token", "norm_pre"}
-    return 0 if parts[0] in early else depth + 1
-
-
-def make_optimizer(
-    options: Optimizer, schedule: optax.Schedule, params: Mapping[str, Any]
-) -> optax.GradientTransformation:
-    """The chain: clip, precondition, decay the weights, scale by layer, times the learning rate.
-
-    Its updates may be of stacked blocks (:mod:`vit_jax.training.step.stacked`), with a stacked state; it makes the
-    state of single ones.
+    ``init`` takes the parameters of single blocks. ``update`` also takes stacked blocks
+    (:mod:`vit_jax.training.step.stacked`), with a state stacked alike.
 
     Args:
-        params: path → array or shape, of single blocks.
+        config: of the model that is trained.
 
     Raises:
-        VitportError: if ``frozen`` names what the model does not have, or everything that it has.
+        VitportError: if ``frozen`` matches no parameter, or all of them.
     """
+    runs = segments(config)
+
+    def decayed(tree: Mapping[str, Any]) -> dict[str, bool]:
+        return {path: parameter_at(path, config).decays for path in tree}
+
     steps = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm is not None else []
-    steps.append(_direction(options))
+    steps.append(_direction(options, config))
     if options.weight_decay:
-        steps.append(block_by_block(optax.add_decayed_weights(options.weight_decay, mask=_kernels)))
+        steps.append(block_by_block(optax.add_decayed_weights(options.weight_decay, mask=decayed), runs))
     if options.name == "lamb":
-        steps.append(optax.masked(each_block(optax.scale_by_trust_ratio()), _kernels))
+        steps.append(optax.masked(each_block(optax.scale_by_trust_ratio()), decayed))
     if options.layer_decay != 1.0:
-        steps.append(_scaled_by_layer(options.layer_decay, params))
-    steps.append(block_by_block(optax.scale_by_learning_rate(schedule)))
+        steps.append(_scaled_by_layer(options.layer_decay, config))
+    steps.append(block_by_block(optax.scale_by_learning_rate(schedule), runs))
     chain = optax.chain(*steps)
-    if not any(frozen_paths(options.frozen, params).values()):
+    if not any(frozen_paths(options.frozen, parameters_by_path(config)).values()):
         return chain
 
     def labels(tree: Mapping[str, Any]) -> dict[str, str]:
@@ -96,16 +86,12 @@ def make_optimizer(
     return optax.partition({"trained": chain, "frozen": optax.set_to_zero()}, labels)
 
 
-def _kernels(tree: Mapping[str, Any]) -> dict[str, bool]:
-    return {path: is_kernel(path) for path in tree}
-
-
-def _direction(options: Optimizer) -> optax.GradientTransformation:
-    o = options
+def _direction(options: Optimizer, config: Config) -> optax.GradientTransformation:
+    o, runs = options, segments(config)
     if o.name in ("adamw", "lamb"):
-        return block_by_block(optax.scale_by_adam(o.beta1, o.beta2, o.epsilon))
+        return block_by_block(optax.scale_by_adam(o.beta1, o.beta2, o.epsilon), runs)
     if o.name == "sgd":
-        return block_by_block(optax.trace(o.beta1)) if o.beta1 else optax.identity()
+        return block_by_block(optax.trace(o.beta1), runs) if o.beta1 else optax.identity()
     if o.name == "adafactor":
         # Zhai et al. 2022, section 3.4: no scaling by the parameters' size, a cap on beta2, half-precision momentum.
         factored = optax.scale_by_factored_rms(decay_rate_fn=_capped(o.beta2), epsilon=1e-30)
@@ -117,7 +103,8 @@ def _direction(options: Optimizer) -> optax.GradientTransformation:
     )
 
     def hidden(tree: Mapping[str, Any]) -> dict[str, str]:
-        return {path: "muon" if path.startswith("blocks/") and is_kernel(path) else "adam" for path in tree}
+        known = {path: parameter_at(path, config) for path in tree}
+        return {path: "muon" if it.is_kernel and it.segment is not None else "adam" for path, it in known.items()}
 
     return optax.partition({"muon": each_block(muon), "adam": optax.scale_by_adam(o.beta1, o.beta2, o.epsilon)}, hidden)
 
@@ -128,7 +115,7 @@ def _capped(beta2: float) -> Callable[[Any, Any], jax.Array]:
 
 
 def _matrices(updates: Any) -> Any:
-    """For Muon: every array is a matrix (in, out); what is masked out stays so."""
+    """For Muon: every array is a matrix (in, out); masked leaves stay masked."""
     return jax.tree.map(lambda x: contrib.MuonDimensionNumbers(), updates)
 
 
@@ -138,50 +125,57 @@ def _by_shape(updates: Any, params: Any) -> Any:
     return jax.tree.map(lambda x: x * max(1.0, x.shape[1] / x.shape[0]) ** 0.5, updates)
 
 
-def _scaled_by_layer(decay: float, params: Mapping[str, Any]) -> optax.GradientTransformation:
-    depth = max(layer_of(path, 0) for path in params if path.startswith("blocks/"))
-    factors = {path: decay ** (depth + 1 - layer_of(path, depth)) for path in params}
+def _scaled_by_layer(decay: float, config: Config) -> optax.GradientTransformation:
+    last = count_blocks(config) + 1
+    factors = {path: decay ** (last - it.layer) for path, it in parameters_by_path(config).items()}
 
     def scale(path: str, x: jax.Array) -> jax.Array:
-        own = jnp.array([factors[name] for name in single_paths(path, depth)], x.dtype)
-        return x * own.reshape(-1, *[1] * (x.ndim - 1) if path.startswith(STACKED) else [])
+        own = jnp.array([factors[name] for name in single_paths(path, _blocks(path, x))], x.dtype)
+        return x * own.reshape(-1, *[1] * (x.ndim - 1) if is_stacked(path) else [])
 
     def scaled(updates: Any, params: Any) -> Any:
         del params
-        # What is frozen is masked out by optax and has no array here.
+        # optax masks frozen leaves; they have no array here.
         return {path: scale(path, x) if isinstance(x, jax.Array) else x for path, x in updates.items()}
 
     return optax.stateless(scaled)
 
 
-def frozen_paths(beginnings: tuple[str, ...], params: Mapping[str, Any]) -> dict[str, bool]:
-    """Path → whether it stays as it is.
+def frozen_paths(beginnings: tuple[str, ...], paths: Collection[str]) -> dict[str, bool]:
+    """Path → whether the parameter is frozen.
 
     Raises:
-        VitportError: if a beginning is that of no path, or nothing is left to train.
+        VitportError: if no path has one of the beginnings, or nothing is left to train.
     """
 
     def begins(path: str, start: str) -> bool:
         return path == start or path.startswith(f"{start.rstrip('/')}/")
 
     for start in beginnings:
-        if not any(begins(path, start) for path in params):
-            raise VitportError(f"optimizer.frozen={start!r} is the beginning of no parameter, such as {min(params)}.")
-    frozen = {path: any(begins(path, start) for start in beginnings) for path in params}
+        if not any(begins(path, start) for path in paths):
+            raise VitportError(
+                f"optimizer.frozen={start!r} matches no parameter: give the beginning of a path, such as {min(paths)}."
+            )
+    frozen = {path: any(begins(path, start) for start in beginnings) for path in paths}
     if all(frozen.values()):
-        raise VitportError("optimizer.frozen holds every parameter still: leave something to train.")
+        raise VitportError(f"optimizer.frozen={beginnings} freezes every parameter: leave something to train.")
     return frozen
 
 
+def _blocks(path: str, leaf: Any) -> int:
+    """Number of blocks that a leaf holds."""
+    return len(leaf) if is_stacked(path) else 1
+
+
 def _still(beginnings: tuple[str, ...], tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Path → whether it stays as it is, for each path that it stands for."""
-    names = {path: single_paths(path, len(leaf) if path.startswith(STACKED) else 1) for path, leaf in tree.items()}
+    """Path → whether it is frozen, for each of its blocks."""
+    names = {path: single_paths(path, _blocks(path, leaf)) for path, leaf in tree.items()}
     frozen = frozen_paths(beginnings, dict.fromkeys(name for each in names.values() for name in each))
     return {path: np.array([frozen[name] for name in each]) for path, each in names.items()}
 
 
 def trained(beginnings: tuple[str, ...], tree: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """What does not stay as it is, of gradients or updates; frozen blocks among stacked ones are 0."""
+    """Gradients or updates without frozen parameters; frozen blocks among stacked ones are 0."""
     result = {}
     for path, still in _still(beginnings, tree).items():
         if not still.all():

@@ -1,138 +1,198 @@
-"""The blocks of a model as one, for ``jax.lax.scan``: a parameter's blocks in one array.
+"""The blocks of a segment as one: a parameter's blocks in one array, for ``jax.lax.scan``.
 
-``blocks/0/attn/qkv/kernel``, ``blocks/1/attn/qkv/kernel`` and so on, (D, 3 D) each, are ``blocks/*/attn/qkv/kernel``,
-(depth, D, 3 D), in every dictionary by path: parameters, moments, averages. A step has stacked ones for good, so that
-neither its parameters are stacked nor their gradients taken apart in it; checkpoints never do.
+``blocks/0/attn/qkv/kernel``, ``blocks/1/attn/qkv/kernel`` and so on, (D, 3 D) each, become
+``blocks/*/attn/qkv/kernel``, (count, D, 3 D), in every dictionary by path: parameters, moments, averages. Training
+keeps blocks stacked between steps, so that no step stacks parameters or unstacks gradients. Checkpoints store them
+separately.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-STACKED = "blocks/*/"
-_BLOCK = re.compile(r"blocks/(\d+)/(.+)")
+from vit_jax.params import parameters_by_path
+from vit_spec import Config, Parameter, Segment
+
+Segments = Sequence[Segment]
+_STACKED = "/*/"
 
 
-def stack(tree: Any) -> Any:
+def stack(tree: Any, segments: Segments) -> Any:
     """The same tree with stacked blocks.
 
-    What optax masks out stays so where no block has a value; beside blocks that have one it is zeros.
+    A leaf that optax masks out in every block stays masked; if only some blocks lack it, zeros stand for it there.
     """
-    return _over_dictionaries(_together, tree)
+    return _over_dictionaries(partial(_together, segments), tree, segments)
 
 
-def unstack(tree: Any, depth: int, masked: Collection[str] = ()) -> Any:
-    """The tree that :func:`stack` was given.
+def unstack(tree: Any, segments: Segments, masked: Collection[str] = ()) -> Any:
+    """The inverse of :func:`stack`.
 
     Args:
-        depth: number of blocks.
         masked: paths that have no value in an optimizer's state.
     """
 
     def apart(by_path: Mapping[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for path, leaf in by_path.items():
-            for at, name in enumerate(single_paths(path, depth)):
-                value = leaf[at] if path.startswith(STACKED) and not _is_masked(leaf) else leaf
+            for at, name in enumerate(single_paths(path, _count(path, segments))):
+                value = leaf[at] if is_stacked(path) and not _is_masked(leaf) else leaf
                 result[name] = optax.MaskedNode() if name in masked else value
         return result
 
-    return _over_dictionaries(apart, tree)
+    return _over_dictionaries(apart, tree, segments)
 
 
-def single_paths(path: str, depth: int) -> list[str]:
-    """The paths that one stands for: as many as there are blocks, or itself."""
-    if not path.startswith(STACKED):
-        return [path]
-    return [f"blocks/{at}/{path.removeprefix(STACKED)}" for at in range(depth)]
+def is_stacked(path: str) -> bool:
+    """Whether a path stands for the blocks of a segment."""
+    return _STACKED in path
+
+
+def stacked_path(segment: Segment, path: str) -> str:
+    """The path of a segment's stacked parameter.
+
+    Args:
+        path: within the block.
+    """
+    return _prefix(segment) + _STACKED + path
+
+
+def single_path(segment: Segment, index: int, path: str) -> str:
+    """The path of a parameter of one block."""
+    return f"{_prefix(segment)}/{index}/{path}"
+
+
+def single_paths(path: str, count: int) -> list[str]:
+    """The paths of the ``count`` blocks that a stacked path stands for, or the path itself."""
+    return [path.replace(_STACKED, f"/{at}/") for at in range(count)] if is_stacked(path) else [path]
+
+
+def parameter_at(path: str, config: Config) -> Parameter:
+    """What is known of a parameter; a stacked one is like each of its blocks."""
+    return parameters_by_path(config)[single_paths(path, 1)[0]]
 
 
 def each_block(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """A transformation that looks at whole parameters, of each block by itself where they are stacked."""
+    """A transformation that reads whole parameters, applied to each block separately where blocks are stacked."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         axes = tuple(_axes(tree) for tree in (updates, state, params))
         if not jax.tree.leaves(axes):
             return inner.update(updates, state, params)
-        # What has no such axis is computed once.
+        # Leaves without that axis are computed once.
         return jax.vmap(inner.update, in_axes=axes, out_axes=axes[:2])(updates, state, params)
 
     return optax.GradientTransformation(inner.init, update)
 
 
-def block_by_block(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """A transformation that looks at each number by itself, such as Adam's, traced for one block and used for all: of a
-    large model's parameters one by one it would be thousands of operations.
+def block_by_block(inner: optax.GradientTransformation, segments: Segments) -> optax.GradientTransformation:
+    """An elementwise transformation, such as Adam's, traced for one block of a segment and applied to all.
+
+    Over the parameters of a large model at once it would be thousands of operations.
 
     Args:
-        inner: its masks are given the paths of a block as :func:`stack` names them.
+        inner: its masks get the paths of one block as :func:`stack` names them.
     """
     compiled = jax.jit(inner.update)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        numbers = sorted({int(found[1]) for found in map(_BLOCK.fullmatch, updates) if found})
-        if not numbers:
+        places = {path: place for path in updates if (place := _place(path, segments))}
+        blocks = sorted({place.block for place in places.values()})
+        if not blocks:
             return inner.update(updates, state, params)
-        parts = [compiled(*_over_dictionaries(partial(_part, at), (updates, state, params))) for at in numbers]
-        rest = inner.update(*_over_dictionaries(partial(_part, None), (updates, state, params)))
 
-        def whole(node: Any, rest: Any, *blocks: Any) -> Any:
-            """Of what is no dictionary by path, such as the number of steps, all parts have the same."""
-            if not _is_by_path(node):
+        def part(block: tuple[int, int] | None) -> Any:
+            return _over_dictionaries(partial(_part, segments, block), (updates, state, params), segments)
+
+        parts = [compiled(*part(block)) for block in blocks]
+        rest = inner.update(*part(None))
+
+        def whole(node: Any, rest: Any, *by_block: Any) -> Any:
+            """All parts agree on everything but dictionaries by path, such as the number of steps."""
+            if not _is_by_path(node, segments):
                 return rest
-            of = dict(zip(numbers, blocks, strict=True))
-            found = {path: _BLOCK.fullmatch(path) for path in node}
-            return {path: of[int(at[1])][STACKED + at[2]] if at else rest[path] for path, at in found.items()}
+            found = dict(zip(blocks, by_block, strict=True))
+            located = {path: _place(path, segments) for path in node}
+            return {path: found[at.block][at.stacked] if at else rest[path] for path, at in located.items()}
 
-        return jax.tree.map(whole, (updates, state), rest, *parts, is_leaf=_is_by_path)
+        return jax.tree.map(whole, (updates, state), rest, *parts, is_leaf=partial(_is_by_path, segments=segments))
 
     return optax.GradientTransformation(inner.init, update)
 
 
-def _part(at: int | None, by_path: Mapping[str, Any]) -> dict[str, Any]:
-    """What one block has, or, where there is no number, what none has."""
-    found = {path: _BLOCK.fullmatch(path) for path in by_path}
-    if at is None:
-        return {path: by_path[path] for path, block in found.items() if not block}
-    return {STACKED + block[2]: by_path[path] for path, block in found.items() if block and int(block[1]) == at}
+class _Place(NamedTuple):
+    """Where the parameter of a single block belongs."""
+
+    block: tuple[int, int]
+    """Number of the segment, and of the block in it."""
+    stacked: str
+    """Its path once stacked."""
+
+
+def _place(path: str, segments: Segments) -> _Place | None:
+    for at, segment in enumerate(segments):
+        start = f"{_prefix(segment)}/"
+        if path.startswith(start):
+            number, _, rest = path.removeprefix(start).partition("/")
+            if number.isdigit() and rest:
+                return _Place((at, int(number)), stacked_path(segment, rest))
+    return None
+
+
+def _prefix(segment: Segment) -> str:
+    return segment.prefix.replace(".", "/")
+
+
+def _count(path: str, segments: Segments) -> int:
+    """Number of blocks that a path stands for."""
+    return next((segment.count for segment in segments if path.startswith(stacked_path(segment, ""))), 1)
+
+
+def _part(segments: Segments, block: tuple[int, int] | None, by_path: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of one block under stacked paths, or, for ``None``, those outside blocks."""
+    places = {path: _place(path, segments) for path in by_path}
+    if block is None:
+        return {path: by_path[path] for path, at in places.items() if at is None}
+    return {at.stacked: by_path[path] for path, at in places.items() if at and at.block == block}
 
 
 def _axes(tree: Any) -> Any:
-    """0 for what is stacked, ``None`` for the rest."""
+    """0 for stacked leaves, ``None`` for the rest."""
 
     def axis(keys: tuple[Any, ...], leaf: Any) -> int | None:
         del leaf
-        return 0 if any(str(getattr(key, "key", "")).startswith(STACKED) for key in keys) else None
+        return 0 if any(is_stacked(str(getattr(key, "key", ""))) for key in keys) else None
 
     return jax.tree_util.tree_map_with_path(axis, tree)
 
 
-def _over_dictionaries(change: Callable[[Mapping[str, Any]], Any], tree: Any) -> Any:
-    """Every dictionary by path of a tree, changed."""
-    return jax.tree.map(lambda node: change(node) if _is_by_path(node) else node, tree, is_leaf=_is_by_path)
+def _over_dictionaries(change: Callable[[Mapping[str, Any]], Any], tree: Any, segments: Segments) -> Any:
+    """The tree with every dictionary by path changed."""
+    by_path = partial(_is_by_path, segments=segments)
+    return jax.tree.map(lambda node: change(node) if by_path(node) else node, tree, is_leaf=by_path)
 
 
-def _is_by_path(node: Any) -> bool:
-    return isinstance(node, dict) and any(str(key).startswith("blocks/") for key in node)
+def _is_by_path(node: Any, segments: Segments) -> bool:
+    starts = tuple(f"{_prefix(segment)}/" for segment in segments)
+    return isinstance(node, dict) and any(str(key).startswith(starts) for key in node)
 
 
 def _is_masked(leaf: Any) -> bool:
     return isinstance(leaf, optax.MaskedNode)
 
 
-def _together(by_path: Mapping[str, Any]) -> dict[str, Any]:
+def _together(segments: Segments, by_path: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     blocks: dict[str, dict[int, Any]] = {}
     for path, leaf in by_path.items():
-        if found := _BLOCK.fullmatch(path):
-            blocks.setdefault(STACKED + found[2], {})[int(found[1])] = leaf
+        if at := _place(path, segments):
+            blocks.setdefault(at.stacked, {})[at.block[1]] = leaf
         else:
             result[path] = leaf
     return result | {path: _stacked([leaves[at] for at in range(len(leaves))]) for path, leaves in blocks.items()}

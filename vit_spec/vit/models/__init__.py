@@ -1,7 +1,7 @@
 """Named models: tables of timm's names, and their configs."""
 
+from vit_spec.model import Model
 from vit_spec.vit.models.contrastive import CONTRASTIVE
-from vit_spec.vit.models.model import Model
 from vit_spec.vit.models.papers import PAPERS
 from vit_spec.vit.models.self_supervised import SELF_SUPERVISED
 from vit_spec.vit.models.supervised import SUPERVISED
@@ -9,4 +9,4 @@ from vit_spec.vit.models.unsupported import UNSUPPORTED
 
 MODELS: tuple[Model, ...] = (*PAPERS, *SUPERVISED, *CONTRASTIVE, *SELF_SUPERVISED)
 
-__all__ = ["MODELS", "PAPERS", "UNSUPPORTED", "Model"]
+__all__ = ["MODELS", "PAPERS", "UNSUPPORTED"]

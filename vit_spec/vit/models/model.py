@@ -1,11 +1,11 @@
-"""What a registered name stands for, and the shorthand that the tables of names are written in."""
+"""The shorthand that the tables of names are written in."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
+from vit_spec.model import Model
 from vit_spec.preprocessing import (
     CLIP_MEAN,
     CLIP_STD,
@@ -18,18 +18,8 @@ from vit_spec.preprocessing import (
 )
 from vit_spec.vit.config import ViTConfig
 
-
-@dataclass(frozen=True)
-class Model:
-    """A name's model and the preprocessing of the weights that are usually loaded under that name."""
-
-    name: str
-    config: ViTConfig
-    preprocessing: Preprocessing
-
-
 Options = dict[str, Any]
-"""Arguments of :func:`model`, and fields of ViTConfig, that several names share."""
+"""Arguments of :func:`model`, and fields of ViTConfig, shared by several names."""
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation per channel."""
@@ -74,13 +64,13 @@ def model(
     resize: ResizeMode = "shortest",
     **options: object,
 ) -> Model:
-    """A model whose name tells its patch, and its size and picture where they are not given.
+    """A model. Its name gives the patch size, and the model and image sizes unless they are arguments.
 
     Args:
-        name: such as ``vit_base_patch32_clip_256``: a word of ``SIZES`` second, the picture's side last.
-        size: a word of ``SIZES``, or width, depth, heads and MLP ratio.
-        image_size: side of the picture in pixels.
-        crop, colours, interpolation, resize: the preprocessing.
+        name: such as ``vit_base_patch32_clip_256``: the second word is a key of ``SIZES``, the last the image size.
+        size: a key of ``SIZES``, or width, depth, heads and MLP ratio.
+        image_size: side of the image in pixels.
+        crop, colours, interpolation, resize: preprocessing.
         options: further fields of ``ViTConfig``.
     """
     words = name.split("_")

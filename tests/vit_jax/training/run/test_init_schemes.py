@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vit_jax
-from vit_jax.training.run.init_schemes import by_width, initialized, sincos2d
+from vit_jax.training.run.init_schemes.vit import by_width, initialized, sincos2d
 from vit_spec import ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone

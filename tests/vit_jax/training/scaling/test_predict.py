@@ -101,5 +101,5 @@ def test_what_does_not_fit_is_not_chosen() -> None:
 
 
 def test_devices_that_are_no_power_of_two_are_refused() -> None:
-    with pytest.raises(VitportError, match="12 devices are no power of two"):
+    with pytest.raises(VitportError, match="devices=12 is not a power of two"):
         choose(BASE, 4096, 12, V5E)

@@ -58,7 +58,7 @@ def test_a_run_without_a_teacher_has_none() -> None:
 @pytest.mark.parametrize(
     ("student", "sentence"),
     [
-        (CONFIG.replace(num_classes=4), "has num_classes 5 and the student 4"),
+        (CONFIG.replace(num_classes=4), "has num_classes 5, and the student 4"),
         (CONFIG.replace(image_size=16), "has image_size"),
     ],
 )

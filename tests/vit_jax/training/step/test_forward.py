@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ import pytest
 
 import vit_jax
 from vit_jax import training
+from vit_jax.training.step import forward as step_forward
 from vit_jax.training.step.stacked import stack
-from vit_spec import Preprocessing, ViTConfig, VitportError
+from vit_spec import Preprocessing, Segment, ViTConfig, VitportError, segments
 
 pytestmark = pytest.mark.jax_alone
 
@@ -36,7 +38,7 @@ def setting() -> tuple:
 
 def _results(setting: tuple, forward: training.Forward):
     _, params, images, keys = setting
-    arranged = stack if forward.scan else dict
+    arranged = partial(stack, segments=segments(CONFIG)) if forward.scan else dict
     loss = jax.jit(jax.value_and_grad(lambda params: (forward(arranged(params), images, keys) ** 2).sum()))
     return loss(params)
 
@@ -58,8 +60,28 @@ def test_without_randomness_it_is_the_models_own_forward_pass() -> None:
     for scan in (False, True):
         forward = training.Forward(model, scan=scan)
         params = vit_jax.get_params(model)
-        found = forward(stack(params) if scan else params, images, None)
+        found = forward(stack(params, segments(config)) if scan else params, images, None)
         np.testing.assert_allclose(found, model(images), atol=1e-6)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_blocks_that_alternate_are_run_in_turn(scan, monkeypatch) -> None:
+    """Every second block differs, as in Swin. Oracle: the model's own forward pass; measured 0 and 1e-7."""
+    config = CONFIG.replace(depth=4, drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0)
+    run = (Segment("blocks", 4, period=2),)
+    monkeypatch.setattr(step_forward, "segments", lambda config: run)
+    model = vit_jax.create_model(config)
+    for block in model.blocks[1::2]:
+        block.norm1.epsilon = 10.0
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((3, 8, 8, 3)), jnp.float32)
+    params = {path: 3 * array for path, array in vit_jax.get_params(model).items()}
+    vit_jax.set_params(model, params)
+    found = training.Forward(model, scan=scan)(stack(params, run) if scan else params, images, None)
+    expected = model(images)
+    np.testing.assert_allclose(found, expected, atol=1e-6 * float(jnp.abs(expected).max()))
+    for block in model.blocks:
+        block.norm1.epsilon = 10.0
+    assert jnp.abs(model(images) - expected).max() > 1e-3 * jnp.abs(expected).max()
 
 
 def test_stochastic_depth_leaves_out_by_its_own_blocks_rate() -> None:
@@ -71,7 +93,9 @@ def test_stochastic_depth_leaves_out_by_its_own_blocks_rate() -> None:
     images = jnp.broadcast_to(
         jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 4, 3)), jnp.float32), (400, 4, 4, 3)
     )
-    found = training.Forward(model, scan=True)(stack(params), images, jax.random.split(jax.random.key(0), 400))
+    found = training.Forward(model, scan=True)(
+        stack(params, segments(config)), images, jax.random.split(jax.random.key(0), 400)
+    )
     kinds, counts = np.unique(np.asarray(found).round(4), axis=0, return_counts=True)
     assert len(kinds) == 4  # two branches of the last block, each there or not
     # binomial(400, 1/4): five standard deviations are 43
@@ -82,7 +106,7 @@ def test_scan_compiles_one_block_for_all(setting) -> None:
     def products(scan: bool) -> int:
         forward = training.Forward(setting[0], scan=scan)
         _, params, images, keys = setting
-        params = stack(params) if scan else params
+        params = stack(params, segments(CONFIG)) if scan else params
         text = jax.jit(lambda params: forward(params, images, keys)).lower(params).compile().as_text() or ""
         return len(re.findall('op_name="[^"]*dot_general"', text))
 
@@ -111,7 +135,7 @@ def test_a_step_of_twelve_blocks_is_dispatched_in_three_milliseconds() -> None:
     config = ViTConfig(image_size=8, patch_size=4, num_classes=2, embed_dim=8, depth=12, num_heads=2)
     model, recipe = vit_jax.create_model(config), training.Recipe()
     params = vit_jax.get_params(model)
-    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 300), params)
+    optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 300), config)
     mesh = training.make_mesh(training.MeshShape(), jax.devices()[:1])
     engine = training.jit_engine(training.Forward(model), optimizer, recipe, Preprocessing(), mesh, jax.random.key(0))
     state = engine.place_state(training.init_state(params, optimizer, recipe))

@@ -16,7 +16,7 @@ from tests.vit_jax.training.runs import CONFIG, RECIPE, batches, run, without
 from vit_jax import training
 from vit_jax.training.step.optimizer import make_optimizer
 from vit_jax.training.step.stacked import stack, unstack
-from vit_spec import Preprocessing
+from vit_spec import Preprocessing, ViTConfig, segments
 
 pytestmark = pytest.mark.jax_alone
 
@@ -62,14 +62,14 @@ def test_the_optimizer_is_traced_once_for_all_blocks_and_takes_optaxs_steps() ->
     """Oracle: optax.adamw over all parameters at once. Measured: 1.7e-7 of each array's largest update."""
     shapes = {
         "head/kernel": (8, 3),
-        **{f"blocks/{at}/{name}": (8, 8) for at in range(12) for name in ("kernel", "bias")},
+        **{f"blocks/{at}/mlp/fc1/{name}": (8, 8) for at in range(12) for name in ("kernel", "bias")},
     }
     rng = np.random.default_rng(0)
     params, *gradients = (
         {path: jnp.asarray(rng.standard_normal(shape), jnp.float32) for path, shape in shapes.items()} for _ in range(3)
     )
     rate = optax.linear_schedule(1e-2, 1e-3, 2)
-    mine = make_optimizer(_optimizer(weight_decay=0.1), rate, params)
+    mine = make_optimizer(_optimizer(weight_decay=0.1), rate, ViTConfig())
     kernels = {path: path.endswith("kernel") for path in params}
     theirs = optax.adamw(rate, 0.9, 0.999, 1e-5, weight_decay=0.1, mask=kernels)
     states = [mine.init(params), theirs.init(params)]
@@ -101,11 +101,12 @@ def test_stacking_and_back_is_the_same_tree() -> None:
         "blocks/1/b": nothing, "blocks/0/c": nothing, "blocks/1/c": jnp.ones(1),
     }  # fmt: skip
     tree = (jnp.zeros((), jnp.int32), {"trained": moments})
-    stacked = stack(tree)
+    both = segments(ViTConfig(depth=2))
+    stacked = stack(tree, both)
     shapes = {path: getattr(leaf, "shape", None) for path, leaf in stacked[1]["trained"].items()}
     assert shapes == {"norm/scale": (2,), "blocks/*/a": (2, 3), "blocks/*/b": None, "blocks/*/c": (2, 1)}
     np.testing.assert_array_equal(stacked[1]["trained"]["blocks/*/c"], [[0], [1]])
-    again = unstack(stacked, 2, ["blocks/0/c"])
+    again = unstack(stacked, both, ["blocks/0/c"])
     assert jax.tree.structure(again) == jax.tree.structure(tree)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again, tree))
 
@@ -116,7 +117,7 @@ def test_a_program_of_stacked_blocks_does_not_grow_with_the_depth() -> None:
     def operations(depth: int) -> int:
         model = vit_jax.create_model(CONFIG.replace(depth=depth))
         params = vit_jax.get_params(model)
-        optimizer = training.make_optimizer(RECIPE.optimizer, training.make_schedule(RECIPE.schedule, 4), params)
+        optimizer = training.make_optimizer(RECIPE.optimizer, training.make_schedule(RECIPE.schedule, 4), model.config)
         mesh = training.make_mesh(ONE, jax.devices()[:1])
         forward = training.Forward(model, scan=True)
         engine = training.jit_engine(forward, optimizer, RECIPE, Preprocessing(), mesh, jax.random.key(0))

@@ -15,7 +15,7 @@ import vit_torch
 from conversion import Checkpoint
 from tests.random_weights import random_params
 from tests.small_configs import BASE
-from tests.vit_parity.runs import pictures
+from tests.vit_parity.runs import random_batch
 from vit_parity import compare_captures
 from vit_parity.capture_file import save_capture
 from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
@@ -41,7 +41,7 @@ def test_transformers_runs_every_family_and_agrees_layer_by_layer(tmp_path, fami
     config, count = FAMILIES[family]
     written = Checkpoint.of(config, random_params(config, 1, np.float32))
     conversion.save(written, tmp_path / "model", format=family)
-    checkpoint, images = conversion.load(tmp_path / "model"), pictures(config)
+    checkpoint, images = conversion.load(tmp_path / "model"), random_batch(config)
     sides = [parse_endpoint(f"{kind}:{tmp_path / 'model'}") for kind in ("torch", "transformers")]
     ours, theirs = (run_endpoint(side, checkpoint, images, "float32") for side in sides)
     found = compare_captures(ours, theirs)
@@ -59,7 +59,10 @@ def test_endpoints_are_told_apart_by_what_stands_before_the_colon(tmp_path):
     assert parse_endpoint("C:/weights") == Endpoint("torch", "C:/weights")
     config = SQUARE.replace(depth=1)
     run = run_endpoint(
-        Endpoint("torch", "x"), Checkpoint.of(config, random_params(config, 1, np.float32)), pictures(config), "float32"
+        Endpoint("torch", "x"),
+        Checkpoint.of(config, random_params(config, 1, np.float32)),
+        random_batch(config),
+        "float32",
     )
     save_capture(run, tmp_path / "run.npz")
     assert parse_endpoint(str(tmp_path / "run.npz")).kind == "capture"
@@ -88,7 +91,7 @@ def test_without_timm_the_way_to_it_is_told_in_one_sentence(monkeypatch, fault):
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     weights = Checkpoint.of(SQUARE, random_params(SQUARE, 1, np.float32))
     with pytest.raises(VitportError, match="needs timm, which cannot be imported here") as told:
-        run_endpoint(parse_endpoint("timm:vit_tiny_patch16_224"), weights, pictures(SQUARE), "float32")
+        run_endpoint(parse_endpoint("timm:vit_tiny_patch16_224"), weights, random_batch(SQUARE), "float32")
     assert "\n" not in str(told.value)
 
 
@@ -104,7 +107,7 @@ def exported(tmp_path_factory) -> dict[str, Path]:
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 model, (torch.zeros(1, 3, 12, 12),), str(paths[activation]), dynamo=False, do_constant_folding=False,
-                opset_version=17, input_names=["picture"], dynamic_axes={"picture": {0: "batch"}},
+                opset_version=17, input_names=["image"], dynamic_axes={"image": {0: "batch"}},
             )  # fmt: skip
     return paths
 
@@ -112,7 +115,7 @@ def exported(tmp_path_factory) -> dict[str, Path]:
 def test_onnxruntime_runs_a_graph_and_agrees_between_the_blocks(exported):
     """Oracle: onnxruntime, on the graph; the weights are read from it too. Measured 2.3e-7 at most."""
     side = parse_endpoint(f"onnx:{exported['gelu']}")
-    checkpoint, images = conversion.load(side.path, model=SQUARE), pictures(SQUARE)
+    checkpoint, images = conversion.load(side.path, model=SQUARE), random_batch(SQUARE)
     theirs = run_endpoint(side, checkpoint, images, "float32")
     assert theirs.facts["framework"].startswith("onnxruntime ")
     found = compare_captures(run_endpoint(Endpoint("torch", "x"), checkpoint, images, "float32"), theirs)
@@ -125,7 +128,7 @@ def test_onnxruntime_runs_a_graph_and_agrees_between_the_blocks(exported):
 def test_the_other_gelu_in_a_graph_is_named(exported):
     """The graph computes the tanh form on weights of the erf form."""
     side = parse_endpoint(f"onnx:{exported['gelu_tanh']}")
-    checkpoint, images = conversion.load(side.path, model=SQUARE), pictures(SQUARE)
+    checkpoint, images = conversion.load(side.path, model=SQUARE), random_batch(SQUARE)
     theirs = run_endpoint(side, checkpoint, images, "float32")
     (found,) = explain(theirs, ReplayedModel(SQUARE, float64_params(checkpoint.params), images))
     assert (found.layer, found.cause, found.stages) == ("blocks.0", "uses tanh GELU", ("blocks.0", "blocks.1"))
@@ -134,4 +137,4 @@ def test_the_other_gelu_in_a_graph_is_named(exported):
 def test_an_onnx_file_that_is_not_there_is_told(exported):
     checkpoint = conversion.load(exported["gelu"], model=SQUARE)
     with pytest.raises(VitportError, match="give the path of an ONNX file"):
-        run_endpoint(Endpoint("onnx", "nowhere.onnx"), checkpoint, pictures(SQUARE), "float32")
+        run_endpoint(Endpoint("onnx", "nowhere.onnx"), checkpoint, random_batch(SQUARE), "float32")

@@ -1,4 +1,4 @@
-"""The demo's picture: a photograph beside the main directions of its patch features, in colours."""
+"""The demo's image: a photograph beside the principal components of its patch features, as colours."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def draw(photograph: np.ndarray, panels: Mapping[str, np.ndarray], captions: Seq
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    pictures = {"Input": np.broadcast_to(photograph, (*photograph.shape[:2], 3)), **panels}
-    width = _MARGIN + len(pictures) * (PANEL + _MARGIN)
+    shown = {"Input": np.broadcast_to(photograph, (*photograph.shape[:2], 3)), **panels}
+    width = _MARGIN + len(shown) * (PANEL + _MARGIN)
     canvas = Image.new("RGB", (width, _MARGIN + _TITLE + PANEL + len(captions) * _CAPTION + _MARGIN), "white")
     pen = ImageDraw.Draw(canvas)
-    for at, (title, picture) in enumerate(pictures.items()):
+    for at, (title, panel) in enumerate(shown.items()):
         left = _MARGIN + at * (PANEL + _MARGIN)
         pen.text((left, _MARGIN), title, fill="#202020", font=ImageFont.load_default(20))
-        smooth = picture.shape[0] >= PANEL // 2
-        enlarged = Image.fromarray(np.ascontiguousarray(picture)).resize(
+        smooth = panel.shape[0] >= PANEL // 2
+        enlarged = Image.fromarray(np.ascontiguousarray(panel)).resize(
             (PANEL, PANEL), Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
         )
         canvas.paste(enlarged, (left, _MARGIN + _TITLE))

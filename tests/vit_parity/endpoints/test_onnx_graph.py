@@ -37,7 +37,7 @@ def _graph(names: dict[str, str], *, spelled: bool) -> tuple[onnx.ModelProto, di
     """Pixels as tokens, twelve blocks ``x + norm(x)`` and a last norm; so many that block 10 sorts before block 2."""
     rng = np.random.default_rng(0)
     weights = {"eps": np.float32(EPS)}
-    nodes = [helper.make_node("Transpose", ["picture"], ["moved"], perm=[0, 2, 3, 1])]
+    nodes = [helper.make_node("Transpose", ["image"], ["moved"], perm=[0, 2, 3, 1])]
     nodes.append(helper.make_node("Reshape", ["moved", "shape"], ["tokens"]))
     shape = numpy_helper.from_array(np.array([0, -1, D], np.int64), "shape")
     at = "tokens"
@@ -53,7 +53,7 @@ def _graph(names: dict[str, str], *, spelled: bool) -> tuple[onnx.ModelProto, di
         weights[f"{prefix}.bias"] = rng.standard_normal(D).astype(np.float32)
     graph = helper.make_graph(
         nodes, "vit",
-        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [None, D, 2, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [None, D, 2, 3])],
         [helper.make_tensor_value_info("answer", TensorProto.FLOAT, None)],
         [shape, *(numpy_helper.from_array(array, name) for name, array in weights.items())],
     )  # fmt: skip

@@ -22,7 +22,7 @@ def checkpoint(name: str) -> Checkpoint:
     return Checkpoint.of(CONFIGS[name], random_params(CONFIGS[name], seed=1, dtype=np.float32))
 
 
-def pictures(name: str) -> np.ndarray:
+def random_batch(name: str) -> np.ndarray:
     """(3, H, W, C) float32; H and W differ."""
     return random_images(CONFIGS[name], batch=3, seed=2).transpose(0, 2, 3, 1).astype(np.float32)
 
@@ -45,10 +45,10 @@ def test_torch_capture_is_what_the_forward_pass_computes(name):
     for at, block in enumerate(model.blocks):
         block.register_forward_hook(lambda _module, _input, output, at=at: seen.update({f"blocks.{at}": output}))
     model.norm.register_forward_hook(lambda _module, _input, output: seen.update(norm=output))
-    found = torch_activations(model, pictures(name))
+    found = torch_activations(model, random_batch(name))
     with torch.no_grad():
-        seen["embed"] = model.embed(torch.tensor(pictures(name)).permute(0, 3, 1, 2))
-        seen["head"] = model(torch.tensor(pictures(name)).permute(0, 3, 1, 2))
+        seen["embed"] = model.embed(torch.tensor(random_batch(name)).permute(0, 3, 1, 2))
+        seen["head"] = model(torch.tensor(random_batch(name)).permute(0, 3, 1, 2))
     assert set(found) == set(seen)
     for stage, tensor in seen.items():
         np.testing.assert_array_equal(found[stage], tensor.double().numpy(), err_msg=stage)
@@ -58,8 +58,8 @@ def test_torch_capture_is_what_the_forward_pass_computes(name):
 def test_jax_capture_is_what_the_forward_pass_computes(name):
     """Compiled in one piece the same numbers come out as step by step: max abs 1e-6 measured on values of order 1."""
     model = jax_model(name)
-    found = jax_activations(model, pictures(name))
-    x = jax.numpy.asarray(pictures(name))
+    found = jax_activations(model, random_batch(name))
+    x = jax.numpy.asarray(random_batch(name))
     direct = {"embed": model.embed(x), "norm": model.forward_features(x), "head": model(x)}
     tokens = direct["embed"]
     for at, block in enumerate(model.blocks):
@@ -73,18 +73,18 @@ def test_both_frameworks_give_the_same_names_in_the_order_of_computation():
     """The order is the forward pass's, also where block 10 would sort before block 2."""
     config = CONFIGS["plain"].replace(depth=11)
     weights = Checkpoint.of(config, random_params(config, seed=1, dtype=np.float32))
-    found = activations_of(weights, pictures("plain"))
+    found = activations_of(weights, random_batch("plain"))
     assert list(found) == ["torch", "jax"]
     for stages in found.values():
         assert list(stages) == ["embed", *(f"blocks.{at}" for at in range(11)), "norm", "head"]
 
 
-def test_both_frameworks_run_the_same_weights_on_the_same_pictures():
-    """Each stage agrees within float32 rounding; a picture laid out wrongly differs by more than 0.1."""
-    found = activations_of(checkpoint("plain"), pictures("plain"))
+def test_both_frameworks_run_the_same_weights_on_the_same_images():
+    """Each stage agrees within float32 rounding; an image laid out wrongly differs by more than 0.1."""
+    found = activations_of(checkpoint("plain"), random_batch("plain"))
     for stage, array in found["torch"].items():
         assert measure(found["jax"][stage], array).max_abs < 1e-5, stage
-    turned = torch_activations(torch_model("plain"), pictures("plain")[:, ::-1].copy())
+    turned = torch_activations(torch_model("plain"), random_batch("plain")[:, ::-1].copy())
     assert measure(turned["head"], found["torch"]["head"]).max_abs > 0.1
 
 
@@ -106,4 +106,4 @@ def test_models_in_training_mode_are_refused():
         (jax_activations, vit_jax.create_model(weights=checkpoint("plain"))),
     ):
         with pytest.raises(VitportError, match=r"model\.eval"):
-            run(model, pictures("plain"))
+            run(model, random_batch("plain"))

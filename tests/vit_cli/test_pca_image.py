@@ -1,4 +1,4 @@
-"""Principal components and the picture drawn of them."""
+"""Principal components and the image drawn of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from vit_cli.pca_picture import PANEL, draw, feature_colours, principal_components
+from vit_cli.pca_image import PANEL, draw, feature_colours, principal_components
 
 
 @pytest.fixture
