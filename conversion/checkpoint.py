@@ -1,4 +1,4 @@
-"""A model's weights with everything that gives them their meaning."""
+"""A model's weights, with everything needed to interpret them."""
 
 from __future__ import annotations
 
@@ -17,33 +17,40 @@ from vit_spec import Preprocessing, ViTConfig
 class Checkpoint:
     """Config, preprocessing and weights of one model.
 
-    ``params`` maps canonical names to numpy arrays in PyTorch's axes; where they come from a file they are read
-    when asked for, one by one, and not kept.
+    ``params`` maps canonical names to numpy arrays in PyTorch's axes and any float dtype. Arrays from a file are read
+    each time they are used, and not kept.
     """
 
     config: ViTConfig
     preprocessing: Preprocessing
     params: TensorTable
     labels: tuple[str, ...] | None = None
-    """Names of the classes, in the order of the head's rows."""
+    """Names of the classes, in the order of the head's rows; ``None`` if unknown."""
     provenance: Provenance = field(default_factory=lambda: Provenance("memory", "memory"))
 
     @classmethod
     def of(cls, config: ViTConfig, params: Mapping[str, np.ndarray], preprocessing: Preprocessing | None = None,
            labels: tuple[str, ...] | None = None) -> Checkpoint:  # fmt: skip
-        """A checkpoint of arrays in memory, say of ``model.state_dict()``."""
+        """A checkpoint of arrays in memory.
+
+        Args:
+            config: the model.
+            params: canonical name → array in PyTorch's axes, such as a ``state_dict()`` as numpy arrays.
+            preprocessing: ``None`` takes ImageNet's at the model's image size.
+            labels: names of the classes.
+        """
         return cls(config, preprocessing or Preprocessing(size=config.image_size), TensorTable.of(params), labels)
 
     def changed(self, sentence: str) -> Checkpoint:
-        """The checkpoint with a change told in its notes, which a file's record keeps."""
+        """The checkpoint with a change recorded in its notes, which a file's record keeps."""
         notes = (*self.provenance.notes, CHANGED + sentence)
         return replace(self, provenance=replace(self.provenance, notes=notes))
 
     def record(self, sha256: str | None = None) -> dict[str, Any]:
-        """What is written beside the weights, as JSON values; :func:`conversion.load` reads it back.
+        """The record written beside the weights, as JSON values; :func:`conversion.load` reads it back.
 
         Args:
-            sha256: what to write for the hash of the source, which is else computed here.
+            sha256: the hash of the source to record; ``None`` computes it.
         """
         return {
             "version": 1,

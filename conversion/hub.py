@@ -1,4 +1,4 @@
-"""``hf://owner/name[@revision]``: a model on the Hugging Face Hub, or what its cache on this machine has of it."""
+"""``hf://owner/name[@revision]``: a model on the Hugging Face Hub, or in the Hub's cache on this machine."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ PREFIX = "hf://"
 _ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@]+))?")
 _SETTINGS = "*.json"
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "flax_model.msgpack", "*.npz")
-"""In the order of preference; only the first that a model has is fetched."""
+"""In order of preference; only the first kind that a model has is fetched."""
 _TABLES, _CONVERTED = "*.parquet", "refs/convert/parquet"
-"""Files of a data set, and the branch on which the Hub puts those that it made."""
+"""Files of a data set, and the branch where the Hub puts those that it converted."""
 
 
 def local(path: str | Path) -> Path:
-    """The path on this machine: of a model on the Hub the folder that it was fetched to, any other path as it is.
+    """The path on this machine: the folder that a model on the Hub was fetched to; any other path unchanged.
 
-    Without a network the Hub's own cache is asked, as ``huggingface_hub`` does it everywhere.
+    Without a network the Hub's cache is used, as ``huggingface_hub`` always does.
 
     Raises:
-        VitportError: for an address that is none, or a model that can neither be fetched nor is in the cache.
+        VitportError: if the address is malformed, or the model can neither be fetched nor found in the cache.
     """
     if not str(path).startswith(PREFIX):
         return Path(path)
@@ -33,13 +33,13 @@ def local(path: str | Path) -> Path:
         folder = _snapshot(hub, str(path), repo, revision, [_SETTINGS, weights], "model")
         if any(folder.glob(weights)):
             return _single(folder, weights)
-    raise VitportError(f"{path} has none of {', '.join(_WEIGHTS)}: there are no weights in it to read.")
+    raise VitportError(f"{path} has no weights to read: expected one of {', '.join(_WEIGHTS)}.")
 
 
 def dataset(path: str) -> Path:
     """The folder on this machine with the Parquet files of ``hf://owner/name``, a data set.
 
-    Where the owner put up other files, the Parquet files are those that the Hub itself makes of them.
+    If the owner uploaded other files, the Hub has converted them to Parquet.
 
     Raises:
         VitportError: as :func:`local` does.
@@ -49,14 +49,14 @@ def dataset(path: str) -> Path:
         folder = _snapshot(hub, path, repo, tried, [_TABLES], "dataset")
         if any(folder.rglob(_TABLES)):
             return folder
-    raise VitportError(f"{path} has no Parquet files: fetch it in the form that it has, and give its path.")
+    raise VitportError(f"{path} has no Parquet files: download its files, and give their path.")
 
 
 def _address(path: str) -> tuple[ModuleType, str, str | None]:
-    """The library, ``owner/name``, and the revision if one is given."""
+    """The library, ``owner/name``, and the revision if given."""
     address = _ADDRESS.fullmatch(path)
     if address is None:
-        raise VitportError(f"{path} is no address on the Hub: write hf://owner/name or hf://owner/name@revision.")
+        raise VitportError(f"{path} is not an address on the Hub: write hf://owner/name or hf://owner/name@revision.")
     try:
         import huggingface_hub
     except ImportError as error:
@@ -65,7 +65,7 @@ def _address(path: str) -> tuple[ModuleType, str, str | None]:
 
 
 def _single(folder: Path, weights: str) -> Path:
-    """The folder, or, where it has no config.json to tell what it is, its one file of weights."""
+    """The folder; without a config.json in it, its one file of weights."""
     files = sorted(folder.glob(weights))
     return files[0] if len(files) == 1 and not (folder / "config.json").is_file() else folder
 
@@ -77,12 +77,12 @@ def _snapshot(hub: ModuleType, path: str, repo: str, revision: str | None, patte
         return Path(hub.snapshot_download(repo, repo_type=kind, revision=revision, allow_patterns=list(patterns)))
     except RepositoryNotFoundError as error:
         raise VitportError(
-            f"{path} is not on the Hub, or not open to you: check its name, or log in with hf."
+            f"{path} is not on the Hub, or you have no access: check its name, or log in with hf."
         ) from error
     except LocalEntryNotFoundError as error:
         raise VitportError(
-            f"{path} cannot be fetched, for the Hub cannot be reached, and the cache of huggingface_hub does not have "
-            "it: fetch it where there is a network, with hf download, and copy the cache."
+            f"{path} cannot be fetched: the Hub is unreachable, and huggingface_hub's cache does not have it. "
+            "Download it where there is a network (hf download), and copy the cache."
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise VitportError(f"{path} cannot be fetched ({' '.join(str(error).split())}): try again.") from error

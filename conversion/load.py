@@ -31,17 +31,18 @@ def load(
 ) -> Checkpoint:
     """Read weights of any known format.
 
-    Shapes show depth, width, classes, grid and registers. What no shape shows is taken from what the file itself
-    says, else from ``model``; it is never guessed.
+    Shapes show depth, width, classes, grid and registers. What no shape shows comes from the file itself, else from
+    ``model``; it is never guessed. No tensor is read until it is used.
 
     Args:
-        path: a file or folder, or ``hf://owner/name[@revision]``; what it is, is read from its content.
-        format: name of the naming scheme, instead of the recognised one.
+        path: a file or folder, or ``hf://owner/name[@revision]``; its kind is recognised by its content.
+        format: name of a format or group of formats, instead of the recognised one.
         model: a registered name or a config, for facts that the file does not tell.
-        weights_key: entry of a PyTorch training checkpoint, where several hold weights.
+        weights_key: the entry to read where a file holds several sets of weights.
 
     Raises:
-        VitportError: if nothing readable is there, a fact is missing, or a tensor is missing, surplus or misshapen.
+        VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
+            misshapen.
     """
     source = open_source(local(path), weights_key)
     try:
@@ -53,7 +54,7 @@ def load(
             raise
         kind = f"{type(error).__name__}: {first_line(error)}"
         raise VitportError(
-            f"{path} tells of its model in values that no such model has ({kind}): fetch or write it again."
+            f"{path} describes its model in values that make no sense ({kind}): fetch or write it again."
         ) from error
 
 
@@ -85,20 +86,20 @@ def _understood(
 
 
 def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:
-    """Heads of zeros: Google published its first ImageNet-21k weights so, and a fresh fine-tuning begins so."""
+    """Heads of zeros, as in Google's first ImageNet-21k weights and at the start of fine-tuning."""
     heads = [it.name for it in parameters(config) if it.stage is Stage.CLASSIFIER and it.is_kernel]
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
 
 
 def _earlier_changes(source: Source) -> list[str]:
-    """What the file's own record tells of changes in its weights, so that they are told of any file made from it."""
+    """The changes of weights in the file's own record, to be passed on to every file made from it."""
     if source.own is None or "source" not in source.own:
         return []
     return [note for note in _entry(source, "source").get("notes", ()) if str(note).startswith(CHANGED)]
 
 
 def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
-    """What the file says, and who of it says so: the later of these overrules the earlier."""
+    """What the file says, and which part of it says so; later sources overrule earlier ones."""
     if source.own is not None:
         config = config_from_dict(_entry(source, "config"))
         return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
@@ -116,9 +117,7 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
 def _entry(source: Source, name: str) -> Mapping[str, Any]:
     entry = (source.own or {}).get(name)
     if not isinstance(entry, Mapping):
-        raise VitportError(
-            f"{source.path} carries a record of vitport's without {name!r}: it is damaged; convert it again."
-        )
+        raise VitportError(f"{source.path} has a vitport record without {name!r}: it is damaged, so convert it again.")
     return entry
 
 
@@ -137,10 +136,10 @@ def _preprocessing(
     if default is None and isinstance(model, str):
         default, origin = get_model(model).preprocessing, f"the model name {model}"
     if default is None:
-        default, origin = Preprocessing(), "nowhere, so ImageNet's mean and deviation were assumed"
+        default, origin = Preprocessing(), "nowhere, so ImageNet's mean and standard deviation were assumed"
     fitted = fit_preprocessing(default, config)
     if len(fitted.mean) != len(default.mean):
-        origin = f"nowhere for {config.in_channels} channels, so mean and deviation 0.5 were assumed"
+        origin = f"nowhere for {config.in_channels} channels, so mean and standard deviation 0.5 were assumed"
     if source.config_json is not None and "pretrained_cfg" in source.config_json:
         return timm_config.preprocessing(source.config_json, fitted), "config.json"
     if source.preprocessor_json is not None:

@@ -32,22 +32,25 @@ def save(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> tuple[str, ...]:
-    """Write a checkpoint in a named format, or in the first format of a named family that can hold it.
+    """Write a checkpoint in a named format, or in the first format of a group that can hold it.
 
-    The destination appears whole or not at all, and an old one is replaced only when the new one is complete.
+    The destination appears complete or not at all; an old one is replaced only when the new one is complete.
 
     Args:
-        activation: for readers who run the other form of GELU unless they are told: ``keep`` the model's own form, or
-            write the model as one of ``erf`` or ``tanh``. ``None`` refuses where the choice must be made; see
-            docs/converting.md.
+        checkpoint: what to write; its tensors are read and written one by one.
+        path: the file or folder to write.
+        format: a name in ``FORMATS``, or of a group such as ``huggingface``.
+        activation: the form of GELU to write, where readers of the format run the other one by default: ``keep`` the
+            model's own, or ``erf`` or ``tanh``. ``None`` refuses where the choice must be made; see docs/converting.md.
+        overwrite: replace the destination if it exists.
         progress: called as each tensor is written.
 
     Returns:
-        What the file does not say, or says otherwise, and tensors with values that are NaN or infinite, in sentences.
+        In sentences: what the file does not say or says differently, and tensors with values that are NaN or infinite.
 
     Raises:
-        VitportError: for a format that is only read or cannot hold the model, a choice of ``activation`` that was not
-            made, a destination that exists, or a disk that does not take it.
+        VitportError: if the format is only read or cannot hold the model, ``activation`` must be chosen, or the
+            destination exists or cannot be written.
     """
     path = Path(path)
     told = len(checkpoint.provenance.notes)
@@ -55,9 +58,9 @@ def save(
     target, writer = _target(format, checkpoint)
     notes = (*checkpoint.provenance.notes[told:], *check_reader_defaults(checkpoint, target, activation))
     if path.exists() and not overwrite:
-        raise VitportError(f"{path} exists already: choose another destination, or allow it to be overwritten.")
+        raise VitportError(f"{path} exists already: choose another destination, or pass overwrite=True (--overwrite).")
     check_complete(checkpoint.params.shapes, checkpoint.config)
-    # Counted as they are written, since to read every tensor once more would cost as much as to convert it.
+    # Count while writing: reading every tensor once more would cost as much as converting it.
     not_finite_in: dict[str, int] = {}
     table = target.names.write(watched(checkpoint.params, not_finite_in), checkpoint.config)
     written: list[str] = []
@@ -75,7 +78,7 @@ def save(
         _replace(aside, path)
     except OSError as error:
         raise VitportError(
-            f"{path} cannot be written ({error.strerror or error}): choose a place with room and access."
+            f"{path} cannot be written ({error.strerror or error}): choose a folder with free space and write access."
         ) from error
     finally:
         _remove(aside)
@@ -117,7 +120,7 @@ def _sync(path: Path) -> None:
 
 
 def _replace(aside: Path, path: Path) -> None:
-    """Rename into place; a folder in the way is moved off first, since a rename does not replace folders."""
+    """Rename into place; a folder in the way moves aside first, because a rename does not replace folders."""
     if path.is_dir():
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         path.rename(old)
@@ -134,7 +137,7 @@ def _replace(aside: Path, path: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        for _ in range(5):  # a writer's thread may still put a file into it
+        for _ in range(5):  # a writer's thread may still add a file
             shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):

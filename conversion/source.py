@@ -1,4 +1,4 @@
-"""What a reader finds in a file or folder, before anybody knows which model it is."""
+"""What a reader finds in a file or folder, before the model is known."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from conversion.tensors.table import TensorTable
 
 @dataclass(frozen=True)
 class Source:
-    """Tensors under the file's own names, and what the file says of the model besides."""
+    """Tensors under the file's own names, and what else the file says about the model."""
 
     path: Path
     container: str
     """How the bytes are packed, in words: ``safetensors``, ``PyTorch pickle``, ``ONNX``, …"""
     table: TensorTable
     files: tuple[Path, ...]
-    """Every file that was read, for the hash."""
+    """Every file that was read; they are hashed."""
     config_json: Mapping[str, Any] | None = None
     """A Hugging Face folder's ``config.json``."""
     preprocessor_json: Mapping[str, Any] | None = None
     """A Hugging Face folder's ``preprocessor_config.json``."""
     own: Mapping[str, Any] | None = None
-    """What vitport itself wrote beside the tensors: config, preprocessing, labels, provenance."""
+    """The record that vitport wrote beside the tensors: config, preprocessing, labels, provenance."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """ViTConfig fields that the file tells by other means, such as the graph of an ONNX file."""
+    """Config fields that the file shows in other ways, such as the graph of an ONNX file."""
     notes: tuple[str, ...] = ()
     """What the reader set aside or changed."""
 
 
 OWN_RECORD = "the file's own record"
-"""Who told a fact that vitport itself wrote beside the tensors."""
+"""The origin of facts in the record that vitport wrote beside the tensors."""
 _CHUNK = 1 << 18
-"""Bytes that are hashed at a time: few enough that they are still in the processor's cache."""
+"""Bytes that are hashed at a time: few enough to stay in the CPU cache."""
 CHANGED = "changed: "
-"""What the notes begin with that tell of a change in the weights; they travel on from file to file."""
+"""How notes about a change of weights begin; such notes are passed on from file to file."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Provenance:
     source: str
     files: tuple[Path, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
-    """ViTConfig field → who told its value."""
+    """Config field → where its value comes from."""
     notes: tuple[str, ...] = ()
-    """Every fact with its origin, and everything that was set aside, in sentences."""
+    """What was read, set aside and changed, in sentences."""
 
     @cached_property
     def sha256(self) -> str:
-        """Hexadecimal SHA-256 of the file, or of the files one after the other; empty where there is none."""
+        """Hexadecimal SHA-256 of the file, or of all files concatenated; empty without files."""
         if not self.files:
             return ""
         digest, chunk = hashlib.sha256(), memoryview(bytearray(_CHUNK))

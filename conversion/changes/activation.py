@@ -12,22 +12,26 @@ from vit_spec.vit.config import Activation
 ActivationChoice = Literal["keep", "erf", "tanh"]
 
 GELUS: dict[ActivationChoice, Activation] = {"erf": "gelu", "tanh": "gelu_tanh"}
-"""The two forms, which are often taken for each other: their values differ by at most 4.7e-4."""
+"""The two forms, which are often confused: their values differ by at most 4.7e-4."""
 
 
 def with_activation(checkpoint: Checkpoint, choice: ActivationChoice) -> Checkpoint:
-    """The same weights with another form of GELU; the outputs change a little, for no weight makes up for it.
+    """The same weights with another form of GELU, which changes the outputs a little.
+
+    Args:
+        checkpoint: any; its weights do not change.
+        choice: ``erf``, ``tanh``, or ``keep`` for no change.
 
     Raises:
-        VitportError: if the model's activation is no GELU.
+        VitportError: if the model's activation is not a GELU.
     """
     old = checkpoint.config.activation
     if choice == "keep" or old == GELUS.get(choice):
         return checkpoint
     if choice not in GELUS or old not in GELUS.values():
         raise VitportError(
-            f"activation={choice!r} cannot take the place of {old}: erf and tanh choose between the two forms of GELU, "
-            "and keep leaves any activation as it is."
+            f"activation={choice!r} cannot replace {old}: erf and tanh are the two forms of GELU, and keep leaves any "
+            "activation as it is."
         )
     changed = replace(checkpoint, config=checkpoint.config.replace(activation=GELUS[choice]))
     return changed.changed(f"activation {GELUS[choice]} in place of {old}, with the weights as they are")

@@ -23,10 +23,10 @@ DTYPES: dict[str, np.dtype] = {
 
 
 def with_dtype(checkpoint: Checkpoint, dtype: Dtype) -> Checkpoint:
-    """The checkpoint with every tensor cast, as it is read, to the nearest value of another type.
+    """The checkpoint with every tensor cast, when it is read, to the nearest values of another type.
 
-    Where the new type has a smaller range, every tensor is read once before, one at a time, so that values that become
-    infinite are told by name.
+    If the new type has a smaller range, every tensor is read once in advance, to report those with values that become
+    infinite.
 
     Raises:
         VitportError: for an unknown type.
@@ -52,12 +52,12 @@ def _cast(tensor: Tensor, target: np.dtype) -> Tensor:
 
 
 def _nearest(array: np.ndarray, target: np.dtype) -> np.ndarray:
-    with np.errstate(over="ignore"):  # told in a note
+    with np.errstate(over="ignore"):  # reported in a note
         return array.astype(target)
 
 
 def _overflow(tensor: Tensor, target: np.dtype) -> int:
-    """How many finite values become infinite; without reading where none can."""
+    """How many finite values become infinite; reads the tensor only if any can."""
     if tensor.dtype.kind in "iub" or ml_dtypes.finfo(tensor.dtype).max <= ml_dtypes.finfo(target).max:
         return 0
     array = tensor.read()

@@ -1,4 +1,4 @@
-"""Another picture size, another patch size, and the position table that goes with them."""
+"""Another image size or patch size, with the position table resized to fit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def with_sizes(
     patch_size: int | None = None,
     resize: PositionResize | None = None,
 ) -> Checkpoint:
-    """The checkpoint for pictures or patches of another size.
+    """The checkpoint for images or patches of another size.
 
-    The kernel of the patch embedding is resized by FlexiViT's pseudo-inverse. Where the grid of patches becomes
-    another, the position table is resized to it.
+    The patch kernel is resized by FlexiViT's pseudo-inverse. If the grid of patches changes, the position table is
+    resized to it.
 
     Args:
         image_size: pixels, a side or (height, width); ``None`` keeps the size.
@@ -29,7 +29,7 @@ def with_sizes(
         resize: method for the position table; ``None`` takes the one of the weights' family.
 
     Raises:
-        VitportError: if the picture does not divide into patches, or a method is given that has nothing to resize.
+        VitportError: if the image does not divide into patches, or ``resize`` is given without a size.
     """
     old = checkpoint.config
     if image_size is None and patch_size is None:
@@ -41,7 +41,7 @@ def with_sizes(
     preprocessing = checkpoint.preprocessing.replace(size=config.image_size)
     sized = replace(checkpoint, config=config, preprocessing=preprocessing)
     if config.image_size != old.image_size:
-        sized = sized.changed(f"pictures of {_by(config.image_size)} pixels in place of {_by(old.image_size)}")
+        sized = sized.changed(f"images of {_by(config.image_size)} pixels in place of {_by(old.image_size)}")
     return _grid_resized(_patch_resized(sized, old), old, resize)
 
 

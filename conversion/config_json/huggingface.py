@@ -1,4 +1,4 @@
-"""Hugging Face's config.json and preprocessor_config.json in our terms."""
+"""Hugging Face's config.json and preprocessor_config.json, read and written."""
 
 from __future__ import annotations
 
@@ -27,23 +27,29 @@ _ACTIVATION_NAMES = {
     "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "silu": "silu", "relu": "relu",
 }  # fmt: skip
 ACTIVATIONS = tuple(_ACTIVATION_NAMES)
-"""What ``hidden_act`` can say."""
+"""The activations that ``hidden_act`` can express."""
 COMMON_FIELDS = (
     "hidden_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps", "patch_size", "num_channels",
 )  # fmt: skip
+_TOWER_DEFAULTS = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3, "image_size": 224,
+    "attention_dropout": 0.0,
+}  # fmt: skip
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's ``Image.Resampling``, which preprocessor_config.json stores as a number."""
 
 
 def model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """ViTConfig fields that a config.json tells; the shapes of the weights still win over them."""
+    """Config fields that a config.json states; shapes of the weights overrule them.
+
+    Raises:
+        VitportError: if ``hidden_act`` is unknown.
+    """
     facts = {ours: config[theirs] for theirs, ours in _FIELDS.items() if theirs in config}
     if "hidden_act" in config:
         act = config["hidden_act"]
         if act not in _ACTIVATIONS:
-            raise VitportError(
-                f"config.json has hidden_act={act!r}, which is not known here: known are {', '.join(_ACTIVATIONS)}."
-            )
+            raise VitportError(f"config.json has hidden_act={act!r}, but must be one of {', '.join(_ACTIVATIONS)}.")
         facts["activation"] = _ACTIVATIONS[act]
     if "image_size" in config:
         size = config["image_size"]
@@ -54,7 +60,7 @@ def model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def preprocessing(preprocessor: Mapping[str, Any], default: Preprocessing) -> Preprocessing:
-    """What a preprocessor_config.json does to a picture; what it leaves open is taken from ``default``."""
+    """The preprocessing in a preprocessor_config.json; what it leaves open comes from ``default``."""
     size = _height_width(
         preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else preprocessor.get("size")
     )
@@ -77,13 +83,13 @@ def preprocessing(preprocessor: Mapping[str, Any], default: Preprocessing) -> Pr
 
 
 def _fraction(side: int, edge: int) -> float:
-    """The share ``side / edge``, so that ``floor(side / share)`` is ``edge`` again, rounding or not."""
+    """``side / edge``, adjusted so that ``floor(side / fraction)`` is ``edge`` again despite rounding."""
     share = side / edge
     return share if math.floor(side / share) == edge else math.nextafter(share, 0)
 
 
 def labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Names of the classes in order; ``None`` where config.json has none, or only placeholders (LABEL_0, …)."""
+    """Names of the classes in order; ``None`` if config.json has none, or only placeholders (LABEL_0, …)."""
     table = config.get("id2label")
     if not isinstance(table, Mapping) or not table:
         return None
@@ -92,7 +98,7 @@ def labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def model_json(checkpoint: Checkpoint, *, fields: tuple[str, ...]) -> dict[str, Any]:
-    """The part of a config.json that describes the model itself; ``fields`` beside the common ones."""
+    """The part of a config.json that describes the model: the common fields, and ``fields``."""
     config = checkpoint.config
     height, width = config.image_size
     values = {theirs: getattr(config, _FIELDS[theirs]) for theirs in (*COMMON_FIELDS, *fields)}
@@ -103,7 +109,7 @@ def model_json(checkpoint: Checkpoint, *, fields: tuple[str, ...]) -> dict[str, 
 
 
 def folder_json(checkpoint: Checkpoint, *, model_type: str, architecture: str) -> dict[str, Any]:
-    """What any config.json says besides: whose class loads it, the dtype, and the classes' names."""
+    """The part of a config.json that every model has: the class that loads it, the dtype, the labels."""
     dtype = checkpoint.params.spec("patch_embed.proj.weight")[1]
     head = {"architectures": [architecture], "model_type": model_type, "dtype": str(dtype)}
     if "ForImageClassification" not in architecture:
@@ -116,9 +122,8 @@ def folder_json(checkpoint: Checkpoint, *, model_type: str, architecture: str) -
 
 
 def preprocessor_json(preprocessing: Preprocessing) -> dict[str, Any]:
-    """A preprocessor_config.json that does to a picture what ``preprocessing`` says.
-
-    ``squash`` is what ViTImageProcessor does, ``shortest`` what BitImageProcessor does.
+    """A preprocessor_config.json for ``preprocessing``: ViTImageProcessor for ``squash``, BitImageProcessor for
+    ``shortest``.
     """
     height, width = preprocessing.size
     steps = {
@@ -138,20 +143,21 @@ def preprocessor_json(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def vision_facts(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """As :func:`model_facts`, of a vision tower's config.json or of one that holds the tower's as ``vision_config``.
+    """As :func:`model_facts`, for a vision tower's config.json, or for one that holds it as ``vision_config``.
 
-    What is left out has transformers' default, since nested configs were once written without their defaults.
+    Missing fields have transformers' defaults, because nested configs were once written without them. ``defaults`` are
+    those of one tower; ``_TOWER_DEFAULTS`` are the same in CLIP and SigLIP.
     """
-    return model_facts({**defaults, **config.get("vision_config", config)})
+    return model_facts({**_TOWER_DEFAULTS, **defaults, **config.get("vision_config", config)})
 
 
 def ignored_pooler(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
-    """The pooler of a model that has none: transformers' ViTModel and DeiTModel cannot be without.
+    """The pooler of a model without one, which transformers' ViTModel and DeiTModel cannot leave out.
 
-    Written here as the identity with ``pooler_act`` linear, so that ``pooler_output`` is the class token itself.
+    :func:`identity_pooler` writes an identity with a linear ``pooler_act``, so ``pooler_output`` is the class token.
 
     Raises:
-        VitportError: for a pooler with any other activation than tanh.
+        VitportError: for a pooler with an activation other than tanh.
     """
     act = config.get("pooler_act", "tanh")
     if act == "tanh" or "pooler.dense.weight" not in table:
@@ -159,7 +165,7 @@ def ignored_pooler(table: TensorTable, config: Mapping[str, Any]) -> dict[str, s
     weight, bias = table["pooler.dense.weight"], table["pooler.dense.bias"]
     if act == "linear" and not bias.any() and np.array_equal(weight, np.eye(*weight.shape, dtype=weight.dtype)):
         return dict.fromkeys(("pooler.dense.weight", "pooler.dense.bias"), "the identity")
-    raise VitportError(f"config.json has pooler_act={act!r}: only tanh is known here.")
+    raise VitportError(f"config.json has pooler_act={act!r}, which is not supported: expected tanh.")
 
 
 def identity_pooler(checkpoint: Checkpoint) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The config.json that timm puts beside weights on the Hub, in our terms."""
+"""The config.json that timm puts beside weights on the Hub."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 from vit_spec import Preprocessing, ViTConfig, get_model
 
 _GOOGLE_TAGS = ("augreg", "orig", "sam")
-"""What the tags of weights begin with that Google trained with the tanh GELU, and that timm runs with the erf form."""
+"""Beginnings of tags of weights that Google trained with the tanh GELU and timm runs with the erf form."""
 _INTERPOLATIONS = {"bilinear", "bicubic", "nearest"}
 
 
 def architecture(config: Mapping[str, Any]) -> tuple[ViTConfig, str] | None:
-    """The model that config.json names, and in words who named it; ``None`` for other config.json files.
+    """The model that config.json names, and the name's origin in words; ``None`` for other config.json files.
 
     Raises:
-        VitportError: for an architecture of timm's that is no plain ViT.
+        VitportError: for an architecture that is not a plain ViT.
     """
     if "architecture" not in config or "pretrained_cfg" not in config:
         return None
@@ -25,7 +25,7 @@ def architecture(config: Mapping[str, Any]) -> tuple[ViTConfig, str] | None:
 
 
 def preprocessing(config: Mapping[str, Any], default: Preprocessing) -> Preprocessing:
-    """What ``pretrained_cfg`` does to a picture; what it leaves open is taken from ``default``."""
+    """The preprocessing in ``pretrained_cfg``; what it leaves open comes from ``default``."""
     told = config.get("pretrained_cfg", {})
     changes: dict[str, Any] = {name: tuple(told[name]) for name in ("mean", "std") if name in told}
     if told.get("interpolation") in _INTERPOLATIONS:
@@ -38,13 +38,13 @@ def preprocessing(config: Mapping[str, Any], default: Preprocessing) -> Preproce
 
 
 def labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Names of the classes in order, where config.json has them."""
+    """Names of the classes in order; ``None`` if config.json has none."""
     names = config.get("label_names")
     return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def remarks(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a user should know that timm does not tell."""
+    """What a user should know and timm does not say."""
     tag = str(config.get("pretrained_cfg", {}).get("tag", ""))
     if not tag.startswith(_GOOGLE_TAGS):
         return ()

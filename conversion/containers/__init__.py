@@ -1,6 +1,6 @@
 """How bytes are packed: each module opens one kind of file or folder as a :class:`conversion.source.Source`.
 
-A container knows nothing of models; names and layouts are the business of ``conversion.formats``.
+A container knows nothing about models; ``conversion.formats`` knows names and layouts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from conversion.source import Source
 from vit_spec import VitportError
 
 _FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx_file)
-_FOLDERS = (training_run, huggingface_folder, orbax_folder)  # a run has a config.json too
+_FOLDERS = (training_run, huggingface_folder, orbax_folder)  # a training run has a config.json too
 READABLE = (
     "a safetensors file, a NumPy .npz file, a PyTorch .pt/.pth file, a Flax .msgpack file, an ONNX file, "
     "a Hugging Face folder, a Flax checkpoint folder, or a work directory of training"
@@ -29,19 +29,20 @@ READABLE = (
 
 
 def open_source(path: Path, weights_key: str | None = None) -> Source:
-    """Open a file or folder of weights, recognised by its content and not by its name.
+    """Open a file or folder of weights, recognised by its content, not by its name.
 
     Args:
-        weights_key: which entry of a PyTorch training checkpoint to read, where several hold weights.
+        path: what to open.
+        weights_key: the entry to read where a file holds several sets of weights.
 
     Raises:
-        VitportError: if there is nothing, or nothing that any container recognises.
+        VitportError: if the path does not exist, cannot be read, or holds nothing that a container recognises.
     """
     try:
         return _opened(path, weights_key)
     except OSError as error:
         raise VitportError(
-            f"{path} cannot be read ({error.strerror or error}): check the file and its rights."
+            f"{path} cannot be read ({error.strerror or error}): check the file and its permissions."
         ) from error
 
 
@@ -52,8 +53,8 @@ def _opened(path: Path, weights_key: str | None) -> Source:
         for folder in _FOLDERS:
             if folder.recognises(path):
                 return folder.read(path, weights_key)
-        raise VitportError(f"{path} is a folder without config.json or a Flax checkpoint in it: give {READABLE}.")
-    for container in _FILES if path.is_file() else ():  # a device or a pipe has no end
+        raise VitportError(f"{path} is a folder with neither config.json nor a Flax checkpoint: give {READABLE}.")
+    for container in _FILES if path.is_file() else ():  # reading a device or a pipe may never end
         if container.recognises(path):
             return container.read(path, weights_key)
-    raise VitportError(f"{path} is no file of weights that can be read here: give {READABLE}.")
+    raise VitportError(f"{path} is not a file of weights that vitport reads: give {READABLE}.")

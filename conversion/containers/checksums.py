@@ -1,4 +1,4 @@
-"""SHA-256 of the files in a folder, kept in it: orbax's own do not tell of a bit that was flipped on the disk."""
+"""SHA-256 of the files in a folder, stored in it: orbax's own checks do not detect a bit flipped on the disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "sha256.json"
 
 
 def write_checksums(folder: Path, parts: Iterable[str]) -> None:
-    """Of all files below the named parts of the folder; the list appears whole or not at all."""
+    """Store the hashes of all files below the named parts of a folder; the list appears whole or not at all."""
     files = sorted(file for part in parts for file in (folder / part).rglob("*") if file.is_file())
     sums = {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
     aside = folder / f"{NAME}.part"
@@ -23,18 +23,18 @@ def write_checksums(folder: Path, parts: Iterable[str]) -> None:
 
 
 def check_checksums(folder: Path) -> None:
-    """Compares the files with their list, where there is one.
+    """Compare the files with their stored hashes, if there are any.
 
     Raises:
-        VitportError: for the first file that is missing or another than it was.
+        VitportError: for the first file that is missing or has changed.
     """
     path = folder / NAME
     if not path.is_file():
-        return  # its writer was killed between the checkpoint and the list
+        return  # the writer was killed between checkpoint and list
     for name, expected in json_object(path, path.read_bytes()).items():
         file = folder / name
         if not file.is_file() or _sha256(file) != expected:
-            raise VitportError(f"{file} is damaged: it is not the file that was written; take another checkpoint.")
+            raise VitportError(f"{file} is damaged: its SHA-256 is not the one stored with it. Use another checkpoint.")
 
 
 def _sha256(file: Path) -> str:

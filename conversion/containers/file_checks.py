@@ -1,4 +1,4 @@
-"""What a file says of itself, held against what it is: sizes that it claims, and JSON that it carries."""
+"""Checks of what a file claims about itself: its unpacked size, its JSON, its keys."""
 
 from __future__ import annotations
 
@@ -9,24 +9,32 @@ from typing import Any
 from vit_spec import VitportError
 
 _MOST_INFLATED, _ALWAYS_ALLOWED = 100, 1 << 28
-"""Weights shrink to a half at best, and models of zeros are small: beyond a hundredfold and 256 MiB lies no model."""
+"""Compression at best halves weights, and models of zeros are small: no model unpacks a hundredfold beyond 256 MiB."""
 
 
 def check_size(path: Path, claimed: int, real: int) -> None:
-    """Refuse a file that would take beyond all measure more memory than it has bytes, before any is taken.
+    """Refuse a file whose tensors would need far more memory than the file has bytes, before allocating any.
 
     Args:
-        claimed: bytes that its tensors would have.
+        path: for the message.
+        claimed: bytes that its tensors would take.
         real: bytes of the file or folder.
+
+    Raises:
+        VitportError: if ``claimed`` is out of proportion to ``real``.
     """
     if claimed > _MOST_INFLATED * real + _ALWAYS_ALLOWED:
         raise VitportError(
-            f"{path} has {real} bytes and would unpack to {claimed}: weights do not shrink so far, so it is not read."
+            f"{path} has {real} bytes and would unpack to {claimed}, more than weights can: check its origin."
         )
 
 
 def json_object(path: Path, text: str | bytes) -> dict[str, Any]:
-    """One JSON object that stands in a file, or the sentence that says it is none."""
+    """The JSON object in a file's text.
+
+    Raises:
+        VitportError: if the text is not JSON, or not an object.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -37,7 +45,7 @@ def json_object(path: Path, text: str | bytes) -> dict[str, Any]:
 
 
 def unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """The pairs of a map as a dict, for parsers that would keep the last of two equal keys in silence.
+    """The pairs of a map as a dict, for parsers that would silently keep the last of two equal keys.
 
     Raises:
         ValueError: naming the keys that occur twice.
@@ -51,5 +59,5 @@ def unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
+    """The first line of an error's message, or the name of its class if the message is empty."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

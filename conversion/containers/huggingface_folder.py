@@ -1,4 +1,4 @@
-"""A folder as ``save_pretrained`` writes it: config.json, weights, perhaps preprocessor_config.json."""
+"""A folder as ``save_pretrained`` writes it: config.json, weights, and usually preprocessor_config.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vit_spec import VitportError
 _WEIGHTS = {"model.safetensors": safetensors_file, "pytorch_model.bin": torch_file, "flax_model.msgpack": msgpack_file}
 
 MAX_SHARD_BYTES = 5 * 10**9
-"""Of tensors in one file; larger models are written in several, as transformers' ``save_pretrained`` does."""
+"""Bytes of tensors in one file; larger models are written in shards, as ``save_pretrained`` writes them."""
 
 
 def recognises(path: Path) -> bool:
@@ -64,12 +64,12 @@ def writer(
 ) -> Writer:
     """A writer of folders that ``from_pretrained`` loads with no key missing and none unexpected.
 
-    The config.json speaks for the weights: no record of ours lies beside it, so editing it has its effect.
+    config.json alone describes the model. There is no record of ours beside it, so editing config.json works.
 
     Args:
         config_json: the whole content of config.json.
-        place: the name under which a tensor lies in the file, of its bare name: with or without prefix.
-        filler: tensors, under bare names, that transformers' class has and a ViT's forward pass does not.
+        place: from a bare name to the name in the file, with or without prefix.
+        filler: tensors, under bare names, that transformers' class has and no forward pass reads.
     """
 
     def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
@@ -88,7 +88,7 @@ def writer(
 
 
 def _write_shards(path: Path, table: TensorTable, progress: Callable[[str], None]) -> None:
-    """One file, or where it would be larger than ``MAX_SHARD_BYTES`` several and an index of them."""
+    """One file, or several and an index if one would exceed ``MAX_SHARD_BYTES``."""
     shards = _shards_of(table)
     if len(shards) == 1:
         safetensors_file.write_tensors(path / "model.safetensors", table, {"format": "pt"}, progress)
@@ -104,7 +104,7 @@ def _write_shards(path: Path, table: TensorTable, progress: Callable[[str], None
 
 
 def _shards_of(table: TensorTable) -> list[list[str]]:
-    """The names in their order, as many to a shard as go in; a tensor larger than a shard has one of its own."""
+    """The names in order, as many to a shard as fit; a tensor larger than a shard gets its own."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name in table:
@@ -118,7 +118,7 @@ def _shards_of(table: TensorTable) -> list[list[str]]:
 
 
 def body_prefix(prefix: str, *heads: str) -> Callable[[str, Checkpoint], str]:
-    """The usual ``place``: ``prefix`` before every name but the heads', in models that have a head."""
+    """The usual ``place``: in models with a head, ``prefix`` before every name except the heads'."""
 
     def place(name: str, checkpoint: Checkpoint) -> str:
         return name if not checkpoint.config.num_classes or name.startswith(heads) else prefix + name
@@ -131,7 +131,11 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object in a file, or the sentence that says it is none."""
+    """The JSON object in a file.
+
+    Raises:
+        VitportError: if the file cannot be read, or does not hold a JSON object.
+    """
     try:
         return json_object(path, path.read_bytes())
     except OSError as error:
@@ -155,7 +159,7 @@ def _weight_files(path: Path) -> list[Path]:
 
 
 def _shards(path: Path) -> list[str]:
-    """The shards that an index names, each of them a file in the index's own folder."""
+    """The shards that an index names, each a file in the index's own folder."""
     places = read_json(path).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
         raise VitportError(f"{path} has no weight_map of tensors to shards: fetch the folder again.")

@@ -1,6 +1,6 @@
 """Flax's msgpack of a tree of arrays, as ``flax.serialization`` and ``flax.training.checkpoints`` write it.
 
-This module alone knows flax, and for writing alone.
+Only this module uses flax, and only to write.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from vit_spec import VitportError
 # https://github.com/msgpack/msgpack/blob/master/spec.md
 _BINARY, _EXTENSION = (0xC4, 0xC5, 0xC6), (0xC7, 0xC8, 0xC9)
 _FIXED = {1: 0xD4, 2: 0xD5, 4: 0xD6, 8: 0xD7, 16: 0xD8}
-"""Lengths of extensions with a code of their own."""
+"""Length of an extension → its own code, for the lengths that have one."""
 _ARRAY = 1
-"""Flax's type of extension for an array."""
+"""Flax's extension type for arrays."""
 
 
 def recognises(path: Path) -> bool:
@@ -43,10 +43,9 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, weights_key: str | None = None) -> Source:
-    """Open a file as a table of paths; its arrays are read one by one, when asked for.
+    """Open a file as a table of paths; each array is read when it is used.
 
-    A checkpoint of several parts, such as (parameters, optimizer state, step), has their numbers in front of its
-    names.
+    In a checkpoint of several parts, such as (parameters, optimizer state, step), names begin with the part's number.
 
     Args:
         weights_key: read only the names under this path, such as ``params`` or ``0``.
@@ -60,14 +59,14 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         flat = flatten(tree)
     except VitportError:
         raise
-    except Exception as error:  # damaged msgpack can fail in any way at all
+    except Exception as error:  # damaged msgpack raises nearly anything
         raise VitportError(
-            f"{path} is no whole Flax msgpack file ({first_line(error)}): fetch or write it again."
+            f"{path} is not a complete Flax msgpack file ({first_line(error)}): fetch or write it again."
         ) from error
     arrays = {name: _tensor(path, name, leaf) for name, leaf in flat.items() if isinstance(leaf, Stored)}
     table, notes = branch(path, TensorTable(arrays), weights_key)
     if strange := [name for name in flat if name not in arrays]:
-        notes += (f"set aside, being no arrays: {', '.join(strange)}",)
+        notes += (f"set aside because they are not arrays: {', '.join(strange)}",)
     return Source(path, "Flax msgpack", table, (path,), notes=notes)
 
 
@@ -79,7 +78,9 @@ def _tensor(path: Path, name: str, stored: Stored) -> Tensor:
             for at, count in stored.places:
                 file.seek(at)
                 if file.readinto(left[:count]) != count:
-                    raise VitportError(f"{path} ends within {name}: it was cut short while it was read.")
+                    raise VitportError(
+                        f"{path} ends within {name}: it was truncated while being read. Fetch or write it again."
+                    )
                 left = left[count:]
         return array
 
@@ -89,7 +90,7 @@ def _tensor(path: Path, name: str, stored: Stored) -> Tensor:
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
     """Write a table of paths as one tree, and nothing but the tree, as ``flax.serialization.to_bytes`` does.
 
-    Flax itself holds the tree and three copies of it in memory; this, two tensors.
+    Flax itself holds the tree and three copies of it in memory; this holds two tensors.
     """
     del checkpoint
     tree = nest({name: name for name in table})
@@ -124,7 +125,7 @@ def _write_array(file: Output, array: np.ndarray) -> None:
     from flax import serialization
 
     if array.nbytes > serialization.MAX_CHUNK_SIZE:
-        # Flax writes such an array as a map of chunks: here the value of a map with this one entry.
+        # Flax writes a large array as a map of chunks. Take it out of a map with this one entry.
         file.write(serialization.msgpack_serialize({"a": array}, in_place=True)[len(b"\x81\xa1a") :])
         return
     packer = msgpack.Packer()
@@ -140,6 +141,6 @@ def _write_array(file: Output, array: np.ndarray) -> None:
 
 
 def _header(codes: tuple[int, int, int], size: int) -> bytes:
-    """The code for a length of one, two or four bytes, and the length."""
+    """The code for a length of one, two or four bytes, followed by the length."""
     width = 0 if size < 1 << 8 else 1 if size < 1 << 16 else 2
     return bytes([codes[width]]) + size.to_bytes(1 << width, "big")

@@ -1,7 +1,7 @@
-"""Flax's msgpack walked from end to end, its arrays passed by: the format has no index, but says every length before.
+"""Flax's msgpack, walked from start to end without reading the arrays: it has no index, but every length comes first.
 
-https://github.com/msgpack/msgpack/blob/master/spec.md; an array is an extension that holds (shape, dtype, bytes), and a
-very long one a map of such chunks.
+https://github.com/msgpack/msgpack/blob/master/spec.md. An array is an extension that holds (shape, dtype, bytes); a
+large array is a map of such chunks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LENGTHS = {
     0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4, 0xDC: 2, 0xDD: 4, 0xDE: 2,
     0xDF: 4,
 }  # fmt: skip
-"""Code → bytes of the length that follows."""
+"""Code → how many bytes the length after it has."""
 _FIXED_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 _ARRAY = 1
 _CHUNKED = "__msgpack_chunked_array__"
@@ -35,7 +35,7 @@ _LONGEST_AXIS = 1 << 40
 
 @dataclass(frozen=True)
 class Stored:
-    """An array, and where in the file its numbers lie."""
+    """An array, and where its values are in the file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -44,10 +44,10 @@ class Stored:
 
 
 def walk(file: BinaryIO) -> Any:
-    """The tree of a file: maps as dicts, arrays as :class:`Stored`, and what is neither roughly as it is.
+    """The tree of a file: maps as dicts, arrays as :class:`Stored`, scalars as they are, lists empty.
 
     Raises:
-        ValueError: if the file is not one whole msgpack value, or a key occurs twice.
+        ValueError: if the file is not one complete msgpack value, or a key occurs twice.
     """
     walker = _Walker(file)
     tree = walker.value()
@@ -87,7 +87,7 @@ class _Walker:
         return None
 
     def _length(self, code: int) -> tuple[str, int]:
-        """What begins with a code, and how long it is."""
+        """What kind of value a code begins, and its length."""
         if code in _FIXED_EXTENSIONS:
             return "extension", _FIXED_EXTENSIONS[code]
         if code < 0xC0:
@@ -130,7 +130,7 @@ class _Walker:
 
 
 def _joined(tree: dict[str, Any]) -> Stored:
-    """The array whose chunks a map holds, both its shape and they under their numbers."""
+    """The array whose chunks a map holds; shape and chunks are maps keyed by position."""
     shape, chunks = ([tree[part][str(at)] for at in range(len(tree[part]))] for part in ("shape", "chunks"))
     dtypes = {chunk.dtype for chunk in chunks}
     places = tuple(place for chunk in chunks for place in chunk.places)

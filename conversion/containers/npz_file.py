@@ -29,10 +29,10 @@ from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
 
 _CHUNK = 1 << 19
-"""Bytes that are carried at a time."""
+"""Bytes that are read at a time."""
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _VOID = np.dtype("V2")
-"""NumPy knows no bfloat16 and saves it as two bytes without meaning."""
+"""NumPy has no bfloat16 and saves it as two bytes of unknown meaning."""
 
 
 def recognises(path: Path) -> bool:
@@ -44,14 +44,14 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, weights_key: str | None = None) -> Source:
-    """Open an archive: shapes and dtypes are known from the members' headers, arrays are read when asked for.
+    """Open an archive: shapes and dtypes come from the members' headers; each array is read when it is used.
 
     Args:
         weights_key: read only the names under this path, such as ``params``.
 
     Raises:
-        VitportError: for a damaged archive, one that would inflate beyond all measure, a name that occurs twice, or
-            arrays of Python objects, which only a pickle could read.
+        VitportError: for a damaged archive, one that would unpack to far more than its size, a name that occurs twice,
+            or arrays of Python objects, which only a pickle could read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -60,20 +60,22 @@ def read(path: Path, weights_key: str | None = None) -> Source:
             members = [_member(path, archive, info) for info in infos if info.filename.endswith(".npy")]
     except VitportError:
         raise
-    except Exception as error:  # a damaged index can fail in any way at all
-        raise VitportError(f"{path} is no whole npz file ({first_line(error)}): fetch or write it again.") from error
+    except Exception as error:  # a damaged index raises nearly anything
+        raise VitportError(
+            f"{path} is not a complete npz file ({first_line(error)}): fetch or write it again."
+        ) from error
     others = [info.filename for info in infos if not info.filename.endswith(".npy")]
     others += [f"{member.name} ({member.dtype})" for member in members if not _is_number(member.dtype)]
     table, notes = branch(path, TensorTable({m.name: m.tensor() for m in members if _is_number(m.dtype)}), weights_key)
     if others:
-        notes += (f"set aside, being no arrays of numbers: {', '.join(others)}",)
+        notes += (f"set aside because they are not arrays of numbers: {', '.join(others)}",)
     return Source(path, "NumPy npz", table, (path,), notes=notes)
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
     """Write a table as ``numpy.savez`` does, but with one tensor at a time in memory.
 
-    Nothing but the tensors is written: the readers of these files refuse names that they do not know.
+    Only tensors are written: readers of these files refuse names that they do not know.
     """
     del checkpoint
     with Output(path) as file:
@@ -110,7 +112,7 @@ class _Member:
     dtype: np.dtype
     fortran_order: bool
     start: int
-    """Bytes of the header, behind which the numbers lie."""
+    """Bytes of the header, after which the values begin."""
 
     def tensor(self) -> Tensor:
         dtype = BFLOAT16 if self.dtype == _VOID else self.dtype.newbyteorder("=")
@@ -122,7 +124,7 @@ class _Member:
         return self.info.compress_type == zipfile.ZIP_STORED
 
     def read(self) -> np.ndarray:
-        """The whole array; the archive's checksum is compared on the way."""
+        """The whole array, checked against the archive's checksum."""
         array = buffers.empty(self.shape[::-1] if self.fortran_order else self.shape, self.dtype)
         view = array.reshape(-1).view(np.uint8).data
         try:
@@ -130,16 +132,16 @@ class _Member:
                 self._read_stored(view)
             else:
                 with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
-                    member.read(self.start)  # and not seek, which gives the checksum up
+                    member.read(self.start)  # not seek, which would drop the checksum
                     for at in range(0, len(view), _CHUNK):
                         _fill(member, view[at : at + _CHUNK])
-        except Exception as error:  # a damaged stream can fail in any way at all
+        except Exception as error:  # a damaged stream raises nearly anything
             raise _damaged(self.path, self.name, error) from error
         array = _native(array)
         return array.T if self.fortran_order else array
 
     def read_entry(self, at: int) -> np.ndarray:
-        """One entry of axis 0, without the rest; the first time, the whole member's checksum is compared."""
+        """One entry of axis 0, without the rest; the first call checks the whole member's checksum."""
         try:
             offset = self._checked_offset
         except Exception as error:  # as above
@@ -149,7 +151,7 @@ class _Member:
         return _native(array.reshape(self.shape[1:]))
 
     def _read_stored(self, view: memoryview) -> None:
-        """Straight from the file into the array: the library would copy twice, and parse the archive's index anew."""
+        """Read straight from the file into the array: the library would copy twice and parse the index again."""
         with self.path.open("rb", buffering=0) as file:
             file.seek(self._offset)
             checksum = crc32(file.read(self.start))
@@ -158,17 +160,17 @@ class _Member:
                 count = file.readinto(view[at : at + _CHUNK])
                 if not count:
                     raise EOFError("it ends too early")
-                checksum = crc32(view[at : at + count], checksum)  # while it is in the processor's cache
+                checksum = crc32(view[at : at + count], checksum)  # while it is in the CPU cache
                 at += count
         self._compare(checksum)
 
     def _compare(self, checksum: int) -> None:
         if checksum != self.info.CRC:
-            raise ValueError("its checksum is another")
+            raise ValueError("its checksum differs")
 
     @cached_property
     def _checked_offset(self) -> int:
-        """Where in the file the numbers of an uncompressed member lie, which have been compared with its checksum."""
+        """Where an uncompressed member's values begin in the file, once its checksum has been verified."""
         checksum, left = 0, self.info.file_size
         with self.path.open("rb") as file:
             file.seek(self._offset)
@@ -179,7 +181,7 @@ class _Member:
 
     @cached_property
     def _offset(self) -> int:
-        """Where in the file an uncompressed member's content begins, behind its name and extra field."""
+        """Where an uncompressed member's content begins in the file, after its name and extra field."""
         with self.path.open("rb") as file:
             file.seek(self.info.header_offset + 26)
             lengths = file.read(4)
@@ -198,10 +200,12 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Mem
             version = np.lib.format.read_magic(file)
             shape, fortran_order, dtype = _HEADERS[version](file)
             start = file.tell()
-    except Exception as error:  # a damaged header can fail in any way at all
+    except Exception as error:  # a damaged header raises nearly anything
         raise _damaged(path, name, error) from error
     if dtype.hasobject:
-        raise VitportError(f"{path} holds Python objects in {name}, so it was not opened, for a pickle can run code.")
+        raise VitportError(
+            f"{path} holds Python objects in {name}, and unpickling them could run code: save arrays of numbers."
+        )
     if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
         raise VitportError(
             f"{path} is damaged: {name} says it is {shape} of {dtype}, but holds {info.file_size - start} bytes."

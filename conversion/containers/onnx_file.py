@@ -1,7 +1,7 @@
-"""An ONNX graph: the weights keep their names only in part, so the graph itself says which is which.
+"""An ONNX graph. Not all weights keep their names, so the graph itself tells which is which.
 
-Exporters fold the transposed weight of a linear layer into an anonymous constant. It is found again as the second
-factor of the ``MatMul`` whose result is added to a named bias.
+Exporters fold the transposed weight of a linear layer into an anonymous constant. It is recovered as the second factor
+of the ``MatMul`` whose result is added to a named bias.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 _POSITION_NAMES = {"embeddings.cls_token": "embeddings.position_embeddings", "cls_token": "pos_embed"}
 """Name of the class token → name of the position table beside it."""
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
-"""Where a tensor's numbers lie that are not raw bytes."""
+"""The fields that hold a tensor's values where they are not raw bytes."""
 _SHAPE_KEEPING = ("Reshape", "Transpose", "Resize", "Cast")
-"""What lies between a stored position grid and the tokens it is added to."""
+"""Operations between a stored position grid and the tokens that it is added to."""
 
 
 def recognises(path: Path) -> bool:
@@ -50,15 +50,17 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         graph = Graph(list(model.graph.node), initializers)
         table, notes = graph.named_weights()
         facts = graph.facts(table)
-    except Exception as error:  # damaged protobuf, and external data that is not there, can fail in any way at all
-        raise VitportError(f"{path} is no whole ONNX file ({first_line(error)}): fetch or export it again.") from error
+    except Exception as error:  # damaged protobuf and missing external data raise nearly anything
+        raise VitportError(
+            f"{path} is not a complete ONNX file ({first_line(error)}): fetch or export it again."
+        ) from error
     if not initializers:
-        raise VitportError(f"{path} is an ONNX file without weights in it: export the model with its parameters.")
+        raise VitportError(f"{path} is an ONNX file without weights: export the model with its parameters.")
     return Source(path, "ONNX graph", table, (path,), facts=facts, notes=notes)
 
 
 class Graph:
-    """The few questions that a reader asks of an ONNX graph."""
+    """What a reader asks of an ONNX graph."""
 
     def __init__(self, nodes: list[NodeProto], initializers: dict[str, TensorProto]) -> None:
         self.nodes = nodes
@@ -70,7 +72,7 @@ class Graph:
                 self.consumers.setdefault(name, []).append(node)
 
     def named_weights(self) -> tuple[TensorTable, tuple[str, ...]]:
-        """Every weight under the name that it had before the export, in PyTorch's axes."""
+        """Every weight under its name before the export, in PyTorch's axes."""
         tensors: dict[str, Tensor] = {}
         traced = self._linear_weights() | self._position_table(tensors)
         left: list[str] = []
@@ -86,7 +88,7 @@ class Graph:
         return TensorTable(tensors), notes
 
     def facts(self, table: TensorTable) -> dict[str, Any]:
-        """What the graph says of the model that its weights do not: epsilon, activation, heads, resize method."""
+        """What the graph shows and the weights do not: epsilon, activation, heads, resize method."""
         epsilons = {_attribute(node, "epsilon", 1e-5) for node in self.nodes if node.op_type == "LayerNormalization"}
         roots = [node for node in self.nodes if node.op_type == "Sqrt"]
         epsilons |= {value for node in roots for value in self._added_constant(self.producer.get(node.input[0]))}
@@ -119,7 +121,7 @@ class Graph:
         return names
 
     def _position_table(self, tensors: dict[str, Tensor]) -> dict[str, str]:
-        """Put together a table that was split for its resize, and say which constants that used up."""
+        """Put together a position table that was split for resizing; returns the constants that this used up."""
         for node in self.nodes:
             if node.op_type != "Concat" or len(node.input) != 2:
                 continue
@@ -181,7 +183,7 @@ def _is_torch_bicubic(node: NodeProto) -> bool:
 
 
 def _check(initializer: TensorProto) -> None:
-    """Numbers as many as the shape says; a shape alone would cost its writer nothing and its reader everything."""
+    """Refuse a tensor with fewer or more values than its shape says: a huge shape alone makes a small file."""
     size, dtype = math.prod(initializer.dims), _dtype(initializer)
     if min(initializer.dims, default=0) < 0:
         raise ValueError(f"{initializer.name} has shape {tuple(initializer.dims)}")

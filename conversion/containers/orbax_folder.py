@@ -1,7 +1,7 @@
-"""A Flax parameter tree in an orbax checkpoint. This module alone knows orbax.
+"""A Flax parameter tree in an orbax checkpoint. Only this module uses orbax to convert.
 
-Orbax writes the tree; its arrays are written and read by TensorStore, on which orbax is built: array by array, where
-orbax holds the whole tree, and on damaged files prints tracebacks from its threads. The layout is that of
+Orbax writes the tree. TensorStore, on which orbax is built, writes and reads the arrays one by one; orbax itself would
+hold the whole tree, and its threads print tracebacks on damaged files. The layout is that of
 https://orbax.readthedocs.io/en/latest/guides/checkpoint/checkpoint_format.html: ``_METADATA`` lists the tree, and each
 leaf is a zarr array under its keys joined by dots, all of them in one OCDBT database or each in a folder of its own.
 """
@@ -32,9 +32,9 @@ _OWN = "vitport.json"
 _PARAMS = "params"
 _TREE = "_METADATA"
 _TOGETHER = 1 << 24
-"""Bytes that are committed together, beside the reading of as many more; until then they are in memory."""
+"""Bytes that are committed together. They stay in memory until then, while as many more are read."""
 _ARRAYS = ("jax.Array", "np.ndarray", "scalar")
-"""Orbax's words for leaves that are kept as arrays."""
+"""Orbax's words for leaves that are arrays."""
 
 
 def recognises(path: Path) -> bool:
@@ -43,9 +43,9 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, weights_key: str | None = None) -> Source:
-    """Open a tree, whatever devices it was saved from; an array is read when asked for.
+    """Open a tree saved from any devices; each array is read when it is used.
 
-    A tree of NNX states, which keep each array under ``value``, is read too.
+    Trees of NNX states, which store each array under ``value``, are read too.
     """
     del weights_key  # a checkpoint holds one tree
     own = json_object(path / _OWN, (path / _OWN).read_bytes()) if (path / _OWN).is_file() else None
@@ -55,22 +55,21 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         tensors, strange = _tensors(path, folder, metadata)
     except VitportError:
         raise
-    except Exception as error:  # damaged folders can fail in any way at all
+    except Exception as error:  # damaged folders raise nearly anything
         raise _damaged(path, error) from error
     if not tensors:
-        raise VitportError(f"{path} is no whole orbax checkpoint (it has no tree of arrays): save it again.")
+        raise VitportError(f"{path} is not a complete orbax checkpoint (it has no tree of arrays): save it again.")
     files = tuple(sorted(file for file in path.rglob("*") if file.is_file()))
     table = TensorTable(tensors)
     check_size(path, sum(map(table.nbytes, table)), sum(file.stat().st_size for file in files))
-    notes = (f"set aside, being no arrays: {', '.join(strange)}",) if strange else ()
+    notes = (f"set aside because they are not arrays: {', '.join(strange)}",) if strange else ()
     return Source(path, "orbax checkpoint", table, files, own=own, notes=notes)
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
-    """Write a table of Flax paths as one orbax tree, with our JSON beside it; a few tensors are in memory at a time.
+    """Write a table of Flax paths as one orbax tree, with our JSON beside it and a few tensors at a time in memory.
 
-    Orbax itself wants all of them at once: here it writes a tree of single numbers, and TensorStore puts the arrays in
-    their places.
+    Orbax needs all arrays at once, so it writes a tree of single numbers, which TensorStore replaces by the arrays.
     """
     import orbax.checkpoint as ocp
 
@@ -86,19 +85,19 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
         digest = hasher.submit(lambda: checkpoint.provenance.sha256)
         fault = _fault(put)
         if fault is not None:
-            gc.collect()  # a task that failed tells of it when it is collected
+            gc.collect()  # a failed task reports its error when it is collected
             raise OSError(fault)
         (path / _OWN).write_text(json.dumps(checkpoint.record(digest.result()), indent=2))
 
 
 def _put_arrays(folder: Path, table: TensorTable, progress: Callable[[str], None]) -> None:
-    """Write every array as one uncompressed chunk; random numbers shrink by a tenth, in many times a copy's time."""
+    """Write every array as one uncompressed chunk: compression saves a tenth and takes many times as long as a copy."""
     import tensorstore as ts
 
-    # What is flushed file by file, beside the reading of what follows, leaves nothing to flush in the end.
+    # Flushing each file while the next arrays are read leaves nothing to flush at the end.
     context = ts.Context({"file_io_sync": True, "cache_pool": {"total_bytes_limit": 0}})
     database = {"driver": "ocdbt", "base": folder.as_uri()}
-    # Orbax's numbers go all at once: taken away as arrays come, they would part a commit into a file for every array.
+    # Delete orbax's numbers all at once: replaced one by one, they would split a commit into a file for each array.
     ts.KvStore.open(database, context=context).result().delete_range(ts.KvStore.KeyRange()).result()
     committing, transaction, held = ts.Future(None), ts.Transaction(), 0
     flushed: set[Path] = set()
@@ -115,7 +114,7 @@ def _put_arrays(folder: Path, table: TensorTable, progress: Callable[[str], None
                 },
             }  # fmt: skip
             store = ts.open(spec, create=True, context=context, transaction=transaction).result()
-            # A whole chunk is not copied. Nobody else has the array, and its memory is another's once it is written.
+            # TensorStore does not copy a whole chunk. Nobody else holds the array until it is written.
             store.write(array, can_reference_source_data_indefinitely=True).result()
             held += array.nbytes
             del array
@@ -126,21 +125,21 @@ def _put_arrays(folder: Path, table: TensorTable, progress: Callable[[str], None
                 flushed = found
                 committing, transaction, held = transaction.commit_async(), ts.Transaction(), 0
     finally:
-        failed = committing.exception()  # waits: whoever is told of an error removes the folder
+        failed = committing.exception()  # waits: after an error the caller removes the folder
     if failed is not None:
         raise failed
     transaction.commit_async().result()
 
 
 def _leave_cache(files: Iterable[Path]) -> None:
-    """Give the system's memory that holds flushed files to those that come: what lay idle before costs it more."""
+    """Drop flushed files from the page cache, so that the next files reuse its pages; fresh pages cost more."""
     for file in files if hasattr(os, "posix_fadvise") else ():
         with contextlib.suppress(OSError), file.open("rb") as handle:
             os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _fault(save: Callable[[], None]) -> str | None:
-    """What TensorStore tells of a disk that is full; ``None`` where all went well."""
+    """TensorStore's message about a full disk; ``None`` if saving worked."""
     try:
         save()
     except ValueError as error:
@@ -150,12 +149,12 @@ def _fault(save: Callable[[], None]) -> str | None:
 
 @contextlib.contextmanager
 def _quiet_threads() -> Iterator[None]:
-    """Keep orbax's threads and tasks from printing tracebacks of an error that it raises besides."""
+    """Keep orbax's threads and tasks from printing tracebacks of an error that it raises as well."""
     loggers, before = [logging.getLogger(name) for name in ("absl", "asyncio")], sys.unraisablehook
     were_disabled = [logger.disabled for logger in loggers]
 
     def hook(told: sys.UnraisableHookArgs) -> None:
-        if str(told.exc_value) != "Event loop is closed":  # so tell threads that go on after an error
+        if str(told.exc_value) != "Event loop is closed":  # from threads that outlive an error
             before(told)
 
     sys.unraisablehook = hook
@@ -166,11 +165,11 @@ def _quiet_threads() -> Iterator[None]:
     finally:
         for logger, was_disabled in zip(loggers, were_disabled, strict=True):
             logger.disabled = was_disabled
-    sys.unraisablehook = before  # and not after an error
+    sys.unraisablehook = before  # not after an error: its threads still run
 
 
 def _tensors(path: Path, folder: Path, metadata: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
-    """Arrays by Flax path, and the names of leaves that are none."""
+    """Arrays by Flax path, and the names of leaves that are not arrays."""
     import tensorstore as ts
 
     driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
@@ -208,4 +207,4 @@ def _reader(path: Path, name: str, array: Any) -> Callable[[], np.ndarray]:
 
 
 def _damaged(path: Path, error: Exception) -> VitportError:
-    return VitportError(f"{path} is no whole orbax checkpoint ({first_line(error)}): save it again.")
+    return VitportError(f"{path} is not a complete orbax checkpoint ({first_line(error)}): save it again.")

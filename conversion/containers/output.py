@@ -77,7 +77,7 @@ class Output:
             try:
                 done += _write_at(self._file, piece[done:count].data, at + done)
             except OSError as error:
-                # What a full disk takes of a piece is no whole number of pages, nor is a file's last piece.
+                # What a full disk takes of a piece is not a complete number of pages, nor is a file's last piece.
                 if error.errno != errno.EINVAL or not _through_cache(self._file):
                     raise
         if hasattr(os, "posix_fadvise"):

@@ -40,13 +40,13 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, weights_key: str | None = None) -> Source:
-    """Open a file; its tensors are read one by one, when asked for."""
+    """Open a file; each tensor is read when it is used."""
     del weights_key  # a file holds one table
     start, header = _header(path)
     metadata = header.pop("__metadata__", {})
     if unknown := {name: entry["dtype"] for name, entry in header.items() if entry["dtype"] not in _DTYPES}:
         listed = ", ".join(f"{name} {dtype}" for name, dtype in unknown.items())
-        raise VitportError(f"{path} holds dtypes that are not read here: {listed}.")
+        raise VitportError(f"{path} has unsupported dtypes ({listed}): save it in one of {', '.join(_DTYPES)}.")
     table = TensorTable({name: _tensor(path, name, start, entry) for name, entry in header.items()})
     own = json_object(path, metadata[_OWN_KEY]) if _OWN_KEY in metadata else None
     return Source(path, "safetensors", table, (path,), own=own)
@@ -55,7 +55,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
     """Write a table, and our record of the model in the file's metadata.
 
-    The source's hash takes as long as the writing, and goes on beside it: the header has a place of its length.
+    Hashing the source takes as long as writing and runs beside it; the header reserves space for the hash.
     """
     place = "?" * 64 if checkpoint.provenance.files else ""
     with ThreadPoolExecutor(1) as hasher:
@@ -69,14 +69,14 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
 def write_tensors(path: Path, table: TensorTable, metadata: dict[str, str], progress: Callable[[str], None]) -> None:
     """Write a table tensor by tensor, so that few tensors at a time are in memory.
 
-    The library's own writer wants all of them at once.
+    The library's own writer needs all of them at once.
     """
     with Output(path) as file:
         _write(file, table, metadata, progress)
 
 
 def _write(file: Output, table: TensorTable, metadata: dict[str, str], progress: Callable[[str], None]) -> bytes:
-    """Write all of a file; the header comes back."""
+    """Write a whole file; returns its header."""
     header: dict[str, object] = {"__metadata__": metadata}
     offset = 0
     names = sorted(table, key=lambda name: -table.spec(name)[1].itemsize)  # keeps every tensor aligned to its dtype
@@ -96,17 +96,17 @@ def _write(file: Output, table: TensorTable, metadata: dict[str, str], progress:
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
-    """Where the data begins, and the header; the library has checked its lengths, shapes and offsets."""
+    """Where the data begins, and the header, whose lengths, shapes and offsets the library checks."""
     try:
         with safe_open(path, "numpy"):
             pass
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            # Of two equal keys the library keeps the last.
+            # The library would keep the last of two equal keys.
             return 8 + length, json.loads(file.read(length), object_pairs_hook=unique)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise VitportError(
-            f"{path} is no whole safetensors file ({first_line(error)}): fetch or write it again."
+            f"{path} is not a complete safetensors file ({first_line(error)}): fetch or write it again."
         ) from error
 
 
@@ -115,16 +115,18 @@ def _tensor(path: Path, name: str, start: int, entry: dict[str, Any]) -> Tensor:
     offset = start + entry["data_offsets"][0]
 
     def read() -> np.ndarray:
-        """Read, not mapped: a mapped file that somebody cuts short meanwhile ends the process."""
+        """Read, do not map: truncating a mapped file would kill the process."""
         array = buffers.empty(shape, _little(dtype))
         with path.open("rb") as file:
             file.seek(offset)
             if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
-                raise VitportError(f"{path} ends within {name}: it was cut short while it was read.")
+                raise VitportError(
+                    f"{path} ends within {name}: it was truncated while being read. Fetch or write it again."
+                )
         return array.astype(dtype, copy=False)
 
     return Tensor(shape, dtype, read)
 
 
 def _little(dtype: np.dtype) -> np.dtype:
-    return dtype if dtype == BFLOAT16 else dtype.newbyteorder("<")  # ml_dtypes knows the machine's order alone
+    return dtype if dtype == BFLOAT16 else dtype.newbyteorder("<")  # ml_dtypes has the machine's byte order only

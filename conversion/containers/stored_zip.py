@@ -1,7 +1,7 @@
-"""Zip archives of members that are not compressed, written one after the other.
+"""Uncompressed zip archives, written from start to end.
 
-The standard library's writer goes back to each member's header and sums the bytes up by zlib. The layout is that of
-https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT; members have the extended (zip64) fields always.
+The standard library's writer returns to each member's header, and uses zlib's slower CRC-32. The layout is that of
+https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT; members always have the extended (zip64) fields.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from conversion.containers.crc32 import crc32
 from conversion.containers.output import Output
 
 _NEEDS, _UTF_8, _DATE = 45, 1 << 11, 0x21
-"""Version 4.5 for zip64; names in UTF-8; the first day of 1980: without a date, equal weights make equal files."""
+"""Version 4.5 for zip64; names in UTF-8; the first day of 1980, so that equal weights make equal files."""
 _LARGE = 0xFFFFFFFF
-"""In the place of 32 bits: the number stands among the extended fields."""
+"""In a 32-bit field: the number is in the extended fields."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StoredZip:
         self._members: list[_Member] = []
 
     def add(self, name: str, parts: Sequence[bytes | memoryview], *, alignment: int = 1) -> None:
-        """Write a member whose content is the parts together, and begins at a multiple of ``alignment``."""
+        """Write a member of these parts, its content beginning at a multiple of ``alignment`` bytes."""
         checksum, size = 0, 0
         for part in parts:
             checksum = crc32(part, checksum)
@@ -73,6 +73,6 @@ class StoredZip:
 
 
 def _padding(at: int, alignment: int) -> bytes:
-    """An extended field that readers pass over, so long that what follows is aligned."""
+    """An extended field that readers skip, of the length that aligns what follows."""
     count = -(at + 4) % alignment
     return struct.pack("<HH", 0x4246, count) + b"\0" * count

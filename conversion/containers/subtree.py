@@ -9,10 +9,10 @@ from vit_spec import VitportError
 
 
 def branch(path: Path, table: TensorTable, key: str | None) -> tuple[TensorTable, tuple[str, ...]]:
-    """The tensors whose names begin with ``key/``, and the note that says so; everything where no key is given.
+    """The tensors whose names begin with ``key/``, and a note that says so; everything if no key is given.
 
     Raises:
-        VitportError: if nothing lies under the key, with the keys that there are.
+        VitportError: if nothing lies under the key; the message lists the keys that exist.
     """
     if key is None:
         return table, ()
@@ -20,5 +20,5 @@ def branch(path: Path, table: TensorTable, key: str | None) -> tuple[TensorTable
     kept = TensorTable({name: tensor for name, tensor in table.tensors.items() if name.startswith(start)})
     if not kept:
         keys = sorted({name.partition("/")[0] for name in table})
-        raise VitportError(f"{path} has no weights under {key!r}: its names begin with {', '.join(keys[:8])}.")
+        raise VitportError(f"{path} has no weights under {key!r}: choose one of {', '.join(keys[:8])}.")
     return kept, (f"read the weights under {key!r}, as asked",)

@@ -1,4 +1,4 @@
-"""PyTorch's ``torch.save`` files, opened without ever running what a pickle may ask for."""
+"""PyTorch's ``torch.save`` files, read without running any code that a pickle asks for."""
 
 from __future__ import annotations
 
@@ -30,49 +30,49 @@ if TYPE_CHECKING:
     import torch
 
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The pickled number that files from before PyTorch 1.6 begin with, behind two bytes of protocol."""
+"""The pickled number with which files older than PyTorch 1.6 begin, after two bytes of protocol."""
 _ALIGNMENT = 64
-"""Bytes; PyTorch maps a file's tensors into memory as they lie."""
+"""Bytes; PyTorch maps a file's tensors into memory in place."""
 _OWN_KEY = "vitport"
-"""Key of our own JSON among the ``_metadata`` that PyTorch keeps with a state_dict, by submodule."""
+"""Key of our own JSON in the ``_metadata`` that PyTorch stores with a state_dict, keyed by submodule."""
 
 
 def recognises(path: Path) -> bool:
-    """A zip archive with a ``data.pkl`` in it, an old-style file, or any bare pickle (which will be refused)."""
+    """A zip archive with a ``data.pkl`` in it, an old-style file, or any bare pickle, which ``read`` refuses."""
     with path.open("rb") as file:
         start = file.read(16)
     if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(path) as archive:
                 return any(name.endswith("data.pkl") for name in archive.namelist())
-        except Exception:  # a damaged archive: reading it says so
+        except Exception:  # damaged: ``read`` says so
             return True
     return start[2:].startswith(_LEGACY_MAGIC) or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5")
 
 
 def read(path: Path, weights_key: str | None = None) -> Source:
-    """Open a file's state_dict; wrappers such as ``{"model": …}`` are peeled off."""
+    """Open a file's state_dict; wrappers such as ``{"model": …}`` are removed."""
     try:
         import torch
     except ImportError as error:
         raise VitportError(f"Reading {path} needs PyTorch: install the extra, pip install 'vitport[torch]'.") from error
     records = _records(path)
     try:
-        # Training scripts keep their options in a Namespace. The warning speaks of a pickle that is refused anyway.
+        # Training scripts store their options in a Namespace. The warning is about pickles that are refused anyway.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=records is not None)
     except pickle.UnpicklingError as error:
         raise VitportError(
-            f"{path} is a pickle that holds more than tensors, so it was not opened, for a pickle can run code: save "
-            "its state_dict alone, with torch.save(model.state_dict(), …) or as safetensors."
+            f"{path} is a pickle that holds more than tensors, and opening it could run code: save its state_dict "
+            "alone, with torch.save(model.state_dict(), …) or as safetensors."
         ) from error
-    except Exception as error:  # a damaged pickle can fail in any way at all
+    except Exception as error:  # a damaged pickle raises nearly anything
         raise _damaged(path, first_line(error)) from error
     tensors, notes = _peel(path, content, weights_key)
     strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange:
-        notes += (f"set aside, being no tensors: {', '.join(strange)}",)
+        notes += (f"set aside because they are not tensors: {', '.join(strange)}",)
     found = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
     _check_claims(path, list(found.values()), records)
     table = TensorTable({name: _tensor(value) for name, value in found.items()})
@@ -82,10 +82,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
-    """Write a state_dict as ``torch.save`` does, our record among its metadata, where load_state_dict passes it by.
+    """Write a state_dict as ``torch.save`` does, with our record in its metadata, which load_state_dict ignores.
 
-    Tensor by tensor; the pickle, which ``torch.save`` writes first, comes last, so that the source's hash is made
-    beside the writing.
+    Tensors are written one by one. The pickle comes last, not first as in ``torch.save``, so that the source is hashed
+    meanwhile.
     """
     specs = {name: table.spec(name) for name in table}
     with ThreadPoolExecutor(1) as hasher, Output(path) as file:
@@ -103,17 +103,17 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
 
 
 def _records(path: Path) -> Counter[int] | None:
-    """How many records of which size a zip archive has; ``None`` for a file of before PyTorch 1.6.
+    """How many records of each size a zip archive has; ``None`` for a file older than PyTorch 1.6.
 
     Raises:
-        VitportError: for an archive that PyTorch would read as something else than what it holds, and for a program.
+        VitportError: for a TorchScript program, and for an archive that PyTorch would read wrongly.
     """
     if not zipfile.is_zipfile(path):
         return None
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
-    except Exception as error:  # a damaged index can fail in any way at all
+    except Exception as error:  # a damaged index raises nearly anything
         raise _damaged(path, first_line(error)) from error
     if any(info.filename.endswith("constants.pkl") for info in infos):
         raise VitportError(
@@ -133,22 +133,22 @@ def _records(path: Path) -> Counter[int] | None:
 
 
 def _check_claims(path: Path, tensors: list[torch.Tensor], records: Counter[int] | None) -> None:
-    """Hold what the pickle says against the file: a few bytes, seen through strides of zero, can claim any size."""
+    """Compare the pickle's claims with the file: strides of zero let a few bytes claim any size."""
     check_size(path, sum(tensor.numel() * tensor.itemsize for tensor in tensors), path.stat().st_size)
     storages = {(storage := tensor.untyped_storage()).data_ptr(): storage.nbytes() for tensor in tensors}
-    # PyTorch takes a storage's length from the pickle, and reads on into the next one where that is too long.
+    # PyTorch takes a storage's length from the pickle; if it is too long, it reads on into the next storage.
     if records is not None and Counter(size for size in storages.values() if size) - records:
-        raise _damaged(path, "its pickle claims other sizes than the archive has")
+        raise _damaged(path, "its pickle and its archive disagree about sizes")
 
 
 def _damaged(path: Path, what: str) -> VitportError:
-    return VitportError(f"{path} is no whole PyTorch file ({what}): fetch or save it again.")
+    return VitportError(f"{path} is not a complete PyTorch file ({what}): fetch or save it again.")
 
 
 def _peel(path: Path, content: Any, weights_key: str | None) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
-    """The state_dict inside a training checkpoint, and the note that says which entry it was."""
+    """The state_dict in a training checkpoint, and a note that says which entry it is."""
     if isinstance(content, Mapping) and _is_state_dict(content):
-        prefixed = any(str(name).startswith(f"{weights_key}.") for name in content)  # recognise chooses among those
+        prefixed = any(str(name).startswith(f"{weights_key}.") for name in content)  # recognise chooses among these
         if weights_key is None or prefixed:
             return content, ()
     entries = content if isinstance(content, Mapping) else {}
@@ -167,7 +167,7 @@ def _peel(path: Path, content: Any, weights_key: str | None) -> tuple[Mapping[An
 
 
 def _is_state_dict(value: Mapping[Any, Any]) -> bool:
-    """Names with tensors, most of them weights: an optimizer's state is keyed by numbers."""
+    """Whether names have tensors; an optimizer's state is keyed by numbers."""
     import torch
 
     return any(

@@ -1,7 +1,7 @@
-"""The pickle in a ``torch.save`` file: a state_dict whose tensors' values lie elsewhere in the archive.
+"""The pickle in a ``torch.save`` file: a state_dict whose tensors' values are elsewhere in the archive.
 
-Put together from its instructions, since PyTorch would need the tensors, and all its libraries in memory. What it
-rebuilds a tensor by: its storage, an offset in it, shape, strides, whether it is trained, and its hooks.
+It is assembled from pickle instructions, because PyTorch would need the tensors and all its libraries in memory.
+PyTorch rebuilds a tensor from its storage, an offset, shape, strides, ``requires_grad`` and its hooks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STORAGES = {
     "int64": "LongStorage", "int32": "IntStorage", "int16": "ShortStorage", "int8": "CharStorage",
     "uint8": "ByteStorage", "bool": "BoolStorage",
 }  # fmt: skip
-"""PyTorch's names of its classes for memory, by dtype."""
+"""Dtype → PyTorch's class of storage."""
 _ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
 
 
@@ -27,7 +27,7 @@ def state_dict_pickle(specs: Mapping[str, tuple[tuple[int, ...], np.dtype]], met
 
     Args:
         specs: name → shape and dtype, in the order of the records.
-        metadata: what lies in the state_dict's ``_metadata``.
+        metadata: the state_dict's ``_metadata``.
     """
     tensors = (_plain(name) + _tensor(str(at), *spec) for at, (name, spec) in enumerate(specs.items()))
     told = b"}" + _plain("_metadata") + _dict(_plain(key) + _plain(text) for key, text in metadata.items()) + b"s"
@@ -47,5 +47,5 @@ def _tensor(key: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
 
 
 def _plain(value: Any) -> bytes:
-    """The instructions that make a string, a number or a tuple, without those that begin and end a pickle."""
+    """The instructions for a string, a number or a tuple, without those that begin and end a pickle."""
     return pickle.dumps(value, protocol=2)[2:-1]

@@ -14,11 +14,11 @@ from vit_spec import VitportError
 _CHECKPOINTS = "checkpoints"
 _RECORD = Path("record") / "metadata"
 _SETS = ("ema", "params")
-"""Trees of weights in a checkpoint, the one that is evaluated first."""
+"""Trees of weights in a checkpoint; the first that exists is the one that is evaluated."""
 
 
 def recognises(path: Path) -> bool:
-    """A work directory, even one that has no checkpoint yet, or a checkpoint in it."""
+    """A work directory, even without a checkpoint, or one of its checkpoints."""
     return (path / _CHECKPOINTS).is_dir() or (path / _RECORD).is_file()
 
 
@@ -26,10 +26,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     """Open the newest checkpoint of a run.
 
     Args:
-        weights_key: ``params``, or ``ema`` for the moving average; if not given, the average where there is one.
+        weights_key: ``params``, or ``ema`` for the moving average; ``None`` takes the average if there is one.
 
     Raises:
-        VitportError: if there is no checkpoint, or no such set of weights.
+        VitportError: if there is no checkpoint, or it does not have that set of weights.
     """
     folder = path if (path / _RECORD).is_file() else _newest(path)
     sets = [name for name in _SETS if (folder / name).is_dir()]
@@ -48,8 +48,8 @@ def read(path: Path, weights_key: str | None = None) -> Source:
 
 
 def _newest(path: Path) -> Path:
-    # Orbax gives a checkpoint its number for a name when it is whole.
+    # Orbax names a checkpoint by its number once it is complete.
     steps = [folder for folder in (path / _CHECKPOINTS).iterdir() if folder.name.isdigit()]
     if not steps:
-        raise VitportError(f"{path} is a work directory without a checkpoint: train on until there is one.")
+        raise VitportError(f"{path} is a work directory without a checkpoint: train until one is saved.")
     return max(steps, key=lambda folder: int(folder.name))

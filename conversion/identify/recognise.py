@@ -1,4 +1,4 @@
-"""Which format a file's names are in, under which prefix, and what lies beside the model."""
+"""Which format a file's names are in, under which prefix, and what else the file holds."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _REFUSED = {
     ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias",
     "conv_root/kernel": "a hybrid, whose patches come out of a ResNet",
     "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions",
-    "head.0.running_mean": "a linear-probe head behind a BatchNorm (take head.* out of the file to have the rest)",
+    "head.0.running_mean": "a linear-probe head after a BatchNorm (remove head.* from the file to convert the rest)",
 }
 _COPIES = {"momentum_encoder": "base_encoder"}
-"""Part of a prefix that marks a training's running copy of a model → the part that marks the model itself."""
+"""Prefix of a running copy kept by training → prefix of the model itself."""
 _OPTIMIZER = frozenset({"opt_state", "param_states", "mu", "nu", "trace", "opt", "optimizer"})
-"""Path components under which an optimizer keeps tensors that have the weights' names; not so ``opt/target``."""
+"""Path components under which an optimizer stores tensors named like the weights; ``opt/target`` is the weights."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Recognised:
     notes: tuple[str, ...]
 
     def without(self, names: Mapping[str, str]) -> Recognised:
-        """Less some tensors, each with a reason."""
+        """Without some tensors: name → reason."""
         notes = tuple(f"set aside {name}: {reason}" for name, reason in names.items())
         return Recognised(self.format, self.table.without(set(names)), self.notes + notes)
 
 
 def recognise(table: TensorTable, forced: str | None = None, under: str | None = None) -> Recognised:
-    """Find the format whose signature the names show, and peel off prefixes such as ``module.`` or ``backbone.``.
+    """Find the format whose signature the names show, and remove prefixes such as ``module.`` or ``backbone.``.
 
     Args:
         forced: name of the format to take, instead of the first that fits.
@@ -61,11 +61,11 @@ def recognise(table: TensorTable, forced: str | None = None, under: str | None =
         if prefixes:
             return _peeled(table, candidate, _chosen(prefixes, under))
     expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
-    raise VitportError(f"The names are not those {expected}: they begin {', '.join(sorted(table)[:4])}.")
+    raise VitportError(f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}.")
 
 
 def _chosen(prefixes: list[str], under: str | None) -> str:
-    """The one prefix, or the one of several that begins with the part that was asked for."""
+    """The only prefix, or the one that begins with ``under``."""
     if len(prefixes) == 1:
         return prefixes[0]
     matching = [prefix for prefix in prefixes if under and re.match(rf"{re.escape(under)}[./]", prefix)]
@@ -76,7 +76,11 @@ def _chosen(prefixes: list[str], under: str | None) -> str:
 
 
 def get_formats(name: str) -> tuple[Format, ...]:
-    """The format of that name, or those of the group of that name, or the sentence that lists the names."""
+    """The format of that name, or those of the group of that name, in order.
+
+    Raises:
+        VitportError: if there is no such format or group; the message lists them.
+    """
     if (members := groups().get(name)) is not None:
         return tuple(FORMATS[member] for member in members)
     if name not in FORMATS:
@@ -111,7 +115,7 @@ def _without_copies(prefixes: list[str]) -> list[str]:
 
 
 def _places(found: Format, prefix: str) -> list[str]:
-    """Prefixes under which the format's names lie: the body's, and the one of the heads beside the body."""
+    """Prefixes of the format's names: the body's, and that of heads beside the body."""
     bases = (found.base,) if isinstance(found.base, str) else found.base
     return [prefix, *(prefix.removesuffix(base) for base in bases if base and prefix.endswith(base))]
 

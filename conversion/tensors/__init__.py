@@ -1,1 +1,1 @@
-"""Weights as plain tables, and what is done to single arrays."""
+"""Weights as plain tables, and operations on single arrays."""

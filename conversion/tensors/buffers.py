@@ -1,6 +1,6 @@
-"""Memory that one tensor after another lies in while a file is written.
+"""Memory that is reused for one tensor after another while a file is written.
 
-An array that is freed goes back to the system, which clears every page of the next: a fifth of a conversion's work.
+A freed array returns its pages to the system, which clears new pages for the next one: a fifth of a conversion's time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 _UNIT = 1 << 16
-"""Bytes that sizes are rounded up to; smaller arrays are not worth the trouble."""
+"""Sizes are rounded up to a multiple of this many bytes; smaller arrays are not worth reusing."""
 _LARGE_PAGE = 1 << 21
 _MOST = 32 << 20
-"""Bytes that lie waiting at most."""
+"""The most bytes to hold unused."""
 
 
 class _Lease:
-    """Holds a piece of memory for the arrays that view it; numpy drops it with the last of them."""
+    """Holds memory for the arrays that view it; numpy drops it with the last one."""
 
     def __init__(self, memory: np.ndarray) -> None:
         self._memory = memory
@@ -36,13 +36,13 @@ class _Lease:
 _lock = threading.Lock()
 _users = 0
 _spare: dict[int, list[np.ndarray]] = {}
-"""Size → pieces of memory that nobody views. Its lists are safe from several threads by themselves."""
+"""Size → unused pieces of memory. Append and pop of its lists are thread-safe."""
 
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Keep what :func:`empty` gave for its next call, until all who asked for it have left."""
-    global _users  # noqa: PLW0603 - memory is the process's
+    """Within this context :func:`empty` reuses memory; the last context to end frees it."""
+    global _users  # noqa: PLW0603 - memory belongs to the process
     with _lock:
         _users += 1
     try:
@@ -55,7 +55,7 @@ def kept() -> Iterator[None]:
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """As ``numpy.empty``, in memory that was used before where there is such and :func:`kept` allows it."""
+    """As ``numpy.empty``; within :func:`kept`, in memory that was used before if there is some."""
     count = math.prod(shape) * dtype.itemsize
     if not _users or count < _UNIT:
         return np.empty(shape, dtype)
@@ -68,7 +68,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def pages(count: int) -> np.ndarray:
-    """New memory of so many bytes that begins with a page, in large pages where the system has them."""
+    """``count`` bytes of new memory, aligned to a page, in large pages where the system has them."""
     # Windows has no flags: memory without a file is private there already.
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     memory = mmap.mmap(-1, count, **private)

@@ -1,4 +1,4 @@
-"""Every tensor of the model is there once, in its shape, and nothing else is: or one error says all that is wrong."""
+"""Checks that a table holds exactly the model's tensors; one error lists everything that is wrong."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def check_complete(
 
     Args:
         shapes: canonical name → shape.
+        config: the model.
         surplus: names in the file that its format does not know.
         foreign_name: for the message.
 

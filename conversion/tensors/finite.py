@@ -1,4 +1,4 @@
-"""Values that are NaN or infinite: weights that are complete and useless."""
+"""Values that are NaN or infinite: weights that are complete but useless."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def count_not_finite(array: np.ndarray) -> int:
     if array.dtype.kind in "iub":
         return 0
     if array.dtype.kind == "f" and array.dtype.itemsize >= 4:
-        # One addition a value, and no array of answers: NaN and infinity always show in the sum.
+        # NaN and infinity always show in the sum, which needs one addition a value and no array of answers.
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(array.sum()):
                 return 0
@@ -22,12 +22,12 @@ def count_not_finite(array: np.ndarray) -> int:
 
 
 def not_finite(name: str, count: int) -> str:
-    """The sentence that tells of them."""
+    """The sentence that reports them."""
     return f"{name} holds {count} value{'s' if count > 1 else ''} that {'are' if count > 1 else 'is'} NaN or infinite"
 
 
 def watched(table: TensorTable, found: dict[str, int]) -> TensorTable:
-    """The same table, which counts in ``found`` what is not finite in a tensor when it is first read."""
+    """The same table; ``found`` receives each tensor's count of values that are not finite when it is first read."""
 
     def reader(name: str, tensor: Tensor) -> Callable[[], np.ndarray]:
         def read() -> np.ndarray:

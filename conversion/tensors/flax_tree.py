@@ -12,13 +12,13 @@ from conversion.tensors.table import TensorTable
 from vit_spec import ViTConfig, VitportError, flax_path
 
 _ANY = ViTConfig()
-"""The Flax tree's layout depends on no config."""
+"""The layout of the Flax tree does not depend on the config."""
 
 
 def to_flax(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Canonical arrays under Flax paths (``blocks/0/attn/qkv/kernel``) and in JAX's axes.
 
-    Linear (out, in) → (in, out); convolution (out, in, h, w) → (h, w, in, out). Dtypes are kept; transposed arrays
+    Linear (out, in) → (in, out); convolution (out, in, h, w) → (h, w, in, out). Dtypes do not change; transposed arrays
     are views.
     """
     result: dict[str, np.ndarray] = {}

@@ -12,7 +12,7 @@ def resize_patch_kernel(kernel: np.ndarray, patch_size: int) -> np.ndarray:
     """The kernel for larger or smaller patches that answers as the old one did (FlexiViT, Beyer et al. 2023,
     section 3.4: pseudo-inverse resize).
 
-    Let B resize a patch from P to P' pixels a side, bilinearly, as the picture is resized. The new kernel w' is the one
+    Let B resize a patch from P to P' pixels a side, bilinearly, as the image is resized. The new kernel w' is the one
     whose answer to B x is the nearest to the old one's to x, for x of independent pixels: w' = (Bᵀ)⁺ w. For larger
     patches the two answers are equal. B acts along height and width apart, so its pseudo-inverse does too.
 
@@ -24,7 +24,7 @@ def resize_patch_kernel(kernel: np.ndarray, patch_size: int) -> np.ndarray:
         (D, C, P', P').
 
     Raises:
-        VitportError: if ``patch_size`` is no size.
+        VitportError: if ``patch_size`` is less than 1.
     """
     if patch_size < 1:
         raise VitportError(f"patch_size={patch_size} is too small: it must be at least 1.")

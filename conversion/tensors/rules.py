@@ -5,9 +5,8 @@ A rule is a pair of name templates and a transform. ``{i}`` in a template stands
     Rule("cls_token", "embeddings.cls_token")
     joined("blocks.{i}.attn.qkv", "layer.{i}.query", "layer.{i}.key", "layer.{i}.value")
 
-``Rules.read`` carries a file's tensors to canonical names, ``Rules.write`` carries canonical tensors back; the
-property tests hold one after the other to be the identity, bit for bit. To add a format is to write its rules down:
-see docs/adding_a_format.md.
+``Rules.read`` maps a file's tensors to canonical ones, ``Rules.write`` maps them back; property tests check that one
+after the other is the identity, bit for bit. To add a format, write its rules: see docs/adding_a_format.md.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Rule:
 
 
 def module(canonical: str, foreign: str) -> tuple[Rule, ...]:
-    """Rules for the weight and the bias of a PyTorch module that goes by another name."""
+    """Rules for the weight and the bias of a PyTorch module with another name."""
     return tuple(Rule(f"{canonical}.{leaf}", f"{foreign}.{leaf}") for leaf in ("weight", "bias"))
 
 
@@ -84,11 +83,11 @@ class Names(Protocol):
 
 
 _WAITING = 2
-"""Rules whose other results wait: those of a weight and of its bias, whose parts files list in turn."""
+"""Rules whose remaining results are kept: a weight and its bias, whose parts alternate in most files."""
 
 
 class Rules:
-    """A format's table of rules, compiled for look-up by name in both directions."""
+    """A format's table of rules, compiled for lookup by name in both directions."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = tuple(rules)
@@ -97,7 +96,7 @@ class Rules:
         """Canonical table of a file's tensors, and the file's names that no rule knows.
 
         Raises:
-            VitportError: if a rule's parts are present only in part, or lie together in no common shape.
+            VitportError: if some parts of a rule are missing, or their shapes do not fit together.
         """
         return _carry(self._by_foreign, table, None)
 
@@ -130,12 +129,12 @@ class Rules:
 
 
 class Aliased(Rules):
-    """Canonical names as they are, and other names for some of them, which are read and never written."""
+    """Canonical names, and aliases for some of them, which are read but never written."""
 
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
         canonical, others = super().read(table)
         if twice := [name for name in others if name in canonical.tensors]:
-            raise VitportError(f"{', '.join(twice)} is given twice, once under another name: keep one of them.")
+            raise VitportError(f"{', '.join(twice)} is given twice, once under an alias: keep one of them.")
         return TensorTable(canonical.tensors | {name: table.tensors[name] for name in others}), []
 
     def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
@@ -148,13 +147,13 @@ class Aliased(Rules):
 
 
 class _Siblings:
-    """Results of a rule that has several, kept for a moment: who asks for the query will ask for key and value."""
+    """Short-lived results of a rule with several: a reader of the query soon asks for key and value."""
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, ...], dict[int, np.ndarray]] = {}
 
     def take(self, targets: list[str], position: int, run: Callable[[], list[np.ndarray]]) -> np.ndarray:
-        """One result of ``run``, or of the run of one of the last two rules; each is handed out once."""
+        """One result of ``run``, or of an earlier run of the same rule; each is handed out once."""
         if len(targets) == 1:
             return run()[0]
         others = self._waiting.pop(tuple(targets), {})
@@ -171,7 +170,7 @@ class _Siblings:
 def _carry(
     index: list[tuple[re.Pattern[str], Rule, int]], table: TensorTable, config: ViTConfig | None
 ) -> tuple[TensorTable, list[str]]:
-    """Carry a table along the rules: to canonical names, or from them where a config is given."""
+    """Apply the rules to a table: to canonical names, or from them if a config is given."""
     groups: dict[tuple[Rule, tuple[tuple[str, str], ...]], None] = {}
     unknown: list[str] = []
     for name in table:
@@ -205,7 +204,9 @@ def _apply(
     absent = [name for name in sources if name not in table.tensors]
     if absent:
         there = [name for name in sources if name in table.tensors]
-        raise VitportError(f"{', '.join(there)} came without {', '.join(absent)}: the file is incomplete.")
+        raise VitportError(
+            f"{', '.join(there)} came without {', '.join(absent)}: the file is incomplete, so fetch or write it again."
+        )
 
     def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return transform.to_canonical(arrays) if config is None else transform.from_canonical(arrays, config)
@@ -215,7 +216,7 @@ def _apply(
         raise VitportError(
             f"{', '.join(sources)} have different dtypes ({', '.join(map(str, dtypes))}): convert them first."
         )
-    # A zero-strided stand-in of one byte has the shape without the memory, so the transform itself says the result's.
+    # Zero-strided stand-ins of one byte have the shapes without the memory, so the transform shows the results' shapes.
     stand_ins = [np.broadcast_to(np.int8(0), table.spec(name)[0]) for name in sources]
     try:
         shapes = [result.shape for result in run(stand_ins)]

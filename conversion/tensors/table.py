@@ -1,4 +1,4 @@
-"""Weights as a plain table: name → array, each array read only when it is asked for."""
+"""Weights as a plain table, name → array, in which an array is read only when it is used."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Name → shape."""
 BFLOAT16 = np.dtype(bfloat16)
 _AHEAD = 1 << 27
-"""Bytes of an array and of those read ahead that are held together; beyond it, reading waits."""
+"""The most bytes to hold of an array and those read ahead of it."""
 _MOST_AHEAD = 2
-"""Arrays that are read ahead: two, since a weight and its small bias take turns in most files."""
+"""Arrays to read ahead: two, because weights and small biases alternate in most files."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One array that is not in memory yet: its shape, its dtype, and how to get it."""
+    """One array that is not in memory yet: its shape, its dtype, and how to read it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
     read_entry: Callable[[int], np.ndarray] | None = None
-    """One entry of axis 0, where it can be had without the rest."""
+    """Reads one entry of axis 0, if that is possible without the rest."""
 
 
 class TensorTable(Mapping[str, np.ndarray]):
-    """A read-only mapping of names to numpy arrays that reads an array anew at each access.
+    """A read-only mapping of names to numpy arrays that reads an array at each access.
 
-    Nothing is kept, so converting a file holds one tensor in memory at a time. :meth:`spec` answers shape and
-    dtype without reading.
+    Nothing is kept, so converting a file holds one tensor in memory at a time. :meth:`spec` gives shape and dtype
+    without reading.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -45,7 +45,7 @@ class TensorTable(Mapping[str, np.ndarray]):
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> TensorTable:
-        """A table over arrays; one that is a table already is returned as it is."""
+        """A table over arrays in memory; a table is returned as it is."""
         if isinstance(arrays, cls):
             return arrays
         return cls({name: _in_memory(array) for name, array in arrays.items()})
@@ -60,27 +60,27 @@ class TensorTable(Mapping[str, np.ndarray]):
         return {name: tensor.shape for name, tensor in self.tensors.items()}
 
     def without(self, names: set[str]) -> TensorTable:
-        """The table less some names."""
+        """The table without some names."""
         return TensorTable({name: tensor for name, tensor in self.tensors.items() if name not in names})
 
     def replacing(self, name: str, array: np.ndarray) -> TensorTable:
-        """The table with one array exchanged, in its place."""
+        """The table with one array replaced, in the same position."""
         return TensorTable(self.tensors | {name: _in_memory(array)})
 
     def renamed(self, rename: Callable[[str], str]) -> TensorTable:
         """The table under other names.
 
         Raises:
-            VitportError: if two tensors would have the same one: neither may be dropped in silence.
+            VitportError: if two tensors would get the same name.
         """
         sources: dict[str, str] = {}
         for name in self.tensors:
             if (first := sources.setdefault(rename(name), name)) != name:
-                raise VitportError(f"{first} and {name} are both {rename(name)}: take one of them out of the file.")
+                raise VitportError(f"{first} and {name} are both {rename(name)}: remove one of them from the file.")
         return TensorTable({rename(name): tensor for name, tensor in self.tensors.items()})
 
     def in_turn(self, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
-        """Names with their arrays; while one is in use the next ones are read, unless they are large."""
+        """Names with their arrays, in order; while one is in use the next ones are read, unless they are large."""
         order = list(names)
         coming: deque[tuple[int, Future[np.ndarray]]] = deque()
         reader = ThreadPoolExecutor(1)

@@ -1,4 +1,4 @@
-"""How arrays change between a format and the canonical layout; each transform is one small class, read both ways."""
+"""How arrays change between a format and the canonical layout: one small class for each transform, both ways."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Transform(Protocol):
         ...
 
     def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
-        """Back again; the config tells what the canonical shapes have lost, such as the number of heads."""
+        """The inverse; the config supplies what canonical shapes do not show, such as the number of heads."""
         ...
 
 
@@ -53,7 +53,7 @@ class Axes:
 
 @dataclass(frozen=True)
 class Joined:
-    """The format holds, one by one, equal parts that lie behind each other on canonical axis 0 (query, key, value)."""
+    """The format holds equal parts of canonical axis 0 as separate arrays (query, key, value)."""
 
     parts: int
 
@@ -67,7 +67,7 @@ class Joined:
 
 @dataclass(frozen=True)
 class Divided:
-    """The format holds in one array what lies apart in canonical ones, in parts of these relative sizes on axis 0."""
+    """The format holds several canonical arrays as one, in parts of these relative sizes on axis 0."""
 
     parts: tuple[int, ...]
 
@@ -84,7 +84,7 @@ class Divided:
 
 @dataclass(frozen=True)
 class Leading:
-    """The canonical array has this many more axes of length 1 in front."""
+    """The canonical array has this many extra leading axes of length 1."""
 
     axes: int
 
@@ -98,7 +98,7 @@ class Leading:
 
 @dataclass(frozen=True)
 class WithoutBias:
-    """The format's linear layer has no bias where the canonical weight and bias are two; the bias is zero."""
+    """The format's linear layer has no bias; the canonical one has a bias of zeros."""
 
     transposed: bool = False
     """The format holds the weight as (in, out)."""
@@ -112,7 +112,7 @@ class WithoutBias:
         weight, bias = arrays
         if bias.any():
             raise VitportError(
-                "The head has a bias that is not zero, for which the format has no place: choose another."
+                "The head has a bias other than zero, which the format cannot hold: choose another format."
             )
         return [weight.T if self.transposed else weight]
 
@@ -127,7 +127,7 @@ class LinearPatches:
             return [weight]
         side = math.isqrt(weight.shape[1] // 3)
         if 3 * side * side != weight.shape[1]:
-            raise ValueError(f"{weight.shape[1]} columns are no three channels of a square patch")
+            raise ValueError(f"{weight.shape[1]} columns are not three channels of a square patch")
         return [weight.reshape(len(weight), 3, side, side)]
 
     def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:

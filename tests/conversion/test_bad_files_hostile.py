@@ -276,7 +276,7 @@ def test_weights_beside_a_graph_are_read_whole_and_from_its_folder_alone(fault, 
             if entry.key == "location":
                 entry.value = f"../{data.name}"
         onnx.save(model, path)
-    with pytest.raises(VitportError, match="no whole ONNX file"):
+    with pytest.raises(VitportError, match="not a complete ONNX file"):
         conversion.load(path, model=CONFIG)
 
 
@@ -350,14 +350,14 @@ def test_a_torch_pickle_that_reaches_into_the_next_record_is_refused(tmp_path) -
                 assert content.count(b"K\xc8") == 2  # the length, and the shape
                 content = content.replace(b"K\xc8", b"K\xc9")
             new.writestr(info, content)
-    with pytest.raises(VitportError, match="claims other sizes than the archive has"):
+    with pytest.raises(VitportError, match="disagree about sizes"):
         open_source(tmp_path / "long.pth")
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(VitportError, match="no file of weights"):
+        with pytest.raises(VitportError, match="not a file of weights"):
             open_source(path)
 
 
@@ -391,7 +391,7 @@ def test_weights_that_are_not_finite_are_reported_by_name_and_count(target, tmp_
 
 def test_msgpack_that_nests_without_end_is_one_sentence(tmp_path) -> None:
     (tmp_path / "w").write_bytes(b"\x81\xa1a" * 100_000 + b"\x01")
-    with pytest.raises(VitportError, match="no whole Flax msgpack"):
+    with pytest.raises(VitportError, match="not a complete Flax msgpack"):
         open_source(tmp_path / "w")
     deep: object = 1
     for _ in range(900):

@@ -32,6 +32,7 @@ SHARED = {"replace", "dict", "PartNames", "SecondReading", *dir(builtins)}
 def test_every_file_of_a_format_is_found_and_has_a_second_reading() -> None:
     assert len(SOURCES) == len(FORMATS)
     assert all(entry.second_reading is not None for entry in FORMATS.values())
+    assert all(name in FORMATS for entry in FORMATS.values() for name in entry.before)
 
 
 def _loaded(node: ast.AST) -> Iterator[str]:

@@ -216,7 +216,7 @@ def test_a_checkpoint_of_the_training_script_is_read(tmp_path) -> None:
     (tmp_path / "bare").write_bytes(flax.serialization.to_bytes(nest(weights)))
     checkpoint = conversion.load(tmp_path / "checkpoint_3")
     assert_same_tensors(checkpoint.params, conversion.load(tmp_path / "bare").params)
-    assert any("being no arrays: 2" in note for note in checkpoint.provenance.notes)
+    assert any("because they are not arrays: 2" in note for note in checkpoint.provenance.notes)
     chosen = conversion.load(tmp_path / "checkpoint_3", weights_key="0")
     assert_same_tensors(chosen.params, checkpoint.params)
 

@@ -96,10 +96,10 @@ def test_a_lone_npz_is_the_file_itself(cache) -> None:
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("hf://me", "is no address on the Hub"),
-        ("hf://me/a/b", "is no address on the Hub"),
-        ("hf://me/a@", "is no address on the Hub"),
-        ("hf://me/absent", "cannot be reached, and the cache of huggingface_hub does not have it"),
+        ("hf://me", "is not an address on the Hub"),
+        ("hf://me/a/b", "is not an address on the Hub"),
+        ("hf://me/a@", "is not an address on the Hub"),
+        ("hf://me/absent", "the Hub is unreachable, and huggingface_hub's cache does not have it"),
     ],
 )
 def test_what_cannot_be_had_is_one_sentence(address, words, cache) -> None:
@@ -109,5 +109,5 @@ def test_what_cannot_be_had_is_one_sentence(address, words, cache) -> None:
 
 def test_a_model_without_weights_is_one_sentence(cache) -> None:
     (_snapshot(cache, "me/empty") / "config.json").write_text("{}")
-    with pytest.raises(VitportError, match="there are no weights in it"):
+    with pytest.raises(VitportError, match="has no weights to read"):
         conversion.load("hf://me/empty")

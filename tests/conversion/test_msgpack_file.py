@@ -65,14 +65,14 @@ def test_a_branch_is_chosen_by_weights_key_and_no_arrays_are_told(tmp_path) -> N
     (tmp_path / "w").write_bytes(flax.serialization.to_bytes(parts))
     source = open_source(tmp_path / "w", "params")
     assert set(source.table) == {f"params/{name}" for name in flatten(TREE)}
-    assert source.notes == ("read the weights under 'params', as asked", "set aside, being no arrays: step")
+    assert source.notes == ("read the weights under 'params', as asked", "set aside because they are not arrays: step")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
 def test_a_truncated_file_is_one_sentence(tmp_path, share) -> None:
     whole = flax.serialization.to_bytes(TREE)
     (tmp_path / "w.msgpack").write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(VitportError, match=r"no whole Flax msgpack file \("):
+    with pytest.raises(VitportError, match=r"not a complete Flax msgpack file \("):
         open_source(tmp_path / "w.msgpack")
 
 
@@ -105,7 +105,7 @@ DAMAGED = {
 @pytest.mark.parametrize("fault", DAMAGED)
 def test_a_damaged_file_is_one_sentence(tmp_path, fault) -> None:
     (tmp_path / "w").write_bytes(DAMAGED[fault])
-    with pytest.raises(VitportError, match=r"no whole Flax msgpack file \("):
+    with pytest.raises(VitportError, match=r"not a complete Flax msgpack file \("):
         open_source(tmp_path / "w")
 
 
@@ -129,8 +129,8 @@ def test_whatever_else_lies_in_a_tree_is_passed_by_and_told(tmp_path) -> None:
     source = open_source(tmp_path / "w.msgpack")
     assert_same_tensors(source.table, flatten(TREE))
     restored = flatten(flax.serialization.msgpack_restore(content))
-    assert source.notes[0].startswith("set aside, being no arrays: ")
-    told = set(source.notes[0].removeprefix("set aside, being no arrays: ").split(", "))
+    assert source.notes[0].startswith("set aside because they are not arrays: ")
+    told = set(source.notes[0].removeprefix("set aside because they are not arrays: ").split(", "))
     assert told == set(restored) - set(flatten(TREE))
 
 

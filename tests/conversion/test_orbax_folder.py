@@ -65,7 +65,7 @@ def test_the_value_level_of_nnx_is_taken_off_and_no_arrays_are_told(tmp_path) ->
     ocp.PyTreeCheckpointer().save(tmp_path / "tree", tree)
     source = open_source(tmp_path / "tree")
     assert_same_tensors(source.table, {"a/kernel": TREE["a"]["kernel"]})
-    assert source.notes == ("set aside, being no arrays: name, nothing",)
+    assert source.notes == ("set aside because they are not arrays: name, nothing",)
 
 
 def test_optimizer_state_and_step_beside_the_parameters_are_set_aside(tmp_path) -> None:
@@ -84,5 +84,5 @@ def test_opening_reads_no_array(tmp_path) -> None:
     (tmp_path / "tree" / "a.kernel" / "0.0").write_bytes(b"damaged")
     table = open_source(tmp_path / "tree").table
     assert table["step"] == 7
-    with pytest.raises(VitportError, match="no whole"):
+    with pytest.raises(VitportError, match="not a complete"):
         _ = table["a/kernel"]

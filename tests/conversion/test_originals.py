@@ -99,7 +99,7 @@ def test_maes_fine_tuned_norm_means_the_mean_of_the_patches(tmp_path: Path) -> N
 def test_a_linear_probe_behind_a_batch_norm_is_refused(tmp_path: Path) -> None:
     state = {n: t for n, t in _state(canary_params(CONFIG)).items() if not n.startswith("head.")}
     state |= {"head.0.running_mean": torch.zeros(24), "head.1.weight": torch.zeros(7, 24)}
-    with pytest.raises(VitportError, match="a linear-probe head behind a BatchNorm"):
+    with pytest.raises(VitportError, match="a linear-probe head after a BatchNorm"):
         _load(tmp_path, {"model": state})
 
 
@@ -143,7 +143,7 @@ def test_a_patch_embedding_stored_as_a_matrix_is_channel_first(tmp_path: Path) -
         ]
     )
     assert_same_tensors(_load(tmp_path, state).params, params)
-    with pytest.raises(VitportError, match="47 columns are no three channels of a square patch"):
+    with pytest.raises(VitportError, match="47 columns are not three channels of a square patch"):
         _load(tmp_path, state | {"patch_embed.proj.weight": torch.zeros(24, 47)})
 
 
@@ -154,7 +154,7 @@ class _Runs:
 
 def test_a_namespace_of_options_is_read_but_never_what_it_could_run(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(VitportError, match="a pickle can run code"):
+    with pytest.raises(VitportError, match="opening it could run code"):
         _load(tmp_path, {"model": _state(canary_params(CONFIG)), "args": argparse.Namespace(x=_Runs())})
     assert not (tmp_path / "ran").exists()
 
@@ -205,7 +205,7 @@ def test_openais_clip_is_read_and_goes_to_hugging_face(tmp_path: Path) -> None:
 
 
 def test_a_head_with_a_bias_has_no_place_in_clip_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(VitportError, match="bias that is not zero"):
+    with pytest.raises(VitportError, match="bias other than zero"):
         checkpoint = conversion.Checkpoint.of(CLIP, canary_params(CLIP))
         conversion.save(checkpoint, tmp_path / "hf", format="huggingface-clip")
     assert list(tmp_path.iterdir()) == []

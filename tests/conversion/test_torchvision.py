@@ -195,5 +195,5 @@ def test_a_transformer_encoder_with_canonical_names_beside_is_read_and_written(t
 
 def test_an_encoder_alone_is_no_vision_transformer(tmp_path: Path) -> None:
     torch.save(Encoder(CONFIG).encoder.state_dict(), tmp_path / "w.pth")
-    with pytest.raises(VitportError, match=r"no Vision Transformer's: patch_embed\.proj\.weight is missing"):
+    with pytest.raises(VitportError, match=r"not a Vision Transformer's: patch_embed\.proj\.weight is missing"):
         conversion.load(tmp_path / "w.pth", model=CONFIG)

@@ -1,7 +1,7 @@
 """What a file of weights means by its own names, computed in numpy and float64 without this project's models.
 
-The names, the axes and the conventions of every format are written down here a second time, on purpose: a mistake in
-``conversion.formats`` does not repeat itself here, and so ``vitport convert --verify`` finds it.
+``Format.second_reading`` describes every format's names, axes and conventions a second time, apart from the rules that
+convert it. A mistake in either makes ``vitport convert --verify`` fail.
 """
 
 from vit_parity.semantics.model import Facts, Semantics

@@ -1,6 +1,6 @@
 """The layers of a Vision Transformer in numpy and float64, written from the papers.
 
-They owe nothing to the two frameworks' models, nor to ``conversion``: they are what a verification compares with.
+They are independent of the two frameworks' models and of ``conversion``, because verification compares with them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Linear:
         return y if self.bias is None else y + self.bias
 
     def split(self, widths: Sequence[int]) -> list[Linear]:
-        """The layers whose outputs lie behind each other in this one's."""
+        """The layers whose outputs are concatenated in this one's."""
         ends = np.cumsum(widths)[:-1]
         kernels = np.split(self.kernel, ends, axis=1)
         biases = [None] * len(widths) if self.bias is None else np.split(self.bias, ends)
@@ -72,7 +72,7 @@ class Norm:
 
 
 def same(x: np.ndarray) -> np.ndarray:
-    """The layer that a model does not have."""
+    """Stands for a layer that a model does not have."""
     return x
 
 
@@ -95,7 +95,7 @@ class Attention:
     """Between the heads and ``out`` (Shleifer et al. 2021)."""
 
     def __call__(self, asking: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        """(B, N, D) tokens ask (B, M, D) tokens -> (B, N, D)."""
+        """Queries from (B, N, D), keys and values from (B, M, D) -> (B, N, D)."""
         return self.out(self.norm(self.attend(self.query(asking), self.key(asked), self.value(asked))))
 
     def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A whole Vision Transformer out of the parts that a file names, run in float64."""
+"""A whole Vision Transformer made of the parts that a file names, run in float64."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vit_spec import VitportError
 
 @dataclass(frozen=True)
 class Facts:
-    """What no array shows."""
+    """Facts that no array shows."""
 
     heads: int
     eps: float
@@ -40,13 +40,13 @@ class Facts:
     """LayerNorm, not RMSNorm."""
     post_norm: bool = False
     pool_prefix: bool = False
-    """Whether pooling runs over all tokens, not only over patches."""
+    """Whether pooling averages all tokens, not only patches."""
     distilled: bool = False
-    """Whether, where there are no heads, class and distillation token are averaged."""
+    """Whether a model without heads averages class and distillation token."""
 
 
 class Semantics:
-    """One model as its file's own names describe it. Blocks are read one at a time, as they are run."""
+    """One model as its file's own names describe it. Each block is read when it runs."""
 
     def __init__(self, reader: TorchReader, names: PartNames, facts: Facts) -> None:
         self.reader = reader
@@ -65,7 +65,7 @@ class Semantics:
         return found
 
     def _embed(self, images: np.ndarray) -> tuple[np.ndarray, int]:
-        """Tokens (B, N, D) and how many of them lie in front of the patches."""
+        """Tokens (B, N, D), and how many of them precede the patches."""
         n, r = self.names, self.reader
         patches = needed(r.convolution(n.patches), n.patches)
         B, H, W, C = images.shape
@@ -76,7 +76,7 @@ class Semantics:
         front = np.concatenate(tokens) if tokens else np.zeros((0, body.shape[-1]))  # (prefix, D)
         if (table := r.array(n.positions)) is not None:
             rows = table.reshape(-1, table.shape[-1])
-            placed = len(rows) - body.shape[1]  # the first tokens that have rows of their own
+            placed = len(rows) - body.shape[1]  # how many of the first tokens have rows
             body = body + rows[placed:]
             front = np.concatenate([front[:placed] + rows[:placed], front[placed:]])
         x = np.concatenate([np.broadcast_to(front, (B, *front.shape)), body], axis=1)
@@ -144,7 +144,7 @@ class Semantics:
         return ParallelBlock(norm, hidden, attention, mlp_out, self.act, factor)
 
     def _head(self, x: np.ndarray, prefix: int) -> np.ndarray:
-        """Tokens (B, N, D) -> (B, K), or the pooled vector where there is no head."""
+        """Tokens (B, N, D) -> (B, K), or the pooled vector if there is no head."""
         n, r = self.names, self.reader
         norm = self._norm(n.fc_norm)
         if (distilled := r.linear(n.head_dist)) is not None:

@@ -1,4 +1,4 @@
-"""How a file's arrays become layers: PyTorch's axes, and JAX's."""
+"""From a file's arrays to layers, in PyTorch's axes and in JAX's."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class TorchReader:
 
     Args:
         arrays: the file's names → arrays of any float dtype.
-        dtype: what the arrays are rounded to first, where that was asked for; ``None`` leaves them as they are.
+        dtype: rounds the arrays to this type first; ``None`` leaves them as they are.
     """
 
     arrays: TensorTable
     dtype: np.dtype | None = None
 
     def array(self, names: Candidates) -> np.ndarray | None:
-        """The first of some arrays that is there, in float64."""
+        """The first of some arrays that exists, in float64."""
         for name in names:
             if self._key(name) in self.arrays:
                 array = self.arrays[self._key(name)]
@@ -34,7 +34,7 @@ class TorchReader:
         return None
 
     def linear(self, names: Candidates) -> Linear | None:
-        """The first of some linear layers that is there."""
+        """The first of some linear layers that exists."""
         for name in names:
             if (kernel := self.array(self._leaf(name, "weight"))) is not None:
                 return Linear(self._kernel(name, kernel), self._bias(name))
@@ -48,14 +48,14 @@ class TorchReader:
         return None
 
     def norm(self, names: Candidates, eps: float, centred: bool) -> Norm | None:
-        """The first of some norms that is there."""
+        """The first of some norms that exists."""
         for name in names:
             if (scale := self.array(self._leaf(name, self._scale))) is not None and scale.ndim == 1:
                 return Norm(scale, self._bias(name), eps, centred)
         return None
 
     def heads(self, names: Candidates) -> int | None:
-        """The number of heads that a layer's own axes tell."""
+        """The number of heads, if a layer's axes show it."""
         del names
         return None
 
@@ -76,7 +76,7 @@ class TorchReader:
         return weight.T
 
     def _patches(self, weight: np.ndarray) -> np.ndarray:
-        if weight.ndim == 2:  # a layer on patches flattened from (channel, height, width), of square colour patches
+        if weight.ndim == 2:  # for square colour patches flattened from (channel, height, width)
             side = round((weight.shape[1] / 3) ** 0.5)
             weight = weight.reshape(-1, 3, side, side)
         return np.moveaxis(weight, 0, -1).transpose(1, 2, 0, 3).reshape(-1, weight.shape[0])
@@ -86,7 +86,7 @@ class TorchReader:
 class JaxReader(TorchReader):
     """Kernels (in, out) and (height, width, in, out) under ``NAME/kernel``, factors of norms under ``NAME/scale``.
 
-    Google's attention has the heads as axes of their own: (D, h, d) in front of them, (h, d, D) behind.
+    Google's attention has an axis for heads: kernels are (D, h, d) before attention and (h, d, D) after it.
     """
 
     _scale = "scale"
@@ -139,7 +139,11 @@ def separate_blocks(table: TensorTable, template: str) -> tuple[TensorTable, str
 
 
 def needed(part: Linear | None, names: Candidates) -> Linear:
-    """The layer, or the sentence that none is there."""
+    """The layer.
+
+    Raises:
+        VitportError: if it is ``None``, with the names that were looked for.
+    """
     if part is None:
         raise VitportError(f"The file has none of {', '.join(names)}: it cannot be run by its own names.")
     return part

@@ -58,10 +58,7 @@ PARTS = replace(
 )
 CONFIG_JSON = {"num_attention_heads": 12, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"}
 """Defaults of transformers' CLIPVisionConfig."""
-_DEFAULTS = {
-    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3, "image_size": 224,
-    "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "attention_dropout": 0.0,
-}  # fmt: skip
+_DEFAULTS = {"patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:

@@ -45,10 +45,7 @@ PREPROCESSING = Preprocessing(mean=HALF, std=HALF, resize="squash")
 PARTS = replace(BLOCK_PARTS, norm=("post_layernorm",))
 CONFIG_JSON = {"num_attention_heads": 12, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"}
 """Defaults of transformers' SiglipVisionConfig."""
-_DEFAULTS = {
-    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3, "image_size": 224,
-    "patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "attention_dropout": 0.0,
-}  # fmt: skip
+_DEFAULTS = {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
 
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:

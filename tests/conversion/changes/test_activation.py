@@ -32,5 +32,5 @@ def test_what_is_so_already_stays_and_nothing_is_told(activation, choice) -> Non
 
 @pytest.mark.parametrize(("activation", "choice"), [("silu", "erf"), ("quick_gelu", "tanh"), ("gelu", "exact")])
 def test_no_other_activation_is_taken_for_a_gelu(activation, choice) -> None:
-    with pytest.raises(VitportError, match=f"cannot take the place of {activation}: erf and tanh choose"):
+    with pytest.raises(VitportError, match=f"cannot replace {activation}: erf and tanh are"):
         with_activation(canary_checkpoint(ASYMMETRIC.replace(activation=activation)), choice)

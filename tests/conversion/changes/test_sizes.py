@@ -34,7 +34,7 @@ def test_larger_patches_on_larger_pictures_give_the_same_outputs() -> None:
     larger = larger.reshape(2, 3, 3, 5, 6, 6).permute(0, 1, 2, 4, 3, 5).reshape(2, 3, 18, 30)
     assert (_model(sized)(larger) - expected).abs().max() <= 1e-12 * expected.abs().max()
     assert sized.provenance.notes == (
-        "changed: pictures of 18x30 pixels in place of 12x20",
+        "changed: images of 18x30 pixels in place of 12x20",
         "changed: patches of 6 pixels in place of 4, the kernel resized by pseudo-inverse",
     )
 
@@ -73,7 +73,7 @@ def test_no_table_is_no_obstacle() -> None:
     config = CONFIG.replace(pos_embed="none")
     sized = with_sizes(Checkpoint.of(config, random_params(config, seed=1)), image_size=8)
     assert sized.config.image_size == (8, 8)
-    assert sized.provenance.notes == ("changed: pictures of 8x8 pixels in place of 12x20",)
+    assert sized.provenance.notes == ("changed: images of 8x8 pixels in place of 12x20",)
 
 
 def test_the_same_sizes_change_nothing_and_tell_nothing() -> None:
