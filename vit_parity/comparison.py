@@ -12,6 +12,7 @@ import numpy as np
 from vit_parity.bound import bounds, bounds_without_weights, relative
 from vit_parity.capture import Capture
 from vit_parity.measure import Difference, measure
+from vit_parity.points import is_tokens
 from vit_parity.replay import ReplayedModel
 from vit_parity.ulp import Ulps, measure_ulps, roundoff
 from vit_spec import VitportError
@@ -108,11 +109,6 @@ def compare_captures(
     only_a = tuple(name for name in a.activations if name not in b.activations)
     only_b = tuple(name for name in b.activations if name not in a.activations)
     return Comparison(a, b, rows, only_a, only_b, truth)
-
-
-def is_tokens(name: str) -> bool:
-    """Whether an activation is the tokens (B, N, D) between two stages: ``embed``, a block, or ``norm``."""
-    return name in ("embed", "norm") or (name.startswith("blocks.") and name.count(".") == 1)
 
 
 def _allowed(run: Capture, truth: Capture | None, model: ReplayedModel | None) -> Mapping[str, float]:

@@ -19,9 +19,10 @@ import numpy as np
 
 from vit_parity.bound import MARGIN, bounds, relative
 from vit_parity.capture import Capture
-from vit_parity.comparison import Comparison, Row, is_tokens
+from vit_parity.comparison import Comparison, Row
 from vit_parity.endpoints import run_endpoint
 from vit_parity.frameworks import Dtype
+from vit_parity.points import is_tokens
 from vit_parity.replay import ReplayedModel
 from vit_parity.ulp import roundoff, ulp_distance
 from vit_spec import Preprocessing, ViTConfig, VitportError

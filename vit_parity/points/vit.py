@@ -41,6 +41,11 @@ def stage_of(name: str) -> str:
     return "embed" if name in ("embed", "tokens") or name.startswith("patch_embed.") else "head"
 
 
+def is_tokens(name: str) -> bool:
+    """Whether an activation is the tokens (B, N, D) between two stages: ``embed``, a block, or ``norm``."""
+    return name in ("embed", "norm") or (name.startswith("blocks.") and name.count(".") == 1)
+
+
 def answer_name(config: ViTConfig) -> str:
     """Name of the model's output."""
     return "logits" if config.num_classes else "features"
