@@ -9,6 +9,7 @@ from typing import Any
 
 from conversion.tensors.table import Shapes
 from vit_spec import VitportError
+from vit_spec.vit.presence import shown_options
 
 NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
 """Config fields that change outputs and that no shape shows: they must be stated somewhere, and are never guessed."""
@@ -45,27 +46,12 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
             f"patch_embed.proj.weight has patches of {patch_size}x{patch_width}, but only square patches are supported."
         )
 
-    def has(*names: str) -> bool:
-        """Whether any block has one. If one block alone lacks it, that is a missing tensor and not another model."""
-        either = "|".join(map(re.escape, names))
-        return any(re.fullmatch(rf"blocks\.\d+\.({either})", there) for there in shapes)
-
     facts = {
         "embed_dim": embed_dim,
         "in_channels": in_channels,
         "patch_size": patch_size,
         "depth": 1 + max(int(match[1]) for name in shapes if (match := re.match(r"blocks\.(\d+)\.", name))),
-        "qkv_bias": has("attn.qkv.bias", "in_proj.bias"),
-        "proj_bias": has("attn.proj.bias", "mlp.fc2.bias", "attn_out_proj.bias", "mlp_out_proj.bias"),
-        "qk_norm": has("attn.q_norm.weight", "q_norm.weight"),
-        "attn_norm": has("attn.norm.weight"),
-        "mlp_norm": has("mlp.norm.weight"),
-        "norm_bias": has("norm1.bias", "norm2.bias", "in_norm.bias"),
-        "pre_norm": "norm_pre.weight" in shapes,
-        "patch_bias": "patch_embed.proj.bias" in shapes,
-        "patch_norm": "patch_embed.norm.weight" in shapes,
-        "class_token": "cls_token" in shapes,
-        "distilled": "dist_token" in shapes,
+        **shown_options(shapes),
         "register_tokens": shapes["reg_token"][1] if "reg_token" in shapes else 0,
         "final_norm": "tokens" if "norm.weight" in shapes else "pooled" if "fc_norm.weight" in shapes else "none",
         "num_classes": shapes["head.weight"][0] if "head.weight" in shapes else 0,

@@ -41,7 +41,9 @@ class Question:
 
     def __init__(self, config: ViTConfig) -> None:
         draw = np.random.RandomState(7)
-        self.params = {parameter.name: random_array(parameter, draw) for parameter in parameters(config)}
+        self.params = {
+            parameter.name: random_array(parameter.name, parameter.shape, draw) for parameter in parameters(config)
+        }
         self.images = draw.standard_normal((2, config.in_channels, *config.image_size))  # (B, C, H, W)
         self.directions = {name: draw.standard_normal(array.shape) for name, array in self.params.items()}
 

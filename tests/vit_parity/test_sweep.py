@@ -44,7 +44,7 @@ def test_the_fused_attention_is_what_runs(monkeypatch):
 
     right = torch.nn.functional.scaled_dot_product_attention
     monkeypatch.setattr(
-        torch.nn.functional, "scaled_dot_product_attention", lambda *parts, scale: 1.1 * right(*parts, scale=scale)
+        torch.nn.functional, "scaled_dot_product_attention", lambda *parts, **options: 1.1 * right(*parts, **options)
     )
     trained = checkpoint(CONFIG.replace(attn_drop_rate=0.1))  # with dropout of weights, which is off here
     for weights in (WEIGHTS, trained):
