@@ -32,7 +32,6 @@ FRAMEWORKS = {"weight", "bias", "kernel", "scale"}
 
 FOREIGN = "reads names of other software, some of which are ours: belongs in the formats' folder of the family"
 EXCEPTIONS: dict[str, str] = {
-    "conversion/config_json/huggingface.py": "asks for the dtype of one tensor",
     "conversion/containers/onnx_file.py": FOREIGN,
     "conversion/identify/recognise.py": FOREIGN,
 }
