@@ -32,7 +32,7 @@ FRAMEWORKS = {"weight", "bias", "kernel", "scale"}
 
 FOREIGN = "reads names of other software, some of which are ours: belongs in the formats' folder of the family"
 PARITY = "names activations or the families' parameters beside the modules in vit.py"
-OUTPUT = "``head`` is the model's output in vit_parity.activations, and an option of the command line"
+OUTPUT = "``head`` is the model's output in vit_parity.points, and an option of the command line"
 EXCEPTIONS: dict[str, str] = {
     "conversion/config_json/huggingface.py": "asks for the dtype of one tensor",
     "conversion/containers/onnx_file.py": FOREIGN,
