@@ -1,4 +1,4 @@
-"""Trains the small ViT that `vitport demo` falls back on, and writes it with a picture into vit_cli/assets.
+"""Trains the small ViT that `vitport demo` falls back on, and writes it with an image into vit_cli/assets.
 
     python scripts/train_digits_vit.py
 
@@ -32,15 +32,13 @@ CONFIG = ViTConfig(
 PREPROCESSING = Preprocessing(size=8, mean=(0.5,), std=(0.5,), resize="squash")
 EPOCHS, BATCH, PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 80, 32, 2e-3, 0.1, 0.1
 DEMO_DIGIT = 3
-"""Index of the test digit that becomes the demo's picture."""
+"""Index of the test digit that becomes the demo's image."""
 
 
 def main() -> None:
-    pictures, labels = load_digits(return_X_y=True)
-    pictures = (pictures.reshape(-1, 8, 8, 1) * (255 / 16)).round().astype(np.uint8)  # as a PNG holds them
-    train_x, test_x, train_y, test_y = train_test_split(
-        pictures, labels, test_size=0.2, random_state=0, stratify=labels
-    )
+    images, labels = load_digits(return_X_y=True)
+    images = (images.reshape(-1, 8, 8, 1) * (255 / 16)).round().astype(np.uint8)  # as a PNG holds them
+    train_x, test_x, train_y, test_y = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
     start = time.perf_counter()
     model = train(normalise(train_x), train_y)
     model.eval()
@@ -57,12 +55,12 @@ def main() -> None:
     Image.fromarray(test_x[DEMO_DIGIT, :, :, 0]).save(ASSETS / "digits.png")
 
 
-def normalise(pictures: np.ndarray) -> np.ndarray:
+def normalise(images: np.ndarray) -> np.ndarray:
     """Grey values (B, 8, 8, 1), uint8, as the model sees them, float32."""
-    return ((pictures / 255 - PREPROCESSING.mean[0]) / PREPROCESSING.std[0]).astype(np.float32)
+    return ((images / 255 - PREPROCESSING.mean[0]) / PREPROCESSING.std[0]).astype(np.float32)
 
 
-def train(pictures: np.ndarray, labels: np.ndarray) -> vit_jax.VisionTransformer:
+def train(images: np.ndarray, labels: np.ndarray) -> vit_jax.VisionTransformer:
     """AdamW on shifted digits, the learning rate falling along a half cosine after a short rise."""
     model = widened(vit_jax.create_model(CONFIG, rngs=nnx.Rngs(0)))
     steps = EPOCHS * (len(labels) // BATCH)
@@ -90,7 +88,7 @@ def train(pictures: np.ndarray, labels: np.ndarray) -> vit_jax.VisionTransformer
         if number % (len(labels) // BATCH) == 0:
             queue = order.permutation(len(labels))
         batch, queue = queue[:BATCH], queue[BATCH:]
-        params, state = step(params, state, pictures[batch], labels[batch], jax.random.key(number))
+        params, state = step(params, state, images[batch], labels[batch], jax.random.key(number))
     return nnx.merge(graph, params, rest)
 
 
@@ -100,13 +98,13 @@ def widened(model: vit_jax.VisionTransformer) -> vit_jax.VisionTransformer:
     return model
 
 
-def shifted(pictures: jax.Array, key: jax.Array) -> jax.Array:
-    """Half of the pictures (B, 8, 8, 1) moved by up to one pixel in both directions, black coming in."""
+def shifted(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Half of the images (B, 8, 8, 1) moved by up to one pixel in both directions, black coming in."""
     where_key, which_key = jax.random.split(key)
-    padded = jnp.pad(pictures, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-1.0)
-    corners = jax.random.randint(where_key, (len(pictures), 2), 0, 3)
-    moved = jax.vmap(lambda picture, at: jax.lax.dynamic_slice(picture, (*at, 0), (8, 8, 1)))(padded, corners)
-    return jnp.where(jax.random.bernoulli(which_key, 0.5, (len(pictures), 1, 1, 1)), moved, pictures)
+    padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-1.0)
+    corners = jax.random.randint(where_key, (len(images), 2), 0, 3)
+    moved = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (*at, 0), (8, 8, 1)))(padded, corners)
+    return jnp.where(jax.random.bernoulli(which_key, 0.5, (len(images), 1, 1, 1)), moved, images)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A Vision Transformer in plain numpy float64, written from the papers: the oracle for both frameworks.
 
 It shares nothing with the packages but the config and the canonical names: patches are cut out one by one, heads are
-looped over, tokens are assembled picture by picture. Slow, and short enough to be checked by reading.
+looped over, tokens are assembled image by image. Slow, and short enough to be checked by reading.
 """
 
 from __future__ import annotations

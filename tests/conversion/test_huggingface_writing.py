@@ -90,7 +90,7 @@ def randomised(cls: type, config: transformers.PreTrainedConfig) -> transformers
     return model
 
 
-def picture(config: transformers.PreTrainedConfig) -> torch.Tensor:
+def random_image(config: transformers.PreTrainedConfig) -> torch.Tensor:
     size = getattr(config, "vision_config", config).image_size
     torch.manual_seed(2)
     return torch.randn(2, 3, *((size, size) if isinstance(size, int) else size), dtype=torch.float64)
@@ -117,7 +117,7 @@ def test_the_vision_half_of_a_two_tower_folder_is_read_and_the_text_half_set_asi
         if kind == "CLIP"
         else (t.SiglipModel, t.SiglipConfig(vision_config=CLIP, text_config=TEXT))
     )
-    model, x = randomised(whole, config), picture(config)
+    model, x = randomised(whole, config), random_image(config)
     model.save_pretrained(tmp_path)
     checkpoint = conversion.load(tmp_path)
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_a_nested_config_without_its_defaults_has_transformers_defaults(tmp_path
 
 def test_the_unread_pooling_of_a_siglip_classifier_is_set_aside(tmp_path: Path) -> None:
     config = t.SiglipConfig(vision_config=CLIP, text_config=TEXT, **NAMED)
-    model, x = randomised(t.SiglipForImageClassification, config), picture(config)
+    model, x = randomised(t.SiglipForImageClassification, config), random_image(config)
     model.save_pretrained(tmp_path)
     checkpoint = conversion.load(tmp_path)
     torch.testing.assert_close(ours(checkpoint, x), answer(model, x), rtol=1e-12, atol=1e-12)
@@ -161,7 +161,7 @@ def read_back(folder: Path) -> transformers.PreTrainedModel:
 @pytest.mark.parametrize("name", list(FOLDERS))
 def test_a_folder_gives_the_same_numbers_in_our_model_and_back_in_transformers(name: str, tmp_path: Path) -> None:
     cls, config, short = FOLDERS[name]
-    theirs, x = randomised(cls, config), picture(config)
+    theirs, x = randomised(cls, config), random_image(config)
     theirs.save_pretrained(tmp_path / "theirs")
     checkpoint = conversion.load(tmp_path / "theirs")
     expected = answer(theirs, x)
@@ -218,9 +218,9 @@ def test_transformers_prepares_a_picture_as_we_do(tmp_path: Path, resize, interp
     conversion.save(checkpoint, tmp_path / "hf", format="huggingface")
     assert conversion.load(tmp_path / "hf").preprocessing == preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    Image.fromarray(pixels).save(tmp_path / "image.png")
     theirs = t.AutoImageProcessor.from_pretrained(tmp_path / "hf")(Image.fromarray(pixels), return_tensors="np")
-    mine = conversion.load_image(tmp_path / "picture.png", preprocessing).transpose(2, 0, 1)
+    mine = conversion.load_image(tmp_path / "image.png", preprocessing).transpose(2, 0, 1)
     np.testing.assert_allclose(theirs["pixel_values"][0], mine, rtol=0, atol=2e-6)
 
 

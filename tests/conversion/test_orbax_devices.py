@@ -46,7 +46,7 @@ state = nnx.state(model, nnx.Param)
 with ocp.StandardCheckpointer() as saver:
     saver.save(folder + "/spread", jax.tree.map(lambda array: jax.device_put(array, spread(array, 8)), state))
 model.eval()
-np.save(folder + "/logits.npy", model(np.load(folder + "/picture.npy")))
+np.save(folder + "/logits.npy", model(np.load(folder + "/images.npy")))
 """
 RESTORE = """
 def restored(kind, count):
@@ -77,7 +77,7 @@ for count in (1, 2, 8):
         assert arrays["head/kernel"].addressable_shards[0].data.shape == (24, 16 // count)
         if count == available:
             model.eval()
-            logits = model(np.load(folder + "/picture.npy"))
+            logits = model(np.load(folder + "/images.npy"))
             np.testing.assert_allclose(logits, np.load(folder + "/logits.npy"), rtol=0, atol=1e-5)
         print(kind, count)
     loaded = conversion.to_flax(conversion.load(folder + "/spread", model=CONFIG).params)
@@ -99,9 +99,9 @@ def run(code: str, devices: int, *arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Both checkpoints, a picture, and the model's logits for it."""
+    """Both checkpoints, two images, and the model's logits for them."""
     folder = tmp_path_factory.mktemp("orbax")
-    np.save(folder / "picture.npy", np.random.default_rng(0).standard_normal((2, 12, 20, 3)).astype(np.float32))
+    np.save(folder / "images.npy", np.random.default_rng(0).standard_normal((2, 12, 20, 3)).astype(np.float32))
     conversion.save(conversion.Checkpoint.of(CONFIG, PARAMS), folder / "whole", format="flax")
     run(SAVE, 8, folder, 8)
     return folder

@@ -109,7 +109,7 @@ def assert_gradients_agree(actual: dict[str, np.ndarray], expected: dict[str, np
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_gradients_agree(name: str, dtype: str):
-    """With respect to the pictures and every parameter, in training mode (a distilled model has two outputs).
+    """With respect to the images and every parameter, in training mode (a distilled model has two outputs).
 
     Oracle: PyTorch's autograd. No gradient is zero, so no parameter and no option is idle.
     """

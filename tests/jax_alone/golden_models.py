@@ -29,11 +29,11 @@ MODELS = {
     "parallel": _BASE.replace(block="parallel", layer_scale=1e-5, qk_scale=0.6, pool="avg", pool_prefix=True),
     "post-norm": _BASE.replace(block="post_norm", attn_norm=True, proj_bias=False),
 }
-"""Oblong pictures throughout: 3 by 5 patches."""
+"""Oblong images throughout: 3 by 5 patches."""
 
 
 class Question:
-    """What a model is asked: its weights, its pictures, and a direction to project each parameter's gradient on.
+    """What a model is asked: its weights, its images, and a direction to project each parameter's gradient on.
 
     Drawn from ``RandomState``, whose numbers numpy has frozen; those of ``Generator`` may change from release to
     release.

@@ -2,7 +2,7 @@
 
     python -m tests.jax_alone.make_goldens
 
-The file holds configs and answers; weights and pictures are drawn anew from their seed (see golden_models.py).
+The file holds configs and answers; weights and images are drawn again from their seed (see golden_models.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vit_torch import VisionTransformer
 
 
 def answer(config: ViTConfig) -> dict[str, np.ndarray]:
-    """The model's output, and the gradients of its sum of squares by the pictures and by every parameter; float64."""
+    """The model's output, and the gradients of its sum of squares by the images and by every parameter; float64."""
     question = Question(config)
     model = VisionTransformer(config).double().eval()
     model.load_state_dict({name: torch.from_numpy(array) for name, array in question.params.items()})

@@ -45,7 +45,7 @@ def _answer(config: ViTConfig, dtype: str) -> dict[str, np.ndarray]:
 
 
 def _errors(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
-    """Relative errors: of output and picture's gradient by their norms, of each parameter by its gradient's norm."""
+    """Relative errors: of output and image's gradient by their norms, of each parameter by its gradient's norm."""
     assert actual.keys() == expected.keys()
     whole = {
         key: float(np.linalg.norm(actual[key] - expected[key]) / np.linalg.norm(expected[key]))

@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 WEIGHTS: dict[str, Callable[[Path, Path], Path]] = {}
-PICTURES: dict[str, Callable[[Path, Path], Path]] = {}
+IMAGES: dict[str, Callable[[Path, Path], Path]] = {}
 
 
 def bad(kinds: dict[str, Callable[[Path, Path], Path]]):
@@ -23,20 +23,20 @@ def bad(kinds: dict[str, Callable[[Path, Path], Path]]):
 
 
 @bad(WEIGHTS)
-@bad(PICTURES)
+@bad(IMAGES)
 def missing(folder: Path, _: Path) -> Path:
     return folder / "nowhere.safetensors"
 
 
 @bad(WEIGHTS)
-@bad(PICTURES)
+@bad(IMAGES)
 def directory(folder: Path, _: Path) -> Path:
     (folder / "folder").mkdir()
     return folder / "folder"
 
 
 @bad(WEIGHTS)
-@bad(PICTURES)
+@bad(IMAGES)
 def empty(folder: Path, _: Path) -> Path:
     (folder / "empty").touch()
     return folder / "empty"
@@ -84,7 +84,7 @@ def zip_of_something_else(folder: Path, _: Path) -> Path:
 
 
 @bad(WEIGHTS)
-@bad(PICTURES)
+@bad(IMAGES)
 def text(folder: Path, good: Path) -> Path:
     (folder / f"text{good.suffix}").write_text("These are words.\n" * 20)
     return folder / f"text{good.suffix}"
@@ -105,13 +105,13 @@ def a_tensor_less(folder: Path, good: Path) -> Path:
     return folder / "less.safetensors"
 
 
-@bad(PICTURES)
+@bad(IMAGES)
 def truncated_image(folder: Path, good: Path) -> Path:
     (folder / "cut.png").write_bytes(good.read_bytes()[:1000])
     return folder / "cut.png"
 
 
-@bad(PICTURES)
+@bad(IMAGES)
 def text_named_jpg(folder: Path, _: Path) -> Path:
     (folder / "text.jpg").write_text("These are words.\n" * 20)
     return folder / "text.jpg"
@@ -171,7 +171,7 @@ def test_the_code_in_the_pickles_would_run(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["compare", "predict"])
-@pytest.mark.parametrize("make", PICTURES.values(), ids=list(PICTURES))
+@pytest.mark.parametrize("make", IMAGES.values(), ids=list(IMAGES))
 def test_bad_images_are_refused(make, command, weights, image, tmp_path, refused):
     """The sentence names the file."""
     path = make(tmp_path, image)

@@ -36,7 +36,7 @@ def quick_jit(function: Callable) -> Callable:
 
 @cache
 def jax_output(config: ViTConfig, seed: int, batch: int, dtype: str) -> np.ndarray:
-    """What the model with random weights answers to random pictures in evaluation mode; compiled once per run."""
+    """What the model with random weights answers to random images in evaluation mode; compiled once per run."""
     with jax.enable_x64(dtype == "float64"):
         model = jax_model(config, random_params(config, seed), dtype)
         model.eval()

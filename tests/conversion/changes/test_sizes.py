@@ -1,4 +1,4 @@
-"""Pictures and patches of another size. Oracles: torch's interpolation; the model's answers to the smaller picture."""
+"""Images and patches of another size. Oracles: torch's interpolation; the model's answers to the smaller image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHECKPOINT = Checkpoint.of(CONFIG, random_params(CONFIG, seed=1))
 
 @torch.no_grad()
 def test_larger_patches_on_larger_pictures_give_the_same_outputs() -> None:
-    """Patches of 4 become patches of 6 and so does every picture's patch, resized by torch: the grid stays.
+    """Patches of 4 become patches of 6 and so does every image's patch, resized by torch: the grid stays.
 
     Measured: 2e-15 on outputs of order 1.
     """
@@ -85,7 +85,7 @@ def test_the_same_sizes_change_nothing_and_tell_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"patch_size": 5}, "no multiple of patch_size=5"),
+        ({"patch_size": 5}, "is not a multiple of patch_size=5"),
         ({"patch_size": 0}, "patch_size=0 is too small"),
         ({"image_size": 8, "resize": "nearest"}, "choose one of torch-bicubic"),
         ({"resize": "torch-bicubic"}, "has nothing to resize"),

@@ -48,14 +48,14 @@ def test_shortest_scales_then_cuts_the_centre(tmp_path, turned, crop_fraction) -
     """torchvision's Resize(int) and CenterCrop, in Pillow's own calls: china.jpg is 640×427."""
     image = Image.open(CHINA)
     image = image.transpose(Image.Transpose.ROTATE_90) if turned else image
-    image.save(tmp_path / "picture.png")
+    image.save(tmp_path / "image.png")
     edge = int(224 / crop_fraction)
     longer = int(edge * 640 / 427)
     scaled = image.resize((edge, longer) if turned else (longer, edge), Image.Resampling.BICUBIC)
     left, top = (scaled.width - 224) / 2, (scaled.height - 224) / 2
     box = (round(left), round(top), round(left) + 224, round(top) + 224)
     expected = _normalised(scaled.crop(box))
-    ours = load_image(tmp_path / "picture.png", Preprocessing(crop_fraction=crop_fraction))
+    ours = load_image(tmp_path / "image.png", Preprocessing(crop_fraction=crop_fraction))
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
 
 
@@ -66,7 +66,7 @@ def test_shortest_scales_then_cuts_the_centre(tmp_path, turned, crop_fraction) -
         ((300, 100), 0.9, (499, 333)),  # the height: 427 -> floor(300 / 0.9), 640 -> 499.1
     ],
 )
-def test_an_oblong_cut_is_covered_by_the_picture(size, crop_fraction, scaled) -> None:
+def test_an_oblong_cut_is_covered_by_the_image(size, crop_fraction, scaled) -> None:
     """timm's ResizeKeepRatio and torchvision's CenterCrop, in Pillow's own calls."""
     image = Image.open(CHINA).resize(scaled, Image.Resampling.BICUBIC)
     left, top = round((scaled[0] - size[1]) / 2), round((scaled[1] - size[0]) / 2)
@@ -78,9 +78,9 @@ def test_an_oblong_cut_is_covered_by_the_picture(size, crop_fraction, scaled) ->
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (31, 33)])
 @pytest.mark.parametrize("settings", [Preprocessing(size=32), Preprocessing(size=(16, 48)), Preprocessing(size=7)])
 def test_any_picture_gives_the_size_that_is_asked_for(tmp_path, shape, settings) -> None:
-    Image.new("RGB", shape, (255, 0, 51)).save(tmp_path / "picture.png")
-    picture = load_image(tmp_path / "picture.png", settings.replace(mean=(0.0,) * 3, std=(1.0,) * 3))
-    np.testing.assert_allclose(picture, np.full((*settings.size, 3), (1.0, 0.0, 0.2)), rtol=0, atol=1e-7)
+    Image.new("RGB", shape, (255, 0, 51)).save(tmp_path / "image.png")
+    loaded = load_image(tmp_path / "image.png", settings.replace(mean=(0.0,) * 3, std=(1.0,) * 3))
+    np.testing.assert_allclose(loaded, np.full((*settings.size, 3), (1.0, 0.0, 0.2)), rtol=0, atol=1e-7)
 
 
 ORIENTATIONS = {  # EXIF 2.32, tag 0x0112: how to turn what is stored so that it stands upright
@@ -108,8 +108,8 @@ def test_orientation_tags_are_applied(tmp_path, orientation) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
 def test_every_kind_of_picture_becomes_rgb(tmp_path, mode) -> None:
-    Image.open(CHINA).convert(mode).save(tmp_path / "picture.tiff")
-    assert load_image(tmp_path / "picture.tiff", Preprocessing(size=32)).shape == (32, 32, 3)
+    Image.open(CHINA).convert(mode).save(tmp_path / "image.tiff")
+    assert load_image(tmp_path / "image.tiff", Preprocessing(size=32)).shape == (32, 32, 3)
 
 
 def test_a_model_of_one_channel_gets_grey(tmp_path) -> None:
@@ -177,7 +177,7 @@ def _program(path: Path) -> None:
     ],
 )
 def test_what_is_no_image_is_refused_in_one_sentence_that_names_the_file(tmp_path, make, sentence) -> None:
-    path = tmp_path / "picture.jpg"
+    path = tmp_path / "image.jpg"
     make(path)
     with pytest.raises(VitportError, match=sentence) as caught:
         load_image(path, Preprocessing())
@@ -186,9 +186,9 @@ def test_what_is_no_image_is_refused_in_one_sentence_that_names_the_file(tmp_pat
 
 
 def test_an_image_one_pixel_wide_is_refused_before_it_fills_the_memory(tmp_path) -> None:
-    Image.new("1", (1, 60_000)).save(tmp_path / "picture.png")
+    Image.new("1", (1, 60_000)).save(tmp_path / "image.png")
     with pytest.raises(VitportError, match="60000x1 pixels is too oblong: scaled to cover 224x224 it would have 3,9"):
-        load_image(tmp_path / "picture.png", Preprocessing())
+        load_image(tmp_path / "image.png", Preprocessing())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -44,7 +44,7 @@ def collectives(step: Step) -> tuple[Collective, ...]:
     """
     c, cut, mesh = step.model, step.cut, step.mesh
     again = int(step.remat not in ("auto", "none"))
-    tokens = step.pictures * c.num_tokens * c.embed_dim * step.word
+    tokens = step.images * c.num_tokens * c.embed_dim * step.word
     sums = cut.row_parts + cut.column_parts
     if step.remat == "full" and cut.row_parts:
         # The last sum of a block is the next block's input, which is saved.

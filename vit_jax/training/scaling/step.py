@@ -46,7 +46,7 @@ class Step:
         return self.mesh.data * self.mesh.fsdp * self.mesh.tensor
 
     @property
-    def pictures(self) -> float:
+    def images(self) -> float:
         """On one device at a time: of one part of the batch."""
         return self.batch / (self.mesh.data * self.mesh.fsdp * self.accumulation)
 
@@ -131,7 +131,7 @@ def flops(step: Step) -> float:
     N, cut = c.num_tokens, step.cut
     shared = 2 * N * cut.products + 4 * N * N * c.embed_dim * cut.attentions
     forward = forward_flops(c) - shared * (1 - 1 / tensor)
-    return (4 if step.remat == "full" else 3) * forward * step.pictures * step.accumulation
+    return (4 if step.remat == "full" else 3) * forward * step.images * step.accumulation
 
 
 def activation_bytes(step: Step) -> float:
@@ -148,7 +148,7 @@ def activation_bytes(step: Step) -> float:
     shared = 4 * D + (2 if c.mlp == "plain" else 3) * M
     weight = {"explicit": 4 if step.word == 4 else 4 + step.word, "fused": 4, "cudnn": 0}[step.attention]
     weights = c.num_heads * N * N * weight
-    return step.pictures * (step.word * N * (whole + shared / tensor) + weights / tensor)
+    return step.images * (step.word * N * (whole + shared / tensor) + weights / tensor)
 
 
 def memory_bytes(step: Step) -> float:
@@ -158,7 +158,7 @@ def memory_bytes(step: Step) -> float:
     blocks = count_blocks(c)
     activations = blocks * activation_bytes(step)
     if step.remat == "full":
-        boundaries = step.pictures * step.word * c.num_tokens * c.embed_dim
+        boundaries = step.images * step.word * c.num_tokens * c.embed_dim
         activations = blocks * boundaries + activation_bytes(step)
         # One block's weights are in use while the next block's are gathered.
         copies -= cut.gathered_in_blocks * (1 - 2 / max(blocks, 2))

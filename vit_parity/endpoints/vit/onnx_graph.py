@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from conversion.containers.file_checks import first_line
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def onnx_activations(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
 
     Returns:
         ``embed``, ``blocks.i`` and ``norm``, each (B, N, D), as :func:`vit_parity.torch_activations` names them.
+
+    Raises:
+        VitportError: if onnxruntime is missing, or the file is no graph with such norms.
     """
     try:
         import onnx
@@ -34,7 +38,10 @@ def onnx_activations(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
         raise VitportError(
             f"Running {path} needs onnxruntime: install the extra, pip install 'vitport[onnx]'."
         ) from error
-    model = onnx.load(path)
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # damaged protobuf and missing external data raise nearly anything
+        raise VitportError(f"{path} is not a complete ONNX file ({first_line(error)}): give an .onnx file.") from error
     outputs = token_outputs(model.graph)
     del model.graph.output[:]  # onnxruntime computes only what is asked for
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs.values())

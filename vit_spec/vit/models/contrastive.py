@@ -1,4 +1,4 @@
-"""Image towers of CLIP and its successors: trained on pictures with captions."""
+"""Image towers of CLIP and its successors: trained on images with captions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CLIP: dict[str, tuple[int, float]] = {
     "huge_patch14_clip_quickgelu_378": (1024, 1.0),
     "gigantic_patch14_clip_quickgelu_224": (1280, 1.0),
 }
-"""Name → width of the head (the joint space of pictures and texts, or ImageNet's classes), crop fraction."""
+"""Name → width of the head (the joint space of images and texts, or ImageNet's classes), crop fraction."""
 _FINE_TUNED_CENTRED = {"large_patch14_clip_224", "large_patch14_clip_336"}
 _SQUASHED = {"base_patch16_clip_384", "large_patch14_clip_336", "huge_patch14_clip_336", "gigantic_patch14_clip_378"}
 
@@ -80,7 +80,7 @@ def _siglip() -> list[Model]:
                     model(
                         f"vit_{family}_{infix}_{side}",
                         _SO400M if "so400m" in family else None,
-                        # A picture of 384 does not divide by 14: the last six rows and columns are cut off.
+                        # An image of 384 does not divide by 14: the last six rows and columns are cut off.
                         image_size=378 if "patch14" in family and side == 384 else side,
                         num_classes=0,
                         class_token=False,

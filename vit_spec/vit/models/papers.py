@@ -8,12 +8,12 @@ _SIZES = ("tiny", "small", "base", "large", "huge")
 
 
 def _crop(side: int) -> float:
-    """timm's evaluation crop: the whole picture above 224 pixels."""
+    """timm's evaluation crop: the whole image above 224 pixels."""
     return 0.9 if side == 224 else 1.0
 
 
 def _vit() -> list[Model]:
-    """Dosovitskiy et al. 2021: every size, patch and picture size whose patches fill the picture.
+    """Dosovitskiy et al. 2021: every size, patch and image size whose patches fill the image.
 
     The weights under these names are Google's AugReg (Steiner et al. 2022): inputs in [-1, 1].
     """

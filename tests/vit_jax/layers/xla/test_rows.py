@@ -44,5 +44,5 @@ def test_elsewhere_than_on_a_cpu_tokens_stay_as_they_are(monkeypatch):
 
 
 def test_other_axes_than_tokens_stay_as_they_are():
-    """Heads may be cut among devices, and pictures too: one axis of both could not be."""
+    """Heads may be cut among devices, and images too: one axis of both could not be."""
     assert as_rows(jnp.zeros((3, 2, 5, 4))).shape == (3, 2, 5, 4)

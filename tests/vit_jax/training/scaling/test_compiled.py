@@ -70,7 +70,7 @@ def test_loops_tuples_and_asynchronous_pairs_are_counted() -> None:
 def test_one_block_more_exchanges_what_is_predicted(block: str) -> None:
     """Of programs of one block and of two: what else a program exchanges is the same in both.
 
-    The model has fewer classes than it is wide: were the tokens not held where their pictures are, the backward pass
+    The model has fewer classes than it is wide: were the tokens not held where their images are, the backward pass
     would move them with the head's gradient.
     """
     predicted, counted = zip(*run(8, "-c", SCRIPT, block), strict=True)

@@ -42,7 +42,7 @@ def test_fsdp_gathers_weights_and_scatters_gradients() -> None:
 
 @pytest.mark.parametrize(("remat", "sums", "exchanges"), [("none", 4, 2), ("full", 5, 3)])
 def test_the_tensor_axis_sums_activations_and_exchanges_packed_kernels(remat: str, sums: int, exchanges: int) -> None:
-    tokens = 16 * 197 * 768 * 2  # pictures of one device's part, bytes
+    tokens = 16 * 197 * 768 * 2  # images of one device's part, bytes
     step = Step(BASE, 64, MeshShape(4, 1, 2), remat=remat)  # type: ignore[arg-type]
     found = by_purpose(step)
     assert found["sums of layers", ("tensor",)] == ("all-reduce", 12 * sums * tokens)

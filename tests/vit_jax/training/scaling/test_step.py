@@ -72,7 +72,7 @@ def test_the_tensor_axis_divides_a_parallel_block_and_sums_it_once() -> None:
 
 
 def test_memory_is_state_weights_and_activations() -> None:
-    block = 2 * N * (4 * D + 4 * D + 2 * M) + h * N * N * 4  # of one picture
+    block = 2 * N * (4 * D + 4 * D + 2 * M) + h * N * N * 4  # of one image
     step = Step(BASE, 512, MeshShape(8, 1, 1))
     assert activation_bytes(step) == 64 * block
     assert memory_bytes(step) == 16 * PARAMETERS + 2 * PARAMETERS + 12 * 64 * block

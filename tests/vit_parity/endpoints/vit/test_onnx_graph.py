@@ -95,6 +95,12 @@ def test_every_stage_is_found_in_the_graph(tmp_path, names, spelled):
         np.testing.assert_allclose(found[stage], array, rtol=0, atol=5e-5, err_msg=stage)
 
 
+def test_a_file_of_another_kind_is_refused_with_its_path(tmp_path):
+    (tmp_path / "weights.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
+    with pytest.raises(VitportError, match=r"weights.safetensors is not a complete ONNX file .*: give an .onnx file"):
+        onnx_activations(tmp_path / "weights.safetensors", np.zeros((1, 2, 3, D), np.float32))
+
+
 def test_a_graph_without_a_vit_s_norms_is_refused():
     """A graph of one Relu."""
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
