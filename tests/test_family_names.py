@@ -31,25 +31,9 @@ PACKAGES = ("vit_spec", "vit_torch", "vit_jax", "conversion", "vit_parity", "vit
 FRAMEWORKS = {"weight", "bias", "kernel", "scale"}
 
 FOREIGN = "reads names of other software, some of which are ours: belongs in the formats' folder of the family"
-PARITY = "names activations or the families' parameters beside the modules in vit.py"
-OUTPUT = "``head`` is the model's output in vit_parity.points, and an option of the command line"
 EXCEPTIONS: dict[str, str] = {
-    "conversion/config_json/huggingface.py": "asks for the dtype of one tensor",
     "conversion/containers/onnx_file.py": FOREIGN,
     "conversion/identify/recognise.py": FOREIGN,
-    "vit_cli/demo.py": PARITY,
-    "vit_cli/predict.py": OUTPUT,
-    "vit_parity/endpoints/onnx_graph.py": PARITY,
-    "vit_parity/endpoints/timm_model.py": FOREIGN,
-    "vit_parity/endpoints/transformers_model.py": FOREIGN,
-    "vit_parity/explain.py": PARITY,
-    "vit_parity/figure.py": PARITY,
-    "vit_parity/hypotheses/common.py": PARITY,
-    "vit_parity/local_errors.py": PARITY,
-    "vit_parity/replay/common.py": PARITY,
-    "vit_parity/rollout.py": PARITY,
-    "vit_parity/semantics/model.py": PARITY,
-    "vit_parity/verify.py": "asks for the dtype of one tensor; ``head`` is an option of the conversion",
 }
 """Module → why it still spells names. The list only shrinks: a module that no longer needs its entry fails the test."""
 

@@ -114,13 +114,17 @@ def _print_differences(subject: Demonstration, found: Mapping[str, Activations])
     say(f"{subject.name} at {size} on {subject.image.name}, float32. max abs: largest difference, in the tokens' own")
     say("unit; rel.: L2 norm of the difference over that of the tokens; cosine: of the angle between the two.\n")
     pairs = list(combinations(found, 2))
-    stages = [name for name in found["torch"] if name != "head" or config.num_classes]
-    rows = [
-        [stage.replace("blocks.", "block "), *(_cell(measure(found[a][stage], found[b][stage])) for a, b in pairs)]
-        for stage in stages
-    ]
+    *tokens, output = found["torch"]
+    stages = [*tokens, output] if config.num_classes else tokens
+    rows = [[_title(stage), *(_cell(measure(found[a][stage], found[b][stage])) for a, b in pairs)] for stage in stages]
     legend = "max abs   rel.  cosine"
     print_table(["\nafter", *(f"<{TITLES[a]} - {TITLES[b]}\n{legend}" for a, b in pairs)], rows)
+
+
+def _title(stage: str) -> str:
+    """``block 3`` for the tokens after a block, else the stage's own name."""
+    _, dot, number = stage.rpartition(".")
+    return f"block {number}" if dot else stage
 
 
 def _cell(difference: Difference) -> str:

@@ -83,7 +83,8 @@ def _logits(checkpoint: Checkpoint, pixels: np.ndarray, framework: str) -> np.nd
 
         model = vit_torch.create_model(weights=checkpoint)
         model.eval()
-        return torch_activations(model, pixels[None])["head"][0]
+        *_, output = torch_activations(model, pixels[None]).values()
+        return output[0]
     import jax
     import numpy as np
 

@@ -71,6 +71,7 @@ def explain(run: Capture, model: ReplayedModel, origin: Origin | None = None) ->
     found: list[Explanation] = []
     scopes: list[Scope] = []
     current = model
+    *_, last = stages(model.config)
     for stage in stages(model.config):
         fault = _first_fault(run, current, stage)
         if current is not model:
@@ -78,7 +79,11 @@ def explain(run: Capture, model: ReplayedModel, origin: Origin | None = None) ->
             if fault is not None and sound:  # the earlier fault is not here
                 current, fault = model, None
             elif fault is None and not sound:
-                found = [_also(cause, scope, stage) for cause, scope in zip(found, scopes, strict=True)]
+                reached = {"model"} if stage == last else {"model", "segments"}
+                found = [
+                    replace(it, stages=(*it.stages, stage)) if scope in reached else it
+                    for it, scope in zip(found, scopes, strict=True)
+                ]
         unexplained: set[str] = set()
         for _ in range(_MOST):
             if fault is None:
@@ -143,9 +148,3 @@ def _best(
 
 def _residual(known: np.ndarray, value: np.ndarray) -> float:
     return relative(known, value) if known.shape == value.shape else np.inf
-
-
-def _also(explanation: Explanation, scope: Scope, stage: str) -> Explanation:
-    if scope == "stage" or (scope == "blocks" and stage == "head"):
-        return explanation
-    return replace(explanation, stages=(*explanation.stages, stage))

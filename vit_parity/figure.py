@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_parity.comparison import Comparison
+from vit_parity.points import is_tokens
 from vit_parity.report import Extras, growth_lines
 from vit_spec import VitportError
 
@@ -44,7 +45,7 @@ def write_growth(comparison: Comparison, path: Path, extras: Extras | None = Non
     """
     check_figure(path)
     growth = growth_lines(comparison, extras or Extras())
-    stages = [name.removeprefix("blocks.") for name in growth["stages"]]
+    stages = [name.rpartition(".")[2] if is_tokens(name) else name for name in growth["stages"]]
     figure, axes = _axes("after embedding, block, norm, answer", _measure(comparison))
     for line in growth["lines"]:
         colour = _COLOURS[line["colour"] % len(_COLOURS)]

@@ -10,6 +10,8 @@ import numpy as np
 from vit_parity.bound import relative
 from vit_parity.capture import Capture
 from vit_parity.frameworks import Framework, run_in, torch_array
+from vit_parity.points import stages
+from vit_spec import ViTConfig
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -48,7 +50,7 @@ def local_errors_torch(model: TorchModel, truth: Capture) -> dict[str, float]:
         with torch.no_grad():
             return torch_array(block(torch.tensor(tokens).to(weight)))
 
-    return _local_errors(run, list(model.blocks), truth)
+    return _local_errors(run, list(model.blocks), model.config, truth)
 
 
 def local_errors_jax(model: JaxModel, truth: Capture) -> dict[str, float]:
@@ -62,13 +64,15 @@ def local_errors_jax(model: JaxModel, truth: Capture) -> dict[str, float]:
         with jax.default_matmul_precision("highest"):
             return np.asarray(compiled(state, jax.numpy.asarray(tokens, model.dtype)))
 
-    return _local_errors(run, list(model.blocks), truth)
+    return _local_errors(run, list(model.blocks), model.config, truth)
 
 
-def _local_errors(run: Callable[[Any, np.ndarray], np.ndarray], blocks: list[Any], truth: Capture) -> dict[str, float]:
+def _local_errors(
+    run: Callable[[Any, np.ndarray], np.ndarray], blocks: list[Any], config: ViTConfig, truth: Capture
+) -> dict[str, float]:
     known = truth.activations
-    inputs = ["embed", *(f"blocks.{at}" for at in range(len(blocks)))]
+    *tokens, _ = stages(config)
     return {
         after: relative(run(block, known[before]), known[after])
-        for block, before, after in zip(blocks, inputs[:-1], inputs[1:], strict=True)
+        for block, before, after in zip(blocks, tokens[:-1], tokens[1:], strict=True)
     }

@@ -10,7 +10,7 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, VitportError
+from vit_spec import Kind, Preprocessing, VitportError, parameters
 
 _ACTIVATIONS = {
     "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
@@ -110,7 +110,8 @@ def model_json(checkpoint: Checkpoint, *, fields: tuple[str, ...]) -> dict[str, 
 
 def folder_json(checkpoint: Checkpoint, *, model_type: str, architecture: str) -> dict[str, Any]:
     """The part of a config.json that every model has: the class that loads it, the dtype, the labels."""
-    dtype = checkpoint.params.spec("patch_embed.proj.weight")[1]
+    kernel = next(it.name for it in parameters(checkpoint.config) if it.is_kernel)
+    dtype = checkpoint.params.spec(kernel)[1]
     head = {"architectures": [architecture], "model_type": model_type, "dtype": str(dtype)}
     if "ForImageClassification" not in architecture:
         return head
@@ -173,7 +174,8 @@ def identity_pooler(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     config = checkpoint.config
     if config.num_classes or config.representation_size is not None:
         return {}
-    dtype = checkpoint.params.spec("norm.weight")[1]
+    *_, norm = (it.name for it in parameters(config) if it.kind is Kind.NORM)
+    dtype = checkpoint.params.spec(norm)[1]
     return {
         "pooler.dense.weight": np.eye(config.embed_dim, dtype=dtype),
         "pooler.dense.bias": np.zeros(config.embed_dim, dtype),

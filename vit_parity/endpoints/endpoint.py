@@ -34,7 +34,7 @@ class Endpoint:
     @property
     def borrows(self) -> bool:
         """Whether it is only a name of timm's, which runs with the weights of the other side."""
-        from vit_parity.endpoints.timm_model import is_name
+        from vit_parity.endpoints.vit.timm_model import is_name
 
         return self.kind == "timm" and is_name(self.path)
 
@@ -74,18 +74,18 @@ def run_endpoint(
             jax=lambda ours: capture_jax(ours, images, endpoint.title),
         )
     if endpoint.kind == "transformers":
-        from vit_parity.endpoints.transformers_model import capture_transformers, load_transformers
+        from vit_parity.endpoints.vit.transformers_model import capture_transformers, load_transformers
 
         return capture_transformers(load_transformers(Path(endpoint.path)), checkpoint.config, images, endpoint.title)
     if endpoint.kind == "timm":
-        from vit_parity.endpoints.timm_model import capture_timm, load_timm
+        from vit_parity.endpoints.vit.timm_model import capture_timm, load_timm
 
         return capture_timm(load_timm(endpoint.path, checkpoint, model), checkpoint, images, endpoint.title)
     return _run_onnx(endpoint, images)
 
 
 def _run_onnx(endpoint: Endpoint, images: np.ndarray) -> Capture:
-    from vit_parity.endpoints.onnx_graph import onnx_activations
+    from vit_parity.endpoints.vit.onnx_graph import onnx_activations
 
     path = Path(endpoint.path)
     if not path.is_file():

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from vit_parity.bound import belongs
+from vit_parity.points import path_in_block
 from vit_parity.replay import ReplayedModel
-from vit_spec import Preprocessing
+from vit_spec import Kind, Preprocessing, parameters
 from vit_spec.preprocessing import CLIP_MEAN, CLIP_STD, HALF, IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
 
-Scope = Literal["stage", "blocks", "model"]
+Scope = Literal["stage", "segments", "model"]
+"""One stage, every block, or the whole model."""
 EPSILONS = (1e-12, 1e-6, 1e-5, 1e-3)
 
 NORMALISATIONS = {
@@ -58,12 +60,12 @@ def images(s: ReplayedModel, origin: Origin) -> Iterator[Hypothesis]:
                 yield Hypothesis(f"is given {name}", replace(s, images=(pixels - np.array(mean)) / np.array(std)))
     if s.config.image_size[0] == s.config.image_size[1]:
         yield Hypothesis("swaps rows and columns of the image", replace(s, images=s.images.swapaxes(1, 2)))
-    name = "patch_embed.proj.weight"
+    name = next(it.name for it in parameters(s.config) if it.kind is Kind.CONV)
     yield Hypothesis("swaps height and width of the patch kernel", s.with_param(name, s.params[name].swapaxes(2, 3)))
 
 
-def norms(s: ReplayedModel) -> Iterator[Hypothesis]:
-    """Another epsilon, another kind of norm, or a norm or layer scale left out."""
+def norms(s: ReplayedModel, but: Collection[str] = ()) -> Iterator[Hypothesis]:
+    """Another epsilon, another kind of norm, or a norm or layer scale left out, except the layers ``but``."""
     c = s.config
     for epsilon in EPSILONS:
         if epsilon != c.norm_eps:
@@ -73,11 +75,10 @@ def norms(s: ReplayedModel) -> Iterator[Hypothesis]:
         yield Hypothesis("norms without subtracting the mean", replace(s, config=changed))
     else:
         yield Hypothesis("subtracts the mean in its norms", replace(s, config=c.replace(norm="layernorm")))
-    ends = {".".join(name.split(".")[2:-1]) if name.startswith("blocks.") else name.rpartition(".")[0]
-            for name in s.params if "norm" in name or name.endswith(".gamma")}  # fmt: skip
-    for end in sorted(ends - {"norm_pre"}):
-        what = "layer scale" if end.rpartition(".")[2].startswith("ls") else "norm"
-        yield Hypothesis(f"leaves out the {what} {end}", replace(s, skipped=s.skipped | {end}))
+    words = {Kind.NORM: "norm", Kind.SCALE: "layer scale"}
+    layers = {path_in_block(it.name).rpartition(".")[0]: words[it.kind] for it in parameters(c) if it.kind in words}
+    for layer in sorted(layers.keys() - but):
+        yield Hypothesis(f"leaves out the {layers[layer]} {layer}", replace(s, skipped=s.skipped | {layer}))
 
 
 def weights(s: ReplayedModel, stage: str) -> Iterator[Hypothesis]:
@@ -85,31 +86,25 @@ def weights(s: ReplayedModel, stage: str) -> Iterator[Hypothesis]:
     for name in s.params:
         if not belongs(name, stage, s.config):
             continue
-        end = name.removeprefix(f"{stage}.") if stage.startswith("blocks.") else name
+        end = path_in_block(name)
         if name.endswith("bias"):
-            yield Hypothesis(f"drops {end}", _each(s, stage, end, None))
-            if end == "attn.qkv.bias":
-                yield Hypothesis("drops the bias of the keys", _each(s, stage, end, "key bias"))
+            yield Hypothesis(f"drops {end}", _each(s, end, None))
         elif s.params[name].ndim == 2:
-            yield Hypothesis(f"reads {end} as if it were transposed already", _each(s, stage, end, "reshaped"))
+            yield Hypothesis(f"reads {end} as if it were transposed already", _each(s, end, "reshaped"))
             if s.params[name].shape[0] % s.params[name].shape[1] == 0:
-                yield Hypothesis(f"has {end} transposed", _each(s, stage, end, "transposed"))
+                yield Hypothesis(f"has {end} transposed", _each(s, end, "transposed"))
 
 
-def _each(s: ReplayedModel, stage: str, end: str, fault: str | None) -> ReplayedModel:
-    """The fault in that parameter; in every block if the stage is a block."""
+def _each(s: ReplayedModel, end: str, fault: Literal["reshaped", "transposed"] | None) -> ReplayedModel:
+    """The fault in the parameter with that path (:func:`vit_parity.points.path_in_block`), in every block."""
 
     def change(name: str, x: np.ndarray) -> np.ndarray | None:
-        here = name.endswith(f".{end}") and name.startswith("blocks.") if stage.startswith("blocks.") else name == end
-        if not here:
+        if path_in_block(name) != end:
             return x
         if fault is None:
             return None
         if fault == "reshaped":  # (in, out) in memory, taken for (out, in)
             return np.ascontiguousarray(x.T).reshape(x.shape)
-        if fault == "key bias":
-            third = len(x) // 3
-            return np.concatenate([x[:third], np.zeros(third), x[2 * third :]])
         width = x.shape[1]
         return np.concatenate([part.T for part in x.reshape(-1, width, width)])  # one square after the other
 

@@ -33,11 +33,12 @@ def hypotheses(model: ReplayedModel, stage: str, origin: Origin) -> Iterator[Hyp
         yield from _pooling(model)
     else:
         for found in (*_attention(model), *_mlp(model)):
-            yield replace(found, scope="blocks")
-    for found in (*common.norms(model), *precision(model)):
+            yield replace(found, scope="segments")
+    for found in (*common.norms(model, but={"norm_pre"}), *precision(model)):
         yield replace(found, scope="model")
-    for found in common.weights(model, stage):
-        yield replace(found, scope="blocks" if stage.startswith("blocks.") else "stage")
+    in_block = stage not in ("embed", "head")
+    for found in (*common.weights(model, stage), *_key_bias(model, stage)):
+        yield replace(found, scope="segments" if in_block else "stage")
 
 
 def _positions(s: ReplayedModel, origin: Origin) -> Iterator[Hypothesis]:
@@ -79,8 +80,9 @@ def _resized(s: ReplayedModel, origin: Origin) -> Iterator[Hypothesis]:
 def _attention(s: ReplayedModel) -> Iterator[Hypothesis]:
     c = s.config
     for order in ("".join(order) for order in permutations("qkv")):
-        if order != s.qkv_order:
-            yield Hypothesis(f"takes q, k, v in the order {', '.join(order)}", replace(s, qkv_order=order))
+        q, k, v = (order.index(part) for part in "qkv")
+        if (q, k, v) != s.qkv_places:
+            yield Hypothesis(f"takes q, k, v in the order {', '.join(order)}", replace(s, qkv_places=(q, k, v)))
             yield Hypothesis(
                 f"holds the weights of q, k, v in the order {', '.join(order)}",
                 _qkv(s, lambda x, order=order: x[["qkv".index(part) for part in order]]),
@@ -96,6 +98,18 @@ def _attention(s: ReplayedModel) -> Iterator[Hypothesis]:
     for name, scale in scales.items():
         if scale != c.attention_scale:
             yield Hypothesis(f"divides the attention logits by {name}", replace(s, config=c.replace(qk_scale=scale)))
+
+
+def _key_bias(s: ReplayedModel, stage: str) -> Iterator[Hypothesis]:
+    if f"{stage}.attn.qkv.bias" not in s.params:
+        return
+
+    def change(name: str, x: np.ndarray) -> np.ndarray:
+        third = len(x) // 3
+        joint = name.endswith(".attn.qkv.bias")
+        return np.concatenate([x[:third], np.zeros(third), x[2 * third :]]) if joint else x
+
+    yield Hypothesis("drops the bias of the keys", s.with_params(change))
 
 
 def _mlp(s: ReplayedModel) -> Iterator[Hypothesis]:

@@ -6,10 +6,20 @@ from types import ModuleType
 
 from vit_parity.points import vit
 from vit_parity.points.common import Point
-from vit_parity.points.vit import answer_name, is_tokens, stage_of
+from vit_parity.points.vit import answer_name, is_tokens, path_in_block, stage_of
 from vit_spec import ViTConfig
 
-__all__ = ["Point", "activation_names", "answer_name", "is_tokens", "points", "stage_of", "stage_points", "stages"]
+__all__ = [
+    "Point",
+    "activation_names",
+    "answer_name",
+    "is_tokens",
+    "path_in_block",
+    "points",
+    "stage_of",
+    "stage_points",
+    "stages",
+]
 
 FAMILIES: dict[type, ModuleType] = {ViTConfig: vit}
 """Class of the config -> the family's module."""

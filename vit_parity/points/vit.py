@@ -41,6 +41,11 @@ def stage_of(name: str) -> str:
     return "embed" if name in ("embed", "tokens") or name.startswith("patch_embed.") else "head"
 
 
+def path_in_block(name: str) -> str:
+    """The path of a layer or parameter within its block, such as ``attn.qkv``; outside blocks, the whole path."""
+    return name.split(".", 2)[2] if name.startswith("blocks.") else name
+
+
 def is_tokens(name: str) -> bool:
     """Whether an activation is the tokens (B, N, D) between two stages: ``embed``, a block, or ``norm``."""
     return name in ("embed", "norm") or (name.startswith("blocks.") and name.count(".") == 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vit_parity.points import path_in_block
 from vit_spec import ViTConfig
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -36,8 +37,8 @@ class ReplayedModel:
     coarse: float = 0.0
     """Unit roundoff of the dtype that those two round to on the way; 0 if they do not. If another order of summation
     moves a last bit, a number may move by twice this."""
-    qkv_order: str = "qkv"
-    """The order in which the parts of the joint layer are read."""
+    qkv_places: tuple[int, int, int] = (0, 1, 2)
+    """Which parts of the joint layer are read as queries, keys and values."""
     heads_first: bool = False
     """Whether the joint layer's output holds q, k and v of each head together, instead of the heads of each part."""
     bare_prefix: bool = False
@@ -59,7 +60,7 @@ class ReplayedModel:
 
     def skips(self, at: str) -> bool:
         """Whether the layer at a path is left out."""
-        return (at.split(".", 2)[2] if at.startswith("blocks.") else at) in self.skipped
+        return path_in_block(at) in self.skipped
 
 
 def float64_params(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -114,9 +115,3 @@ class Replay:
             x = x - x.mean(-1, keepdims=True)
         y = x / np.sqrt((x * x).mean(-1, keepdims=True) + self.config.norm_eps) * self.params[f"{at}.weight"]
         return y + self.params[f"{at}.bias"] if f"{at}.bias" in self.params else y
-
-    def scale(self, at: str, x: np.ndarray) -> np.ndarray:
-        """Layer scale, (..., D) -> (..., D); the identity if the model has none."""
-        if f"{at}.gamma" not in self.params:
-            return x
-        return self.note(at, x if self.model.skips(at) else x * self.params[f"{at}.gamma"])

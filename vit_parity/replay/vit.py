@@ -49,12 +49,12 @@ def _block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
     y = r.note(f"{at}.attn.norm", r.norm(f"{at}.attn.norm", y)) if r.config.attn_norm else y
     y = r.note(f"{at}.attn.proj", r.linear(f"{at}.attn.proj", y))
     y = r.note(f"{at}.norm1", r.norm(f"{at}.norm1", y)) if post else y
-    y = r.scale(f"{at}.ls1", y)
+    y = _scale(r, f"{at}.ls1", y)
     x = r.note(f"{at}.mid", x + y)
     y = x if post else r.note(f"{at}.norm2", r.norm(f"{at}.norm2", x))
     y = _mlp(r, f"{at}.mlp", y, r.config.mlp)
     y = r.note(f"{at}.norm2", r.norm(f"{at}.norm2", y)) if post else y
-    y = r.scale(f"{at}.ls2", y)
+    y = _scale(r, f"{at}.ls2", y)
     return r.note(at, x + y)
 
 
@@ -68,7 +68,7 @@ def _parallel_block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
     hidden = hidden + r.params.get(f"{at}.mlp_bias", 0.0)
     hidden = r.note(f"{at}.mlp.act", ACTIVATIONS[r.config.activation](hidden))
     y = attention + r.note(f"{at}.mlp_out_proj", r.linear(f"{at}.mlp_out_proj", hidden))
-    return r.note(at, x + r.scale(f"{at}.ls", y))
+    return r.note(at, x + _scale(r, f"{at}.ls", y))
 
 
 def _attention(r: Replay, at: str, qkv: np.ndarray, norms: str) -> np.ndarray:
@@ -78,7 +78,7 @@ def _attention(r: Replay, at: str, qkv: np.ndarray, norms: str) -> np.ndarray:
         parts = qkv.reshape(B, N, c.num_heads, 3, c.head_dim).transpose(3, 0, 2, 1, 4)
     else:
         parts = qkv.reshape(B, N, 3, c.num_heads, c.head_dim).transpose(2, 0, 3, 1, 4)  # 3 of (B, h, N, d)
-    q, k, v = (parts[r.model.qkv_order.index(part)] for part in "qkv")
+    q, k, v = (parts[at] for at in r.model.qkv_places)
     if c.qk_norm:
         q, k = r.norm(f"{norms}.q_norm", q), r.norm(f"{norms}.k_norm", k)
     q, k, v = (r.note(f"{at}.attn.{name}", part) for name, part in zip("qkv", (q, k, v), strict=True))
@@ -100,6 +100,13 @@ def _mlp(r: Replay, at: str, x: np.ndarray, kind: str) -> np.ndarray:
     x = r.note(f"{at}.act", ACTIVATIONS[c.activation](gate) * value)
     x = r.note(f"{at}.norm", r.norm(f"{at}.norm", x)) if f"{at}.norm.weight" in r.params else x
     return r.note(f"{at}.fc2", r.linear(f"{at}.fc2", x))
+
+
+def _scale(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
+    """Layer scale, (..., D) -> (..., D); the identity if the model has none."""
+    if f"{at}.gamma" not in r.params:
+        return x
+    return r.note(at, x if r.model.skips(at) else x * r.params[f"{at}.gamma"])
 
 
 def _head(r: Replay, x: np.ndarray) -> np.ndarray:

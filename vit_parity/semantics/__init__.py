@@ -4,7 +4,7 @@
 convert it. A mistake in either makes ``vitport convert --verify`` fail.
 """
 
-from vit_parity.semantics.model import Facts, Semantics
 from vit_parity.semantics.of_file import semantics_of_file
+from vit_parity.semantics.vit import Facts, Semantics
 
 __all__ = ["Facts", "Semantics", "semantics_of_file"]

@@ -13,8 +13,8 @@ from conversion.containers import open_source
 from conversion.identify.recognise import recognise
 from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.table import TensorTable
-from vit_parity.semantics.model import Facts, Semantics
 from vit_parity.semantics.readers import JaxReader, TorchReader, separate_blocks
+from vit_parity.semantics.vit import Facts, Semantics
 from vit_spec import ViTConfig, VitportError
 
 _READERS = {"pytorch": TorchReader, "jax": JaxReader}

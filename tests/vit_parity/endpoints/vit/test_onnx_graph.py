@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from vit_parity import onnx_activations
-from vit_parity.endpoints.onnx_graph import token_outputs
+from vit_parity.endpoints.vit.onnx_graph import token_outputs
 from vit_spec import VitportError
 
 D, EPS = 5, 1e-6

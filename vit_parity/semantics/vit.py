@@ -1,4 +1,4 @@
-"""A whole Vision Transformer made of the parts that a file names, run in float64."""
+"""A plain ViT made of the parts that a file names, run in float64."""
 
 from __future__ import annotations
 
