@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def prepare(
     change is recorded in the checkpoint's notes. The weights are fitted
 
     - to ``image_size``, by resizing the position table, and to ``patch_size``, by resizing the patch kernel;
-    - to ``in_channels``, by :func:`conversion.with_channels`;
+    - to ``in_channels``, by :func:`conversion.with_channels`, with a warning;
     - to ``pool``, where they hold all that it needs; what it does not need is dropped;
     - to ``num_classes``: for another number than theirs their head is dropped, so that ``head.*`` is absent and the
       caller starts a new one.
@@ -58,7 +59,10 @@ def prepare(
         checkpoint = load(weights, model=name_or_config)
     sizes = {name: fields.pop(name) for name in ("image_size", "patch_size") if name in fields}
     checkpoint = with_sizes(checkpoint, **sizes, resize=resize)
-    checkpoint = with_channels(checkpoint, fields.pop("in_channels", checkpoint.config.in_channels))
+    channels = fields.pop("in_channels", checkpoint.config.in_channels)
+    if channels != checkpoint.config.in_channels:
+        checkpoint = with_channels(checkpoint, channels)
+        warnings.warn(checkpoint.provenance.notes[-1], stacklevel=3)  # at the caller of create_model
     if num_classes is not None:
         checkpoint = with_num_classes(checkpoint, num_classes)
     checkpoint = _pooled(checkpoint, fields.pop("pool", checkpoint.config.pool))

@@ -109,3 +109,12 @@ def test_a_wider_pooling_is_taken_where_the_head_is_dropped() -> None:
     config = CONFIGS["plain"]
     fitted = prepare(None, weights=Checkpoint.of(config, random_params(config, 1)), pool="token_avg", num_classes=0)
     assert fitted.config == config.replace(pool="token_avg", num_classes=0)
+
+
+@pytest.mark.parametrize("create", [vit_torch.create_model, vit_jax.create_model])
+def test_weights_adapted_to_other_channels_are_told(create: Callable) -> None:
+    checkpoint = Checkpoint.of(CONFIGS["plain"], random_params(CONFIGS["plain"], 0, np.float32))
+    with pytest.warns(UserWarning, match="channel") as told:
+        create(weights=checkpoint, in_chans=1)
+    assert len(told) == 1
+    assert told[0].filename == __file__
