@@ -80,7 +80,7 @@ def convert(
         source: file or folder of weights.
         destination: file or folder to write.
         to: Format to write, such as timm or flax; an unknown one lists them all.
-        overwrite: Replace the destination if it exists.
+        overwrite: Replace the destination if it is a file of weights, or a folder of nothing but what FORMAT writes.
         verify: Run source and result side by side in both frameworks, and write a certificate; status 1 where any
             block differs by more than rounding.
         certificate: File for --verify to write; DST.certificate.json if not given.

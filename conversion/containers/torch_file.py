@@ -47,7 +47,14 @@ def recognises(path: Path) -> bool:
                 return any(name.endswith("data.pkl") for name in archive.namelist())
         except Exception:  # damaged: ``read`` says so
             return True
-    return start[2:].startswith(_LEGACY_MAGIC) or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5")
+    return start[2:].startswith(_LEGACY_MAGIC) or is_bare_pickle(path)
+
+
+def is_bare_pickle(path: Path) -> bool:
+    """A pickle that ``torch.save`` did not write."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    return start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5" and not start[2:].startswith(_LEGACY_MAGIC)
 
 
 def read(path: Path, weights_key: str | None = None) -> Source:
