@@ -16,23 +16,50 @@ from conversion.format import FolderWriter, Format
 from vit_spec import VitportError
 
 
-def writable_file(path: str | Path) -> Path:
+def writable_file(path: str | Path, sources: Iterable[str | Path] = ()) -> Path:
     """A new or regular file in a folder that exists, its links followed.
 
     Args:
-        path: of a report, image, certificate or the like, which its own run may replace.
+        path: of a report, image, certificate or the like.
+        sources: files or folders that the same command reads or writes, which are not replaced.
 
     Returns:
         The absolute path without links.
 
     Raises:
-        VitportError: for a folder, a device or a pipe, or where no file of that name can be made.
+        VitportError: for a folder, a device, a pipe or a source, or where no file of that name can be made.
     """
     path = Path(path)
     found = _followed(path)
     if found.is_dir():
         raise VitportError(f"{path} cannot be written: it is a folder; give a file name in a folder that exists.")
+    if any(os.path.realpath(source) == str(found) for source in sources):
+        raise VitportError(f"{path} is another file of this command and would be replaced: choose another name.")
     return found
+
+
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a file that appears complete or not at all.
+
+    Raises:
+        VitportError: as :func:`writable_file`, and where the disk does not take it.
+    """
+    found = writable_file(path)
+    aside = beside(found, "partial")
+    try:
+        aside.write_bytes(content)
+        aside.replace(found)
+    except OSError as error:
+        raise VitportError(
+            f"{path} cannot be written ({error.strerror or error}): choose a writable path with enough space."
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def beside(path: Path, ending: str) -> Path:
+    """A name of this process in the same folder, no longer than names may be."""
+    return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:200])}.{os.getpid()}.{ending}")
 
 
 def writable_weights(

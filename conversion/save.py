@@ -10,7 +10,7 @@ from pathlib import Path
 
 from conversion.changes.activation import ActivationChoice, with_activation
 from conversion.checkpoint import Checkpoint
-from conversion.destination import writable_weights
+from conversion.destination import beside, writable_weights
 from conversion.format import Format, Writer
 from conversion.formats import FORMATS
 from conversion.identify.recognise import get_formats
@@ -73,7 +73,7 @@ def save(
             progress(name, len(written), len(table))
         written.append(name)
 
-    aside = _beside(path, "partial")
+    aside = beside(path, "partial")
     _remove(aside)  # of a run that was killed
     try:
         with buffers.kept():
@@ -108,11 +108,6 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
     raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm{remedy}.")
 
 
-def _beside(path: Path, ending: str) -> Path:
-    """A name of this process in the same folder, no longer than names may be."""
-    return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:200])}.{os.getpid()}.{ending}")
-
-
 def _flush(path: Path) -> None:
     for entry in [path, *path.rglob("*")]:
         _sync(entry)
@@ -131,7 +126,7 @@ def _sync(path: Path) -> None:
 def _replace(aside: Path, path: Path) -> None:
     """Rename into place; what a rename does not replace, a folder or what a folder replaces, moves aside first."""
     if path.is_dir() or (path.exists() and aside.is_dir()):
-        old = _beside(path, "old")
+        old = beside(path, "old")
         path.rename(old)
         try:
             aside.rename(path)

@@ -86,6 +86,7 @@ def convert(
         certificate: File for --verify to write; DST.certificate.json if not given.
     """
     import conversion
+    from conversion.destination import writable_file
 
     if certificate is not None and not verify:
         raise VitportError(f"--certificate {certificate} needs --verify, which writes it: add --verify.")
@@ -94,6 +95,8 @@ def convert(
         from vit_parity import check_verifiable
 
         check_verifiable(changes)
+        proof = Path(certificate or f"{destination}.certificate.json")
+        writable_file(proof, sources=(source, destination))
     with progress("Writing") as told:
         done = conversion.convert(
             source, destination, to=to, changes=changes, overwrite=overwrite, progress=told, **reading.options

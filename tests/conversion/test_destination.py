@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import string
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,10 +19,12 @@ from conversion.destination import writable_file
 from conversion.format import FolderWriter
 from conversion.formats import FORMATS
 from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_checkpoint
+from tests.conversion.test_roundtrips import FLAVOURS, params_for
 from vit_spec import VitportError
 
 CONFIG = ASYMMETRIC.replace(representation_size=None, depth=1)
 CHECKPOINT = canary_checkpoint(CONFIG)
+FLAVOURED = [CONFIG.replace(**{"image_size": 12, "mlp_hidden_dim": 48} | flavour) for flavour in FLAVOURS.values()]
 FORMAT_OF = {"file": "timm", "folder": "flax"}
 
 
@@ -31,7 +35,7 @@ def tree(root: Path) -> dict[str, object]:
 
 def _content(path: Path) -> object:
     if path.is_symlink():
-        return ("link", os.readlink(path))
+        return ("link", path.readlink())
     return path.read_bytes() if path.is_file() else path.stat().st_mode
 
 
@@ -57,8 +61,6 @@ def _pickle(path: Path) -> None:
 
 
 def _document(path: Path) -> None:
-    import zipfile
-
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("word/document.xml", "<w/>")
 
@@ -175,7 +177,7 @@ def test_a_link_stays_a_link(is_there, format, tmp_path) -> None:
         conversion.save(canary_checkpoint(CONFIG.replace(depth=2)), real, format=format)
     link.symlink_to("away/real")
     conversion.save(CHECKPOINT, link, format=format, overwrite=True)
-    assert os.readlink(link) == "away/real"
+    assert link.readlink() == Path("away/real")
     assert_same_tensors(conversion.load(real).params, CHECKPOINT.params)
     assert sorted(path.name for path in tmp_path.glob("**/*") if path.parent in (tmp_path, tmp_path / "away")) == [
         "away",
@@ -186,15 +188,9 @@ def test_a_link_stays_a_link(is_there, format, tmp_path) -> None:
 
 @pytest.mark.parametrize("name", [name for name, format in FORMATS.items() if isinstance(format.writer, FolderWriter)])
 def test_folders_that_a_format_writes_are_its_own(name, tmp_path, monkeypatch) -> None:
-    """The declared names cover what the writer writes, in one file and in shards; a stranger's file does not pass."""
-    config = CONFIG if not FORMATS[name].cannot_hold(CONFIG) else None
-    if config is None:
-        from tests.conversion.bad_files import CONFIG as plain
-
-        config = plain
-    if FORMATS[name].cannot_hold(config):
-        pytest.skip(f"{FORMATS[name].cannot_hold(config)}")
-    checkpoint = canary_checkpoint(config)
+    """The declared names cover what the writer writes, whole and in shards, and no other file."""
+    config = next(it for it in FLAVOURED if not FORMATS[name].cannot_hold(it))
+    checkpoint = conversion.Checkpoint.of(config, params_for(config, np.dtype(np.float32)))
     for limit in (10**9, 1000):
         monkeypatch.setattr("conversion.containers.huggingface_folder.MAX_SHARD_BYTES", limit)
         for _ in range(2):
@@ -222,7 +218,7 @@ def test_a_source_is_never_replaced(source, tmp_path) -> None:
         lambda: conversion.convert(tmp_path / source, tmp_path / "out", to="flax", overwrite=True),
         lambda: conversion.save(conversion.load(tmp_path / source), tmp_path / "out", format="flax", overwrite=True),
     ):
-        with pytest.raises(VitportError, match="source.* would be replaced"):
+        with pytest.raises(VitportError, match=r"source.* would be replaced"):
             go()
     assert tree(tmp_path) == before
 
