@@ -200,13 +200,19 @@ def _tensors(path: Path, folder: Path, metadata: dict[str, Any]) -> tuple[dict[s
         if name in opening:
             raise ValueError(f"it holds {name} more than once")
         where = {"driver": "ocdbt", "base": folder.as_uri(), "path": ".".join(keys) + "/"}
-        plain = {"driver": "file", "path": f"{folder / '.'.join(keys)}/"}
+        place = folder / ".".join(keys)
+        if not is_database and os.path.realpath(place) != str(folder / place.name):
+            raise ValueError(f"{name} lies outside the folder")
+        plain = {"driver": "file", "path": f"{place}/"}
         kvstore = where if is_database else plain
         # A chunk that is gone is an error, not zeros: orbax writes every chunk, of zeros too.
         spec = {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}
         opening[name] = ts.open(spec, open=True, read=True, context=context)
     for name, future in opening.items():
         array = future.result()
+        chunk = array.chunk_layout.read_chunk.shape or ()
+        if any(part > max(1, axis) for part, axis in zip(chunk, array.shape, strict=True)):
+            raise ValueError(f"{name} has chunks of {chunk}, larger than its shape {array.shape}")  # memory for nothing
         tensors[name] = Tensor(tuple(array.shape), array.dtype.numpy_dtype, _reader(path, name, array))
     return tensors, strange
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
@@ -105,3 +107,25 @@ def test_zeros_that_we_write_are_read(tmp_path) -> None:
     params = {name: np.zeros_like(array) for name, array in canary_params(ASYMMETRIC).items()}
     conversion.save(conversion.Checkpoint.of(ASYMMETRIC, params), tmp_path / "w", format="flax")
     assert_same_tensors(conversion.load(tmp_path / "w").params, params)
+
+
+@pytest.mark.parametrize("key", ["absolute", "..", "link"])
+def test_an_array_outside_the_folder_is_not_read(key, tmp_path) -> None:
+    ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)).save(tmp_path / "tree", {"b": np.ones(3)})
+    (tmp_path / "tree" / "b").rename(tmp_path / "away")
+    name = {"absolute": str(tmp_path / "away"), "..": "../away", "link": "b"}[key]
+    if key == "link":
+        (tmp_path / "tree" / "b").symlink_to(tmp_path / "away")
+    metadata = tmp_path / "tree" / "_METADATA"
+    metadata.write_text(metadata.read_text().replace('"key": "b"', f'"key": "{name}"'))
+    with pytest.raises(VitportError, match="lies outside the folder"):
+        open_source(tmp_path / "tree")
+
+
+def test_a_chunk_larger_than_its_array_is_refused(tmp_path) -> None:
+    """TensorStore would allocate the chunk, and end the process where there is no memory for it."""
+    ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)).save(tmp_path / "tree", {"b": np.ones(3)})
+    array = tmp_path / "tree" / "b" / ".zarray"
+    array.write_text(json.dumps({**json.loads(array.read_text()), "chunks": [2**40]}))
+    with pytest.raises(VitportError, match="larger than its shape"):
+        open_source(tmp_path / "tree")
