@@ -7,9 +7,11 @@ from pathlib import Path
 
 from conversion.changes.changes import Changes
 from conversion.checkpoint import Checkpoint
+from conversion.destination import writable_weights
+from conversion.identify.recognise import get_formats
 from conversion.load import load
 from conversion.save import Progress, save
-from vit_spec import ViTConfig, VitportError
+from vit_spec import ViTConfig
 
 
 @dataclass(frozen=True)
@@ -56,17 +58,14 @@ def convert(
         format: naming scheme of the source, instead of the recognised one.
         model: a registered name or a config, for facts that the source does not tell.
         weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
-        overwrite: replace the destination if it exists.
+        overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
 
     Raises:
         VitportError: if the source cannot be read, a change is impossible, or the destination cannot be written.
     """
     destination, changes = Path(destination), changes or Changes()
-    if destination.exists() and not overwrite:
-        raise VitportError(f"{destination} exists already: choose another destination, or set overwrite (--overwrite).")
-    if not destination.parent.is_dir():
-        raise VitportError(f"{destination} cannot be written: the folder {destination.parent} does not exist; make it.")
+    writable_weights(destination, get_formats(to), overwrite=overwrite, sources=(Path(source),))
     read = load(source, format=format, model=model, weights_key=weights_key)
     changed = changes.apply(read)
     notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,23 @@ from vit_spec import Preprocessing, ViTConfig
 Writer = Callable[[Path, TensorTable, Checkpoint, Callable[[str], None]], None]
 """``write(path, table, checkpoint, progress)`` writes the tensors of ``table``, under the format's names, and what the
 format says about the checkpoint's model, to a new path. It calls ``progress`` with each tensor's name."""
+
+
+@dataclass(frozen=True)
+class FolderWriter:
+    """A :data:`Writer` of a folder; every other writer writes one file."""
+
+    write: Writer
+    files: tuple[str, ...]
+    """Regular expressions of the paths, relative to the folder and with ``/``, of all files that it may write. A
+    folder that holds anything else is not replaced."""
+
+    def __call__(self, path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
+        self.write(path, table, checkpoint, progress)
+
+    def writes(self, file: str) -> bool:
+        """Whether a file of that relative path may be its own."""
+        return any(re.fullmatch(pattern, file) for pattern in self.files)
 
 
 def _everything(config: ViTConfig) -> list[str]:

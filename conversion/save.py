@@ -10,6 +10,7 @@ from pathlib import Path
 
 from conversion.changes.activation import ActivationChoice, with_activation
 from conversion.checkpoint import Checkpoint
+from conversion.destination import beside, writable_weights
 from conversion.format import Format, Writer
 from conversion.formats import FORMATS
 from conversion.identify.recognise import get_formats
@@ -42,7 +43,8 @@ def save(
         format: a name in ``FORMATS``, or of a group such as ``huggingface``.
         activation: the form of GELU to write, where readers of the format run the other one by default: ``keep`` the
             model's own, or ``erf`` or ``tanh``. ``None`` refuses where the choice must be made; see docs/converting.md.
-        overwrite: replace the destination if it exists.
+        overwrite: replace the destination if it is a file of weights, or a folder of nothing but what the format
+            writes; anything else is refused. A link stays, and what it points to is replaced.
         progress: called as each tensor is written.
 
     Returns:
@@ -52,13 +54,14 @@ def save(
         VitportError: if the format is only read or cannot hold the model, ``activation`` must be chosen, or the
             destination exists or cannot be written.
     """
-    path = Path(path)
+    given, path = (
+        path,
+        writable_weights(path, get_formats(format), overwrite=overwrite, sources=checkpoint.provenance.files),
+    )
     told = len(checkpoint.provenance.notes)
     checkpoint = with_activation(checkpoint, activation or "keep")
     target, writer = _target(format, checkpoint)
     notes = (*checkpoint.provenance.notes[told:], *check_reader_defaults(checkpoint, target, activation))
-    if path.exists() and not overwrite:
-        raise VitportError(f"{path} exists already: choose another destination, or pass overwrite=True (--overwrite).")
     check_complete(checkpoint.params.shapes, checkpoint.config)
     # Count while writing: reading every tensor once more would cost as much as converting it.
     not_finite_in: dict[str, int] = {}
@@ -70,7 +73,8 @@ def save(
             progress(name, len(written), len(table))
         written.append(name)
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    aside = beside(path, "partial")
+    _remove(aside)  # of a run that was killed
     try:
         with buffers.kept():
             writer(aside, table, checkpoint, count)
@@ -78,7 +82,7 @@ def save(
         _replace(aside, path)
     except OSError as error:
         raise VitportError(
-            f"{path} cannot be written ({error.strerror or error}): choose a folder with free space and write access."
+            f"{given} cannot be written ({error.strerror or error}): choose a folder with free space and write access."
         ) from error
     finally:
         _remove(aside)
@@ -120,9 +124,9 @@ def _sync(path: Path) -> None:
 
 
 def _replace(aside: Path, path: Path) -> None:
-    """Rename into place; a folder in the way moves aside first, because a rename does not replace folders."""
-    if path.is_dir():
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    """Rename into place; what a rename does not replace, a folder or what a folder replaces, moves aside first."""
+    if path.is_dir() or (path.exists() and aside.is_dir()):
+        old = beside(path, "old")
         path.rename(old)
         try:
             aside.rename(path)
@@ -136,7 +140,7 @@ def _replace(aside: Path, path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         for _ in range(5):  # a writer's thread may still add a file
             shutil.rmtree(path, ignore_errors=True)
     else:

@@ -10,7 +10,6 @@ import tyro
 
 from vit_cli.reading import ImageSize, Json, Options, Reading
 from vit_cli.terminal import say, spinner, write_json
-from vit_spec import VitportError
 
 if TYPE_CHECKING:
     from vit_parity import Comparison
@@ -113,13 +112,15 @@ def _draw(found: Findings, report: Path | None, figure: Path | None) -> None:
 
 def _check_destinations(capture: Path | None, report: Path | None, figure: Path | None) -> None:
     """Refuse paths that cannot be written, before anything runs."""
+    from conversion.destination import writable_file
+
     if figure is not None:
         from vit_parity.figure import check_figure
 
         check_figure(figure)
     for path in (capture, report, figure):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise VitportError(f"{path} cannot be written: give a file name in a folder that exists.")
+        if path is not None:
+            writable_file(path)
 
 
 def _check(comparison: Comparison, fail_above: float | None) -> None:

@@ -80,12 +80,13 @@ def convert(
         source: file or folder of weights.
         destination: file or folder to write.
         to: Format to write, such as timm or flax; an unknown one lists them all.
-        overwrite: Replace the destination if it exists.
+        overwrite: Replace the destination if it is a file of weights, or a folder of nothing but what FORMAT writes.
         verify: Run source and result side by side in both frameworks, and write a certificate; status 1 where any
             block differs by more than rounding.
         certificate: File for --verify to write; DST.certificate.json if not given.
     """
     import conversion
+    from conversion.destination import writable_file
 
     if certificate is not None and not verify:
         raise VitportError(f"--certificate {certificate} needs --verify, which writes it: add --verify.")
@@ -94,6 +95,8 @@ def convert(
         from vit_parity import check_verifiable
 
         check_verifiable(changes)
+        proof = Path(certificate or f"{destination}.certificate.json")
+        writable_file(proof, sources=(source, destination))
     with progress("Writing") as told:
         done = conversion.convert(
             source, destination, to=to, changes=changes, overwrite=overwrite, progress=told, **reading.options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -70,10 +71,11 @@ def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) 
 
 
 def _check_output(output: Path) -> None:
+    from conversion.destination import writable_file
+
     if output.suffix.lower() != ".png":
         raise VitportError(f"--output {output} is not a PNG file: give a name that ends in .png.")
-    if output.is_dir() or not output.parent.is_dir():
-        raise VitportError(f"--output {output} cannot be written: give a file name in a folder that exists.")
+    writable_file(output)
 
 
 def _dinov2(cache: Path) -> Demonstration:
@@ -155,6 +157,7 @@ def _write_image(
 ) -> None:
     import numpy as np
 
+    from conversion.destination import write_file
     from vit_cli.pca_image import draw, feature_colours
 
     config, preprocessing = subject.checkpoint.config, subject.checkpoint.preprocessing
@@ -167,13 +170,6 @@ def _write_image(
         "Colours: the first three principal components of the patch features, computed from each one's own features."
     )
     canvas = draw((seen.clip(0, 1) * 255).round().astype(np.uint8), panels, (colours, caption))
-    aside = output.with_name(f".{output.name}.partial")
-    try:
-        canvas.save(aside, format="PNG")
-        aside.replace(output)
-    except OSError as error:
-        raise VitportError(
-            f"{output} cannot be written ({error.strerror or error}): choose another --output."
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    drawn = io.BytesIO()
+    canvas.save(drawn, format="PNG")
+    write_file(output, drawn.getvalue())

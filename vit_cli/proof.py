@@ -22,11 +22,12 @@ def prove(done: Conversion, certificate: Path) -> int:
     Returns:
         0, or 1 where some block differs by more than rounding.
     """
+    from conversion.destination import write_file
     from vit_parity import verify_conversion
 
     with spinner("Verifying"):
         proof = verify_conversion(done)
-    certificate.write_text(json_text(proof.to_dict()) + "\n", encoding="utf-8")
+    write_file(certificate, f"{json_text(proof.to_dict())}\n".encode())
     _print(proof)
     say(f"certificate {certificate}")
     return 0 if proof.passed else 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Annotated
 
 import tyro
 
 from vit_cli.reading import ImageSize, Options
 from vit_cli.terminal import say, spinner
-from vit_spec import VitportError
 
 _LEAST = 192
 """Images with a shorter side are enlarged to at least this many pixels, by a whole factor."""
@@ -38,9 +38,11 @@ def rollout(
 
     import conversion
     import vit_jax
+    from conversion.destination import writable_file, write_file
     from vit_parity import capture_jax
     from vit_parity.rollout import rollout as rolled_out
 
+    writable_file(output, sources=(image, weights))
     checkpoint = reading.load(weights, image_size)
     normalised = conversion.load_image(image, checkpoint.preprocessing)
     model = vit_jax.create_model(weights=checkpoint)
@@ -58,10 +60,9 @@ def rollout(
     light = pixels.mean(axis=-1, keepdims=True) if pixels.shape[-1] == 1 else pixels
     lit = light * (0.25 + 0.75 * heat[..., None] / 255)  # patches with little attention grow dark
     both = np.concatenate([np.broadcast_to(light, (*light.shape[:2], 3)), np.broadcast_to(lit, (*lit.shape[:2], 3))], 1)
-    try:
-        Image.fromarray((both * 255).round().astype(np.uint8)).save(output, format="PNG")
-    except OSError as error:
-        raise VitportError(f"{output} cannot be written ({error.strerror or error}): choose another path.") from error
+    drawn = io.BytesIO()
+    Image.fromarray((both * 255).round().astype(np.uint8)).save(drawn, format="PNG")
+    write_file(output, drawn.getvalue())
     rows, columns = (int(at) for at in np.unravel_index(seen.argmax(), seen.shape))
     grid = f"{seen.shape[0]}x{seen.shape[1]}"
     say(f"wrote {output}: the patch that counts most is in row {rows}, column {columns} of {grid}")

@@ -50,9 +50,11 @@ def steps(
     if not (optimizers and dtypes):
         raise VitportError("--optimizers and --dtypes must name at least one each.")
     if figure is not None:
+        from conversion.destination import writable_file
         from vit_parity.figure import check_figure
 
         check_figure(figure)
+        writable_file(figure)
     require_torch("vitport steps")
     from vit_parity.training import compare_training, random_batches
 

@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from conversion.destination import writable_file
 from vit_parity.capture import Capture
 from vit_spec import VitportError
 
@@ -31,6 +32,9 @@ def save_capture(capture: Capture, path: Path) -> None:
     arrays["images"] = _plain(capture.images)
     dtypes = {name: array.dtype.name for name, array in capture.activations.items()}
     record = {"version": 1, "title": capture.title, "facts": capture.facts, "dtypes": dtypes}
+    path = writable_file(path)
+    if path.exists() and not is_capture(path):
+        raise VitportError(f"{path} exists already and is not a capture: choose another name.")
     try:
         if path.suffix == ".npz":
             with path.open("wb") as file:

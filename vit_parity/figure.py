@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conversion.destination import write_file
 from vit_parity.comparison import Comparison
 from vit_parity.points import is_tokens
 from vit_parity.report import Extras, growth_lines
@@ -100,10 +102,7 @@ def _save(figure: Any, axes: Any, path: Path) -> None:
 
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     told = {"Date": None} if path.suffix.lower() == ".svg" else {}
-    try:
-        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vitport"}):
-            figure.savefig(path, metadata=told)
-    except OSError as error:
-        raise VitportError(
-            f"{path} cannot be written ({error.strerror or error}): choose a writable path with enough space."
-        ) from error
+    drawn = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vitport"}):
+        figure.savefig(drawn, format=path.suffix[1:].lower(), metadata=told)
+    write_file(path, drawn.getvalue())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conversion.destination import write_file
 from vit_parity.bound import MARGIN, bounds, relative
 from vit_parity.capture import Capture
 from vit_parity.comparison import Comparison, Row
@@ -25,7 +26,7 @@ from vit_parity.frameworks import Dtype
 from vit_parity.points import is_tokens
 from vit_parity.replay import ReplayedModel
 from vit_parity.ulp import roundoff, ulp_distance
-from vit_spec import Preprocessing, ViTConfig, VitportError
+from vit_spec import Preprocessing, ViTConfig
 
 if TYPE_CHECKING:
     from vit_parity.compare import Findings
@@ -74,12 +75,7 @@ def write_report(comparison: Comparison, path: Path, extras: Extras | None = Non
     Raises:
         VitportError: if the file cannot be written.
     """
-    try:
-        path.write_text(report_html(comparison, extras or Extras()), encoding="utf-8")
-    except OSError as error:
-        raise VitportError(
-            f"{path} cannot be written ({error.strerror or error}): choose a writable path with enough space."
-        ) from error
+    write_file(path, report_html(comparison, extras or Extras()).encode())
 
 
 def report_html(comparison: Comparison, extras: Extras) -> str:

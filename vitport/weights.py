@@ -88,7 +88,7 @@ def convert(
         to: the format to write, such as ``timm``, ``flax`` or ``huggingface``.
         verify: run source and result side by side in both frameworks, block by block. A result that differs by more
             than rounding raises nothing: look at ``certificate.passed``.
-        overwrite: replace the destination if it exists.
+        overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         model, source_format, weights_key: as ``model``, ``format`` and ``weights_key`` of :func:`load`.
         image_size: pixels, a side or (height, width); the position table is resized to it.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.

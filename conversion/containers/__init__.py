@@ -46,6 +46,17 @@ def open_source(path: Path, weights_key: str | None = None) -> Source:
         ) from error
 
 
+def holds_weights(path: Path) -> bool:
+    """Whether a file is of a format that weights are kept in. A pickle of anything else is not."""
+    try:
+        return any(
+            container.recognises(path) and not (container is torch_file and torch_file.is_bare_pickle(path))
+            for container in _FILES
+        )
+    except OSError:
+        return False
+
+
 def _opened(path: Path, weights_key: str | None) -> Source:
     if not path.exists():
         raise VitportError(f"{path} does not exist: give the path of {READABLE}.")

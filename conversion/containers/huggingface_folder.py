@@ -14,12 +14,18 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.containers import msgpack_file, safetensors_file, torch_file
 from conversion.containers.file_checks import json_object
-from conversion.format import Writer
+from conversion.format import FolderWriter
 from conversion.source import Source
 from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
 
 _WEIGHTS = {"model.safetensors": safetensors_file, "pytorch_model.bin": torch_file, "flax_model.msgpack": msgpack_file}
+_WRITTEN = (
+    r"config\.json",
+    r"preprocessor_config\.json",
+    r"model(-\d{5,}-of-\d{5,})?\.safetensors",
+    r"model\.safetensors\.index\.json",
+)
 
 MAX_SHARD_BYTES = 5 * 10**9
 """Bytes of tensors in one file; larger models are written in shards, as ``save_pretrained`` writes them."""
@@ -61,7 +67,7 @@ def writer(
     *,
     place: Callable[[str, Checkpoint], str],
     filler: Callable[[Checkpoint], Mapping[str, np.ndarray]] = _nothing,
-) -> Writer:
+) -> FolderWriter:
     """A writer of folders that ``from_pretrained`` loads with no key missing and none unexpected.
 
     config.json alone describes the model. There is no record of ours beside it, so editing config.json works.
@@ -84,7 +90,7 @@ def writer(
         _write_json(path / "config.json", config_json(checkpoint))
         _write_json(path / "preprocessor_config.json", huggingface_config.preprocessor_json(checkpoint.preprocessing))
 
-    return write
+    return FolderWriter(write, _WRITTEN)
 
 
 def _write_shards(path: Path, table: TensorTable, progress: Callable[[str], None]) -> None:

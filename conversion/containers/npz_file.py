@@ -22,6 +22,7 @@ from conversion.containers.file_checks import check_size, first_line
 from conversion.containers.output import Output
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.subtree import branch
+from conversion.containers.zip_member import checked_offset, content_offset
 from conversion.source import Source
 from conversion.tensors import buffers
 from conversion.tensors.contiguous import contiguous
@@ -162,31 +163,18 @@ class _Member:
                     raise EOFError("it ends too early")
                 checksum = crc32(view[at : at + count], checksum)  # while it is in the CPU cache
                 at += count
-        self._compare(checksum)
-
-    def _compare(self, checksum: int) -> None:
         if checksum != self.info.CRC:
             raise ValueError("its checksum differs")
 
     @cached_property
     def _checked_offset(self) -> int:
         """Where an uncompressed member's values begin in the file, once its checksum has been verified."""
-        checksum, left = 0, self.info.file_size
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            while left and (chunk := file.read(min(left, _CHUNK))):
-                checksum, left = crc32(chunk, checksum), left - len(chunk)
-        self._compare(checksum)
-        return self._offset + self.start
+        return checked_offset(self.path, self.info) + self.start
 
     @cached_property
     def _offset(self) -> int:
         """Where an uncompressed member's content begins in the file, after its name and extra field."""
-        with self.path.open("rb") as file:
-            file.seek(self.info.header_offset + 26)
-            lengths = file.read(4)
-        name, extra = (int.from_bytes(lengths[at : at + 2], "little") for at in (0, 2))
-        return self.info.header_offset + 30 + name + extra
+        return content_offset(self.path, self.info)
 
 
 def _native(array: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import gc
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.file_checks import check_size, first_line, json_object
+from conversion.format import FolderWriter
 from conversion.source import Source
 from conversion.tensors.flax_tree import nest
 from conversion.tensors.table import Tensor, TensorTable
@@ -66,7 +68,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     return Source(path, "orbax checkpoint", table, files, own=own, notes=notes)
 
 
-def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
+def _write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
     """Write a table of Flax paths as one orbax tree, with our JSON beside it and a few tensors at a time in memory.
 
     Orbax needs all arrays at once, so it writes a tree of single numbers, which TensorStore replaces by the arrays.
@@ -88,6 +90,17 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
             gc.collect()  # a failed task reports its error when it is collected
             raise OSError(fault)
         (path / _OWN).write_text(json.dumps(checkpoint.record(digest.result()), indent=2))
+
+
+write = FolderWriter(
+    _write,
+    files=(
+        re.escape(_OWN),
+        rf"{_PARAMS}/(_METADATA|_CHECKPOINT_METADATA|_sharding|commit_success\.txt)",
+        rf"{_PARAMS}/array_metadatas/process_\d+",
+        rf"{_PARAMS}/(ocdbt\.process_\d+/)?(manifest\.ocdbt|d/[0-9a-f]{{32}})",
+    ),
+)
 
 
 def _put_arrays(folder: Path, table: TensorTable, progress: Callable[[str], None]) -> None:
@@ -187,11 +200,19 @@ def _tensors(path: Path, folder: Path, metadata: dict[str, Any]) -> tuple[dict[s
         if name in opening:
             raise ValueError(f"it holds {name} more than once")
         where = {"driver": "ocdbt", "base": folder.as_uri(), "path": ".".join(keys) + "/"}
-        plain = {"driver": "file", "path": f"{folder / '.'.join(keys)}/"}
+        place = folder / ".".join(keys)
+        if not is_database and os.path.realpath(place) != str(folder / place.name):
+            raise ValueError(f"{name} lies outside the folder")
+        plain = {"driver": "file", "path": f"{place}/"}
         kvstore = where if is_database else plain
-        opening[name] = ts.open({"driver": driver, "kvstore": kvstore}, open=True, read=True, context=context)
+        # A chunk that is gone is an error, not zeros: orbax writes every chunk, of zeros too.
+        spec = {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}
+        opening[name] = ts.open(spec, open=True, read=True, context=context)
     for name, future in opening.items():
         array = future.result()
+        chunk = array.chunk_layout.read_chunk.shape or ()
+        if any(part > max(1, axis) for part, axis in zip(chunk, array.shape, strict=True)):
+            raise ValueError(f"{name} has chunks of {chunk}, larger than its shape {array.shape}")  # memory for nothing
         tensors[name] = Tensor(tuple(array.shape), array.dtype.numpy_dtype, _reader(path, name, array))
     return tensors, strange
 

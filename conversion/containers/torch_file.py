@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import pickle
 import sys
@@ -21,6 +22,7 @@ from conversion.containers.file_checks import check_size, first_line, json_objec
 from conversion.containers.output import Output
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.torch_pickle import state_dict_pickle
+from conversion.containers.zip_member import checked_offset
 from conversion.source import Source
 from conversion.tensors.contiguous import contiguous
 from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
@@ -47,7 +49,14 @@ def recognises(path: Path) -> bool:
                 return any(name.endswith("data.pkl") for name in archive.namelist())
         except Exception:  # damaged: ``read`` says so
             return True
-    return start[2:].startswith(_LEGACY_MAGIC) or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5")
+    return start[2:].startswith(_LEGACY_MAGIC) or is_bare_pickle(path)
+
+
+def is_bare_pickle(path: Path) -> bool:
+    """A pickle that ``torch.save`` did not write."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    return start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5" and not start[2:].startswith(_LEGACY_MAGIC)
 
 
 def read(path: Path, weights_key: str | None = None) -> Source:
@@ -56,7 +65,9 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         import torch
     except ImportError as error:
         raise VitportError(f"Reading {path} needs PyTorch: install the extra, pip install 'vitport[torch]'.") from error
-    records = _records(path)
+    infos = _infos(path)
+    records = None if infos is None else Counter(info.file_size for info in infos)
+    check = functools.cache(functools.partial(_check_checksums, path, infos or []))
     try:
         # Training scripts store their options in a Namespace. The warning is about pickles that are refused anyway.
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
@@ -75,7 +86,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         notes += (f"set aside because they are not tensors: {', '.join(strange)}",)
     found = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
     _check_claims(path, list(found.values()), records)
-    table = TensorTable({name: _tensor(value) for name, value in found.items()})
+    table = TensorTable({name: _tensor(value, check) for name, value in found.items()})
     metadata = getattr(tensors, "_metadata", None)
     own = metadata.get(_OWN_KEY) if isinstance(metadata, Mapping) else None
     return Source(path, "PyTorch file", table, (path,), notes=notes, own=own and json_object(path, own))
@@ -102,8 +113,8 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
         archive.finish()
 
 
-def _records(path: Path) -> Counter[int] | None:
-    """How many records of each size a zip archive has; ``None`` for a file older than PyTorch 1.6.
+def _infos(path: Path) -> list[zipfile.ZipInfo] | None:
+    """The records of a zip archive; ``None`` for a file older than PyTorch 1.6.
 
     Raises:
         VitportError: for a TorchScript program, and for an archive that PyTorch would read wrongly.
@@ -129,7 +140,22 @@ def _records(path: Path) -> Counter[int] | None:
     names = [info.filename for info in infos]
     if twice := sorted({name for name in names if names.count(name) > 1} if len(names) > len(set(names)) else ()):
         raise _damaged(path, f"it holds {', '.join(twice)} more than once")
-    return Counter(info.file_size for info in infos)
+    return infos
+
+
+def _check_checksums(path: Path, infos: list[zipfile.ZipInfo]) -> None:
+    """Compare every record with its checksum, which PyTorch does not read.
+
+    All are 0 where ``torch.serialization.set_crc32_options(False)`` switched them off.
+
+    Raises:
+        VitportError: for the first record that differs.
+    """
+    for info in infos if any(info.CRC for info in infos) else ():
+        try:
+            checked_offset(path, info)
+        except Exception as error:  # a damaged index raises nearly anything
+            raise _damaged(path, f"{info.filename}: {first_line(error)}") from error
 
 
 def _check_claims(path: Path, tensors: list[torch.Tensor], records: Counter[int] | None) -> None:
@@ -175,12 +201,18 @@ def _is_state_dict(value: Mapping[Any, Any]) -> bool:
     )
 
 
-def _tensor(tensor: torch.Tensor) -> Tensor:
+def _tensor(tensor: torch.Tensor, check: Callable[[], None]) -> Tensor:
+    """A tensor whose first reading checks the file, so that opening it stays cheap."""
     import torch
 
     if tensor.dtype == torch.bfloat16:
-        return Tensor(
-            tuple(tensor.shape), BFLOAT16, lambda: tensor.contiguous().view(torch.uint16).numpy().view(BFLOAT16)
-        )
-    dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
-    return Tensor(tuple(tensor.shape), dtype, lambda: tensor.detach().contiguous().numpy())
+        dtype, plain = BFLOAT16, tensor.detach().view(torch.uint16)
+    else:
+        dtype, plain = np.dtype(str(tensor.dtype).removeprefix("torch.")), tensor.detach()
+
+    def read() -> np.ndarray:
+        check()
+        array = plain.contiguous().numpy()
+        return array.view(dtype)
+
+    return Tensor(tuple(tensor.shape), dtype, read)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
@@ -86,3 +88,44 @@ def test_opening_reads_no_array(tmp_path) -> None:
     assert table["step"] == 7
     with pytest.raises(VitportError, match="not a complete"):
         _ = table["a/kernel"]
+
+
+@pytest.mark.parametrize("layout", ["folders", "zarr3 in folders"])
+def test_a_chunk_that_is_gone_is_refused_and_zeros_are_read(layout, tmp_path) -> None:
+    """An array of zeros has its chunk on the disk like every other, so a missing one never stands for zeros."""
+    zeros = {"a": {"kernel": np.zeros((3, 4), np.float32)}, "b": np.ones(3, np.float32)}
+    saver = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**LAYOUTS[layout]))
+    saver.save(tmp_path / "tree", zeros)
+    assert_same_tensors(open_source(tmp_path / "tree").table, flatten(zeros))
+    chunk = next(path for path in (tmp_path / "tree" / "b").rglob("*") if path.name == "0")
+    chunk.unlink()
+    with pytest.raises(VitportError, match="is not a complete orbax checkpoint"):
+        open_source(tmp_path / "tree").table["b"]
+
+
+def test_zeros_that_we_write_are_read(tmp_path) -> None:
+    params = {name: np.zeros_like(array) for name, array in canary_params(ASYMMETRIC).items()}
+    conversion.save(conversion.Checkpoint.of(ASYMMETRIC, params), tmp_path / "w", format="flax")
+    assert_same_tensors(conversion.load(tmp_path / "w").params, params)
+
+
+@pytest.mark.parametrize("key", ["absolute", "..", "link"])
+def test_an_array_outside_the_folder_is_not_read(key, tmp_path) -> None:
+    ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)).save(tmp_path / "tree", {"b": np.ones(3)})
+    (tmp_path / "tree" / "b").rename(tmp_path / "away")
+    name = {"absolute": str(tmp_path / "away"), "..": "../away", "link": "b"}[key]
+    if key == "link":
+        (tmp_path / "tree" / "b").symlink_to(tmp_path / "away")
+    metadata = tmp_path / "tree" / "_METADATA"
+    metadata.write_text(metadata.read_text().replace('"key": "b"', f'"key": "{name}"'))
+    with pytest.raises(VitportError, match="lies outside the folder"):
+        open_source(tmp_path / "tree")
+
+
+def test_a_chunk_larger_than_its_array_is_refused(tmp_path) -> None:
+    """TensorStore would allocate the chunk, and end the process where there is no memory for it."""
+    ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)).save(tmp_path / "tree", {"b": np.ones(3)})
+    array = tmp_path / "tree" / "b" / ".zarray"
+    array.write_text(json.dumps({**json.loads(array.read_text()), "chunks": [2**40]}))
+    with pytest.raises(VitportError, match="larger than its shape"):
+        open_source(tmp_path / "tree")

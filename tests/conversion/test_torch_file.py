@@ -177,3 +177,24 @@ def test_the_record_holds_the_hash_of_the_source(tmp_path) -> None:
     conversion.save(conversion.load(source), tmp_path / "w.pth", format="torch-encoder")
     record = json.loads(torch.load(tmp_path / "w.pth")._metadata["vitport"])
     assert record["source"]["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("computes", [True, False], ids=["checksums", "without checksums"])
+def test_a_flipped_bit_is_found_where_the_archive_has_checksums(computes, tmp_path) -> None:
+    """Oracle: zipfile's own test of the archive. PyTorch reads the wrong number without a word."""
+    torch.serialization.set_crc32_options(computes)
+    try:
+        torch.save({"a": torch.arange(1000.0), "b": torch.ones(7)}, tmp_path / "w.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    np.testing.assert_array_equal(torch_file.read(tmp_path / "w.pt").table["b"], np.ones(7))
+    data = bytearray((tmp_path / "w.pt").read_bytes())
+    data[data.index(np.arange(1000, dtype=np.float32).tobytes()) + 402] ^= 0x40
+    (tmp_path / "w.pt").write_bytes(data)
+    table = torch_file.read(tmp_path / "w.pt").table
+    if computes:
+        assert zipfile.ZipFile(tmp_path / "w.pt").testzip() == "w/data/0"
+        with pytest.raises(VitportError, match="w/data/0: its checksum differs"):
+            table["a"]
+    else:
+        assert np.count_nonzero(table["a"] != np.arange(1000)) == 1

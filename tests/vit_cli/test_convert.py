@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -54,6 +55,41 @@ def test_an_existing_destination_is_kept_unless_told_otherwise(weights, tmp_path
     assert target.read_bytes() == b"precious"
     assert vitport("convert", weights, target, "--to", "timm", "--overwrite").code == 0
     assert load_file(target).keys() == load_file(weights).keys()
+
+
+def test_a_folder_of_somebody_else_is_never_replaced(weights, tmp_path, vitport):
+    (tmp_path / "home" / "photos").mkdir(parents=True)
+    (tmp_path / "home" / "thesis.txt").write_text("ten years")
+    for name in ("timm", "flax"):
+        result = vitport("convert", weights, tmp_path / "home", "--to", name, "--overwrite")
+        assert result.code == 2
+        assert result.out == ""
+        assert result.err.count("\n") == 1
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == ["photos", "thesis.txt"]
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "ten years"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "n" * 300, os.devnull, "no/such/folder"])
+def test_a_destination_that_cannot_be_written_is_one_sentence(name, weights, tmp_path, vitport, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    before = sorted(tmp_path.iterdir())
+    result = vitport("convert", weights, name, "--to", "timm", "--overwrite")
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+    assert not list((tmp_path / "here").iterdir())
+
+
+@pytest.mark.parametrize("name", ["weights", "out", "device", "folder"])
+def test_a_certificate_replaces_no_weights_and_goes_to_a_file(name, weights, tmp_path, vitport):
+    place = {"weights": weights, "out": tmp_path / "out", "device": os.devnull, "folder": tmp_path}[name]
+    before = weights.read_bytes()
+    result = vitport("convert", weights, tmp_path / "out", "--to", "timm", "--verify", "--certificate", place)
+    assert result.code == 2
+    assert result.err.count("\n") == 1
+    assert weights.read_bytes() == before
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("size", [["16"], ["8", "24"]], ids=["side", "height and width"])

@@ -1,0 +1,166 @@
+"""Paths that a user names for us to write: what may stand there, and what may be replaced.
+
+Nothing is replaced that this project could not have written: a file that holds no weights, or a folder with one entry
+more than the format writes, stays as it is. Links are followed, so they stay links; devices and pipes are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from conversion.containers import holds_weights
+from conversion.format import FolderWriter, Format
+from vit_spec import VitportError
+
+
+def writable_file(path: str | Path, sources: Iterable[str | Path] = ()) -> Path:
+    """A new or regular file in a folder that exists, its links followed.
+
+    Args:
+        path: of a report, image, certificate or the like.
+        sources: files or folders that the same command reads or writes, which are not replaced.
+
+    Returns:
+        The absolute path without links.
+
+    Raises:
+        VitportError: for a folder, a device, a pipe or a source, or where no file of that name can be made.
+    """
+    path = Path(path)
+    found = _followed(path)
+    if found.is_dir():
+        raise VitportError(f"{path} cannot be written: it is a folder; give a file name in a folder that exists.")
+    if any(os.path.realpath(source) == str(found) for source in sources):
+        raise VitportError(f"{path} is another file of this command and would be replaced: choose another name.")
+    return found
+
+
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a file that appears complete or not at all.
+
+    Raises:
+        VitportError: as :func:`writable_file`, and where the disk does not take it.
+    """
+    found = writable_file(path)
+    aside = beside(found, "partial")
+    try:
+        aside.write_bytes(content)
+        aside.replace(found)
+    except OSError as error:
+        raise VitportError(
+            f"{path} cannot be written ({error.strerror or error}): choose a writable path with enough space."
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def beside(path: Path, ending: str) -> Path:
+    """A name of this process in the same folder, no longer than names may be."""
+    return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:200])}.{os.getpid()}.{ending}")
+
+
+def writable_weights(
+    path: str | Path, formats: Iterable[Format], *, overwrite: bool, sources: Iterable[Path] = ()
+) -> Path:
+    """Where weights may be written: nothing is there, or what ``overwrite`` may replace.
+
+    Args:
+        path: the file or folder to write.
+        formats: one of them will be written.
+        overwrite: allow a file of weights, or a folder of nothing but what one of ``formats`` writes, to be replaced.
+        sources: files or folders that are read, which are never replaced.
+
+    Returns:
+        The absolute path without links.
+
+    Raises:
+        VitportError: if something else is there, a source would be replaced, or nothing of that name can be made.
+    """
+    path = Path(path)
+    found = _followed(path)
+    if not found.exists():
+        return found
+    if not overwrite:
+        raise VitportError(f"{path} exists already: choose another destination, or pass overwrite=True (--overwrite).")
+    for source in sources:
+        read = Path(os.path.realpath(source))
+        if read.is_relative_to(found):
+            where = "is the source" if read == found else f"holds the source {source}"
+            raise VitportError(f"{path} {where} and would be replaced while it is read: choose another destination.")
+    if found.is_dir():
+        _check_folder(path, found, list(formats))
+    elif not holds_weights(found):
+        raise VitportError(f"{path} is not a file of weights, so it is not replaced: choose another destination.")
+    return found
+
+
+def _followed(path: Path) -> Path:
+    """The absolute path without links, of a regular file, a folder, or nothing yet in a folder that exists."""
+    try:
+        found = Path(os.path.realpath(path))
+        with contextlib.suppress(FileNotFoundError):
+            found.lstat()  # raises for a name that is too long
+        is_above = Path.cwd().is_relative_to(found)
+        is_special = path.exists() and not (path.is_file() or path.is_dir())
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise VitportError(f"{_short(path)} cannot be written ({reason}): choose another destination.") from error
+    if found.is_symlink():  # realpath gives up on links in a circle
+        raise VitportError(f"{path} cannot be written: its links form a circle; choose another destination.")
+    if is_special:
+        raise VitportError(f"{path} cannot be written: it is a device, pipe or socket; give the name of a file.")
+    if is_above:
+        raise VitportError(f"{path} cannot be written: it is or holds the current folder; give the name of a new one.")
+    if not found.parent.is_dir():
+        raise VitportError(f"{path} cannot be written: the folder {path.parent} does not exist; make it.")
+    if not os.access(found.parent, os.W_OK | os.X_OK):
+        raise VitportError(
+            f"{path} cannot be written: the folder {path.parent} is read-only; choose a folder with write access."
+        )
+    return found
+
+
+def _check_folder(path: Path, found: Path, formats: list[Format]) -> None:
+    """Refuse a folder unless one of the formats could have written every entry."""
+    entries = _entries(found)
+    strangers: list[str] = []
+    for writer in dict.fromkeys(it.writer for it in formats if isinstance(it.writer, FolderWriter)):
+        strangers = [entry for entry in entries if not writer.writes(entry)]
+        if not strangers:
+            return
+    if not strangers:
+        name = formats[0].group or formats[0].name
+        raise VitportError(f"{path} is a folder, and {name} writes a file: choose another destination.")
+    more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+    raise VitportError(
+        f"{path} holds {strangers[0]!r}{more}, which {formats[0].group or formats[0].name} does not write, so it is "
+        "not replaced: choose another destination."
+    )
+
+
+def _entries(folder: Path) -> list[str]:
+    """Relative paths of all that lies below, sorted; folders only if empty, and with ``/``, as links and devices."""
+    entries: list[str] = []
+
+    def unreadable(error: OSError) -> None:
+        raise VitportError(f"{error.filename} cannot be read ({error.strerror}), so it is not replaced.") from error
+
+    for place, folders, files in os.walk(folder, onerror=unreadable):
+        here = Path(place)
+        inside = [here / name for name in files if (here / name).is_file() and not (here / name).is_symlink()]
+        others = [here / name for name in (*folders, *files) if (here / name) not in inside]
+        entries += [file.relative_to(folder).as_posix() for file in inside]
+        entries += [
+            f"{other.relative_to(folder).as_posix()}/"
+            for other in others
+            if other.is_symlink() or not other.is_dir() or not any(other.iterdir())
+        ]
+    return sorted(entries)
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 100 else f"{text[:100]}…"
