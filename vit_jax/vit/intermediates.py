@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+from jaxtyping import Array, Float
 
 from vit_spec import OutputFormat, check_output_format
 
@@ -10,7 +11,9 @@ Intermediates = list[jax.Array] | list[tuple[jax.Array, jax.Array]]
 """Outputs of blocks: patches, or pairs of patches and prefix tokens."""
 
 
-def as_format(patches: jax.Array, grid_size: tuple[int, int], output_fmt: OutputFormat) -> jax.Array:
+def as_format(
+    patches: Float[Array, "B N D"], grid_size: tuple[int, int], output_fmt: OutputFormat
+) -> Float[Array, "B N D"] | Float[Array, "B _ _ _"]:
     """Tokens of patches (B, rows * columns, D) in a format.
 
     Raises:

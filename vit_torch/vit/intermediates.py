@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 
 from vit_spec import OutputFormat, check_output_format
 
@@ -10,7 +11,9 @@ Intermediates = list[torch.Tensor] | list[tuple[torch.Tensor, torch.Tensor]]
 """Outputs of blocks: patches, or pairs of patches and prefix tokens."""
 
 
-def as_format(patches: torch.Tensor, grid_size: tuple[int, int], output_fmt: OutputFormat) -> torch.Tensor:
+def as_format(
+    patches: Float[torch.Tensor, "B N D"], grid_size: tuple[int, int], output_fmt: OutputFormat
+) -> Float[torch.Tensor, "B N D"] | Float[torch.Tensor, "B _ _ _"]:
     """Tokens of patches (B, rows * columns, D) in a format.
 
     Raises:
