@@ -86,6 +86,8 @@ def _understood(
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
     config, origins = resolve_config(table.shapes, told, named, named_by)
     timm_config.check_facts(stated, config)
+    if isinstance(model, str) and source.own is None:
+        _check_name(model, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
     notes = (
@@ -99,6 +101,22 @@ def _understood(
     )
     provenance = Provenance(found.format.name, path, source.files, origins, notes)
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
+
+
+def _check_name(model: str, config: ViTConfig) -> None:
+    """Refuse a name whose sizes are not the tensors': its heads and epsilon would be another model's."""
+    named = get_model(model).config
+    for name in ("depth", "embed_dim", "patch_size"):
+        if getattr(named, name) != getattr(config, name):
+            raise VitportError(
+                f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
+                "the model that they are, or give a ViTConfig."
+            )
+    if named.pos_embed != "none" and config.pos_embed == "none":
+        raise VitportError(
+            f"{model} has a position table, but the file holds none, as models with rotary positions do: name the "
+            "model that the tensors are, or give a ViTConfig."
+        )
 
 
 def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
 from vit_spec.reading import height_and_width
 from vit_spec.vit.config import FIELDS
-from vit_spec.vit.options import TIMM_NAMES
+from vit_spec.vit.options import TIMM_NAMES, TIMM_NORM_BEHIND_POOLING
 
 _GOOGLE_TAGS = ("augreg", "orig", "sam")
 """Beginnings of tags of weights that Google trained with the tanh GELU and timm runs with the erf form."""
@@ -31,7 +31,7 @@ _SAME_FIELDS = (
     "pre_norm", "class_token", "attn_drop_rate", "drop_path_rate",
 )  # fmt: skip
 """Arguments of timm's ``VisionTransformer`` that ``ViTConfig`` has under the same name."""
-_PLACEMENT = frozenset({"global_pool", "final_norm", "fc_norm", "pos_embed", "no_embed_class"})
+_PLACEMENT = frozenset({"global_pool", "final_norm", TIMM_NORM_BEHIND_POOLING, "pos_embed", "no_embed_class"})
 """Arguments whose meaning depends on others."""
 _NO_EFFECT = frozenset(
     {
@@ -133,10 +133,10 @@ def _placement(config: Mapping[str, Any], arguments: Mapping[str, Any], named: V
     """
     pool = _pool(config, arguments)
     found: dict[str, Any] = {} if pool is None else {"pool": pool}
-    if {"global_pool", "fc_norm", "final_norm"} & set(arguments):
+    if {"global_pool", TIMM_NORM_BEHIND_POOLING, "final_norm"} & set(arguments):
         by_pool = (named.pool == "avg") != (named.final_norm == "pooled")  # the architecture's own fc_norm
         usual = named.final_norm == "pooled" if by_pool else None
-        own = arguments.get("fc_norm", usual)
+        own = arguments.get(TIMM_NORM_BEHIND_POOLING, usual)
         pooled = (pool or named.pool) == "avg" if own is None else bool(own)
         last = arguments.get("final_norm", named.final_norm != "none")
         found["final_norm"] = "none" if not last else "pooled" if pooled else "tokens"
