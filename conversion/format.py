@@ -57,6 +57,8 @@ class Format:
     """Formats whose signatures this format's files may show too. This format is tried before them."""
     group: str = ""
     """A name that stands for several formats when reading or writing: the first that fits is taken."""
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """transformers' ``model_type`` → the classes whose folders have this format."""
     base: str | tuple[str, ...] = ""
     """Prefix of the body where a head lies beside it (``vit.`` beside ``classifier``); several if it varies."""
     set_aside: Mapping[str, str] = field(default_factory=dict)

@@ -14,6 +14,8 @@ from conversion.containers import open_source
 from conversion.containers.file_checks import first_line
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.known_class import check_class, check_format
+from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import Fact, resolve_config
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
@@ -63,13 +65,29 @@ def _understood(
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
-    if named is None and (told := timm_config.architecture(beside)) is not None:
-        named, named_by = told
+    if (architecture := timm_config.architecture(beside)) is not None:
+        if isinstance(model, str) and get_model(model).name != timm_config.architecture_name(beside):
+            raise VitportError(
+                f"{path} is a {timm_config.architecture_name(beside)} by its config.json, but the model named is "
+                f"{model}: leave out the name (--model), or correct config.json."
+            )
+        named, named_by = (named, named_by) if isinstance(model, ViTConfig) else architecture
+    if source.own is None:
+        check_class(beside)
+    check_plain(source.table, beside)
     found = recognise(source.table, format, under)
+    if source.own is None:
+        check_format(beside, found.format)
     if found.format.ignored_if is not None:
         found = found.without(found.format.ignored_if(found.table, beside))
     table, unknown = found.format.names.read(found.table)
-    config, origins = resolve_config(table.shapes, _told(source, found), named, named_by)
+    check_floats(table)
+    stated = timm_config.facts(beside)
+    told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
+    config, origins = resolve_config(table.shapes, told, named, named_by)
+    timm_config.check_facts(stated, config)
+    if isinstance(model, str) and source.own is None:
+        _check_name(model, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
     notes = (
@@ -83,6 +101,22 @@ def _understood(
     )
     provenance = Provenance(found.format.name, path, source.files, origins, notes)
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
+
+
+def _check_name(model: str, config: ViTConfig) -> None:
+    """Refuse a name whose sizes are not the tensors': its heads and epsilon would be another model's."""
+    named = get_model(model).config
+    for name in ("depth", "embed_dim", "patch_size"):
+        if getattr(named, name) != getattr(config, name):
+            raise VitportError(
+                f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
+                "the model that they are, or give a ViTConfig."
+            )
+    if named.pos_embed != "none" and config.pos_embed == "none":
+        raise VitportError(
+            f"{model} has a position table, but the file holds none, as models with rotary positions do: name the "
+            "model that the tensors are, or give a ViTConfig."
+        )
 
 
 def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:
@@ -140,7 +174,7 @@ def _preprocessing(
     fitted = fit_preprocessing(default, config)
     if len(fitted.mean) != len(default.mean):
         origin = f"nowhere for {config.in_channels} channels, so mean and standard deviation 0.5 were assumed"
-    if source.config_json is not None and "pretrained_cfg" in source.config_json:
+    if source.config_json is not None and source.config_json.get("pretrained_cfg"):
         return timm_config.preprocessing(source.config_json, fitted), "config.json"
     if source.preprocessor_json is not None:
         return huggingface_config.preprocessing(source.preprocessor_json, fitted), "preprocessor_config.json"

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from conversion.checkpoint import Checkpoint
 from conversion.containers.file_checks import first_line, json_object, unique
 from conversion.containers.output import Output
+from conversion.identify.quantised import quantised
 from conversion.source import Source
 from conversion.tensors import buffers
 from conversion.tensors.contiguous import contiguous
@@ -45,6 +46,9 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     start, header = _header(path)
     metadata = header.pop("__metadata__", {})
     if unknown := {name: entry["dtype"] for name, entry in header.items() if entry["dtype"] not in _DTYPES}:
+        name, dtype = next(iter(unknown.items()))
+        if dtype.startswith(("F8", "F6", "F4")):
+            raise quantised(name, dtype)
         listed = ", ".join(f"{name} {dtype}" for name, dtype in unknown.items())
         raise VitportError(f"{path} has unsupported dtypes ({listed}): save it in one of {', '.join(_DTYPES)}.")
     table = TensorTable({name: _tensor(path, name, start, entry) for name, entry in header.items()})

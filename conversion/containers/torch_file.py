@@ -23,6 +23,7 @@ from conversion.containers.output import Output
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.torch_pickle import state_dict_pickle
 from conversion.containers.zip_member import checked_offset
+from conversion.identify.quantised import quantised
 from conversion.source import Source
 from conversion.tensors.contiguous import contiguous
 from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
@@ -81,6 +82,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     except Exception as error:  # a damaged pickle raises nearly anything
         raise _damaged(path, first_line(error)) from error
     tensors, notes = _peel(path, content, weights_key)
+    _check_quantised(tensors)
     strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
     if strange:
         notes += (f"set aside because they are not tensors: {', '.join(strange)}",)
@@ -111,6 +113,19 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
         archive.add("archive/byteorder", (sys.byteorder.encode(),), alignment=_ALIGNMENT)
         archive.add("archive/version", (b"3\n",), alignment=_ALIGNMENT)
         archive.finish()
+
+
+def _check_quantised(tensors: Mapping[Any, Any]) -> None:
+    """Refuse the dtypes of ``torch.quantization`` and the float8 ones, which numpy does not have."""
+    import torch
+
+    for name, value in tensors.items():
+        packed = str(name).endswith("_packed_params") and not isinstance(value, torch.Tensor)
+        parts = value if packed and isinstance(value, tuple) else (value,)
+        for part in parts:
+            kind = str(part.dtype).removeprefix("torch.") if isinstance(part, torch.Tensor) else ""
+            if kind.startswith(("qint", "quint", "float8", "float4", "int4", "uint4")):
+                raise quantised(str(name), kind)
 
 
 def _infos(path: Path) -> list[zipfile.ZipInfo] | None:

@@ -229,9 +229,10 @@ def test_a_weights_key_that_is_not_there_is_refused_with_those_that_are(tmp_path
 
 @pytest.mark.parametrize("output", ["absent/demo.png", "demo.jpg", ".", "folder.png"])
 def test_demo_refuses_an_output_that_cannot_be_written_before_it_downloads(output, tmp_path, refused):
-    """The cache would show a download."""
+    """The sentence names the path; the cache would show a download."""
     (tmp_path / "folder.png").mkdir()
-    assert "--output" in refused("demo", "--output", output, "--cache", tmp_path / "cache")
+    assert output in refused("demo", "--output", output, "--cache", tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_demo_refuses_a_cache_that_is_a_file(tmp_path, refused):

@@ -18,7 +18,7 @@ from conversion.containers import safetensors_file
 from conversion.formats import FORMATS
 from tests.random_weights import random_params
 from tests.vit_cli.conftest import tiny_checkpoint
-from vit_spec import ViTConfig
+from vit_spec import ViTConfig, get_model
 
 
 def test_there_and_back_every_bit_is_the_same(weights, tmp_path, vitport):
@@ -108,7 +108,7 @@ def test_position_table_is_resized_to_the_size_asked_for(size, weights, tmp_path
 
 def test_one_of_several_sets_of_weights_can_be_chosen(tmp_path, vitport):
     """A training checkpoint with a moving average beside the weights, which is the one that arrives."""
-    params = tiny_checkpoint(image_size=12).params
+    params = random_params(get_model("vit_tiny_patch16_224").config, seed=1, dtype=np.float32)
     tensors = {name: torch.tensor(array) for name, array in params.items()}
     averaged = {name: tensor + 1 for name, tensor in tensors.items()}
     torch.save({"model": tensors, "model_ema": averaged}, tmp_path / "training.pt")

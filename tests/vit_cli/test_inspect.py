@@ -46,12 +46,12 @@ def test_facts_that_only_the_name_tells_are_marked_so(tmp_path, vitport):
 
     from vit_spec import get_model, parameters
 
-    config = get_model("vit_tiny_patch16_224").config.replace(depth=1)
+    config = get_model("vit_tiny_patch16_224").config.replace(num_classes=3)
     save_file({p.name: np.ones(p.shape, np.float32) for p in parameters(config)}, tmp_path / "bare.safetensors")
     args = (tmp_path / "bare.safetensors", "--model", "vit_tiny_patch16_224")
     report = json.loads(vitport("inspect", *args, "--json").out)
     assert report["told_by"]["num_heads"] == "the model name vit_tiny_patch16_224"
-    assert report["told_by"]["depth"] == "the tensors' shapes"
+    assert report["told_by"]["num_classes"] == "the tensors' shapes"
     text = vitport("inspect", *args).out
     (row,) = [line for line in text.splitlines() if line.startswith("num_heads")]
     assert row.split() == ["num_heads", "3", "the", "model", "name", "vit_tiny_patch16_224"]

@@ -14,8 +14,9 @@ from conversion.identify.recognise import recognise
 from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.table import TensorTable
 from vit_parity.semantics.readers import JaxReader, TorchReader, separate_blocks
+from vit_parity.semantics.timm_folder import facts_of_config, facts_of_timm, is_timm
 from vit_parity.semantics.vit import Facts, Semantics
-from vit_spec import ViTConfig, VitportError
+from vit_spec import ViTConfig, VitportError, config_from_dict
 
 _READERS = {"pytorch": TorchReader, "jax": JaxReader}
 _HIDDEN_ACT = {
@@ -58,6 +59,8 @@ def semantics_of_file(
             "add one to the format (docs/adding_a_format.md)."
         )
     config_json = source.config_json or {}
+    if source.own is not None and isinstance(own := config_from_dict(source.own["config"]), ViTConfig):
+        config = own  # the file's own words, not what a reader made of them
     facts = _facts(reading, config, config_json, found.table)
     if activation is not None:
         facts = replace(facts, activation=activation)
@@ -78,6 +81,8 @@ def _blocks_apart(table: TensorTable, names: PartNames) -> tuple[TensorTable, Pa
 
 
 def _facts(reading: SecondReading, config: ViTConfig, config_json: Mapping[str, Any], table: TensorTable) -> Facts:
+    if not reading.plain and is_timm(config_json):
+        return facts_of_timm(config_json)
     fixed = Facts(
         heads=config.num_heads,
         eps=config.norm_eps if reading.norm_eps is None else reading.norm_eps,
@@ -88,14 +93,7 @@ def _facts(reading: SecondReading, config: ViTConfig, config_json: Mapping[str, 
         return _told_by_config_json(fixed, {**reading.config_json, **config_json.get("vision_config", config_json)})
     if reading.plain:
         return fixed
-    return replace(
-        fixed,
-        scale=config.qk_scale,
-        centred=config.norm == "layernorm",
-        post_norm=config.block == "post_norm",
-        pool_prefix=config.pool_prefix,
-        distilled=config.distilled,
-    )
+    return replace(facts_of_config(config), eps=fixed.eps, activation=fixed.activation, pool=fixed.pool)
 
 
 def _pool(reading: SecondReading, config: ViTConfig, table: TensorTable) -> str:

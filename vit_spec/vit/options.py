@@ -26,6 +26,9 @@ TIMM_NAMES: dict[str, str] = {
 given ``fc_norm=False``; here that is ``final_norm="pooled"``.
 """
 
+TIMM_NORM_BEHIND_POOLING = "fc_norm"
+"""timm's argument for a last norm on the pooled vector; ``None`` means under a mean alone."""
+
 
 def given_fields(fields: Mapping[str, Any], **named: Any) -> dict[str, Any]:
     """The fields that a caller gave: all of ``fields``, and those of ``named`` that are not ``None``.

@@ -100,6 +100,10 @@ FORMAT = Format(
     )),
     signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
     group="huggingface",
+    classes={
+        "clip": ("CLIPModel",),
+        "clip_vision_model": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
+    },
     base="vision_model.",
     set_aside=TEXT_HALF,
     conventions=CONVENTIONS,

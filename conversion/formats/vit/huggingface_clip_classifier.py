@@ -56,6 +56,7 @@ FORMAT = Format(
     signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "classifier.weight"),
     before=("huggingface-clip", "huggingface-siglip-classifier"),
     group="huggingface",
+    classes={"clip": ("CLIPForImageClassification",)},
     base="vision_model.",
     set_aside=TEXT_HALF | {"post_layernorm.*": "a norm after what the classifier reads"},
     conventions=CONVENTIONS | {"pool": "avg", "final_norm": "none"},

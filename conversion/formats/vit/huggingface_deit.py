@@ -43,6 +43,7 @@ FORMAT = Format(
     signature=("embeddings.distillation_token", "distillation_classifier.weight", "layernorm.weight"),
     before=("huggingface-deit-one-head", "huggingface-vit"),
     group="huggingface",
+    classes={"deit": ("DeiTModel", "DeiTForImageClassificationWithTeacher")},
     base="deit.",
     set_aside=MASK_TOKEN,
     conventions=CONVENTIONS,

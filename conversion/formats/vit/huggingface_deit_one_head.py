@@ -40,6 +40,7 @@ FORMAT = Format(
     signature=("embeddings.distillation_token", "layernorm.weight"),
     before=("huggingface-vit",),
     group="huggingface",
+    classes={"deit": ("DeiTForImageClassification",)},
     base="deit.",
     set_aside=MASK_TOKEN,
     conventions={**CONVENTIONS, "pos_embed": "all"},  # the table has a row for the extra token too

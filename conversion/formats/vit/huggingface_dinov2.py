@@ -141,6 +141,12 @@ FORMAT = Format(
     signature=("embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layer_scale1.lambda1"),
     before=("huggingface-vit",),
     group="huggingface",
+    classes={
+        "dinov2": ("Dinov2Model", "Dinov2ForImageClassification", "Dinov2Backbone"),
+        "dinov2_with_registers": (
+            "Dinov2WithRegistersModel", "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersBackbone",
+        ),
+    },
     base=("dinov2.", "dinov2_with_registers."),
     set_aside=MASK_TOKEN,
     conventions=CONVENTIONS,

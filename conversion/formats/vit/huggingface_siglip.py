@@ -88,6 +88,7 @@ FORMAT = Format(
     names=Rules((*TOWER, *_POOLING)),
     signature=("embeddings.patch_embedding.weight", "encoder.layers.0.layer_norm1.weight", "head.probe"),
     group="huggingface",
+    classes={"siglip": ("SiglipModel",), "siglip_vision_model": ("SiglipVisionModel",)},
     base="vision_model.",
     set_aside=TEXT_HALF,
     conventions=CONVENTIONS,

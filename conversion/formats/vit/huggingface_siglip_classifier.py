@@ -40,6 +40,7 @@ FORMAT = Format(
     signature=("embeddings.patch_embedding.weight", "encoder.layers.0.layer_norm1.weight", "classifier.weight"),
     before=("huggingface-siglip",),
     group="huggingface",
+    classes={"siglip": ("SiglipForImageClassification",)},
     base="vision_model.",
     set_aside=TEXT_HALF | {"head.*": "the pooling for comparing with texts, which the classifier does not read"},
     conventions=CONVENTIONS,

@@ -120,6 +120,12 @@ FORMAT = Format(
     names=Rules((*EMBEDDINGS, *ON_DISK, *IN_MEMORY, *HEADS)),
     signature=("embeddings.patch_embeddings.projection.weight", "layernorm.weight"),
     group="huggingface",
+    classes={
+        "vit": ("ViTModel", "ViTForImageClassification"),
+        "vit_mae": ("ViTMAEModel",),
+        "vit_msn": ("ViTMSNModel", "ViTMSNForImageClassification"),
+        "ijepa": ("IJepaModel", "IJepaForImageClassification"),
+    },
     base="vit.",
     set_aside=MASK_TOKEN,
     conventions=CONVENTIONS,

@@ -1,0 +1,71 @@
+"""Whether a folder's config.json names a class that is read here: asked before its tensors are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from conversion.format import Format
+from conversion.formats import FORMATS
+from vit_spec import VitportError
+
+_FRAMEWORKS = ("Flax", "TF")
+"""Beginnings of the names of transformers' classes in other frameworks."""
+_TIMM_WRAPPER = "timm_wrapper"
+"""A folder that names timm's architecture, which ``conversion.config_json.timm`` reads."""
+
+
+def check_class(config_json: Mapping[str, Any]) -> None:
+    """Compare ``model_type`` and ``architectures`` with the classes that all formats know.
+
+    Classes that share their tensors' names may compute something else: windows, other inputs, other attention.
+
+    Raises:
+        VitportError: for a model type or class that no format lists.
+    """
+    known = known_classes()
+    kind = config_json.get("model_type")
+    if kind == _TIMM_WRAPPER and "architecture" in config_json:
+        return
+    if kind is not None and kind not in known:
+        raise VitportError(
+            f"config.json has model_type={kind!r}, which is not a model that vitport reads "
+            f"({', '.join(sorted(known))}): if it holds one of these as a part, save that part alone with "
+            "save_pretrained."
+        )
+    classes = known[kind] if kind is not None else tuple(cls for group in known.values() for cls in group)
+    for name in config_json.get("architectures") or ():
+        if _plain(str(name)) not in classes:
+            raise VitportError(
+                f"config.json has architectures=[{str(name)!r}], which is not a class that vitport reads "
+                f"({', '.join(classes)}): load its backbone as one of these and save it with save_pretrained."
+            )
+
+
+def check_format(config_json: Mapping[str, Any], found: Format) -> None:
+    """Compare ``model_type`` with the format that the tensors' names show.
+
+    Raises:
+        VitportError: if files of that model type have another format.
+    """
+    kind = config_json.get("model_type")
+    if found.classes and kind is not None and kind not in found.classes:
+        raise VitportError(
+            f"config.json has model_type={kind!r}, but the tensors' names are those of {found.summary} (model_type "
+            f"{' or '.join(found.classes)}): they are of two models, so fetch the folder again."
+        )
+
+
+def known_classes() -> dict[str, tuple[str, ...]]:
+    """``model_type`` → the classes of all formats."""
+    known: dict[str, tuple[str, ...]] = {}
+    for format in FORMATS.values():
+        for kind, classes in format.classes.items():
+            known[kind] = (*known.get(kind, ()), *classes)
+    return known
+
+
+def _plain(name: str) -> str:
+    for framework in _FRAMEWORKS:
+        name = name.removeprefix(framework)
+    return name

@@ -1,0 +1,64 @@
+"""Weights that are no plain floats: quantised ones, and adapters beside the weights that they change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from conversion.tensors.table import TensorTable
+from vit_spec import VitportError
+
+_SCALES = re.compile(
+    r"(^|[./])(SCB|weight_format|_packed_params.*|qweight|qzeros|g_idx|weight_scale(_inv)?|weight_zero_point"
+    r"|weight\.(absmax|quant_map|nested_absmax|quant_state.*)|zero_point)$"
+)
+"""Names beside quantised weights: bitsandbytes (SCB, absmax), GPTQ and AWQ (qweight), compressed-tensors and float8
+checkpoints (weight_scale), PyTorch (_packed_params, zero_point)."""
+_ADAPTER = re.compile(r"(^|[./])lora_(A|B|embedding_A|embedding_B|magnitude_vector)([./]|$)")
+_WEIGHT = re.compile(r"(^|[./])(weight|kernel|[a-z_]+_weight)$")
+_REMEDY = "save the model dequantised, in float32, float16 or bfloat16"
+
+
+def check_plain(table: TensorTable, config_json: Mapping[str, Any]) -> None:
+    """Refuse quantised weights and unmerged adapters, which read as plain weights would give another model.
+
+    Args:
+        table: tensors under the file's own names.
+        config_json: a folder's config.json; empty for a file.
+
+    Raises:
+        VitportError: with the tensor or the entry that shows it.
+    """
+    if method := config_json.get("quantization_config"):
+        name = method.get("quant_method", "unnamed") if isinstance(method, Mapping) else method
+        raise VitportError(f"The weights are quantised: config.json has a quantization_config ({name}). So {_REMEDY}.")
+    for name, tensor in table.tensors.items():
+        if _ADAPTER.search(name):
+            raise VitportError(
+                f"The file holds an unmerged LoRA adapter ({name}): merge it into the weights with peft's "
+                "merge_and_unload(), and save the model again."
+            )
+        if _SCALES.search(name):
+            raise VitportError(f"The weights are quantised: {name} lies beside them. So {_REMEDY}.")
+        if _WEIGHT.search(name) and len(tensor.shape) > 1 and tensor.dtype.kind in "iub":
+            raise quantised(name, str(tensor.dtype))
+
+
+def check_floats(table: TensorTable) -> None:
+    """Refuse parameters of integers.
+
+    Args:
+        table: canonical name → tensor, each a parameter.
+
+    Raises:
+        VitportError: with the first such parameter.
+    """
+    for name, tensor in table.tensors.items():
+        if tensor.dtype.kind in "iub":
+            raise quantised(name, str(tensor.dtype))
+
+
+def quantised(name: str, dtype: str) -> VitportError:
+    """The refusal of a tensor by its dtype."""
+    return VitportError(f"The weights are quantised: {name} has dtype {dtype}. So {_REMEDY}.")
