@@ -75,7 +75,10 @@ def _check_output(output: Path) -> None:
 
     if output.suffix.lower() != ".png":
         raise VitportError(f"--output {output} is not a PNG file: give a name that ends in .png.")
-    writable_file(output)
+    try:
+        writable_file(output)
+    except VitportError as error:
+        raise VitportError(f"--output: {error}") from error
 
 
 def _dinov2(cache: Path) -> Demonstration:
