@@ -17,6 +17,7 @@ from vit_spec.model import Model
 from vit_spec.parameter import Kind, Parameter, Segment, Split, Stage, flax_path
 from vit_spec.preprocessing import Preprocessing
 from vit_spec.registry import get_config, get_model, list_models
+from vit_spec.swin.config import SwinConfig
 from vit_spec.vit.config import Pooling, ViTConfig
 from vit_spec.vit.intermediates import OutputFormat, block_indices, check_output_format
 from vit_spec.vit.options import config_fields, given_fields
@@ -34,6 +35,7 @@ __all__ = [
     "Segment",
     "Split",
     "Stage",
+    "SwinConfig",
     "ViTConfig",
     "VitportError",
     "block_indices",
