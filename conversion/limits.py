@@ -11,10 +11,10 @@ from conversion.checkpoint import Checkpoint
 from conversion.format import Format
 from conversion.source import OWN_RECORD
 from conversion.tensors.table import Shapes
-from vit_spec import ViTConfig, VitportError
+from vit_spec import Config, ViTConfig, VitportError
 
 _HELD_BY_ALL = frozenset({
-    "image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio",
+    "image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio",
     "mlp_hidden_dim", "norm_eps", "pos_embed_resize", "drop_rate", "attn_drop_rate", "drop_path_rate",
 })  # fmt: skip
 """Sizes, and fields that change no output: rates of training, and how positions are resized for other images."""
@@ -27,7 +27,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 """Option of ``vitport convert``, and of the functions of ``conversion`` → the change that it makes in the config."""
 
 
-def unsupported_fields(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[str]:
+def unsupported_fields(config: Config, **allowed: tuple[Any, ...]) -> list[str]:
     """The config fields whose values a format cannot hold, each as ``field=value``.
 
     Args:
@@ -35,39 +35,45 @@ def unsupported_fields(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[st
         allowed: field → the values that the format can hold. Fields that are not named must have their defaults,
             except sizes and fields that change no output.
     """
-    default = ViTConfig()
+    default = type(config)()
     rules = {
         field.name: (getattr(default, field.name),)
-        for field in dataclasses.fields(ViTConfig)
+        for field in dataclasses.fields(config)
         if field.name not in _HELD_BY_ALL
     }
-    rules |= {"qk_scale": (None, config.head_dim**-0.5)} | allowed  # the default scale, whether stated or not
+    if isinstance(config, ViTConfig):
+        rules["qk_scale"] = (None, config.head_dim**-0.5)  # the default scale, whether stated or not
+    rules |= allowed
     return [
         f"{name}={getattr(config, name)!r}" for name, values in rules.items() if getattr(config, name) not in values
     ]
 
 
-def not_square(config: ViTConfig) -> list[str]:
+def not_square(config: Config) -> list[str]:
     """A complaint about images that are not square, for formats that store one side only."""
     height, width = config.image_size
     return [] if height == width else [f"images of {height}x{width} pixels (it holds square ones only)"]
 
 
-def helpful_options(config: ViTConfig, cannot_hold: Sequence[Callable[[ViTConfig], list[str]]]) -> str:
+def helpful_options(config: Config, cannot_hold: Sequence[Callable[[Any], list[str]]]) -> str:
     """The options of ``vitport convert`` that let one of several formats hold the model; empty if none do."""
     for complaints in cannot_hold:
         changed, helpful = config, []
         for option, changes in _OPTIONS.items():
+            if not _applies(config, changes):
+                continue
             after = changed.replace(**changes)
-            if _applies(config, changes) and len(complaints(after)) < len(complaints(changed)):
+            if len(complaints(after)) < len(complaints(changed)):
                 changed, helpful = after, [*helpful, option]
         if not complaints(changed):
             return " ".join(helpful)
     return ""
 
 
-def _applies(config: ViTConfig, changes: dict[str, Any]) -> bool:
-    return config.activation in GELUS.values() if "activation" in changes else config.pos_embed != "none"
+def _applies(config: Config, changes: dict[str, Any]) -> bool:
+    if "activation" in changes:
+        return config.activation in GELUS.values()
+    return isinstance(config, ViTConfig) and config.pos_embed != "none"
 
 
 def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]:
@@ -87,7 +93,7 @@ def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]
             height, width = checkpoint.config.image_size
             lost += [f"image_size={height}x{width} (readers take a square)"] if height != width else []
         else:
-            usual = conventions.get(name, getattr(ViTConfig(), name))
+            usual = conventions.get(name, getattr(type(checkpoint.config)(), name))
             lost += _differing(name, getattr(checkpoint.config, name), usual)
     return lost
 

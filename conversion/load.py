@@ -17,18 +17,18 @@ from conversion.hub import local
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
-from conversion.identify.resolve import Fact, resolve_config
+from conversion.identify.resolve import FAMILIES, Fact, resolve_config
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, Stage, ViTConfig, VitportError, config_from_dict, get_model, parameters
+from vit_spec import Config, Preprocessing, Stage, VitportError, config_from_dict, get_model, parameters
 
 
 def load(
     path: str | Path,
     *,
     format: str | None = None,
-    model: str | ViTConfig | None = None,
+    model: str | Config | None = None,
     weights_key: str | None = None,
 ) -> Checkpoint:
     """Read weights of any known format.
@@ -61,7 +61,7 @@ def load(
 
 
 def _understood(
-    source: Source, path: str, format: str | None, model: str | ViTConfig | None, under: str | None
+    source: Source, path: str, format: str | None, model: str | Config | None, under: str | None
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -71,7 +71,7 @@ def _understood(
                 f"{path} is a {timm_config.architecture_name(beside)} by its config.json, but the model named is "
                 f"{model}: leave out the name (--model), or correct config.json."
             )
-        named, named_by = (named, named_by) if isinstance(model, ViTConfig) else architecture
+        named, named_by = (named, named_by) if model is not None and not isinstance(model, str) else architecture
     if source.own is None:
         check_class(beside)
     check_plain(source.table, beside)
@@ -84,16 +84,17 @@ def _understood(
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
-    config, origins = resolve_config(table.shapes, told, named, named_by)
+    config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by)
     timm_config.check_facts(stated, config)
     if isinstance(model, str) and source.own is None:
-        _check_name(model, config)
+        FAMILIES[config.family].check_name(model, get_model(model).config, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
     notes = (
         f"{found.format.summary}, packed as {source.container}",
         *source.notes,
         *found.notes,
+        *(found.format.remarks(found.table) if found.format.remarks is not None else ()),
         *_untrained(table, config),
         *timm_config.remarks(beside),
         f"preprocessing from {preprocessing_by}",
@@ -103,23 +104,7 @@ def _understood(
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
-def _check_name(model: str, config: ViTConfig) -> None:
-    """Refuse a name whose sizes are not the tensors': its heads and epsilon would be another model's."""
-    named = get_model(model).config
-    for name in ("depth", "embed_dim", "patch_size"):
-        if getattr(named, name) != getattr(config, name):
-            raise VitportError(
-                f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
-                "the model that they are, or give a ViTConfig."
-            )
-    if named.pos_embed != "none" and config.pos_embed == "none":
-        raise VitportError(
-            f"{model} has a position table, but the file holds none, as models with rotary positions do: name the "
-            "model that the tensors are, or give a ViTConfig."
-        )
-
-
-def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:
+def _untrained(table: TensorTable, config: Config) -> list[str]:
     """Heads of zeros, as in Google's first ImageNet-21k weights and at the start of fine-tuning."""
     heads = [it.name for it in parameters(config) if it.stage is Stage.CLASSIFIER and it.is_kernel]
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
@@ -136,12 +121,20 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and which part of it says so; later sources overrule earlier ones."""
     if source.own is not None:
         config = config_from_dict(_entry(source, "config"))
+        if config.family != recognised.format.family:
+            raise VitportError(
+                f"{source.path} has the names of {recognised.format.summary} and the record of a model of the family "
+                f"{config.family}: it is damaged, so convert it again."
+            )
         return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
     if found.shape_facts is not None:
         shown = found.shape_facts(recognised.table.shapes)
         told |= {name: Fact(value, "the tensors' shapes") for name, value in shown.items()}
+    if found.buffer_facts is not None:
+        shown = found.buffer_facts(recognised.aside, recognised.table.shapes)
+        told |= {name: Fact(value, "the file's buffers") for name, value in shown.items()}
     if source.config_json is not None and found.facts is not None:
         facts = found.facts(source.config_json)
         told |= {name: Fact(value, "config.json") for name, value in facts.items()}
@@ -155,14 +148,14 @@ def _entry(source: Source, name: str) -> Mapping[str, Any]:
     return entry
 
 
-def _named(model: str | ViTConfig | None) -> tuple[ViTConfig | None, str]:
+def _named(model: str | Config | None) -> tuple[Config | None, str]:
     if isinstance(model, str):
         return get_model(model).config, f"the model name {model}"
     return model, "the config given"
 
 
 def _preprocessing(
-    source: Source, found: Format, model: str | ViTConfig | None, config: ViTConfig
+    source: Source, found: Format, model: str | Config | None, config: Config
 ) -> tuple[Preprocessing, str]:
     if source.own is not None:
         return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), OWN_RECORD
@@ -181,7 +174,7 @@ def _preprocessing(
     return fitted, origin
 
 
-def _labels(source: Source, config: ViTConfig) -> tuple[str, ...] | None:
+def _labels(source: Source, config: Config) -> tuple[str, ...] | None:
     if source.own is not None:
         labels = source.own.get("labels")
         return tuple(labels) if labels else None

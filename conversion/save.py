@@ -88,6 +88,8 @@ def save(
         _remove(aside)
     if progress is not None:
         progress("", len(table), len(table))
+    if target.computed_otherwise is not None:
+        notes += tuple(target.computed_otherwise(checkpoint))
     useless = [not_finite(name, count) for name, count in not_finite_in.items() if count]
     lost = [f"not written: {what}" for what in dropped(checkpoint, target, table.shapes)]
     return (*notes, *useless, *lost)
@@ -95,15 +97,21 @@ def save(
 
 def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
     complaints: list[str] = []
-    for target in get_formats(name):
+    family = checkpoint.config.family
+    targets = [target for target in get_formats(name) if target.family == family]
+    if not targets:
+        fitting = sorted(entry.name for entry in FORMATS.values() if entry.can_write and entry.family == family)
+        raise VitportError(f"{name} holds no models of the family {family}: choose one of {', '.join(fitting)}.")
+    for target in targets:
         if target.writer is None:
-            writable = ", ".join(sorted(entry.name for entry in FORMATS.values() if entry.can_write))
+            fitting = (entry for entry in FORMATS.values() if entry.can_write and entry.family == family)
+            writable = ", ".join(sorted(entry.name for entry in fitting))
             raise VitportError(f"{target.name} is read but not written: choose one of {writable}.")
         unsupported = target.cannot_hold(checkpoint.config)
         if not unsupported:
             return target, target.writer
         complaints.append(f"{target.name} cannot hold {'; nor '.join(unsupported)}")
-    options = helpful_options(checkpoint.config, [target.cannot_hold for target in get_formats(name)])
+    options = helpful_options(checkpoint.config, [target.cannot_hold for target in targets])
     remedy = f", or add {options}" if options else ""
     raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm{remedy}.")
 

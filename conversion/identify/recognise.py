@@ -5,23 +5,28 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from conversion.format import Format
 from conversion.formats import FORMATS, groups
-from conversion.tensors.table import TensorTable
+from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import VitportError
 
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Path components that torch.compile, FSDP and activation checkpointing insert anywhere in a name."""
+_SWIN = "swin"
 _REFUSED = {
-    ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions",
-    ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias",
-    "conv_root/kernel": "a hybrid, whose patches come out of a ResNet",
-    "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions",
-    "head.0.running_mean": "a linear-probe head after a BatchNorm (remove head.* from the file to convert the rest)",
-}
-_COPIES = {"momentum_encoder": "base_encoder"}
+    ".attn.relative_position_bias_table": ("a BEiT or EVA model, whose attention has relative positions", _SWIN),
+    ".attn.q_bias": ("a BEiT or EVA model, whose attention has no key bias", _SWIN),
+    ".attn.meta_mlp.fc1.weight": ("a SwinV2-CR model, whose attention is not Swin's or Swin v2's", None),
+    "conv_root/kernel": ("a hybrid, whose patches come out of a ResNet", None),
+    "conv_proj.conv_last.weight": ("a torchvision model with a stem of several convolutions", None),
+    "head.0.running_mean": (
+        "a linear-probe head after a BatchNorm (remove head.* from the file to convert the rest)", None
+    ),
+}  # fmt: skip
+"""Endings of names → what they belong to, and the family of which they are parameters."""
+_COPIES = {"momentum_encoder": "base_encoder", "encoder_k": "encoder"}
 """Prefix of a running copy kept by training → prefix of the model itself."""
 _OPTIMIZER = frozenset({"opt_state", "param_states", "mu", "nu", "trace", "opt", "optimizer"})
 """Path components under which an optimizer stores tensors named like the weights; ``opt/target`` is the weights."""
@@ -34,11 +39,13 @@ class Recognised:
     format: Format
     table: TensorTable
     notes: tuple[str, ...]
+    aside: TensorTable = field(default_factory=lambda: TensorTable({}))
+    """What ``Format.set_aside`` took out of the table."""
 
     def without(self, names: Mapping[str, str]) -> Recognised:
         """Without some tensors: name → reason."""
         notes = tuple(f"set aside {name}: {reason}" for name, reason in names.items())
-        return Recognised(self.format, self.table.without(set(names)), self.notes + notes)
+        return replace(self, table=self.table.without(set(names)), notes=self.notes + notes)
 
 
 def recognise(table: TensorTable, forced: str | None = None, under: str | None = None) -> Recognised:
@@ -52,16 +59,22 @@ def recognise(table: TensorTable, forced: str | None = None, under: str | None =
         VitportError: if no format fits, or the names hold several models and ``under`` does not choose one.
     """
     table = table.renamed(_unwrapped)
-    for ending, what in _REFUSED.items():
-        if any(name.endswith(ending) for name in table):
-            raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers.")
     formats = get_formats(forced) if forced else tuple(FORMATS.values())
     for candidate in formats:
         prefixes = _without_copies(_prefixes(table, candidate))
         if prefixes:
+            _check_refused(table, candidate.family)
             return _peeled(table, candidate, _chosen(prefixes, under))
+    _check_refused(table, None)
     expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
     raise VitportError(f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}.")
+
+
+def _check_refused(table: TensorTable, family: str | None) -> None:
+    """Refuse models that share some of a family's names and compute something else."""
+    for ending, (what, own) in _REFUSED.items():
+        if own != family and any(name.endswith(ending) for name in table):
+            raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers and Swin.")
 
 
 def _chosen(prefixes: list[str], under: str | None) -> str:
@@ -81,11 +94,11 @@ def get_formats(name: str) -> tuple[Format, ...]:
     Raises:
         VitportError: if there is no such format or group; the message lists them.
     """
-    if (members := groups().get(name)) is not None:
-        return tuple(FORMATS[member] for member in members)
-    if name not in FORMATS:
-        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(sorted((*groups(), *FORMATS)))}.")
-    return (FORMATS[name],)
+    members = dict.fromkeys(([name] if name in FORMATS else []) + list(groups().get(name, ())))
+    if not members:
+        known = sorted({*groups(), *FORMATS})
+        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(known)}.")
+    return tuple(FORMATS[member] for member in members)
 
 
 def _unwrapped(name: str) -> str:
@@ -133,15 +146,17 @@ def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
             names[name] = name.removeprefix(place)
     if outside:
         notes.append(f"set aside {len(outside)} tensors outside {prefix} ({_roots(outside)})")
+    removed: dict[str, Tensor] = {}
     for pattern, reason in found.set_aside.items():
         aside = [name for name, bare in names.items() if fnmatch.fnmatchcase(bare, pattern)]
+        removed |= {names[name]: table.tensors[name] for name in aside}
         if aside:
             what = aside[0] if len(aside) == 1 else f"{len(aside)} tensors {pattern}"
             notes.append(f"set aside {what}: {reason}")
         for name in aside:
             del names[name]
     kept = TensorTable({name: table.tensors[name] for name in names})
-    return Recognised(found, kept.renamed(names.__getitem__), tuple(notes))
+    return Recognised(found, kept.renamed(names.__getitem__), tuple(notes), TensorTable(removed))
 
 
 def _roots(names: Iterable[str]) -> str:

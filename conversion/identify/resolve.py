@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-from conversion.identify.vit import CHANGED_BY_FINE_TUNING, NEVER_GUESSED, facts_from_shapes
+from conversion.identify import swin, vit
 from conversion.tensors.table import Shapes
-from vit_spec import Model, ViTConfig, VitportError, list_models, parameters
+from vit_spec import Config, Model, VitportError, list_models, parameters
+from vit_spec.family import FAMILIES as SPECS
+
+FAMILIES: dict[str, ModuleType] = {"vit": vit, "swin": swin}
+"""Family → what its shapes show, and what they do not."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,12 @@ class Fact:
 
 
 def resolve_config(
-    shapes: Shapes, told: Mapping[str, Fact], named: ViTConfig | None, named_by: str
-) -> tuple[ViTConfig, dict[str, str]]:
+    family: str, shapes: Shapes, told: Mapping[str, Fact], named: Config | None, named_by: str
+) -> tuple[Config, dict[str, str]]:
     """The model's config, and for each field where its value comes from.
 
     Args:
+        family: of the model.
         shapes: canonical name → shape.
         told: config fields that the file itself states.
         named: the config that the caller gave; its fields count where neither shapes nor the file decide.
@@ -35,11 +41,17 @@ def resolve_config(
         VitportError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
             registered models that have these shapes.
     """
+    if named is not None and named.family != family:
+        raise VitportError(
+            f"The names of the tensors are those of the family {family}, but {named_by} is of the family "
+            f"{named.family}: name the model that they are."
+        )
+    module, kind = FAMILIES[family], SPECS[family].config
     known = (dataclasses.asdict(named) if named else {}) | {name: fact.value for name, fact in told.items()}
-    shown = facts_from_shapes(shapes, known)
+    shown = module.facts_from_shapes(shapes, known)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for field in dataclasses.fields(ViTConfig):
+    for field in dataclasses.fields(kind):
         name = field.name
         if name in shown and not (name in known and known[name] == shown[name]):
             values[name], origins[name] = shown[name], "the tensors' shapes"
@@ -49,21 +61,23 @@ def resolve_config(
             values[name], origins[name] = getattr(named, name), named_by
         elif name in shown:
             values[name], origins[name] = shown[name], "the tensors' shapes"
-    untold = [name for name in NEVER_GUESSED if name not in values]
+    untold = [name for name in module.NEVER_GUESSED if name not in values]
     if untold:
         raise VitportError(
             f"The file does not say its {', '.join(untold)}, and shapes do not show them: name the model "
-            f"(--model, or the first argument of create_model){_candidates(shapes)}."
+            f"(--model, or the first argument of create_model){_candidates(family, shapes)}."
         )
-    return ViTConfig.from_dict(values), origins
+    return kind.from_dict(values), origins
 
 
-def _candidates(shapes: Shapes) -> str:
+def _candidates(family: str, shapes: Shapes) -> str:
     def body(table: Shapes) -> dict[str, tuple[int, ...]]:
-        return {name: shape for name, shape in table.items() if name.partition(".")[0] not in CHANGED_BY_FINE_TUNING}
+        return {name: shape for name, shape in table.items() if name.partition(".")[0] not in changed}
 
+    changed = FAMILIES[family].CHANGED_BY_FINE_TUNING
     mine = body(shapes)
-    fitting = [model.name for model in list_models() if body(_shapes(model)) == mine]
+    models = (model for model in list_models() if model.config.family == family)
+    fitting = [model.name for model in models if body(_shapes(model)) == mine]
     return f"; these fit: {', '.join(fitting)}" if fitting else "; none of the registered models has these shapes"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conversion.tensors.table import Shapes
-from vit_spec import VitportError
+from vit_spec import ViTConfig, VitportError
 from vit_spec.vit.presence import shown_options
 
 NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
@@ -71,6 +71,21 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         | _pool(shapes, facts, told)
         | _grid(shapes, facts, told)
     )
+
+
+def check_name(name: str, named: ViTConfig, config: ViTConfig) -> None:
+    """Refuse a name whose sizes are not the tensors': its heads and epsilon would be another model's."""
+    for field in ("depth", "embed_dim", "patch_size"):
+        if getattr(named, field) != getattr(config, field):
+            raise VitportError(
+                f"{name} has {field}={getattr(named, field)}, but the tensors have {field}={getattr(config, field)}: "
+                "name the model that they are, or give a ViTConfig."
+            )
+    if named.pos_embed != "none" and config.pos_embed == "none":
+        raise VitportError(
+            f"{name} has a position table, but the file holds none, as models with rotary positions do: name the "
+            "model that the tensors are, or give a ViTConfig."
+        )
 
 
 def _layer_scale(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:

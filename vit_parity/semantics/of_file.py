@@ -12,30 +12,28 @@ import numpy as np
 from conversion.containers import open_source
 from conversion.identify.recognise import recognise
 from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading_swin import SwinReading
 from conversion.tensors.table import TensorTable
 from vit_parity.semantics.readers import JaxReader, TorchReader, separate_blocks
+from vit_parity.semantics.swin import SwinSemantics
+from vit_parity.semantics.swin_facts import HIDDEN_ACT, swin_facts
 from vit_parity.semantics.timm_folder import facts_of_config, facts_of_timm, is_timm
 from vit_parity.semantics.vit import Facts, Semantics
-from vit_spec import ViTConfig, VitportError, config_from_dict
+from vit_spec import Config, SwinConfig, ViTConfig, VitportError, config_from_dict
 
 _READERS = {"pytorch": TorchReader, "jax": JaxReader}
-_HIDDEN_ACT = {
-    "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh",
-    "quick_gelu": "quick_gelu", "silu": "silu", "swish": "silu", "relu": "relu",
-}  # fmt: skip
-"""transformers' ``ACT2FN``, written down apart from ``conversion.config_json``."""
 
 
 def semantics_of_file(
     path: Path,
-    config: ViTConfig,
+    config: Config,
     *,
     format: str | None = None,
     weights_key: str | None = None,
     dtype: np.dtype | None = None,
     activation: str | None = None,
     head: bool = True,
-) -> Semantics:
+) -> Semantics | SwinSemantics:
     """The model of a file, to be run by the file's own names and conventions.
 
     Args:
@@ -59,8 +57,16 @@ def semantics_of_file(
             "add one to the format (docs/adding_a_format.md)."
         )
     config_json = source.config_json or {}
-    if source.own is not None and isinstance(own := config_from_dict(source.own["config"]), ViTConfig):
-        config = own  # the file's own words, not what a reader made of them
+    if source.own is not None:
+        config = config_from_dict(source.own["config"])  # the file's own words, not what a reader made of them
+    if isinstance(reading, SwinReading):
+        assert isinstance(config, SwinConfig)
+        everything = TensorTable(found.table.tensors | found.aside.tensors)
+        read = _READERS[reading.axes](everything, dtype)
+        told = swin_facts(reading, read, config, config_json, recorded=source.own is not None)
+        named = reading.names if head else replace(reading.names, head=())
+        return SwinSemantics(read, named, told if activation is None else replace(told, activation=activation))
+    assert isinstance(config, ViTConfig)
     facts = _facts(reading, config, config_json, found.table)
     if activation is not None:
         facts = replace(facts, activation=activation)
@@ -107,5 +113,5 @@ def _told_by_config_json(facts: Facts, own: Mapping[str, Any]) -> Facts:
         facts,
         heads=own["num_attention_heads"],
         eps=own["layer_norm_eps"],
-        activation="silu" if own.get("use_swiglu_ffn") else _HIDDEN_ACT[own["hidden_act"]],
+        activation="silu" if own.get("use_swiglu_ffn") else HIDDEN_ACT[own["hidden_act"]],
     )
