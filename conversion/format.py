@@ -14,6 +14,7 @@ from conversion.second_reading_swin import SwinReading
 from conversion.tensors.rules import Names
 from conversion.tensors.table import TensorTable
 from vit_spec import Config, Preprocessing
+from vit_spec.swin.resizing import OffsetResize
 
 Writer = Callable[[Path, TensorTable, Checkpoint, Callable[[str], None]], None]
 """``write(path, table, checkpoint, progress)`` writes the tensors of ``table``, under the format's names, and what the
@@ -83,6 +84,8 @@ class Format:
     """The family's preprocessing, for files that do not say theirs."""
     reader_defaults: Mapping[str, Any] = field(default_factory=dict)
     """Config fields that other readers of the format assume unless their users say otherwise."""
+    offset_resize: OffsetResize = "timm-geometric"
+    """How the family's code resizes tables of relative positions for another window."""
     drops: tuple[str, ...] = ()
     """What a checkpoint may have and the format's files have no place for, although it changes no output: ``labels``,
     ``preprocessing``, names of config fields. Fields that do change outputs belong in ``cannot_hold``."""

@@ -14,6 +14,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.load import load
 from conversion.tensors.check import check_complete
 from vit_spec import ViTConfig, VitportError, config_fields, parameters, with_pool
+from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import Pooling, PositionResize
 
 RATES = ("drop_rate", "attn_drop_rate", "drop_path_rate")
@@ -24,7 +25,7 @@ def prepare(
     name_or_config: str | ViTConfig | None,
     *,
     weights: str | Path | Checkpoint,
-    resize: PositionResize | None = None,
+    resize: PositionResize | OffsetResize | None = None,
     **fields: Any,
 ) -> Checkpoint:
     """Load weights and fit them to what the caller asks for.
@@ -43,7 +44,7 @@ def prepare(
     Args:
         name_or_config: for facts that the weights do not tell.
         weights: a path, or a checkpoint already loaded.
-        resize: method for the position table; ``None`` takes the one of the weights' family.
+        resize: method for the tables of positions; ``None`` takes the one of the weights' family.
         fields: fields of ``ViTConfig``, under their own names or timm's.
 
     Raises:
@@ -65,7 +66,8 @@ def prepare(
         warnings.warn(checkpoint.provenance.notes[-1], stacklevel=3)  # at the caller of create_model
     if num_classes is not None:
         checkpoint = with_num_classes(checkpoint, num_classes)
-    checkpoint = _pooled(checkpoint, fields.pop("pool", checkpoint.config.pool))
+    if "pool" in fields:
+        checkpoint = _pooled(checkpoint, fields.pop("pool"))
     return _with_fields(checkpoint, fields)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
+from conversion.changes.swin_sizes import resized
 from conversion.checkpoint import Checkpoint
 from conversion.tensors.patch_kernel import resize_patch_kernel
 from conversion.tensors.position_table import resize_position_table
-from vit_spec import Kind, ViTConfig, VitportError, parameters
+from vit_spec import Kind, SwinConfig, ViTConfig, VitportError, parameters
+from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import PositionResize
 
 
@@ -16,26 +19,36 @@ def with_sizes(
     *,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
-    resize: PositionResize | None = None,
+    window_size: int | tuple[int, int] | None = None,
+    resize: PositionResize | OffsetResize | None = None,
 ) -> Checkpoint:
-    """The checkpoint for images or patches of another size.
+    """The checkpoint for images, patches or windows of another size.
 
     The patch kernel is resized by FlexiViT's pseudo-inverse. If the grid of patches changes, the position table is
-    resized to it.
+    resized to it; if windows change, so are version 1's tables of relative positions.
 
     Args:
         image_size: pixels, a side or (height, width); ``None`` keeps the size.
         patch_size: pixels a side; ``None`` keeps the size.
-        resize: method for the position table; ``None`` takes the one of the weights' family.
+        window_size: tokens, a side or (height, width), of every stage of a Swin Transformer; its window rule still
+            applies where maps are smaller. ``None`` keeps the windows.
+        resize: method for the tables; ``None`` takes the one of the weights' family.
 
     Raises:
         VitportError: if the image does not divide into patches, or ``resize`` is given without a size.
     """
     old = checkpoint.config
-    if image_size is None and patch_size is None:
+    if image_size is None and patch_size is None and window_size is None:
         if resize is not None:
             raise VitportError(f"resize={resize!r} has nothing to resize: give image_size or patch_size with it.")
         return checkpoint
+    if isinstance(old, SwinConfig):
+        return resized(
+            checkpoint, old, image_size=image_size, patch_size=patch_size, window_size=window_size, resize=resize
+        )
+    if window_size is not None:
+        raise VitportError(f"window_size={window_size} is for Swin Transformers, but the weights are of another model.")
+    assert isinstance(old, ViTConfig)
     sizes = {"image_size": image_size, "patch_size": patch_size}
     config = old.replace(**{name: size for name, size in sizes.items() if size is not None})
     preprocessing = checkpoint.preprocessing.replace(size=config.image_size)
@@ -56,11 +69,15 @@ def _patch_resized(sized: Checkpoint, old: ViTConfig) -> Checkpoint:
     )
 
 
-def _grid_resized(sized: Checkpoint, old: ViTConfig, resize: PositionResize | None) -> Checkpoint:
+def _grid_resized(sized: Checkpoint, old: ViTConfig, resize: PositionResize | OffsetResize | None) -> Checkpoint:
     config = sized.config
     if config.pos_embed == "none" or config.grid_size == old.grid_size:
         return sized
-    method = resize or config.pos_embed_resize
+    if resize is not None and resize not in get_args(PositionResize):
+        raise VitportError(
+            f"resize={resize!r} resizes no position table: choose one of {', '.join(get_args(PositionResize))}."
+        )
+    method = next((method for method in get_args(PositionResize) if method == resize), config.pos_embed_resize)
     (name,) = (parameter.name for parameter in parameters(config) if parameter.kind is Kind.TABLE)
     table = resize_position_table(
         sized.params[name],

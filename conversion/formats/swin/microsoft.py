@@ -68,6 +68,7 @@ FORMAT = Format(
     buffer_facts=buffers.facts,
     conventions={**CONVENTIONS, "window_rule": "min", "pad_order": "pad_roll"},
     preprocessing=Preprocessing(),
+    offset_resize="torch-bicubic",
     reader_defaults={"activation": "gelu"},
     writer=torch_file.write,
     cannot_hold=cannot_hold,

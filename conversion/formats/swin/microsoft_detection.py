@@ -45,6 +45,7 @@ FORMAT = Format(
     # A detector takes images of any size; this is the one of its pretraining.
     conventions={**CONVENTIONS, "window_rule": "never", "pad_order": "pad_roll", "image_size": (224, 224)},
     preprocessing=Preprocessing(),
+    offset_resize="torch-bicubic",
     reader_defaults={"activation": "gelu"},
     writer=torch_file.write,
     drops=("image_size",),

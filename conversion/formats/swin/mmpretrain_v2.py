@@ -30,6 +30,7 @@ FORMAT = Format(
     shape_facts=window_rule,
     conventions={**CONVENTIONS, "pad_order": "pad_roll"},
     preprocessing=Preprocessing(),
+    offset_resize="geometric-cubic",
     reader_defaults={"activation": "gelu"},
     writer=write,
     cannot_hold=cannot_hold,
