@@ -61,6 +61,9 @@ def resolve_config(
             values[name], origins[name] = getattr(named, name), named_by
         elif name in shown:
             values[name], origins[name] = shown[name], "the tensors' shapes"
+    for name, value in module.usual(values).items():
+        if name not in values:
+            values[name], origins[name] = value, "nobody, and it decides nothing"
     untold = [name for name in module.NEVER_GUESSED if name not in values]
     if untold:
         raise VitportError(

@@ -58,10 +58,24 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         ),
         **shown_options(shapes),
     }  # fmt: skip
+    if "absolute_pos_embed" in shapes:
+        facts |= _image_size(shapes["absolute_pos_embed"], kernel[2], told)
     if version == 1:
         rows = [_needed(shapes, f"{at}.{_TABLE}", 2)[0] for at in first]
         facts |= {"pretrained_window_sizes": ((0, 0),) * len(depths)} | _windows(rows, facts, told)
     return facts
+
+
+def usual(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Config fields that nobody has to tell: the image size where windows never shrink, so that it decides nothing.
+
+    Args:
+        values: the fields that are known.
+    """
+    if values.get("window_rule") not in ("pad", "never"):
+        return {}
+    side = 256 if values.get("version") == 2 else 224  # of the classifiers that such models begin with
+    return {"image_size": (side, side)}
 
 
 def check_name(name: str, named: SwinConfig, config: SwinConfig) -> None:
@@ -102,9 +116,26 @@ def _needed(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
     return shapes[name]
 
 
+def _image_size(table: tuple[int, ...], patch: int, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The told size if the table of absolute positions fits it, else a square one."""
+    size = told.get("image_size", (0, 0))
+    count = table[1] if len(table) == 3 else 0
+    if (size[0] // patch) * (size[1] // patch) == count:
+        return {"image_size": size}
+    side = math.isqrt(count)
+    if side * side != count:
+        raise VitportError(
+            f"absolute_pos_embed has {count} rows, which fit neither a square map nor a known image size: give a "
+            "SwinConfig with the image_size (height, width) that the weights were trained at."
+        )
+    return {"image_size": (side * patch, side * patch)}
+
+
 def _mlp_ratio(width: int, hidden: int, told: Mapping[str, Any]) -> float:
     ratio = told.get("mlp_ratio", 4.0)
-    return ratio if int(width * ratio) == hidden else hidden / width
+    if int(width * ratio) == hidden:
+        return ratio
+    return hidden / width if int(width * (hidden / width)) == hidden else math.nextafter(hidden / width, math.inf)
 
 
 def _windows(rows: list[int], facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,12 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
     )
 
 
+def usual(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Config fields that nobody has to tell, because they decide nothing: none."""
+    del values
+    return {}
+
+
 def check_name(name: str, named: ViTConfig, config: ViTConfig) -> None:
     """Refuse a name whose sizes are not the tensors': its heads and epsilon would be another model's."""
     for field in ("depth", "embed_dim", "patch_size"):

@@ -80,11 +80,11 @@ def facts(aside: TensorTable, shapes: Shapes) -> dict[str, Any]:
     pretrained: dict[int, tuple[int, int]] = {}
     size: tuple[int, int] | None = None
     for name in aside:
-        stage = _stage(name)
         if name.endswith(INDEX):
+            stage = _stage(name)
             windows[stage] = _same(windows.get(stage), _window_of_index(name, aside[name]), name)
     for name in aside:
-        stage = _stage(name)
+        stage = _stage(name) if name.endswith((COORDINATES, MASK)) else -1
         if name.endswith(COORDINATES):
             window, own = _windows_of_coordinates(name, aside[name])
             windows[stage] = _same(windows.get(stage), window, name)

@@ -42,8 +42,7 @@ FORMAT = Format(
     before=("microsoft-swin", "timm-swin", "timm"),
     set_aside=buffers.SET_ASIDE,
     buffer_facts=buffers.facts,
-    # A detector takes images of any size; this is the one of its pretraining.
-    conventions={**CONVENTIONS, "window_rule": "never", "pad_order": "pad_roll", "image_size": (224, 224)},
+    conventions={**CONVENTIONS, "window_rule": "never", "pad_order": "pad_roll"},
     preprocessing=Preprocessing(),
     offset_resize="torch-bicubic",
     reader_defaults={"activation": "gelu"},

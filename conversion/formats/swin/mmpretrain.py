@@ -48,9 +48,7 @@ def is_detector(names: Mapping[str, Any]) -> bool:
 
 def window_rule(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """mmdetection's windows never shrink; mmpretrain's are not shifted where they are as large as the map."""
-    if is_detector(shapes):
-        return {"window_rule": "never", "image_size": (224, 224)}  # of pretraining: a detector takes any size
-    return {"window_rule": "min"}
+    return {"window_rule": "never" if is_detector(shapes) else "min"}
 
 
 def unsupported_windows(config: SwinConfig) -> list[str]:

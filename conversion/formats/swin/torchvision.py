@@ -63,8 +63,7 @@ FORMAT = Format(
     signature=("features.0.0.weight", "features.1.0.attn.relative_position_bias_table"),
     set_aside=buffers.SET_ASIDE,
     buffer_facts=buffers.facts,
-    # torchvision takes images of any size; this is its weights'.
-    conventions={**CONVENTIONS, **WINDOWS, "image_size": (224, 224)},
+    conventions={**CONVENTIONS, **WINDOWS},
     preprocessing=Preprocessing(crop_fraction=224 / 232),
     reader_defaults={"activation": "gelu"},
     writer=torch_file.write,

@@ -74,7 +74,7 @@ FORMAT = Format(
     set_aside=buffers.SET_ASIDE,
     buffer_facts=buffers.facts,
     remarks=remarks,
-    conventions={**CONVENTIONS, **WINDOWS, "image_size": (256, 256)},
+    conventions={**CONVENTIONS, **WINDOWS},
     preprocessing=Preprocessing(crop_fraction=256 / 260),
     reader_defaults={"activation": "gelu"},
     writer=torch_file.write,
