@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
+from conversion.config_json import timm_swin
+from vit_spec import Config, Preprocessing, SwinConfig, ViTConfig, VitportError, get_model
 from vit_spec.reading import height_and_width
 from vit_spec.vit.config import FIELDS
 from vit_spec.vit.options import TIMM_NAMES, TIMM_NORM_BEHIND_POOLING
@@ -44,7 +45,7 @@ _MAY_DIFFER = frozenset({"num_classes", "image_size", "layer_scale", "mlp_ratio"
 """Fields whose value the tensors decide: fine-tuning changes them, or one shape has several values."""
 
 
-def architecture(config: Mapping[str, Any]) -> tuple[ViTConfig, str] | None:
+def architecture(config: Mapping[str, Any]) -> tuple[Config, str] | None:
     """The model that config.json names, and the name's origin in words; ``None`` for other config.json files.
 
     Raises:
@@ -74,6 +75,9 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if (named := architecture(config)) is None:
         return {}
+    if isinstance(named[0], SwinConfig):
+        return timm_swin.facts(config, named[0])
+    assert isinstance(named[0], ViTConfig)
     arguments = dict(config.get("model_args") or {})
     told: dict[str, Any] = _sizes_of_pretraining(config)
     for name, value in arguments.items():
@@ -82,7 +86,7 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
     return told | _placement(config, arguments, named[0]) | _positions(arguments, named[0], told)
 
 
-def check_facts(told: Mapping[str, Any], config: ViTConfig) -> None:
+def check_facts(told: Mapping[str, Any], config: Config) -> None:
     """Compare what config.json states with the config that the tensors' shapes allow.
 
     Raises:

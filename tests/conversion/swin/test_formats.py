@@ -8,6 +8,7 @@ Tolerance 1e-12 of the largest output: float64 rounding, measured at most 3e-14.
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import re
 import sys
@@ -336,3 +337,31 @@ def test_another_window_keeps_what_version_2_means_and_resizes_version_1s_tables
             conversion.Checkpoint.of(get_model("vit_tiny_patch16_224").config, {}), window_size=7
         )  # fmt: skip
     assert images(BASE).shape == (2, 32, 32, 3)
+
+
+def folder(path: Path, config: SwinConfig, told: dict[str, Any]) -> Path:
+    """timm's folder on the Hub."""
+    path.mkdir()
+    plain(config, path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps(told))
+    return path
+
+
+def test_timms_folder_names_the_architecture_and_its_arguments(tmp_path: Path) -> None:
+    config = get_model("swinv2_tiny_window16_256").config.replace(num_classes=3, image_size=(128, 192))
+    told = {
+        "architecture": "swinv2_tiny_window16_256", "num_classes": 3, "num_features": 768, "global_pool": "avg",
+        "pretrained_cfg": {"tag": "ms_in1k", "input_size": [3, 256, 256], "crop_pct": 0.9, "pool_size": [8, 8]},
+        "model_args": {
+            "img_size": [128, 192], "window_size": [16, 8, [4, 6], 4], "pretrained_window_sizes": [8, 8, 8, 4],
+        },
+    }  # fmt: skip
+    read = conversion.load(folder(tmp_path / "timm", config, told)).config
+    assert read == config.replace(
+        window_sizes=(16, 8, (4, 6), 4), pretrained_window_sizes=(8, 8, 8, 4), window_rule="axis"
+    )
+    told["model_args"] = {"always_partition": True}
+    assert conversion.load(folder(tmp_path / "never", config, told)).config.window_rule == "never"
+    told["model_args"] = {"embed_layer": "something"}
+    with pytest.raises(VitportError, match="embed_layer='something'"):
+        conversion.load(folder(tmp_path / "bad", config, told))
