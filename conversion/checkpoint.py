@@ -10,7 +10,7 @@ import numpy as np
 
 from conversion.source import CHANGED, Provenance
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, ViTConfig
+from vit_spec import Config, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Checkpoint:
     each time they are used, and not kept.
     """
 
-    config: ViTConfig
+    config: Any
+    """The config of the model's family: a ``ViTConfig`` or ``SwinConfig``. Formats and changes know which they take."""
     preprocessing: Preprocessing
     params: TensorTable
     labels: tuple[str, ...] | None = None
@@ -29,7 +30,7 @@ class Checkpoint:
     provenance: Provenance = field(default_factory=lambda: Provenance("memory", "memory"))
 
     @classmethod
-    def of(cls, config: ViTConfig, params: Mapping[str, np.ndarray], preprocessing: Preprocessing | None = None,
+    def of(cls, config: Config, params: Mapping[str, np.ndarray], preprocessing: Preprocessing | None = None,
            labels: tuple[str, ...] | None = None) -> Checkpoint:  # fmt: skip
         """A checkpoint of arrays in memory.
 

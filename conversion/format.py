@@ -91,7 +91,7 @@ class Format:
     ``preprocessing``, names of config fields. Fields that do change outputs belong in ``cannot_hold``."""
     writer: Writer | None = None
     """``None`` for formats that are only read."""
-    cannot_hold: Callable[[Config], list[str]] = _everything
+    cannot_hold: Callable[[Any], list[str]] = _everything
     """What of a model the format has no place for, each in a few words; empty where the model can be written."""
     computed_otherwise: Callable[[Checkpoint], list[str]] | None = None
     """Where other readers of a written file compute another function than the model, in sentences."""

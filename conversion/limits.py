@@ -36,7 +36,7 @@ def unsupported_fields(config: Config, **allowed: tuple[Any, ...]) -> list[str]:
             except sizes and fields that change no output.
     """
     default = type(config)()
-    rules = {
+    rules: dict[str, tuple[Any, ...]] = {
         field.name: (getattr(default, field.name),)
         for field in dataclasses.fields(config)
         if field.name not in _HELD_BY_ALL
@@ -55,7 +55,7 @@ def not_square(config: Config) -> list[str]:
     return [] if height == width else [f"images of {height}x{width} pixels (it holds square ones only)"]
 
 
-def helpful_options(config: Config, cannot_hold: Sequence[Callable[[Any], list[str]]]) -> str:
+def helpful_options(config: Any, cannot_hold: Sequence[Callable[[Any], list[str]]]) -> str:
     """The options of ``vitport convert`` that let one of several formats hold the model; empty if none do."""
     for complaints in cannot_hold:
         changed, helpful = config, []
@@ -70,7 +70,7 @@ def helpful_options(config: Config, cannot_hold: Sequence[Callable[[Any], list[s
     return ""
 
 
-def _applies(config: Config, changes: dict[str, Any]) -> bool:
+def _applies(config: Any, changes: dict[str, Any]) -> bool:
     if "activation" in changes:
         return config.activation in GELUS.values()
     return isinstance(config, ViTConfig) and config.pos_embed != "none"

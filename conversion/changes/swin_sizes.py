@@ -68,7 +68,8 @@ def _method(checkpoint: Checkpoint, resize: str | None) -> OffsetResize:
 
     found = FORMATS.get(checkpoint.provenance.format)
     usual: OffsetResize = "timm-geometric" if found is None else found.offset_resize
-    return next((method for method in get_args(OffsetResize) if method == resize), usual)
+    known: dict[str, OffsetResize] = {method: method for method in get_args(OffsetResize)}
+    return usual if resize is None else known[resize]
 
 
 def _all_stages(window: int | tuple[int, int], stages: int) -> Windows:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -74,8 +74,8 @@ class Names(Protocol):
         """Canonical table of a file's tensors, and the file's names that the format does not know."""
         ...
 
-    def write(self, table: TensorTable, config: Config) -> TensorTable:
-        """The format's table of canonical tensors."""
+    def write(self, table: TensorTable, config: Any) -> TensorTable:
+        """The format's table of canonical tensors. ``config`` is the model's, of the format's family."""
         ...
 
     def foreign_name(self, canonical: str, axes: int) -> str:
@@ -101,7 +101,7 @@ class Rules:
         """
         return _carry(self._by_foreign, table, None)
 
-    def write(self, table: TensorTable, config: Config) -> TensorTable:
+    def write(self, table: TensorTable, config: Any) -> TensorTable:
         """The format's table of canonical tensors.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Transform(Protocol):
         """From the format's arrays, in the order of ``Rule.foreign``, to those of ``Rule.canonical``."""
         ...
 
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Any) -> list[np.ndarray]:
         """The inverse; the config supplies what canonical shapes do not show, such as the number of heads."""
         ...
 
