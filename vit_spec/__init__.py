@@ -16,13 +16,13 @@ from vit_spec.family import (
     parameters,
     segments,
 )
+from vit_spec.intermediates import OutputFormat, block_indices, check_output_format
 from vit_spec.model import Model
 from vit_spec.parameter import BlockSizes, Kind, Parameter, Segment, Split, Stage, flax_path
 from vit_spec.preprocessing import Preprocessing
 from vit_spec.registry import get_config, get_model, list_models
 from vit_spec.swin.config import SwinConfig
 from vit_spec.vit.config import Pooling, ViTConfig
-from vit_spec.vit.intermediates import OutputFormat, block_indices, check_output_format
 from vit_spec.vit.pooling import with_pool
 
 __all__ = [
