@@ -133,7 +133,7 @@ _THREE = {"depths": (2, 2, 2), "num_heads": (2, 3, 4), "pretrained_window_sizes"
 SWIN_CHANGES: dict[str, dict[str, Any]] = {
     "swin": {},
     "swin-square": {"image_size": 16},
-    "swin-roll-pad": {"pad_order": "roll_pad"},
+    "swin-roll-pad": {"image_size": (20, 36), "pad_order": "roll_pad"},
     "swin-odd-maps": {"image_size": (20, 28), "window_sizes": 3} | _THREE,  # 10 x 14, 5 x 7, 3 x 4
     "swin-odd-maps-roll-pad": {"image_size": (20, 28), "window_sizes": 4, "pad_order": "roll_pad"} | _THREE,
     "swin-rectangular-windows": {"window_sizes": ((2, 5), (3, 4))},
@@ -156,7 +156,7 @@ SWIN_CHANGES: dict[str, dict[str, Any]] = {
     "swin-backbone-normed": {"num_classes": 0, "stage_norms": (0, 1), "window_sizes": 3} | _THREE,
     "swin-2": {"version": 2},
     "swin-2-square": {"version": 2, "image_size": 16},
-    "swin-2-roll-pad": {"version": 2, "pad_order": "roll_pad"},
+    "swin-2-roll-pad": {"version": 2, "image_size": (20, 36), "pad_order": "roll_pad"},
     "swin-2-odd-maps": {"version": 2, "image_size": (20, 28), "window_sizes": 3} | _THREE,
     "swin-2-rectangular-windows": {"version": 2, "window_sizes": ((2, 5), (3, 4))},
     "swin-2-axis": {"version": 2, "image_size": (12, 40)},

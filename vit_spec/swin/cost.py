@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from vit_spec.parameter import BlockSizes
 from vit_spec.swin.config import SwinConfig
 from vit_spec.swin.windows import BIAS_HIDDEN, windowings
 
@@ -37,4 +38,20 @@ def longest_sum(config: SwinConfig) -> int:
     offsets = BIAS_HIDDEN if c.version == 2 else 0
     return max(
         c.hidden_dim(c.num_stages - 1), c.num_features, merged, windows, offsets, c.in_channels * c.patch_size**2
+    )
+
+
+def block_sizes(config: SwinConfig) -> tuple[BlockSizes, ...]:
+    """See :func:`vit_spec.block_sizes`."""
+    return tuple(
+        BlockSizes(
+            tokens=math.prod(windowing.map_size),
+            width=width,
+            heads=config.num_heads[stage],
+            keys=windowing.tokens,
+            hidden=config.hidden_dim(stage),
+            saved=4 * width,
+            saved_by_part=4 * width + 2 * config.hidden_dim(stage),
+        )
+        for stage, (width, windowing) in enumerate(zip(config.widths, windowings(config), strict=True))
     )

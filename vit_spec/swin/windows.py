@@ -78,17 +78,21 @@ def _windowing(size: tuple[int, int], window: tuple[int, int], config: SwinConfi
     return Windowing(size, own, shift)
 
 
-@lru_cache(maxsize=64)
-def offset_indices(window: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
-    """For each query and key of a window, the row of the table of offsets: (tokens, tokens).
+def offset_shares(window: tuple[int, int]) -> tuple[int, ...]:
+    """For each token of a window, its share in the rows of the table of offsets.
 
-    The row of the offset (dy, dx), query minus key, is ``(dy + height - 1) * (2 width - 1) + dx + width - 1``.
+    The row of the offset (dy, dx), query minus key, is ``(dy + height - 1) * (2 width - 1) + dx + width - 1``. That is
+    the query's share minus the key's, plus the last token's.
     """
     height, width = window
-    # The row is linear in the offset: the query's share minus the key's, plus the row of no offset.
-    share = [row * (2 * width - 1) + column for row in range(height) for column in range(width)]
-    none = (height - 1) * (2 * width - 1) + width - 1
-    return tuple(tuple(query - key + none for key in share) for query in share)
+    return tuple(row * (2 * width - 1) + column for row in range(height) for column in range(width))
+
+
+@lru_cache(maxsize=64)
+def offset_indices(window: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    """For each query and key of a window, the row of the table of offsets: (tokens, tokens)."""
+    shares = offset_shares(window)
+    return tuple(tuple(query - key + shares[-1] for key in shares) for query in shares)
 
 
 @lru_cache(maxsize=64)
