@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
+from itertools import chain
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from vit_spec.errors import VitportError
-from vit_spec.parameter import Parameter, Segment
+from vit_spec.parameter import BlockSizes, Parameter, Segment
 
 if TYPE_CHECKING:
     from vit_spec.model import Model
@@ -31,6 +35,21 @@ class Config(Protocol):
 
     @property
     def num_classes(self) -> int: ...
+
+    @property
+    def drop_rate(self) -> float:
+        """Dropout of embeddings, projections and MLPs."""
+        ...
+
+    @property
+    def attn_drop_rate(self) -> float:
+        """Dropout of attention weights."""
+        ...
+
+    @property
+    def drop_path_rate(self) -> float:
+        """The largest rate of stochastic depth."""
+        ...
 
     @property
     def drop_path_rates(self) -> tuple[float, ...]:
@@ -64,10 +83,16 @@ class Family(Generic[C]):
     """Every parameter, in the order of the PyTorch ``state_dict``."""
     segments: Callable[[C], Sequence[Segment]]
     """The blocks, in the order of the forward pass."""
+    block_sizes: Callable[[C], Sequence[BlockSizes]]
+    """What a block of each segment works on."""
     forward_flops: Callable[[C], int]
     """See :func:`forward_flops`."""
     longest_sum: Callable[[C], int]
     """Number of products in the longest inner product of a forward pass, which bounds its rounding error."""
+    size_fields: tuple[str, ...]
+    """Fields that a file's shapes show, and that name a model's size: other values mean another named model."""
+    aliases: Mapping[str, str]
+    """Names that users of other software give fields → the fields."""
     models: Sequence[Model]
     """Named models."""
     unsupported: Mapping[str, str]
@@ -85,6 +110,43 @@ def family_of(config: Config) -> Family[Any]:
     return FAMILIES[config.family]
 
 
+def family_module(package: str, config: Config) -> ModuleType | None:
+    """The module of a package that is named after the config's family, which knows what this family alone means.
+
+    Returns:
+        ``None`` where the package has none.
+    """
+    name = f"{package}.{config.family}"
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:  # a library that the module needs
+            raise
+        return None
+
+
+def config_fields(config: type[Config] | Config, *options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by the names of the config's fields, of which the family's users may know some by other names.
+
+    Raises:
+        VitportError: for an unknown name, with the nearest known ones; for a field that is given under two names.
+    """
+    kind, aliases = config if isinstance(config, type) else type(config), FAMILIES[config.family].aliases
+    fields = list(config.__dataclass_fields__)
+    found: dict[str, Any] = {}
+    for option, value in chain.from_iterable(group.items() for group in options):
+        name = aliases.get(option, option)
+        if name not in fields:
+            near = difflib.get_close_matches(option, [*fields, *aliases], n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"the fields are {', '.join(fields)}."
+            raise VitportError(f"{option}={value!r} is not a field of {kind.__name__}: {hint}")
+        if name in found:
+            alias = next(alias for alias, field in aliases.items() if field == name)
+            raise VitportError(f"{name} is given twice, once as timm's {alias}: give one of them.")
+        found[name] = value
+    return found
+
+
 @lru_cache(maxsize=256)
 def parameters(config: Config) -> tuple[Parameter, ...]:
     """Every parameter of the model, in the order of its PyTorch ``state_dict``."""
@@ -95,6 +157,12 @@ def parameters(config: Config) -> tuple[Parameter, ...]:
 def segments(config: Config) -> tuple[Segment, ...]:
     """The model's blocks, in the order of the forward pass."""
     return tuple(family_of(config).segments(config))
+
+
+@lru_cache(maxsize=256)
+def block_sizes(config: Config) -> tuple[BlockSizes, ...]:
+    """What a block of each of the :func:`segments` works on."""
+    return tuple(family_of(config).block_sizes(config))
 
 
 def count_parameters(config: Config) -> int:
