@@ -151,10 +151,9 @@ def test_the_head_of_scenic_is_its_output_projection(tmp_path: Path) -> None:
     config = CONFIG.replace(num_classes=5, activation="gelu_tanh", image_size=12)
     params = random_params(config, seed=3)
     conversion.save(conversion.Checkpoint.of(config, params), tmp_path / "plain.npz", format="google")
-    tree = {
-        name.replace("head/", "output_projection/"): array for name, array in np.load(tmp_path / "plain.npz").items()
-    }
-    np.savez(tmp_path / "scenic.npz", **flatten_dict({"params": nest(tree)}, sep="/"))
+    plain = dict(np.load(tmp_path / "plain.npz"))
+    tree = {f"params/{name.replace('head/', 'output_projection/')}": plain[name] for name in plain}
+    np.savez(tmp_path / "scenic.npz", **tree)
     found = conversion.load(tmp_path / "scenic.npz")
     assert found.config.num_classes == 5
     for name in ("head.weight", "head.bias"):
