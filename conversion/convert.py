@@ -66,7 +66,8 @@ def convert(
     """
     destination, changes = Path(destination), changes or Changes()
     writable_weights(destination, get_formats(to), overwrite=overwrite, sources=(Path(source),))
-    read = load(source, format=format, model=model, weights_key=weights_key)
+    fresh = changes.head == "drop" or (changes.head == "zero" and changes.num_classes is not None)
+    read = load(source, format=format, model=model, weights_key=weights_key, need_head=not fresh)
     changed = changes.apply(read)
     notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
     result = load(destination, model=changed.config)  # what can be read back whole has been written

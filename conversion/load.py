@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from conversion.containers import open_source
 from conversion.containers.file_checks import first_line
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
@@ -30,6 +31,7 @@ def load(
     format: str | None = None,
     model: str | ViTConfig | None = None,
     weights_key: str | None = None,
+    need_head: bool = True,
 ) -> Checkpoint:
     """Read weights of any known format.
 
@@ -41,6 +43,7 @@ def load(
         format: name of a format or group of formats, instead of the recognised one.
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: the entry to read where a file holds several sets of weights.
+        need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
@@ -48,7 +51,7 @@ def load(
     """
     source = open_source(local(path), weights_key)
     try:
-        return _understood(source, str(path), format, model, weights_key)
+        return _understood(source, str(path), format, model, weights_key, need_head)
     except VitportError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -61,7 +64,7 @@ def load(
 
 
 def _understood(
-    source: Source, path: str, format: str | None, model: str | ViTConfig | None, under: str | None
+    source: Source, path: str, format: str | None, model: str | ViTConfig | None, under: str | None, need_head: bool
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -80,6 +83,14 @@ def _understood(
         check_format(beside, found.format)
     if found.format.ignored_if is not None:
         found = found.without(found.format.ignored_if(found.table, beside))
+    if found.unread_head and need_head:
+        raise VitportError(
+            f"The head is {describe(found.table, found.unread_head)}, and no config can hold it: drop it with --head "
+            "drop (head='drop', or num_classes=0 in create_model), and apply it to the features yourself."
+        )
+    if not need_head:
+        found = replace(found, unread_head=found.unread_head or misfits(found.table, found.format))
+    found = found.without_strange_head()
     table, unknown = found.format.names.read(found.table)
     check_floats(table)
     stated = timm_config.facts(beside)
@@ -136,7 +147,7 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and which part of it says so; later sources overrule earlier ones."""
     if source.own is not None:
         config = config_from_dict(_entry(source, "config"))
-        return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
+        return {name: Fact(value, OWN_RECORD) for name, value in asdict(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
     if found.shape_facts is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from conversion.format import Format
 from conversion.formats import FORMATS, groups
+from conversion.identify.heads import NO_HEADS, Heads, could_be_head, describe, find_heads, head_names
 from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
 
@@ -19,7 +20,6 @@ _REFUSED = {
     ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias",
     "conv_root/kernel": "a hybrid, whose patches come out of a ResNet",
     "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions",
-    "head.0.running_mean": "a linear-probe head after a BatchNorm (remove head.* from the file to convert the rest)",
 }
 _COPIES = {"momentum_encoder": "base_encoder"}
 """Prefix of a running copy kept by training → prefix of the model itself."""
@@ -34,11 +34,21 @@ class Recognised:
     format: Format
     table: TensorTable
     notes: tuple[str, ...]
+    unread_head: tuple[str, ...] = ()
+    """Tensors of a head that is not one linear layer."""
 
     def without(self, names: Mapping[str, str]) -> Recognised:
         """Without some tensors: name → reason."""
         notes = tuple(f"set aside {name}: {reason}" for name, reason in names.items())
-        return Recognised(self.format, self.table.without(set(names)), self.notes + notes)
+        unread = tuple(name for name in self.unread_head if name not in names)
+        return Recognised(self.format, self.table.without(set(names)), self.notes + notes, unread)
+
+    def without_strange_head(self) -> Recognised:
+        """Without the tensors of a head that cannot be read, whatever they are."""
+        if not self.unread_head:
+            return self
+        note = f"set aside the head, which is {describe(self.table, self.unread_head)}"
+        return Recognised(self.format, self.table.without(set(self.unread_head)), (*self.notes, note))
 
 
 def recognise(table: TensorTable, forced: str | None = None, under: str | None = None) -> Recognised:
@@ -131,8 +141,6 @@ def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
             outside.append(name)
         else:
             names[name] = name.removeprefix(place)
-    if outside:
-        notes.append(f"set aside {len(outside)} tensors outside {prefix} ({_roots(outside)})")
     for pattern, reason in found.set_aside.items():
         aside = [name for name, bare in names.items() if fnmatch.fnmatchcase(bare, pattern)]
         if aside:
@@ -140,8 +148,33 @@ def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
             notes.append(f"set aside {what}: {reason}")
         for name in aside:
             del names[name]
-    kept = TensorTable({name: table.tensors[name] for name in names})
-    return Recognised(found, kept.renamed(names.__getitem__), tuple(notes))
+    heads = find_heads(table, names, found)
+    beside = _heads_beside(table, names, outside, found, prefix)
+    outside = [name for name in outside if name not in beside.names]
+    if outside:
+        notes.append(f"set aside {len(outside)} tensors outside {prefix} ({_roots(outside)})")
+    names |= {**heads.names, **beside.names}
+    kept = TensorTable({name: table.tensors[name] for name in names}).renamed(names.__getitem__)
+    whole = TensorTable({**kept.tensors, **heads.zeros, **beside.zeros})
+    unread = tuple(names[name] for name in heads.unread)
+    return Recognised(found, whole, (*notes, *heads.notes, *beside.notes), unread)
+
+
+def _heads_beside(
+    table: TensorTable, names: Mapping[str, str], outside: Iterable[str], found: Format, prefix: str
+) -> Heads:
+    """The head of a model that holds the body under a name of its own: ``classifier`` beside ``backbone.``."""
+    parent = re.sub(r"[^./]*[./]$", "", prefix)
+    near = {name: name.removeprefix(parent) for name in outside if name.startswith(parent)}
+    near = {name: bare for name, bare in near.items() if could_be_head(bare)}
+    own = head_names(found)
+    if not near or own & set(names.values()):
+        return NO_HEADS
+    plain = {name: bare for name, bare in near.items() if bare in own}
+    if plain:
+        return Heads(plain, {}, (), (f"took {', '.join(plain)} beside {prefix} as the head",))
+    heads = find_heads(table, {**names, **near}, found)
+    return heads if heads.names and set(heads.names) <= set(near) else NO_HEADS
 
 
 def _roots(names: Iterable[str]) -> str:

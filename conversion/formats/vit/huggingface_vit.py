@@ -139,5 +139,7 @@ FORMAT = Format(
         filler=identity_pooler,
     ),
     cannot_hold=unsupported_by_vit,
-    second_reading=SecondReading(names=PARTS, pool="token", config_json=CONFIG_JSON),
+    second_reading=SecondReading(
+        names=PARTS, pool="avg", pool_where={"embeddings.cls_token": "token"}, config_json=CONFIG_JSON
+    ),
 )
