@@ -47,6 +47,13 @@ def unsupported_fields(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[st
     ]
 
 
+def margin_around_patches(config: ViTConfig) -> list[str]:
+    """A complaint about images with rows or columns outside all patches, for code that asserts whole patches."""
+    height, width = config.image_size
+    margin = f"images of {height}x{width} pixels (it takes whole patches of {config.patch_size} only)"
+    return [margin] if any(config.margin) else []
+
+
 def not_square(config: ViTConfig) -> list[str]:
     """A complaint about images that are not square, for formats that store one side only."""
     height, width = config.image_size
@@ -85,7 +92,8 @@ def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]
             lost += _dropped_preprocessing(checkpoint, target)
         elif name == "image_size":
             height, width = checkpoint.config.image_size
-            lost += [f"image_size={height}x{width} (readers take a square)"] if height != width else []
+            square = height == width and not any(checkpoint.config.margin)
+            lost += [] if square else [f"image_size={height}x{width} (readers take a square of whole patches)"]
         else:
             usual = conventions.get(name, getattr(ViTConfig(), name))
             lost += _differing(name, getattr(checkpoint.config, name), usual)

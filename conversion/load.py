@@ -23,6 +23,7 @@ from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
 from vit_spec import Preprocessing, Stage, ViTConfig, VitportError, config_from_dict, get_model, parameters
+from vit_spec.vit.margin import margin_in_words
 
 
 def load(
@@ -106,6 +107,7 @@ def _understood(
         *source.notes,
         *found.notes,
         *_untrained(table, config),
+        *margin_in_words(config),
         *timm_config.remarks(beside),
         f"preprocessing from {preprocessing_by}",
         *_earlier_changes(source),

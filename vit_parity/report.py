@@ -163,6 +163,7 @@ def _line(name: str, values: Sequence[float], colour: int, *, bound: bool = Fals
 def _heat(comparison: Comparison, config: ViTConfig, preprocessing: Preprocessing | None) -> dict[str, Any]:
     """The first image, and each patch's relative difference after each block."""
     rows, columns = config.grid_size
+    covered = comparison.a.images[0, : rows * config.patch_size, : columns * config.patch_size]
     maps = {}
     for row in comparison.rows:
         a, b = (run.activations[row.name].astype(np.float64) for run in (comparison.a, comparison.b))
@@ -170,7 +171,7 @@ def _heat(comparison: Comparison, config: ViTConfig, preprocessing: Preprocessin
             gap = np.linalg.norm((b - a)[0, config.num_prefix_tokens :], axis=-1)
             size = np.linalg.norm(a[0, config.num_prefix_tokens :], axis=-1)
             maps[row.name] = [float(f"{value:.3e}") for value in gap / np.maximum(size, np.finfo(np.float64).tiny)]
-    return {"rows": rows, "columns": columns, "maps": maps, "image": _data_uri(comparison.a.images[0], preprocessing)}
+    return {"rows": rows, "columns": columns, "maps": maps, "image": _data_uri(covered, preprocessing)}
 
 
 def _data_uri(image: np.ndarray, preprocessing: Preprocessing | None) -> str:

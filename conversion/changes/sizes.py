@@ -9,6 +9,7 @@ from conversion.tensors.patch_kernel import resize_patch_kernel
 from conversion.tensors.position_table import resize_position_table
 from vit_spec import Kind, ViTConfig, VitportError, parameters
 from vit_spec.vit.config import PositionResize
+from vit_spec.vit.margin import margin_in_words
 
 
 def with_sizes(
@@ -29,7 +30,7 @@ def with_sizes(
         resize: method for the position table; ``None`` takes the one of the weights' family.
 
     Raises:
-        VitportError: if the image does not divide into patches, or ``resize`` is given without a size.
+        VitportError: if the image is smaller than a patch, or ``resize`` is given without a size.
     """
     old = checkpoint.config
     if image_size is None and patch_size is None:
@@ -42,6 +43,8 @@ def with_sizes(
     sized = replace(checkpoint, config=config, preprocessing=preprocessing)
     if config.image_size != old.image_size:
         sized = sized.changed(f"images of {_by(config.image_size)} pixels in place of {_by(old.image_size)}")
+    for note in margin_in_words(config) if config.margin != old.margin else ():
+        sized = sized.changed(note)
     return _grid_resized(_patch_resized(sized, old), old, resize)
 
 

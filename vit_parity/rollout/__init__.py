@@ -38,5 +38,4 @@ def rollout(capture: Capture, config: ViTConfig) -> np.ndarray:
         raise VitportError("A model without blocks has no attention to roll out.")
     read = family.pooling_weights(capture, config, joint.shape[-1])
     seen = (read[:, None] @ joint)[:, 0, config.num_prefix_tokens :]
-    rows, columns = (side // config.patch_size for side in config.image_size)
-    return seen.reshape(-1, rows, columns)
+    return seen.reshape(-1, *config.grid_size)
