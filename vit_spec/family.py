@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,7 +133,7 @@ def config_fields(config: type[Config] | Config, *options: Mapping[str, Any]) ->
         VitportError: for an unknown name, with the nearest known ones; for a field that is given under two names.
     """
     kind, aliases = config if isinstance(config, type) else type(config), FAMILIES[config.family].aliases
-    fields = list(config.__dataclass_fields__)
+    fields = [field.name for field in dataclasses.fields(config)]
     found: dict[str, Any] = {}
     for option, value in chain.from_iterable(group.items() for group in options):
         name = aliases.get(option, option)
