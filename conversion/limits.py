@@ -97,6 +97,8 @@ def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]
             lost += [f"the names of {len(checkpoint.labels)} classes"] if checkpoint.labels else []
         elif name == "preprocessing":
             lost += _dropped_preprocessing(checkpoint, target)
+        elif name == "cropping":
+            lost += _differing("preprocessing.cropping", _cropping(checkpoint), "transformers")
         elif name == "image_size":
             height, width = checkpoint.config.image_size
             square = height == width and not _margin(checkpoint.config)
@@ -113,6 +115,12 @@ def _dropped_preprocessing(checkpoint: Checkpoint, target: Format) -> list[str]:
     for name in (field.name for field in dataclasses.fields(own)):
         lost += _differing(f"preprocessing.{name}", getattr(own, name), getattr(usual, name))
     return lost
+
+
+def _cropping(checkpoint: Checkpoint) -> str:
+    """How the centre is cut out; as transformers does where nothing is cut off."""
+    own = checkpoint.preprocessing
+    return "transformers" if own.resize == "squash" else own.cropping
 
 
 def _differing(name: str, own: Any, usual: Any) -> list[str]:

@@ -10,11 +10,13 @@ from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
+from conversion.config_json import preprocessor
 from conversion.config_json import timm as timm_config
 from conversion.containers import open_source
-from conversion.containers.file_checks import first_line
+from conversion.containers.wall import wall
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.contradictions import check_name, check_told, check_width
 from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.quantised import check_floats, check_plain
@@ -25,16 +27,15 @@ from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
 from vit_spec import (
     Config,
-    Kind,
     Preprocessing,
     Stage,
     VitportError,
     config_from_dict,
-    family_of,
     get_model,
     parameters,
     remarks,
 )
+from vit_spec.printable import printable
 
 
 def load(
@@ -62,17 +63,8 @@ def load(
             misshapen.
     """
     source = open_source(local(path), weights_key)
-    try:
+    with wall(path, "describes its model in names, shapes or values that make no sense"):
         return _understood(source, str(path), format, model, weights_key, need_head)
-    except VitportError:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        if source.config_json is None and source.own is None:
-            raise
-        kind = f"{type(error).__name__}: {first_line(error)}"
-        raise VitportError(
-            f"{path} describes its model in values that make no sense ({kind}): fetch or write it again."
-        ) from error
 
 
 def _understood(
@@ -108,9 +100,12 @@ def _understood(
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
     config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by)
-    timm_config.check_facts(stated, config)
-    if isinstance(model, str) and source.own is None:
-        _check_name(model, config)
+    said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
+    check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)
+    if source.own is None and not stated:
+        check_width(beside, config)
+    if isinstance(model, str):
+        check_name(model, told, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
     notes = (
@@ -127,23 +122,6 @@ def _understood(
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
-def _check_name(model: str, config: Config) -> None:
-    """Refuse a name whose sizes are not the tensors': its heads and epsilon would be another model's."""
-    named = get_model(model).config
-    for name in family_of(config).size_fields:
-        if getattr(named, name) != getattr(config, name):
-            raise VitportError(
-                f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
-                "the model that they are, or give a config."
-            )
-    tables = [{it.name for it in parameters(of) if it.kind is Kind.TABLE} for of in (named, config)]
-    if tables[0] and not tables[1]:
-        raise VitportError(
-            f"{model} has a position table, but the file holds none, as models with rotary positions do: name the "
-            "model that the tensors are, or give a config."
-        )
-
-
 def _untrained(table: TensorTable, config: Config) -> list[str]:
     """Heads of zeros, as in Google's first ImageNet-21k weights and at the start of fine-tuning."""
     heads = [it.name for it in parameters(config) if it.stage is Stage.CLASSIFIER and it.is_kernel]
@@ -154,7 +132,10 @@ def _earlier_changes(source: Source) -> list[str]:
     """The changes of weights in the file's own record, to be passed on to every file made from it."""
     if source.own is None or "source" not in source.own:
         return []
-    return [note for note in _entry(source, "source").get("notes", ()) if str(note).startswith(CHANGED)]
+    notes = _entry(source, "source").get("notes", ())
+    if not isinstance(notes, (list, tuple)):
+        raise VitportError(f"{source.path} has a vitport record whose notes are no list: convert it again.")
+    return [printable(note) for note in notes if str(note).startswith(CHANGED)]
 
 
 def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
@@ -205,16 +186,30 @@ def _preprocessing(
     if len(fitted.mean) != len(default.mean):
         origin = f"nowhere for {config.in_channels} channels, so mean and standard deviation 0.5 were assumed"
     if source.config_json is not None and source.config_json.get("pretrained_cfg"):
-        return timm_config.preprocessing(source.config_json, fitted), "config.json"
+        return timm_config.preprocessing(source.config_json, config.in_channels), "config.json"
     if source.preprocessor_json is not None:
-        return huggingface_config.preprocessing(source.preprocessor_json, fitted), "preprocessor_config.json"
+        beside = source.config_json or {}
+        return preprocessor.preprocessing(
+            source.preprocessor_json, beside, config.in_channels
+        ), "preprocessor_config.json"
     return fitted, origin
 
 
 def _labels(source: Source, config: Config) -> tuple[str, ...] | None:
     if source.own is not None:
         labels = source.own.get("labels")
-        return tuple(labels) if labels else None
-    beside = source.config_json or {}
-    labels = timm_config.labels(beside) or huggingface_config.labels(beside)
-    return labels if labels is not None and len(labels) == config.num_classes else None
+        where = f"the vitport record of {source.path}"
+    else:
+        beside = source.config_json or {}
+        labels = timm_config.labels(beside) or huggingface_config.labels(beside)
+        where = "config.json"
+    if not labels or not config.num_classes:
+        return None
+    if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
+        raise VitportError(f"The labels in {where} are not a list of names: correct them.")
+    if len(labels) != config.num_classes:
+        raise VitportError(
+            f"{where[:1].upper()}{where[1:]} names {len(labels)} classes, but the head has {config.num_classes}: they "
+            "are of two models, so correct the names or fetch the weights again."
+        )
+    return tuple(labels)

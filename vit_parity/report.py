@@ -27,6 +27,7 @@ from vit_parity.points import covered_by_maps, is_tokens, patch_maps
 from vit_parity.replay import ReplayedModel
 from vit_parity.ulp import roundoff, ulp_distance
 from vit_spec import Config, Preprocessing
+from vit_spec.printable import escaped_values, printable
 
 if TYPE_CHECKING:
     from vit_parity.compare import Findings
@@ -81,9 +82,11 @@ def write_report(comparison: Comparison, path: Path, extras: Extras | None = Non
 def report_html(comparison: Comparison, extras: Extras) -> str:
     """The whole page."""
     template = (importlib.resources.files("vit_parity") / "assets" / "report.html").read_text(encoding="utf-8")
-    text = json.dumps(_finite(report_data(comparison, extras)), allow_nan=False)
+    text = json.dumps(escaped_values(_finite(report_data(comparison, extras))), allow_nan=False)
     page = template.replace("@DATA@", text.replace("<", "\\u003c"))  # so that no tag ends the script early
-    return page.replace("<title>vitport compare", f"<title>vitport compare {html.escape(comparison.b.title)}")
+    return page.replace(
+        "<title>vitport compare", f"<title>vitport compare {html.escape(printable(comparison.b.title))}"
+    )
 
 
 def report_data(comparison: Comparison, extras: Extras) -> dict[str, Any]:

@@ -96,7 +96,8 @@ class Family(Generic[C]):
     longest_sum: Callable[[C], int]
     """Number of products in the longest inner product of a forward pass, which bounds its rounding error."""
     size_fields: tuple[str, ...]
-    """Fields that a file's shapes show, and that name a model's size: other values mean another named model."""
+    """Attributes of a config that tensors show and fine-tuning keeps: other values mean another named model. Not the
+    sizes of images, channels, the head and what it reads."""
     aliases: Mapping[str, str]
     """Names that users of other software give fields → the fields."""
     remarks: Callable[[C], tuple[str, ...]]

@@ -61,7 +61,7 @@ MASK_TOKEN = {"embeddings.mask_token": "a stand-in for hidden patches in masked 
 
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
 """Classification from the class token; positions resized by torch's bicubic, without antialias."""
-DROPS = ("drop_path_rate", "pos_embed_resize")
+DROPS = ("cropping", "drop_path_rate", "pos_embed_resize")
 READER_DEFAULTS = {"activation": "gelu"}
 """``hidden_act`` of every released model of these classes, and so what runs if config.json is lost."""
 PARTS = PartNames(
