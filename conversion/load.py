@@ -51,7 +51,7 @@ def load(
     """
     source = open_source(local(path), weights_key)
     try:
-        return _understood(source, str(path), format, model, weights_key, need_head)
+        return _understood(source, str(path), format, model, need_head)
     except VitportError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -64,7 +64,7 @@ def load(
 
 
 def _understood(
-    source: Source, path: str, format: str | None, model: str | ViTConfig | None, under: str | None, need_head: bool
+    source: Source, path: str, format: str | None, model: str | ViTConfig | None, need_head: bool
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -78,7 +78,7 @@ def _understood(
     if source.own is None:
         check_class(beside)
     check_plain(source.table, beside)
-    found = recognise(source.table, format, under)
+    found = recognise(source.table, format, source.under)
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:

@@ -67,5 +67,7 @@ def _opened(path: Path, weights_key: str | None) -> Source:
         raise VitportError(f"{path} is a folder with neither config.json nor a Flax checkpoint: give {READABLE}.")
     for container in _FILES if path.is_file() else ():  # reading a device or a pipe may never end
         if container.recognises(path):
+            if container is onnx_file and weights_key is not None:
+                raise VitportError(f"{path} is an ONNX graph, which holds one set of weights: leave out --weights-key.")
             return container.read(path, weights_key)
     raise VitportError(f"{path} is not a file of weights that vitport reads: give {READABLE}.")

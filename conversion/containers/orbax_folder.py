@@ -24,6 +24,7 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.file_checks import check_size, first_line, json_object
+from conversion.containers.subtree import branch
 from conversion.format import FolderWriter
 from conversion.source import Source
 from conversion.tensors.flax_tree import nest
@@ -48,8 +49,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a tree saved from any devices; each array is read when it is used.
 
     Trees of NNX states, which store each array under ``value``, are read too.
+
+    Args:
+        weights_key: read only the names under this path, such as ``params``.
     """
-    del weights_key  # a checkpoint holds one tree
     own = json_object(path / _OWN, (path / _OWN).read_bytes()) if (path / _OWN).is_file() else None
     folder = (path / _PARAMS if own is not None else path).resolve()
     try:
@@ -64,7 +67,9 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     files = tuple(sorted(file for file in path.rglob("*") if file.is_file()))
     table = TensorTable(tensors)
     check_size(path, sum(map(table.nbytes, table)), sum(file.stat().st_size for file in files))
-    notes = (f"set aside because they are not arrays: {', '.join(strange)}",) if strange else ()
+    table, notes = branch(path, table, weights_key)
+    if strange:
+        notes += (f"set aside because they are not arrays: {', '.join(strange)}",)
     return Source(path, "orbax checkpoint", table, files, own=own, notes=notes)
 
 

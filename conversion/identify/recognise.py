@@ -76,12 +76,19 @@ def recognise(table: TensorTable, forced: str | None = None, under: str | None =
 
 def _chosen(prefixes: list[str], under: str | None) -> str:
     """The only prefix, or the one that begins with ``under``."""
-    if len(prefixes) == 1:
-        return prefixes[0]
-    matching = [prefix for prefix in prefixes if under and re.match(rf"{re.escape(under)}[./]", prefix)]
-    if len(matching) != 1:
-        keys = ", ".join(prefix.rstrip("./") or "no prefix at all" for prefix in matching or prefixes)
-        raise VitportError(f"The file holds several models, under {keys}: choose one by weights_key (--weights-key).")
+
+    def listed(of: list[str]) -> str:
+        return ", ".join(prefix.rstrip("./") or "no prefix at all" for prefix in of)
+
+    matching = prefixes if under is None else [it for it in prefixes if re.match(rf"{re.escape(under)}[./]", it)]
+    if not matching:
+        raise VitportError(
+            f"The file has no weights under {under!r} (--weights-key): its model is under {listed(prefixes)}."
+        )
+    if len(matching) > 1:
+        raise VitportError(
+            f"The file holds several models, under {listed(matching)}: choose one by weights_key (--weights-key)."
+        )
     return matching[0]
 
 

@@ -51,7 +51,7 @@ def semantics_of_file(
         VitportError: if the file cannot be read, or its format has no second reading.
     """
     source = open_source(path, weights_key)
-    found = recognise(source.table, format, weights_key)
+    found = recognise(source.table, format, source.under)
     reading = found.format.second_reading
     if reading is None:
         raise VitportError(
