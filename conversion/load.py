@@ -19,6 +19,7 @@ from conversion.identify.known_class import check_class, check_format
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import Fact, resolve_config
+from conversion.opening import Opening
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
@@ -31,6 +32,7 @@ def load(
     format: str | None = None,
     model: str | ViTConfig | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
     need_head: bool = True,
 ) -> Checkpoint:
     """Read weights of any known format.
@@ -43,15 +45,17 @@ def load(
         format: name of a format or group of formats, instead of the recognised one.
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: the entry to read where a file holds several sets of weights.
+        unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
             misshapen.
     """
+    opening = Opening(format, weights_key, unreplicate)
     source = open_source(local(path), weights_key)
     try:
-        return _understood(source, str(path), format, model, need_head)
+        return _understood(source, str(path), opening, model, need_head)
     except VitportError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -64,7 +68,7 @@ def load(
 
 
 def _understood(
-    source: Source, path: str, format: str | None, model: str | ViTConfig | None, need_head: bool
+    source: Source, path: str, opening: Opening, model: str | ViTConfig | None, need_head: bool
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -78,7 +82,7 @@ def _understood(
     if source.own is None:
         check_class(beside)
     check_plain(source.table, beside)
-    found = recognise(source.table, format, source.under)
+    found = recognise(source.table, opening.format, source.under, opening.unreplicate)
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:

@@ -11,7 +11,7 @@ from vit_spec import VitportError
 
 _DEEPEST = 8
 """Dicts within dicts that are looked into: more than any trainer nests."""
-_OPTIMIZER = re.compile(r"(\w*_)?(optim|optims|optimizers?|opt)(_\w*)?", re.IGNORECASE)
+OPTIMIZER = re.compile(r"(\w*_)?(optim|optims|optimizers?|opt)(_\w*)?", re.IGNORECASE)
 """Names of entries whose tensors may be named like weights and are an optimizer's."""
 _MUCH_SMALLER = 4
 """A state_dict with this many times fewer tensors is a part of the other's model, such as its head."""
@@ -38,7 +38,7 @@ def chosen_entry(path: Path, content: Any, weights_key: str | None) -> Choice:
         raise VitportError(f"{path} holds no state_dict: expected names with tensors, found {type(content).__name__}.")
     if weights_key is not None:
         return _asked(path, entries, weights_key)
-    usual = [entry for entry in entries if not any(map(_OPTIMIZER.fullmatch, entry[0]))] or entries
+    usual = [entry for entry in entries if not any(map(OPTIMIZER.fullmatch, entry[0]))] or entries
     depth = min(len(keys) for keys, _ in usual)
     outermost = [entry for entry in usual if len(entry[0]) == depth]
     largest = max(_count(tensors) for _, tensors in outermost)
@@ -68,7 +68,7 @@ def _beside(content: Any, keys: tuple[str, ...], largest: int) -> dict[str, Mapp
     return {
         key: part
         for key, part in (_by_name(content) if isinstance(content, Mapping) else {}).items()
-        if key != keys[-1] and not _OPTIMIZER.fullmatch(key) and isinstance(part, Mapping) and part
+        if key != keys[-1] and not OPTIMIZER.fullmatch(key) and isinstance(part, Mapping) and part
         if all(isinstance(name, str) and isinstance(entry, torch.Tensor) for name, entry in part.items())
         if any(name.endswith("weight") for name in part) and _MUCH_SMALLER * len(part) < largest
     }
@@ -118,7 +118,7 @@ def _entries(value: Any, keys: tuple[str, ...] = (), within: tuple[int, ...] = (
         for entry in _entries(part, (*keys, key), (*within, id(value)))
     ]
     own = _count(value)
-    if own and own >= max((_count(tensors) for _, tensors in inner), default=0):
+    if isinstance(value, Mapping) and own and own >= max((_count(tensors) for _, tensors in inner), default=0):
         yield keys, value
     else:
         yield from inner

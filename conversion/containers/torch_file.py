@@ -20,6 +20,7 @@ import numpy as np
 from conversion.checkpoint import Checkpoint
 from conversion.containers.file_checks import check_size, first_line, json_object
 from conversion.containers.output import Output
+from conversion.containers.pickles import remedy
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.torch_entries import chosen_entry
 from conversion.containers.torch_pickle import state_dict_pickle
@@ -77,8 +78,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=records is not None)
     except pickle.UnpicklingError as error:
         raise VitportError(
-            f"{path} is a pickle that holds more than tensors, and opening it could run code: save its state_dict "
-            "alone, with torch.save(model.state_dict(), …) or as safetensors."
+            f"{path} is a pickle that holds more than tensors, and opening it could run code: {remedy(path)}."
         ) from error
     except Exception as error:  # a damaged pickle raises nearly anything
         raise _damaged(path, first_line(error)) from error

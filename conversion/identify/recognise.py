@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from conversion.format import Format
 from conversion.formats import FORMATS, groups
 from conversion.identify.heads import NO_HEADS, Heads, could_be_head, describe, find_heads, head_names
+from conversion.identify.replicated import unreplicated
+from conversion.identify.spelling import spellings
 from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
 
@@ -51,25 +53,29 @@ class Recognised:
         return Recognised(self.format, self.table.without(set(self.unread_head)), (*self.notes, note))
 
 
-def recognise(table: TensorTable, forced: str | None = None, under: str | None = None) -> Recognised:
+def recognise(
+    table: TensorTable, forced: str | None = None, under: str | None = None, unreplicate: bool = False
+) -> Recognised:
     """Find the format whose signature the names show, and remove prefixes such as ``module.`` or ``backbone.``.
 
     Args:
         forced: name of the format to take, instead of the first that fits.
         under: what the names of the model to take begin with, where there are several models.
+        unreplicate: take one of equal copies of each tensor.
 
     Raises:
-        VitportError: if no format fits, or the names hold several models and ``under`` does not choose one.
+        VitportError: if no format fits, the names hold several models and ``under`` does not choose one, or the tensors
+            are copies and ``unreplicate`` is not asked for, or the other way round.
     """
     table = table.renamed(_unwrapped)
     for ending, what in _REFUSED.items():
         if any(name.endswith(ending) for name in table):
             raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers.")
     formats = get_formats(forced) if forced else tuple(FORMATS.values())
-    for candidate in formats:
-        prefixes = _without_copies(_prefixes(table, candidate))
-        if prefixes:
-            return _peeled(table, candidate, _chosen(prefixes, under))
+    for spelled, notes in spellings(table):
+        for candidate in formats:
+            if prefixes := _without_copies(_prefixes(spelled, candidate)):
+                return _peeled(spelled, candidate, _chosen(prefixes, under), notes, unreplicate)
     expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
     raise VitportError(f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}.")
 
@@ -137,8 +143,8 @@ def _places(found: Format, prefix: str) -> list[str]:
     return [prefix, *(prefix.removesuffix(base) for base in bases if base and prefix.endswith(base))]
 
 
-def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
-    notes = [f"took the prefix {prefix} off the names"] if prefix else []
+def _peeled(table: TensorTable, found: Format, prefix: str, told: tuple[str, ...], unreplicate: bool) -> Recognised:
+    notes = [*told, *([f"took the prefix {prefix} off the names"] if prefix else [])]
     places = _places(found, prefix)
     names: dict[str, str] = {}
     outside: list[str] = []
@@ -155,6 +161,8 @@ def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
             notes.append(f"set aside {what}: {reason}")
         for name in aside:
             del names[name]
+    table, copied = unreplicated(table, names, found, asked=unreplicate)
+    notes += copied
     heads = find_heads(table, names, found)
     beside = _heads_beside(table, names, outside, found, prefix)
     outside = [name for name in outside if name not in beside.names]
