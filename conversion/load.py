@@ -22,6 +22,7 @@ from conversion.identify.known_class import check_class, check_format
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import Fact, resolve_config
+from conversion.opening import Opening
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
@@ -44,6 +45,7 @@ def load(
     format: str | None = None,
     model: str | Config | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
     need_head: bool = True,
 ) -> Checkpoint:
     """Read weights of any known format.
@@ -56,20 +58,20 @@ def load(
         format: name of a format or group of formats, instead of the recognised one.
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: the entry to read where a file holds several sets of weights.
+        unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
             misshapen.
     """
+    opening = Opening(format, weights_key, unreplicate)
     source = open_source(local(path), weights_key)
     with wall(path, "describes its model in names, shapes or values that make no sense"):
-        return _understood(source, str(path), format, model, weights_key, need_head)
+        return _understood(source, str(path), opening, model, need_head)
 
 
-def _understood(
-    source: Source, path: str, format: str | None, model: str | Config | None, under: str | None, need_head: bool
-) -> Checkpoint:
+def _understood(source: Source, path: str, opening: Opening, model: str | Config | None, need_head: bool) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
     if (architecture := timm_config.architecture(beside)) is not None:
@@ -82,7 +84,7 @@ def _understood(
     if source.own is None:
         check_class(beside)
     check_plain(source.table, beside)
-    found = recognise(source.table, format, under)
+    found = recognise(source.table, opening.format, source.under, opening.unreplicate)
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:

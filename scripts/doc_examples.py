@@ -105,9 +105,17 @@ def _two_towers(path: Path) -> None:
         np.savez(file, **tower, **text)
 
 
+def _copies(path: Path) -> None:
+    """What a script saves that forgets to unreplicate the parameters of eight devices."""
+    _saved("vit_tiny_patch16_224", "google", **GOOGLE, depth=1)(path)
+    copies = {name: np.stack([array] * 8) for name, array in np.load(path).items()}
+    np.savez(path, **copies)
+
+
 GOOGLE = {"activation": "gelu_tanh", "pos_embed_resize": "scipy-zoom"}
 FILES: dict[str, Callable[[Path], None]] = {
     "Ti_16.npz": _saved("vit_tiny_patch16_224", "google", **GOOGLE),
+    "copies.npz": _copies,
     "siglip.npz": _two_towers,
     "ti.safetensors": _saved("vit_tiny_patch16_224", "timm"),
     "bare.safetensors": _bare("deit_tiny_patch16_224"),

@@ -37,14 +37,18 @@ class Reading:
     weights_key: Annotated[
         str | None,
         tyro.conf.arg(
-            metavar="KEY", help="Entry to read of a PyTorch training checkpoint that holds several sets of weights."
+            metavar="KEY",
+            help="Entry to read of a checkpoint that holds several sets of weights, such as trainer.ema, or a step.",
         ),
     ] = None
+    unreplicate: Annotated[
+        bool, tyro.conf.arg(help="Take one of the copies that jax.pmap keeps for each device, if all are equal.")
+    ] = False
 
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of :func:`conversion.load` and :func:`conversion.convert`."""
-        return {"format": self.format, "model": self.model, "weights_key": self.weights_key}
+        return vars(self)
 
     def load(self, path: str, image_size: int | tuple[int, int] | None = None) -> Checkpoint:
         """The checkpoint at ``path``, its position table resized to ``image_size`` (pixels) where given."""

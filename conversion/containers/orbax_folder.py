@@ -24,6 +24,7 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.file_checks import check_size, first_line, read_json
+from conversion.containers.subtree import branch
 from conversion.containers.wall import walled
 from conversion.format import FolderWriter
 from conversion.source import Source
@@ -50,8 +51,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a tree saved from any devices; each array is read when it is used.
 
     Trees of NNX states, which store each array under ``value``, are read too.
+
+    Args:
+        weights_key: read only the names under this path, such as ``params``.
     """
-    del weights_key  # a checkpoint holds one tree
     own = read_json(path / _OWN) if (path / _OWN).is_file() else None
     folder = (path / _PARAMS if own is not None else path).resolve()
     tensors, strange = _tensors(folder, read_json(folder / _TREE))
@@ -60,7 +63,9 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     files = tuple(sorted(file for file in path.rglob("*") if file.is_file()))
     table = TensorTable(tensors)
     check_size(path, sum(map(table.nbytes, table)), sum(file.stat().st_size for file in files))
-    notes = (f"set aside because they are not arrays: {', '.join(strange)}",) if strange else ()
+    table, notes = branch(path, table, weights_key)
+    if strange:
+        notes += (f"set aside because they are not arrays: {', '.join(strange)}",)
     return Source(path, "orbax checkpoint", table, files, own=own, notes=notes)
 
 

@@ -103,6 +103,11 @@ def misfits(table: TensorTable, format: Format) -> tuple[str, ...]:
     return ()
 
 
+def first_kernel() -> Parameter:
+    """The kernel that cuts patches, by its canonical name."""
+    return next(it for it in _outside_blocks() if it.stage is Stage.EMBED and it.is_kernel)
+
+
 def could_be_head(bare: str) -> bool:
     """Whether a name is in a module that people put behind the features."""
     root = re.split("[./]", bare)[0]

@@ -11,6 +11,8 @@ from conversion.format import Format
 from conversion.formats import FORMATS, groups
 from conversion.identify.family import identifier
 from conversion.identify.heads import NO_HEADS, Heads, could_be_head, describe, find_heads, head_names
+from conversion.identify.replicated import unreplicated
+from conversion.identify.spelling import spellings
 from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
 from vit_spec.family import FAMILIES
@@ -47,23 +49,27 @@ class Recognised:
         return Recognised(self.format, self.table.without(set(self.unread_head)), (*self.notes, note))
 
 
-def recognise(table: TensorTable, forced: str | None = None, under: str | None = None) -> Recognised:
+def recognise(
+    table: TensorTable, forced: str | None = None, under: str | None = None, unreplicate: bool = False
+) -> Recognised:
     """Find the format whose signature the names show, and remove prefixes such as ``module.`` or ``backbone.``.
 
     Args:
         forced: name of the format to take, instead of the first that fits.
         under: what the names of the model to take begin with, where there are several models.
+        unreplicate: take one of equal copies of each tensor.
 
     Raises:
-        VitportError: if no format fits, or the names hold several models and ``under`` does not choose one.
+        VitportError: if no format fits, the names hold several models and ``under`` does not choose one, or the tensors
+            are copies and ``unreplicate`` is not asked for, or the other way round.
     """
     table = table.renamed(_unwrapped)
     formats = get_formats(forced) if forced else tuple(FORMATS.values())
-    for candidate in formats:
-        prefixes = _without_copies(_prefixes(table, candidate))
-        if prefixes:
-            _check_family(table, candidate.family)
-            return _peeled(table, candidate, _chosen(prefixes, under))
+    for spelled, notes in spellings(table):
+        for candidate in formats:
+            if prefixes := _without_copies(_prefixes(spelled, candidate)):
+                _check_family(spelled, candidate.family)
+                return _peeled(spelled, candidate, _chosen(prefixes, under), notes, unreplicate)
     for family in FAMILIES:
         _check_family(table, family)
     expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
@@ -79,12 +85,19 @@ def _check_family(table: TensorTable, family: str) -> None:
 
 def _chosen(prefixes: list[str], under: str | None) -> str:
     """The only prefix, or the one that begins with ``under``."""
-    if len(prefixes) == 1:
-        return prefixes[0]
-    matching = [prefix for prefix in prefixes if under and re.match(rf"{re.escape(under)}[./]", prefix)]
-    if len(matching) != 1:
-        keys = ", ".join(prefix.rstrip("./") or "no prefix at all" for prefix in matching or prefixes)
-        raise VitportError(f"The file holds several models, under {keys}: choose one by weights_key (--weights-key).")
+
+    def listed(of: list[str]) -> str:
+        return ", ".join(prefix.rstrip("./") or "no prefix at all" for prefix in of)
+
+    matching = prefixes if under is None else [it for it in prefixes if re.match(rf"{re.escape(under)}[./]", it)]
+    if not matching:
+        raise VitportError(
+            f"The file has no weights under {under!r} (--weights-key): its model is under {listed(prefixes)}."
+        )
+    if len(matching) > 1:
+        raise VitportError(
+            f"The file holds several models, under {listed(matching)}: choose one by weights_key (--weights-key)."
+        )
     return matching[0]
 
 
@@ -133,8 +146,8 @@ def _places(found: Format, prefix: str) -> list[str]:
     return [prefix, *(prefix.removesuffix(base) for base in bases if base and prefix.endswith(base))]
 
 
-def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
-    notes = [f"took the prefix {prefix} off the names"] if prefix else []
+def _peeled(table: TensorTable, found: Format, prefix: str, told: tuple[str, ...], unreplicate: bool) -> Recognised:
+    notes = [*told, *([f"took the prefix {prefix} off the names"] if prefix else [])]
     places = _places(found, prefix)
     names: dict[str, str] = {}
     outside: list[str] = []
@@ -151,6 +164,8 @@ def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
             notes.append(f"set aside {what}: {reason}")
         for name in aside:
             del names[name]
+    table, copied = unreplicated(table, names, found, asked=unreplicate)
+    notes += copied
     heads = find_heads(table, names, found)
     beside = _heads_beside(table, names, outside, found, prefix)
     outside = [name for name in outside if name not in beside.names]
