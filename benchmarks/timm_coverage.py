@@ -26,7 +26,7 @@ from rich.table import Table
 
 import vit_jax
 import vit_torch
-from vit_spec import VitportError
+from vit_spec import ViTConfig, VitportError, get_model
 
 TOLERANCE = 1e-5
 """Of the largest absolute value of timm's output: some 80 float32 roundings."""
@@ -93,6 +93,11 @@ def measure(name: str) -> Result:
             return Result(name, fault=f"{type(error).__name__}: {error}")
 
 
+def _config(name: str) -> ViTConfig:
+    """The named model, as deep as timm's is here; at its own image size."""
+    return get_model(name).config.replace(depth=DEPTH)
+
+
 def _error(actual: np.ndarray, expected: np.ndarray) -> float:
     if actual.shape != expected.shape:
         raise ValueError(f"vitport gives {actual.shape}, timm {expected.shape}.")
@@ -100,7 +105,7 @@ def _error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _torch_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
-    model = vit_torch.create_model(name, weights=file).eval()
+    model = vit_torch.create_model(_config(name), weights=file).eval()
     with torch.no_grad():
         output = model(image)
     assert isinstance(output, torch.Tensor)
@@ -108,7 +113,7 @@ def _torch_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarra
 
 
 def _jax_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
-    model = vit_jax.create_model(name, weights=file)
+    model = vit_jax.create_model(_config(name), weights=file)
     model.eval()
     pixels = image.permute(0, 2, 3, 1).numpy()
     with jax.default_matmul_precision("highest"):

@@ -45,6 +45,7 @@ def convert(
     format: str | None = None,
     model: str | ViTConfig | None = None,
     weights_key: str | None = None,
+    norm_first: bool | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -58,6 +59,7 @@ def convert(
         format: naming scheme of the source, instead of the recognised one.
         model: a registered name or a config, for facts that the source does not tell.
         weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+        norm_first: as of :func:`conversion.load`.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
 
@@ -66,7 +68,7 @@ def convert(
     """
     destination, changes = Path(destination), changes or Changes()
     writable_weights(destination, get_formats(to), overwrite=overwrite, sources=(Path(source),))
-    read = load(source, format=format, model=model, weights_key=weights_key)
+    read = load(source, format=format, model=model, weights_key=weights_key, norm_first=norm_first)
     changed = changes.apply(read)
     notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
     result = load(destination, model=changed.config)  # what can be read back whole has been written

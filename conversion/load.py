@@ -15,6 +15,7 @@ from conversion.containers.file_checks import first_line
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
 from conversion.identify.known_class import check_class, check_format
+from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import Fact, resolve_config
@@ -31,6 +32,7 @@ def load(
     format: str | None = None,
     model: str | ViTConfig | None = None,
     weights_key: str | None = None,
+    norm_first: bool | None = None,
 ) -> Checkpoint:
     """Read weights of any known format.
 
@@ -42,6 +44,8 @@ def load(
         format: name of a format or group of formats, instead of the recognised one.
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: the entry to read where a file holds several sets of weights.
+        norm_first: whether blocks norm the inputs of their layers, for names that do not show it
+            (``torch.nn.TransformerEncoder``).
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
@@ -49,7 +53,7 @@ def load(
     """
     source = open_source(local(path), weights_key)
     try:
-        return _understood(source, str(path), format, model, weights_key)
+        return _understood(source, str(path), format, model, weights_key, norm_first)
     except VitportError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -62,7 +66,12 @@ def load(
 
 
 def _understood(
-    source: Source, path: str, format: str | None, model: str | ViTConfig | None, under: str | None
+    source: Source,
+    path: str,
+    format: str | None,
+    model: str | ViTConfig | None,
+    under: str | None,
+    norm_first: bool | None,
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -85,6 +94,7 @@ def _understood(
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
+    told |= told_order(found.format, norm_first, known=source.own is not None or "block" in source.facts)
     config, origins = resolve_config(table.shapes, told, named, named_by)
     timm_config.check_facts(stated, config)
     if isinstance(model, str) and source.own is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -41,10 +41,18 @@ class Reading:
         ),
     ] = None
 
+    norm_first: Annotated[
+        Literal["true", "false"] | None,
+        tyro.conf.arg(help="Whether blocks norm the inputs of their layers, for names that do not show it."),
+    ] = None
+
     @property
-    def options(self) -> dict[str, str | None]:
+    def options(self) -> dict[str, Any]:
         """Arguments of :func:`conversion.load` and :func:`conversion.convert`."""
-        return {"format": self.format, "model": self.model, "weights_key": self.weights_key}
+        order = None if self.norm_first is None else self.norm_first == "true"
+        return {
+            "format": self.format, "model": self.model, "weights_key": self.weights_key, "norm_first": order
+        }  # fmt: skip
 
     def load(self, path: str, image_size: int | tuple[int, int] | None = None) -> Checkpoint:
         """The checkpoint at ``path``, its position table resized to ``image_size`` (pixels) where given."""
