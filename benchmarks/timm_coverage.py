@@ -94,18 +94,19 @@ def measure(name: str) -> Result:
             return Result(name, fault=f"{type(error).__name__}: {error}")
 
 
+def _config(name: str) -> Config:
+    """The named model, as deep as timm's is here; at its own image size."""
+    return get_model(name).config.replace(depth=DEPTH)
+
+
 def _error(actual: np.ndarray, expected: np.ndarray) -> float:
     if actual.shape != expected.shape:
         raise ValueError(f"vitport gives {actual.shape}, timm {expected.shape}.")
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-def _shallow_config(name: str) -> Config:
-    return get_model(name).config.replace(depth=DEPTH)
-
-
 def _torch_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
-    model = vit_torch.create_model(_shallow_config(name), weights=file).eval()
+    model = vit_torch.create_model(_config(name), weights=file).eval()
     with torch.no_grad():
         output = model(image)
     assert isinstance(output, torch.Tensor)
@@ -113,7 +114,7 @@ def _torch_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarra
 
 
 def _jax_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
-    model = vit_jax.create_model(_shallow_config(name), weights=file)
+    model = vit_jax.create_model(_config(name), weights=file)
     model.eval()
     pixels = image.permute(0, 2, 3, 1).numpy()
     with jax.default_matmul_precision("highest"):

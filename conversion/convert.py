@@ -45,6 +45,7 @@ def convert(
     model: str | Config | None = None,
     weights_key: str | None = None,
     unreplicate: bool = False,
+    norm_first: bool | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -59,6 +60,7 @@ def convert(
         model: a registered name or a config, for facts that the source does not tell.
         weights_key: entry of a training checkpoint that holds several sets of weights.
         unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
+        norm_first: as of :func:`conversion.load`.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
 
@@ -69,7 +71,7 @@ def convert(
     writable_weights(destination, get_formats(to), overwrite=overwrite, sources=(Path(source),))
     fresh = changes.head == "drop" or (changes.head == "zero" and changes.num_classes is not None)
     opening = Opening(format, weights_key, unreplicate)
-    read = load(source, model=model, need_head=not fresh, **asdict(opening))
+    read = load(source, model=model, need_head=not fresh, norm_first=norm_first, **asdict(opening))
     changed = changes.apply(read)
     notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
     result = load(destination, model=changed.config)  # what can be read back whole has been written

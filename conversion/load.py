@@ -19,6 +19,7 @@ from conversion.hub import local
 from conversion.identify.contradictions import check_name, check_told, check_width
 from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
+from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import Fact, resolve_config
@@ -47,6 +48,7 @@ def load(
     weights_key: str | None = None,
     unreplicate: bool = False,
     need_head: bool = True,
+    norm_first: bool | None = None,
 ) -> Checkpoint:
     """Read weights of any known format.
 
@@ -60,6 +62,8 @@ def load(
         weights_key: the entry to read where a file holds several sets of weights.
         unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
+        norm_first: whether blocks norm the inputs of their layers, for names that do not show it
+            (``torch.nn.TransformerEncoder``).
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
@@ -68,10 +72,17 @@ def load(
     opening = Opening(format, weights_key, unreplicate)
     source = open_source(local(path), weights_key)
     with wall(path, "describes its model in names, shapes or values that make no sense"):
-        return _understood(source, str(path), opening, model, need_head)
+        return _understood(source, str(path), opening, model, need_head, norm_first)
 
 
-def _understood(source: Source, path: str, opening: Opening, model: str | Config | None, need_head: bool) -> Checkpoint:
+def _understood(
+    source: Source,
+    path: str,
+    opening: Opening,
+    model: str | Config | None,
+    need_head: bool,
+    norm_first: bool | None,
+) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
     if (architecture := timm_config.architecture(beside)) is not None:
@@ -101,6 +112,7 @@ def _understood(source: Source, path: str, opening: Opening, model: str | Config
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
+    told |= told_order(found.format, norm_first, known=source.own is not None or "block" in source.facts)
     config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by)
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
     check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -45,10 +45,16 @@ class Reading:
         bool, tyro.conf.arg(help="Take one of the copies that jax.pmap keeps for each device, if all are equal.")
     ] = False
 
+    norm_first: Annotated[
+        Literal["true", "false"] | None,
+        tyro.conf.arg(help="Whether blocks norm the inputs of their layers, for names that do not show it."),
+    ] = None
+
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of :func:`conversion.load` and :func:`conversion.convert`."""
-        return vars(self)
+        order = None if self.norm_first is None else self.norm_first == "true"
+        return vars(self) | {"norm_first": order}
 
     def load(self, path: str, image_size: int | tuple[int, int] | None = None) -> Checkpoint:
         """The checkpoint at ``path``, its position table resized to ``image_size`` (pixels) where given."""

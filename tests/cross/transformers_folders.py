@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 import conversion
 from vit_parity.capture import jax_activations, torch_activations
-from vit_parity.frameworks import run_in
+from vit_parity.frameworks import Framework, run_in
 
 
 def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -24,14 +25,16 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return model.eval()
 
 
-def distances(model: torch.nn.Module, folder: Path, size: tuple[int, int], dtype: str = "float64") -> dict[str, float]:
-    """Save a model, read it, and compare tokens and answer; largest difference over the largest value.
+def distances(
+    model: torch.nn.Module, folder: Path, size: tuple[int, int], *, frameworks: Sequence[Framework] = ("torch", "jax")
+) -> dict[str, float]:
+    """Save a model, read it, and compare tokens and answer in float64; largest difference over the largest value.
 
     Args:
         model: one of transformers', in evaluation mode.
         folder: an empty one for ``save_pretrained``.
         size: height and width of the images.
-        dtype: of both computations.
+        frameworks: of ours.
 
     Returns:
         ``FRAMEWORK tokens`` and ``FRAMEWORK answer`` → distance.
@@ -39,36 +42,51 @@ def distances(model: torch.nn.Module, folder: Path, size: tuple[int, int], dtype
     model.save_pretrained(folder)
     checkpoint = conversion.load(folder)
     images = np.random.default_rng(0).standard_normal((2, *size, checkpoint.config.in_channels))
-    expected = answers(model, images, dtype)
+    expected = answers(model, images, "float64")
     found = {
         framework: run_in(
             framework,
             checkpoint,
-            dtype,
+            "float64",
             torch=lambda ours: torch_activations(ours, images),
-            jax=lambda ours: jax_activations(ours, images.astype(dtype)),
+            jax=lambda ours: jax_activations(ours, images),
         )
-        for framework in ("torch", "jax")
+        for framework in frameworks
     }
-    last = f"blocks.{checkpoint.config.depth - 1}" if "CLIP" in type(model).__name__ else "norm"  # CLIP norms no token
+    last = (
+        f"blocks.{checkpoint.config.depth - 1}" if "clip" in type(model).__name__.lower() else "norm"
+    )  # CLIP norms no token
+    prefix = getattr(checkpoint.config, "num_prefix_tokens", 0)
     return {
-        f"{framework} {what}": relative(run[name], expected[what])
+        f"{framework} {what}": relative(run[name][:, prefix:] if what == "patches" else run[name], expected[what])
         for framework, run in found.items()
-        for what, name in (("tokens", last), ("answer", "head"))
+        for what, name in (("tokens", last), ("patches", last), ("answer", "head"))
         if what in expected
     }
 
 
 def answers(model: torch.nn.Module, images: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
-    """``tokens`` (B, N, D) and ``answer`` (B, K), for images (B, H, W, C)."""
+    """What the class gives for images (B, H, W, C): ``tokens`` (B, N, D) or ``patches``, ``answer`` (B, K).
+
+    Of a class for pre-training, what its encoder gives.
+    """
+    pixels = torch.tensor(images.transpose(0, 3, 1, 2)).to(getattr(torch, dtype))
+    name = type(model).__name__
+    model = (model.base_model if "For" in name and "Classification" not in name else model).to(pixels.dtype)
     with torch.no_grad():
-        pixels = torch.tensor(images.transpose(0, 3, 1, 2)).to(getattr(torch, dtype))
-        output = model.to(pixels.dtype)(pixel_values=pixels, output_hidden_states=True)
+        if hasattr(model, "get_image_features"):
+            return {"answer": model.get_image_features(pixel_values=pixels).pooler_output.numpy()}
+        if getattr(model.config, "mask_ratio", None) is not None:  # patches stay in order where the noise rises
+            count = (model.config.image_size // model.config.patch_size) ** 2
+            output = model(pixel_values=pixels, noise=torch.arange(count).expand(len(pixels), -1))
+        else:
+            output = model(pixel_values=pixels)
+    if "feature_maps" in output:
+        return {"patches": output.feature_maps[-1].flatten(2).transpose(1, 2).numpy()}
     if "logits" in output:
         return {"answer": output.logits.numpy()}
-    tokens = output.last_hidden_state.numpy()
-    pooled = output.get("pooler_output")
-    return {"tokens": tokens, "answer": tokens[:, 0] if pooled is None else pooled.numpy()}
+    tokens, pooled = output.last_hidden_state.numpy(), output.get("image_embeds", output.get("pooler_output"))
+    return {"tokens": tokens} if pooled is None else {"tokens": tokens, "answer": pooled.numpy()}
 
 
 def relative(actual: np.ndarray, expected: np.ndarray) -> float:
