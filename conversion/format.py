@@ -56,14 +56,16 @@ class Format:
     signature: tuple[str | tuple[str, ...], ...]
     """Names that every file of this format has, without prefix; a tuple stands for any one of its names."""
     family: str = "vit"
-    """The family whose parameters it names."""
+    """The family of the models that it holds."""
     before: tuple[str, ...] = ()
     """Formats whose signatures this format's files may show too. This format is tried before them."""
     group: str = ""
     """A name that stands for several formats when reading or writing: the first that fits is taken. It may be the name
-    of a format of another family."""
+    of one of them: each family has a format in the group ``timm``, and the plain ViT's has that name."""
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """transformers' ``model_type`` → the classes whose folders have this format."""
+    either_order: bool = False
+    """Whether pre-norm and post-norm blocks have the same names, so that the caller must say which they are."""
     base: str | tuple[str, ...] = ""
     """Prefix of the body where a head lies beside it (``vit.`` beside ``classifier``); several if it varies."""
     set_aside: Mapping[str, str] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from conversion.tensors.table import Shapes
 from vit_spec import Config, ViTConfig, VitportError
 
 _HELD_BY_ALL = frozenset({
-    "image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth", "depths", "num_heads", "mlp_ratio",
+    "image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio",
     "mlp_hidden_dim", "norm_eps", "pos_embed_resize", "drop_rate", "attn_drop_rate", "drop_path_rate",
 })  # fmt: skip
 """Sizes, and fields that change no output: rates of training, and how positions are resized for other images."""
@@ -35,18 +35,28 @@ def unsupported_fields(config: Config, **allowed: tuple[Any, ...]) -> list[str]:
         allowed: field → the values that the format can hold. Fields that are not named must have their defaults,
             except sizes and fields that change no output.
     """
-    default = type(config)()
-    rules: dict[str, tuple[Any, ...]] = {
-        field.name: (getattr(default, field.name),)
-        for field in dataclasses.fields(config)
-        if field.name not in _HELD_BY_ALL
-    }
-    if isinstance(config, ViTConfig):
-        rules["qk_scale"] = (None, config.head_dim**-0.5)  # the default scale, whether stated or not
-    rules |= allowed
+    rules = {name: (value,) for name, value in defaults(config).items() if name not in _HELD_BY_ALL} | allowed
+    if isinstance(config, ViTConfig) and config.qk_scale == config.head_dim**-0.5:
+        config = config.replace(qk_scale=None)  # the default scale, whether stated or not
     return [
         f"{name}={getattr(config, name)!r}" for name, values in rules.items() if getattr(config, name) not in values
     ]
+
+
+def defaults(config: Config) -> dict[str, Any]:
+    """The fields of the config's family and their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(config)}
+
+
+def margin_around_patches(config: ViTConfig) -> list[str]:
+    """A complaint about images with rows or columns outside all patches, for code that asserts whole patches."""
+    height, width = config.image_size
+    margin = f"images of {height}x{width} pixels (it takes whole patches of {config.patch_size} only)"
+    return [margin] if _margin(config) else []
+
+
+def _margin(config: Config) -> bool:
+    return isinstance(config, ViTConfig) and any(config.margin)
 
 
 def not_square(config: Config) -> list[str]:
@@ -55,25 +65,23 @@ def not_square(config: Config) -> list[str]:
     return [] if height == width else [f"images of {height}x{width} pixels (it holds square ones only)"]
 
 
-def helpful_options(config: Any, cannot_hold: Sequence[Callable[[Any], list[str]]]) -> str:
+def helpful_options(config: Config, cannot_hold: Sequence[Callable[[Any], list[str]]]) -> str:
     """The options of ``vitport convert`` that let one of several formats hold the model; empty if none do."""
+    if not isinstance(config, ViTConfig):
+        return ""
     for complaints in cannot_hold:
         changed, helpful = config, []
         for option, changes in _OPTIONS.items():
-            if not _applies(config, changes):
-                continue
             after = changed.replace(**changes)
-            if len(complaints(after)) < len(complaints(changed)):
+            if _applies(config, changes) and len(complaints(after)) < len(complaints(changed)):
                 changed, helpful = after, [*helpful, option]
         if not complaints(changed):
             return " ".join(helpful)
     return ""
 
 
-def _applies(config: Any, changes: dict[str, Any]) -> bool:
-    if "activation" in changes:
-        return config.activation in GELUS.values()
-    return isinstance(config, ViTConfig) and config.pos_embed != "none"
+def _applies(config: ViTConfig, changes: dict[str, Any]) -> bool:
+    return config.activation in GELUS.values() if "activation" in changes else config.pos_embed != "none"
 
 
 def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]:
@@ -89,11 +97,14 @@ def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]
             lost += [f"the names of {len(checkpoint.labels)} classes"] if checkpoint.labels else []
         elif name == "preprocessing":
             lost += _dropped_preprocessing(checkpoint, target)
+        elif name == "cropping":
+            lost += _differing("preprocessing.cropping", _cropping(checkpoint), "transformers")
         elif name == "image_size":
             height, width = checkpoint.config.image_size
-            lost += [f"image_size={height}x{width} (readers take a square)"] if height != width else []
+            square = height == width and not _margin(checkpoint.config)
+            lost += [] if square else [f"image_size={height}x{width} (readers take a square of whole patches)"]
         else:
-            usual = conventions.get(name, getattr(type(checkpoint.config)(), name))
+            usual = conventions.get(name, defaults(checkpoint.config)[name])
             lost += _differing(name, getattr(checkpoint.config, name), usual)
     return lost
 
@@ -104,6 +115,12 @@ def _dropped_preprocessing(checkpoint: Checkpoint, target: Format) -> list[str]:
     for name in (field.name for field in dataclasses.fields(own)):
         lost += _differing(f"preprocessing.{name}", getattr(own, name), getattr(usual, name))
     return lost
+
+
+def _cropping(checkpoint: Checkpoint) -> str:
+    """How the centre is cut out; as transformers does where nothing is cut off."""
+    own = checkpoint.preprocessing
+    return "transformers" if own.resize == "squash" else own.cropping
 
 
 def _differing(name: str, own: Any, usual: Any) -> list[str]:
@@ -122,8 +139,9 @@ def check_reader_defaults(checkpoint: Checkpoint, target: Format, activation: Ac
     Raises:
         VitportError: if the choice is the user's and ``activation`` is ``None``.
     """
-    own = checkpoint.config.activation
-    assumed = target.reader_defaults.get("activation", own)
+    if "activation" not in target.reader_defaults:
+        return []
+    own, assumed = checkpoint.config.activation, target.reader_defaults["activation"]
     if own == assumed or not {own, assumed} <= set(GELUS.values()):
         return []
     told = f"and config.json will say {own}" if target.facts is not None else "and tell its readers yourself"

@@ -6,8 +6,10 @@ answers at once; each subcommand imports what it runs.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
@@ -26,8 +28,10 @@ from vit_cli.predict import predict
 from vit_cli.rollout import rollout
 from vit_cli.steps import steps
 from vit_cli.sweep import sweep
+from vit_cli.terminal import say_error
 from vit_cli.train import long_names, train, train_with_defaults
 from vit_spec import VitportError
+from vit_spec.printable import printable
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
@@ -78,10 +82,10 @@ def main(args: Sequence[str] | None = None) -> int:
             command=" ".join(["vitport", *(name for name in args[:1] if name in SUBCOMMANDS)]),
         )()
     except VitportError as error:
-        sys.stderr.write(f"vitport: {' '.join(str(error).split())}\n")
+        say_error(str(error))
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("vitport: stopped.\n")
+        say_error("stopped.")
         return 130
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,7 +117,17 @@ def _later(run: Callable[..., int | None], *, listed: bool) -> Callable[..., Cal
 def entry() -> int:
     """The command as a process of its own, which may start itself anew first: see :func:`ask_for_huge_pages`."""
     ask_for_huge_pages(sys.argv[1:])
+    warnings.formatwarning = _warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character gets its escape
+            stream.reconfigure(errors="backslashreplace")
     return main()
+
+
+def _warning(message: Warning | str, *place: object) -> str:
+    """A library's warning as one line: it may quote a file."""
+    del place
+    return f"vitport: warning: {printable(message)}\n"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from vit_spec.family import (
     family_of,
     forward_flops,
     longest_sum,
+    needed_module,
     parameters,
+    remarks,
     segments,
 )
 from vit_spec.intermediates import OutputFormat, block_indices, check_output_format
@@ -56,7 +58,9 @@ __all__ = [
     "get_model",
     "list_models",
     "longest_sum",
+    "needed_module",
     "parameters",
+    "remarks",
     "segments",
     "with_pool",
 ]

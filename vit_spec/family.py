@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ class Config(Protocol):
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
+        ...
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
         ...
 
     @property
@@ -90,13 +96,16 @@ class Family(Generic[C]):
     longest_sum: Callable[[C], int]
     """Number of products in the longest inner product of a forward pass, which bounds its rounding error."""
     size_fields: tuple[str, ...]
-    """Fields that a file's shapes show, and that name a model's size: other values mean another named model."""
+    """Attributes of a config that tensors show and fine-tuning keeps: other values mean another named model. Not the
+    sizes of images, channels, the head and what it reads."""
     aliases: Mapping[str, str]
     """Names that users of other software give fields → the fields."""
     models: Sequence[Model]
     """Named models."""
     unsupported: Mapping[str, str]
     """Names of models that are not implemented, with the reason."""
+    remarks: Callable[[C], tuple[str, ...]] = lambda config: ()
+    """What a user may not expect of a model of this config, in sentences for notes."""
 
 
 FAMILIES: dict[str, Family[Any]] = {}
@@ -110,7 +119,7 @@ def family_of(config: Config) -> Family[Any]:
     return FAMILIES[config.family]
 
 
-def family_module(package: str, config: Config) -> ModuleType | None:
+def family_module(package: str, config: Config | type[Config]) -> ModuleType | None:
     """The module of a package that is named after the config's family, which knows what this family alone means.
 
     Returns:
@@ -125,6 +134,21 @@ def family_module(package: str, config: Config) -> ModuleType | None:
         return None
 
 
+def needed_module(package: str, config: Config | type[Config], what: str) -> ModuleType:
+    """The same, where nothing can be done without it.
+
+    Args:
+        what: what the package does, for the message: "are explained".
+
+    Raises:
+        VitportError: where the package has none.
+    """
+    found = family_module(package, config)
+    if found is None:
+        raise VitportError(f"Models of the family {config.family} {what}.")
+    return found
+
+
 def config_fields(config: type[Config] | Config, *options: Mapping[str, Any]) -> dict[str, Any]:
     """The options by the names of the config's fields, of which the family's users may know some by other names.
 
@@ -132,7 +156,7 @@ def config_fields(config: type[Config] | Config, *options: Mapping[str, Any]) ->
         VitportError: for an unknown name, with the nearest known ones; for a field that is given under two names.
     """
     kind, aliases = config if isinstance(config, type) else type(config), FAMILIES[config.family].aliases
-    fields = list(config.__dataclass_fields__)
+    fields = [field.name for field in dataclasses.fields(kind)]
     found: dict[str, Any] = {}
     for option, value in chain.from_iterable(group.items() for group in options):
         name = aliases.get(option, option)
@@ -163,6 +187,11 @@ def segments(config: Config) -> tuple[Segment, ...]:
 def block_sizes(config: Config) -> tuple[BlockSizes, ...]:
     """What a block of each of the :func:`segments` works on."""
     return tuple(family_of(config).block_sizes(config))
+
+
+def remarks(config: Config) -> tuple[str, ...]:
+    """What a user may not expect of a model of this config, in sentences for notes."""
+    return tuple(family_of(config).remarks(config))
 
 
 def count_parameters(config: Config) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from vit_spec import Kind, Stage, ViTConfig, VitportError, parameters
+from vit_spec import Kind, Stage, VitportError, parameters
 
 PositionChoice = Literal["keep", "prefix", "patch"]
 
@@ -24,12 +24,8 @@ def with_positions(checkpoint: Checkpoint, layout: PositionChoice) -> Checkpoint
     Raises:
         VitportError: if the model has no position table, or the layout is unknown.
     """
-    if layout == "keep":
-        return checkpoint
-    if not isinstance(checkpoint.config, ViTConfig):
-        raise VitportError(f"positions={layout!r} is for Vision Transformers with a class token: leave it out.")
-    old = checkpoint.config.pos_embed
-    if layout == old:
+    old = getattr(checkpoint.config, "pos_embed", "none")
+    if layout in ("keep", old):
         return checkpoint
     if layout not in ("prefix", "patch"):
         raise VitportError(f"positions={layout!r} is unknown: choose one of keep, prefix, patch.")

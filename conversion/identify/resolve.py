@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
-from conversion.identify import swin, vit
+from conversion.identify.family import identifier
 from conversion.tensors.table import Shapes
 from vit_spec import Config, Model, VitportError, list_models, parameters
-from vit_spec.family import FAMILIES as SPECS
-
-FAMILIES: dict[str, ModuleType] = {"vit": vit, "swin": swin}
-"""Family → what its shapes show, and what they do not."""
+from vit_spec.family import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ def resolve_config(
     """The model's config, and for each field where its value comes from.
 
     Args:
-        family: of the model.
+        family: of the format that the file is in.
         shapes: canonical name → shape.
         told: config fields that the file itself states.
         named: the config that the caller gave; its fields count where neither shapes nor the file decide.
@@ -39,20 +35,19 @@ def resolve_config(
 
     Raises:
         VitportError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
-            registered models that have these shapes.
+            registered models that have these shapes. Also if the caller names a model of another family.
     """
     if named is not None and named.family != family:
         raise VitportError(
-            f"The names of the tensors are those of the family {family}, but {named_by} is of the family "
-            f"{named.family}: name the model that they are."
+            f"The tensors are of the family {family}, but {named_by} is of the family {named.family}: leave the name "
+            "out (--model), or name the model that they are."
         )
-    module, kind = FAMILIES[family], SPECS[family].config
+    own, kind = identifier(family), FAMILIES[family].config
     known = (dataclasses.asdict(named) if named else {}) | {name: fact.value for name, fact in told.items()}
-    shown = module.facts_from_shapes(shapes, known)
+    shown = own.facts_from_shapes(shapes, known)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for field in dataclasses.fields(kind):
-        name = field.name
+    for name in (field.name for field in dataclasses.fields(kind)):
         if name in shown and not (name in known and known[name] == shown[name]):
             values[name], origins[name] = shown[name], "the tensors' shapes"
         elif name in told:
@@ -61,10 +56,10 @@ def resolve_config(
             values[name], origins[name] = getattr(named, name), named_by
         elif name in shown:
             values[name], origins[name] = shown[name], "the tensors' shapes"
-    for name, value in module.usual(values).items():
+    for name, value in own.usual(values).items():
         if name not in values:
             values[name], origins[name] = value, "nobody, and it decides nothing"
-    untold = [name for name in module.NEVER_GUESSED if name not in values]
+    untold = [name for name in own.NEVER_GUESSED if name not in values]
     if untold:
         raise VitportError(
             f"The file does not say its {', '.join(untold)}, and shapes do not show them: name the model "
@@ -74,12 +69,12 @@ def resolve_config(
 
 
 def _candidates(family: str, shapes: Shapes) -> str:
+    changed = identifier(family).CHANGED_BY_FINE_TUNING
+
     def body(table: Shapes) -> dict[str, tuple[int, ...]]:
         return {name: shape for name, shape in table.items() if name.partition(".")[0] not in changed}
 
-    changed = FAMILIES[family].CHANGED_BY_FINE_TUNING
-    mine = body(shapes)
-    models = (model for model in list_models() if model.config.family == family)
+    mine, models = body(shapes), (model for model in list_models() if model.config.family == family)
     fitting = [model.name for model in models if body(_shapes(model)) == mine]
     return f"; these fit: {', '.join(fitting)}" if fitting else "; none of the registered models has these shapes"
 

@@ -18,6 +18,10 @@ NEVER_GUESSED = (
 """Config fields that change outputs and that not every file shows: they must be stated somewhere."""
 CHANGED_BY_FINE_TUNING = frozenset({"head", "absolute_pos_embed"})
 """First components of names whose shapes fine-tuning changes."""
+REFUSED = {
+    ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, whose attention is another than Swin's and Swin v2's",
+}
+"""Endings of names → what holds them: models that are almost Swin Transformers."""
 _TABLE = "attn.relative_position_bias_table"
 _SCALE = "attn.logit_scale"
 
@@ -78,14 +82,12 @@ def usual(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"image_size": (side, side)}
 
 
-def check_name(name: str, named: SwinConfig, config: SwinConfig) -> None:
-    """Refuse a name whose sizes are not the tensors': its windows and image size would be another model's."""
-    for field in ("version", "depths", "num_heads", "embed_dim", "patch_size"):
-        if getattr(named, field) != getattr(config, field):
-            raise VitportError(
-                f"{name} has {field}={getattr(named, field)}, but the tensors have {field}={getattr(config, field)}: "
-                "name the model that they are, or give a SwinConfig."
-            )
+def check_named(name: str, named: SwinConfig, config: SwinConfig) -> None:
+    """Refuse a name whose windows are not the file's, at the image size that is run.
+
+    Raises:
+        VitportError: with the windows of both.
+    """
     own, found = ([it.window for it in windowings(each)] for each in (named, config))
     if own != found:
         raise VitportError(

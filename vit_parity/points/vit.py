@@ -10,6 +10,9 @@ output of the activation, multiplied by the value in a SwiGLU; ``pooled`` what t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from vit_parity.points.common import Point
 from vit_spec import ViTConfig
@@ -20,40 +23,35 @@ def points(config: ViTConfig) -> tuple[Point, ...]:
     return tuple(_points(config))
 
 
-def stage_points(config: ViTConfig) -> tuple[Point, ...]:
-    """``embed``, ``blocks.0``, …, ``norm``: the tokens (B, N, D); ``head``: the model's output.
-
-    ``norm`` is there for every model: without a final norm it repeats the tokens after the last block.
-    """
-    blocks = (Point(f"blocks.{at}", f"blocks.{at}") for at in range(config.depth))
-    return Point("embed", "blocks.0", "input"), *blocks, Point("norm", "norm"), Point("head", "")
+def embed_point(config: ViTConfig) -> Point:
+    """What the first block reads."""
+    del config
+    return Point("embed", "blocks.0", "input")
 
 
-def stages(config: ViTConfig) -> tuple[str, ...]:
-    """``embed``, ``blocks.0``, …, ``head``."""
-    return "embed", *(f"blocks.{at}" for at in range(config.depth)), "head"
+def part(x: Any, point: Point, config: ViTConfig) -> Any:
+    """``patches``: the positions of a feature map, row by row. ``v``: the values as heads (B, h, N, d), out of a layer
+    that computes several things at once."""
+    if point.part == "patches":  # (B, D, H/P, W/P) in PyTorch, (B, H/P, W/P, D) in JAX
+        channels_first = type(x).__module__.startswith("torch")
+        x = x.permute(0, 2, 3, 1) if channels_first else x
+        return x.reshape(x.shape[0], -1, config.embed_dim)  # (B, N, D)
+    B, N, _ = x.shape
+    heads = x[..., -config.embed_dim :].reshape(B, N, config.num_heads, config.head_dim)
+    return heads.swapaxes(1, 2)  # (B, h, N, d)
 
 
-def stage_of(name: str) -> str:
-    """The stage in which an activation is computed."""
-    if name.startswith("blocks."):
-        return ".".join(name.split(".")[:2])
-    return "embed" if name in ("embed", "tokens") or name.startswith("patch_embed.") else "head"
+def patch_maps(x: np.ndarray, config: ViTConfig) -> np.ndarray | None:
+    """Tokens (B, N, D) -> those of patches, (B, rows, columns, D); ``None`` for other arrays."""
+    if x.ndim != 3 or x.shape[1] != config.num_tokens:
+        return None
+    return x[:, config.num_prefix_tokens :].reshape(len(x), *config.grid_size, -1)
 
 
-def path_in_block(name: str) -> str:
-    """The path of a layer or parameter within its block, such as ``attn.qkv``; outside blocks, the whole path."""
-    return name.split(".", 2)[2] if name.startswith("blocks.") else name
-
-
-def is_tokens(name: str) -> bool:
-    """Whether an activation is the tokens (B, N, D) between two stages: ``embed``, a block, or ``norm``."""
-    return name in ("embed", "norm") or (name.startswith("blocks.") and name.count(".") == 1)
-
-
-def answer_name(config: ViTConfig) -> str:
-    """Name of the model's output."""
-    return "logits" if config.num_classes else "features"
+def covered_by_maps(images: np.ndarray, config: ViTConfig) -> np.ndarray:
+    """Images (B, H, W, C) without the margin that fills no patch."""
+    (height, width), (rows, columns) = config.image_size, config.margin
+    return images[:, : height - rows, : width - columns]
 
 
 def _points(c: ViTConfig) -> Iterator[Point]:
@@ -62,7 +60,7 @@ def _points(c: ViTConfig) -> Iterator[Point]:
         yield Point("patch_embed.norm", "patch_embed.norm")
     if c.pre_norm:
         yield Point("tokens", "pos_drop")
-    yield Point("embed", "blocks.0", "input")
+    yield embed_point(c)
     for block in range(c.depth):
         at = f"blocks.{block}"
         yield from (_parallel_block if c.block == "parallel" else _block)(c, at)
@@ -86,7 +84,7 @@ def _points(c: ViTConfig) -> Iterator[Point]:
     if c.distilled and c.num_classes:
         yield Point("head", "head")
         yield Point("head_dist", "head_dist")
-    yield Point(answer_name(c), "")
+    yield Point("logits" if c.num_classes else "features", "")
 
 
 def _block(c: ViTConfig, at: str) -> Iterator[Point]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import get_args
 
+from conversion.changes.sizes import by
 from conversion.checkpoint import Checkpoint
 from conversion.tensors.offset_table import resize_offset_table
-from conversion.tensors.patch_kernel import resize_patch_kernel
 from conversion.tensors.position_table import resize_position_table
 from vit_spec import Kind, SwinConfig, VitportError, parameters, segments
 from vit_spec.swin.config import Windows
@@ -15,46 +15,33 @@ from vit_spec.swin.resizing import OffsetResize
 from vit_spec.swin.windows import Windowing, windowings
 
 
-def resized(
-    checkpoint: Checkpoint,
-    config: SwinConfig,
-    *,
-    image_size: int | tuple[int, int] | None,
-    patch_size: int | None,
-    window_size: int | tuple[int, int] | None,
-    resize: str | None,
-) -> Checkpoint:
-    """See :func:`conversion.with_sizes`.
+def grid_resized(sized: Checkpoint[SwinConfig], old: SwinConfig, resize: str | None) -> Checkpoint[SwinConfig]:
+    """The checkpoint, whose config has other images, patches or windows already, with its tables resized to them.
 
     Windows change where they are asked to, and where the window rule shrinks them to the new maps. Version 1's tables
     are resized to them; version 2 computes its bias for any window, and its offsets stay normalised by the old one.
+
+    Args:
+        old: the config before.
+        resize: method for the tables of relative positions; ``None`` takes that of the code that the weights are for.
+
+    Raises:
+        VitportError: if no method of that name resizes such tables.
     """
-    changes = {
-        "image_size": image_size,
-        "patch_size": patch_size,
-        "window_sizes": None if window_size is None else _all_stages(window_size, config.num_stages),
-    }
-    after = config.replace(**{name: value for name, value in changes.items() if value is not None})
-    method = _method(checkpoint, resize)
-    old, new = windowings(config), windowings(after)
-    if after.version == 2:
-        after = after.replace(pretrained_window_sizes=_pretrained(config, old, new))
-    sized = replace(
-        checkpoint, config=after, preprocessing=checkpoint.preprocessing.replace(size=after.image_size)
-    )  # fmt: skip
-    if after.image_size != config.image_size:
-        sized = sized.changed(f"images of {_by(after.image_size)} pixels in place of {_by(config.image_size)}")
-    sized = _kernel(sized, config, after)
-    sized = _positions(sized, config, after)
-    if _windows(new) == _windows(old):
+    config = sized.config
+    method = _method(sized, resize)
+    before, after = windowings(old), windowings(config)
+    sized = _positions(sized, old, config)
+    if _windows(after) == _windows(before):
         return sized
-    said = f"windows of {_windows(new)} in place of {_windows(old)}"
-    if after.version == 2:
-        by = ", ".join(_by(window) for window in after.pretrained_window_sizes)
-        return sized.changed(f"{said}, offsets normalised by pretrained_window_sizes {by} (0x0: the window's own)")
-    return _tables(sized, after, old, new, method).changed(
-        f"{said}, the tables of relative positions resized by {method}"
-    )
+    said = f"windows of {_windows(after)} in place of {_windows(before)}"
+    if config.version == 2:
+        config = config.replace(pretrained_window_sizes=_pretrained(old, before, after))
+        sides = ", ".join(by(window) for window in config.pretrained_window_sizes)
+        told = f"{said}, offsets normalised by pretrained_window_sizes {sides} (0x0: the window's own)"
+        return replace(sized, config=config).changed(told)
+    resized = _tables(sized, config, before, after, method)
+    return resized.changed(f"{said}, the tables of relative positions resized by {method}")
 
 
 def _method(checkpoint: Checkpoint, resize: str | None) -> OffsetResize:
@@ -72,10 +59,6 @@ def _method(checkpoint: Checkpoint, resize: str | None) -> OffsetResize:
     return usual if resize is None else known[resize]
 
 
-def _all_stages(window: int | tuple[int, int], stages: int) -> Windows:
-    return ((window, window) if isinstance(window, int) else window,) * stages
-
-
 def _pretrained(config: SwinConfig, old: tuple[Windowing, ...], new: tuple[Windowing, ...]) -> Windows:
     """What offsets are normalised by stays the same; 0 where that is the window's own side."""
     return tuple(
@@ -84,16 +67,6 @@ def _pretrained(config: SwinConfig, old: tuple[Windowing, ...], new: tuple[Windo
         or (1 in own and own == was.window)
         else (own[0], own[1])
         for sides, was, now in zip(config.pretrained_window_sizes, old, new, strict=True)
-    )
-
-
-def _kernel(sized: Checkpoint, old: SwinConfig, config: SwinConfig) -> Checkpoint:
-    if config.patch_size == old.patch_size:
-        return sized
-    (name,) = (it.name for it in parameters(config) if it.kind is Kind.CONV)
-    params = sized.params.replacing(name, resize_patch_kernel(sized.params[name], config.patch_size))
-    return replace(sized, params=params).changed(
-        f"patches of {config.patch_size} pixels in place of {old.patch_size}, the kernel resized by pseudo-inverse"
     )
 
 
@@ -107,7 +80,7 @@ def _positions(sized: Checkpoint, old: SwinConfig, config: SwinConfig) -> Checkp
         sized.params[name], prefix=0, source_grid=grids[0], target_grid=grids[1], method="torch-bicubic"
     )
     return replace(sized, params=sized.params.replacing(name, table)).changed(
-        f"position table of {_by(grids[1])} in place of {_by(grids[0])} patches, resized by torch-bicubic"
+        f"position table of {by(grids[1])} in place of {by(grids[0])} patches, resized by torch-bicubic"
     )
 
 
@@ -127,8 +100,4 @@ def _tables(
 
 
 def _windows(found: tuple[Windowing, ...]) -> str:
-    return ", ".join(_by(it.window) for it in found)
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+    return ", ".join(by(it.window) for it in found)

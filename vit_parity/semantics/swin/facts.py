@@ -9,7 +9,7 @@ from typing import Any
 
 from conversion.second_reading_swin import SwinReading
 from vit_parity.semantics.readers import TorchReader
-from vit_parity.semantics.swin import SwinFacts, filled
+from vit_parity.semantics.swin.model import SwinFacts, filled
 from vit_spec import SwinConfig
 
 HIDDEN_ACT = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vit_spec import SwinConfig, VitportError
+from vit_spec import VitportError, get_model
 from vit_spec.reading import height_and_width
 
 _NAMES = {
@@ -19,12 +19,13 @@ _NO_EFFECT = frozenset({"drop_rate", "weight_init", "strict_img_size", "pretrain
 """Arguments that change no output of a trained model at its own image size."""
 
 
-def facts(config: Mapping[str, Any], named: SwinConfig) -> dict[str, Any]:
+def timm_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """Config fields from ``model_args``, ``num_classes`` and ``pretrained_cfg``.
 
     Raises:
         VitportError: for an argument that ``SwinConfig`` cannot express, by its name and value.
     """
+    named = get_model(str(config["architecture"]).partition(".")[0]).config
     pretrained = config.get("pretrained_cfg") or {}
     told: dict[str, Any] = {}
     if pretrained.get("input_size") is not None:
