@@ -100,12 +100,12 @@ class Family(Generic[C]):
     sizes of images, channels, the head and what it reads."""
     aliases: Mapping[str, str]
     """Names that users of other software give fields → the fields."""
-    remarks: Callable[[C], tuple[str, ...]]
-    """What a user may not expect of a model of this config, in sentences for notes."""
     models: Sequence[Model]
     """Named models."""
     unsupported: Mapping[str, str]
     """Names of models that are not implemented, with the reason."""
+    remarks: Callable[[C], tuple[str, ...]] = lambda config: ()
+    """What a user may not expect of a model of this config, in sentences for notes."""
 
 
 FAMILIES: dict[str, Family[Any]] = {}
