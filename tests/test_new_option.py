@@ -41,7 +41,7 @@ OPTION: dict[str, dict[str, str]] = {
         '    return r.note(f"{at}.out_norm", r.norm(f"{at}.out_norm", x)) if there else x'
     },
     "vit_parity/semantics/vit.py": {
-        "Mlp(first, second, self.act, norm=norm)": 'Mlp(first, second, self.act, norm=norm, out=self._inner(at, "out"))',
+        "Mlp(first, second, self.act, norm=norm": 'Mlp(first, second, self.act, norm=norm, out=self._inner(at, "out")',
         "        return self.second(self.norm(hidden))": "        return self.out(self.second(self.norm(hidden)))",
         '    """Before ``second`` (Shleifer et al. 2021)."""\n': "    out: Layer = same\n",
     },
