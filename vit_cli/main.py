@@ -18,7 +18,6 @@ from vit_cli.compare import compare
 from vit_cli.convert import convert
 from vit_cli.demo import demo
 from vit_cli.evaluate import evaluate
-from vit_cli.huge_pages import ask_for_huge_pages
 from vit_cli.inspect import inspect
 from vit_cli.models import models
 from vit_cli.parsing import parsed
@@ -110,11 +109,7 @@ def _later(run: Callable[..., int | None], *, listed: bool) -> Callable[..., Cal
     return later
 
 
-def entry() -> int:
-    """The command as a process of its own, which may start itself anew first: see :func:`ask_for_huge_pages`."""
-    ask_for_huge_pages(sys.argv[1:])
-    return main()
-
-
 if __name__ == "__main__":
+    from vit_cli.__main__ import entry
+
     sys.exit(entry())
