@@ -10,12 +10,12 @@ output of the activation, multiplied by the value in a SwiGLU; ``pooled`` what t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from vit_parity.points.common import Point
-from vit_spec import ViTConfig
+from vit_spec import ViTConfig, parameters
 
 
 def points(config: ViTConfig) -> tuple[Point, ...]:
@@ -63,7 +63,7 @@ def _points(c: ViTConfig) -> Iterator[Point]:
     yield embed_point(c)
     for block in range(c.depth):
         at = f"blocks.{block}"
-        yield from (_parallel_block if c.block == "parallel" else _block)(c, at)
+        yield from _block(c, at)
         yield Point(at, at)
     if c.final_norm == "tokens":
         yield Point("norm", "norm")
@@ -87,52 +87,50 @@ def _points(c: ViTConfig) -> Iterator[Point]:
     yield Point("logits" if c.num_classes else "features", "")
 
 
+_HIDDEN = ("mlp.act", "mlp.drop1", "input")
+_BEHIND: dict[str, tuple[tuple[str, str, Literal["input", "output"]], ...]] = {
+    "attn.qkv": (
+        ("attn.q", "attn.q_norm", "output"),
+        ("attn.k", "attn.k_norm", "output"),
+        ("attn.v", "attn.qkv", "output"),
+        ("attn.softmax", "attn.attn_drop", "input"),
+        ("attn.heads", "attn.norm", "input"),
+    ),
+    "mlp.fc1": (_HIDDEN,),
+    "mlp.fc1_x": (_HIDDEN,),
+    "in_proj": (
+        ("attn.q", "q_norm", "output"),
+        ("attn.k", "k_norm", "output"),
+        ("attn.v", "in_proj", "output"),
+        ("attn.softmax", "attn_drop", "input"),
+        ("attn.heads", "attn_out_proj", "input"),
+    ),
+    "attn_out_proj": (("mlp.act", "mlp_drop", "input"),),
+}
+"""Layer → the activations that are computed from its output: name, module, side."""
+
+
 def _block(c: ViTConfig, at: str) -> Iterator[Point]:
+    """The outputs of the layers that have parameters, in the order of the list of parameters, and what lies between.
+
+    An option that adds a layer needs no line here.
+    """
+    names = dict.fromkeys(it.name.removeprefix(f"{at}.").rpartition(".")[0] for it in parameters(c) if it.block == at)
+    layers = [name for name in names if name and not name.endswith(("q_norm", "k_norm"))]
     post = c.block == "post_norm"
-    if not post:
-        yield Point(f"{at}.norm1", f"{at}.norm1")
-    yield Point(f"{at}.attn.qkv", f"{at}.attn.qkv")
-    yield Point(f"{at}.attn.q", f"{at}.attn.q_norm")
-    yield Point(f"{at}.attn.k", f"{at}.attn.k_norm")
-    yield Point(f"{at}.attn.v", f"{at}.attn.qkv", part="v")
-    yield Point(f"{at}.attn.softmax", f"{at}.attn.attn_drop", "input")
-    yield Point(f"{at}.attn.heads", f"{at}.attn.norm", "input")
-    if c.attn_norm:
-        yield Point(f"{at}.attn.norm", f"{at}.attn.norm")
-    yield Point(f"{at}.attn.proj", f"{at}.attn.proj")
     if post:
-        yield Point(f"{at}.norm1", f"{at}.norm1")
-    if c.layer_scale is not None:
-        yield Point(f"{at}.ls1", f"{at}.ls1")
-    yield Point(f"{at}.mid", f"{at}.mlp" if post else f"{at}.norm2", "input")
-    if not post:
-        yield Point(f"{at}.norm2", f"{at}.norm2")
-    yield from _mlp(c, f"{at}.mlp")
-    if post:
-        yield Point(f"{at}.norm2", f"{at}.norm2")
-    if c.layer_scale is not None:
-        yield Point(f"{at}.ls2", f"{at}.ls2")
-
-
-def _mlp(c: ViTConfig, at: str) -> Iterator[Point]:
-    for layer in ("fc1_g", "fc1_x") if c.mlp == "swiglu" else ("fc1",):
+        layers = _moved(_moved(layers, "norm1", behind="attn."), "norm2", behind="mlp.")
+    second = next((layer for layer in layers if layer.startswith("mlp." if post else "norm2")), None)
+    for layer in layers:
+        if layer == second:
+            yield Point(f"{at}.mid", f"{at}.mlp" if post else f"{at}.norm2", "input")
         yield Point(f"{at}.{layer}", f"{at}.{layer}")
-    yield Point(f"{at}.act", f"{at}.drop1", "input")
-    if c.mlp_norm:
-        yield Point(f"{at}.norm", f"{at}.norm")
-    yield Point(f"{at}.fc2", f"{at}.fc2")
+        for name, module, side in _BEHIND.get(layer, ()):
+            yield Point(f"{at}.{name}", f"{at}.{module}", side, "v" if name == "attn.v" else "")
 
 
-def _parallel_block(c: ViTConfig, at: str) -> Iterator[Point]:
-    yield Point(f"{at}.in_norm", f"{at}.in_norm")
-    yield Point(f"{at}.in_proj", f"{at}.in_proj")
-    yield Point(f"{at}.attn.q", f"{at}.q_norm")
-    yield Point(f"{at}.attn.k", f"{at}.k_norm")
-    yield Point(f"{at}.attn.v", f"{at}.in_proj", part="v")
-    yield Point(f"{at}.attn.softmax", f"{at}.attn_drop", "input")
-    yield Point(f"{at}.attn.heads", f"{at}.attn_out_proj", "input")
-    yield Point(f"{at}.attn_out_proj", f"{at}.attn_out_proj")
-    yield Point(f"{at}.mlp.act", f"{at}.mlp_drop", "input")
-    yield Point(f"{at}.mlp_out_proj", f"{at}.mlp_out_proj")
-    if c.layer_scale is not None:
-        yield Point(f"{at}.ls", f"{at}.ls")
+def _moved(layers: list[str], layer: str, *, behind: str) -> list[str]:
+    """The layers with one of them behind the last whose name begins so."""
+    rest = [other for other in layers if other != layer]
+    place = 1 + max(at for at, other in enumerate(rest) if other.startswith(behind))
+    return [*rest[:place], layer, *rest[place:]]
