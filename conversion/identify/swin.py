@@ -18,10 +18,8 @@ NEVER_GUESSED = (
 """Config fields that change outputs and that not every file shows: they must be stated somewhere."""
 CHANGED_BY_FINE_TUNING = frozenset({"head", "absolute_pos_embed"})
 """First components of names whose shapes fine-tuning changes."""
-REFUSED = {
-    ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, whose attention is another than Swin's and Swin v2's",
-}
-"""Endings of names → what holds them: models that are almost Swin Transformers."""
+REFUSED: dict[str, str] = {}
+"""No models are almost Swin Transformers under the names of its formats."""
 _TABLE = "attn.relative_position_bias_table"
 _SCALE = "attn.logit_scale"
 
