@@ -11,7 +11,7 @@ from conversion.destination import writable_weights
 from conversion.identify.recognise import get_formats
 from conversion.load import load
 from conversion.save import Progress, save
-from vit_spec import ViTConfig
+from vit_spec import Config
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def convert(
     to: str,
     changes: Changes | None = None,
     format: str | None = None,
-    model: str | ViTConfig | None = None,
+    model: str | Config | None = None,
     weights_key: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,

@@ -21,14 +21,24 @@ from conversion.identify.resolve import Fact, resolve_config
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, Stage, ViTConfig, VitportError, config_from_dict, get_model, parameters
+from vit_spec import (
+    Config,
+    Kind,
+    Preprocessing,
+    Stage,
+    VitportError,
+    config_from_dict,
+    family_of,
+    get_model,
+    parameters,
+)
 
 
 def load(
     path: str | Path,
     *,
     format: str | None = None,
-    model: str | ViTConfig | None = None,
+    model: str | Config | None = None,
     weights_key: str | None = None,
 ) -> Checkpoint:
     """Read weights of any known format.
@@ -61,7 +71,7 @@ def load(
 
 
 def _understood(
-    source: Source, path: str, format: str | None, model: str | ViTConfig | None, under: str | None
+    source: Source, path: str, format: str | None, model: str | Config | None, under: str | None
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -71,7 +81,7 @@ def _understood(
                 f"{path} is a {timm_config.architecture_name(beside)} by its config.json, but the model named is "
                 f"{model}: leave out the name (--model), or correct config.json."
             )
-        named, named_by = (named, named_by) if isinstance(model, ViTConfig) else architecture
+        named, named_by = architecture if model is None or isinstance(model, str) else (named, named_by)
     if source.own is None:
         check_class(beside)
     check_plain(source.table, beside)
@@ -84,7 +94,7 @@ def _understood(
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
-    config, origins = resolve_config(table.shapes, told, named, named_by)
+    config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by)
     timm_config.check_facts(stated, config)
     if isinstance(model, str) and source.own is None:
         _check_name(model, config)
@@ -103,23 +113,24 @@ def _understood(
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
-def _check_name(model: str, config: ViTConfig) -> None:
+def _check_name(model: str, config: Config) -> None:
     """Refuse a name whose sizes are not the tensors': its heads and epsilon would be another model's."""
     named = get_model(model).config
-    for name in ("depth", "embed_dim", "patch_size"):
+    for name in family_of(config).size_fields:
         if getattr(named, name) != getattr(config, name):
             raise VitportError(
                 f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
-                "the model that they are, or give a ViTConfig."
+                "the model that they are, or give a config."
             )
-    if named.pos_embed != "none" and config.pos_embed == "none":
+    tables = [{it.name for it in parameters(of) if it.kind is Kind.TABLE} for of in (named, config)]
+    if tables[0] and not tables[1]:
         raise VitportError(
             f"{model} has a position table, but the file holds none, as models with rotary positions do: name the "
-            "model that the tensors are, or give a ViTConfig."
+            "model that the tensors are, or give a config."
         )
 
 
-def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:
+def _untrained(table: TensorTable, config: Config) -> list[str]:
     """Heads of zeros, as in Google's first ImageNet-21k weights and at the start of fine-tuning."""
     heads = [it.name for it in parameters(config) if it.stage is Stage.CLASSIFIER and it.is_kernel]
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
@@ -136,6 +147,11 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and which part of it says so; later sources overrule earlier ones."""
     if source.own is not None:
         config = config_from_dict(_entry(source, "config"))
+        if config.family != recognised.format.family:
+            raise VitportError(
+                f"The file's own record says that it is of the family {config.family}, but its tensors are named like "
+                f"those of {recognised.format.family}: fetch or write it again."
+            )
         return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
@@ -155,14 +171,14 @@ def _entry(source: Source, name: str) -> Mapping[str, Any]:
     return entry
 
 
-def _named(model: str | ViTConfig | None) -> tuple[ViTConfig | None, str]:
+def _named(model: str | Config | None) -> tuple[Config | None, str]:
     if isinstance(model, str):
         return get_model(model).config, f"the model name {model}"
     return model, "the config given"
 
 
 def _preprocessing(
-    source: Source, found: Format, model: str | ViTConfig | None, config: ViTConfig
+    source: Source, found: Format, model: str | Config | None, config: Config
 ) -> tuple[Preprocessing, str]:
     if source.own is not None:
         return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), OWN_RECORD
@@ -181,7 +197,7 @@ def _preprocessing(
     return fitted, origin
 
 
-def _labels(source: Source, config: ViTConfig) -> tuple[str, ...] | None:
+def _labels(source: Source, config: Config) -> tuple[str, ...] | None:
     if source.own is not None:
         labels = source.own.get("labels")
         return tuple(labels) if labels else None

@@ -13,6 +13,7 @@ from vit_spec.family import (
     family_of,
     forward_flops,
     longest_sum,
+    needed_module,
     parameters,
     segments,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "get_model",
     "list_models",
     "longest_sum",
+    "needed_module",
     "parameters",
     "segments",
     "with_pool",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ class Config(Protocol):
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
+        ...
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
         ...
 
     @property
@@ -110,7 +116,7 @@ def family_of(config: Config) -> Family[Any]:
     return FAMILIES[config.family]
 
 
-def family_module(package: str, config: Config) -> ModuleType | None:
+def family_module(package: str, config: Config | type[Config]) -> ModuleType | None:
     """The module of a package that is named after the config's family, which knows what this family alone means.
 
     Returns:
@@ -125,6 +131,21 @@ def family_module(package: str, config: Config) -> ModuleType | None:
         return None
 
 
+def needed_module(package: str, config: Config | type[Config], what: str) -> ModuleType:
+    """The same, where nothing can be done without it.
+
+    Args:
+        what: what the package does, for the message: "are explained".
+
+    Raises:
+        VitportError: where the package has none.
+    """
+    found = family_module(package, config)
+    if found is None:
+        raise VitportError(f"Models of the family {config.family} {what}.")
+    return found
+
+
 def config_fields(config: type[Config] | Config, *options: Mapping[str, Any]) -> dict[str, Any]:
     """The options by the names of the config's fields, of which the family's users may know some by other names.
 
@@ -132,7 +153,7 @@ def config_fields(config: type[Config] | Config, *options: Mapping[str, Any]) ->
         VitportError: for an unknown name, with the nearest known ones; for a field that is given under two names.
     """
     kind, aliases = config if isinstance(config, type) else type(config), FAMILIES[config.family].aliases
-    fields = list(config.__dataclass_fields__)
+    fields = [field.name for field in dataclasses.fields(kind)]
     found: dict[str, Any] = {}
     for option, value in chain.from_iterable(group.items() for group in options):
         name = aliases.get(option, option)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-from vit_spec import Config
+from vit_spec import Config, needed_module
 from vit_torch.model import VisionModel
 
 
 def make_model(config: Config) -> VisionModel[Any]:
     """A new model of the config's family, whose folder names its class ``MODEL``."""
-    family = import_module(f"vit_torch.{config.family}")
-    return family.MODEL(config)
+    return needed_module("vit_torch", config, "have no model in PyTorch yet").MODEL(config)

@@ -9,18 +9,13 @@ from dataclasses import dataclass
 
 from conversion.format import Format
 from conversion.formats import FORMATS, groups
+from conversion.identify.family import identifier
 from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
+from vit_spec.family import FAMILIES
 
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Path components that torch.compile, FSDP and activation checkpointing insert anywhere in a name."""
-_REFUSED = {
-    ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions",
-    ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias",
-    "conv_root/kernel": "a hybrid, whose patches come out of a ResNet",
-    "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions",
-    "head.0.running_mean": "a linear-probe head after a BatchNorm (remove head.* from the file to convert the rest)",
-}
 _COPIES = {"momentum_encoder": "base_encoder"}
 """Prefix of a running copy kept by training → prefix of the model itself."""
 _OPTIMIZER = frozenset({"opt_state", "param_states", "mu", "nu", "trace", "opt", "optimizer"})
@@ -52,16 +47,23 @@ def recognise(table: TensorTable, forced: str | None = None, under: str | None =
         VitportError: if no format fits, or the names hold several models and ``under`` does not choose one.
     """
     table = table.renamed(_unwrapped)
-    for ending, what in _REFUSED.items():
-        if any(name.endswith(ending) for name in table):
-            raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers.")
     formats = get_formats(forced) if forced else tuple(FORMATS.values())
     for candidate in formats:
         prefixes = _without_copies(_prefixes(table, candidate))
         if prefixes:
+            _check_family(table, candidate.family)
             return _peeled(table, candidate, _chosen(prefixes, under))
+    for family in FAMILIES:
+        _check_family(table, family)
     expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
     raise VitportError(f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}.")
+
+
+def _check_family(table: TensorTable, family: str) -> None:
+    """Refuse models that are like those of the family and are none."""
+    for ending, what in identifier(family).REFUSED.items():
+        if any(name.endswith(ending) for name in table):
+            raise VitportError(f"The file holds {what}.")
 
 
 def _chosen(prefixes: list[str], under: str | None) -> str:
@@ -84,7 +86,7 @@ def get_formats(name: str) -> tuple[Format, ...]:
     if (members := groups().get(name)) is not None:
         return tuple(FORMATS[member] for member in members)
     if name not in FORMATS:
-        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(sorted((*groups(), *FORMATS)))}.")
+        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(sorted({*groups(), *FORMATS}))}.")
     return (FORMATS[name],)
 
 

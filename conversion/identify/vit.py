@@ -16,6 +16,17 @@ NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
 CHANGED_BY_FINE_TUNING = frozenset({"head", "head_dist", "pre_logits", "pos_embed"})
 """First components of names whose shapes fine-tuning changes."""
 
+_PLAIN = ": vitport converts plain Vision Transformers"
+REFUSED = {
+    ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions" + _PLAIN,
+    ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias" + _PLAIN,
+    "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
+    "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
+    "head.0.running_mean": "a linear-probe head after a BatchNorm (remove head.* from the file to convert the rest)"
+    + _PLAIN,
+}
+"""Endings of names → what holds them: models that are almost ViTs."""
+
 
 def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
     """The config fields that canonical names and shapes decide; those in ``NEVER_GUESSED`` only in special cases.

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import pytest
 
-from tests.toy_family import in_jax, in_torch
+import conversion
+from tests.toy_family import identify, in_jax, in_torch, points
 from tests.toy_family.spec import TOY
 from vit_spec.family import FAMILIES
 
+_MODULES: dict[str, ModuleType] = {
+    "vit_torch.toy": in_torch,
+    "vit_jax.toy": in_jax,
+    "conversion.identify.toy": identify,
+    "vit_parity.points.toy": points,
+}
 
-def register(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FAMILIES, "toy", TOY)
-    modules: dict[str, ModuleType] = {"vit_torch.toy": in_torch, "vit_jax.toy": in_jax}
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """While it is open, the toy family is one of the project's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FAMILIES, "toy", TOY)
+        for name, module in _MODULES.items():
+            patch.setitem(sys.modules, name, module)
+        conversion.register_format(identify.FORMAT)
+        yield
+        conversion.unregister_format("toy")
