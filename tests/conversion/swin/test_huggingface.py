@@ -59,7 +59,7 @@ def run(model: Any, config: SwinConfig) -> list[np.ndarray]:
     with torch.no_grad():
         found = model(torch.tensor(images(config)).permute(0, 3, 1, 2))
     if hasattr(found, "feature_maps"):
-        return [each.permute(0, 2, 3, 1).numpy() for each in found.feature_maps]
+        return [each.flatten(2).transpose(1, 2).numpy() for each in found.feature_maps]
     return [(found.logits if hasattr(found, "logits") else found.pooler_output).numpy()]
 
 

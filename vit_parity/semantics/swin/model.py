@@ -1,6 +1,6 @@
 """A Swin Transformer made of the parts that a file names, run in float64.
 
-Written from the papers (Liu et al. 2021 and 2022); tokens are maps (B, rows, columns, C) throughout.
+Written from the papers (Liu et al. 2021 and 2022); inside, tokens are maps (B, rows, columns, C).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from vit_parity.capture import Activations
 from vit_parity.semantics.layers import ACTIVATIONS, Layer, Linear, same, softmax
 from vit_parity.semantics.readers import TorchReader, needed
 
+_ROUNDED = 2e-3
+"""Four roundings of the largest coordinate, about 1.1, in float16."""
 _NUMBER = re.compile(r"\{(\d*)([sb])([+-]\d+)?\}")
 
 
@@ -72,7 +74,7 @@ class SwinSemantics:
 
     def run(self, images: np.ndarray) -> Activations:
         """(B, H, W, C) -> ``embed``, ``layers.s.blocks.b``, ``layers.s.downsample``, ``stage_norms.s``, ``norm`` and
-        ``head``, in float64. All but the last, (B, K), are maps (B, rows, columns, D).
+        ``head``, in float64. All but the last, (B, K), are tokens (B, N, D), row by row.
         """
         x = self._embed(images.astype(np.float64))
         found = {"embed": x}
@@ -92,7 +94,8 @@ class SwinSemantics:
         y = x.mean(axis=(1, 2))
         head = self.reader.linear(self.names.head)
         found["head"] = y if head is None else head(y)
-        return found
+        return {name: array.reshape(len(array), -1, array.shape[-1]) if array.ndim == 4 else array
+                for name, array in found.items()}  # fmt: skip
 
     def _embed(self, images: np.ndarray) -> np.ndarray:
         n, r = self.names, self.reader
@@ -196,9 +199,11 @@ class SwinSemantics:
             table = self._array(names).reshape(2 * height - 1, 2 * width - 1, -1)
             return table[dy, dx].transpose(2, 0, 1), None
         where = self._at(stage, block, self.names.coordinates)
-        grid = self.reader.array(where)
-        if grid is None:
+        stored = self.reader.array(where)
+        if stored is None:
             grid = _coordinates(window, self.facts.pretrained[stage])
+        else:
+            grid = _unrounded(stored.reshape(2 * height - 1, 2 * width - 1, 2), window)
         n = self.names
         hidden = np.maximum(self._linear(stage, block, n.bias_first)(grid.reshape(2 * height - 1, 2 * width - 1, 2)), 0)
         table = self._linear(stage, block, n.bias_second)(hidden)  # (offsets down, offsets across, h)
@@ -247,6 +252,18 @@ def _mask(size: tuple[int, int], cut: Windows) -> np.ndarray:
     region = 3 * parts(H, height, cut.shift[0])[:, None] + parts(W, width, cut.shift[1])  # (H, W)
     region = region.reshape(H // height, height, W // width, width).transpose(0, 2, 1, 3).reshape(-1, height * width)
     return np.where(region[:, :, None] == region[:, None], 0.0, -100.0)
+
+
+def _unrounded(stored: np.ndarray, window: tuple[int, int]) -> np.ndarray:
+    """The exact coordinates that a buffer holds to the precision of its dtype; the buffer itself if it holds others."""
+    largest = (stored[-1, 0, 0], stored[0, -1, 1])
+    if not all(np.isfinite(top) and top > 0 for top in largest):  # a window of 1
+        return _coordinates(window, (0, 0))
+    height, width = (
+        round(1 + 8 * (side - 1) / (2 ** (3 * top) - 1)) for side, top in zip(window, largest, strict=True)
+    )
+    exact = _coordinates(window, (height, width))
+    return exact if np.abs(exact - stored).max() < _ROUNDED else stored
 
 
 def _coordinates(window: tuple[int, int], pretrained: tuple[int, int]) -> np.ndarray:
