@@ -119,9 +119,9 @@ def convert(
 
 def _told(checkpoint: Checkpoint) -> str:
     """The facts that no shape shows, and who told them."""
-    from conversion.identify.resolve import FAMILIES
+    from conversion.identify.family import identifier
 
-    asked = FAMILIES[checkpoint.config.family].NEVER_GUESSED
+    asked = identifier(checkpoint.config.family).NEVER_GUESSED
     values, origins = checkpoint.config.to_dict(), checkpoint.provenance.origins
     tellers = dict.fromkeys(origins.get(name, "nobody: the default") for name in asked)
     facts = {
