@@ -28,11 +28,11 @@ RULES = {
 PRETRAINED = (6, 7, 8, 12, 14, 16, 24)
 """Windows that published models were trained with."""
 EVERY_BLOCK = {
+    "unmasked": "leaves out the mask of shifted windows",  # first: without a shift there is no mask either
     "other way": "shifts windows the other way",
     "unshifted": "does not shift windows",
     "even blocks": "shifts the windows of even blocks in place of odd ones",
     "shift kept": "shifts windows that are as large as the map",
-    "unmasked": "leaves out the mask of shifted windows",
     "transposed": "indexes the relative position from the key to the query",
     "columns": "indexes the relative position column by column",
 }
@@ -40,7 +40,8 @@ COSINE = {
     "unclamped": "does not clamp the logit scale",
     "no sigmoid": "leaves out 16 times the sigmoid of the bias",
     "sigmoid alone": "leaves out the factor 16 of the bias",
-    "dot product": "multiplies queries with keys without dividing by their lengths",
+    "dot product": "uses scaled dot products in place of cosines",
+    "lengths": "does not divide queries and keys by their lengths",
 }
 
 

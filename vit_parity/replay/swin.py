@@ -2,7 +2,8 @@
 
 Deviations that :class:`vit_parity.replay.ReplayedModel` may name: ``other way``, ``unshifted``, ``even blocks``,
 ``shift kept`` (the cyclic shift); ``unmasked``; ``transposed``, ``columns`` (the index of offsets); ``row by row``
-(merging); ``unclamped``, ``no sigmoid``, ``sigmoid alone``, ``dot product`` (version 2); ``norms moved``.
+(merging); ``unclamped``, ``no sigmoid``, ``sigmoid alone``, ``dot product``, ``lengths`` (version 2);
+``norms moved``.
 """
 
 from __future__ import annotations
@@ -169,7 +170,8 @@ def _attention(r: Replay, at: str, stage: int, index: int, x: np.ndarray) -> np.
         v = v + r.params[f"{at}.attn.v_bias"].reshape(h, 1, -1)
     scale: np.ndarray | float = (D // h) ** -0.5
     if c.version == 2 and "dot product" not in deviations:
-        q, k = (part / np.maximum(np.linalg.norm(part, axis=-1, keepdims=True), 1e-12) for part in (q, k))
+        if "lengths" not in deviations:
+            q, k = (part / np.maximum(np.linalg.norm(part, axis=-1, keepdims=True), 1e-12) for part in (q, k))
         own = r.params[f"{at}.attn.logit_scale"]
         scale = np.exp(own if "unclamped" in deviations else np.minimum(own, LARGEST))
     logits = r.model.attention_product(q * scale, k.swapaxes(-2, -1))  # (W, h, n, n)
