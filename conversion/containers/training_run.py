@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 from conversion.containers import orbax_folder
@@ -49,7 +50,11 @@ def read(path: Path, weights_key: str | None = None) -> Source:
 
 def _newest(path: Path) -> Path:
     # Orbax names a checkpoint by its number once it is complete.
-    steps = [folder for folder in (path / _CHECKPOINTS).iterdir() if folder.name.isdigit()]
+    steps = [
+        folder
+        for folder in (path / _CHECKPOINTS).iterdir()
+        if re.fullmatch("[0-9]{1,18}", folder.name) and folder.is_dir()
+    ]
     if not steps:
         raise VitportError(f"{path} is a work directory without a checkpoint: train until one is saved.")
     return max(steps, key=lambda folder: int(folder.name))
