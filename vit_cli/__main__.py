@@ -37,7 +37,9 @@ def entry() -> int:
         if trains:
             _block(False)
         from vit_cli.main import main
+        from vit_cli.terminal import escape_output
 
+        escape_output()
         status = main()
     except KeyboardInterrupt:
         sys.stderr.write("vitport: stopped.\n")

@@ -25,6 +25,7 @@ from vit_cli.predict import predict
 from vit_cli.rollout import rollout
 from vit_cli.steps import steps
 from vit_cli.sweep import sweep
+from vit_cli.terminal import say_error
 from vit_cli.train import long_names, train, train_with_defaults
 from vit_spec import VitportError
 
@@ -77,10 +78,10 @@ def main(args: Sequence[str] | None = None) -> int:
             command=" ".join(["vitport", *(name for name in args[:1] if name in SUBCOMMANDS)]),
         )()
     except VitportError as error:
-        sys.stderr.write(f"vitport: {' '.join(str(error).split())}\n")
+        say_error(str(error))
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("vitport: stopped.\n")
+        say_error("stopped.")
         return 130
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,7 +13,7 @@ import tyro
 from vit_cli.terminal import print_table, say
 from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, read_config
 from vit_jax.training.recipe.presets import get_preset
-from vit_spec import VitportError, count_parameters
+from vit_spec import VitportError, count_parameters, remarks
 
 if TYPE_CHECKING:
     from vit_jax.training.run.loop import Finished
@@ -152,6 +152,8 @@ def _train(
     rematerialises = options.remat not in ("auto", "none") and not options.scan
     if is_main and rematerialises and options.parallel == "pmap" and jax.default_backend() == "cpu":
         _print(f"remat={options.remat} saves no memory on a CPU with parallel=pmap: give --scan, or --parallel jit")
+    for note in remarks(setup.model) if is_main else ():
+        _print(f"note: {note}")
     if dry_run:
         from vit_jax.training.run.plan import plan
 

@@ -7,6 +7,8 @@ It is registered when a model's class is imported, in the process that writes an
     exported = jax.export.export(jax.jit(lambda flat, x: nnx.merge(graphdef, flat)(x)))(flat, images)
     data = exported.serialize()  # later: jax.export.deserialize(data).call(flat, images)
 
+``serialize`` and ``deserialize`` need the package flatbuffers: the extra ``export``.
+
 The state is given flat because ``jax.export`` takes no dictionary whose keys are numbers, as those of blocks are.
 """
 

@@ -192,7 +192,7 @@ def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys
         (("--attention", "cudnn"), "the device is a cpu, precision is float32"),
         (("--preset", "resnet"), "No preset is named"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
-        (("--model.patch-size", "3"), "does not divide into patches"),
+        (("--model.patch-size", "9"), "its height 8 is below patch_size=9"),
         (("--epochs", "3"), "both set the run's length"),
         (("--model.weights", "/nowhere"), "starts from random values"),
     ],

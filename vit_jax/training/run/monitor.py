@@ -15,13 +15,13 @@ import numpy as np
 from vit_jax.training.data import Batch
 from vit_jax.training.devices.chips import peak_flops
 from vit_jax.training.run.writing import UnwrittenError, writing
-from vit_spec import ViTConfig, VitportError, forward_flops
+from vit_spec import Config, VitportError, forward_flops
 
 _LAG = 2
 """Steps that the host dispatches ahead, so that the devices never wait for it."""
 
 
-def step_flops(model: ViTConfig, batch: int) -> float:
+def step_flops(model: Config, batch: int) -> float:
     """Floating point operations of a step's matrix products; the backward pass has twice those of the forward pass."""
     return 3.0 * forward_flops(model) * batch
 
@@ -121,7 +121,7 @@ class FiniteGuard:
 class Throughput:
     """Measures the speed since the last line; evaluations and checkpoints do not count."""
 
-    def __init__(self, model: ViTConfig, batch: int) -> None:
+    def __init__(self, model: Config, batch: int) -> None:
         self._flops, self._batch = step_flops(model, batch), batch
         kinds = [peak_flops(device.device_kind) for device in jax.devices()]
         self._peak = None if None in kinds else sum(kind or 0 for kind in kinds)
