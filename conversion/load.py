@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,26 @@ from conversion.containers.wall import wall
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
 from conversion.identify.contradictions import check_given, check_name, check_told, check_width
+from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
+from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import Fact, resolve_config
+from conversion.opening import Opening
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, Stage, ViTConfig, VitportError, config_from_dict, get_model, parameters
+from vit_spec import (
+    Config,
+    Preprocessing,
+    Stage,
+    VitportError,
+    config_from_dict,
+    get_model,
+    parameters,
+    remarks,
+)
 from vit_spec.printable import printable
 
 
@@ -31,8 +44,11 @@ def load(
     path: str | Path,
     *,
     format: str | None = None,
-    model: str | ViTConfig | None = None,
+    model: str | Config | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    need_head: bool = True,
+    norm_first: bool | None = None,
 ) -> Checkpoint:
     """Read weights of any known format.
 
@@ -44,18 +60,28 @@ def load(
         format: name of a format or group of formats, instead of the recognised one.
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: the entry to read where a file holds several sets of weights.
+        unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
+        need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
+        norm_first: whether blocks norm the inputs of their layers, for names that do not show it
+            (``torch.nn.TransformerEncoder``).
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
             misshapen.
     """
+    opening = Opening(format, weights_key, unreplicate)
     source = open_source(local(path), weights_key)
     with wall(path, "describes its model in names, shapes or values that make no sense"):
-        return _understood(source, str(path), format, model, weights_key)
+        return _understood(source, str(path), opening, model, need_head, norm_first)
 
 
 def _understood(
-    source: Source, path: str, format: str | None, model: str | ViTConfig | None, under: str | None
+    source: Source,
+    path: str,
+    opening: Opening,
+    model: str | Config | None,
+    need_head: bool,
+    norm_first: bool | None,
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -65,20 +91,29 @@ def _understood(
                 f"{path} is a {timm_config.architecture_name(beside)} by its config.json, but the model named is "
                 f"{model}: leave out the name (--model), or correct config.json."
             )
-        named, named_by = (named, named_by) if isinstance(model, ViTConfig) else architecture
+        named, named_by = architecture if model is None or isinstance(model, str) else (named, named_by)
     if source.own is None:
         check_class(beside)
     check_plain(source.table, beside)
-    found = recognise(source.table, format, under)
+    found = recognise(source.table, opening.format, source.under, opening.unreplicate)
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:
         found = found.without(found.format.ignored_if(found.table, beside))
+    if found.unread_head and need_head:
+        raise VitportError(
+            f"The head is {describe(found.table, found.unread_head)}, and no config can hold it: drop it with --head "
+            "drop (head='drop', or num_classes=0 in create_model), and apply it to the features yourself."
+        )
+    if not need_head:
+        found = replace(found, unread_head=found.unread_head or misfits(found.table, found.format))
+    found = found.without_strange_head()
     table, unknown = found.format.names.read(found.table)
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
-    config, origins = resolve_config(table.shapes, told, named, named_by)
+    told |= told_order(found.format, norm_first, known=source.own is not None or "block" in source.facts)
+    config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by)
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
     check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)
     if source.own is None and not stated:
@@ -94,6 +129,7 @@ def _understood(
         *source.notes,
         *found.notes,
         *_untrained(table, config),
+        *remarks(config),
         *timm_config.remarks(beside),
         f"preprocessing from {preprocessing_by}",
         *_earlier_changes(source),
@@ -102,7 +138,7 @@ def _understood(
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
-def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:
+def _untrained(table: TensorTable, config: Config) -> list[str]:
     """Heads of zeros, as in Google's first ImageNet-21k weights and at the start of fine-tuning."""
     heads = [it.name for it in parameters(config) if it.stage is Stage.CLASSIFIER and it.is_kernel]
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
@@ -122,6 +158,11 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and which part of it says so; later sources overrule earlier ones."""
     if source.own is not None:
         config = config_from_dict(_entry(source, "config"))
+        if config.family != recognised.format.family:
+            raise VitportError(
+                f"The file's own record says that it is of the family {config.family}, but its tensors are named like "
+                f"those of {recognised.format.family}: fetch or write it again."
+            )
         return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
@@ -141,14 +182,14 @@ def _entry(source: Source, name: str) -> Mapping[str, Any]:
     return entry
 
 
-def _named(model: str | ViTConfig | None) -> tuple[ViTConfig | None, str]:
+def _named(model: str | Config | None) -> tuple[Config | None, str]:
     if isinstance(model, str):
         return get_model(model).config, f"the model name {model}"
     return model, "the config given"
 
 
 def _preprocessing(
-    source: Source, found: Format, model: str | ViTConfig | None, config: ViTConfig
+    source: Source, found: Format, model: str | Config | None, config: Config
 ) -> tuple[Preprocessing, str]:
     if source.own is not None:
         return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), OWN_RECORD
@@ -170,7 +211,7 @@ def _preprocessing(
     return fitted, origin
 
 
-def _labels(source: Source, config: ViTConfig) -> tuple[str, ...] | None:
+def _labels(source: Source, config: Config) -> tuple[str, ...] | None:
     if source.own is not None:
         labels = source.own.get("labels")
         where = f"the vitport record of {source.path}"

@@ -6,10 +6,8 @@ answers at once; each subcommand imports what it runs.
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any
@@ -20,7 +18,6 @@ from vit_cli.compare import compare
 from vit_cli.convert import convert
 from vit_cli.demo import demo
 from vit_cli.evaluate import evaluate
-from vit_cli.huge_pages import ask_for_huge_pages
 from vit_cli.inspect import inspect
 from vit_cli.models import models
 from vit_cli.parsing import parsed
@@ -31,7 +28,6 @@ from vit_cli.sweep import sweep
 from vit_cli.terminal import say_error
 from vit_cli.train import long_names, train, train_with_defaults
 from vit_spec import VitportError
-from vit_spec.printable import printable
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
@@ -114,21 +110,7 @@ def _later(run: Callable[..., int | None], *, listed: bool) -> Callable[..., Cal
     return later
 
 
-def entry() -> int:
-    """The command as a process of its own, which may start itself anew first: see :func:`ask_for_huge_pages`."""
-    ask_for_huge_pages(sys.argv[1:])
-    warnings.formatwarning = _warning
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character gets its escape
-            stream.reconfigure(errors="backslashreplace")
-    return main()
-
-
-def _warning(message: Warning | str, *place: object) -> str:
-    """A library's warning as one line: it may quote a file."""
-    del place
-    return f"vitport: warning: {printable(message)}\n"
-
-
 if __name__ == "__main__":
+    from vit_cli.__main__ import entry
+
     sys.exit(entry())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast, get_args
 
-from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
+from vit_spec import Config, Preprocessing, ViTConfig, VitportError, family_module, get_model
 from vit_spec.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Interpolation, ResizeMode
 from vit_spec.reading import height_and_width
 from vit_spec.vit.config import FIELDS
@@ -46,11 +46,11 @@ MAY_DIFFER = frozenset({"image_size"})
 """Fields of which the tensors may show another value: timm resizes the position table as it loads."""
 
 
-def architecture(config: Mapping[str, Any]) -> tuple[ViTConfig, str] | None:
+def architecture(config: Mapping[str, Any]) -> tuple[Config, str] | None:
     """The model that config.json names, and the name's origin in words; ``None`` for other config.json files.
 
     Raises:
-        VitportError: for an architecture that is not a plain ViT.
+        VitportError: for an architecture that is not registered.
     """
     if (name := architecture_name(config)) is None:
         return None
@@ -76,12 +76,15 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if (named := architecture(config)) is None:
         return {}
+    if not isinstance(vit := named[0], ViTConfig):
+        family = family_module(__package__ or "", named[0])
+        return {} if family is None else family.timm_facts(config)
     arguments = dict(config.get("model_args") or {})
     told: dict[str, Any] = _sizes_of_pretraining(config)
     for name, value in arguments.items():
         if name not in _PLACEMENT:
             told |= _field(name, value)
-    return told | _placement(config, arguments, named[0]) | _positions(arguments, named[0], told)
+    return told | _placement(config, arguments, vit) | _positions(arguments, vit, told)
 
 
 def _sizes_of_pretraining(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.containers.crc32 import crc32
 from conversion.containers.file_checks import check_size
 from conversion.containers.output import Output
+from conversion.containers.pickles import flat_arrays
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.subtree import branch
 from conversion.containers.wall import wall, walled
@@ -34,16 +35,18 @@ from vit_spec import VitportError
 _CHUNK = 1 << 19
 """Bytes that are read at a time."""
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_LONE = np.lib.format.MAGIC_PREFIX
+"""How a ``.npy`` file begins."""
 _VOID = np.dtype("V2")
 """NumPy has no bfloat16 and saves it as two bytes of unknown meaning."""
 
 
 def recognises(path: Path) -> bool:
-    """A zip archive whose first member is an array."""
+    """A zip archive whose first member is an array, or one array alone, which ``read`` refuses."""
     with path.open("rb") as file:
         start = file.read(30)
         name = file.read(int.from_bytes(start[26:28], "little"))
-    return start.startswith(b"PK") and (name.endswith(b".npy") or path.suffix == ".npz")
+    return start.startswith(_LONE) or (start.startswith(b"PK") and (name.endswith(b".npy") or path.suffix == ".npz"))
 
 
 @walled("npz file")
@@ -57,6 +60,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         VitportError: for a damaged archive, one that would unpack to far more than its size, a name that occurs twice,
             or arrays of Python objects, which only a pickle could read.
     """
+    _check_archive(path)
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         _check(path, infos)
@@ -88,6 +92,18 @@ def _header(array: np.ndarray) -> bytes:
     text = io.BytesIO()
     np.lib.format.write_array_header_1_0(text, header)
     return text.getvalue()
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a ``.npy`` file: one array, or a pickle of the tree that somebody gave to ``numpy.save``."""
+    with path.open("rb") as file:
+        if file.read(len(_LONE)) != _LONE:
+            return
+    opened = f"numpy.load({path.name!r}, allow_pickle=True).item()"
+    raise VitportError(
+        f"{path} is a .npy file, which holds one array, or a pickle, which could run code. If it is a tree of arrays "
+        f"and you trust its origin, save them without a pickle: {flat_arrays(path, opened)}."
+    )
 
 
 def _check(path: Path, infos: list[zipfile.ZipInfo]) -> None:
@@ -178,7 +194,8 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Mem
         start = file.tell()
     if dtype.hasobject:
         raise VitportError(
-            f"{path} holds Python objects in {name}, and unpickling them could run code: save arrays of numbers."
+            f"{path} holds Python objects in {name}, and unpickling them could run code. If you trust its origin, save "
+            f"its arrays without a pickle: {flat_arrays(path, _opened(path, name, shape))}."
         )
     if dtype == np.dtype("V1"):  # as numpy stores ml_dtypes' float8 and int4
         raise quantised(name, "V1, a byte of unknown meaning")
@@ -187,6 +204,11 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Mem
             f"{path} is damaged: {name} says it is {shape} of {dtype}, but holds {info.file_size - start} bytes."
         )
     return _Member(path, info, name, shape, dtype, fortran_order, start)
+
+
+def _opened(path: Path, name: str, shape: tuple[int, ...]) -> str:
+    """The Python expression for an object in the archive."""
+    return f"numpy.load({path.name!r}, allow_pickle=True)[{name!r}]" + ("" if shape else ".item()")
 
 
 def _fill(member: IO[bytes], view: memoryview) -> None:

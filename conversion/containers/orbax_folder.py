@@ -24,6 +24,7 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.file_checks import check_size, first_line, read_json, regular_files
+from conversion.containers.subtree import branch
 from conversion.containers.wall import walled
 from conversion.containers.zarr_metadata import FILES, check_zarr
 from conversion.format import FolderWriter
@@ -51,8 +52,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a tree saved from any devices; each array is read when it is used.
 
     Trees of NNX states, which store each array under ``value``, are read too.
+
+    Args:
+        weights_key: read only the names under this path, such as ``params``.
     """
-    del weights_key  # a checkpoint holds one tree
     own = read_json(path / _OWN) if (path / _OWN).is_file() else None
     folder = (path / _PARAMS if own is not None else path).resolve()
     files = regular_files(path)
@@ -62,7 +65,9 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         raise VitportError(f"{path} is not a complete orbax checkpoint (it has no tree of arrays): save it again.")
     table = TensorTable(tensors)
     check_size(path, sum(map(table.nbytes, table)), real)
-    notes = (f"set aside because they are not arrays: {', '.join(strange)}",) if strange else ()
+    table, notes = branch(path, table, weights_key)
+    if strange:
+        notes += (f"set aside because they are not arrays: {', '.join(strange)}",)
     return Source(path, "orbax checkpoint", table, files, own=own, notes=notes)
 
 

@@ -44,7 +44,6 @@ def recognises(path: Path) -> bool:
 @walled("safetensors file")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a file; each tensor is read when it is used."""
-    del weights_key  # a file holds one table
     start, header = _header(path)
     metadata = header.pop("__metadata__", None) or {}
     if unknown := {name: entry["dtype"] for name, entry in header.items() if entry["dtype"] not in _DTYPES}:
@@ -55,7 +54,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         raise VitportError(f"{path} has unsupported dtypes ({listed}): save it in one of {', '.join(_DTYPES)}.")
     table = TensorTable({name: _tensor(path, name, start, entry) for name, entry in header.items()})
     own = json_object(path, metadata[_OWN_KEY]) if _OWN_KEY in metadata else None
-    return Source(path, "safetensors", table, (path,), own=own)
+    return Source(path, "safetensors", table, (path,), own=own, under=weights_key)
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:

@@ -11,21 +11,15 @@ from typing import Any
 from conversion.config_json import huggingface as huggingface_config
 from conversion.identify.resolve import Fact
 from conversion.source import OWN_RECORD
-from vit_spec import ViTConfig, VitportError, get_model
+from vit_spec import Config, ViTConfig, VitportError, family_of, get_model
 
 CONFIG_JSON = "config.json"
 """The origin of facts in the file of that name."""
-_SAME_IN_A_NAME = (
-    "depth", "embed_dim", "patch_size", "mlp", "hidden_dim", "block", "norm_bias", "qkv_bias", "qk_norm", "attn_norm",
-    "proj_bias", "mlp_norm", "pre_norm", "patch_bias", "patch_norm", "class_token", "distilled", "register_tokens",
-)  # fmt: skip
-"""What tensors show and fine-tuning keeps; sizes of images, channels, the head and what it reads may change."""
-
 _PARTS = {"layer_scale": "LayerScale", "pos_embed": "position table", "final_norm": "last norm"}
 """Parts that a model has or lacks, whatever their kind."""
 
 
-def check_told(told: Mapping[str, Fact], config: ViTConfig) -> None:
+def check_told(told: Mapping[str, Fact], config: Config) -> None:
     """Compare what the file's own record or config.json says with the tensors.
 
     Args:
@@ -51,21 +45,21 @@ def check_told(told: Mapping[str, Fact], config: ViTConfig) -> None:
         )
 
 
-def check_width(config_json: Mapping[str, Any], config: ViTConfig) -> None:
+def check_width(config_json: Mapping[str, Any], config: Config) -> None:
     """Compare the width of the MLPs in Hugging Face's config.json with the tensors.
 
     Raises:
         VitportError: if they differ.
     """
     stated = huggingface_config.hidden_width(config_json)
-    if stated is not None and stated != config.hidden_dim:
+    if stated is not None and isinstance(config, ViTConfig) and stated != config.hidden_dim:
         raise VitportError(
             f"config.json says that the MLPs are {stated} wide, but the tensors show {config.hidden_dim}: they are of "
             "two models, so fetch the folder again."
         )
 
 
-def check_name(model: str, told: Mapping[str, Fact], config: ViTConfig) -> None:
+def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
     """Refuse a registered name whose layers are not the tensors': its heads and epsilon would be another model's.
 
     Args:
@@ -77,27 +71,27 @@ def check_name(model: str, told: Mapping[str, Fact], config: ViTConfig) -> None:
         VitportError: with the first difference.
     """
     named = get_model(model).config
-    for name in _SAME_IN_A_NAME:
+    for name in family_of(config).size_fields:
         if getattr(named, name) != getattr(config, name):
             raise VitportError(
                 f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
-                "the model that they are, or give a ViTConfig."
+                "the model that they are, or give a config."
             )
     for name, what in _PARTS.items():
         if (holds := _has(config, name)) != _has(named, name):
             raise VitportError(
                 f"{model} has {'no' if holds else 'a'} {what}, but the file holds {'one' if holds else 'none'}: name "
-                "the model that the tensors are, or give a ViTConfig."
+                "the model that the tensors are, or give a config."
             )
-    heads = told.get("num_heads")
-    if heads is not None and heads.value != named.num_heads:
+    heads, named_heads = told.get("num_heads"), getattr(named, "num_heads", None)
+    if heads is not None and heads.value != named_heads:
         raise VitportError(
-            f"{model} has num_heads={named.num_heads}, but {heads.origin} says num_heads={heads.value}: leave out the "
+            f"{model} has num_heads={named_heads}, but {heads.origin} says num_heads={heads.value}: leave out the "
             "name (--model)."
         )
 
 
-def check_given(given: ViTConfig, config: ViTConfig) -> None:
+def check_given(given: Config, config: Config) -> None:
     """Refuse tensors that lack a part which the caller's config has: they are incomplete, or another model's.
 
     Raises:
@@ -111,19 +105,20 @@ def check_given(given: ViTConfig, config: ViTConfig) -> None:
             )
 
 
-def _has(config: ViTConfig, part: str) -> bool:
-    return getattr(config, part) not in (None, "none")
+def _has(config: Config, part: str) -> bool:
+    return getattr(config, part, None) not in (None, "none")
 
 
-def _same(name: str, fact: Fact, config: ViTConfig) -> bool:
+def _same(name: str, fact: Fact, config: Config) -> bool:
     value = fact.value
-    if name == "image_size" and config.pos_embed == "none":
-        return True  # no tensor shows it
-    if name == "mlp_hidden_dim":
-        return value is None or value == config.hidden_dim
-    if name == "mlp_ratio":  # timm halves the width of a gated MLP
-        gated = config.mlp != "plain" and fact.origin == CONFIG_JSON
-        return gated or int(config.embed_dim * value) == config.hidden_dim
+    if isinstance(config, ViTConfig):
+        if name == "image_size" and config.pos_embed == "none":
+            return True  # no tensor shows it
+        if name == "mlp_hidden_dim":
+            return value is None or value == config.hidden_dim
+        if name == "mlp_ratio":  # timm halves the width of a gated MLP
+            gated = config.mlp != "plain" and fact.origin == CONFIG_JSON
+            return gated or int(config.embed_dim * value) == config.hidden_dim
     return _plain(value) == _plain(getattr(config, name))
 
 

@@ -16,6 +16,14 @@ NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
 CHANGED_BY_FINE_TUNING = frozenset({"head", "head_dist", "pre_logits", "pos_embed"})
 """First components of names whose shapes fine-tuning changes."""
 
+_PLAIN = ": vitport converts plain Vision Transformers"
+REFUSED = {
+    ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions" + _PLAIN,
+    ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias" + _PLAIN,
+    "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
+    "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
+}
+"""Endings of names → what holds them: models that are almost ViTs."""
 _RANKS = {
     "reg_token": 3, "pos_embed": 3, "head.weight": 2, "pre_logits.fc.weight": 2, "blocks.0.mlp.fc1.weight": 2,
     "blocks.0.mlp_out_proj.weight": 2, "blocks.0.attn.q_norm.weight": 1, "blocks.0.q_norm.weight": 1,

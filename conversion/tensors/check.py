@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 from conversion.tensors.table import Shapes
-from vit_spec import ViTConfig, VitportError, parameters
+from vit_spec import Config, VitportError, parameters
 from vit_spec.printable import printable
 
 _LONGEST_NAME, _COMPARED = 150, 20
@@ -21,7 +21,7 @@ def _same(canonical: str, axes: int) -> str:
 
 
 def check_complete(
-    shapes: Shapes, config: ViTConfig, *, surplus: Sequence[str] = (), foreign_name: ForeignName = _same
+    shapes: Shapes, config: Config, *, surplus: Sequence[str] = (), foreign_name: ForeignName = _same
 ) -> None:
     """Compare a canonical table with what the model needs.
 

@@ -103,6 +103,8 @@ FORMAT = Format(
     classes={
         "clip": ("CLIPModel",),
         "clip_vision_model": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
+        "metaclip_2": ("MetaClip2Model",),
+        "metaclip_2_vision_model": ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
     },
     base="vision_model.",
     set_aside=TEXT_HALF,
