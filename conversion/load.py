@@ -128,6 +128,7 @@ def _understood(
         f"{found.format.summary}, packed as {source.container}",
         *source.notes,
         *found.notes,
+        *(found.format.remarks(found.table) if found.format.remarks is not None else ()),
         *_untrained(table, config),
         *remarks(config),
         *timm_config.remarks(beside),
@@ -169,6 +170,9 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     if found.shape_facts is not None:
         shown = found.shape_facts(recognised.table.shapes)
         told |= {name: Fact(value, "the tensors' shapes") for name, value in shown.items()}
+    if found.buffer_facts is not None:
+        shown = found.buffer_facts(recognised.aside, recognised.table.shapes)
+        told |= {name: Fact(value, "the file's buffers") for name, value in shown.items()}
     if source.config_json is not None and found.facts is not None:
         facts = found.facts(source.config_json)
         told |= {name: Fact(value, "config.json") for name, value in facts.items()}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conversion.config_json import huggingface as huggingface_config
+from conversion.identify.family import identifier
 from conversion.identify.resolve import Fact
 from conversion.source import OWN_RECORD
 from vit_spec import Config, ViTConfig, VitportError, family_of, get_model
@@ -83,6 +84,7 @@ def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
                 f"{model} has {'no' if holds else 'a'} {what}, but the file holds {'one' if holds else 'none'}: name "
                 "the model that the tensors are, or give a config."
             )
+    identifier(config.family).check_named(model, named, config)
     heads, named_heads = told.get("num_heads"), getattr(named, "num_heads", None)
     if heads is not None and heads.value != named_heads:
         raise VitportError(

@@ -14,8 +14,8 @@ from vit_jax.training.recipe.data import Data
 from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Parallel, Precision, Remat
 from vit_jax.training.recipe.recipe import Recipe
 from vit_spec import VitportError
+from vit_spec.activation import Activation
 from vit_spec.preprocessing import ResizeMode
-from vit_spec.vit.config import Activation
 
 _LARGEST = 1 << 20
 """Bytes of a configuration file that are parsed."""
