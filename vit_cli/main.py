@@ -111,7 +111,7 @@ def _later(run: Callable[..., int | None], *, listed: bool) -> Callable[..., Cal
 
 
 def entry() -> int:
-    """The command as a process of its own, which may start itself anew first: see :func:`ask_for_huge_pages`."""
+    """The command as a process of its own, which may restart itself first: see :func:`ask_for_huge_pages`."""
     ask_for_huge_pages(sys.argv[1:])
     return main()
 

@@ -28,6 +28,10 @@ READABLE = (
 )
 
 
+class UnusedKeyError(VitportError):
+    """A file that holds one set of weights was to be read under a key."""
+
+
 def open_source(path: Path, weights_key: str | None = None) -> Source:
     """Open a file or folder of weights, recognised by its content, not by its name.
 
@@ -36,14 +40,27 @@ def open_source(path: Path, weights_key: str | None = None) -> Source:
         weights_key: the entry to read where a file holds several sets of weights.
 
     Raises:
-        VitportError: if the path does not exist, cannot be read, or holds nothing that a container recognises.
+        VitportError: if the path does not exist, cannot be read, or holds nothing that a container recognises, or if
+            nothing in it has that key.
     """
     try:
-        return _opened(path, weights_key)
+        source = _opened(path, weights_key)
     except OSError as error:
         raise VitportError(
             f"{path} cannot be read ({error.strerror or error}): check the file and its permissions."
         ) from error
+    if weights_key is not None and not _has(source, weights_key):
+        raise UnusedKeyError(
+            f"{path} has no weights under {weights_key!r}: it holds one set of weights, so leave weights_key "
+            "(--weights-key) out."
+        )
+    return source
+
+
+def _has(source: Source, key: str) -> bool:
+    """Whether a container chose by the key, which its notes then name, or names begin with it."""
+    chosen = any(repr(key) in note or f"the weights {key} of" in note for note in source.notes)
+    return chosen or any(name.startswith((f"{key}.", f"{key}/")) for name in source.table)
 
 
 def holds_weights(path: Path) -> bool:

@@ -270,7 +270,7 @@ class ViTConfig:
         return tuple(self.drop_path_rate * block / steps for block in range(self.depth))
 
     def replace(self, **changes: Any) -> ViTConfig:
-        """A copy with the named fields changed, validated anew."""
+        """A validated copy with the named fields changed."""
         unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(self)})
         if unknown:
             raise VitportError(f"ViTConfig has no field {', '.join(unknown)}: its fields are {', '.join(FIELDS)}.")
