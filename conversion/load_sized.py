@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from conversion.changes.prepare import prepare
 from conversion.checkpoint import Checkpoint
-from conversion.containers import UnusedKeyError
 from conversion.load import load
+from conversion.opening import UnusedKeyError
 
 
 def load_sized(
-    path: str,
-    image_size: int | tuple[int, int] | None = None,
-    *,
-    model: str | None = None,
-    format: str | None = None,
-    weights_key: str | None = None,
-    several: bool = False,
+    path: str, image_size: int | tuple[int, int] | None = None, *, several: bool = False, **options: Any
 ) -> Checkpoint:
     """The checkpoint at a path, fitted to images of a size.
 
     Args:
-        path: as of :func:`conversion.load`, and so are ``model``, ``format`` and ``weights_key``.
+        path: as of :func:`conversion.load`.
         image_size: pixels, a side or (height, width); ``None`` keeps the weights' own.
-        model: for facts that the file does not tell.
-        format: instead of the recognised one.
-        weights_key: the entry to read where a file holds several sets of weights.
         several: whether the options are those of several files, so that one with a single set of weights is read
-            without the key.
+            without ``weights_key``.
+        options: those of :func:`conversion.load`.
     """
     try:
-        checkpoint = load(path, format=format, model=model, weights_key=weights_key)
+        checkpoint = load(path, **options)
     except UnusedKeyError:
         if not several:
             raise
-        checkpoint = load(path, format=format, model=model)
+        others: dict[str, Any] = options | {"weights_key": None}
+        checkpoint = load(path, **others)
     return prepare(None, weights=checkpoint, image_size=image_size)

@@ -100,6 +100,7 @@ def compare(
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    norm_first: bool | None = None,
 ) -> Findings:
     """Measure how far B is from A, layer by layer, and which of the two is further from the same model in float64.
 
@@ -121,13 +122,15 @@ def compare(
         model: registered name of the model, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
         weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+        norm_first: as of :func:`conversion.load`.
 
     Raises:
         VitportError: if a side cannot be read or run, or if the sides do not have what the options need.
     """
     from conversion.load_sized import load_sized
 
-    load = partial(load_sized, several=True, model=model, format=format, weights_key=weights_key)
+    options = {"model": model, "format": format, "weights_key": weights_key, "norm_first": norm_first}
+    load = partial(load_sized, several=True, **options)
     ends = endpoints(str(a), None if b is None else str(b))
     runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)
     return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients)

@@ -40,7 +40,7 @@ def verify_conversion(conversion: Conversion) -> Certificate:
         positions=_changed("pos_embed", old, new) is not None,
         notes=conversion.notes,
     )
-    original = Original(local(conversion.path), conversion.source, conversion.format, conversion.weights_key)
+    original = Original(local(conversion.path), conversion.source, conversion.opening)
     return verify(original, conversion.destination, conversion.result, requested)
 
 

@@ -15,6 +15,7 @@ from vit_spec.family import (
     longest_sum,
     needed_module,
     parameters,
+    remarks,
     segments,
 )
 from vit_spec.model import Model
@@ -57,6 +58,7 @@ __all__ = [
     "longest_sum",
     "needed_module",
     "parameters",
+    "remarks",
     "segments",
     "with_pool",
 ]

@@ -23,6 +23,7 @@ def compare(
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    norm_first: bool | None = None,
 ) -> Findings:
     """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
 
@@ -46,6 +47,7 @@ def compare(
         model: as of :func:`vitport.load`, for both sides.
         format: the same.
         weights_key: the same; a side that holds one set of weights is read without it.
+        norm_first: the same.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and
@@ -69,4 +71,5 @@ def compare(
         model=model,
         format=format,
         weights_key=weights_key,
+        norm_first=norm_first,
     )

@@ -14,22 +14,20 @@ from conversion.containers import (
     onnx_file,
     orbax_folder,
     safetensors_file,
+    step_folder,
     torch_file,
     training_run,
 )
+from conversion.opening import UnusedKeyError
 from conversion.source import Source
 from vit_spec import VitportError
 
 _FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx_file)
-_FOLDERS = (training_run, huggingface_folder, orbax_folder)  # a training run has a config.json too
+_FOLDERS = (training_run, huggingface_folder, orbax_folder, step_folder)  # a training run has a config.json too
 READABLE = (
     "a safetensors file, a NumPy .npz file, a PyTorch .pt/.pth file, a Flax .msgpack file, an ONNX file, "
-    "a Hugging Face folder, a Flax checkpoint folder, or a work directory of training"
+    "a Hugging Face folder, a Flax checkpoint folder or a folder of such steps, or a work directory of training"
 )
-
-
-class UnusedKeyError(VitportError):
-    """A file that holds one set of weights was to be read under a key."""
 
 
 def open_source(path: Path, weights_key: str | None = None) -> Source:
@@ -40,27 +38,20 @@ def open_source(path: Path, weights_key: str | None = None) -> Source:
         weights_key: the entry to read where a file holds several sets of weights.
 
     Raises:
-        VitportError: if the path does not exist, cannot be read, or holds nothing that a container recognises, or if
-            nothing in it has that key.
+        VitportError: if the path does not exist, cannot be read, or holds nothing that a container recognises.
     """
     try:
-        source = _opened(path, weights_key)
+        return _opened(path, weights_key)
     except OSError as error:
         raise VitportError(
             f"{path} cannot be read ({error.strerror or error}): check the file and its permissions."
         ) from error
-    if weights_key is not None and not _has(source, weights_key):
-        raise UnusedKeyError(
-            f"{path} has no weights under {weights_key!r}: it holds one set of weights, so leave weights_key "
-            "(--weights-key) out."
-        )
-    return source
 
 
-def _has(source: Source, key: str) -> bool:
-    """Whether a container chose by the key, which its notes then name, or names begin with it."""
-    chosen = any(repr(key) in note or f"the weights {key} of" in note for note in source.notes)
-    return chosen or any(name.startswith((f"{key}.", f"{key}/")) for name in source.table)
+def is_readable(path: Path) -> bool:
+    """Whether a file or folder is of a kind that weights are read from."""
+    kinds = _FOLDERS if path.is_dir() else _FILES if path.is_file() else ()
+    return any(container.recognises(path) for container in kinds)
 
 
 def holds_weights(path: Path) -> bool:
@@ -84,5 +75,26 @@ def _opened(path: Path, weights_key: str | None) -> Source:
         raise VitportError(f"{path} is a folder with neither config.json nor a Flax checkpoint: give {READABLE}.")
     for container in _FILES if path.is_file() else ():  # reading a device or a pipe may never end
         if container.recognises(path):
+            if container is onnx_file and weights_key is not None:
+                raise UnusedKeyError(
+                    f"{path} is an ONNX graph, which holds one set of weights: leave out --weights-key."
+                )
             return container.read(path, weights_key)
+    if tool := _compressed(path):
+        raise VitportError(f"{path} is compressed: unpack it with {tool}, and give what comes out.")
     raise VitportError(f"{path} is not a file of weights that vitport reads: give {READABLE}.")
+
+
+_COMPRESSED = {
+    b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd",
+    b"7z\xbc\xaf": "7z x", b"Rar!": "unrar x",
+}  # fmt: skip
+"""First bytes of a compressed file → what unpacks it."""
+
+
+def _compressed(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        start = file.read(6)
+    return next((tool for magic, tool in _COMPRESSED.items() if start.startswith(magic)), None)

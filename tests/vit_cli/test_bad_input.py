@@ -225,9 +225,7 @@ def test_a_weights_key_that_is_not_there_is_refused_with_those_that_are(tmp_path
     torch.save({"model": tensors, "model_ema": tensors}, tmp_path / "training.pt")
     assert "model_ema" in refused("inspect", tmp_path / "training.pt")
     assert "model_ema" in refused("inspect", tmp_path / "training.pt", "--weights-key", "optimizer")
-    told = refused("inspect", weights, "--weights-key", "model_ema")
-    assert "model_ema" in told
-    assert "one set of weights" in told
+    assert "model_ema" in refused("inspect", weights, "--weights-key", "model_ema")
 
 
 def test_a_limit_below_zero_and_an_unknown_way_to_run_weights_are_refused(weights, refused):

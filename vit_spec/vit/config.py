@@ -60,7 +60,8 @@ class ViTConfig:
     family: ClassVar[str] = "vit"
 
     image_size: tuple[int, int] = (224, 224)
-    """Height and width of the input image; an int means a square."""
+    """Height and width of the input image; an int means a square. What whole patches leave over at the bottom and at
+    the right belongs to no patch, as in timm, transformers and big_vision: see :attr:`margin`."""
     patch_size: int = 16
     in_channels: int = 3
     num_classes: int = 1000
@@ -177,10 +178,10 @@ class ViTConfig:
         if self.norm_eps <= 0:
             raise VitportError(f"norm_eps={self.norm_eps} is not positive: published models use 1e-6, 1e-5 or 1e-12.")
         for side, length in zip(("height", "width"), size, strict=True):
-            if length % self.patch_size:
+            if length < self.patch_size:
                 raise VitportError(
-                    f"image_size={size[0]}x{size[1]} does not divide into patches: its {side} {length} is not a "
-                    f"multiple of patch_size={self.patch_size}."
+                    f"image_size={size[0]}x{size[1]} holds no patch: its {side} {length} is below "
+                    f"patch_size={self.patch_size}."
                 )
         if self.embed_dim % self.num_heads:
             raise VitportError(
@@ -220,6 +221,11 @@ class ViTConfig:
     def grid_size(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def margin(self) -> tuple[int, int]:
+        """Rows at the bottom and columns at the right that belong to no patch, in pixels."""
+        return self.image_size[0] % self.patch_size, self.image_size[1] % self.patch_size
 
     @property
     def num_patches(self) -> int:
