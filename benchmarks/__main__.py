@@ -98,7 +98,7 @@ def keep(path: Path, docs: Path, result: Result, name: str) -> None:
     results = {case: found[case] for case in CASES if case in found}
     write_results(path, results)
     draw(results, docs / CHART)
-    (docs / "performance.md").write_text(page(results, (docs / "gpu.md").exists()), encoding="utf-8")
+    (docs / "performance.md").write_text(page(results), encoding="utf-8")
 
 
 def report(committed: dict[str, Result], measured: dict[str, Result]) -> bool:

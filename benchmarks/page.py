@@ -17,24 +17,17 @@ new ratios with these ([testing](../testing.md)). The sides of a comparison are 
 Each round gives one ratio; the tables show the median over the rounds and, in brackets, the quartiles. Times are
 medians of the same rounds. Where `a` is another side's time and `b` ours, `a / b` says how many times as fast ours is.
 
-{met} of {count} targets are met{missed}. Everything here ran on a CPU. {gpu}
+{met} of {count} targets are met{missed}. Everything here ran on a CPU; [On a GPU](gpu.md) is for the rest.
 
 ![The ratios and their targets](performance.png)
 """
 
 
-GPU = {
-    True: "[gpu.md](gpu.md) has a GPU's results.",
-    False: "`python -m benchmarks.gpu` is for a GPU, and has not been run on one.",
-}
-
-
-def page(results: Mapping[str, Result], on_gpu: bool = False) -> str:
+def page(results: Mapping[str, Result]) -> str:
     """The whole page.
 
     Args:
         results: by the names of their cases.
-        on_gpu: whether there is a page of what ``benchmarks.gpu`` found.
     """
     judged = [
         (f"{case}/{comparison.name}", target.met(comparison))
@@ -44,7 +37,7 @@ def page(results: Mapping[str, Result], on_gpu: bool = False) -> str:
     ]
     missed = [f"`{name}`" for name, met in judged if not met]
     told = f"; missed: {', '.join(missed)}" if missed else ""
-    head = HEAD.format(met=len(judged) - len(missed), count=len(judged), missed=told, gpu=GPU[on_gpu])
+    head = HEAD.format(met=len(judged) - len(missed), count=len(judged), missed=told)
     parts = [section(CASES[case], result) for case, result in results.items()]
     absent = [f"`{case}`" for case in CASES if case not in results]
     if absent:

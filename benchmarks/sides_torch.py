@@ -36,7 +36,7 @@ def inference(
         subject: the fields of a ``Subject``.
         batches: images in a batch.
         library: whose model.
-        compiled: by ``torch.compile``, anew for each batch size.
+        compiled: by ``torch.compile``, once for each batch size.
         device: ``cpu`` or ``cuda``.
         dtype: of parameters and computation.
         tf32: allow TensorFloat-32 for float32 products.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vit_spec import VitportError
+
 
 @dataclass(frozen=True)
 class Opening:
@@ -15,6 +17,10 @@ class Opening:
     """The entry to read where a file holds several sets of weights."""
     unreplicate: bool = False
     """Take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal."""
+
+
+class UnusedKeyError(VitportError):
+    """A file that holds one set of weights was to be read under a key."""
 
 
 AS_IT_IS = Opening()

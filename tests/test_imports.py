@@ -160,7 +160,7 @@ ALLOWED = {
     "vitport": {"vit_spec"},
     "vit_spec": set(),
     "vit_torch": {"vit_spec", "torch", "jaxtyping"},
-    "vit_jax": {"vit_spec", "jax", "flax", "jaxtyping", "lazy_loader"},
+    "vit_jax": {"vit_spec", "jax", "flax", "jaxtyping", "lazy_loader", "numpy"},
     "vit_jax/inference": {"vit_spec", "vit_jax", "jax", "flax", "numpy"},
     "vit_jax/training": {"vit_spec", "vit_jax", "conversion", "jax", "flax", "numpy", "optax", "orbax", "lazy_loader"},
     "vit_jax/training/data": {"vit_spec", "vit_jax", "conversion", "numpy"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ import tyro
 
 from vit_cli.reading import ImageSize, Json, Options, Reading
 from vit_cli.terminal import say, say_error, spinner, write_json
+from vit_spec import VitportError
 
 if TYPE_CHECKING:
     from vit_parity import Comparison
@@ -61,6 +63,8 @@ def compare(
         figure: Draw the errors by depth into a .png or .svg file.
         as_json: Print JSON instead of tables.
     """
+    if fail_above is not None and not fail_above >= 0:
+        raise VitportError(f"--fail-above must be a relative difference, 0 or more; got {fail_above:g}.")
     _check_destinations(save_capture, report, figure)
     only_a = save_capture is not None and b is None
     with spinner("Running both sides"):
@@ -94,7 +98,7 @@ def _run(a: str, b: str | None, *, only_a: bool, reading: Reading, **options: An
     from vit_parity.endpoints import parse_endpoint
 
     ends = (parse_endpoint(a),) if only_a else endpoints(a, b)
-    return run(ends, reading.load, model=reading.model, **options)
+    return run(ends, partial(reading.load, several=True), model=reading.model, **options)
 
 
 def _draw(found: Findings, report: Path | None, figure: Path | None) -> None:

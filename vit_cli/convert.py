@@ -82,7 +82,7 @@ def convert(
     """Convert weights to another format.
 
     Args:
-        source: file or folder of weights.
+        source: File, folder or work directory of weights.
         destination: file or folder to write.
         to: Format to write, such as timm or flax; an unknown one lists them all.
         overwrite: Replace the destination if it is a file of weights, or a folder of nothing but what FORMAT writes.

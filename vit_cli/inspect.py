@@ -25,7 +25,7 @@ def inspect(
     """Show what weights hold, and how each fact is known.
 
     Args:
-        path: file or folder of weights.
+        path: File, folder or work directory of weights.
         tensors: List every tensor with shape and dtype.
         as_json: Print JSON instead of tables.
     """

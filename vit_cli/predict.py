@@ -30,8 +30,8 @@ def predict(
     """Print the likeliest classes of an image.
 
     Args:
-        image: image file.
-        weights: File or folder of weights.
+        image: Image file.
+        weights: File, folder or work directory of weights.
         framework: What runs the model.
         top: How many classes to print.
         image_size: Pixels, a side or height and width, to run at instead of the weights' own.

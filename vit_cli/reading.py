@@ -56,12 +56,11 @@ class Reading:
         order = None if self.norm_first is None else self.norm_first == "true"
         return vars(self) | {"norm_first": order}
 
-    def load(self, path: str, image_size: int | tuple[int, int] | None = None) -> Checkpoint:
-        """The checkpoint at ``path``, its position table resized to ``image_size`` (pixels) where given."""
-        import conversion
+    def load(self, path: str, image_size: int | tuple[int, int] | None = None, *, several: bool = False) -> Checkpoint:
+        """See :func:`conversion.load_sized.load_sized`."""
+        from conversion.load_sized import load_sized
 
-        checkpoint = conversion.load(path, **self.options)
-        return conversion.prepare(None, weights=checkpoint, image_size=image_size)
+        return load_sized(path, image_size, several=several, **self.options)
 
 
 Options = tyro.conf.OmitArgPrefixes[Reading]

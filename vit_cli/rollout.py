@@ -28,7 +28,7 @@ def rollout(
     draws how much each patch contributes to the pooled features.
 
     Args:
-        image: image file.
+        image: Image file.
         output: PNG file to write.
         weights: File, folder or work directory of weights.
         image_size: Pixels, a side or height and width, to run at instead of the weights' own.

@@ -34,7 +34,7 @@ def sweep(
     and batch size are settings too. The images are standard normal numbers. See docs/reports/sweep.md.
 
     Args:
-        weights: File or folder of weights.
+        weights: File, folder or work directory of weights.
         every: Try all combinations instead of each setting alone.
         dtypes: Which to try.
         batch: Images in the batch, at least two.

@@ -46,7 +46,9 @@ def create_model(
         image_size: pixels, a side or (height, width); the position table of the weights is resized to it.
         in_channels: channels of the images; the patch kernel of the weights is summed or repeated to fit.
         pool: what the head of a ViT reads; weights must hold what it needs.
-        drop_rate, attn_drop_rate, drop_path_rate: as in the config.
+        drop_rate: of embeddings, projections and MLPs in training.
+        attn_drop_rate: of attention weights.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
         rngs: its stream ``params`` initialises what the weights do not give; ``None`` means ``nnx.Rngs(0)``.
         dtype: of the computation.
         param_dtype: of the parameters.

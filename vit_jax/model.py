@@ -11,7 +11,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Float
 
 from vit_jax.layers.dropout import DropoutKeys
+from vit_jax.serialization import register_states
 from vit_spec import Config, VitportError
+
+register_states()
 
 C = TypeVar("C", bound=Config)
 Logits = Array | tuple[Array, Array]
@@ -45,7 +48,7 @@ class VisionModel(nnx.Module, Generic[C]):
         """Width of the vector that the head reads; of the output where ``num_classes`` is 0."""
         raise NotImplementedError
 
-    def reset_classifier(self, num_classes: int, pool: Any = None, *, rngs: nnx.Rngs) -> None:
+    def reset_classifier(self, num_classes: int, pool: Any = None, *, rngs: nnx.Rngs | None = None) -> None:
         """Give the model a new, freshly initialised head, in place; the config follows."""
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ Params = dict[str, jax.Array]
 
 
 class Pure:
-    """A module without its parameters, which each call gets anew; the module itself stays as it is."""
+    """A module without its parameters, which are an argument of each call; the module itself is never changed."""
 
     def __init__(self, module: nnx.Module) -> None:
         self._graph, params, self._rest = nnx.split(module, nnx.Param, ...)

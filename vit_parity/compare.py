@@ -127,7 +127,10 @@ def compare(
     Raises:
         VitportError: if a side cannot be read or run, or if the sides do not have what the options need.
     """
-    load = partial(_load, model=model, format=format, weights_key=weights_key, norm_first=norm_first)
+    from conversion.load_sized import load_sized
+
+    options = {"model": model, "format": format, "weights_key": weights_key, "norm_first": norm_first}
+    load = partial(load_sized, several=True, **options)
     ends = endpoints(str(a), None if b is None else str(b))
     runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)
     return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients)
@@ -169,7 +172,7 @@ def run(
         model: timm's name of the model, for a file that does not say it.
     """
     if any(end.kind in ("torch", "transformers", "timm") for end in ends):
-        require_torch("vitport compare")
+        require_torch("vitport compare (vit_parity.compare)")
     sides = _sides(ends, load, image_size)
     array, input_name = _images(sides, images, seed)
     captures = tuple(run_endpoint(side.endpoint, side.checkpoint, array, dtype, model) for side in sides)
@@ -249,18 +252,3 @@ def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, see
     shape = (1, *checkpoint.config.image_size, checkpoint.config.in_channels)
     numbers = np.random.default_rng(seed).standard_normal(shape, np.float32)
     return numbers, f"standard normal numbers (seed {seed})"
-
-
-def _load(
-    path: str,
-    image_size: ImageSize,
-    *,
-    model: str | None,
-    format: str | None,
-    weights_key: str | None,
-    norm_first: bool | None,
-) -> Checkpoint:
-    import conversion
-
-    checkpoint = conversion.load(path, format=format, model=model, weights_key=weights_key, norm_first=norm_first)
-    return conversion.prepare(None, weights=checkpoint, image_size=image_size)

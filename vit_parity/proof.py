@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from conversion import Changes, Conversion
 from conversion.hub import local
 from vit_parity.certificate import Certificate
 from vit_parity.verify import Head, Original, Requested, verify
-from vit_spec import VitportError
+from vit_spec import Config, VitportError
 
 
 def check_verifiable(changes: Changes) -> None:
@@ -15,10 +17,12 @@ def check_verifiable(changes: Changes) -> None:
     Raises:
         VitportError: for a new image size or patch size.
     """
-    sizes = {"--image-size": changes.image_size, "--patch-size": changes.patch_size}
+    sizes = {"image_size (--image-size)": changes.image_size, "patch_size (--patch-size)": changes.patch_size}
     given = " and ".join(option for option, value in sizes.items() if value is not None)
     if given:
-        raise VitportError(f"--verify compares with the source as it is: verify first, and change {given} then.")
+        raise VitportError(
+            f"Verification (--verify) compares with the source as it is: verify first, and change {given} then."
+        )
 
 
 def verify_conversion(conversion: Conversion) -> Certificate:
@@ -31,13 +35,19 @@ def verify_conversion(conversion: Conversion) -> Certificate:
     old, new = conversion.source.config, conversion.changed.config
     requested = Requested(
         head=_head(conversion),
-        activation=None if new.activation == old.activation else new.activation,
+        activation=_changed("activation", old, new),
         dtype=conversion.changes.dtype,
-        positions=new.pos_embed != old.pos_embed,
+        positions=_changed("pos_embed", old, new) is not None,
         notes=conversion.notes,
     )
     original = Original(local(conversion.path), conversion.source, conversion.opening)
     return verify(original, conversion.destination, conversion.result, requested)
+
+
+def _changed(field: str, old: Config, new: Config) -> Any:
+    """The new value of a field; ``None`` where it is the old one, or the family has no such field."""
+    value = getattr(new, field, None)
+    return None if value == getattr(old, field, None) else value
 
 
 def _head(conversion: Conversion) -> Head:

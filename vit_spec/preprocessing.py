@@ -67,7 +67,7 @@ class Preprocessing:
                 raise VitportError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}.")
 
     def replace(self, **changes: Any) -> Preprocessing:
-        """A copy with the named fields changed, validated anew."""
+        """A validated copy with the named fields changed."""
         names = [field.name for field in dataclasses.fields(self)]
         unknown = sorted(set(changes) - set(names))
         if unknown:

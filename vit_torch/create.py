@@ -26,7 +26,7 @@ def create_model(
     drop_rate: float | None = None,
     attn_drop_rate: float | None = None,
     drop_path_rate: float | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     **fields: Any,
 ) -> VisionModel[Any]:
     """A Vision Transformer, in training mode.
@@ -40,8 +40,10 @@ def create_model(
         image_size: pixels, a side or (height, width); the position table of the weights is resized to it.
         in_channels: channels of the images; the patch kernel of the weights is summed or repeated to fit.
         pool: what the head of a ViT reads; weights must hold what it needs.
-        drop_rate, attn_drop_rate, drop_path_rate: as in the config.
-        dtype: of the parameters; ``None`` means torch's default, float32.
+        drop_rate: of embeddings, projections and MLPs in training.
+        attn_drop_rate: of attention weights.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0.
+        dtype: of the parameters, also by its name, such as ``"bfloat16"``; ``None`` means torch's default, float32.
         fields: any other field of the config, ``ViTConfig`` for a ViT. timm's names for fields are understood too:
             ``img_size``, ``in_chans``, ``global_pool`` and the others of ``vit_spec.vit.options.TIMM_NAMES``.
 
@@ -58,6 +60,7 @@ def create_model(
         "drop_path_rate": drop_path_rate,
     }
     fields |= {name: value for name, value in named.items() if value is not None}
+    dtype = _dtype(dtype)
     if weights is None:
         config = get_config(name_or_config, fields)
         return make_model(config).to(dtype)
@@ -70,6 +73,16 @@ def create_model(
         model.reset_classifier(checkpoint.config.num_classes)
     _fill(model, checkpoint, dtype or torch.get_default_dtype())
     return model
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A float dtype by its name."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise VitportError(
+            f"dtype={dtype!r} is not a float type of PyTorch: choose float32, bfloat16, float16 or float64."
+        )
+    return found
 
 
 def _fill(model: VisionModel[Any], checkpoint: Checkpoint, dtype: torch.dtype) -> None:

@@ -44,7 +44,10 @@ def compare(
         explain: name the causes of what rounding does not explain.
         local_errors: also measure each block's own error, on the truth's input.
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs, from the head to the image.
-        model, format, weights_key, norm_first: as of :func:`vitport.load`, for both sides.
+        model: as of :func:`vitport.load`, for both sides.
+        format: the same.
+        weights_key: the same; a side that holds one set of weights is read without it.
+        norm_first: the same.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and

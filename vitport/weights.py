@@ -95,8 +95,10 @@ def convert(
         verify: run source and result side by side in both frameworks, block by block. A result that differs by more
             than rounding raises nothing: look at ``certificate.passed``.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
-        model, source_format, weights_key, norm_first: as ``model``, ``format``, ``weights_key`` and ``norm_first`` of
-            :func:`load`.
+        model: as of :func:`load`.
+        source_format: as ``format`` of :func:`load`.
+        weights_key: as of :func:`load`.
+        norm_first: as of :func:`load`.
         image_size: pixels, a side or (height, width); the position table is resized to it.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
         window_size: tokens, a side or (height, width), of every stage of a Swin Transformer; tables are resized to it.

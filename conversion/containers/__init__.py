@@ -19,6 +19,7 @@ from conversion.containers import (
     training_run,
 )
 from conversion.containers.wall import wall
+from conversion.opening import UnusedKeyError
 from conversion.source import Source
 from vit_spec import VitportError
 
@@ -77,7 +78,9 @@ def _opened(path: Path, weights_key: str | None) -> Source:
     for container in _FILES if path.is_file() else ():  # reading a device or a pipe may never end
         if container.recognises(path):
             if container is onnx_file and weights_key is not None:
-                raise VitportError(f"{path} is an ONNX graph, which holds one set of weights: leave out --weights-key.")
+                raise UnusedKeyError(
+                    f"{path} is an ONNX graph, which holds one set of weights: leave out --weights-key."
+                )
             return container.read(path, weights_key)
     if tool := _compressed(path):
         raise VitportError(f"{path} is compressed: unpack it with {tool}, and give what comes out.")

@@ -13,6 +13,7 @@ from conversion.identify.family import identifier
 from conversion.identify.heads import NO_HEADS, Heads, could_be_head, describe, find_heads, head_names
 from conversion.identify.replicated import unreplicated
 from conversion.identify.spelling import spellings
+from conversion.opening import UnusedKeyError
 from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import VitportError
 from vit_spec.family import FAMILIES
@@ -93,7 +94,7 @@ def _chosen(prefixes: list[str], under: str | None) -> str:
 
     matching = prefixes if under is None else [it for it in prefixes if re.match(rf"{re.escape(under)}[./]", it)]
     if not matching:
-        raise VitportError(
+        raise (UnusedKeyError if len(prefixes) == 1 else VitportError)(
             f"The file has no weights under {under!r} (--weights-key): its model is under {listed(prefixes)}."
         )
     if len(matching) > 1:

@@ -54,7 +54,7 @@ def test_peaks_are_those_of_the_measurement() -> None:
     finally:
         hungry.close()
     if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("this system does not count peaks anew")
+        pytest.skip("this system cannot reset its count of peaks")
     assert 290e6 < peaks[1] - peaks[0] < 310e6
     assert abs(peaks[2] - peaks[0]) < 10e6
 

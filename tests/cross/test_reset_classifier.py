@@ -45,8 +45,18 @@ def test_the_model_is_the_one_of_its_new_config(name: str, classes: int, pool: s
     np.testing.assert_allclose(actual, numpy_reference.forward(expected, weights, images), rtol=0, atol=1e-13)
 
 
+def test_a_head_without_random_numbers_is_that_of_the_first_seed():
+    heads = []
+    for rngs in (None, nnx.Rngs(0), nnx.Rngs(1)):
+        model = jax_model(CONFIGS["plain"], random_params(CONFIGS["plain"], 1), "float32")
+        model.reset_classifier(3, rngs=rngs)
+        heads.append(np.asarray(get_params(model)["head/kernel"]))
+    np.testing.assert_array_equal(heads[0], heads[1])
+    assert np.abs(heads[0] - heads[2]).max() > 1e-3
+
+
 def test_attention_pooling_cannot_be_added_and_the_model_is_left_as_it_was():
     model = torch_model(CONFIGS["plain"], random_params(CONFIGS["plain"], 1))
-    with pytest.raises(VitportError, match=r"create the model anew with pool='map'"):
+    with pytest.raises(VitportError, match=r"create a new model with pool='map'"):
         model.reset_classifier(3, "map")
     assert model.config == CONFIGS["plain"]

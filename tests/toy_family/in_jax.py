@@ -48,9 +48,9 @@ class Toy(VisionModel[ToyConfig]):
     def num_features(self) -> int:
         return self.config.widths[-1]
 
-    def reset_classifier(self, num_classes: int, pool: Any = None, *, rngs: nnx.Rngs) -> None:
+    def reset_classifier(self, num_classes: int, pool: Any = None, *, rngs: nnx.Rngs | None = None) -> None:
         self.config = self.config.replace(num_classes=num_classes)
-        init = Init(rngs, self.dtype, self.param_dtype)
+        init = Init(rngs or nnx.Rngs(0), self.dtype, self.param_dtype)
         self.head = make_linear(self.num_features, num_classes, init=init) if num_classes else nnx.identity
 
     def embed(self, images: Array, *, rngs: Any = None) -> Array:

@@ -225,6 +225,16 @@ def test_a_weights_key_that_is_not_there_is_refused_with_those_that_are(tmp_path
     torch.save({"model": tensors, "model_ema": tensors}, tmp_path / "training.pt")
     assert "model_ema" in refused("inspect", tmp_path / "training.pt")
     assert "model_ema" in refused("inspect", tmp_path / "training.pt", "--weights-key", "optimizer")
+    assert "model_ema" in refused("inspect", weights, "--weights-key", "model_ema")
+
+
+def test_a_limit_below_zero_and_an_unknown_way_to_run_weights_are_refused(weights, refused):
+    """Every difference is above -1, and NaN is above nothing."""
+    for limit in ("-1", "nan"):
+        assert limit in refused("compare", weights, "--fail-above", limit)
+    told = refused("compare", weights, f"tensorflow:{weights}")
+    assert "tensorflow:" in told
+    assert "transformers:" in told
 
 
 @pytest.mark.parametrize("output", ["absent/demo.png", "demo.jpg", ".", "folder.png"])

@@ -13,7 +13,7 @@ from vit_cli import huge_pages
 
 @pytest.fixture
 def started(monkeypatch, tmp_path):
-    """What the process would be started anew with."""
+    """What the process would be restarted with."""
     calls: list[tuple] = []
     monkeypatch.setattr(os, "execve", lambda *call: calls.append(call))
     monkeypatch.delenv(huge_pages.VARIABLE, raising=False)

@@ -256,7 +256,7 @@ def test_what_makes_no_other_state_may_change_and_another_order_of_images_is_tol
     ],
 )
 def test_the_state_of_a_run_is_read_in_its_checkpoint(recipe, sentence, undisturbed, tmp_path, capsys) -> None:
-    """Not made anew from what its record says of its options, as other code knew them, or not at all."""
+    """Not rebuilt from what its record says of its options, as other code knew them, or not at all."""
     workdir = _copied(undisturbed, tmp_path / "run", without=())
     for folder in (workdir / "checkpoints").iterdir():
         file = folder / "record" / "metadata"

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.jax_alone
 
 CONFIG = BASE.replace(layer_scale=1.0, drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.2)
-ATOL = 1e-5  # compiled together, operations round in another order; logits of order 1 and u = 6e-8. Measured 4.8e-7
+ATOL = 1e-5  # compiled together, operations round in another order; logits of order 1 and u = 6e-8. Measured 8.3e-7
 
 
 def model_and_images(seed: int = 0) -> tuple[VisionTransformer, jax.Array]:
@@ -44,6 +44,13 @@ def plain_call() -> jax.Array:
 
 def assert_close(actual: jax.Array, expected: jax.Array):
     np.testing.assert_allclose(np.asarray(actual), np.asarray(expected), rtol=0, atol=ATOL)
+
+
+def assert_gradients_close(actual: nnx.State, expected: nnx.State):
+    """Of each array's largest value. A gradient sums 3 * 16 products, which rounds by sqrt(48) u = 4e-7, and passes up
+    to four blocks of two branches each: 3.3e-6. Measured 8.3e-7."""
+    for mine, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=0, atol=3.3e-6 * float(jnp.abs(wanted).max()))
 
 
 def test_split_and_merge_give_the_same_model():
@@ -158,9 +165,7 @@ def test_checkpointing_keeps_the_gradients_and_fewer_residuals():
     plain, kept = gradients_and_residuals()
     model.set_grad_checkpointing()
     again, kept_again = gradients_and_residuals()
-    for actual, expected in zip(jax.tree.leaves(again), jax.tree.leaves(plain), strict=True):
-        # Sums of up to 3 * 16 products in float32, added up over four blocks
-        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    assert_gradients_close(again, plain)
     assert kept_again - parameters < (kept - parameters) / 3
     model.set_grad_checkpointing(False)
     assert gradients_and_residuals()[1] == kept
@@ -231,8 +236,7 @@ def test_the_state_of_a_layer_can_be_exported_as_it_is():
     assert_close(loaded.call(state, x), block(state, x))
     gradient = jax.grad(lambda state: loaded.call(state, x).sum())(state)
     expected = jax.grad(lambda state: block(state, x).sum())(state)
-    for actual, wanted in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-4)
+    assert_gradients_close(gradient, expected)
 
 
 def test_metadata_that_is_no_plain_value_is_refused_by_name():

@@ -42,7 +42,11 @@ def test_config_is_taken_as_it_is():
 
 def test_dtype_is_that_of_every_parameter():
     assert {parameter.dtype for parameter in create_model(BASE).parameters()} == {torch.float32}
-    assert {parameter.dtype for parameter in create_model(BASE, dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
+    for dtype in (torch.bfloat16, "bfloat16"):
+        assert {parameter.dtype for parameter in create_model(BASE, dtype=dtype).parameters()} == {torch.bfloat16}
+    for name in ("int32", "manual_seed", "half-precision"):
+        with pytest.raises(VitportError, match=f"dtype='{name}' is not a float type of PyTorch"):
+            create_model(BASE, dtype=name)
 
 
 def test_nothing_given_and_unknown_names_are_refused():

@@ -19,12 +19,10 @@ from vit_jax.layers.maps import Intermediates, as_format
 from vit_jax.layers.norm import make_norm
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.model import VisionModel
-from vit_jax.serialization import register_states
 from vit_jax.vit.block import Block
 from vit_jax.vit.parallel_block import ParallelBlock
 from vit_spec import OutputFormat, Pooling, ViTConfig, block_indices, with_pool
 
-register_states()
 BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
 
@@ -89,17 +87,20 @@ class VisionTransformer(VisionModel[ViTConfig]):
         c = self.config
         return c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
 
-    def reset_classifier(self, num_classes: int, pool: Pooling | None = None, *, rngs: nnx.Rngs) -> None:
+    def reset_classifier(self, num_classes: int, pool: Pooling | None = None, *, rngs: nnx.Rngs | None = None) -> None:
         """Give the model new, freshly initialised heads, in place; the config follows.
 
         Args:
             num_classes: classes of the heads; 0 for none, so that the model gives features.
             pool: another pooling, for which the model must have the parameters; ``None`` keeps its own.
-            rngs: its stream ``params`` is drawn from.
+            rngs: its stream ``params`` is drawn from; ``None`` means ``nnx.Rngs(0)``, as in ``create_model``, so that
+                every call draws the same head.
 
         Raises:
             VitportError: for a pooling that needs parameters that the model does not have.
         """
+        if rngs is None:
+            rngs = nnx.Rngs(0)
         c = self.config if pool is None else with_pool(self.config, pool)
         self.config = c = c.replace(num_classes=num_classes)
         init = Init(rngs, self.dtype, self.param_dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -40,11 +41,23 @@ class Endpoint:
 
 
 def parse_endpoint(text: str, kind: Kind = "torch") -> Endpoint:
-    """Parse ``KIND:PATH``; a bare path is a capture if the file is one, and else of the given kind."""
+    """Parse ``KIND:PATH``; a bare path is a capture if the file is one, and else of the given kind.
+
+    Raises:
+        VitportError: for an unknown kind in front of the colon, if no file has that name.
+    """
     before, colon, after = text.partition(":")
     named: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
     if colon and before in named:
         return Endpoint(named[before], after)
+    looks_like_a_kind = re.fullmatch(r"[A-Za-z]\w+", before) and not after.startswith(
+        "//"
+    )  # C:\\weights, hf://owner/name
+    if colon and looks_like_a_kind and not Path(text).exists():
+        raise VitportError(
+            f"{text} names {before}: as what runs the weights, which is unknown: choose one of "
+            f"{', '.join(f'{kind}:' for kind in named)}, or give a path that exists."
+        )
     return Endpoint("capture" if is_capture(Path(text)) else kind, text)
 
 

@@ -253,7 +253,7 @@ class ViTConfig:
         return tuple(self.drop_path_rate * block / steps for block in range(self.depth))
 
     def replace(self, **changes: Any) -> ViTConfig:
-        """A copy with the named fields changed, validated anew."""
+        """A validated copy with the named fields changed."""
         return replaced(self, changes)
 
     def to_dict(self) -> dict[str, Any]:

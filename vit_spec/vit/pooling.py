@@ -21,6 +21,6 @@ def with_pool(config: ViTConfig, pool: Pooling) -> ViTConfig:
     if lacking:
         raise VitportError(
             f"pool={pool!r} cannot take the place of {config.pool!r}, for the model does not have {', '.join(lacking)} "
-            f"for it: keep pool={config.pool!r}, or create the model anew with pool={pool!r}."
+            f"for it: keep pool={config.pool!r}, or create a new model with pool={pool!r}."
         )
     return changed

@@ -1,4 +1,4 @@
-"""Heads kept, dropped and made anew. Oracle: the shapes of ``vit_spec.parameters``, and the tensors that went in."""
+"""Heads kept, dropped and replaced. Oracle: the shapes of ``vit_spec.parameters``, and the tensors that went in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transposed views laid out anew. Oracle: numpy's ``ascontiguousarray`` and ``concatenate``."""
+"""Transposed views copied into contiguous arrays. Oracle: numpy's ``ascontiguousarray`` and ``concatenate``."""
 
 from __future__ import annotations
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conversion import from_flax, to_flax
-from conversion.tensors.flax_tree import flatten, nest
+from conversion.tensors.check import check_complete
+from conversion.tensors.flax_tree import FlaxTree, flatten, nest
+from conversion.tensors.table import TensorTable
 from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_params
 from vit_spec import ViTConfig, VitportError, count_parameters, list_models, parameters
 from vit_spec.vit.models import MODELS
@@ -97,3 +99,13 @@ def test_there_and_back_is_the_identity_for_any_config(options: dict) -> None:
     tree = to_flax(params)
     assert_same_tensors(from_flax(tree), params)
     assert_same_tensors(flatten(nest(tree)), tree)
+
+
+def test_a_norm_with_two_axes_is_refused_by_its_shape() -> None:
+    """Its path is that of a linear layer's kernel, so that the tree alone allows it."""
+    tree = to_flax(canary_params(ASYMMETRIC))
+    tree["blocks/0/norm1/kernel"] = np.zeros((ASYMMETRIC.embed_dim, 3), np.float32)
+    del tree["blocks/0/norm1/scale"]
+    table, unknown = FlaxTree().read(TensorTable.of(tree))
+    with pytest.raises(VitportError, match=r"blocks\.0\.norm1\.weight has shape \(3, \d+\) instead of \(\d+,\)"):
+        check_complete(table.shapes, ASYMMETRIC, surplus=unknown)

@@ -70,7 +70,7 @@ def _by_network(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
         if parts == 1:
             return mesh_utils.create_device_mesh(within, devices, allow_split_physical_axes=True)
         return mesh_utils.create_hybrid_device_mesh(within, between, devices, allow_split_physical_axes=True)
-    except (AssertionError, NotImplementedError, ValueError):  # some chips of a node, or slices of different shapes
+    except (AssertionError, ValueError):  # some chips of a node, or slices of different shapes
         return np.array(devices).reshape(sizes)
 
 

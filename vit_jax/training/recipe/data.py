@@ -99,8 +99,8 @@ class Data:
     workers: int = 0
     """Processes that decode and augment; 0: threads of the training process."""
     repeats: int = 1
-    """How often each image is repeated in a row, each time augmented anew (Hoffer et al. 2020). The length of an epoch
-    stays the same, so it holds only a share of the images."""
+    """How often each image is repeated in a row, with a new augmentation each time (Hoffer et al. 2020). The length of
+    an epoch stays the same, so it holds only a share of the images."""
     corrupt: Corrupt = "skip"
     """Whether an image that cannot be read is skipped, and reported, or ends the run."""
     augment: Augmentation = field(default_factory=Augmentation)

@@ -128,7 +128,7 @@ class Throughput:
         self.start()
 
     def start(self) -> None:
-        """Starts measuring anew."""
+        """Starts a new measurement."""
         self._since, self._steps, self._waited = time.perf_counter(), 0, 0.0
 
     def add_wait(self, seconds: float) -> None:
@@ -140,7 +140,7 @@ class Throughput:
         self._steps += 1
 
     def measure(self, left: int) -> Speed | None:
-        """The speed since the last line, ``None`` if no step was finished; then starts anew.
+        """The speed since the last line, ``None`` if no step was finished; a new measurement starts.
 
         Args:
             left: steps to the end of the run.

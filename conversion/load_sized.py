@@ -1,0 +1,32 @@
+"""Weights of any format, at an image size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from conversion.changes.prepare import prepare
+from conversion.checkpoint import Checkpoint
+from conversion.load import load
+from conversion.opening import UnusedKeyError
+
+
+def load_sized(
+    path: str, image_size: int | tuple[int, int] | None = None, *, several: bool = False, **options: Any
+) -> Checkpoint:
+    """The checkpoint at a path, fitted to images of a size.
+
+    Args:
+        path: as of :func:`conversion.load`.
+        image_size: pixels, a side or (height, width); ``None`` keeps the weights' own.
+        several: whether the options are those of several files, so that one with a single set of weights is read
+            without ``weights_key``.
+        options: those of :func:`conversion.load`.
+    """
+    try:
+        checkpoint = load(path, **options)
+    except UnusedKeyError:
+        if not several:
+            raise
+        others: dict[str, Any] = options | {"weights_key": None}
+        checkpoint = load(path, **others)
+    return prepare(None, weights=checkpoint, image_size=image_size)
