@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.config_json import timm as timm_config
-from conversion.containers import open_source
+from conversion.containers.described import open_described
 from conversion.containers.file_checks import first_line
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.given import both, given_facts
 from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
-from conversion.identify.resolve import Fact, resolve_config
+from conversion.identify.resolve import SHAPES, Fact, resolve_config
 from conversion.opening import Opening
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, Stage, ViTConfig, VitportError, config_from_dict, get_model, parameters
+from vit_spec import Preprocessing, Stage, UntoldError, ViTConfig, VitportError, config_from_dict, get_model, parameters
+from vit_spec.reading import height_and_width
 
 
 def load(
@@ -33,6 +37,9 @@ def load(
     model: str | ViTConfig | None = None,
     weights_key: str | None = None,
     unreplicate: bool = False,
+    config: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    if_untold: Mapping[str, Any] | None = None,
     need_head: bool = True,
 ) -> Checkpoint:
     """Read weights of any known format.
@@ -46,16 +53,22 @@ def load(
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: the entry to read where a file holds several sets of weights.
         unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
+        config: a JSON file that says what the weights are: fields of ``ViTConfig``, or transformers' or timm's
+            config.json of a file without one.
+        facts: fields of ``ViTConfig`` (or timm's names for them) that are true of the weights, such as ``num_heads``;
+            refused where they contradict the file.
+        if_untold: fields that count only where nothing else states them.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
             misshapen.
     """
-    opening = Opening(format, weights_key, unreplicate)
-    source = open_source(local(path), weights_key)
+    opening = Opening(format, weights_key, unreplicate, config)
+    source, described = open_described(local(path), opening)
+    given = both(described, given_facts(facts or {}))
     try:
-        return _understood(source, str(path), opening, model, need_head)
+        return _with_untold(partial(_understood, source, str(path), opening, model, need_head), given, if_untold or {})
     except VitportError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -67,8 +80,37 @@ def load(
         ) from error
 
 
+def _with_untold(
+    understood: Callable[[Mapping[str, Any]], Checkpoint], given: Mapping[str, Any], if_untold: Mapping[str, Any]
+) -> Checkpoint:
+    """The checkpoint by the facts that are given, and by others where nothing else states them."""
+    try:
+        found = understood(given)
+    except UntoldError as error:
+        more = {name: value for name, value in if_untold.items() if name in error.fields and name not in given}
+        if not more:
+            raise
+        return _with_untold(understood, {**given, **more}, if_untold)
+    shapes_alone = found.provenance.origins.get("image_size") == SHAPES == found.provenance.origins.get("pos_embed")
+    if (
+        "image_size" in if_untold
+        and shapes_alone
+        and found.config.num_prefix_tokens
+        and found.config.pos_embed == "patch"
+    ):
+        # 9 rows are 3x3 patches, or a class token and 4x2, if that is the size that is spoken of.
+        with contextlib.suppress(VitportError):
+            return understood({**given, "image_size": height_and_width(if_untold["image_size"], "image_size")})
+    return found
+
+
 def _understood(
-    source: Source, path: str, opening: Opening, model: str | ViTConfig | None, need_head: bool
+    source: Source,
+    path: str,
+    opening: Opening,
+    model: str | ViTConfig | None,
+    need_head: bool,
+    given: Mapping[str, Any],
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -99,7 +141,7 @@ def _understood(
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
-    config, origins = resolve_config(table.shapes, told, named, named_by)
+    config, origins = resolve_config(table.shapes, told, named, named_by, given)
     timm_config.check_facts(stated, config)
     if isinstance(model, str) and source.own is None:
         _check_name(model, config)
@@ -156,7 +198,7 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
     if found.shape_facts is not None:
         shown = found.shape_facts(recognised.table.shapes)
-        told |= {name: Fact(value, "the tensors' shapes") for name, value in shown.items()}
+        told |= {name: Fact(value, SHAPES) for name, value in shown.items()}
     if source.config_json is not None and found.facts is not None:
         facts = found.facts(source.config_json)
         told |= {name: Fact(value, "config.json") for name, value in facts.items()}

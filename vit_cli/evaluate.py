@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vit_cli.reading import Json, Options
+from vit_cli.reading import Json, SizedOptions
 from vit_cli.terminal import print_table, say, spinner, write_json
 from vit_spec import VitportError
 
@@ -27,7 +27,7 @@ def evaluate(
     knn: Annotated[int | None, tyro.conf.arg(metavar="K")] = None,
     linear_probe: bool = False,
     as_json: Json = False,
-    reading: Options,
+    reading: SizedOptions,
 ) -> None:
     """Measure accuracy, calibration or frozen features in JAX.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conversion.opening import Opening
 from vit_parity.capture import Capture
 from vit_parity.capture_file import load_capture
 from vit_parity.comparison import Comparison, compare_captures
@@ -100,6 +101,9 @@ def compare(
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    config: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Findings:
     """Measure how far B is from A, layer by layer, and which of the two is further from the same model in float64.
 
@@ -120,12 +124,14 @@ def compare(
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs.
         model: registered name of the model, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
-        weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+        weights_key: entry of a training checkpoint that holds several sets of weights.
+        unreplicate, config, facts: as of :func:`conversion.load`, for both sides.
 
     Raises:
         VitportError: if a side cannot be read or run, or if the sides do not have what the options need.
     """
-    load = partial(_load, model=model, format=format, weights_key=weights_key)
+    opening = Opening(format, weights_key, unreplicate, config)
+    load = partial(_load, model=model, opening=opening, facts=facts)
     ends = endpoints(str(a), None if b is None else str(b))
     runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)
     return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients)
@@ -250,9 +256,10 @@ def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, see
 
 
 def _load(
-    path: str, image_size: ImageSize, *, model: str | None, format: str | None, weights_key: str | None
+    path: str, image_size: ImageSize, *, model: str | None, opening: Opening, facts: Mapping[str, Any] | None
 ) -> Checkpoint:
     import conversion
 
-    checkpoint = conversion.load(path, format=format, model=model, weights_key=weights_key)
+    size = {} if image_size is None else {"image_size": image_size}
+    checkpoint = conversion.load(path, model=model, facts=facts, if_untold=size, **asdict(opening))
     return conversion.prepare(None, weights=checkpoint, image_size=image_size)

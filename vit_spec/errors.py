@@ -1,5 +1,7 @@
 """The one exception that the packages raise for a caller's mistake."""
 
+from collections.abc import Sequence
+
 
 class VitportError(ValueError):
     """Bad input. The message says in one sentence what is wrong, what was expected, and what to do.
@@ -7,3 +9,12 @@ class VitportError(ValueError):
     The command line prints it and exits with status 2. Every other exception is a defect of vitport and keeps its
     traceback.
     """
+
+
+class UntoldError(VitportError):
+    """Facts about weights are stated nowhere, and are never guessed."""
+
+    def __init__(self, message: str, fields: Sequence[str]) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
+        """The config fields that have to be stated."""

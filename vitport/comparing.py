@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from vit_parity import Findings
@@ -23,6 +24,9 @@ def compare(
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    config: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Findings:
     """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
 
@@ -43,7 +47,7 @@ def compare(
         explain: name the causes of what rounding does not explain.
         local_errors: also measure each block's own error, on the truth's input.
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs, from the head to the image.
-        model, format, weights_key: as of :func:`vitport.load`, for both sides.
+        model, format, weights_key, unreplicate, config, facts: as of :func:`vitport.load`, for both sides.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and
@@ -67,4 +71,7 @@ def compare(
         model=model,
         format=format,
         weights_key=weights_key,
+        unreplicate=unreplicate,
+        config=config,
+        facts=facts,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vit_spec import ViTConfig
 
@@ -21,6 +22,10 @@ def load(
     model: str | ViTConfig | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    config: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    need_head: bool = True,
 ) -> conversion.Checkpoint:
     """Weights of any known format, with their config, preprocessing and labels.
 
@@ -32,7 +37,13 @@ def load(
         path: a file or folder, or ``hf://owner/name[@revision]``; its content shows the format.
         model: a registered name (:func:`list_models`) or a config, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
-        weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+        weights_key: entry of a checkpoint that holds several sets of weights (``trainer.ema``), or a step.
+        unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
+        config: a JSON file that says what the weights are: fields of ``ViTConfig``, or the config.json of transformers
+            or timm.
+        facts: fields of ``ViTConfig`` that are true of the weights (``{"num_heads": 6, "activation": "gelu"}``);
+            refused where they contradict the file.
+        need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
 
     Returns:
         A checkpoint whose ``params`` maps canonical names to NumPy arrays, each read when it is asked for.
@@ -42,7 +53,16 @@ def load(
     """
     import conversion
 
-    return conversion.load(path, model=model, format=format, weights_key=weights_key)
+    return conversion.load(
+        path,
+        model=model,
+        format=format,
+        weights_key=weights_key,
+        unreplicate=unreplicate,
+        config=config,
+        facts=facts,
+        need_head=need_head,
+    )
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,9 @@ def convert(
     model: str | ViTConfig | None = None,
     source_format: str | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    config: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
     resize: PositionResize | None = None,
@@ -89,8 +112,10 @@ def convert(
         verify: run source and result side by side in both frameworks, block by block. A result that differs by more
             than rounding raises nothing: look at ``certificate.passed``.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
-        model, source_format, weights_key: as ``model``, ``format`` and ``weights_key`` of :func:`load`.
-        image_size: pixels, a side or (height, width); the position table is resized to it.
+        model, source_format, weights_key, unreplicate, config, facts: as of :func:`load`, ``source_format`` as its
+            ``format``.
+        image_size: pixels, a side or (height, width); the position table is resized to it. Where nothing else says the
+            size of a table that is not square, it states that.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
         resize: method for the position table; ``None`` takes the one of the weights' family.
         positions: which tokens the position table is to have rows for.
@@ -115,20 +140,20 @@ def convert(
         dtype=dtype,
         activation=activation,
     )
+    reading: dict[str, Any] = {
+        "model": model,
+        "format": source_format,
+        "weights_key": weights_key,
+        "unreplicate": unreplicate,
+        "config": config,
+        "facts": facts,
+    }
     if verify:
         from vit_parity import check_verifiable
 
-        check_verifiable(changes)
-    done = conversion.convert(
-        src,
-        dst,
-        to=to,
-        changes=changes,
-        overwrite=overwrite,
-        model=model,
-        format=source_format,
-        weights_key=weights_key,
-    )
+        size = {"image_size": image_size}
+        check_verifiable(changes, lambda: conversion.load(src, if_untold=size, **reading))
+    done = conversion.convert(src, dst, to=to, changes=changes, overwrite=overwrite, **reading)
     if not verify:
         return Converted(done.result, done.notes, None)
     from vit_parity import verify_conversion

@@ -56,7 +56,7 @@ def prepare(
         checkpoint = weights
         _check(checkpoint, num_classes)
     else:
-        checkpoint = load(weights, model=name_or_config, need_head=num_classes is None)
+        checkpoint = load(weights, model=name_or_config, if_untold=fields, need_head=num_classes is None)
     sizes = {name: fields.pop(name) for name in ("image_size", "patch_size") if name in fields}
     checkpoint = with_sizes(checkpoint, **sizes, resize=resize)
     channels = fields.pop("in_channels", checkpoint.config.in_channels)

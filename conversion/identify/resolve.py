@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+from conversion.identify.given import OPTIONS, check_given
 from conversion.identify.vit import CHANGED_BY_FINE_TUNING, NEVER_GUESSED, facts_from_shapes
 from conversion.tensors.table import Shapes
-from vit_spec import Model, ViTConfig, VitportError, list_models, parameters
+from vit_spec import Model, UntoldError, ViTConfig, VitportError, list_models, parameters
+
+SHAPES = "the tensors' shapes"
+"""The origin of facts that shapes show."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,11 @@ class Fact:
 
 
 def resolve_config(
-    shapes: Shapes, told: Mapping[str, Fact], named: ViTConfig | None, named_by: str
+    shapes: Shapes,
+    told: Mapping[str, Fact],
+    named: ViTConfig | None,
+    named_by: str,
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[ViTConfig, dict[str, str]]:
     """The model's config, and for each field where its value comes from.
 
@@ -30,32 +39,45 @@ def resolve_config(
         told: config fields that the file itself states.
         named: the config that the caller gave; its fields count where neither shapes nor the file decide.
         named_by: how the caller gave it, in words.
+        given: config fields that the caller stated one by one; they count before ``named``.
 
     Raises:
-        VitportError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
+        UntoldError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
             registered models that have these shapes.
+        VitportError: if a given field contradicts the file.
     """
-    known = (dataclasses.asdict(named) if named else {}) | {name: fact.value for name, fact in told.items()}
+    known = (
+        (dataclasses.asdict(named) if named else {}) | dict(given) | {name: fact.value for name, fact in told.items()}
+    )
     shown = facts_from_shapes(shapes, known)
+    if given.get("pool") == "map" != shown.get("pool"):
+        raise VitportError("pool='map' (--pool) contradicts the file, which has no attention pool: leave it out.")
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for field in dataclasses.fields(ViTConfig):
         name = field.name
         if name in shown and not (name in known and known[name] == shown[name]):
-            values[name], origins[name] = shown[name], "the tensors' shapes"
+            values[name], origins[name] = shown[name], SHAPES
         elif name in told:
             values[name], origins[name] = told[name].value, told[name].origin
+        elif name in given:
+            values[name], origins[name] = given[name], "the caller"
         elif named:
             values[name], origins[name] = getattr(named, name), named_by
         elif name in shown:
-            values[name], origins[name] = shown[name], "the tensors' shapes"
+            values[name], origins[name] = shown[name], SHAPES
     untold = [name for name in NEVER_GUESSED if name not in values]
     if untold:
-        raise VitportError(
+        options = " ".join(OPTIONS[name] for name in untold)
+        raise UntoldError(
             f"The file does not say its {', '.join(untold)}, and shapes do not show them: name the model "
-            f"(--model, or the first argument of create_model){_candidates(shapes)}."
+            f"(--model, or the first argument of create_model), or state them ({options}, --config FILE, or "
+            f"facts=){_candidates(shapes)}.",
+            untold,
         )
-    return ViTConfig.from_dict(values), origins
+    config = ViTConfig.from_dict(values)
+    check_given(given, config, origins)
+    return config, origins
 
 
 def _candidates(shapes: Shapes) -> str:
