@@ -48,6 +48,7 @@ def convert(
     weights_key: str | None = None,
     unreplicate: bool = False,
     config: str | Path | None = None,
+    base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -64,6 +65,7 @@ def convert(
         weights_key: entry of a training checkpoint that holds several sets of weights.
         unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
         config: a JSON file that says what the source is; see :func:`load`.
+        base: the weights that an adapter changes; see :func:`load`.
         facts: fields of ``ViTConfig`` that are true of the source; see :func:`load`.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
@@ -72,9 +74,14 @@ def convert(
         VitportError: if the source cannot be read, a change is impossible, or the destination cannot be written.
     """
     destination, changes = Path(destination), changes or Changes()
-    writable_weights(destination, get_formats(to), overwrite=overwrite, sources=(Path(source),))
+    writable_weights(
+        destination,
+        get_formats(to),
+        overwrite=overwrite,
+        sources=(Path(source), *([] if base is None else [Path(base)])),
+    )
     fresh = changes.head == "drop" or (changes.head == "zero" and changes.num_classes is not None)
-    opening = Opening(format, weights_key, unreplicate, config)
+    opening = Opening(format, weights_key, unreplicate, config, base)
     size = {} if changes.image_size is None else {"image_size": changes.image_size}
     read = load(source, model=model, facts=facts, if_untold=size, need_head=not fresh, **asdict(opening))
     changed = changes.apply(read)

@@ -12,8 +12,8 @@ from typing import Any
 from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.config_json import timm as timm_config
-from conversion.containers.described import open_described
 from conversion.containers.file_checks import first_line
+from conversion.described import open_described
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
 from conversion.identify.given import both, given_facts
@@ -38,6 +38,7 @@ def load(
     weights_key: str | None = None,
     unreplicate: bool = False,
     config: str | Path | None = None,
+    base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     if_untold: Mapping[str, Any] | None = None,
     need_head: bool = True,
@@ -55,6 +56,7 @@ def load(
         unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
         config: a JSON file that says what the weights are: fields of ``ViTConfig``, or transformers' or timm's
             config.json of a file without one.
+        base: the weights that an adapter changes, where its own adapter_config.json names none on this machine.
         facts: fields of ``ViTConfig`` (or timm's names for them) that are true of the weights, such as ``num_heads``;
             refused where they contradict the file.
         if_untold: fields that count only where nothing else states them.
@@ -64,7 +66,7 @@ def load(
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
             misshapen.
     """
-    opening = Opening(format, weights_key, unreplicate, config)
+    opening = Opening(format, weights_key, unreplicate, config, base)
     source, described = open_described(local(path), opening)
     given = both(described, given_facts(facts or {}))
     try:

@@ -18,6 +18,8 @@ class Opening:
     """Take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal."""
     config: str | Path | None = None
     """A JSON file that says what the weights are: fields of ``ViTConfig``, or transformers' or timm's config.json."""
+    base: str | Path | None = None
+    """The weights that an adapter changes, where its own adapter_config.json names none on this machine."""
 
 
 AS_IT_IS = Opening()

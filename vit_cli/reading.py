@@ -56,6 +56,9 @@ class Files:
             help="JSON that says what the weights are: fields of ViTConfig, or transformers' or timm's config.json.",
         ),
     ] = None
+    base: Annotated[
+        str | None, tyro.conf.arg(metavar="PATH", help="Weights that an adapter of peft (LoRA) changes.")
+    ] = None
     heads: Annotated[int | None, tyro.conf.arg(metavar="N", help="Fact: the attention's heads.")] = None
     eps: Annotated[float | None, tyro.conf.arg(metavar="X", help="Fact: the norms' epsilon.")] = None
     pool: Annotated[Pooling | None, tyro.conf.arg(help="Fact: what the head reads.")] = None
@@ -91,7 +94,7 @@ class Files:
     def facts(self) -> dict[str, Any]:
         """What was stated about the weights, by the names of ``ViTConfig``'s fields."""
         names = {"heads": "num_heads", "eps": "norm_eps"}
-        files = ("model", "config", "format", "weights_key", "unreplicate")
+        files = ("model", "config", "base", "format", "weights_key", "unreplicate")
         given = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in files}
         return {names.get(name, name): value for name, value in given.items() if value is not None}
 
@@ -101,6 +104,7 @@ class Files:
         return {
             "model": self.model,
             "config": self.config,
+            "base": self.base,
             "facts": self.facts,
             "format": self.format,
             "weights_key": self.weights_key,

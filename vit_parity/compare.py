@@ -103,6 +103,7 @@ def compare(
     weights_key: str | None = None,
     unreplicate: bool = False,
     config: str | Path | None = None,
+    base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Findings:
     """Measure how far B is from A, layer by layer, and which of the two is further from the same model in float64.
@@ -125,12 +126,12 @@ def compare(
         model: registered name of the model, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
         weights_key: entry of a training checkpoint that holds several sets of weights.
-        unreplicate, config, facts: as of :func:`conversion.load`, for both sides.
+        unreplicate, config, base, facts: as of :func:`conversion.load`, for both sides.
 
     Raises:
         VitportError: if a side cannot be read or run, or if the sides do not have what the options need.
     """
-    opening = Opening(format, weights_key, unreplicate, config)
+    opening = Opening(format, weights_key, unreplicate, config, base)
     load = partial(_load, model=model, opening=opening, facts=facts)
     ends = endpoints(str(a), None if b is None else str(b))
     runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)

@@ -24,6 +24,7 @@ def load(
     weights_key: str | None = None,
     unreplicate: bool = False,
     config: str | Path | None = None,
+    base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     need_head: bool = True,
 ) -> conversion.Checkpoint:
@@ -41,6 +42,7 @@ def load(
         unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
         config: a JSON file that says what the weights are: fields of ``ViTConfig``, or the config.json of transformers
             or timm.
+        base: the weights that an adapter of peft changes, where its own adapter_config.json names none on this machine.
         facts: fields of ``ViTConfig`` that are true of the weights (``{"num_heads": 6, "activation": "gelu"}``);
             refused where they contradict the file.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
@@ -60,6 +62,7 @@ def load(
         weights_key=weights_key,
         unreplicate=unreplicate,
         config=config,
+        base=base,
         facts=facts,
         need_head=need_head,
     )
@@ -89,6 +92,7 @@ def convert(
     weights_key: str | None = None,
     unreplicate: bool = False,
     config: str | Path | None = None,
+    base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
@@ -112,8 +116,8 @@ def convert(
         verify: run source and result side by side in both frameworks, block by block. A result that differs by more
             than rounding raises nothing: look at ``certificate.passed``.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
-        model, source_format, weights_key, unreplicate, config, facts: as of :func:`load`, ``source_format`` as its
-            ``format``.
+        model, source_format, weights_key, unreplicate, config, base, facts: as of :func:`load`; ``source_format`` is
+            its ``format``.
         image_size: pixels, a side or (height, width); the position table is resized to it. Where nothing else says the
             size of a table that is not square, it states that.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
@@ -146,6 +150,7 @@ def convert(
         "weights_key": weights_key,
         "unreplicate": unreplicate,
         "config": config,
+        "base": base,
         "facts": facts,
     }
     if verify:

@@ -119,6 +119,17 @@ class Rules:
                 return " + ".join(_fill(name, match.groupdict()) for name in rule.foreign_names)
         return canonical
 
+    def synonyms(self, foreign: str) -> list[str]:
+        """The other names that the format has for the same tensor, such as those of another version."""
+        return [
+            _fill(other.foreign_names[at], match.groupdict())
+            for pattern, rule, at in self._by_foreign
+            if (match := pattern.fullmatch(foreign))
+            for other in self.rules
+            if other != rule and other.canonical == rule.canonical
+            if len(other.foreign_names) == len(rule.foreign_names)
+        ]
+
     @cached_property
     def _by_foreign(self) -> list[tuple[re.Pattern[str], Rule, int]]:
         return [(_pattern(name), rule, at) for rule in self.rules for at, name in enumerate(rule.foreign_names)]

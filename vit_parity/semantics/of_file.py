@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from conversion.containers.described import open_described
+from conversion.described import open_described
 from conversion.identify.recognise import recognise
 from conversion.opening import AS_IT_IS, Opening
 from conversion.second_reading import PartNames, SecondReading
