@@ -1,5 +1,5 @@
-"""LoRA adapters merged into their base. Oracle: the same sum in torch, run by transformers' class; and peft's own merge,
-where peft is installed.
+"""LoRA adapters merged into their base. Oracle: the same sum in torch, run by transformers' class; and peft's own
+merge, where peft is installed.
 
 Tolerance 2e-6 of the largest logit in float32: measured at most 4e-7.
 """
@@ -28,8 +28,10 @@ CONFIG = transformers.ViTConfig(
     num_labels=5, id2label={at: f"animal {at}" for at in range(5)},
 )  # fmt: skip
 IN_MEMORY = {
-    "query": "vit.layers.{i}.attention.q_proj", "value": "vit.layers.{i}.attention.v_proj", "first": "vit.layers.{i}.mlp.fc1"
-}  # fmt: skip
+    "query": "vit.layers.{i}.attention.q_proj",
+    "value": "vit.layers.{i}.attention.v_proj",
+    "first": "vit.layers.{i}.mlp.fc1",
+}
 ON_DISK = {
     "query": "vit.encoder.layer.{i}.attention.attention.query",
     "value": "vit.encoder.layer.{i}.attention.attention.value",
@@ -114,9 +116,8 @@ def test_a_model_around_its_adapter_needs_no_base(base, tmp_path) -> None:
     adapter = load_file(tmp_path / "lora" / "adapter_model.safetensors")
     state: dict[str, torch.Tensor] = {}
     for name, tensor in _model().state_dict().items():
-        wrapped = f"base_model.model.{name}".replace(".weight", ".base_layer.weight").replace(
-            ".bias", ".base_layer.bias"
-        )
+        module, _, leaf = name.rpartition(".")
+        wrapped = f"base_model.model.{module}.base_layer.{leaf}"
         changed = wrapped.replace("base_layer.weight", "lora_A.weight").replace("base_layer.bias", "lora_A.weight")
         state[wrapped if changed in adapter else f"base_model.model.{name}"] = tensor
     for name, tensor in adapter.items():
@@ -130,7 +131,7 @@ def test_a_model_around_its_adapter_needs_no_base(base, tmp_path) -> None:
     facts = {"num_heads": 3, "norm_eps": 1e-12, "activation": "gelu"}
     _assert_computes(conversion.load(tmp_path / "lora" / "whole.pth", facts=facts), model)
     torch.save(state, tmp_path / "whole.pth")
-    with pytest.raises(VitportError, match="unmerged LoRA adapter .*lora_alpha.* in no file"):
+    with pytest.raises(VitportError, match=r"unmerged LoRA adapter .*lora_alpha.* in no file"):
         conversion.load(tmp_path / "whole.pth", facts=facts)
     with pytest.raises(VitportError, match="leave out --base"):
         conversion.load(base, base=base)
