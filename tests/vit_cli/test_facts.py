@@ -44,7 +44,10 @@ def test_compare_predict_and_rollout(bare, vitport, tmp_path) -> None:
     assert vitport("rollout", image, tmp_path / "seen.png", "--weights", bare, *FACTS).code == 0
 
 
-def test_evaluate(bare, vitport, tmp_path) -> None:
+def test_evaluate(bare, vitport, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "vit_jax.inference.offer_cores", lambda: None
+    )  # the devices of this process are other tests' too
     found = vitport("evaluate", bare, "--data", tmp_path / "images", "--split", "train", *FACTS)
     assert "does not say" not in found.err
 
