@@ -1,6 +1,6 @@
 """What a model is, in the standard library alone: configs, parameters, named models, preprocessing."""
 
-from vit_spec.errors import UntoldError, VitportError
+from vit_spec.errors import UnfitError, UntoldError, VitportError
 from vit_spec.family import (
     Config,
     Family,
@@ -34,6 +34,7 @@ __all__ = [
     "Segment",
     "Split",
     "Stage",
+    "UnfitError",
     "UntoldError",
     "ViTConfig",
     "VitportError",

@@ -18,3 +18,11 @@ class UntoldError(VitportError):
         super().__init__(message)
         self.fields = tuple(fields)
         """The config fields that have to be stated."""
+
+
+class UnfitError(VitportError):
+    """What was asked for does not fit, and neither do its alternatives: a sentence, and a line for each of them."""
+
+    def __init__(self, message: str, others: Sequence[str]) -> None:
+        super().__init__("\n".join([message, *(f"  {line}" for line in others)]))
+        self.lines = (message, *others)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from conversion.format import Format
+from conversion.format_words import unknown_format
 from conversion.formats import FORMATS, groups
 from conversion.identify.heads import NO_HEADS, Heads, could_be_head, describe, find_heads, head_names
 from conversion.identify.replicated import unreplicated
@@ -102,12 +103,12 @@ def get_formats(name: str) -> tuple[Format, ...]:
     """The format of that name, or those of the group of that name, in order.
 
     Raises:
-        VitportError: if there is no such format or group; the message lists them.
+        VitportError: if there is no such format or group; the message names the one that is meant, or lists them.
     """
     if (members := groups().get(name)) is not None:
         return tuple(FORMATS[member] for member in members)
     if name not in FORMATS:
-        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(sorted((*groups(), *FORMATS)))}.")
+        raise unknown_format(name)
     return (FORMATS[name],)
 
 
