@@ -14,7 +14,7 @@ from conversion.identify.recognise import get_formats
 from conversion.load import load
 from conversion.opening import Opening
 from conversion.save import Progress, save
-from vit_spec import ViTConfig
+from vit_spec import Config
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,13 @@ def convert(
     to: str,
     changes: Changes | None = None,
     format: str | None = None,
-    model: str | ViTConfig | None = None,
+    model: str | Config | None = None,
     weights_key: str | None = None,
     unreplicate: bool = False,
     config: str | Path | None = None,
     base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
+    norm_first: bool | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -67,6 +68,7 @@ def convert(
         config: a JSON file that says what the source is; see :func:`load`.
         base: the weights that an adapter changes; see :func:`load`.
         facts: fields of ``ViTConfig`` that are true of the source; see :func:`load`.
+        norm_first: as of :func:`conversion.load`.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
 
@@ -83,7 +85,15 @@ def convert(
     fresh = changes.head == "drop" or (changes.head == "zero" and changes.num_classes is not None)
     opening = Opening(format, weights_key, unreplicate, config, base)
     size = {} if changes.image_size is None else {"image_size": changes.image_size}
-    read = load(source, model=model, facts=facts, if_untold=size, need_head=not fresh, **asdict(opening))
+    read = load(
+        source,
+        model=model,
+        facts=facts,
+        if_untold=size,
+        need_head=not fresh,
+        norm_first=norm_first,
+        **asdict(opening),
+    )
     changed = changes.apply(read)
     notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
     result = load(destination, model=changed.config)  # what can be read back whole has been written

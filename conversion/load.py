@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
+from conversion.config_json import preprocessor
 from conversion.config_json import timm as timm_config
-from conversion.containers.file_checks import first_line
+from conversion.containers.wall import wall
 from conversion.described import open_described
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.contradictions import check_name, check_told, check_width
 from conversion.identify.given import both, given_facts
 from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
+from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import SHAPES, Fact, resolve_config
@@ -26,7 +30,19 @@ from conversion.opening import Opening
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, Stage, UntoldError, ViTConfig, VitportError, config_from_dict, get_model, parameters
+from vit_spec import (
+    Config,
+    Preprocessing,
+    Stage,
+    UntoldError,
+    ViTConfig,
+    VitportError,
+    config_from_dict,
+    get_model,
+    parameters,
+    remarks,
+)
+from vit_spec.printable import printable
 from vit_spec.reading import height_and_width
 
 
@@ -34,7 +50,7 @@ def load(
     path: str | Path,
     *,
     format: str | None = None,
-    model: str | ViTConfig | None = None,
+    model: str | Config | None = None,
     weights_key: str | None = None,
     unreplicate: bool = False,
     config: str | Path | None = None,
@@ -42,6 +58,7 @@ def load(
     facts: Mapping[str, Any] | None = None,
     if_untold: Mapping[str, Any] | None = None,
     need_head: bool = True,
+    norm_first: bool | None = None,
 ) -> Checkpoint:
     """Read weights of any known format.
 
@@ -61,6 +78,8 @@ def load(
             refused where they contradict the file.
         if_untold: fields that count only where nothing else states them.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
+        norm_first: whether blocks norm the inputs of their layers, for names that do not show it
+            (``torch.nn.TransformerEncoder``).
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
@@ -69,17 +88,9 @@ def load(
     opening = Opening(format, weights_key, unreplicate, config, base)
     source, described = open_described(local(path), opening)
     given = both(described, given_facts(facts or {}))
-    try:
-        return _with_untold(partial(_understood, source, str(path), opening, model, need_head), given, if_untold or {})
-    except VitportError:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        if source.config_json is None and source.own is None:
-            raise
-        kind = f"{type(error).__name__}: {first_line(error)}"
-        raise VitportError(
-            f"{path} describes its model in values that make no sense ({kind}): fetch or write it again."
-        ) from error
+    understood = partial(_understood, source, str(path), opening, model, need_head, norm_first)
+    with wall(path, "describes its model in names, shapes or values that make no sense"):
+        return _with_untold(understood, given, if_untold or {})
 
 
 def _with_untold(
@@ -93,13 +104,10 @@ def _with_untold(
         if not more:
             raise
         return _with_untold(understood, {**given, **more}, if_untold)
-    shapes_alone = found.provenance.origins.get("image_size") == SHAPES == found.provenance.origins.get("pos_embed")
-    if (
-        "image_size" in if_untold
-        and shapes_alone
-        and found.config.num_prefix_tokens
-        and found.config.pos_embed == "patch"
-    ):
+    origins, config = found.provenance.origins, found.config
+    shapes_alone = origins.get("image_size") == SHAPES == origins.get("pos_embed")
+    is_open = isinstance(config, ViTConfig) and config.num_prefix_tokens and config.pos_embed == "patch"
+    if "image_size" in if_untold and shapes_alone and is_open:
         # 9 rows are 3x3 patches, or a class token and 4x2, if that is the size that is spoken of.
         with contextlib.suppress(VitportError):
             return understood({**given, "image_size": height_and_width(if_untold["image_size"], "image_size")})
@@ -110,8 +118,9 @@ def _understood(
     source: Source,
     path: str,
     opening: Opening,
-    model: str | ViTConfig | None,
+    model: str | Config | None,
     need_head: bool,
+    norm_first: bool | None,
     given: Mapping[str, Any],
 ) -> Checkpoint:
     named, named_by = _named(model)
@@ -122,7 +131,7 @@ def _understood(
                 f"{path} is a {timm_config.architecture_name(beside)} by its config.json, but the model named is "
                 f"{model}: leave out the name (--model), or correct config.json."
             )
-        named, named_by = (named, named_by) if isinstance(model, ViTConfig) else architecture
+        named, named_by = architecture if model is None or isinstance(model, str) else (named, named_by)
     if source.own is None:
         check_class(beside)
     check_plain(source.table, beside)
@@ -143,10 +152,14 @@ def _understood(
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
-    config, origins = resolve_config(table.shapes, told, named, named_by, given)
-    timm_config.check_facts(stated, config)
-    if isinstance(model, str) and source.own is None:
-        _check_name(model, config)
+    told |= told_order(found.format, norm_first, known=source.own is not None or "block" in source.facts)
+    config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
+    said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
+    check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)
+    if source.own is None and not stated:
+        check_width(beside, config)
+    if isinstance(model, str):
+        check_name(model, told, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
     notes = (
@@ -154,6 +167,7 @@ def _understood(
         *source.notes,
         *found.notes,
         *_untrained(table, config),
+        *remarks(config),
         *timm_config.remarks(beside),
         f"preprocessing from {preprocessing_by}",
         *_earlier_changes(source),
@@ -162,23 +176,7 @@ def _understood(
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
-def _check_name(model: str, config: ViTConfig) -> None:
-    """Refuse a name whose sizes are not the tensors': its heads and epsilon would be another model's."""
-    named = get_model(model).config
-    for name in ("depth", "embed_dim", "patch_size"):
-        if getattr(named, name) != getattr(config, name):
-            raise VitportError(
-                f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
-                "the model that they are, or give a ViTConfig."
-            )
-    if named.pos_embed != "none" and config.pos_embed == "none":
-        raise VitportError(
-            f"{model} has a position table, but the file holds none, as models with rotary positions do: name the "
-            "model that the tensors are, or give a ViTConfig."
-        )
-
-
-def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:
+def _untrained(table: TensorTable, config: Config) -> list[str]:
     """Heads of zeros, as in Google's first ImageNet-21k weights and at the start of fine-tuning."""
     heads = [it.name for it in parameters(config) if it.stage is Stage.CLASSIFIER and it.is_kernel]
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
@@ -188,14 +186,22 @@ def _earlier_changes(source: Source) -> list[str]:
     """The changes of weights in the file's own record, to be passed on to every file made from it."""
     if source.own is None or "source" not in source.own:
         return []
-    return [note for note in _entry(source, "source").get("notes", ()) if str(note).startswith(CHANGED)]
+    notes = _entry(source, "source").get("notes", ())
+    if not isinstance(notes, (list, tuple)):
+        raise VitportError(f"{source.path} has a vitport record whose notes are no list: convert it again.")
+    return [printable(note) for note in notes if str(note).startswith(CHANGED)]
 
 
 def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and which part of it says so; later sources overrule earlier ones."""
     if source.own is not None:
         config = config_from_dict(_entry(source, "config"))
-        return {name: Fact(value, OWN_RECORD) for name, value in asdict(config).items()}
+        if config.family != recognised.format.family:
+            raise VitportError(
+                f"The file's own record says that it is of the family {config.family}, but its tensors are named like "
+                f"those of {recognised.format.family}: fetch or write it again."
+            )
+        return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
     if found.shape_facts is not None:
@@ -214,14 +220,14 @@ def _entry(source: Source, name: str) -> Mapping[str, Any]:
     return entry
 
 
-def _named(model: str | ViTConfig | None) -> tuple[ViTConfig | None, str]:
+def _named(model: str | Config | None) -> tuple[Config | None, str]:
     if isinstance(model, str):
         return get_model(model).config, f"the model name {model}"
     return model, "the config given"
 
 
 def _preprocessing(
-    source: Source, found: Format, model: str | ViTConfig | None, config: ViTConfig
+    source: Source, found: Format, model: str | Config | None, config: Config
 ) -> tuple[Preprocessing, str]:
     if source.own is not None:
         return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), OWN_RECORD
@@ -234,16 +240,30 @@ def _preprocessing(
     if len(fitted.mean) != len(default.mean):
         origin = f"nowhere for {config.in_channels} channels, so mean and standard deviation 0.5 were assumed"
     if source.config_json is not None and source.config_json.get("pretrained_cfg"):
-        return timm_config.preprocessing(source.config_json, fitted), "config.json"
+        return timm_config.preprocessing(source.config_json, config.in_channels), "config.json"
     if source.preprocessor_json is not None:
-        return huggingface_config.preprocessing(source.preprocessor_json, fitted), "preprocessor_config.json"
+        beside = source.config_json or {}
+        return preprocessor.preprocessing(
+            source.preprocessor_json, beside, config.in_channels
+        ), "preprocessor_config.json"
     return fitted, origin
 
 
-def _labels(source: Source, config: ViTConfig) -> tuple[str, ...] | None:
+def _labels(source: Source, config: Config) -> tuple[str, ...] | None:
     if source.own is not None:
         labels = source.own.get("labels")
-        return tuple(labels) if labels else None
-    beside = source.config_json or {}
-    labels = timm_config.labels(beside) or huggingface_config.labels(beside)
-    return labels if labels is not None and len(labels) == config.num_classes else None
+        where = f"the vitport record of {source.path}"
+    else:
+        beside = source.config_json or {}
+        labels = timm_config.labels(beside) or huggingface_config.labels(beside)
+        where = "config.json"
+    if not labels or not config.num_classes:
+        return None
+    if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
+        raise VitportError(f"The labels in {where} are not a list of names: correct them.")
+    if len(labels) != config.num_classes:
+        raise VitportError(
+            f"{where[:1].upper()}{where[1:]} names {len(labels)} classes, but the head has {config.num_classes}: they "
+            "are of two models, so correct the names or fetch the weights again."
+        )
+    return tuple(labels)

@@ -19,7 +19,7 @@ from conversion.limits import check_reader_defaults, dropped, helpful_options
 from conversion.tensors import buffers
 from conversion.tensors.check import check_complete
 from conversion.tensors.finite import not_finite, watched
-from vit_spec import UnfitError, ViTConfig, VitportError
+from vit_spec import Config, UnfitError, VitportError
 
 Progress = Callable[[str, int, int], None]
 """``progress(name, done, total)``, called as each tensor is written."""
@@ -96,7 +96,8 @@ def save(
 
 def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
     unfit: list[tuple[Format, list[str]]] = []
-    for target in get_formats(name):
+    family = checkpoint.config.family
+    for target in (target for target in get_formats(name) if target.family == family):
         if target.writer is None:
             instead = INSTEAD.get(target.name)
             writable = instead or f"one of {', '.join(sorted(it.name for it in FORMATS.values() if it.can_write))}"
@@ -105,10 +106,12 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
         if not unsupported:
             return target, target.writer
         unfit.append((target, unsupported))
+    if not unfit:
+        raise VitportError(f"{name} holds no models of the family {family}: choose one of {', '.join(_of(family))}.")
     raise _refusal(name, checkpoint.config, unfit)
 
 
-def _refusal(name: str, config: ViTConfig, unfit: Sequence[tuple[Format, list[str]]]) -> VitportError:
+def _refusal(name: str, config: Config, unfit: Sequence[tuple[Format, list[str]]]) -> VitportError:
     """What the asked format cannot hold, and the options that would make it fit; of a group, the nearest first."""
     options = {target.name: helpful_options(config, target.cannot_hold) for target, _ in unfit}
 
@@ -128,6 +131,12 @@ def _refusal(name: str, config: ViTConfig, unfit: Sequence[tuple[Format, list[st
     return UnfitError(
         f"{which} cannot hold {'; nor '.join(complaints)}: choose another format, such as timm{remedy}.", lines
     )
+
+
+def _of(family: str) -> list[str]:
+    """The formats that models of a family can be written in, by the names that users give."""
+    own = (target for target in FORMATS.values() if target.family == family and target.can_write)
+    return sorted({target.group or target.name for target in own})
 
 
 def _flush(path: Path) -> None:

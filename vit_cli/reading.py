@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -90,11 +90,16 @@ class Files:
         bool, tyro.conf.arg(help="Take one of the copies that jax.pmap keeps for each device, if all are equal.")
     ] = False
 
+    norm_first: Annotated[
+        Literal["true", "false"] | None,
+        tyro.conf.arg(help="Whether blocks norm the inputs of their layers, for names that do not show it."),
+    ] = None
+
     @property
     def facts(self) -> dict[str, Any]:
         """What was stated about the weights, by the names of ``ViTConfig``'s fields."""
         names = {"heads": "num_heads", "eps": "norm_eps"}
-        files = ("model", "config", "base", "format", "weights_key", "unreplicate")
+        files = ("model", "config", "base", "format", "weights_key", "unreplicate", "norm_first")
         given = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in files}
         return {names.get(name, name): value for name, value in given.items() if value is not None}
 
@@ -109,6 +114,7 @@ class Files:
             "format": self.format,
             "weights_key": self.weights_key,
             "unreplicate": self.unreplicate,
+            "norm_first": None if self.norm_first is None else self.norm_first == "true",
         }
 
     def load(self, path: str, image_size: int | tuple[int, int] | None = None) -> Checkpoint:

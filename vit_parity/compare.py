@@ -105,6 +105,7 @@ def compare(
     config: str | Path | None = None,
     base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
+    norm_first: bool | None = None,
 ) -> Findings:
     """Measure how far B is from A, layer by layer, and which of the two is further from the same model in float64.
 
@@ -126,13 +127,13 @@ def compare(
         model: registered name of the model, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
         weights_key: entry of a training checkpoint that holds several sets of weights.
-        unreplicate, config, base, facts: as of :func:`conversion.load`, for both sides.
+        unreplicate, config, base, facts, norm_first: as of :func:`conversion.load`, for both sides.
 
     Raises:
         VitportError: if a side cannot be read or run, or if the sides do not have what the options need.
     """
     opening = Opening(format, weights_key, unreplicate, config, base)
-    load = partial(_load, model=model, opening=opening, facts=facts)
+    load = partial(_load, model=model, opening=opening, facts=facts, norm_first=norm_first)
     ends = endpoints(str(a), None if b is None else str(b))
     runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)
     return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients)
@@ -257,10 +258,18 @@ def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, see
 
 
 def _load(
-    path: str, image_size: ImageSize, *, model: str | None, opening: Opening, facts: Mapping[str, Any] | None
+    path: str,
+    image_size: ImageSize,
+    *,
+    model: str | None,
+    opening: Opening,
+    facts: Mapping[str, Any] | None,
+    norm_first: bool | None,
 ) -> Checkpoint:
     import conversion
 
     size = {} if image_size is None else {"image_size": image_size}
-    checkpoint = conversion.load(path, model=model, facts=facts, if_untold=size, **asdict(opening))
+    checkpoint = conversion.load(
+        path, model=model, facts=facts, if_untold=size, norm_first=norm_first, **asdict(opening)
+    )
     return conversion.prepare(None, weights=checkpoint, image_size=image_size)

@@ -24,7 +24,7 @@ from vit_parity.frameworks import Framework, installed, jax_dtype, jax_model, to
 from vit_parity.points import stage_points
 from vit_parity.semantics import semantics_of_file
 from vit_parity.ulp import ROUNDOFF
-from vit_spec import Preprocessing, ViTConfig, parameters
+from vit_spec import Config, Preprocessing, parameters
 
 PHOTOGRAPH = Path(__file__).parent / "assets" / "coffee.jpg"
 """A photograph by Rachel Michetti, CC0, from scikit-image's samples; 192 x 192 pixels."""
@@ -49,7 +49,7 @@ class Requested:
 
     head: Head = "same"
     activation: str | None = None
-    """The new activation, under ``ViTConfig``'s name."""
+    """The new activation, under the config's name."""
     dtype: str | None = None
     """The dtype that the weights were rounded to."""
     positions: bool = False
@@ -150,7 +150,7 @@ def _framework_run(framework: Framework, checkpoint: Checkpoint, dtype: str) -> 
     return run
 
 
-def _inputs(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.ndarray]:
+def _inputs(preprocessing: Preprocessing, config: Config) -> dict[str, np.ndarray]:
     """(1, H, W, C) each: standard normal noise, and a photograph as the weights expect it."""
     noise = np.random.default_rng(0).standard_normal((1, *config.image_size, config.in_channels))
     found = {"noise": noise.astype(np.float32)}

@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 
+from vit_spec.printable import printable
+
 
 class VitportError(ValueError):
     """Bad input. The message says in one sentence what is wrong, what was expected, and what to do.
 
     The command line prints it and exits with status 2. Every other exception is a defect of vitport and keeps its
-    traceback.
+    traceback. What a message quotes of a file or path is :func:`vit_spec.printable.printable`: the message is one line.
     """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(message))
 
 
 class UntoldError(VitportError):
@@ -24,5 +29,6 @@ class UnfitError(VitportError):
     """What was asked for does not fit, and neither do its alternatives: a sentence, and a line for each of them."""
 
     def __init__(self, message: str, others: Sequence[str]) -> None:
-        super().__init__("\n".join([message, *(f"  {line}" for line in others)]))
-        self.lines = (message, *others)
+        super().__init__(message)
+        self.lines = (printable(message), *map(printable, others))
+        self.args = ("\n  ".join(self.lines),)

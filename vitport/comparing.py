@@ -28,6 +28,7 @@ def compare(
     config: str | Path | None = None,
     base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
+    norm_first: bool | None = None,
 ) -> Findings:
     """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
 
@@ -48,7 +49,8 @@ def compare(
         explain: name the causes of what rounding does not explain.
         local_errors: also measure each block's own error, on the truth's input.
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs, from the head to the image.
-        model, format, weights_key, unreplicate, config, base, facts: as of :func:`vitport.load`, for both sides.
+        model, format, weights_key, unreplicate, config, base, facts, norm_first: as of :func:`vitport.load`, for both
+            sides.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and
@@ -76,4 +78,5 @@ def compare(
         config=config,
         base=base,
         facts=facts,
+        norm_first=norm_first,
     )

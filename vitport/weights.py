@@ -27,6 +27,7 @@ def load(
     base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     need_head: bool = True,
+    norm_first: bool | None = None,
 ) -> conversion.Checkpoint:
     """Weights of any known format, with their config, preprocessing and labels.
 
@@ -46,6 +47,8 @@ def load(
         facts: fields of ``ViTConfig`` that are true of the weights (``{"num_heads": 6, "activation": "gelu"}``);
             refused where they contradict the file.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
+        norm_first: whether blocks norm the inputs of their layers, for names that do not show it
+            (``torch.nn.TransformerEncoder``).
 
     Returns:
         A checkpoint whose ``params`` maps canonical names to NumPy arrays, each read when it is asked for.
@@ -65,6 +68,7 @@ def load(
         base=base,
         facts=facts,
         need_head=need_head,
+        norm_first=norm_first,
     )
 
 
@@ -94,6 +98,7 @@ def convert(
     config: str | Path | None = None,
     base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
+    norm_first: bool | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
     resize: PositionResize | None = None,
@@ -116,8 +121,8 @@ def convert(
         verify: run source and result side by side in both frameworks, block by block. A result that differs by more
             than rounding raises nothing: look at ``certificate.passed``.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
-        model, source_format, weights_key, unreplicate, config, base, facts: as of :func:`load`; ``source_format`` is
-            its ``format``.
+        model, source_format, weights_key, unreplicate, config, base, facts, norm_first: as of :func:`load`;
+            ``source_format`` is its ``format``.
         image_size: pixels, a side or (height, width); the position table is resized to it. Where nothing else says the
             size of a table that is not square, it states that.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
@@ -152,6 +157,7 @@ def convert(
         "config": config,
         "base": base,
         "facts": facts,
+        "norm_first": norm_first,
     }
     if verify:
         from vit_parity import check_verifiable

@@ -18,11 +18,12 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.crc32 import crc32
-from conversion.containers.file_checks import check_size, first_line
+from conversion.containers.file_checks import check_size
 from conversion.containers.output import Output
 from conversion.containers.pickles import flat_arrays
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.subtree import branch
+from conversion.containers.wall import wall, walled
 from conversion.containers.zip_member import checked_offset, content_offset
 from conversion.source import Source
 from conversion.tensors import buffers
@@ -47,6 +48,7 @@ def recognises(path: Path) -> bool:
     return start.startswith(_LONE) or (start.startswith(b"PK") and (name.endswith(b".npy") or path.suffix == ".npz"))
 
 
+@walled("npz file")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open an archive: shapes and dtypes come from the members' headers; each array is read when it is used.
 
@@ -58,17 +60,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
             or arrays of Python objects, which only a pickle could read.
     """
     _check_archive(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            _check(path, infos)
-            members = [_member(path, archive, info) for info in infos if info.filename.endswith(".npy")]
-    except VitportError:
-        raise
-    except Exception as error:  # a damaged index raises nearly anything
-        raise VitportError(
-            f"{path} is not a complete npz file ({first_line(error)}): fetch or write it again."
-        ) from error
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        _check(path, infos)
+        members = [_member(path, archive, info) for info in infos if info.filename.endswith(".npy")]
     others = [info.filename for info in infos if not info.filename.endswith(".npy")]
     others += [f"{member.name} ({member.dtype})" for member in members if not _is_number(member.dtype)]
     table, notes = branch(path, TensorTable({m.name: m.tensor() for m in members if _is_number(m.dtype)}), weights_key)
@@ -144,26 +139,19 @@ class _Member:
         """The whole array, checked against the archive's checksum."""
         array = buffers.empty(self.shape[::-1] if self.fortran_order else self.shape, self.dtype)
         view = array.reshape(-1).view(np.uint8).data
-        try:
-            if self.is_stored:
-                self._read_stored(view)
-            else:
-                with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
-                    member.read(self.start)  # not seek, which would drop the checksum
-                    for at in range(0, len(view), _CHUNK):
-                        _fill(member, view[at : at + _CHUNK])
-        except Exception as error:  # a damaged stream raises nearly anything
-            raise _damaged(self.path, self.name, error) from error
+        if self.is_stored:
+            self._read_stored(view)
+        else:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
+                member.read(self.start)  # not seek, which would drop the checksum
+                for at in range(0, len(view), _CHUNK):
+                    _fill(member, view[at : at + _CHUNK])
         array = _native(array)
         return array.T if self.fortran_order else array
 
     def read_entry(self, at: int) -> np.ndarray:
         """One entry of axis 0, without the rest; the first call checks the whole member's checksum."""
-        try:
-            offset = self._checked_offset
-        except Exception as error:  # as above
-            raise _damaged(self.path, self.name, error) from error
-        count = math.prod(self.shape[1:])
+        offset, count = self._checked_offset, math.prod(self.shape[1:])
         array = np.fromfile(self.path, self.dtype, count, offset=offset + at * count * self.dtype.itemsize)
         return _native(array.reshape(self.shape[1:]))
 
@@ -199,13 +187,10 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     name = info.filename.removesuffix(".npy")
-    try:
-        with archive.open(info) as file:
-            version = np.lib.format.read_magic(file)
-            shape, fortran_order, dtype = _HEADERS[version](file)
-            start = file.tell()
-    except Exception as error:  # a damaged header raises nearly anything
-        raise _damaged(path, name, error) from error
+    with wall(path, f"is damaged at {name}"), archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        shape, fortran_order, dtype = _HEADERS[version](file)
+        start = file.tell()
     if dtype.hasobject:
         raise VitportError(
             f"{path} holds Python objects in {name}, and unpickling them could run code. If you trust its origin, save "
@@ -235,7 +220,3 @@ def _fill(member: IO[bytes], view: memoryview) -> None:
 
 def _is_number(dtype: np.dtype) -> bool:
     return dtype.kind in "fiub" or dtype == _VOID
-
-
-def _damaged(path: Path, name: str, error: Exception) -> VitportError:
-    return VitportError(f"{path} is damaged at {name} ({first_line(error)}): fetch or write it again.")

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.file_checks import check_size, first_line, json_object
+from conversion.containers.file_checks import check_size, json_object
 from conversion.containers.output import Output
 from conversion.containers.pickles import remedy
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.torch_entries import chosen_entry
 from conversion.containers.torch_pickle import state_dict_pickle
+from conversion.containers.wall import wall, walled
 from conversion.containers.zip_member import checked_offset
 from conversion.identify.quantised import quantised
 from conversion.source import Source
@@ -62,6 +63,7 @@ def is_bare_pickle(path: Path) -> bool:
     return start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5" and not start[2:].startswith(_LEGACY_MAGIC)
 
 
+@walled("PyTorch file")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a file's state_dict; wrappers such as ``{"model": …}`` are removed, one in another too."""
     try:
@@ -80,14 +82,12 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         raise VitportError(
             f"{path} is a pickle that holds more than tensors, and opening it could run code: {remedy(path)}."
         ) from error
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise _damaged(path, first_line(error)) from error
     tensors, under, notes = chosen_entry(path, content, weights_key)
     _check_quantised(tensors)
-    strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    strange = [str(name) for name, value in tensors.items() if not _is_plain(value)]
     if strange:
-        notes += (f"set aside because they are not tensors: {', '.join(strange)}",)
-    found = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+        notes += (f"set aside because they are not dense tensors: {', '.join(strange)}",)
+    found = {str(name): value for name, value in tensors.items() if _is_plain(value)}
     _check_claims(path, list(found.values()), records)
     table = TensorTable({name: _tensor(value, check) for name, value in found.items()})
     metadata = getattr(tensors, "_metadata", None)
@@ -130,6 +130,14 @@ def _check_quantised(tensors: Mapping[Any, Any]) -> None:
                 raise quantised(str(name), kind)
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor whose numbers are all in the file: not sparse, nested or on the meta device."""
+    import torch
+
+    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_nested
+    return plain and value.device.type == "cpu"
+
+
 def _infos(path: Path) -> list[zipfile.ZipInfo] | None:
     """The records of a zip archive; ``None`` for a file older than PyTorch 1.6.
 
@@ -138,11 +146,8 @@ def _infos(path: Path) -> list[zipfile.ZipInfo] | None:
     """
     if not zipfile.is_zipfile(path):
         return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except Exception as error:  # a damaged index raises nearly anything
-        raise _damaged(path, first_line(error)) from error
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
     if any(info.filename.endswith("constants.pkl") for info in infos):
         raise VitportError(
             f"{path} is a TorchScript archive, a program with its weights: save the weights alone, with "
@@ -169,10 +174,8 @@ def _check_checksums(path: Path, infos: list[zipfile.ZipInfo]) -> None:
         VitportError: for the first record that differs.
     """
     for info in infos if any(info.CRC for info in infos) else ():
-        try:
+        with wall(path, f"is damaged at {info.filename}"):
             checked_offset(path, info)
-        except Exception as error:  # a damaged index raises nearly anything
-            raise _damaged(path, f"{info.filename}: {first_line(error)}") from error
 
 
 def _check_claims(path: Path, tensors: list[torch.Tensor], records: Counter[int] | None) -> None:

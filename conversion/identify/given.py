@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from conversion.containers.file_checks import json_object
-from vit_spec import ViTConfig, VitportError, config_fields
+from vit_spec import Config, ViTConfig, VitportError, config_fields
+from vit_spec.family import FAMILIES
 from vit_spec.reading import height_and_width
 
 OPTIONS = {
@@ -58,10 +59,16 @@ def given_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         VitportError: for an unknown name, or a field that is given twice.
     """
-    found = config_fields(facts)
+    found = config_fields(ViTConfig, facts)
     if "image_size" in found:
         found["image_size"] = height_and_width(found["image_size"], "image_size")
     return found
+
+
+def with_own_names(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by their own names where timm's were given; names that nobody knows as they are."""
+    aliases = FAMILIES[ViTConfig.family].aliases
+    return {aliases.get(name, name): value for name, value in fields.items()}
 
 
 def both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,13 +85,15 @@ def both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     return {**first, **second}
 
 
-def check_given(given: Mapping[str, Any], config: ViTConfig, origins: Mapping[str, str]) -> None:
+def check_given(given: Mapping[str, Any], config: Config, origins: Mapping[str, str]) -> None:
     """Compare what a user stated with what the file has.
 
     Raises:
         VitportError: for the first fact that contradicts it.
     """
     for name, value in given.items():
+        if not hasattr(config, name):
+            raise VitportError(f"{name} is no fact about models of the family {config.family}: leave it out.")
         if name not in _NO_OUTPUT and not _agrees(name, value, config, given):
             option = f" ({OPTIONS[name]})" if name in OPTIONS else ""
             own, teller = _said(getattr(config, name)), origins.get(name, "default")
@@ -94,7 +103,9 @@ def check_given(given: Mapping[str, Any], config: ViTConfig, origins: Mapping[st
             )
 
 
-def _agrees(name: str, value: Any, config: ViTConfig, given: Mapping[str, Any]) -> bool:
+def _agrees(name: str, value: Any, config: Config, given: Mapping[str, Any]) -> bool:
+    if not isinstance(config, ViTConfig):
+        return value == getattr(config, name)
     if name == "mlp_ratio":
         return given.get("mlp_hidden_dim") is not None or int(config.embed_dim * value) == config.hidden_dim
     if name == "mlp_hidden_dim":

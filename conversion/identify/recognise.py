@@ -10,20 +10,16 @@ from dataclasses import dataclass
 from conversion.format import Format
 from conversion.format_words import unknown_format
 from conversion.formats import FORMATS, groups
+from conversion.identify.family import identifier
 from conversion.identify.heads import NO_HEADS, Heads, could_be_head, describe, find_heads, head_names
 from conversion.identify.replicated import unreplicated
 from conversion.identify.spelling import spellings
 from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
+from vit_spec.family import FAMILIES
 
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Path components that torch.compile, FSDP and activation checkpointing insert anywhere in a name."""
-_REFUSED = {
-    ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions",
-    ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias",
-    "conv_root/kernel": "a hybrid, whose patches come out of a ResNet",
-    "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions",
-}
 _COPIES = {"momentum_encoder": "base_encoder"}
 """Prefix of a running copy kept by training → prefix of the model itself."""
 _OPTIMIZER = frozenset({"opt_state", "param_states", "mu", "nu", "trace", "opt", "optimizer"})
@@ -69,16 +65,23 @@ def recognise(
             are copies and ``unreplicate`` is not asked for, or the other way round.
     """
     table = table.renamed(_unwrapped)
-    for ending, what in _REFUSED.items():
-        if any(name.endswith(ending) for name in table):
-            raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers.")
     formats = get_formats(forced) if forced else tuple(FORMATS.values())
     for spelled, notes in spellings(table):
         for candidate in formats:
             if prefixes := _without_copies(_prefixes(spelled, candidate)):
+                _check_family(spelled, candidate.family)
                 return _peeled(spelled, candidate, _chosen(prefixes, under), notes, unreplicate)
+    for family in FAMILIES:
+        _check_family(table, family)
     expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
     raise VitportError(f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}.")
+
+
+def _check_family(table: TensorTable, family: str) -> None:
+    """Refuse models that are like those of the family and are none."""
+    for ending, what in identifier(family).REFUSED.items():
+        if any(name.endswith(ending) for name in table):
+            raise VitportError(f"The file holds {what}.")
 
 
 def _chosen(prefixes: list[str], under: str | None) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from conversion.identify.family import identifier
 from conversion.identify.given import OPTIONS, check_given
-from conversion.identify.vit import CHANGED_BY_FINE_TUNING, NEVER_GUESSED, facts_from_shapes
 from conversion.tensors.table import Shapes
-from vit_spec import Model, UntoldError, ViTConfig, VitportError, list_models, parameters
+from vit_spec import Config, Model, UntoldError, VitportError, list_models, parameters
+from vit_spec.family import FAMILIES
 
 SHAPES = "the tensors' shapes"
 """The origin of facts that shapes show."""
@@ -26,15 +27,17 @@ class Fact:
 
 
 def resolve_config(
+    family: str,
     shapes: Shapes,
     told: Mapping[str, Fact],
-    named: ViTConfig | None,
+    named: Config | None,
     named_by: str,
     given: Mapping[str, Any] = MappingProxyType({}),
-) -> tuple[ViTConfig, dict[str, str]]:
+) -> tuple[Config, dict[str, str]]:
     """The model's config, and for each field where its value comes from.
 
     Args:
+        family: of the format that the file is in.
         shapes: canonical name → shape.
         told: config fields that the file itself states.
         named: the config that the caller gave; its fields count where neither shapes nor the file decide.
@@ -44,18 +47,22 @@ def resolve_config(
     Raises:
         UntoldError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
             registered models that have these shapes.
-        VitportError: if a given field contradicts the file.
+        VitportError: if a given field contradicts the file, or the caller names a model of another family.
     """
-    known = (
-        (dataclasses.asdict(named) if named else {}) | dict(given) | {name: fact.value for name, fact in told.items()}
-    )
-    shown = facts_from_shapes(shapes, known)
+    if named is not None and named.family != family:
+        raise VitportError(
+            f"The tensors are of the family {family}, but {named_by} is of the family {named.family}: leave the name "
+            "out (--model), or name the model that they are."
+        )
+    own, kind = identifier(family), FAMILIES[family].config
+    stated = {name: fact.value for name, fact in told.items()}
+    known = (dataclasses.asdict(named) if named else {}) | dict(given) | stated
+    shown = own.facts_from_shapes(shapes, known)
     if given.get("pool") == "map" != shown.get("pool"):
         raise VitportError("pool='map' (--pool) contradicts the file, which has no attention pool: leave it out.")
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for field in dataclasses.fields(ViTConfig):
-        name = field.name
+    for name in (field.name for field in dataclasses.fields(kind)):
         if name in shown and not (name in known and known[name] == shown[name]):
             values[name], origins[name] = shown[name], SHAPES
         elif name in told:
@@ -66,26 +73,28 @@ def resolve_config(
             values[name], origins[name] = getattr(named, name), named_by
         elif name in shown:
             values[name], origins[name] = shown[name], SHAPES
-    untold = [name for name in NEVER_GUESSED if name not in values]
+    untold = [name for name in own.NEVER_GUESSED if name not in values]
     if untold:
         options = " ".join(OPTIONS[name] for name in untold)
         raise UntoldError(
             f"The file does not say its {', '.join(untold)}, and shapes do not show them: name the model "
             f"(--model, or the first argument of create_model), or state them ({options}, --config FILE, or "
-            f"facts=){_candidates(shapes)}.",
+            f"facts=){_candidates(family, shapes)}.",
             untold,
         )
-    config = ViTConfig.from_dict(values)
+    config = kind.from_dict(values)
     check_given(given, config, origins)
     return config, origins
 
 
-def _candidates(shapes: Shapes) -> str:
-    def body(table: Shapes) -> dict[str, tuple[int, ...]]:
-        return {name: shape for name, shape in table.items() if name.partition(".")[0] not in CHANGED_BY_FINE_TUNING}
+def _candidates(family: str, shapes: Shapes) -> str:
+    changed = identifier(family).CHANGED_BY_FINE_TUNING
 
-    mine = body(shapes)
-    fitting = [model.name for model in list_models() if body(_shapes(model)) == mine]
+    def body(table: Shapes) -> dict[str, tuple[int, ...]]:
+        return {name: shape for name, shape in table.items() if name.partition(".")[0] not in changed}
+
+    mine, models = body(shapes), (model for model in list_models() if model.config.family == family)
+    fitting = [model.name for model in models if body(_shapes(model)) == mine]
     return f"; these fit: {', '.join(fitting)}" if fitting else "; none of the registered models has these shapes"
 
 

@@ -60,7 +60,8 @@ class ViTConfig:
     family: ClassVar[str] = "vit"
 
     image_size: tuple[int, int] = (224, 224)
-    """Height and width of the input image; an int means a square."""
+    """Height and width of the input image; an int means a square. What whole patches leave over at the bottom and at
+    the right belongs to no patch, as in timm, transformers and big_vision: see :attr:`margin`."""
     patch_size: int = 16
     in_channels: int = 3
     num_classes: int = 1000
@@ -177,10 +178,10 @@ class ViTConfig:
         if self.norm_eps <= 0:
             raise VitportError(f"norm_eps={self.norm_eps} is not positive: published models use 1e-6, 1e-5 or 1e-12.")
         for side, length in zip(("height", "width"), size, strict=True):
-            if length % self.patch_size:
+            if length < self.patch_size:
                 raise VitportError(
-                    f"image_size={size[0]}x{size[1]} does not divide into patches: its {side} {length} is not a "
-                    f"multiple of patch_size={self.patch_size}."
+                    f"image_size={size[0]}x{size[1]} holds no patch: its {side} {length} is below "
+                    f"patch_size={self.patch_size}."
                 )
         if self.embed_dim % self.num_heads:
             raise VitportError(
@@ -207,10 +208,24 @@ class ViTConfig:
         if self.norm == "rmsnorm" and self.norm_bias:
             raise VitportError("norm='rmsnorm' has no bias: set norm_bias=False.")
 
+    def options(self, layer: Literal["attention", "mlp"], norm: Any) -> dict[str, Any]:
+        """The keyword arguments of a layer of the blocks, which are the same in both frameworks.
+
+        Args:
+            norm: what makes a norm, for those arguments that ask for one.
+        """
+        given = {argument: getattr(self, field) for argument, field in _OPTIONS[layer].items()}
+        return {name: (norm if it else None) if name.endswith("norm") else it for name, it in given.items()}
+
     @property
     def grid_size(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def margin(self) -> tuple[int, int]:
+        """Rows at the bottom and columns at the right that belong to no patch, in pixels."""
+        return self.image_size[0] % self.patch_size, self.image_size[1] % self.patch_size
 
     @property
     def num_patches(self) -> int:
@@ -284,5 +299,13 @@ class ViTConfig:
         return cls.from_dict(fields_in_json(text, "ViTConfig"))
 
 
+_OPTIONS = {
+    "attention": {
+        "qkv_bias": "qkv_bias", "qk_scale": "qk_scale", "proj_bias": "proj_bias", "qk_norm": "qk_norm",
+        "attn_norm": "attn_norm", "attn_drop": "attn_drop_rate", "proj_drop": "drop_rate",
+    },
+    "mlp": {"act": "activation", "bias": "proj_bias", "norm": "mlp_norm", "drop": "drop_rate"},
+}  # fmt: skip
+"""Arguments of layers → fields."""
 FIELDS = tuple(field.name for field in dataclasses.fields(ViTConfig))
 _TYPES = {name: hint for name, hint in get_type_hints(ViTConfig).items() if name in FIELDS}

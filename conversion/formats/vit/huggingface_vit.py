@@ -62,7 +62,7 @@ PRE_TRAINING = MASK_TOKEN | {"decoder.*": "the decoder that paints hidden patche
 
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
 """Classification from the class token; positions resized by torch's bicubic, without antialias."""
-DROPS = ("drop_path_rate", "pos_embed_resize")
+DROPS = ("cropping", "drop_path_rate", "pos_embed_resize")
 READER_DEFAULTS = {"activation": "gelu"}
 """``hidden_act`` of every released model of these classes, and so what runs if config.json is lost."""
 PARTS = PartNames(
