@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from conversion.changes.changes import Changes
 from conversion.checkpoint import Checkpoint
@@ -45,6 +47,9 @@ def convert(
     model: str | Config | None = None,
     weights_key: str | None = None,
     unreplicate: bool = False,
+    config: str | Path | None = None,
+    base: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
     norm_first: bool | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -60,6 +65,9 @@ def convert(
         model: a registered name or a config, for facts that the source does not tell.
         weights_key: entry of a training checkpoint that holds several sets of weights.
         unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
+        config: a JSON file that says what the source is; see :func:`load`.
+        base: the weights that an adapter changes; see :func:`load`.
+        facts: fields of ``ViTConfig`` that are true of the source; see :func:`load`.
         norm_first: as of :func:`conversion.load`.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
@@ -68,10 +76,24 @@ def convert(
         VitportError: if the source cannot be read, a change is impossible, or the destination cannot be written.
     """
     destination, changes = Path(destination), changes or Changes()
-    writable_weights(destination, get_formats(to), overwrite=overwrite, sources=(Path(source),))
+    writable_weights(
+        destination,
+        get_formats(to),
+        overwrite=overwrite,
+        sources=(Path(source), *([] if base is None else [Path(base)])),
+    )
     fresh = changes.head == "drop" or (changes.head == "zero" and changes.num_classes is not None)
-    opening = Opening(format, weights_key, unreplicate)
-    read = load(source, model=model, need_head=not fresh, norm_first=norm_first, **asdict(opening))
+    opening = Opening(format, weights_key, unreplicate, config, base)
+    size = {} if changes.image_size is None else {"image_size": changes.image_size}
+    read = load(
+        source,
+        model=model,
+        facts=facts,
+        if_untold=size,
+        need_head=not fresh,
+        norm_first=norm_first,
+        **asdict(opening),
+    )
     changed = changes.apply(read)
     notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
     result = load(destination, model=changed.config)  # what can be read back whole has been written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from conversion.changes.activation import GELUS, ActivationChoice
@@ -23,6 +23,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--positions patch": {"pos_embed": "patch"},
     "--activation erf": {"activation": "gelu"},
     "--activation tanh": {"activation": "gelu_tanh"},
+    "--head drop": {"num_classes": 0},
 }
 """Option of ``vitport convert``, and of the functions of ``conversion`` → the change that it makes in the config."""
 
@@ -65,19 +66,22 @@ def not_square(config: Config) -> list[str]:
     return [] if height == width else [f"images of {height}x{width} pixels (it holds square ones only)"]
 
 
-def helpful_options(config: Config, cannot_hold: Sequence[Callable[[Any], list[str]]]) -> str:
-    """The options of ``vitport convert`` that let one of several formats hold the model; empty if none do."""
+def helpful_options(config: Config, complaints: Callable[[Any], list[str]]) -> list[str]:
+    """The options of ``vitport convert`` that let a format hold the model; empty if none do.
+
+    Args:
+        complaints: the format's ``cannot_hold``.
+    """
     if not isinstance(config, ViTConfig):
-        return ""
-    for complaints in cannot_hold:
-        changed, helpful = config, []
-        for option, changes in _OPTIONS.items():
-            after = changed.replace(**changes)
-            if _applies(config, changes) and len(complaints(after)) < len(complaints(changed)):
-                changed, helpful = after, [*helpful, option]
-        if not complaints(changed):
-            return " ".join(helpful)
-    return ""
+        return []
+    side = max(config.image_size)
+    square: dict[str, dict[str, Any]] = {f"--image-size {side}": {"image_size": side}}
+    changed, helpful = config, []
+    for option, changes in (_OPTIONS | square).items():
+        after = changed.replace(**changes)
+        if _applies(config, changes) and len(complaints(after)) < len(complaints(changed)):
+            changed, helpful = after, [*helpful, option]
+    return helpful if not complaints(changed) else []
 
 
 def _applies(config: ViTConfig, changes: dict[str, Any]) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,18 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.config_json import preprocessor
 from conversion.config_json import timm as timm_config
-from conversion.containers import open_source
 from conversion.containers.wall import wall
+from conversion.described import open_described
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
 from conversion.identify.contradictions import check_given, check_name, check_told, check_width
+from conversion.identify.given import both, given_facts
 from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
-from conversion.identify.resolve import Fact, resolve_config
+from conversion.identify.resolve import SHAPES, Fact, resolve_config
 from conversion.opening import Opening
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
@@ -31,6 +34,8 @@ from vit_spec import (
     Config,
     Preprocessing,
     Stage,
+    UntoldError,
+    ViTConfig,
     VitportError,
     config_from_dict,
     get_model,
@@ -38,6 +43,7 @@ from vit_spec import (
     remarks,
 )
 from vit_spec.printable import printable
+from vit_spec.reading import height_and_width
 
 
 def load(
@@ -47,6 +53,10 @@ def load(
     model: str | Config | None = None,
     weights_key: str | None = None,
     unreplicate: bool = False,
+    config: str | Path | None = None,
+    base: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    if_untold: Mapping[str, Any] | None = None,
     need_head: bool = True,
     norm_first: bool | None = None,
 ) -> Checkpoint:
@@ -61,6 +71,12 @@ def load(
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: the entry to read where a file holds several sets of weights.
         unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
+        config: a JSON file that says what the weights are: fields of ``ViTConfig``, or transformers' or timm's
+            config.json of a file without one.
+        base: the weights that an adapter changes, where its own adapter_config.json names none on this machine.
+        facts: fields of ``ViTConfig`` (or timm's names for them) that are true of the weights, such as ``num_heads``;
+            refused where they contradict the file.
+        if_untold: fields that count only where nothing else states them.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
         norm_first: whether blocks norm the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
@@ -69,10 +85,33 @@ def load(
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
             misshapen.
     """
-    opening = Opening(format, weights_key, unreplicate)
-    source = open_source(local(path), weights_key)
+    opening = Opening(format, weights_key, unreplicate, config, base)
+    source, described = open_described(local(path), opening)
+    given = both(described, given_facts(facts or {}))
+    understood = partial(_understood, source, str(path), opening, model, need_head, norm_first)
     with wall(path, "describes its model in names, shapes or values that make no sense"):
-        return _understood(source, str(path), opening, model, need_head, norm_first)
+        return _with_untold(understood, given, if_untold or {})
+
+
+def _with_untold(
+    understood: Callable[[Mapping[str, Any]], Checkpoint], given: Mapping[str, Any], if_untold: Mapping[str, Any]
+) -> Checkpoint:
+    """The checkpoint by the facts that are given, and by others where nothing else states them."""
+    try:
+        found = understood(given)
+    except UntoldError as error:
+        more = {name: value for name, value in if_untold.items() if name in error.fields and name not in given}
+        if not more:
+            raise
+        return _with_untold(understood, {**given, **more}, if_untold)
+    origins, config = found.provenance.origins, found.config
+    shapes_alone = origins.get("image_size") == SHAPES == origins.get("pos_embed")
+    is_open = isinstance(config, ViTConfig) and config.num_prefix_tokens and config.pos_embed == "patch"
+    if "image_size" in if_untold and shapes_alone and is_open:
+        # 9 rows are 3x3 patches, or a class token and 4x2, if that is the size that is spoken of.
+        with contextlib.suppress(VitportError):
+            return understood({**given, "image_size": height_and_width(if_untold["image_size"], "image_size")})
+    return found
 
 
 def _understood(
@@ -82,6 +121,7 @@ def _understood(
     model: str | Config | None,
     need_head: bool,
     norm_first: bool | None,
+    given: Mapping[str, Any],
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -113,7 +153,7 @@ def _understood(
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
     told |= told_order(found.format, norm_first, known=source.own is not None or "block" in source.facts)
-    config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by)
+    config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
     check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)
     if source.own is None and not stated:
@@ -169,7 +209,7 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
     if found.shape_facts is not None:
         shown = found.shape_facts(recognised.table.shapes)
-        told |= {name: Fact(value, "the tensors' shapes") for name, value in shown.items()}
+        told |= {name: Fact(value, SHAPES) for name, value in shown.items()}
     if found.buffer_facts is not None:
         shown = found.buffer_facts(recognised.aside, recognised.table.shapes)
         told |= {name: Fact(value, "the file's buffers") for name, value in shown.items()}

@@ -13,7 +13,7 @@ from conversion.opening import UnusedKeyError
 def load_sized(
     path: str, image_size: int | tuple[int, int] | None = None, *, several: bool = False, **options: Any
 ) -> Checkpoint:
-    """The checkpoint at a path, fitted to images of a size.
+    """The checkpoint at a path, fitted to images of a size, which also counts as theirs where nothing says it.
 
     Args:
         path: as of :func:`conversion.load`.
@@ -22,6 +22,8 @@ def load_sized(
             without ``weights_key``.
         options: those of :func:`conversion.load`.
     """
+    sizes = {} if image_size is None else {"image_size": image_size}
+    options = {"if_untold": sizes, **options}
     try:
         checkpoint = load(path, **options)
     except UnusedKeyError:

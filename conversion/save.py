@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conversion.changes.activation import ActivationChoice, with_activation
 from conversion.checkpoint import Checkpoint
 from conversion.destination import beside, writable_weights
 from conversion.format import Format, Writer
+from conversion.format_words import INSTEAD
 from conversion.formats import FORMATS
 from conversion.identify.recognise import get_formats
 from conversion.limits import check_reader_defaults, dropped, helpful_options
 from conversion.tensors import buffers
 from conversion.tensors.check import check_complete
 from conversion.tensors.finite import not_finite, watched
-from vit_spec import VitportError
+from vit_spec import Config, UnfitError, VitportError
 
 Progress = Callable[[str, int, int], None]
 """``progress(name, done, total)``, called as each tensor is written."""
@@ -96,21 +97,42 @@ def save(
 
 
 def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
-    complaints: list[str] = []
+    unfit: list[tuple[Format, list[str]]] = []
     family = checkpoint.config.family
-    for target in (fitting := [target for target in get_formats(name) if target.family == family]):
+    for target in (target for target in get_formats(name) if target.family == family):
         if target.writer is None:
-            writable = ", ".join(sorted(entry.name for entry in FORMATS.values() if entry.can_write))
-            raise VitportError(f"{target.name} is read but not written: choose one of {writable}.")
+            instead = INSTEAD.get(target.name)
+            writable = instead or f"one of {', '.join(sorted(it.name for it in FORMATS.values() if it.can_write))}"
+            raise VitportError(f"{target.name} is read but not written: choose {writable}.")
         unsupported = target.cannot_hold(checkpoint.config)
         if not unsupported:
             return target, target.writer
-        complaints.append(f"{target.name} cannot hold {'; nor '.join(unsupported)}")
-    if not fitting:
+        unfit.append((target, unsupported))
+    if not unfit:
         raise VitportError(f"{name} holds no models of the family {family}: choose one of {', '.join(_of(family))}.")
-    options = helpful_options(checkpoint.config, [target.cannot_hold for target in fitting])
-    remedy = f", or add {options}" if options else ""
-    raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm{remedy}.")
+    raise _refusal(name, checkpoint.config, unfit)
+
+
+def _refusal(name: str, config: Config, unfit: Sequence[tuple[Format, list[str]]]) -> VitportError:
+    """What the asked format cannot hold, and the options that would make it fit; of a group, the nearest first."""
+    options = {target.name: helpful_options(config, target.cannot_hold) for target, _ in unfit}
+
+    def distance(entry: tuple[Format, list[str]]) -> tuple[bool, bool, int, int]:
+        helpful, complaints = options[entry[0].name], entry[1]
+        return not helpful, "--head drop" in helpful, len(helpful), len(complaints)
+
+    (nearest, complaints), *others = sorted(unfit, key=distance)
+    helpful = " ".join(options[nearest.name])
+    which = f"{nearest.name}, the nearest of {name}," if others else nearest.name
+    remedy = f", or add {helpful}" if helpful else ""
+    lines = [
+        f"{target.name} cannot hold {'; nor '.join(lost)}"
+        + (f" (it could with {' '.join(options[target.name])})" if options[target.name] else "")
+        for target, lost in others
+    ]
+    return UnfitError(
+        f"{which} cannot hold {'; nor '.join(complaints)}: choose another format, such as timm{remedy}.", lines
+    )
 
 
 def _of(family: str) -> list[str]:

@@ -85,6 +85,12 @@ def _pickled(name: str) -> Callable[[Path], None]:
     return make
 
 
+def _own_size(path: Path) -> None:
+    """A size that no name has."""
+    config = ViTConfig(image_size=(64, 32), patch_size=8, embed_dim=96, depth=4, num_heads=6, num_classes=10)
+    save_file(_params(config), path)
+
+
 def _mlp_head(path: Path) -> None:
     """A model whose head somebody replaced by two layers."""
     config = get_model("deit_tiny_patch16_224").config.replace(num_classes=0)
@@ -124,6 +130,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "coffee.png": _fetched(fetch_photograph),
     "deit.pth": _pickled("deit_tiny_distilled_patch16_224"),
     "vit.pth": _pickled("vit_tiny_patch16_224"),
+    "own_size.safetensors": _own_size,
     "mlp_head.pth": _mlp_head,
 }
 """Name of a file that examples start from → what makes it."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 
 from vit_cli.proof import prove
-from vit_cli.reading import ImageSize, Options
+from vit_cli.reading import FileOptions, ImageSize
 from vit_cli.terminal import progress, say
 from vit_spec import VitportError, count_parameters
 from vit_spec.swin.resizing import OffsetResize
-from vit_spec.vit.config import PositionResize
+from vit_spec.vit.config import Activation, PositionResize
 
 if TYPE_CHECKING:
     from conversion import Changes, Checkpoint
@@ -24,7 +24,11 @@ class Changing:
     """What is changed on the way; each change is printed, and kept in the record beside the weights."""
 
     image_size: Annotated[
-        ImageSize, tyro.conf.arg(help="Pixels, a side or height and width, to resize the tables of positions for.")
+        ImageSize,
+        tyro.conf.arg(
+            help="Pixels, a side or height and width, to resize the tables of positions for; or a fact, where nothing "
+            "else says the size of a table that is not square."
+        ),
     ] = None
     patch_size: Annotated[
         int | None,
@@ -57,15 +61,24 @@ class Changing:
         tyro.conf.arg(help="Cast every tensor to the nearest value of this type."),
     ] = None
     activation: Annotated[
-        Literal["keep", "erf", "tanh"] | None,
-        tyro.conf.arg(help="The form of GELU to write, where the destination's readers run the other one by default."),
+        Literal["keep", "erf", "tanh"] | Activation | None,
+        tyro.conf.arg(
+            help="The form of GELU to write (keep, erf, tanh), where the destination's readers run the other one by "
+            "default; or a fact, the source's own activation, which is kept."
+        ),
     ] = None
 
     def changes(self) -> Changes:
         """The same as the converter takes it."""
         import conversion
 
-        return conversion.Changes(**vars(self))
+        choice = "keep" if self.facts else self.activation
+        return conversion.Changes(**{**vars(self), "activation": choice})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the options state about the source."""
+        return {"activation": self.activation} if self.activation in get_args(Activation) else {}
 
 
 def convert(
@@ -76,7 +89,7 @@ def convert(
     overwrite: bool = False,
     verify: bool = False,
     certificate: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
-    reading: Options,
+    reading: FileOptions,
     changing: tyro.conf.OmitArgPrefixes[Changing],
 ) -> int:
     """Convert weights to another format.
@@ -96,15 +109,17 @@ def convert(
     if certificate is not None and not verify:
         raise VitportError(f"--certificate {certificate} needs --verify, which writes it: add --verify.")
     changes = changing.changes()
+    options = {**reading.options, "facts": {**reading.facts, **changing.facts}}
     if verify:
         from vit_parity import check_verifiable
 
-        check_verifiable(changes)
+        stated: dict[str, Any] = {"image_size": changes.image_size}
+        check_verifiable(changes, lambda: conversion.load(source, if_untold=stated, **options))
         proof = Path(certificate or f"{destination}.certificate.json")
         writable_file(proof, sources=(source, destination))
     with progress("Writing") as told:
         done = conversion.convert(
-            source, destination, to=to, changes=changes, overwrite=overwrite, progress=told, **reading.options
+            source, destination, to=to, changes=changes, overwrite=overwrite, progress=told, **options
         )
     say(f"read {source}: {_told(done.source)}")
     for note in (*done.source.provenance.notes, *done.notes):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vit_cli.reading import Json, Options
+from vit_cli.reading import Json, SizedOptions
 from vit_cli.terminal import print_table, say, spinner, write_json
 from vit_spec import VitportError
 
@@ -20,6 +20,9 @@ def evaluate(
     *,
     data: Annotated[str, tyro.conf.arg(metavar="PATH")],
     split: Literal["train", "validation"] = "validation",
+    labels: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
+    image_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+    label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     batch: int = 64,
     workers: int = 0,
     per_class: bool = False,
@@ -27,7 +30,7 @@ def evaluate(
     knn: Annotated[int | None, tyro.conf.arg(metavar="K")] = None,
     linear_probe: bool = False,
     as_json: Json = False,
-    reading: Options,
+    reading: SizedOptions,
 ) -> None:
     """Measure accuracy, calibration or frozen features in JAX.
 
@@ -35,6 +38,9 @@ def evaluate(
         weights: File, folder or work directory of weights.
         data: Images, as `vitport train` reads them.
         split: Which split to evaluate.
+        labels: A table (CSV) with the image and the label of each row, for images in one folder.
+        image_column: The table's column of images, if it is not found by its values.
+        label_column: The table's column of labels, if it is not found by its name.
         batch: Images at a time.
         workers: Processes that decode; 0: threads.
         per_class: Print the accuracy of every class too.
@@ -44,7 +50,7 @@ def evaluate(
         as_json: Print JSON instead of tables.
     """
     from vit_jax.inference import offer_cores
-    from vit_jax.training.data import open_source
+    from vit_jax.training.data import Table, open_source
 
     if batch < 1:
         raise VitportError(f"--batch must be 1 image or more; got {batch}.")
@@ -56,15 +62,20 @@ def evaluate(
         )
     offer_cores()
     checkpoint = reading.load(weights)
-    source = open_source(data, split)
+    if labels is None and (image_column or label_column):
+        raise VitportError("--image-column and --label-column are a table's: give it with --labels.")
+    table = None if labels is None else Table(labels, image_column, label_column)
+    source = open_source(data, split, table=table)
     if source is None:
         raise VitportError(f"{data} has no {split} images: choose the other --split.")
     if knn is not None or linear_probe:
-        train = open_source(data, "train")
+        train = open_source(data, "train", table=table)
         if train is None or split == "train":
             raise VitportError(
                 "--knn and --linear-probe learn from the training images: evaluate the validation split."
             )
+        if train.classes != source.classes:
+            raise VitportError(f"{source.name} does not have the classes of the training images: give both the same.")
         if knn is not None and not 1 <= knn <= len(train):
             raise VitportError(f"--knn must be from 1 to {len(train)}, the number of training images; got {knn}.")
         with spinner("Reading features"):
@@ -77,6 +88,8 @@ def evaluate(
     if as_json:
         write_json({"weights": weights, "data": data, "split": split, **found})
         return
+    if note := found.pop("note", ""):
+        say(f"note: {note}")
     classes = found.pop("per_class", {})
     print_table(("measure", "value"), [(name, f"{value:.4f}" if isinstance(value, float) else str(value))
                                        for name, value in found.items()])  # fmt: skip
@@ -95,10 +108,12 @@ def _of_head(
     result = measure.evaluate(checkpoint, source, batch=batch, workers=workers)
     scores = result.scores
     found: dict[str, Any] = {"images": scores.images, **scores.metrics(), "skipped": result.skipped}
+    if result.note:
+        found["note"] = result.note
     if labels is not None:
         found["accuracy_real"] = measure.real_accuracy(result, labels)
     if per_class:
-        found["per_class"] = dict(zip(source.classes, map(float, scores.per_class()), strict=True))
+        found["per_class"] = dict(zip(source.classes, map(float, scores.per_class()[result.places]), strict=True))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vit_cli.reading import Json, Options
+from vit_cli.reading import Json, SizedOptions
 from vit_cli.terminal import print_table, progress, say, write_json
 from vit_spec import count_parameters
 
@@ -20,7 +20,7 @@ def inspect(
     *,
     tensors: bool = False,
     as_json: Json = False,
-    reading: Options,
+    reading: SizedOptions,
 ) -> None:
     """Show what weights hold, and how each fact is known.
 

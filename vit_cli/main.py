@@ -27,7 +27,7 @@ from vit_cli.steps import steps
 from vit_cli.sweep import sweep
 from vit_cli.terminal import say_error
 from vit_cli.train import long_names, train, train_with_defaults
-from vit_spec import VitportError
+from vit_spec import UnfitError, VitportError
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
@@ -55,8 +55,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: arguments after the command's name; ``None`` takes those of the process.
 
     Returns:
-        What the subcommand returns, 0 where it returns nothing; 2 after a mistake of the user's, told in one line on
-        stderr; 130 after Ctrl-C.
+        What the subcommand returns, 0 where it returns nothing; 2 after a mistake of the user's, told on stderr in
+        one line, or in one for each alternative; 130 after Ctrl-C.
     """
     args = sys.argv[1:] if args is None else list(args)
     try:
@@ -78,7 +78,10 @@ def main(args: Sequence[str] | None = None) -> int:
             command=" ".join(["vitport", *(name for name in args[:1] if name in SUBCOMMANDS)]),
         )()
     except VitportError as error:
-        say_error(str(error))
+        first, *others = error.lines if isinstance(error, UnfitError) else (str(error),)
+        say_error(first)
+        for line in others:
+            sys.stderr.write(f"  {line}\n")
         return 2
     except KeyboardInterrupt:
         say_error("stopped.")

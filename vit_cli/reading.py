@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from vit_spec.vit.config import Activation, FinalNorm, NormKind, Pooling, PositionEmbedding
+
 if TYPE_CHECKING:
     from conversion import Checkpoint
 
-ImageSize = Annotated[int | tuple[int, int] | None, tyro.conf.arg(metavar="PIXELS")]
-"""Side, or height and width, of the images; ``None`` keeps the weights' own."""
+
+def _height_x_width(words: Sequence[str]) -> tuple[int, int]:
+    sides = re.fullmatch(r"(\d+)x(\d+)", words[0])
+    if sides is None:
+        raise ValueError(f"{words[0]} is not a size")
+    return int(sides[1]), int(sides[2])
+
+
+_Crossed = Annotated[
+    tuple[int, int],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="HEIGHTxWIDTH",
+        instance_from_str=_height_x_width,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: ["x".join(map(str, value))],
+    ),
+]
+ImageSize = Annotated[int | _Crossed | tuple[int, int] | None, tyro.conf.arg(metavar="PIXELS")]
+"""Side, or height and width (``64 32`` or ``64x32``), of the images; ``None`` keeps the weights' own."""
 
 Json = Annotated[bool, tyro.conf.arg(name="json")]
 
 
 @dataclass(frozen=True)
-class Reading:
+class Files:
     """How to read weights whose file leaves something open."""
 
     model: Annotated[
@@ -25,6 +48,28 @@ class Reading:
         tyro.conf.arg(
             metavar="NAME", help="Registered name (`vitport models`), for facts that the weights do not tell."
         ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="FILE",
+            help="JSON that says what the weights are: fields of ViTConfig, or transformers' or timm's config.json.",
+        ),
+    ] = None
+    base: Annotated[
+        str | None, tyro.conf.arg(metavar="PATH", help="Weights that an adapter of peft (LoRA) changes.")
+    ] = None
+    heads: Annotated[int | None, tyro.conf.arg(metavar="N", help="Fact: the attention's heads.")] = None
+    eps: Annotated[float | None, tyro.conf.arg(metavar="X", help="Fact: the norms' epsilon.")] = None
+    pool: Annotated[Pooling | None, tyro.conf.arg(help="Fact: what the head reads.")] = None
+    norm: Annotated[NormKind | None, tyro.conf.arg(help="Fact: the kind of norm, where it has no bias.")] = None
+    qk_scale: Annotated[float | None, tyro.conf.arg(metavar="X", help="Fact: the factor on attention logits.")] = None
+    pos_embed: Annotated[
+        PositionEmbedding | None, tyro.conf.arg(help="Fact: which tokens the position table has rows for.")
+    ] = None
+    final_norm: Annotated[FinalNorm | None, tyro.conf.arg(help="Fact: where the last norm sits.")] = None
+    pool_prefix: Annotated[
+        bool | None, tyro.conf.arg(help="Fact: whether pooling runs over all tokens, not only over patches.")
     ] = None
     format: Annotated[
         str | None,
@@ -51,10 +96,26 @@ class Reading:
     ] = None
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What was stated about the weights, by the names of ``ViTConfig``'s fields."""
+        names = {"heads": "num_heads", "eps": "norm_eps"}
+        files = ("model", "config", "base", "format", "weights_key", "unreplicate", "norm_first")
+        given = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in files}
+        return {names.get(name, name): value for name, value in given.items() if value is not None}
+
+    @property
     def options(self) -> dict[str, Any]:
         """Arguments of :func:`conversion.load` and :func:`conversion.convert`."""
-        order = None if self.norm_first is None else self.norm_first == "true"
-        return vars(self) | {"norm_first": order}
+        return {
+            "model": self.model,
+            "config": self.config,
+            "base": self.base,
+            "facts": self.facts,
+            "format": self.format,
+            "weights_key": self.weights_key,
+            "unreplicate": self.unreplicate,
+            "norm_first": None if self.norm_first is None else self.norm_first == "true",
+        }
 
     def load(self, path: str, image_size: int | tuple[int, int] | None = None, *, several: bool = False) -> Checkpoint:
         """See :func:`conversion.load_sized.load_sized`."""
@@ -63,4 +124,22 @@ class Reading:
         return load_sized(path, image_size, several=several, **self.options)
 
 
+@dataclass(frozen=True)
+class Reading(Files):
+    """The same where no option changes the activation."""
+
+    activation: Annotated[Activation | None, tyro.conf.arg(help="Fact: the MLP's activation.")] = None
+
+
+@dataclass(frozen=True)
+class OfOwnSize(Reading):
+    """The same where no option changes the image size."""
+
+    image_size: Annotated[
+        ImageSize, tyro.conf.arg(help="Fact: pixels, a side or height and width, of the position table.")
+    ] = None
+
+
 Options = tyro.conf.OmitArgPrefixes[Reading]
+SizedOptions = tyro.conf.OmitArgPrefixes[OfOwnSize]
+FileOptions = tyro.conf.OmitArgPrefixes[Files]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conversion.opening import Opening
 from vit_parity.capture import Capture
 from vit_parity.capture_file import load_capture
 from vit_parity.comparison import Comparison, compare_captures
@@ -100,6 +101,10 @@ def compare(
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    config: str | Path | None = None,
+    base: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
     norm_first: bool | None = None,
 ) -> Findings:
     """Measure how far B is from A, layer by layer, and which of the two is further from the same model in float64.
@@ -121,15 +126,16 @@ def compare(
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs.
         model: registered name of the model, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
-        weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
-        norm_first: as of :func:`conversion.load`.
+        weights_key: entry of a training checkpoint that holds several sets of weights.
+        unreplicate, config, base, facts, norm_first: as of :func:`conversion.load`, for both sides.
 
     Raises:
         VitportError: if a side cannot be read or run, or if the sides do not have what the options need.
     """
     from conversion.load_sized import load_sized
 
-    options = {"model": model, "format": format, "weights_key": weights_key, "norm_first": norm_first}
+    opening = Opening(format, weights_key, unreplicate, config, base)
+    options = {"model": model, "facts": facts, "norm_first": norm_first, **asdict(opening)}
     load = partial(load_sized, several=True, **options)
     ends = endpoints(str(a), None if b is None else str(b))
     runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)

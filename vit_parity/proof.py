@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from conversion import Changes, Conversion
+from conversion import Changes, Checkpoint, Conversion
 from conversion.hub import local
 from vit_parity.certificate import Certificate
 from vit_parity.verify import Head, Original, Requested, verify
 from vit_spec import Config, VitportError
+from vit_spec.reading import height_and_width
 
 
-def check_verifiable(changes: Changes) -> None:
+def check_verifiable(changes: Changes, read: Callable[[], Checkpoint] | None = None) -> None:
     """Refuse changes after which source and result cannot see the same image.
+
+    Args:
+        read: the source, which is asked for its image size if one is requested: its own is no change.
 
     Raises:
         VitportError: for a new image size or patch size.
     """
-    sizes = {"image_size (--image-size)": changes.image_size, "patch_size (--patch-size)": changes.patch_size}
+    size = changes.image_size
+    same = size is not None and read is not None and read().config.image_size == height_and_width(size, "image_size")
+    sizes = {"image_size (--image-size)": None if same else size, "patch_size (--patch-size)": changes.patch_size}
+    sizes["window_size (--window-size)"] = changes.window_size
     given = " and ".join(option for option, value in sizes.items() if value is not None)
     if given:
         raise VitportError(
@@ -31,7 +39,7 @@ def verify_conversion(conversion: Conversion) -> Certificate:
     Raises:
         VitportError: if the changes cannot be verified, or the source cannot be run apart from this project's models.
     """
-    check_verifiable(conversion.changes)
+    check_verifiable(conversion.changes, lambda: conversion.source)
     old, new = conversion.source.config, conversion.changed.config
     requested = Requested(
         head=_head(conversion),

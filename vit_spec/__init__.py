@@ -1,6 +1,6 @@
 """What a model is, in the standard library alone: configs, parameters, named models, preprocessing."""
 
-from vit_spec.errors import VitportError
+from vit_spec.errors import UnfitError, UntoldError, VitportError
 from vit_spec.family import (
     Config,
     Family,
@@ -41,6 +41,8 @@ __all__ = [
     "Split",
     "Stage",
     "SwinConfig",
+    "UnfitError",
+    "UntoldError",
     "ViTConfig",
     "VitportError",
     "block_indices",

@@ -1,5 +1,7 @@
 """The one exception that the packages raise for a caller's mistake."""
 
+from collections.abc import Sequence
+
 from vit_spec.printable import printable
 
 
@@ -12,3 +14,21 @@ class VitportError(ValueError):
 
     def __init__(self, message: object) -> None:
         super().__init__(printable(message))
+
+
+class UntoldError(VitportError):
+    """Facts about weights are stated nowhere, and are never guessed."""
+
+    def __init__(self, message: str, fields: Sequence[str]) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
+        """The config fields that have to be stated."""
+
+
+class UnfitError(VitportError):
+    """What was asked for does not fit, and neither do its alternatives: a sentence, and a line for each of them."""
+
+    def __init__(self, message: str, others: Sequence[str]) -> None:
+        super().__init__(message)
+        self.lines = (printable(message), *map(printable, others))
+        self.args = ("\n  ".join(self.lines),)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from vit_parity import Findings
@@ -23,6 +24,10 @@ def compare(
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    config: str | Path | None = None,
+    base: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
     norm_first: bool | None = None,
 ) -> Findings:
     """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
@@ -47,7 +52,7 @@ def compare(
         model: as of :func:`vitport.load`, for both sides.
         format: the same.
         weights_key: the same; a side that holds one set of weights is read without it.
-        norm_first: the same.
+        unreplicate, config, base, facts, norm_first: the same.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and
@@ -71,5 +76,9 @@ def compare(
         model=model,
         format=format,
         weights_key=weights_key,
+        unreplicate=unreplicate,
+        config=config,
+        base=base,
+        facts=facts,
         norm_first=norm_first,
     )

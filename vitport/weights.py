@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vit_spec import ViTConfig
 
@@ -22,6 +23,11 @@ def load(
     model: str | ViTConfig | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    config: str | Path | None = None,
+    base: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    need_head: bool = True,
     norm_first: bool | None = None,
 ) -> conversion.Checkpoint:
     """Weights of any known format, with their config, preprocessing and labels.
@@ -34,7 +40,14 @@ def load(
         path: a file or folder, or ``hf://owner/name[@revision]``; its content shows the format.
         model: a registered name (:func:`list_models`) or a config, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
-        weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+        weights_key: entry of a checkpoint that holds several sets of weights (``trainer.ema``), or a step.
+        unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
+        config: a JSON file that says what the weights are: fields of ``ViTConfig``, or the config.json of transformers
+            or timm.
+        base: the weights that an adapter of peft changes, where its own adapter_config.json names none on this machine.
+        facts: fields of ``ViTConfig`` that are true of the weights (``{"num_heads": 6, "activation": "gelu"}``);
+            refused where they contradict the file.
+        need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
         norm_first: whether blocks norm the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
 
@@ -46,7 +59,18 @@ def load(
     """
     import conversion
 
-    return conversion.load(path, model=model, format=format, weights_key=weights_key, norm_first=norm_first)
+    return conversion.load(
+        path,
+        model=model,
+        format=format,
+        weights_key=weights_key,
+        unreplicate=unreplicate,
+        config=config,
+        base=base,
+        facts=facts,
+        need_head=need_head,
+        norm_first=norm_first,
+    )
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,10 @@ def convert(
     model: str | ViTConfig | None = None,
     source_format: str | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    config: str | Path | None = None,
+    base: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
     norm_first: bool | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
@@ -98,8 +126,9 @@ def convert(
         model: as of :func:`load`.
         source_format: as ``format`` of :func:`load`.
         weights_key: as of :func:`load`.
-        norm_first: as of :func:`load`.
-        image_size: pixels, a side or (height, width); the position table is resized to it.
+        unreplicate, config, base, facts, norm_first: as of :func:`load`.
+        image_size: pixels, a side or (height, width); the position table is resized to it. Where nothing else says the
+            size of a table that is not square, it states that.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
         window_size: tokens, a side or (height, width), of every stage of a Swin Transformer; tables are resized to it.
         resize: method for the tables of positions; ``None`` takes the one of the weights' family.
@@ -126,21 +155,22 @@ def convert(
         dtype=dtype,
         activation=activation,
     )
+    reading: dict[str, Any] = {
+        "model": model,
+        "format": source_format,
+        "weights_key": weights_key,
+        "unreplicate": unreplicate,
+        "config": config,
+        "base": base,
+        "facts": facts,
+        "norm_first": norm_first,
+    }
     if verify:
         from vit_parity import check_verifiable
 
-        check_verifiable(changes)
-    done = conversion.convert(
-        src,
-        dst,
-        to=to,
-        changes=changes,
-        overwrite=overwrite,
-        model=model,
-        format=source_format,
-        weights_key=weights_key,
-        norm_first=norm_first,
-    )
+        size = {"image_size": image_size}
+        check_verifiable(changes, lambda: conversion.load(src, if_untold=size, **reading))
+    done = conversion.convert(src, dst, to=to, changes=changes, overwrite=overwrite, **reading)
     if not verify:
         return Converted(done.result, done.notes, None)
     from vit_parity import verify_conversion

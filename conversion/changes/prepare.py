@@ -11,6 +11,7 @@ from conversion.changes.channels import with_channels
 from conversion.changes.head import head_names
 from conversion.changes.sizes import with_sizes
 from conversion.checkpoint import Checkpoint
+from conversion.identify.given import with_own_names
 from conversion.load import load
 from conversion.tensors.check import check_complete
 from vit_spec import Config, VitportError, config_fields, family_module, parameters
@@ -56,7 +57,8 @@ def prepare(
         checkpoint = weights
         _check(checkpoint, num_classes)
     else:
-        checkpoint = load(weights, model=name_or_config, need_head=num_classes is None)
+        untold = with_own_names(fields)
+        checkpoint = load(weights, model=name_or_config, if_untold=untold, need_head=num_classes is None)
     fields = config_fields(checkpoint.config, fields)
     sizes = {name: fields.pop(name) for name in ("image_size", "patch_size") if name in fields}
     checkpoint = with_sizes(checkpoint, **sizes, resize=resize)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conversion.containers import (
+    adapter_folder,
     huggingface_folder,
     msgpack_file,
     npz_file,
@@ -24,7 +25,13 @@ from conversion.source import Source
 from vit_spec import VitportError
 
 _FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx_file)
-_FOLDERS = (training_run, huggingface_folder, orbax_folder, step_folder)  # a training run has a config.json too
+_FOLDERS = (
+    training_run,
+    adapter_folder,
+    huggingface_folder,
+    orbax_folder,
+    step_folder,
+)  # a training run has a config.json too
 READABLE = (
     "a safetensors file, a NumPy .npz file, a PyTorch .pt/.pth file, a Flax .msgpack file, an ONNX file, "
     "a Hugging Face folder, a Flax checkpoint folder or a folder of such steps, or a work directory of training"

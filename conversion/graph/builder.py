@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from conversion.graph.elementwise import FUNCTIONS, REDUCTIONS
-from conversion.graph.expression import Expression, Kind, View, is_permutation, numbers, rows_of, view_of, whole
+from conversion.graph.expression import Expression, Kind, View, is_permutation, rows_of, view_of, whole
 from conversion.graph.fold import fold
 from vit_spec import VitportError
 

@@ -20,7 +20,11 @@ _SCALES = re.compile(
 """Names beside quantised weights: bitsandbytes (SCB, absmax), GPTQ and AWQ (qweight, scales), compressed-tensors and
 float8 checkpoints (weight_scale, weight_packed), HQQ (W_q), Quanto (weight._data), AQLM (codebooks), AQT in JAX
 (qvalue, qrhs), ModelOpt and Quark (weight_quantizer), PyTorch (_packed_params, zero_point, fake_quant)."""
-_ADAPTER = re.compile(r"(^|[./])lora_(A|B|embedding_A|embedding_B|magnitude_vector)([./]|$)")
+_ADAPTER = re.compile(
+    r"(^|[./])(lora_(A|B|E|embedding_A|embedding_B|magnitude_vector|up|down|lambda_[bd])|ia3_l|hada_w[12]_[ab]|lokr_w[12]"
+    r"(_[ab])?|oft_[rR]|boft_[Rs]|vera_lambda_[bd]|fourierft_spectrum|hra_u)([./]|$)"
+)
+"""Names in the adapters of peft, and of kohya (lora_up)."""
 _WEIGHT = re.compile(r"(^|[./])(weight|kernel|[a-z_]+_weight)$")
 _FLOATS = (BFLOAT16, *(np.dtype(kind) for kind in ("float16", "float32", "float64")))
 _REMEDY = "save the model dequantised, in float32, float16 or bfloat16"
@@ -42,7 +46,7 @@ def check_plain(table: TensorTable, config_json: Mapping[str, Any]) -> None:
     for name, tensor in table.tensors.items():
         if _ADAPTER.search(name):
             raise VitportError(
-                f"The file holds an unmerged LoRA adapter ({name}): merge it into the weights with peft's "
+                f"The file holds an unmerged adapter ({name}): merge it into the weights with peft's "
                 "merge_and_unload(), and save the model again."
             )
         if _SCALES.search(name):

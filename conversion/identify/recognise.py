@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from conversion.format import Format
+from conversion.format_words import unknown_format
 from conversion.formats import FORMATS, groups
 from conversion.identify.family import identifier
 from conversion.identify.heads import NO_HEADS, Heads, could_be_head, describe, find_heads, head_names
@@ -108,11 +109,11 @@ def get_formats(name: str) -> tuple[Format, ...]:
     """The format of that name, or those of the group of that name, in order.
 
     Raises:
-        VitportError: if there is no such format or group; the message lists them.
+        VitportError: if there is no such format or group; the message names the one that is meant, or lists them.
     """
     members = dict.fromkeys([name] if name in FORMATS else []) | dict.fromkeys(groups().get(name, ()))
     if not members:
-        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(sorted({*groups(), *FORMATS}))}.")
+        raise unknown_format(name)
     return tuple(FORMATS[member] for member in members)
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from conversion.identify.family import identifier
+from conversion.identify.given import OPTIONS, check_given
 from conversion.tensors.table import Shapes
-from vit_spec import Config, Model, VitportError, list_models, parameters
+from vit_spec import Config, Model, UntoldError, VitportError, list_models, parameters
 from vit_spec.family import FAMILIES
+
+SHAPES = "the tensors' shapes"
+"""The origin of facts that shapes show."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,12 @@ class Fact:
 
 
 def resolve_config(
-    family: str, shapes: Shapes, told: Mapping[str, Fact], named: Config | None, named_by: str
+    family: str,
+    shapes: Shapes,
+    told: Mapping[str, Fact],
+    named: Config | None,
+    named_by: str,
+    given: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Config, dict[str, str]]:
     """The model's config, and for each field where its value comes from.
 
@@ -32,10 +42,12 @@ def resolve_config(
         told: config fields that the file itself states.
         named: the config that the caller gave; its fields count where neither shapes nor the file decide.
         named_by: how the caller gave it, in words.
+        given: config fields that the caller stated one by one; they count before ``named``.
 
     Raises:
-        VitportError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
-            registered models that have these shapes. Also if the caller names a model of another family.
+        UntoldError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
+            registered models that have these shapes.
+        VitportError: if a given field contradicts the file, or the caller names a model of another family.
     """
     if named is not None and named.family != family:
         raise VitportError(
@@ -43,29 +55,39 @@ def resolve_config(
             "out (--model), or name the model that they are."
         )
     own, kind = identifier(family), FAMILIES[family].config
-    known = (dataclasses.asdict(named) if named else {}) | {name: fact.value for name, fact in told.items()}
+    stated = {name: fact.value for name, fact in told.items()}
+    known = (dataclasses.asdict(named) if named else {}) | dict(given) | stated
     shown = own.facts_from_shapes(shapes, known)
+    if given.get("pool") == "map" != shown.get("pool"):
+        raise VitportError("pool='map' (--pool) contradicts the file, which has no attention pool: leave it out.")
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for name in (field.name for field in dataclasses.fields(kind)):
         if name in shown and not (name in known and known[name] == shown[name]):
-            values[name], origins[name] = shown[name], "the tensors' shapes"
+            values[name], origins[name] = shown[name], SHAPES
         elif name in told:
             values[name], origins[name] = told[name].value, told[name].origin
+        elif name in given:
+            values[name], origins[name] = given[name], "the caller"
         elif named:
             values[name], origins[name] = getattr(named, name), named_by
         elif name in shown:
-            values[name], origins[name] = shown[name], "the tensors' shapes"
+            values[name], origins[name] = shown[name], SHAPES
     for name, value in own.usual(values).items():
         if name not in values:
             values[name], origins[name] = value, "nobody, and it decides nothing"
     untold = [name for name in own.NEVER_GUESSED if name not in values]
     if untold:
-        raise VitportError(
+        options = " ".join(OPTIONS[name] for name in untold)
+        raise UntoldError(
             f"The file does not say its {', '.join(untold)}, and shapes do not show them: name the model "
-            f"(--model, or the first argument of create_model){_candidates(family, shapes)}."
+            f"(--model, or the first argument of create_model), or state them ({options}, --config FILE, or "
+            f"facts=){_candidates(family, shapes)}.",
+            untold,
         )
-    return kind.from_dict(values), origins
+    config = kind.from_dict(values)
+    check_given(given, config, origins)
+    return config, origins
 
 
 def _candidates(family: str, shapes: Shapes) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conversion.tensors.table import Shapes
-from vit_spec import ViTConfig, VitportError
+from vit_spec import UntoldError, ViTConfig, VitportError
 from vit_spec.vit.presence import shown_options
 
 NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
@@ -155,15 +155,18 @@ def _grid(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> 
     square = {kind: math.isqrt(rows - prefix[kind]) for kind in kinds
               if rows > prefix[kind] and math.isqrt(rows - prefix[kind]) ** 2 == rows - prefix[kind]}  # fmt: skip
     if not square:
-        raise VitportError(
+        raise UntoldError(
             f"pos_embed has {rows} rows, which fit neither a square grid after {tokens} tokens nor a known image size: "
-            "give a ViTConfig with the image_size (height, width) that the weights were trained at."
+            "state the height and width that the weights were trained at (--image-size 64x32, facts={'image_size': …} "
+            "or a ViTConfig).",
+            ["image_size"],
         )
     kind = next(iter(square))
     if "pos_embed" not in told and len({prefix[kind] for kind in square}) > 1:
-        raise VitportError(
+        raise UntoldError(
             f"pos_embed has {rows} rows, which could be {' or '.join(square)}: "
-            "name the model, or give a ViTConfig with pos_embed."
+            "name the model, or state it (--pos-embed, facts={'pos_embed': …} or a ViTConfig).",
+            ["pos_embed"],
         )
     side = square[kind] * patch
     return {"pos_embed": kind, "image_size": (side, side)}

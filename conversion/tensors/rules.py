@@ -120,6 +120,18 @@ class Rules:
                 return " + ".join(Template(name).fill(numbers) for name in rule.foreign_names)
         return canonical
 
+    def synonyms(self, foreign: str) -> list[str]:
+        """The other names that the format has for the same tensor, such as those of another version."""
+        return [
+            Template(other.foreign_names[at]).fill(numbers)
+            for rule in self.rules
+            for at, name in enumerate(rule.foreign_names)
+            if (numbers := Template(name).match(foreign)) is not None
+            for other in self.rules
+            if other != rule and other.canonical == rule.canonical
+            if len(other.foreign_names) == len(rule.foreign_names)
+        ]
+
     @cached_property
     def _by_foreign(self) -> list[tuple[Template, Rule]]:
         return [(Template(name), rule) for rule in self.rules for name in rule.foreign_names]

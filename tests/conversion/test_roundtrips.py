@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import conversion
 from conversion import FORMATS
+from conversion.formats import groups
 from tests.conversion.canaries import assert_same_tensors, canary_params
 from vit_spec import ViTConfig, VitportError
 
@@ -125,7 +126,9 @@ def test_every_writable_format_is_tried_by_some_flavour() -> None:
 def test_a_family_without_a_fitting_member_says_of_each_what_it_cannot_hold(tmp_path: Path) -> None:
     config = ViTConfig(depth=1, qk_norm=True)
     checkpoint = conversion.Checkpoint.of(config, canary_params(config))
-    with pytest.raises(
-        VitportError, match=r"huggingface-dinov2 cannot hold .*huggingface-vit cannot hold qk_norm=True"
-    ):
+    with pytest.raises(VitportError, match="the nearest of huggingface, cannot hold qk_norm=True") as caught:
         conversion.save(checkpoint, tmp_path / "hf", format="huggingface")
+    first, *others = str(caught.value).splitlines()
+    assert first.startswith("huggingface-vit, the nearest")
+    assert sorted(line.split()[0] for line in others) == sorted(set(groups()["huggingface"]) - {"huggingface-vit"})
+    assert all("cannot hold" in line for line in others)

@@ -66,8 +66,6 @@ def test_an_incomplete_checkpoint_is_not_written(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_format_that_is_only_read_says_which_are_written(tmp_path) -> None:
-    with pytest.raises(
-        VitportError, match=r"openai-clip is read but not written: choose one of big-vision, big-vision-scan"
-    ):
+def test_a_format_that_is_only_read_says_which_is_written_instead(tmp_path) -> None:
+    with pytest.raises(VitportError, match=r"openai-clip is read but not written: choose huggingface-clip\."):
         conversion.save(canary_checkpoint(), tmp_path / "w", format="openai-clip")

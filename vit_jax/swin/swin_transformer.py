@@ -79,13 +79,13 @@ class SwinTransformer(VisionModel[SwinConfig]):
         """Width of the pooled features, which the head reads."""
         return self.config.num_features
 
-    def reset_classifier(self, num_classes: int, pool: Any = None, *, rngs: nnx.Rngs) -> None:
+    def reset_classifier(self, num_classes: int, pool: Any = None, *, rngs: nnx.Rngs | None = None) -> None:
         """Give the model a new, freshly initialised head, in place; the config follows.
 
         Args:
             num_classes: classes of the head; 0 for none, so that the model gives features.
             pool: only "avg", the mean of all tokens, can be given.
-            rngs: its stream ``params`` is drawn from.
+            rngs: its stream ``params`` is drawn from; ``None`` means ``nnx.Rngs(0)``, as in ``create_model``.
 
         Raises:
             VitportError: for another pooling.
@@ -95,7 +95,7 @@ class SwinTransformer(VisionModel[SwinConfig]):
                 f"pool={pool!r} does not fit a Swin Transformer, which averages all tokens: leave it out."
             )
         self.config = c = self.config.replace(num_classes=num_classes)
-        init = Init(rngs, self.dtype, self.param_dtype)
+        init = Init(nnx.Rngs(0) if rngs is None else rngs, self.dtype, self.param_dtype)
         self.head = ClassifierHead(c.num_features, num_classes, init=init)
         values = initial_values(c).items()
         initialize(self, {it: drawn_from for it, drawn_from in values if it.stage is Stage.CLASSIFIER}, init=init)

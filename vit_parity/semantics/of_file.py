@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from conversion.containers import open_source
+from conversion.described import open_described
 from conversion.identify.recognise import recognise
 from conversion.opening import AS_IT_IS, Opening
 from conversion.second_reading import PartNames, SecondReading
@@ -58,7 +58,7 @@ def semantics_of_file(
     Raises:
         VitportError: if the file cannot be read, or its format has no second reading.
     """
-    source = open_source(path, opening.weights_key)
+    source, _ = open_described(path, opening)
     found = recognise(source.table, opening.format, source.under, opening.unreplicate)
     reading = found.format.second_reading
     if reading is None:
@@ -71,6 +71,7 @@ def semantics_of_file(
         family = needed_module(__package__ or "", config, "cannot be run by a file's own names yet: leave out --verify")
         whole = TensorTable({**found.table.tensors, **found.aside.tensors})
         return family.meaning(source, whole, reading, config, dtype=dtype, activation=activation, head=head)
+    assert isinstance(reading, SecondReading)  # a format of this family
     if source.own is not None and isinstance(own := config_from_dict(source.own["config"]), ViTConfig):
         config = own  # the file's own words, not what a reader made of them
     facts = _facts(reading, config, config_json, found.table)
@@ -101,7 +102,7 @@ def _facts(reading: SecondReading, config: ViTConfig, config_json: Mapping[str, 
         activation=config.activation if reading.activation is None else reading.activation,
         pool=_pool(reading, config, table),
     )
-    if reading.config_json is not None:
+    if reading.config_json is not None and config_json:
         return _told_by_config_json(fixed, {**reading.config_json, **config_json.get("vision_config", config_json)})
     if reading.plain:
         return fixed

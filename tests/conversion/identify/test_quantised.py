@@ -146,4 +146,4 @@ def test_an_unmerged_adapter(tmp_path) -> None:
     prefixed = {f"base_model.model.{name}": tensor for name, tensor in STATE.items()}
     adapter = {"base_model.model.blocks.0.attn.qkv.lora_A.default.weight": torch.ones(2, 24)}
     torch.save(prefixed | adapter, tmp_path / "w.pth")
-    _refused(tmp_path / "w.pth", "unmerged LoRA adapter .*lora_A.*merge_and_unload")
+    _refused(tmp_path / "w.pth", "unmerged LoRA adapter .*lora_A.*adapter_config.json beside it.*merge_and_unload")

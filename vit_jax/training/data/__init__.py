@@ -1,6 +1,6 @@
 """Images for training and evaluation: sources, augmentations, batches. Imports neither jax nor a reader's library."""
 
-from vit_jax.training.data.source import Record, Source, open_source, open_sources
+from vit_jax.training.data.source import Record, Source, Table, open_source, open_sources
 from vit_jax.training.data.stream import Batch, Feed, Stream, check_channels, evaluation_batches
 from vit_jax.training.recipe.data import Augmentation, Data, RandAugment
 
@@ -13,6 +13,7 @@ __all__ = [
     "Record",
     "Source",
     "Stream",
+    "Table",
     "check_channels",
     "evaluation_batches",
     "open_source",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from conversion.hub import PREFIX, dataset
@@ -13,13 +14,14 @@ from vit_jax.training.data.sources.digits import open_digits
 from vit_jax.training.data.sources.files import walk
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
+from vit_jax.training.data.sources.label_table import open_table
 from vit_jax.training.data.sources.labels import listed_classes
 from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
 from vit_jax.training.data.sources.tar import open_tar
 from vit_jax.training.recipe.data import Data
 from vit_spec import VitportError
 
-__all__ = ["Record", "Source", "Split", "open_source", "open_sources"]
+__all__ = ["Record", "Source", "Split", "Table", "open_source", "open_sources"]
 
 
 def open_sources(options: Data) -> tuple[Source, Source | None]:
@@ -28,11 +30,13 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
     Raises:
         VitportError: as :func:`open_source` does, and if the two have different classes.
     """
-    train = open_source(options.path, "train")
+    table = Table(options.labels, options.image_column, options.label_column) if options.labels else None
+    train = open_source(options.path, "train", table=table)
     if train is None:
         raise VitportError(f"{options.path} has no training images: give another path.")
     path = options.validation or options.path
-    validation = open_source(path, "validation", train.classes)
+    own = table if options.validation is None else None
+    validation = open_source(path, "validation", train.classes, own)
     if validation is None and options.validation is not None:
         validation = open_source(path, "train", train.classes)
     if validation is not None and validation.classes != train.classes:
@@ -40,12 +44,24 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
     return train, validation
 
 
-def open_source(path: str, split: Split, classes: tuple[str, ...] | None = None) -> Source | None:
+@dataclass(frozen=True)
+class Table:
+    """A table of labels, and its columns where they are named."""
+
+    path: str
+    image_column: str | None = None
+    label_column: str | None = None
+
+
+def open_source(
+    path: str, split: Split, classes: tuple[str, ...] | None = None, table: Table | None = None
+) -> Source | None:
     """Opens one split of a data set.
 
     Args:
         path: as in :class:`~vit_jax.training.recipe.data.Data`.
         classes: names for numeric labels; validation images take them from the training images.
+        table: of the labels of images in one folder.
 
     Returns:
         ``None`` where the path does not have the split.
@@ -54,7 +70,7 @@ def open_source(path: str, split: Split, classes: tuple[str, ...] | None = None)
         VitportError: if the path does not exist, is of no known format, has no image, or has a single class.
     """
     try:
-        source = _open(path, split, classes)
+        source = _open(path, split, classes) if table is None else _labelled(path, split, classes, table)
     except VitportError:
         raise
     except Exception as error:  # hostile files make the libraries that read them raise anything
@@ -100,6 +116,14 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
     if len(kinds) > 1 or not kinds <= _READERS.keys():
         raise VitportError(f"{path} is of no known format: give a folder, or files of one kind; see docs/data.md.")
     return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None
+
+
+def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: Table) -> Source | None:
+    root = Path(path)
+    if not root.is_dir():
+        raise VitportError(f"{path} is no folder of images, which data.labels needs: give the folder that holds them.")
+    file = root / table.path if (root / table.path).is_file() else Path(table.path)
+    return open_table(root, file, split, classes, table.image_column, table.label_column)
 
 
 def _kind_of_folder(root: Path) -> str:

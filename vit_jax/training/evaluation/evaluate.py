@@ -14,6 +14,7 @@ import numpy as np
 from conversion import Checkpoint
 from vit_jax.inference import compile_inference
 from vit_jax.training.data import Source, evaluation_batches
+from vit_jax.training.evaluation.class_names import places_of
 from vit_jax.training.evaluation.scores import Scores, judge
 from vit_spec import VitportError
 
@@ -24,9 +25,14 @@ class EvaluationResult:
 
     scores: Scores
     predicted: np.ndarray
-    """(images,): the most probable class of each image of the source, -1 where it could not be read."""
+    """(images,): the most probable class of each image in the source's numbers, -1 where it could not be read; classes
+    that the source does not have follow on its own."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Images that could not be read, with the reasons."""
+    places: np.ndarray = field(default_factory=lambda: np.arange(0))
+    """(source's classes,): the model's number of each class of the source."""
+    note: str = ""
+    """How the classes of model and source belong together, where they do not simply agree."""
 
 
 def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0) -> EvaluationResult:
@@ -37,30 +43,22 @@ def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int
         workers: processes that decode; 0: threads.
 
     Raises:
-        VitportError: if the model and the source have different classes, or the same in another order.
+        VitportError: if the source has a class that the model does not have, by name where both have names.
     """
     classes = checkpoint.config.num_classes
-    if classes != len(source.classes):
-        raise VitportError(
-            f"The model has {classes} classes, and {source.name} has {len(source.classes)}: give weights that were "
-            "trained on these classes, or use --knn or --linear-probe, which need no head."
-        )
-    names = checkpoint.labels or source.classes
-    if sorted(names) == sorted(source.classes) and tuple(names) != source.classes:
-        raise VitportError(
-            f"The model has the classes of {source.name} in another order, {', '.join(names[:3])}, … instead of "
-            f"{', '.join(source.classes[:3])}, …: give numbered labels with a classes.txt in the model's order, or "
-            "weights that were trained on these images."
-        )
+    places, note = places_of(source, checkpoint.labels, classes)
+    back = np.full(classes, -1)
+    back[places] = np.arange(len(places))
+    back[back < 0] = len(places) + np.arange((back < 0).sum())
     forward, judged = compile_inference(checkpoint, batch), jax.jit(judge)
     scores, predicted = Scores(classes), []
     with evaluation_batches(source, checkpoint.preprocessing, batch=batch, workers=workers) as batches:
         for rows in batches:
-            found = judged(forward(rows["image"]), rows["label"], rows["weight"])
+            found = judged(forward(rows["image"]), places[rows["label"]], rows["weight"])
             scores.add(found)
-            predicted.append(np.where(rows["weight"] > 0, np.asarray(found["predicted"]), -1))
+            predicted.append(np.where(rows["weight"] > 0, back[np.asarray(found["predicted"])], -1))
         skipped = dict(batches.corrupt)
-    return EvaluationResult(scores, np.concatenate(predicted)[: len(source)], skipped)
+    return EvaluationResult(scores, np.concatenate(predicted)[: len(source)], skipped, places, note)
 
 
 def read_real_labels(path: Path, source: Source) -> list[list[int]]:

@@ -96,6 +96,13 @@ class Data:
     scikit-learn's."""
     validation: str | None = None
     """Path of the validation images, if not the validation split of ``path``."""
+    labels: str | None = None
+    """A table (CSV) with the image and the label of each row, for images in one folder; a path, or a name in ``path``.
+    """
+    image_column: str | None = None
+    """The table's column of images, if it is not found by its values."""
+    label_column: str | None = None
+    """The table's column of labels, if it is not found by its name."""
     workers: int = 0
     """Processes that decode and augment; 0: threads of the training process."""
     repeats: int = 1
@@ -106,6 +113,8 @@ class Data:
     augment: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
+        if self.labels is None and (self.image_column or self.label_column):
+            raise VitportError("data.image_column and data.label_column are a table's: give it with data.labels.")
         if self.workers < 0:
             raise VitportError(f"data.workers must be 0 processes or more; got {self.workers}.")
         if self.repeats < 1:

@@ -15,12 +15,12 @@ import pytest
 
 from conversion import Checkpoint
 from vit_jax import training
-from vit_jax.training.data import Record
+from vit_jax.training.data import Record, Source
 from vit_jax.training.evaluation.evaluate import EvaluationResult, evaluate, read_real_labels, real_accuracy
 from vit_jax.training.evaluation.scores import Scores
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.run.setup import set_up
-from vit_spec import Preprocessing, ViTConfig, VitportError
+from vit_spec import Preprocessing, ViTConfig, VitportError, parameters
 
 pytestmark = pytest.mark.jax_alone
 
@@ -68,12 +68,71 @@ def test_other_labels_or_images_are_one_sentence(text, source, sentence, tmp_pat
         read_real_labels(tmp_path / "real.json", source)
 
 
-def test_the_same_classes_in_another_order_are_refused() -> None:
-    """Every image would count as another class."""
-    config = ViTConfig(image_size=(4, 4), patch_size=4, embed_dim=4, depth=1, num_heads=1, num_classes=3)
-    checkpoint = Checkpoint.of(config, {}, Preprocessing(size=(4, 4)), ("a", "c", "b"))
-    with pytest.raises(VitportError, match="in another order, a, c, b, … instead of a, b, c"):
-        evaluate(checkpoint, Named(("cat.jpg",)), batch=1)
+def _answers(source: Source, labels: tuple[str, ...] | None) -> EvaluationResult:
+    """What a model scores that reads the class in its own order from the mean of a grey image: 0, 60, 120, …"""
+    config = ViTConfig(
+        image_size=(4, 4), patch_size=4, embed_dim=4, depth=1, num_heads=1, num_classes=len(labels or source.classes),
+        pool="avg", final_norm="none", in_channels=3, mlp_hidden_dim=4,
+    )  # fmt: skip
+    params = {it.name: np.zeros(it.shape, np.float32) for it in parameters(config)}
+    params["patch_embed.proj.weight"][0] = 1 / 48
+    params["patch_embed.proj.bias"][1] = 1
+    place = np.arange(config.num_classes) * 60 / 255  # the nearest place has the largest 2px - p²
+    params["head.weight"][:, 0], params["head.weight"][:, 1] = 2000 * place, -1000 * place**2
+    jax.devices()  # else evaluation would give this process a device for every core, and other tests too
+    steps = Preprocessing(size=(4, 4), mean=(0, 0, 0), std=(1, 1, 1), resize="squash")
+    return evaluate(Checkpoint.of(config, params, steps, labels), source, batch=4)
+
+
+@dataclasses.dataclass
+class Greys:
+    """An image for each class, of the grey that stands for a place in the order of ``told``."""
+
+    classes: tuple[str, ...]
+    told: tuple[str, ...]
+    name: str = "greys"
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, at: int) -> Record:
+        return Record(str(at), at, np.full((4, 4, 3), 60 * self.told.index(self.classes[at]), np.uint8))
+
+
+ORDER = ("cat", "ant", "dog", "bee")
+AGREEING = {
+    "the same order": (ORDER, ORDER, ORDER, ""),
+    "another order": (("ant", "bee", "cat", "dog"), ORDER, ORDER, "matched the classes of greys by name"),
+    "a part of them": (("bee", "cat"), ORDER, ORDER, "greys has 2 of the model's 4 classes, by name"),
+    "other spellings": (("ANT", "bee_", "Cat", "dog"), ORDER, ("Cat", "ANT", "dog", "bee_"), "by name"),
+    "one of several names": (
+        ("bee", "cat"), ("cat, Felis", "ant", "dog", "honey-bee, bee"), ORDER, "2 of the model's 4 classes"
+    ),
+    "no names in the weights": (ORDER, None, ORDER, "the weights have no names"),
+    "no names in the data": (("0", "1", "2", "3"), ORDER, ("0", "1", "2", "3"), "greys has no names"),
+}  # fmt: skip
+"""Classes of the data, of the model, those of the data in the model's order, and what is said of them."""
+
+
+@pytest.mark.parametrize("what", list(AGREEING))
+def test_classes_are_compared_by_name_where_both_have_names(what) -> None:
+    classes, labels, told, note = AGREEING[what]
+    result = _answers(Greys(classes, told), labels)
+    assert result.scores.metrics()["accuracy"] == 1
+    assert result.predicted.tolist() == list(range(len(classes)))
+    assert note in result.note
+    assert (result.scores.per_class()[result.places] == 1).all()
+
+
+@pytest.mark.parametrize("classes", [("ant", "bee", "cat", "cow"), ("cow", "owl"), ("n0144", "n0145", "n0146")])
+def test_a_class_that_the_model_does_not_have_is_refused_by_name(classes) -> None:
+    with pytest.raises(VitportError, match=f"greys has the classes .*{classes[-1]}.* which the model does not have"):
+        _answers(Greys(classes, classes), ORDER)
+
+
+def test_without_names_the_numbers_of_classes_must_agree() -> None:
+    with pytest.raises(VitportError, match="The model has 4 classes, and greys has 3"):
+        _answers(Greys(("0", "1", "2"), ("0", "1", "2")), ORDER)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -15,8 +17,13 @@ from vit_spec import VitportError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".avif")
 """Other files in a class folder are ignored: lists, annotations, thumbnail databases."""
-VALIDATION = ("val", "validation", "valid", "test")
-"""The first of these folders that exists holds the validation images."""
+_VALIDATION = ("val", "validation", "valid", "dev", "test", "testing")
+"""The first of these that names a folder names that of the validation images."""
+_TRAINING = ("train", "training")
+_CLASSES_TOO = ("valid", "dev")
+"""Words for a split that name classes as well: valid and invalid."""
+_BESIDE_SPLITS = frozenset({"images", "image", "imgs", "img", "data", "set", "photos", "jpg", "jpeg", "png", "files"})
+"""Words beside a split's in the name of its folder, as in ``train_images``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +49,59 @@ def open_folder(root: Path, split: Split) -> ImageFolder | None:
     """``root`` holds class folders, or ``train`` and optionally ``val``, ``validation``, ``valid`` or ``test`` of them.
 
     Raises:
-        VitportError: if there are no class folders, or one without an image.
+        VitportError: if there are no class folders, one without an image, or splits in the place of classes.
     """
-    parts = {entry.name for entry in os.scandir(root) if entry.is_dir()}
-    held_out = [part for part in VALIDATION if part in parts]
-    if "train" not in parts:
+    parts = {entry.name: split_of(entry.name) for entry in os.scandir(root) if entry.is_dir()}
+    training = sorted((name for name, found in parts.items() if found == "train"), key=len)
+    held_out = sorted((name for name, found in parts.items() if found == "validation"), key=_rank)
+    others = len(parts) - len(training) - len(held_out)
+    is_class = len(training) == 1 and others > 1 and not held_out  # of cars, buses and trains
+    if not training or (is_class and not _has_folders(root / training[0])):
+        if held_out and (not others or any(name.lower() not in _CLASSES_TOO for name in held_out)):
+            _refuse_splits(root, held_out)
         return None if split == "validation" else _read(root)
+    if not _has_folders(root / training[0]) and (held_out or others or _tables(root)):
+        _refuse_splits(root, [training[0], *held_out])
     if split == "train":
-        return _read(root / "train")
-    return _read(root / held_out[0]) if held_out else None
+        return _read(root / training[0])
+    return _read(root / held_out[0]) if held_out and _has_folders(root / held_out[0]) else None
+
+
+def split_of(name: str) -> Split | None:
+    """The split that a folder or a value is named after: ``train``, ``Test``, ``train_images``, ``val2017``."""
+    words = {word for word in re.split(r"[^a-z]+", re.sub(r"(set|images)$", r" \1", name.lower())) if word}
+    if not words - _BESIDE_SPLITS:
+        return None
+    (split, *others) = words - _BESIDE_SPLITS
+    if others:
+        return None
+    return "train" if split in _TRAINING else "validation" if split in _VALIDATION else None
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """The order of preference among folders of validation images."""
+    return next(at for at, word in enumerate(_VALIDATION) if word in name.lower()), name
+
+
+def _has_folders(folder: Path) -> bool:
+    return any(entry.is_dir() and entry.name[0] != "." for entry in os.scandir(folder))
+
+
+def _tables(root: Path) -> list[str]:
+    """Names of the tables beside the images; of training images first."""
+    found = [entry.name for entry in os.scandir(root) if entry.name.lower().endswith((".csv", ".tsv"))]
+    return sorted(found, key=lambda name: ("train" not in name.lower(), "label" not in name.lower(), name))
+
+
+def _refuse_splits(root: Path, names: list[str]) -> NoReturn:
+    tables = _tables(root)
+    told = " and ".join(f"{name}/" for name in names)
+    remedy = (
+        f"name the table of labels with --data.labels {tables[0]} (--labels of evaluate)"
+        if tables
+        else "put the images of each class into a folder of their own within them"
+    )
+    raise VitportError(f"{root} holds {told}, which are splits of a data set and no classes: {remedy}.")
 
 
 def _read(root: Path) -> ImageFolder:

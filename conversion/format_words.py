@@ -1,0 +1,65 @@
+"""Words that people take for formats: containers, frameworks and models → the name or command that does it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from conversion.formats import FORMATS, groups
+from vit_spec import VitportError
+
+_TORCH = "timm (a state_dict as safetensors), torchvision or torch-encoder (.pth)"
+_JAX = "flax (an orbax folder of vit_jax), google-linen (msgpack) or google (.npz)"
+_SAFETENSORS = "timm (one safetensors file) or huggingface (a folder with model.safetensors)"
+_EXPORT = "torch.{} takes the model that vitport.create_model(weights=…) gives"
+_NONE = "vitport does not write {}: write safetensors, --to timm, and convert that with its own tools"
+_FORMATS = {
+    "safetensors": _SAFETENSORS, "safetensor": _SAFETENSORS, "mlx": _SAFETENSORS,
+    "pytorch": _TORCH, "torch": _TORCH, "pt": _TORCH, "pth": _TORCH, "bin": _TORCH, "ckpt": _TORCH,
+    "state_dict": _TORCH, "lightning": _TORCH,
+    "jax": _JAX, "linen": "google-linen", "nnx": "flax", "vit_jax": "flax", "vit_torch": "timm",
+    "orbax": "flax", "checkpoint": "flax", "msgpack": "google-linen", "flax_msgpack": "google-linen",
+    "npz": "google, big-vision or big-vision-scan", "numpy": "google, big-vision or big-vision-scan",
+    "scenic": "google-linen", "augreg": "google", "vision_transformer": "google",
+    "hf": "huggingface", "transformers": "huggingface", "hub": "huggingface", "hugging_face": "huggingface",
+    "save_pretrained": "huggingface",
+    "vit": "huggingface-vit (transformers' class) or google (the paper's code)",
+    "deit": "huggingface-deit (transformers' class) or timm (the names of the authors' code)",
+    "dino": "timm (the names of the authors' code) or huggingface-vit",
+    "dinov2": "huggingface-dinov2 (transformers' class) or timm (the names of the authors' code)",
+    "mae": "timm (the names of the authors' code) or huggingface-vit",
+    "clip": "huggingface-clip", "openclip": "huggingface-clip", "open_clip": "huggingface-clip",
+    "siglip": "huggingface-siglip (transformers' class) or big-vision", "torch_vision": "torchvision",
+    "simmim": "timm", "moco": "timm", "mmpretrain": "timm", "mmcls": "timm",
+}  # fmt: skip
+"""Word → the formats that are meant."""
+_ADVICE = {
+    "onnx": _EXPORT.format("onnx.export"), "torchscript": _EXPORT.format("jit.trace"),
+    "jit": _EXPORT.format("jit.trace"), "pt2": _EXPORT.format("export.export"),
+    "exported_program": _EXPORT.format("export.export"), "stablehlo": "jax.export takes the model of vit_jax",
+    **{
+        word: _NONE.format(word)
+        for word in ("keras", "tf", "tensorflow", "saved_model", "h5", "hdf5", "tflite", "gguf", "ggml", "coreml",
+                     "openvino", "tensorrt", "paddle", "tfjs", "mlmodel", "pickle", "pkl", "csv")
+    },
+}  # fmt: skip
+"""Word → what to do, where no format does it."""
+INSTEAD = {"openai-clip": "huggingface-clip", "dinov2-chunked": "timm", "mmpretrain": "timm",
+           "huggingface-flax": "huggingface or google-linen"}  # fmt: skip
+"""A format that is only read → those that hold the same models and are written."""
+
+
+def unknown_format(name: str) -> VitportError:
+    """The refusal of a name that is no format's, with what is probably meant."""
+    names = sorted((*groups(), *FORMATS))
+    word = re.sub(r"[\W_]+", "_", name.strip().lower()).strip("_")
+    if word in _ADVICE:
+        return VitportError(f"{name!r} is no format of names and tensors: {_ADVICE[word]}.")
+    if meant := _FORMATS.get(word, _FORMATS.get(word.replace("_", ""))):
+        return VitportError(
+            f"No format is named {name!r}: to write, choose --to {meant}; to read, leave out --from, because a file is "
+            "recognised by what it holds."
+        )
+    near = difflib.get_close_matches(name.lower().replace("_", "-"), names, n=2, cutoff=0.7)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return VitportError(f"No format is named {name!r}: {hint}choose one of {', '.join(names)}.")

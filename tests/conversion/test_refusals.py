@@ -1,0 +1,72 @@
+"""What is refused says what would do. Oracle: following the advice."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import conversion
+from tests.conversion.canaries import canary_params
+from vit_cli.main import main
+from vit_spec import UnfitError, ViTConfig, VitportError
+
+BASE = ViTConfig(image_size=12, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=5)
+UNFIT = {
+    "dinov2 with a linear head": ({"layer_scale": 1e-5}, "huggingface", "--head drop"),
+    "an image that is not square": (
+        {"layer_scale": 1e-5, "num_classes": 0, "image_size": (12, 20)}, "huggingface-dinov2", "--image-size 20"
+    ),
+    "siglip with a head": ({"class_token": False, "pool": "map"}, "huggingface", "--head drop"),
+    "positions of the patches alone": ({"pos_embed": "patch"}, "huggingface", "--positions prefix"),
+    "another GELU for google": ({}, "google", "--activation tanh"),
+    "two changes for big_vision": ({}, "big-vision", "--positions patch --activation tanh"),
+    "a GELU and a side for torchvision": (
+        {"activation": "gelu_tanh", "image_size": (12, 20)}, "torchvision", "--activation erf --image-size 20"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", list(UNFIT))
+def test_the_option_that_is_named_makes_the_model_fit(what, tmp_path, capsys) -> None:
+    changes, target, options = UNFIT[what]
+    config = BASE.replace(**changes)
+    conversion.save(
+        conversion.Checkpoint.of(config, canary_params(config)), tmp_path / "w", format="timm", activation="keep"
+    )
+    asked = ["convert", str(tmp_path / "w"), str(tmp_path / "out"), "--to", target]
+    assert main(asked) == 2
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first.endswith(f"or add {options}.")
+    assert all(re.match(r"  huggingface-[\w-]+ cannot hold ", line) for line in others)
+    assert main([*asked, *options.split()]) == 0
+
+
+def test_what_no_option_helps_names_none(tmp_path) -> None:
+    config = BASE.replace(qk_norm=True)
+    with pytest.raises(UnfitError, match=r"cannot hold qk_norm=True: choose another format, such as timm\.") as caught:
+        conversion.save(
+            conversion.Checkpoint.of(config, canary_params(config)), tmp_path / "w", format="huggingface-vit"
+        )
+    assert caught.value.lines == (str(caught.value),)
+
+
+WORDS = {
+    "onnx": r"torch\.onnx\.export", "safetensors": "--to timm .*or huggingface", "msgpack": "--to google-linen",
+    "npz": "--to google, big-vision", "dinov2": "--to huggingface-dinov2", "orbax": "--to flax",
+    "pytorch": "--to timm .*torchvision", "torch": "--to timm", "jax": "--to flax", "hf": "--to huggingface",
+    "transformers": "--to huggingface", "keras": "does not write keras", "tf": "does not write tf",
+    "gguf": "does not write gguf", "ONNX": r"torch\.onnx\.export", ".pth": "--to timm", "open_clip": "huggingface-clip",
+    "scenic": "google-linen", "h5": "does not write h5", "hugging-face": "--to huggingface", "torchscript": "jit",
+    "huggingface_vit": "did you mean huggingface-vit", "bigvision": "did you mean big-vision", "xyz": "choose one of",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", list(WORDS))
+def test_a_word_that_is_no_format_gets_what_is_meant(word, tmp_path, capsys) -> None:
+    conversion.save(conversion.Checkpoint.of(BASE, canary_params(BASE)), tmp_path / "w", format="timm")
+    assert main(["convert", str(tmp_path / "w"), str(tmp_path / "out"), "--to", word]) == 2
+    assert re.search(WORDS[word], capsys.readouterr().err)
+    with pytest.raises(VitportError):
+        conversion.load(tmp_path / "w", format=word)
+    assert not (tmp_path / "out").exists()

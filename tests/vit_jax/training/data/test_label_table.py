@@ -1,0 +1,142 @@
+"""Images with a table of labels, and folders of splits that are no classes. Oracle: what the tests wrote."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
+from vit_jax.training.data import Data, open_sources
+from vit_spec import VitportError
+
+pytestmark = pytest.mark.jax_alone
+
+NAMES = ("ant", "bee", "cat")
+
+
+def _images(folder: Path, count: int = 9) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for at in range(count):
+        (folder / f"{at:04}.jpg").write_bytes(encoded(smooth_image(at), "JPEG"))
+
+
+def _table(path: Path, header: Sequence[str] | None, rows: Sequence[Sequence[object]], delimiter: str = ",") -> None:
+    with path.open("w", newline="", encoding="utf-8-sig" if delimiter == ";" else "utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows(([header] if header else []) + list(rows))
+
+
+ROWS = [(f"{at:04}.jpg", NAMES[at % 3]) for at in range(9)]
+BARE = [(name.removesuffix(".jpg"), label) for name, label in ROWS]
+ONE_HOT = [(name, *(int(label == other) for other in NAMES)) for name, label in BARE]
+TABLES = {
+    "kaggle": (("image_id", "label"), ROWS),
+    "stems": (("id", "breed"), BARE),
+    "label first": (("label", "image"), [row[::-1] for row in ROWS]),
+    "without names": (None, ROWS),
+    "paths": (("file", "class"), [(f"train_images/{name}", label) for name, label in ROWS]),
+    "other columns": (("width", "image", "category", "id"), [(40, n, c, at) for at, (n, c) in enumerate(ROWS)]),
+    "one column for each class": (("image", *NAMES), ONE_HOT),
+}
+
+
+@pytest.mark.parametrize("what", list(TABLES))
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_table_names_the_class_of_each_training_image(what, delimiter, tmp_path) -> None:
+    _images(tmp_path / "train_images")
+    _images(tmp_path / "test_images")  # the same names, of other images
+    _table(tmp_path / "train.csv", *TABLES[what], delimiter)
+    train, validation = open_sources(Data(str(tmp_path), labels="train.csv"))
+    assert validation is None
+    assert train.classes == NAMES
+    found = [train[at] for at in range(len(train))]
+    assert [record.label for record in found] == [at % 3 for at in range(9)]
+    assert [record.name for record in found] == [str(tmp_path / "train_images" / name) for name, _ in ROWS]
+    assert found[4].image == (tmp_path / "train_images" / "0004.jpg").read_bytes()
+
+
+def test_numbers_are_named_by_a_list_and_a_table_may_lie_elsewhere(tmp_path) -> None:
+    _images(tmp_path / "images")
+    _table(tmp_path / "labels.csv", ("image", "target"), [(name, at % 3) for at, (name, _) in enumerate(ROWS)])
+    options = Data(str(tmp_path / "images"), labels=str(tmp_path / "labels.csv"))
+    assert open_sources(options)[0].classes == ("0", "1", "2")
+    (tmp_path / "images" / "classes.txt").write_text("\n".join(NAMES))
+    assert open_sources(options)[0].classes == NAMES
+
+
+def test_a_column_of_splits_divides_the_rows(tmp_path) -> None:
+    _images(tmp_path)
+    splits = ["train"] * 5 + ["val"] * 4
+    _table(tmp_path / "all.csv", ("image", "label", "split"), [(*row, s) for row, s in zip(ROWS, splits, strict=True)])
+    train, validation = open_sources(Data(str(tmp_path), labels="all.csv"))
+    assert validation is not None
+    assert (len(train), len(validation)) == (5, 4)
+    assert validation.classes == train.classes
+    assert [validation[at].label for at in range(4)] == [at % 3 for at in range(5, 9)]
+
+
+def test_columns_may_be_named(tmp_path) -> None:
+    _images(tmp_path)
+    rows = [(name, NAMES[::-1][at % 3], label) for at, (name, label) in enumerate(ROWS)]
+    _table(tmp_path / "t.csv", ("image", "first", "second"), rows)
+    with pytest.raises(VitportError, match=r"several columns .*data\.label_column, one of first, second"):
+        open_sources(Data(str(tmp_path), labels="t.csv"))
+    train, _ = open_sources(Data(str(tmp_path), labels="t.csv", image_column="image", label_column="second"))
+    assert [train[at].label for at in range(3)] == [0, 1, 2]
+    with pytest.raises(VitportError, match="no column 'third'"):
+        open_sources(Data(str(tmp_path), labels="t.csv", label_column="third"))
+    with pytest.raises(VitportError, match=r"give it with data\.labels"):
+        Data(label_column="second")
+
+
+FAULTS = {
+    "rows without an image": ([*ROWS, ("0099.jpg", "ant")], "lists 1 of 10 images that are not below .*0099"),
+    "no images": ([("x.jpg", "ant"), ("y.jpg", "bee")], "no column whose values are images"),
+    "a ragged row": ([*ROWS[:4], ("0004.jpg",)], "1 values in row 6, but 2 in the first"),
+    "one class": ([(name, "ant") for name, _ in ROWS], "must have 2 classes or more"),
+}
+
+
+@pytest.mark.parametrize("what", list(FAULTS))
+def test_a_faulty_table_is_one_sentence(what, tmp_path) -> None:
+    rows, message = FAULTS[what]
+    _images(tmp_path)
+    _table(tmp_path / "t.csv", ("image", "label"), rows)
+    with pytest.raises(VitportError, match=message):
+        open_sources(Data(str(tmp_path), labels="t.csv"))
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [("train_images", "test_images"), ("train", "test"), ("Train", "Val"), ("trainset", "testset"), ("images_train",
+     "images_val", "images_test"), ("train2017", "val2017"), ("test", "val"), ("train", "unlabeled")],
+    ids="+".join,
+)  # fmt: skip
+def test_splits_are_no_classes(folders, tmp_path) -> None:
+    for folder in folders:
+        _images(tmp_path / folder)
+    with pytest.raises(VitportError, match="splits of a data set and no classes: put the images of each class"):
+        open_sources(Data(str(tmp_path)))
+    _table(tmp_path / "train.csv", ("image", "label"), ROWS)
+    with pytest.raises(VitportError, match=r"with --data\.labels train\.csv"):
+        open_sources(Data(str(tmp_path)))
+
+
+@pytest.mark.parametrize("folders", [("Train", "Val"), ("train_images", "val_images"), ("training", "testing")])
+def test_splits_of_other_names_that_hold_classes_are_read(folders, tmp_path) -> None:
+    image_folder(tmp_path / folders[0])
+    image_folder(tmp_path / folders[1], count=2)
+    train, validation = open_sources(Data(str(tmp_path)))
+    assert validation is not None
+    assert (len(train), len(validation), train.classes) == (24, 6, NAMES)
+
+
+@pytest.mark.parametrize("classes", [("valid", "invalid"), ("bus", "car", "train"), ("tester", "trainer")])
+def test_classes_that_sound_like_splits_are_classes(classes, tmp_path) -> None:
+    image_folder(tmp_path, classes=classes)
+    train, validation = open_sources(Data(str(tmp_path)))
+    assert validation is None
+    assert train.classes == tuple(sorted(classes))

@@ -1,0 +1,166 @@
+"""Images in one folder, and a table with the label of each: ``train.csv`` beside ``train_images/``."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vit_jax.training.data.record import Record, Split
+from vit_jax.training.data.sources.image_folder import SUFFIXES, split_of
+from vit_jax.training.data.sources.labels import listed_classes, numbered
+from vit_jax.training.data.sources.names import Names
+from vit_spec import VitportError
+
+_LABEL_NAMES = re.compile(r"(class|label|category|target|species|breed|diagnosis)([ _]?(name|id|idx|index))?s?|y", re.I)
+_SPLIT_NAMES = re.compile(r"(data)?[ _]?(split|set|subset|partition|fold|phase)", re.I)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images in the order of their table."""
+
+    name: str
+    classes: tuple[str, ...]
+    root: str
+    names: Names
+    """Paths below ``root``."""
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, at: int, /) -> Record:
+        path = Path(self.root, self.names[at])
+        return Record(str(path), int(self.labels[at]), path.read_bytes())
+
+
+def open_table(
+    root: Path,
+    table: Path,
+    split: Split,
+    classes: tuple[str, ...] | None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> LabelledImages | None:
+    """The images that a table of comma-, semicolon- or tab-separated values lists.
+
+    Args:
+        root: a folder with the images, at any depth. Where it has a folder of training images, such as
+            ``train_images``, only these are the table's.
+        table: its columns may have names in the first row. Without ``image_column`` the first column whose values are
+            image files counts, with or without their extension. Without ``label_column`` it is the one that is named
+            ``label``, ``class`` or the like, the only other one, or, where all others are 0 and 1 with one 1 in a row,
+            the name of the column with the 1.
+        split: rows with ``train`` or ``test`` in a column ``split`` are of that split; without one all are training.
+
+    Raises:
+        VitportError: if the table cannot be read, a column cannot be found, or rows have no image.
+    """
+    header, rows = _rows(table)
+    files = _image_files(root)
+    at = _image_column(table, header, rows, files, image_column)
+    if at is None:
+        raise VitportError(
+            f"{table} has no column whose values are images below {root}: name it with data.image_column, one of "
+            f"{', '.join(header)}."
+        )
+    if image_column is None and header[at] in files:  # no names in the first row
+        header, rows = [str(number) for number in range(len(header))], [header, *rows]
+    splits = next((n for n, name in enumerate(header) if n != at and _is_split_column(name, rows, n)), None)
+    columns = [n for n in range(len(header)) if n not in (at, splits)]
+    texts = _labels(table, header, rows, columns, label_column)
+    if splits is not None:
+        kept = [n for n, row in enumerate(rows) if split_of(row[splits]) == split]
+    else:
+        kept = list(range(len(rows))) if split == "train" else []
+    if not kept:
+        return None
+    absent = [rows[n][at] for n in kept if rows[n][at] not in files]
+    if absent:
+        raise VitportError(
+            f"{table} lists {len(absent)} of {len(kept)} images that are not below {root}, such as {absent[0]!r}: give "
+            "the folder that holds them."
+        )
+    _, names = numbered(texts, classes or listed_classes(root), str(table))  # of all rows, so that splits agree
+    labels, _ = numbered([texts[n] for n in kept], names, str(table))
+    return LabelledImages(str(table), names, str(root), Names.of(files[rows[n][at]] for n in kept), labels)
+
+
+def _rows(table: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VitportError(f"{table} cannot be read as a table of labels ({error}): give a CSV file.") from error
+    first = text.partition("\n")[0]
+    delimiter = max((",", ";", "\t", " "), key=first.count)
+    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise VitportError(f"{table} is no table of labels: it must have rows with an image and its label.")
+    odd = next((number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
+    if odd is not None:
+        raise VitportError(f"{table} has {len(rows[odd - 1])} values in row {odd}, but {len(rows[0])} in the first.")
+    return rows[0], rows[1:]
+
+
+def _image_files(root: Path) -> dict[str, str]:
+    """How a table may call an image → its path below ``root``. Of training images, if there is a folder of them."""
+    parts = [entry.name for entry in os.scandir(root) if entry.is_dir() and split_of(entry.name) == "train"]
+    start = root / parts[0] if len(parts) == 1 else root
+    found: dict[str, str] = {}
+    twice: set[str] = set()
+    for folder, _, files in os.walk(start, followlinks=True):
+        for file in files:
+            if not file.lower().endswith(SUFFIXES) or file.startswith("."):
+                continue
+            path = Path(folder, file)
+            below = path.relative_to(root).as_posix()
+            calls = {below, below.rpartition(".")[0], path.relative_to(start).as_posix(), file, path.stem}
+            for call in calls:
+                if found.setdefault(call, below) != below:
+                    twice.add(call)
+    return {call: below for call, below in found.items() if call not in twice}
+
+
+def _image_column(
+    table: Path, header: Sequence[str], rows: Sequence[Sequence[str]], files: dict[str, str], named: str | None
+) -> int | None:
+    if named is not None:
+        return _named(table, header, named, "data.image_column")
+    counts = [sum(row[at] in files for row in rows) for at in range(len(header))]
+    best = max(range(len(header)), key=counts.__getitem__)
+    return best if 2 * counts[best] > len(rows) else None
+
+
+def _labels(
+    table: Path, header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int], named: str | None
+) -> list[str]:
+    """The label of each row."""
+    if named is not None:
+        at = _named(table, header, named, "data.label_column")
+        return [row[at] for row in rows]
+    said = [at for at in columns if _LABEL_NAMES.fullmatch(header[at])] or list(columns)
+    if len(said) == 1:
+        return [row[said[0]] for row in rows]
+    marks = [[{"0": 0, "0.0": 0, "1": 1, "1.0": 1}.get(row[at]) for at in columns] for row in rows]
+    if all(None not in row and sum(mark or 0 for mark in row) == 1 for row in marks):
+        return [header[columns[row.index(1)]] for row in marks]
+    raise VitportError(
+        f"{table} has several columns that may be the label: name it with data.label_column, one of "
+        f"{', '.join(header[at] for at in columns)}."
+    )
+
+
+def _named(table: Path, header: Sequence[str], name: str, option: str) -> int:
+    if name not in header:
+        raise VitportError(f"{table} has no column {name!r} ({option}): its columns are {', '.join(header)}.")
+    return list(header).index(name)
+
+
+def _is_split_column(name: str, rows: Sequence[Sequence[str]], at: int) -> bool:
+    return bool(_SPLIT_NAMES.fullmatch(name)) and all(split_of(row[at]) is not None for row in rows)

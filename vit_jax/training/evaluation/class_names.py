@@ -1,0 +1,73 @@
+"""Which class of a model is which class of a data set: by name where both have names, by number where one has none."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from vit_jax.training.data import Source
+from vit_spec import VitportError
+
+
+def places_of(source: Source, labels: Sequence[str] | None, classes: int) -> tuple[np.ndarray, str]:
+    """The model's number of each class of a source, int32, and how they belong together where they do not agree.
+
+    Names are the same if they differ in case, spaces, hyphens and underscores alone; of several names for one class,
+    separated by commas, one is enough.
+
+    Args:
+        labels: the model's names of its classes.
+        classes: the number of the model's classes.
+
+    Raises:
+        VitportError: for a class of the source that the model does not have; without names, for different numbers of
+            classes.
+    """
+    if labels is None or _are_numbers(labels) or _are_numbers(source.classes):
+        if classes != len(source.classes):
+            raise VitportError(
+                f"The model has {classes} classes, and {source.name} has {len(source.classes)}: give weights that were "
+                "trained on these classes, or use --knn or --linear-probe, which need no head."
+            )
+        side = "the weights" if labels is None or _are_numbers(labels) else source.name
+        both = tuple(labels or ()) == source.classes
+        note = "" if both else f"{side} has no names of classes, so classes are compared by number"
+        return np.arange(classes, dtype=np.int32), note.replace("the weights has", "the weights have")
+    known = _numbers(labels)
+    places = [known.get(_plain(name), -1) for name in source.classes]
+    absent = [name for name, place in zip(source.classes, places, strict=True) if place < 0]
+    if absent:
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        raise VitportError(
+            f"{source.name} has the classes {', '.join(absent[:3])}{more}, which the model does not have; it has "
+            f"{', '.join(labels[:3])}, …: rename them, give numbered labels with a classes.txt in the model's order, "
+            "or use --knn or --linear-probe, which need no head."
+        )
+    if len(set(places)) < len(places):
+        raise VitportError(f"{source.name} has two classes that are one of the model's: merge their folders.")
+    if len(places) < classes:
+        note = f"{source.name} has {len(places)} of the model's {classes} classes, by name; all can be predicted"
+    else:
+        note = "" if places == list(range(classes)) else f"matched the classes of {source.name} by name"
+    return np.array(places, np.int32), note
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return tuple(names) == tuple(map(str, range(len(names))))
+
+
+def _numbers(labels: Sequence[str]) -> dict[str, int]:
+    """Plain name → number, also of one of several names for a class; names of two classes are left out."""
+    whole, parts = defaultdict[str, set[int]](set), defaultdict[str, set[int]](set)
+    for at, name in enumerate(labels):
+        whole[_plain(name)].add(at)
+        for part in name.split(","):
+            parts[_plain(part)].add(at)
+    return {name: min(at) for found in (parts, whole) for name, at in found.items() if len(at) == 1}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name.casefold()).strip()
