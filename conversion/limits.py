@@ -48,6 +48,17 @@ def defaults(config: Config) -> dict[str, Any]:
     return {field.name: field.default for field in dataclasses.fields(config)}
 
 
+def margin_around_patches(config: ViTConfig) -> list[str]:
+    """A complaint about images with rows or columns outside all patches, for code that asserts whole patches."""
+    height, width = config.image_size
+    margin = f"images of {height}x{width} pixels (it takes whole patches of {config.patch_size} only)"
+    return [margin] if _margin(config) else []
+
+
+def _margin(config: Config) -> bool:
+    return isinstance(config, ViTConfig) and any(config.margin)
+
+
 def not_square(config: Config) -> list[str]:
     """A complaint about images that are not square, for formats that store one side only."""
     height, width = config.image_size
@@ -86,9 +97,12 @@ def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]
             lost += [f"the names of {len(checkpoint.labels)} classes"] if checkpoint.labels else []
         elif name == "preprocessing":
             lost += _dropped_preprocessing(checkpoint, target)
+        elif name == "cropping":
+            lost += _differing("preprocessing.cropping", _cropping(checkpoint), "transformers")
         elif name == "image_size":
             height, width = checkpoint.config.image_size
-            lost += [f"image_size={height}x{width} (readers take a square)"] if height != width else []
+            square = height == width and not _margin(checkpoint.config)
+            lost += [] if square else [f"image_size={height}x{width} (readers take a square of whole patches)"]
         else:
             usual = conventions.get(name, defaults(checkpoint.config)[name])
             lost += _differing(name, getattr(checkpoint.config, name), usual)
@@ -101,6 +115,12 @@ def _dropped_preprocessing(checkpoint: Checkpoint, target: Format) -> list[str]:
     for name in (field.name for field in dataclasses.fields(own)):
         lost += _differing(f"preprocessing.{name}", getattr(own, name), getattr(usual, name))
     return lost
+
+
+def _cropping(checkpoint: Checkpoint) -> str:
+    """How the centre is cut out; as transformers does where nothing is cut off."""
+    own = checkpoint.preprocessing
+    return "transformers" if own.resize == "squash" else own.cropping
 
 
 def _differing(name: str, own: Any, usual: Any) -> list[str]:

@@ -21,6 +21,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
     "square": {"image_size": (8, 8)},
     "patch-2": {"patch_size": 2, "image_size": (4, 6)},
+    "margin": {"patch_size": 5, "image_size": (13, 24)},  # 3 rows and 4 columns fill no patch
     "one-channel": {"in_channels": 1},
     "features": {"num_classes": 0},
     "wide": {"embed_dim": 30},

@@ -23,10 +23,11 @@ from vit_parity.capture import Capture
 from vit_parity.comparison import Comparison, Row
 from vit_parity.endpoints import run_endpoint
 from vit_parity.frameworks import Dtype
-from vit_parity.points import is_tokens, patch_maps
+from vit_parity.points import covered_by_maps, is_tokens, patch_maps
 from vit_parity.replay import ReplayedModel
 from vit_parity.ulp import roundoff, ulp_distance
 from vit_spec import Config, Preprocessing
+from vit_spec.printable import escaped_values, printable
 
 if TYPE_CHECKING:
     from vit_parity.compare import Findings
@@ -81,9 +82,11 @@ def write_report(comparison: Comparison, path: Path, extras: Extras | None = Non
 def report_html(comparison: Comparison, extras: Extras) -> str:
     """The whole page."""
     template = (importlib.resources.files("vit_parity") / "assets" / "report.html").read_text(encoding="utf-8")
-    text = json.dumps(_finite(report_data(comparison, extras)), allow_nan=False)
+    text = json.dumps(escaped_values(_finite(report_data(comparison, extras))), allow_nan=False)
     page = template.replace("@DATA@", text.replace("<", "\\u003c"))  # so that no tag ends the script early
-    return page.replace("<title>vitport compare", f"<title>vitport compare {html.escape(comparison.b.title)}")
+    return page.replace(
+        "<title>vitport compare", f"<title>vitport compare {html.escape(printable(comparison.b.title))}"
+    )
 
 
 def report_data(comparison: Comparison, extras: Extras) -> dict[str, Any]:
@@ -163,6 +166,7 @@ def _line(name: str, values: Sequence[float], colour: int, *, bound: bool = Fals
 def _heat(comparison: Comparison, config: Config, preprocessing: Preprocessing | None) -> dict[str, Any]:
     """The first image, and each patch's relative difference after each block."""
     maps = {}
+    covered = covered_by_maps(comparison.a.images, config)[0]
     for row in comparison.rows:
         if not is_tokens(row.name):
             continue
@@ -173,7 +177,7 @@ def _heat(comparison: Comparison, config: Config, preprocessing: Preprocessing |
             gap, size = np.linalg.norm((b - a)[0], axis=-1), np.linalg.norm(a[0], axis=-1)  # (rows, columns)
             shares = gap / np.maximum(size, np.finfo(np.float64).tiny)
             maps[row.name] = [[float(f"{value:.3e}") for value in line] for line in shares]
-    return {"maps": maps, "image": _data_uri(comparison.a.images[0], preprocessing)}
+    return {"maps": maps, "image": _data_uri(covered, preprocessing)}
 
 
 def _data_uri(image: np.ndarray, preprocessing: Preprocessing | None) -> str:

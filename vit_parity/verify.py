@@ -16,6 +16,7 @@ from conversion import Checkpoint, load_image, prepare
 from conversion.changes.dtype import DTYPES
 from conversion.containers import onnx_file
 from conversion.formats import FORMATS
+from conversion.opening import AS_IT_IS, Opening
 from vit_parity.capture import Activations, jax_activations, torch_activations
 from vit_parity.certificate import Certificate, Check, stages
 from vit_parity.endpoints.vit.onnx_graph import input_size, onnx_activations
@@ -39,8 +40,7 @@ class Original:
 
     path: Path
     checkpoint: Checkpoint
-    format: str | None = None
-    weights_key: str | None = None
+    opening: Opening = AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,7 @@ def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]
     semantics = semantics_of_file(
         original.path,
         original.checkpoint.config,
-        format=original.format,
-        weights_key=original.weights_key,
+        opening=original.opening,
         dtype=None if requested.dtype is None else DTYPES[requested.dtype],
         activation=requested.activation,
         head=requested.head == "same",

@@ -15,6 +15,7 @@ from vit_spec.family import (
     longest_sum,
     needed_module,
     parameters,
+    remarks,
     segments,
 )
 from vit_spec.intermediates import OutputFormat, block_indices, check_output_format
@@ -59,6 +60,7 @@ __all__ = [
     "longest_sum",
     "needed_module",
     "parameters",
+    "remarks",
     "segments",
     "with_pool",
 ]

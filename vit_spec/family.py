@@ -96,13 +96,16 @@ class Family(Generic[C]):
     longest_sum: Callable[[C], int]
     """Number of products in the longest inner product of a forward pass, which bounds its rounding error."""
     size_fields: tuple[str, ...]
-    """Fields that a file's shapes show, and that name a model's size: other values mean another named model."""
+    """Attributes of a config that tensors show and fine-tuning keeps: other values mean another named model. Not the
+    sizes of images, channels, the head and what it reads."""
     aliases: Mapping[str, str]
     """Names that users of other software give fields → the fields."""
     models: Sequence[Model]
     """Named models."""
     unsupported: Mapping[str, str]
     """Names of models that are not implemented, with the reason."""
+    remarks: Callable[[C], tuple[str, ...]] = lambda config: ()
+    """What a user may not expect of a model of this config, in sentences for notes."""
 
 
 FAMILIES: dict[str, Family[Any]] = {}
@@ -184,6 +187,11 @@ def segments(config: Config) -> tuple[Segment, ...]:
 def block_sizes(config: Config) -> tuple[BlockSizes, ...]:
     """What a block of each of the :func:`segments` works on."""
     return tuple(family_of(config).block_sizes(config))
+
+
+def remarks(config: Config) -> tuple[str, ...]:
+    """What a user may not expect of a model of this config, in sentences for notes."""
+    return tuple(family_of(config).remarks(config))
 
 
 def count_parameters(config: Config) -> int:

@@ -50,11 +50,13 @@ def prepare(
         VitportError: if the weights cannot be read, tensors are missing, surplus or misshapen, or a field does not fit
             them. Where ``num_classes`` is given there need be no head.
     """
-    checkpoint = weights if isinstance(weights, Checkpoint) else load(weights, model=name_or_config)
-    fields = config_fields(checkpoint.config, fields)
     num_classes: int | None = fields.pop("num_classes", None)
     if isinstance(weights, Checkpoint):
+        checkpoint = weights
         _check(checkpoint, num_classes)
+    else:
+        checkpoint = load(weights, model=name_or_config, need_head=num_classes is None)
+    fields = config_fields(checkpoint.config, fields)
     sizes = {name: fields.pop(name) for name in ("image_size", "patch_size") if name in fields}
     checkpoint = with_sizes(checkpoint, **sizes, resize=resize)
     channels = fields.pop("in_channels", checkpoint.config.in_channels)

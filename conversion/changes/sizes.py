@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from conversion.checkpoint import Checkpoint
 from conversion.tensors.patch_kernel import resize_patch_kernel
-from vit_spec import Config, Kind, VitportError, family_module, parameters
+from vit_spec import Config, Kind, VitportError, family_module, parameters, remarks
 from vit_spec.vit.config import PositionResize
 
 
@@ -28,7 +28,7 @@ def with_sizes(
         resize: method for the position table; ``None`` takes the one of the weights' family.
 
     Raises:
-        VitportError: if the image does not divide into patches, or ``resize`` is given without a size.
+        VitportError: if the image is smaller than a patch, or ``resize`` is given without a size.
     """
     old = checkpoint.config
     if image_size is None and patch_size is None:
@@ -41,6 +41,8 @@ def with_sizes(
     sized = replace(checkpoint, config=config, preprocessing=preprocessing)
     if config.image_size != old.image_size:
         sized = sized.changed(f"images of {by(config.image_size)} pixels in place of {by(old.image_size)}")
+    for note in remarks(config) if remarks(config) != remarks(old) else ():
+        sized = sized.changed(note)
     sized = _patch_resized(sized, old)
     family = family_module(__package__ or "", config)
     return sized if family is None else family.grid_resized(sized, old, resize)

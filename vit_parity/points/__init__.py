@@ -61,6 +61,11 @@ def patch_maps(x: np.ndarray, config: Config) -> np.ndarray | None:
     return needed_module(__name__, config, _WHAT).patch_maps(x, config)
 
 
+def covered_by_maps(images: np.ndarray, config: Config) -> np.ndarray:
+    """Images (B, H, W, C) -> the part of them that :func:`patch_maps` describe."""
+    return needed_module(__name__, config, _WHAT).covered_by_maps(images, config)
+
+
 def answer_name(config: Config) -> str:
     """Name of the model's output."""
     return "logits" if config.num_classes else "features"

@@ -48,6 +48,12 @@ def patch_maps(x: np.ndarray, config: ViTConfig) -> np.ndarray | None:
     return x[:, config.num_prefix_tokens :].reshape(len(x), *config.grid_size, -1)
 
 
+def covered_by_maps(images: np.ndarray, config: ViTConfig) -> np.ndarray:
+    """Images (B, H, W, C) without the margin that fills no patch."""
+    (height, width), (rows, columns) = config.image_size, config.margin
+    return images[:, : height - rows, : width - columns]
+
+
 def _points(c: ViTConfig) -> Iterator[Point]:
     yield Point("patch_embed.proj", "patch_embed.proj", part="patches")
     if c.patch_norm:

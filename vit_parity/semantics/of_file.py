@@ -11,6 +11,7 @@ import numpy as np
 
 from conversion.containers import open_source
 from conversion.identify.recognise import recognise
+from conversion.opening import AS_IT_IS, Opening
 from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.table import TensorTable
 from vit_parity.capture import Activations
@@ -39,8 +40,7 @@ def semantics_of_file(
     path: Path,
     config: Config,
     *,
-    format: str | None = None,
-    weights_key: str | None = None,
+    opening: Opening = AS_IT_IS,
     dtype: np.dtype | None = None,
     activation: str | None = None,
     head: bool = True,
@@ -50,8 +50,7 @@ def semantics_of_file(
     Args:
         path: file or folder of weights in any format but ONNX, whose graph says itself what it computes.
         config: for what the file does not say: the number of heads, in most formats the epsilon and the activation.
-        format: name of the format, instead of the recognised one.
-        weights_key: as in :func:`conversion.load`.
+        opening: how to open the file.
         dtype: rounds every array to this type first; ``None`` leaves them as they are.
         activation: replaces the file's own; ``None`` keeps it.
         head: ``False`` leaves out the file's head.
@@ -59,8 +58,8 @@ def semantics_of_file(
     Raises:
         VitportError: if the file cannot be read, or its format has no second reading.
     """
-    source = open_source(path, weights_key)
-    found = recognise(source.table, format, weights_key)
+    source = open_source(path, opening.weights_key)
+    found = recognise(source.table, opening.format, source.under, opening.unreplicate)
     reading = found.format.second_reading
     if reading is None:
         raise VitportError(

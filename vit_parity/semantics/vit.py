@@ -70,7 +70,8 @@ class Semantics:
         patches = needed(r.convolution(n.patches), n.patches)
         B, H, W, C = images.shape
         side = round((patches.kernel.shape[0] / C) ** 0.5)
-        cut = images.reshape(B, H // side, side, W // side, side, C).transpose(0, 1, 3, 2, 4, 5)
+        whole = images[:, : H - H % side, : W - W % side]  # a stride of one patch leaves the rest unread
+        cut = whole.reshape(B, H // side, side, W // side, side, C).transpose(0, 1, 3, 2, 4, 5)
         body = self._norm(n.patch_norm)(patches(cut.reshape(B, -1, side * side * C)))  # (B, patches, D)
         tokens = [array.reshape(-1, body.shape[-1]) for names in n.tokens if (array := r.array(names)) is not None]
         front = np.concatenate(tokens) if tokens else np.zeros((0, body.shape[-1]))  # (prefix, D)

@@ -15,7 +15,6 @@ from vit_spec.validation import (
     check_at_least,
     check_choices,
     check_eps,
-    check_patches,
     check_rates,
     check_types,
     field_types,
@@ -66,7 +65,8 @@ class ViTConfig:
     family: ClassVar[str] = "vit"
 
     image_size: tuple[int, int] = (224, 224)
-    """Height and width of the input image; an int means a square."""
+    """Height and width of the input image; an int means a square. What whole patches leave over at the bottom and at
+    the right belongs to no patch, as in timm, transformers and big_vision: see :attr:`margin`."""
     patch_size: int = 16
     in_channels: int = 3
     num_classes: int = 1000
@@ -154,7 +154,12 @@ class ViTConfig:
         check_at_least(1, at_least_one)
         check_at_least(0, {"num_classes": self.num_classes, "register_tokens": self.register_tokens})
         check_eps("norm_eps", self.norm_eps)
-        check_patches(size, self.patch_size)
+        for side, length in zip(("height", "width"), size, strict=True):
+            if length < self.patch_size:
+                raise VitportError(
+                    f"image_size={size[0]}x{size[1]} holds no patch: its {side} {length} is below "
+                    f"patch_size={self.patch_size}."
+                )
         if self.embed_dim % self.num_heads:
             raise VitportError(
                 f"embed_dim={self.embed_dim} does not divide among num_heads={self.num_heads}: choose a width that is "
@@ -193,6 +198,11 @@ class ViTConfig:
     def grid_size(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def margin(self) -> tuple[int, int]:
+        """Rows at the bottom and columns at the right that belong to no patch, in pixels."""
+        return self.image_size[0] % self.patch_size, self.image_size[1] % self.patch_size
 
     @property
     def num_patches(self) -> int:
