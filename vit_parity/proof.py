@@ -33,7 +33,7 @@ def verify_conversion(conversion: Conversion) -> Certificate:
         head=_head(conversion),
         activation=None if new.activation == old.activation else new.activation,
         dtype=conversion.changes.dtype,
-        positions=new.pos_embed != old.pos_embed,
+        positions=getattr(new, "pos_embed", None) != getattr(old, "pos_embed", None),
         notes=conversion.notes,
     )
     original = Original(local(conversion.path), conversion.source, conversion.opening)
