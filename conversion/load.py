@@ -16,7 +16,7 @@ from conversion.containers import open_source
 from conversion.containers.wall import wall
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
-from conversion.identify.contradictions import check_name, check_told, check_width
+from conversion.identify.contradictions import check_given, check_name, check_told, check_width
 from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.order import told_order
@@ -120,6 +120,8 @@ def _understood(
         check_width(beside, config)
     if isinstance(model, str):
         check_name(model, told, config)
+    elif model is not None:
+        check_given(model, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
     notes = (

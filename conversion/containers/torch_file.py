@@ -86,10 +86,16 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         ) from error
     tensors, under, notes = chosen_entry(path, content, weights_key)
     _check_quantised(tensors)
-    strange = [str(name) for name, value in tensors.items() if not _is_plain(value)]
+    strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    for name, value in tensors.items():
+        if isinstance(value, torch.Tensor) and not _is_plain(value):
+            raise VitportError(
+                f"{path} holds {name} as a {str(value.layout).removeprefix('torch.')} tensor on the device "
+                f"{value.device}: save dense tensors on the CPU."
+            )
     if strange:
-        notes += (f"set aside because they are not dense tensors: {', '.join(strange)}",)
-    found = {str(name): value for name, value in tensors.items() if _is_plain(value)}
+        notes += (f"set aside because they are not tensors: {', '.join(strange)}",)
+    found = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
     _check_claims(path, list(found.values()), records)
     table = TensorTable({name: _tensor(value, check) for name, value in found.items()})
     metadata = getattr(tensors, "_metadata", None)

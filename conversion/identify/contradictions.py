@@ -79,11 +79,10 @@ def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
                 "the model that they are, or give a config."
             )
     for name, what in _PARTS.items():
-        has, holds = (getattr(it, name, None) not in (None, "none") for it in (named, config))
-        if has != holds:
+        if (holds := _has(config, name)) != _has(named, name):
             raise VitportError(
-                f"{model} has {'a' if has else 'no'} {what}, but the file holds {'one' if holds else 'none'}: name the "
-                "model that the tensors are, or give a config."
+                f"{model} has {'no' if holds else 'a'} {what}, but the file holds {'one' if holds else 'none'}: name "
+                "the model that the tensors are, or give a config."
             )
     identifier(config.family).check_named(model, named, config)
     heads, named_heads = told.get("num_heads"), getattr(named, "num_heads", None)
@@ -92,6 +91,24 @@ def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
             f"{model} has num_heads={named_heads}, but {heads.origin} says num_heads={heads.value}: leave out the "
             "name (--model)."
         )
+
+
+def check_given(given: Config, config: Config) -> None:
+    """Refuse tensors that lack a part which the caller's config has: they are incomplete, or another model's.
+
+    Raises:
+        VitportError: naming the part and the field that says so.
+    """
+    for name, what in _PARTS.items():
+        if _has(given, name) and not _has(config, name):
+            raise VitportError(
+                f"The config given has {name}={getattr(given, name)!r}, but the file holds no {what}: fetch the "
+                "weights again, or give a config without one."
+            )
+
+
+def _has(config: Config, part: str) -> bool:
+    return getattr(config, part, None) not in (None, "none")
 
 
 def _same(name: str, fact: Fact, config: Config) -> bool:
