@@ -119,12 +119,10 @@ class SwinConfig:
         check_rates(self)
 
     def _check_sizes(self) -> None:
-        check_at_least(
-            1,
-            {name: getattr(self, name) for name in ("patch_size", "in_channels", "embed_dim")}
-            | {"image_size": min(self.image_size), "depths": min(self.depths, default=0)}
-            | {"num_heads": min(self.num_heads, default=0), "mlp_ratio * embed_dim": self.hidden_dim(0)},
-        )
+        numbers = {name: getattr(self, name) for name in ("patch_size", "in_channels", "embed_dim")}
+        least = {"image_size": self.image_size, "depths": self.depths, "num_heads": self.num_heads}
+        check_at_least(1, numbers | {name: min(values, default=0) for name, values in least.items()})
+        check_at_least(1, {"mlp_ratio * embed_dim": self.hidden_dim(0)})
         check_at_least(0, {"num_classes": self.num_classes})
         check_eps("norm_eps", self.norm_eps)
         check_eps("patch_norm_eps", self.patch_norm_eps)
@@ -205,7 +203,14 @@ class SwinConfig:
         return tuple(self.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks))
 
     def replace(self, **changes: Any) -> SwinConfig:
-        """A copy with the named fields changed, validated anew."""
+        """A copy with the named fields changed, validated anew.
+
+        With another number of stages, windows that are the same in all of them stay so.
+        """
+        for name in ("window_sizes", "pretrained_window_sizes"):
+            windows: Windows = getattr(self, name)
+            if "depths" in changes and len(changes["depths"]) != self.num_stages and len(set(windows)) == 1:
+                changes.setdefault(name, windows[:1] * len(changes["depths"]))
         return replaced(self, changes)
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,8 +24,9 @@ CONTRADICTIONS = [
     ({"num_heads": 3}, "num_heads=3 must be a list of whole numbers"),
     ({"depths": (2, 2, 6, 0)}, "depths=0 is too small"),
     ({"depths": (2, 2, 6, 2.0)}, r"depths=\(2, 2, 6, 2.0\) must be a list of whole numbers"),
-    ({"depths": ()}, r"window_sizes=.* does not fit 0 stages"),
-    ({"depths": (2, 2)}, "window_sizes=.* does not fit 2 stages: give one int, or an int or"),
+    ({"depths": ()}, "depths=0 is too small"),
+    ({"depths": (2, 2)}, r"num_heads=\(3, 6, 12, 24\) and depths=\(2, 2\) must have the same length"),
+    ({"depths": (2, 2), "window_sizes": (7, 7, 14, 7)}, "window_sizes=.* does not fit 2 stages: give one int, or an"),
     ({"window_sizes": (7, 7)}, r"window_sizes=\(7, 7\) does not fit 4 stages"),
     ({"window_sizes": (7, 7, 7, (7, 7, 7))}, r"window_sizes=\(7, 7, 7\) is not a size"),
     ({"window_sizes": 0}, "window_sizes=0 is too small"),
@@ -75,6 +76,8 @@ def test_an_int_is_a_square_window_of_every_stage() -> None:
     config = SwinConfig().replace(window_sizes=(7, (7, 14), 14, 7))
     assert config.window_sizes == ((7, 7), (7, 14), (14, 14), (7, 7))
     assert config.replace(window_sizes=8).window_sizes == ((8, 8),) * 4
+    fewer = SwinConfig().replace(depths=(2, 2), num_heads=(3, 6))
+    assert (fewer.window_sizes, fewer.pretrained_window_sizes) == (((7, 7),) * 2, ((0, 0),) * 2)
 
 
 def test_stages_halve_the_map_rounded_up_and_double_the_width() -> None:
