@@ -61,8 +61,9 @@ class SwinReading:
     ``axis``, ``min``, ``pad`` and ``never`` as in ``SwinConfig``; ``height``: as ``min``, by the height alone."""
     pads: Literal["roll_pad", "pad_roll"] | None = None
     """Whether the family's code pads after the shift or before it; ``None`` takes the config's."""
-    never_where: Candidates = NONE
-    """Beginnings of names in files whose windows never shrink, whatever ``windows`` says."""
+    never_where: Literal["nowhere", "norms", "earlier norms"] = "nowhere"
+    """Files whose windows never shrink, whatever ``windows`` says: those with any ``stage_norm``, or with one of a
+    stage before the last."""
     recorded: bool = False
     """Whether this project's record, where a file has one, overrules ``windows`` and ``pads``."""
     merges: Literal["corners", "unfold"] = "corners"

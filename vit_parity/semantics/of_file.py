@@ -74,6 +74,8 @@ def semantics_of_file(
     assert isinstance(reading, SecondReading)  # a format of this family
     if source.own is not None and isinstance(own := config_from_dict(source.own["config"]), ViTConfig):
         config = own  # the file's own words, not what a reader made of them
+    if not isinstance(reading, SecondReading):
+        raise VitportError(f"{path} is in the format {found.format.name}, which holds no plain Vision Transformers.")
     facts = _facts(reading, config, config_json, found.table)
     if activation is not None:
         facts = replace(facts, activation=activation)

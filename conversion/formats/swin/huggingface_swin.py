@@ -170,7 +170,7 @@ FORMAT = Format(
         ),
         windows="min",
         pads="pad_roll",
-        never_where=("hidden_states_norms.",),
+        never_where="norms",
         eps=None,
         activation=None,
         config_json="transformers",

@@ -43,7 +43,8 @@ PARTS: dict[str, Any] = {
 
 def is_detector(names: Mapping[str, Any]) -> bool:
     """Whether stages before the last have norms, as in backbones of detectors."""
-    return "norm0.weight" in names or "norm1.weight" in names or "norm2.weight" in names
+    stages = {int(name.split(".")[1]) for name in names if name.startswith("stages.")}
+    return any(f"norm{stage}.weight" in names for stage in stages - {max(stages, default=0)})
 
 
 def window_rule(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -101,7 +102,7 @@ FORMAT = Format(
         ),
         windows="min",
         pads="pad_roll",
-        never_where=("norm0.", "norm1.", "norm2."),
+        never_where="earlier norms",
         merges="unfold",
     ),
 )  # fmt: skip

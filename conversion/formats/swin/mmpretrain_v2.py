@@ -43,7 +43,7 @@ FORMAT = Format(
         ),
         windows="min",
         pads="pad_roll",
-        never_where=("norm0.", "norm1.", "norm2."),
+        never_where="earlier norms",
         merges="unfold",
     ),
 )  # fmt: skip

@@ -187,6 +187,9 @@ def test_openmmlabs_names_are_those_of_its_code(tmp_path: Path) -> None:
         "backbone.stages.1.downsample.reduction.weight",
     } <= second  # fmt: skip
     assert not {name for name in second if "stages.0.downsample" in name}
+    state = dict(torch.load(tmp_path / "v1", weights_only=True))
+    torch.save({"state_dict": state, "meta": {}}, tmp_path / "plain.pth")
+    assert conversion.load(tmp_path / "plain.pth", model=BASE).config.window_rule == "min"
 
 
 @pytest.mark.parametrize("layout", ["map", "table"])

@@ -38,7 +38,7 @@ def swin_facts(
     shrinks, pads = reading.windows or config.window_rule, reading.pads or config.pad_order
     if recorded and reading.recorded:
         shrinks, pads = config.window_rule, config.pad_order
-    if any(name.startswith(reading.never_where) for name in reader.arrays):
+    if _has_norms(reading, reader, config.num_stages):
         shrinks = "never"
     facts = SwinFacts(
         version=config.version,
@@ -52,6 +52,13 @@ def swin_facts(
         activation=config.activation if reading.activation is None else reading.activation,
     )
     return facts if reading.config_json is None else _told_by_config_json(facts, config_json)
+
+
+def _has_norms(reading: SwinReading, reader: TorchReader, stages: int) -> bool:
+    """Whether the file has the norms that only models whose windows never shrink have."""
+    counted = {"nowhere": 0, "norms": stages, "earlier norms": stages - 1}[reading.never_where]
+    norms = (reader.norm(filled(reading.names.stage_norm, stage), 1e-5, True) for stage in range(counted))
+    return any(norm is not None for norm in norms)
 
 
 def _windows(reading: SwinReading, reader: TorchReader, config: SwinConfig, shrinks: str) -> Sides:
