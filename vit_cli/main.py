@@ -113,7 +113,12 @@ def _later(run: Callable[..., int | None], *, listed: bool) -> Callable[..., Cal
     return later
 
 
-if __name__ == "__main__":
-    from vit_cli.__main__ import entry
+def entry() -> int:
+    """The command as a process of its own, for scripts that were installed with earlier versions."""
+    from vit_cli.__main__ import entry as run
 
+    return run()
+
+
+if __name__ == "__main__":
     sys.exit(entry())

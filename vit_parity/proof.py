@@ -45,11 +45,7 @@ def verify_conversion(conversion: Conversion) -> Certificate:
         head=_head(conversion),
         activation=_changed("activation", old, new),
         dtype=conversion.changes.dtype,
-<<<<<<< HEAD
         positions=_changed("pos_embed", old, new) is not None,
-=======
-        positions=getattr(new, "pos_embed", None) != getattr(old, "pos_embed", None),
->>>>>>> w-swin
         notes=conversion.notes,
     )
     original = Original(local(conversion.path), conversion.source, conversion.opening)
