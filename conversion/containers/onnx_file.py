@@ -138,7 +138,9 @@ class Graph:
         return {}
 
     def _stored_source(self, name: str) -> str | None:
-        while name in self.producer and self.producer[name].op_type in _SHAPE_KEEPING:
+        for _ in self.nodes:  # a graph in a circle has no end
+            if name not in self.producer or self.producer[name].op_type not in _SHAPE_KEEPING:
+                break
             name = self.producer[name].input[0]
         return name if name in self.initializers else None
 

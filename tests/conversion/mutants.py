@@ -43,7 +43,7 @@ def _tree() -> dict[str, Any]:
     return nest({name: np.asarray(table[name]) for name in table})
 
 
-def _orbax(**layout: bool) -> Callable[[Path], None]:
+def _orbax(**layout: Any) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**layout)).save(path.resolve(), _tree())
 
@@ -56,7 +56,7 @@ def _huggingface_flax(path: Path) -> None:
 
     config = t.ViTConfig(
         image_size=12, patch_size=4, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=41,
-        num_labels=7,
+        id2label={at: f"LABEL_{at}" for at in range(7)},
     )  # fmt: skip
     torch.manual_seed(0)
     t.ViTForImageClassification(config).save_pretrained(path)

@@ -18,12 +18,12 @@ from conversion.containers.zarr_metadata import check_zarr
 from tests.conversion.bad_files import CONFIG, MAKERS, PARAMS, STATE
 from tests.conversion.canaries import assert_same_tensors
 from vit_cli.main import main
-from vit_spec import VitportError
+from vit_spec import ViTConfig, VitportError
 
 
-def refused(path: Path, words: str, **options: object) -> None:
+def refused(path: Path, words: str, model: ViTConfig | None = CONFIG) -> None:
     with pytest.raises(VitportError, match=words) as caught:
-        checkpoint = conversion.load(path, **({"model": CONFIG} | options))
+        checkpoint = conversion.load(path, model=model)
         _ = [checkpoint.params[name] for name in checkpoint.params]
     assert str(caught.value).isprintable()
 

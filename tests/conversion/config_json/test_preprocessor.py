@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import transformers
 from PIL import Image
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+from transformers.models.auto import configuration_auto, image_processing_auto
 
 from conversion.config_json.preprocessor import _OF_MODEL, CLASSES, preprocessing
 from conversion.images.image import crop, normalize
@@ -118,8 +117,8 @@ def test_names_of_other_times_are_the_same_classes() -> None:
 
 def test_a_file_that_names_no_class_has_the_one_of_its_model() -> None:
     """transformers' own table; DINOv2 with registers has DINOv2's by its configuration's."""
-    assert set(_OF_MODEL) <= set(CONFIG_MAPPING_NAMES)
+    assert set(_OF_MODEL) <= set(vars(configuration_auto)["CONFIG_MAPPING_NAMES"])
     for model_type, kind in _OF_MODEL.items():
         np.testing.assert_array_equal(ours({}, {"model_type": model_type}), theirs(kind, {}))
-        if (names := IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type)) is not None:
+        if (names := vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"].get(model_type)) is not None:
             assert names["pil"] == f"{kind}ImageProcessorPil"
