@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -14,7 +13,6 @@ from vit_jax.layers.activation import activation
 from vit_jax.layers.dropout import Dropout, DropoutKeys
 from vit_jax.layers.initialization import Init, make_linear
 from vit_jax.layers.norm import NormLayer
-from vit_jax.layers.xla.rows import Linear
 
 
 class Mlp(nnx.Module):
@@ -30,10 +28,7 @@ class Mlp(nnx.Module):
         init: random numbers and dtypes.
     """
 
-    widths: ClassVar[Mapping[str, int]] = {"fc1": 1}
-    """Layers that read the tokens → their widths, as multiples of M."""
     usual_act: ClassVar[str] = "gelu"
-    fc1: Linear
 
     def __init__(
         self,
@@ -46,13 +41,16 @@ class Mlp(nnx.Module):
         *,
         init: Init,
     ) -> None:
-        for name, width in self.widths.items():
-            setattr(self, name, make_linear(dim, width * hidden_dim, bias=bias, init=init))
+        self.make_first(dim, hidden_dim, bias=bias, init=init)
         self.act = activation(act or self.usual_act)
         self.drop1 = Dropout(drop)
         self.norm = nnx.identity if norm is None else norm(hidden_dim)
         self.fc2 = make_linear(hidden_dim, dim, bias=bias, init=init)
         self.drop2 = Dropout(drop)
+
+    def make_first(self, dim: int, hidden_dim: int, *, bias: bool, init: Init) -> None:
+        """Make what reads the tokens."""
+        self.fc1 = make_linear(dim, hidden_dim, bias=bias, init=init)
 
     def hidden(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
         """(..., D) -> the hidden layer, (..., M)."""
@@ -67,10 +65,12 @@ class Mlp(nnx.Module):
 class SwiGLU(Mlp):
     """``fc2(act(fc1_g(x)) * fc1_x(x))`` (Shazeer 2020, section 2), with the arguments of :class:`Mlp`."""
 
-    widths: ClassVar[Mapping[str, int]] = {"fc1_g": 1, "fc1_x": 1}
     usual_act: ClassVar[str] = "silu"
-    fc1_g: Linear
-    fc1_x: Linear
+
+    def make_first(self, dim: int, hidden_dim: int, *, bias: bool, init: Init) -> None:
+        """Make what reads the tokens: gate and value."""
+        self.fc1_g = make_linear(dim, hidden_dim, bias=bias, init=init)
+        self.fc1_x = make_linear(dim, hidden_dim, bias=bias, init=init)
 
     def hidden(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
         """(..., D) -> the hidden layer, (..., M)."""
@@ -80,8 +80,11 @@ class SwiGLU(Mlp):
 class SwiGLUPacked(Mlp):
     """:class:`SwiGLU` with gate and value in one layer ``fc1``, the gate first (DINOv2's giant model)."""
 
-    widths: ClassVar[Mapping[str, int]] = {"fc1": 2}
     usual_act: ClassVar[str] = "silu"
+
+    def make_first(self, dim: int, hidden_dim: int, *, bias: bool, init: Init) -> None:
+        """Make what reads the tokens: gate and value side by side."""
+        self.fc1 = make_linear(dim, 2 * hidden_dim, bias=bias, init=init)
 
     def hidden(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
         """(..., D) -> the hidden layer, (..., M)."""

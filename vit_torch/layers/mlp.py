@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -25,10 +24,7 @@ class Mlp(nn.Module):
         drop: dropout rate of the hidden layer and after ``fc2``.
     """
 
-    widths: ClassVar[Mapping[str, int]] = {"fc1": 1}
-    """Layers that read the tokens → their widths, as multiples of M."""
     usual_act: ClassVar[str] = "gelu"
-    fc1: nn.Linear
 
     def __init__(
         self,
@@ -40,13 +36,16 @@ class Mlp(nn.Module):
         drop: float = 0.0,
     ) -> None:
         super().__init__()
-        for name, width in self.widths.items():
-            setattr(self, name, make_linear(dim, width * hidden_dim, bias=bias))
+        self.make_first(dim, hidden_dim, bias=bias)
         self.act = activation(act or self.usual_act)
         self.drop1 = nn.Dropout(drop)
         self.norm = nn.Identity() if norm is None else norm(hidden_dim)
         self.fc2 = make_linear(hidden_dim, dim, bias=bias)
         self.drop2 = nn.Dropout(drop)
+
+    def make_first(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
+        """Make what reads the tokens."""
+        self.fc1 = make_linear(dim, hidden_dim, bias=bias)
 
     def hidden(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch M"]:
         """(..., D) -> the hidden layer, (..., M)."""
@@ -61,10 +60,12 @@ class Mlp(nn.Module):
 class SwiGLU(Mlp):
     """``fc2(act(fc1_g(x)) * fc1_x(x))`` (Shazeer 2020, section 2), with the arguments of :class:`Mlp`."""
 
-    widths: ClassVar[Mapping[str, int]] = {"fc1_g": 1, "fc1_x": 1}
     usual_act: ClassVar[str] = "silu"
-    fc1_g: nn.Linear
-    fc1_x: nn.Linear
+
+    def make_first(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
+        """Make what reads the tokens: gate and value."""
+        self.fc1_g = make_linear(dim, hidden_dim, bias=bias)
+        self.fc1_x = make_linear(dim, hidden_dim, bias=bias)
 
     def hidden(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch M"]:
         """(..., D) -> the hidden layer, (..., M)."""
@@ -74,8 +75,11 @@ class SwiGLU(Mlp):
 class SwiGLUPacked(Mlp):
     """:class:`SwiGLU` with gate and value in one layer ``fc1``, the gate first (DINOv2's giant model)."""
 
-    widths: ClassVar[Mapping[str, int]] = {"fc1": 2}
     usual_act: ClassVar[str] = "silu"
+
+    def make_first(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
+        """Make what reads the tokens: gate and value side by side."""
+        self.fc1 = make_linear(dim, 2 * hidden_dim, bias=bias)
 
     def hidden(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch M"]:
         """(..., D) -> the hidden layer, (..., M)."""
