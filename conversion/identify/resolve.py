@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from conversion.identify.family import identifier
-from conversion.identify.given import OPTIONS, check_given
+from conversion.identify.given import OPTIONS, check_facts
 from conversion.tensors.table import Shapes
 from vit_spec import Config, Model, UntoldError, VitportError, list_models, parameters
 from vit_spec.family import FAMILIES
@@ -73,6 +73,9 @@ def resolve_config(
             values[name], origins[name] = getattr(named, name), named_by
         elif name in shown:
             values[name], origins[name] = shown[name], SHAPES
+    for name, value in own.usual(values).items():
+        if name not in values:
+            values[name], origins[name] = value, "nobody, and it decides nothing"
     untold = [name for name in own.NEVER_GUESSED if name not in values]
     if untold:
         options = " ".join(OPTIONS[name] for name in untold)
@@ -83,7 +86,7 @@ def resolve_config(
             untold,
         )
     config = kind.from_dict(values)
-    check_given(given, config, origins)
+    check_facts(given, config, origins)
     return config, origins
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from vit_jax.training.data.record import Record, Source, Split
 from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.digits import open_digits
+from vit_jax.training.data.sources.files import walk
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
 from vit_jax.training.data.sources.label_table import open_table
@@ -71,8 +71,11 @@ def open_source(
     """
     try:
         source = _open(path, split, classes) if table is None else _labelled(path, split, classes, table)
-    except OSError as error:
-        raise VitportError(f"{path} cannot be read ({error}): check that it is complete and readable.") from error
+    except VitportError:
+        raise
+    except Exception as error:  # hostile files make the libraries that read them raise anything
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise VitportError(f"{path} cannot be read ({reason}): check that it is complete and readable.") from error
     if source is None:
         return None
     if not len(source):
@@ -125,7 +128,7 @@ def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: T
 
 def _kind_of_folder(root: Path) -> str:
     """The kind of the first file that has one, so that not all files of a large image folder are listed."""
-    names = (name for _, _, files in os.walk(root, followlinks=True) for name in files)
+    names = (name for _, files in walk(root) for name in files)
     return next((kind for name in names if (kind := _kind(name))), "folder")
 
 
