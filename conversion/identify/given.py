@@ -85,7 +85,7 @@ def both(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     return {**first, **second}
 
 
-def check_given(given: Mapping[str, Any], config: Config, origins: Mapping[str, str]) -> None:
+def check_facts(given: Mapping[str, Any], config: Config, origins: Mapping[str, str]) -> None:
     """Compare what a user stated with what the file has.
 
     Raises:

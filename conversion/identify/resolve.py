@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from conversion.identify.family import identifier
-from conversion.identify.given import OPTIONS, check_given
+from conversion.identify.given import OPTIONS, check_facts
 from conversion.tensors.table import Shapes
 from vit_spec import Config, Model, UntoldError, VitportError, list_models, parameters
 from vit_spec.family import FAMILIES
@@ -86,7 +86,7 @@ def resolve_config(
             untold,
         )
     config = kind.from_dict(values)
-    check_given(given, config, origins)
+    check_facts(given, config, origins)
     return config, origins
 
 

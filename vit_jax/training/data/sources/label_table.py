@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_jax.training.data.record import Record, Split
+from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT, read_regular, walk
 from vit_jax.training.data.sources.image_folder import SUFFIXES, split_of
 from vit_jax.training.data.sources.labels import listed_classes, numbered
 from vit_jax.training.data.sources.names import Names
@@ -37,7 +38,7 @@ class LabelledImages:
 
     def __getitem__(self, at: int, /) -> Record:
         path = Path(self.root, self.names[at])
-        return Record(str(path), int(self.labels[at]), path.read_bytes())
+        return Record(str(path), int(self.labels[at]), read_regular(path, MOST_IMAGE))
 
 
 def open_table(
@@ -94,7 +95,7 @@ def open_table(
 
 def _rows(table: Path) -> tuple[list[str], list[list[str]]]:
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        text = read_regular(table, MOST_TEXT).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise VitportError(f"{table} cannot be read as a table of labels ({error}): give a CSV file.") from error
     first = text.partition("\n")[0]
@@ -114,8 +115,8 @@ def _image_files(root: Path) -> dict[str, str]:
     start = root / parts[0] if len(parts) == 1 else root
     found: dict[str, str] = {}
     twice: set[str] = set()
-    for folder, _, files in os.walk(start, followlinks=True):
-        for file in files:
+    for folder, names in walk(start):
+        for file in names:
             if not file.lower().endswith(SUFFIXES) or file.startswith("."):
                 continue
             path = Path(folder, file)
