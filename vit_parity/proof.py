@@ -13,9 +13,11 @@ def check_verifiable(changes: Changes) -> None:
     """Refuse changes after which source and result cannot see the same image.
 
     Raises:
-        VitportError: for a new image size or patch size.
+        VitportError: for a new image size, patch size or window.
     """
-    sizes = {"--image-size": changes.image_size, "--patch-size": changes.patch_size}
+    sizes = {
+        "--image-size": changes.image_size, "--patch-size": changes.patch_size, "--window-size": changes.window_size,
+    }  # fmt: skip
     given = " and ".join(option for option, value in sizes.items() if value is not None)
     if given:
         raise VitportError(f"--verify compares with the source as it is: verify first, and change {given} then.")
@@ -33,7 +35,7 @@ def verify_conversion(conversion: Conversion) -> Certificate:
         head=_head(conversion),
         activation=None if new.activation == old.activation else new.activation,
         dtype=conversion.changes.dtype,
-        positions=new.pos_embed != old.pos_embed,
+        positions=getattr(new, "pos_embed", None) != getattr(old, "pos_embed", None),
         notes=conversion.notes,
     )
     original = Original(local(conversion.path), conversion.source, conversion.opening)
