@@ -45,6 +45,12 @@ def patch_maps(x: np.ndarray, config: SwinConfig) -> np.ndarray | None:
     return None
 
 
+def covered_by_maps(images: np.ndarray, config: SwinConfig) -> np.ndarray:
+    """Images (B, H, W, C): patches fill them."""
+    del config
+    return images
+
+
 def _points(c: SwinConfig) -> Iterator[Point]:
     yield Point("patch_embed.proj", "patch_embed.proj", part="patches")
     if c.patch_norm:
