@@ -20,7 +20,7 @@ def check_verifiable(changes: Changes, read: Callable[[], Checkpoint] | None = N
         read: the source, which is asked for its image size if one is requested: its own is no change.
 
     Raises:
-        VitportError: for a new image size or patch size.
+        VitportError: for a new image size, patch size or window.
     """
     size = changes.image_size
     same = size is not None and read is not None and read().config.image_size == height_and_width(size, "image_size")

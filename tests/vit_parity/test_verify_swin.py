@@ -9,8 +9,9 @@ import pytest
 
 import conversion
 from tests.conversion.swin.models import BASE, checkpoint, weights
+from vit_parity.proof import check_verifiable, verify_conversion
 from vit_parity.verify import Original, verify
-from vit_spec import SwinConfig
+from vit_spec import SwinConfig, VitportError
 
 V2 = BASE.replace(version=2, pretrained_window_sizes=(3, 2))
 PAIRS: dict[str, tuple[SwinConfig, str, str]] = {
@@ -18,6 +19,15 @@ PAIRS: dict[str, tuple[SwinConfig, str, str]] = {
     "v2": (V2, "torchvision", "mmpretrain"),
     "padded": (BASE.replace(image_size=(24, 40), window_sizes=5), "huggingface", "flax"),
 }
+
+
+def test_the_changes_that_were_asked_for_are_proven_too(tmp_path: Path) -> None:
+    conversion.save(checkpoint(V2, dtype=np.float32), tmp_path / "source", format="torchvision")
+    changes = conversion.Changes(dtype="float16", head="drop")
+    done = conversion.convert(tmp_path / "source", tmp_path / "result", to="huggingface", changes=changes)
+    assert verify_conversion(done).passed
+    with pytest.raises(VitportError, match="change --window-size then"):
+        check_verifiable(conversion.Changes(window_size=8))
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -80,12 +80,19 @@ def test_every_option_survives_the_two_formats_of_our_own(name: str, tmp_path: P
     assert outputs(tmp_path / "timm", config)["head"].shape == (2, config.num_classes or config.num_features)
 
 
-def strange(path: Path, source: Path, rename: dict[str, str], wrapper: str | None = None, **more: Any) -> None:
+def strange(
+    path: Path,
+    source: Path,
+    rename: dict[str, str],
+    wrapper: str | None = None,
+    more: dict[str, torch.Tensor] | None = None,
+) -> None:
     """A copy of a PyTorch file without our record, its names changed by regular expressions."""
     state = dict(torch.load(source, weights_only=True))
     for pattern, new in rename.items():
         state = {re.sub(pattern, new, name): value for name, value in state.items()}
-    torch.save({wrapper: state, **more} if wrapper else state | more, path)
+    state |= more or {}
+    torch.save({wrapper: state} if wrapper else state, path)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -112,7 +119,7 @@ def test_prefixes_are_taken_off(prefix: str, tmp_path: Path) -> None:
     conversion.save(checkpoint(V2.replace(num_classes=0)), tmp_path / "ms", format="microsoft-swin")
     rename = {"^": prefix, "cpb_mlp": "rpe_mlp"}
     more = {f"{prefix}mask_token": torch.zeros(1, 1, 8), "decoder.0.weight": torch.zeros(3, 16, 1, 1)}
-    strange(tmp_path / "w.pth", tmp_path / "ms", rename, **more)
+    strange(tmp_path / "w.pth", tmp_path / "ms", rename, more=more)
     read = conversion.load(tmp_path / "w.pth")
     assert read.provenance.format == "microsoft-swin"
     assert all(np.array_equal(read.params[key], value) for key, value in weights(V2.replace(num_classes=0)).items())
@@ -275,6 +282,12 @@ def test_timm_reads_other_functions_otherwise_and_is_told(tmp_path: Path) -> Non
     assert not conversion.save(checkpoint(BASE), tmp_path / "b", format="timm")
 
 
+def registered(name: str) -> SwinConfig:
+    config = get_model(name).config
+    assert isinstance(config, SwinConfig)
+    return config
+
+
 def plain(config: SwinConfig, path: Path) -> None:
     """A safetensors file of canonical names alone, as timm writes it."""
     from safetensors.numpy import save_file
@@ -283,7 +296,7 @@ def plain(config: SwinConfig, path: Path) -> None:
 
 
 def test_what_nobody_tells_is_asked_for_with_the_candidates(tmp_path: Path) -> None:
-    config = get_model("swinv2_tiny_window8_256").config.replace(num_classes=3)
+    config = registered("swinv2_tiny_window8_256").replace(num_classes=3)
     plain(config, tmp_path / "w.safetensors")
     with pytest.raises(
         VitportError, match="does not say its window_sizes, pretrained_window_sizes, image_size"
@@ -299,7 +312,7 @@ def test_what_nobody_tells_is_asked_for_with_the_candidates(tmp_path: Path) -> N
 
 
 def test_windows_that_are_not_the_names_are_refused(tmp_path: Path) -> None:
-    config = get_model("swin_tiny_patch4_window7_224").config
+    config = registered("swin_tiny_patch4_window7_224")
     plain(config.replace(num_classes=3, window_sizes=4), tmp_path / "w.safetensors")
     with pytest.raises(VitportError, match="has windows of 7x7, 7x7, 7x7, 7x7, but those of the file are 4x4"):
         conversion.load(tmp_path / "w.safetensors", model="swin_tiny_patch4_window7_224")
@@ -351,7 +364,7 @@ def folder(path: Path, config: SwinConfig, told: dict[str, Any]) -> Path:
 
 
 def test_timms_folder_names_the_architecture_and_its_arguments(tmp_path: Path) -> None:
-    config = get_model("swinv2_tiny_window16_256").config.replace(num_classes=3, image_size=(128, 192))
+    config = registered("swinv2_tiny_window16_256").replace(num_classes=3, image_size=(128, 192))
     told = {
         "architecture": "swinv2_tiny_window16_256", "num_classes": 3, "num_features": 768, "global_pool": "avg",
         "pretrained_cfg": {"tag": "ms_in1k", "input_size": [3, 256, 256], "crop_pct": 0.9, "pool_size": [8, 8]},

@@ -39,10 +39,10 @@ def test_rounding_activation_and_head_can_be_those_of_the_conversion(tmp_path) -
     half = {name: array.astype(np.float16).astype(np.float64) for name, array in weights(BASE).items()}
     tanh, features = BASE.replace(activation="gelu_tanh"), BASE.replace(num_classes=0)
     body = {name: array for name, array in weights(BASE).items() if not name.startswith("head.")}
-    for options, config, params in (
-        ({"dtype": np.dtype(np.float16)}, BASE, half),
-        ({"activation": "gelu_tanh"}, tanh, weights(BASE)),
-        ({"head": False}, features, body),
+    path = tmp_path / "w"
+    for meaning, config, params in (
+        (semantics_of_file(path, BASE, dtype=np.dtype(np.float16)), BASE, half),
+        (semantics_of_file(path, BASE, activation="gelu_tanh"), tanh, weights(BASE)),
+        (semantics_of_file(path, BASE, head=False), features, body),
     ):
-        found = semantics_of_file(tmp_path / "w", BASE, **options).run(images(BASE))["head"]
-        assert relative(found, torch_output(config, params)) <= TOLERANCE
+        assert relative(meaning.run(images(BASE))["head"], torch_output(config, params)) <= TOLERANCE
