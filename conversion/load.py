@@ -75,7 +75,7 @@ def _understood(
     if source.own is None:
         check_class(beside)
     check_plain(source.table, beside)
-    found = recognise(source.table, format, under)
+    found = recognise(source.table, format or source.format, under if source.format is None else None)
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:

@@ -11,7 +11,7 @@ from conversion.containers import (
     huggingface_folder,
     msgpack_file,
     npz_file,
-    onnx_file,
+    onnx,
     orbax_folder,
     safetensors_file,
     torch_file,
@@ -20,7 +20,7 @@ from conversion.containers import (
 from conversion.source import Source
 from vit_spec import VitportError
 
-_FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx_file)
+_FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx)
 _FOLDERS = (training_run, huggingface_folder, orbax_folder)  # a training run has a config.json too
 READABLE = (
     "a safetensors file, a NumPy .npz file, a PyTorch .pt/.pth file, a Flax .msgpack file, an ONNX file, "

@@ -169,7 +169,9 @@ class Layers:
         if order.shape[0] * layer.kernel.shape[0] != layer.x.size:
             return None
         taken = order[0]
-        if taken.max(initial=0) >= outputs or not np.array_equal(order, np.arange(len(order))[:, None] * outputs + taken):
+        if taken.max(initial=0) >= outputs or not np.array_equal(
+            order, np.arange(len(order))[:, None] * outputs + taken
+        ):
             return None
         if added is None:
             return layer, taken

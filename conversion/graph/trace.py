@@ -98,7 +98,9 @@ class _Tracer:
                 raise VitportError(
                     f"The graph has more than {_MOST_NODES} nodes, ten times as many as a large Vision Transformer."
                 )
-            inputs: Inputs = [self._value(name, values, constants, node.place) if name else None for name in node.inputs]
+            inputs: Inputs = [
+                self._value(name, values, constants, node.place) if name else None for name in node.inputs
+            ]
             self.builder.place = node.place
             results = self._node(node, inputs, values, constants, depth)
             for name, value in zip(node.outputs, results, strict=False):
@@ -112,8 +114,8 @@ class _Tracer:
             return values[name]
         if name not in constants:
             raise VitportError(
-                f"The graph's {user} uses {name!r}, which nothing before it computes: its nodes are out of order or form "
-                "a circle."
+                f"The graph's {user} uses {name!r}, which nothing before it computes: its nodes are out of order, or "
+                "form a circle."
             )
         stored = constants[name]
         if id(stored) not in self.read:
@@ -131,8 +133,8 @@ class _Tracer:
                 return self._branch(node, inputs, values, constants, depth)
             if node.op.startswith("com.microsoft.nchwc::"):
                 raise VitportError(
-                    f"The graph's {node.place} stores weights in the layout of one processor: save the optimised graph at "
-                    "onnxruntime's level ORT_ENABLE_EXTENDED instead of ORT_ENABLE_ALL."
+                    f"The graph's {node.place} stores weights in the layout of one processor: save the optimised graph "
+                    "at onnxruntime's level ORT_ENABLE_EXTENDED instead of ORT_ENABLE_ALL."
                 )
             operation = _READ.get(node.op)
             given = [value for value in inputs if value is not None]
@@ -196,5 +198,3 @@ def _bound(node: Node, attributes: Mapping[str, Any]) -> Node:
     return Node(
         node.op, node.inputs, node.outputs, {name: value for name, value in own.items() if value is not None}, node.name
     )
-
-

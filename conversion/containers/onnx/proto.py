@@ -76,7 +76,9 @@ class _Reader:
             raise VitportError("The ONNX file has sparse weights: export the model with dense ones.")
         for tensor in graph.initializer:
             if tensor.name in constants:
-                raise VitportError(f"The ONNX file holds the tensor {tensor.name[:80]!r} more than once: export it again.")
+                raise VitportError(
+                    f"The ONNX file holds the tensor {tensor.name[:80]!r} more than once: export it again."
+                )
             constants[tensor.name] = constant_of(tensor, self.folder)
         inputs = tuple(_input(entry) for entry in graph.input)
         nodes = tuple(self.node(node, depth) for node in graph.node)

@@ -138,8 +138,8 @@ class BlockReader:
             if before is not None:
                 raise NotUnderstoodError(f"The graph's {place} adds a layer with norms before and behind it.")
             raise NotUnderstoodError(
-                f"The graph's {place} adds a layer with no norm before or behind it: a post-norm encoder, which norms the "
-                "sums instead, is not read."
+                f"The graph's {place} adds a layer with no norm before or behind it: a post-norm encoder, which norms "
+                "the sums instead, is not read."
             )
         attentions = [part for part in parts if isinstance(part, AttentionLayer)]
         mlps = [part for part in parts if isinstance(part, Mlp)]
@@ -155,8 +155,8 @@ class BlockReader:
         for norm in norms:
             if norm is None or _whole(norm.x, place) is not stream:
                 raise NotUnderstoodError(
-                    f"The graph's {place} adds to tokens what is not computed from these tokens' norm, as blocks of a ViT "
-                    "are."
+                    f"The graph's {place} adds to tokens what is not computed from these tokens' norm, as blocks of a "
+                    "ViT are."
                 )
         if any(found is not inputs[0] for found in inputs) and not _alike(norms):
             raise NotUnderstoodError(f"The graph's {place} adds two layers behind different norms.")
@@ -237,7 +237,9 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 def _activation(name: str, out: Linear) -> str:
     if name in ("identity", "tanh"):
-        raise NotUnderstoodError(f"The graph's {out.place} reads the {name} of a linear layer, which no MLP of a ViT has.")
+        raise NotUnderstoodError(
+            f"The graph's {out.place} reads the {name} of a linear layer, which no MLP of a ViT has."
+        )
     return name
 
 

@@ -128,15 +128,15 @@ class _Assembly:
         self.blocks = list(_blocks(self.body))
 
     def reading(self) -> Reading:
-        e, parallel = self.embedding, self.body.branches[0].attention is not None and self.body.branches[0].mlp is not None
+        e, parallel = (
+            self.embedding,
+            self.body.branches[0].attention is not None and self.body.branches[0].mlp is not None,
+        )
         attentions = [it[0].attention for it in self.blocks if it[0].attention is not None]
         mlps = [it[-1].mlp for it in self.blocks if it[-1].mlp is not None]
         operands = [it for one in attentions for it in (one.attention.query, one.attention.key, one.attention.value)]
         biased = [it.bias for it in operands]
-        if parallel and all(it is None for it in biased):
-            qkv_bias = False
-        else:
-            qkv_bias = any(it is not None for it in biased)
+        qkv_bias = any(it is not None for it in biased)
         outs = [one.out.bias for one in attentions] + [it.second.bias for it in mlps]
         if not parallel:
             outs += [it.first.bias for it in mlps]
@@ -148,8 +148,8 @@ class _Assembly:
         self._put(weights, parallel)
         if e.patches.folded:
             self.notes.append(
-                "folded the graph's arithmetic on pixels into the patch projection: images are given as the graph takes "
-                "them"
+                "folded the graph's arithmetic on pixels into the patch projection: images are given as the graph "
+                "takes them"
             )
         if self.head.softmax:
             self.notes.append("set aside the softmax behind the head: the model gives logits")
@@ -192,7 +192,7 @@ class _Assembly:
             "norm": "layernorm" if _only("kind of norm", [(it.centred, it.place) for it in norms]) else "rmsnorm",
             "norm_eps": _decimal(_only("epsilon", [(_decimal(it.eps, low), it.place) for it in norms]), low),
             "qk_scale": self._scale([(it.scale, it.place) for it in attention], low),
-            "block": "parallel" if parallel else "post_norm" if self.body.branches[0].after is not None else "sequential",
+            "block": "parallel" if parallel else "sequential" if self.body.branches[0].after is None else "post_norm",
             "pos_embed_resize": _resize_name(e.resize),
             **self._tokens(weights),
         }  # fmt: skip
@@ -229,8 +229,8 @@ class _Assembly:
             kind = "patch" if positioned == 0 else "prefix" if positioned == named else "all"
         else:
             raise NotUnderstoodError(
-                f"The graph gives positions to {positioned} of {prefix} tokens in front of the patches, where none, the "
-                "class token or all were expected."
+                f"The graph gives positions to {positioned} of {prefix} tokens in front of the patches, where none, "
+                "the class token or all were expected."
             )
         pool, everything = h.kind, False
         if pool == "tokens":
@@ -242,7 +242,9 @@ class _Assembly:
                 raise NotUnderstoodError(
                     f"The graph pools {len(rows)} of {prefix + patches} tokens, where all or all patches were expected."
                 )
-        if pool in ("token", "token_avg") and (prefix == 0 or h.rows[:1] not in ((0,), h.rows[:1] if h.kind == "tokens" else ())):
+        if pool in ("token", "token_avg") and (
+            prefix == 0 or h.rows[:1] not in ((0,), h.rows[:1] if h.kind == "tokens" else ())
+        ):
             raise NotUnderstoodError(
                 f"The graph's head reads token {h.rows[0]}, where the first, made of constants, was expected."
             )
@@ -292,14 +294,20 @@ class _Assembly:
             weights.norm("fc_norm", h.pooled_norm)
         weights.heads(h)
 
+    def _is_tokens(self, at: Expression) -> bool:
+        """Whether it is (B, N, D), not another order of the same elements."""
+        return len(at.shape) == 3 and at.shape[0] == self.reader.batch
+
     def _stages(self) -> dict[str, str]:
         """Stages whose value the graph has under a name of its own."""
         sums = self.body.sums if len(self.body.sums) == len(self.blocks) else self.body.sums[1::2]
         found: dict[str, Expression | None] = {"embed": self.body.embedding}
         found |= {f"blocks.{at}": sums[at] for at in range(len(self.blocks))}
-        values = {name: it.value for name, it in found.items() if it is not None and it.value}
-        if self.head.norm is not None and self.head.kind == "tokens":
-            values["norm"] = self.output
+        found["norm"] = self.head.normed
+        values = {name: it.value for name, it in found.items() if it is not None and it.value and self._is_tokens(it)}
+        if self.head.kind == "tokens":
+            if self.output and self.head.norm is not None:
+                values["norm"] = self.output
         elif self.head.output is not None and (self.head.output.value or not self.head.softmax):
             values["head"] = self.head.output.value if self.head.softmax else self.output
         return values
@@ -315,11 +323,15 @@ def _blocks(body: Body) -> Iterable[tuple[Branch, ...]]:
             yield (branch,)
         return
     if len(branches) % 2:
-        raise NotUnderstoodError(f"The graph has {len(branches)} layers on its residual stream, where pairs were expected.")
+        raise NotUnderstoodError(
+            f"The graph has {len(branches)} layers on its residual stream, where pairs were expected."
+        )
     for first, second in zip(branches[::2], branches[1::2], strict=True):
         if first.attention is None or second.mlp is None or first.mlp is not None or second.attention is not None:
             raise NotUnderstoodError(f"The graph's {first.place} is where a block's attention and MLP were expected.")
-        if (first.after is None) != (branches[0].after is None) or (second.after is None) != (branches[0].after is None):
+        if (first.after is None) != (branches[0].after is None) or (second.after is None) != (
+            branches[0].after is None
+        ):
             raise NotUnderstoodError(f"The graph's {first.place} norms at another place than the first block.")
         yield first, second
 
@@ -361,8 +373,8 @@ def _resize_name(settings: Mapping[str, Any] | None) -> str | None:
     if mode == "linear" and plain and not antialias:
         return "torch-bilinear"
     raise NotUnderstoodError(
-        f"The graph resizes positions in a way that vitport does not have (mode {mode}, {where}, antialias {antialias}, "
-        f"coefficient {coefficient:g})."
+        f"The graph resizes positions in a way that vitport does not have (mode {mode}, {where}, antialias "
+        f"{antialias}, coefficient {coefficient:g})."
     )
 
 
