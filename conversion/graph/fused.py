@@ -55,9 +55,11 @@ def _skip_norm(centred: bool) -> Operation:
 
 def _fused_matmul(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
     x, y = required(inputs, 0), required(inputs, 1)
-    left, right, alpha, batch = attributes_of(node, transA=0, transB=0, alpha=1.0, transBatchA=0)
-    if batch or node.attributes.get("transBatchB"):
-        return (b.unknown([x, y], ", which transposes batches"),)
+    left, right, alpha, first, second = attributes_of(node, transA=0, transB=0, alpha=1.0, transBatchA=0, transBatchB=0)
+    x, y = (
+        b.moved(value, "", lambda z: (np.moveaxis(z, 0, -2),))[0] if batch else value  # rows lie in front of the batch
+        for value, batch in ((x, first), (y, second))
+    )
     product = b.matmul(b.transposed(x) if left else x, b.transposed(y) if right else y)
     return (scaled(b, product, alpha),)
 

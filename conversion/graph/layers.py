@@ -100,8 +100,9 @@ class Layers:
         if found is None:
             return None
         if weight is not None or bias is not None:
-            if found.weight is not None or found.bias is not None:
+            if found.bias is not None or (weight is not None and found.weight is not None):
                 return None  # what is peeled off belongs to no norm
+            weight = found.weight if weight is None else weight
             found = Norm(found.x, found.centred, found.eps, weight, bias, found.place)
         if not found.centred and found.x.order is None:
             before = self.step(found.x.expression)

@@ -68,6 +68,7 @@ class _Tracer:
 
     def run(self, image: str, shape: tuple[int, ...], outputs: tuple[str, ...]) -> Trace:
         b, graph = self.builder, self.graph
+        b.place = f"input {image!r}"
         b.allow(shape)
         view = b.make("image", shape, varies=True)
         self.values[image] = view
@@ -76,7 +77,7 @@ class _Tracer:
                 b.place = f"input {given.name!r}"
                 self.values[given.name] = b.unknown([], ", which is not the image")
         self._nodes(graph.nodes, self.values, graph.constants, set(outputs), 0)
-        found = {name: self._value(name, self.values, graph.constants, "the outputs") for name in outputs}
+        found = {name: self._value(name, self.values, graph.constants, f"output {name!r}") for name in outputs}
         for name, value in self.values.items():
             if isinstance(value, View) and value.whole and not value.expression.value:
                 value.expression.value = name

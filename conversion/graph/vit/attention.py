@@ -58,7 +58,10 @@ def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
     soft, factor = layers.scaled(weights.expression)
     step = layers.step(soft)
     if weights.order is not None or step.kind != "softmax" or step.x is None:
-        return None
+        raise NotUnderstoodError(
+            f"The graph's {at.place} multiplies values by {_what(soft)}, where the softmax of scaled products of "
+            "queries and keys was expected."
+        )
     scores, scale = layers.scaled(step.x)
     if factor != 1.0:
         raise NotUnderstoodError(f"The graph's {at.place} multiplies attention weights by {factor}, which no ViT does.")

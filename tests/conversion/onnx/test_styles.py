@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -72,3 +73,50 @@ def test_epsilon_and_activation_are_told_by_the_graph(activation, eps, style, tm
     config = CONFIG.replace(activation=activation, norm_eps=eps)
     onnx.save(vit_graph(PARAMS, config, replace(style, names=False)), tmp_path / "a.onnx")
     assert conversion.load(tmp_path / "a.onnx").config == config
+
+
+def narrowed(model: onnx.ModelProto, dtype: np.dtype) -> onnx.ModelProto:
+    """The graph with every float in 16 bits."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+    for tensor in list(model.graph.initializer):
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            array = onnx.numpy_helper.to_array(tensor).astype(dtype)
+            tensor.CopyFrom(onnx.helper.make_tensor(tensor.name, kind, array.shape, array.tobytes(), raw=True))
+    model.graph.input[0].type.tensor_type.elem_type = kind
+    return model
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("style", [Style(), Style(norm="spelled", qkv="split"), Style(qkv="separate", scale="both")])
+def test_half_precision_is_read_as_it_is(dtype, style, tmp_path):
+    """Constants of GELU, epsilon and scale are rounded too, and must not be taken for other ones."""
+    onnx.save(narrowed(vit_graph(PARAMS, CONFIG, style), np.dtype(dtype)), tmp_path / "a.onnx")
+    checkpoint = conversion.load(tmp_path / "a.onnx")
+    assert checkpoint.config == CONFIG
+    for key, array in PARAMS.items():
+        np.testing.assert_array_equal(checkpoint.params[key], array.astype(dtype), err_msg=key)
+
+
+def test_weights_stored_as_integers_with_scales_are_multiplied_out(tmp_path):
+    """DequantizeLinear with a scale for each output; told in a note. Oracle: onnxruntime on the same graph."""
+    model = vit_graph(PARAMS, CONFIG, Style(names=False))
+    rng, nodes = np.random.default_rng(0), []
+    for tensor in [it for it in model.graph.initializer if len(it.dims) == 2 and min(it.dims) > 5]:
+        array = onnx.numpy_helper.to_array(tensor)
+        scale = (np.abs(array).max(0) / 127).astype(np.float32)
+        name = tensor.name
+        integers = np.round(array / scale).astype(np.int8)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(integers, f"{name}.int8"))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{name}.scale"))
+        nodes.append(onnx.helper.make_node("DequantizeLinear", [f"{name}.int8", f"{name}.scale"], [name], axis=1))
+    body = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *body])
+    onnx.save(model, tmp_path / "a.onnx")
+    checkpoint = conversion.load(tmp_path / "a.onnx")
+    assert f"dequantised {len(nodes)} weights by their scales" in checkpoint.provenance.notes
+    images = rng.standard_normal((1, *CONFIG.image_size, 3))
+    expected = OnnxGraph(tmp_path / "a.onnx").activations(images)
+    found = torch_activations(create_model(weights=checkpoint).eval(), images)
+    for stage, array in expected.items():
+        np.testing.assert_allclose(found[stage], array, rtol=0, atol=5e-6 * np.abs(array).max(), err_msg=stage)

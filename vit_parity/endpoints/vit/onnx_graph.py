@@ -123,6 +123,8 @@ class OnnxGraph:
             return None
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # optimisations may round weights to integers
+        options.graph_optimization_level = level
         options.add_session_config_entry(_FOLDER, str(self.path.parent.resolve()))
         try:
             session = onnxruntime.InferenceSession(
