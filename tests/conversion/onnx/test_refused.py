@@ -12,7 +12,7 @@ from onnx import helper
 import conversion
 from tests.conversion.onnx.test_styles import CONFIG, PARAMS
 from tests.conversion.onnx.write_graph import Style, vit_graph
-from vit_spec import VitportError
+from vit_spec import ViTConfig, VitportError
 
 Change = Callable[[onnx.ModelProto], None]
 
@@ -109,6 +109,43 @@ def swapped_heads(model: onnx.ModelProto) -> None:
         list(model.graph.node).index(node) + 1, helper.make_node("Gather", ["rows", "rolled"], [node.output[0]], axis=2)
     )
     node.output[0] = "rows"
+
+
+def replaced(old: float, new: float) -> Change:
+    """Another number for the first constant of that value."""
+
+    def change(model: onnx.ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            if (
+                not tensor.dims
+                and tensor.data_type == onnx.TensorProto.FLOAT
+                and abs(float(onnx.numpy_helper.to_array(tensor)) - old) < 1e-6
+            ):
+                tensor.CopyFrom(onnx.numpy_helper.from_array(np.array(new, np.float32), tensor.name))
+                return
+        raise AssertionError(f"no constant is {old}")
+
+    return change
+
+
+ALMOST: dict[str, tuple[ViTConfig, Style, Change]] = {
+    "erf of another width": (CONFIG, Style(), replaced(2**0.5, 1.413)),
+    "tanh with another cube": (CONFIG.replace(activation="gelu_tanh"), Style(), replaced(0.044715, 0.0445)),
+    "fourth power": (CONFIG.replace(activation="gelu_tanh"), Style(), replaced(3, 4)),
+    "no half": (CONFIG.replace(activation="gelu_tanh"), Style(), replaced(1, 0.99)),
+    "a root of another sum": (CONFIG, Style(norm="batchnorm"), replaced(CONFIG.norm_eps, -0.5)),
+}
+"""Functions that are nearly a known one."""
+
+
+@pytest.mark.parametrize("name", ALMOST)
+def test_what_is_nearly_a_known_function_is_not_taken_for_it(name, tmp_path):
+    config, style, change = ALMOST[name]
+    model = vit_graph(PARAMS, config, style)
+    change(model)
+    onnx.save(model, tmp_path / "a.onnx")
+    with pytest.raises(VitportError, match=r"was expected|not computed from these tokens' norm"):
+        conversion.load(tmp_path / "a.onnx")
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
