@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion.graph import vit
-from conversion.graph.graph import Graph, GraphInput
+from conversion.graph.expression import forget_numbers
+from conversion.graph.graph import Graph, GraphInput, NotUnderstoodError
 from conversion.graph.trace import trace
 from vit_spec import VitportError
 
@@ -48,12 +49,25 @@ def read_graph(graph: Graph, upto: str | None = None) -> GraphReading:
     first: VitportError | None = None
     for shape in _shapes(graph, image):
         try:
-            found = trace(graph, image.name, shape, upto)
-            for family, read in FAMILIES.items():
-                return GraphReading(family, read(found), image.name, shape)
+            return _read(graph, image, shape, upto)
         except VitportError as error:  # of another size the graph may be understood
             first = first or error
+        finally:
+            forget_numbers()
     raise first or VitportError("The graph's image has an unknown size, and no table of positions shows one.")
+
+
+def _read(graph: Graph, image: GraphInput, shape: tuple[int, ...], upto: str | None) -> GraphReading:
+    """The first family whose models look like the graph; the first family's error if none does."""
+    found = trace(graph, image.name, shape, upto)
+    first: NotUnderstoodError | None = None
+    for family, read in FAMILIES.items():
+        try:
+            return GraphReading(family, read(found), image.name, shape)
+        except NotUnderstoodError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _image(graph: Graph) -> GraphInput:

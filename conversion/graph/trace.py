@@ -15,7 +15,7 @@ from conversion.graph.graph import Constant, Graph, Node
 from conversion.graph.operations import OPERATIONS, Inputs
 from vit_spec import VitportError
 
-_MOST_NODES = 50_000
+MOST_NODES = 50_000
 """A model of 48 blocks has 3,000, with all its shapes computed in the graph some 10,000."""
 _MOST_CALLS = 16
 """Functions within functions, and branches within branches."""
@@ -64,7 +64,7 @@ class _Tracer:
         self.builder = Builder(graph.nbytes)
         self.values: dict[str, Value] = {}
         self.read: dict[int, np.ndarray] = {}
-        self.left = _MOST_NODES
+        self.left = MOST_NODES
 
     def run(self, image: str, shape: tuple[int, ...], outputs: tuple[str, ...]) -> Trace:
         b, graph = self.builder, self.graph
@@ -97,7 +97,7 @@ class _Tracer:
             self.left -= 1
             if self.left < 0:
                 raise VitportError(
-                    f"The graph has more than {_MOST_NODES} nodes, ten times as many as a large Vision Transformer."
+                    f"The graph has more than {MOST_NODES} nodes, ten times as many as a large Vision Transformer."
                 )
             inputs: Inputs = [
                 self._value(name, values, constants, node.place) if name else None for name in node.inputs
