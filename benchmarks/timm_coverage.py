@@ -1,7 +1,8 @@
 """Which of timm's plain Vision Transformers vitport computes: ``python -m benchmarks.timm_coverage [PATTERN]``.
 
 Every name is built by timm, two blocks deep, with random weights that leave nothing near its neutral value, saved as
-safetensors and loaded by ``create_model(NAME, weights=FILE)`` of both frameworks. The outputs are compared in float32.
+safetensors and loaded by ``create_model(CONFIG, weights=FILE)`` of both frameworks, with the config that is registered
+under that name, shortened to two blocks. The outputs are compared in float32.
 Needs timm, torchvision and JAX in one environment: see docs/testing.md.
 """
 
@@ -26,7 +27,7 @@ from rich.table import Table
 
 import vit_jax
 import vit_torch
-from vit_spec import VitportError
+from vit_spec import Config, VitportError, get_model
 
 TOLERANCE = 1e-5
 """Of the largest absolute value of timm's output: some 80 float32 roundings."""
@@ -93,6 +94,11 @@ def measure(name: str) -> Result:
             return Result(name, fault=f"{type(error).__name__}: {error}")
 
 
+def _config(name: str) -> Config:
+    """The named model, as deep as timm's is here; at its own image size."""
+    return get_model(name).config.replace(depth=DEPTH)
+
+
 def _error(actual: np.ndarray, expected: np.ndarray) -> float:
     if actual.shape != expected.shape:
         raise ValueError(f"vitport gives {actual.shape}, timm {expected.shape}.")
@@ -100,19 +106,17 @@ def _error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _torch_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
-    model = vit_torch.create_model(name, weights=file).eval()
-    height, width = model.config.image_size  # below timm's where the patches do not cover the image
+    model = vit_torch.create_model(_config(name), weights=file).eval()
     with torch.no_grad():
-        output = model(image[:, :, :height, :width])
+        output = model(image)
     assert isinstance(output, torch.Tensor)
     return _error(output.numpy(), expected)
 
 
 def _jax_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
-    model = vit_jax.create_model(name, weights=file)
+    model = vit_jax.create_model(_config(name), weights=file)
     model.eval()
-    height, width = model.config.image_size
-    pixels = image[:, :, :height, :width].permute(0, 2, 3, 1).numpy()
+    pixels = image.permute(0, 2, 3, 1).numpy()
     with jax.default_matmul_precision("highest"):
         return _error(np.asarray(model(jax.numpy.asarray(pixels))), expected)
 

@@ -88,6 +88,8 @@ def save(
         _remove(aside)
     if progress is not None:
         progress("", len(table), len(table))
+    if target.computed_otherwise is not None:
+        notes += tuple(target.computed_otherwise(checkpoint))
     useless = [not_finite(name, count) for name, count in not_finite_in.items() if count]
     lost = [f"not written: {what}" for what in dropped(checkpoint, target, table.shapes)]
     return (*notes, *useless, *lost)
@@ -95,7 +97,8 @@ def save(
 
 def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
     complaints: list[str] = []
-    for target in get_formats(name):
+    family = checkpoint.config.family
+    for target in (fitting := [target for target in get_formats(name) if target.family == family]):
         if target.writer is None:
             writable = ", ".join(sorted(entry.name for entry in FORMATS.values() if entry.can_write))
             raise VitportError(f"{target.name} is read but not written: choose one of {writable}.")
@@ -103,9 +106,17 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
         if not unsupported:
             return target, target.writer
         complaints.append(f"{target.name} cannot hold {'; nor '.join(unsupported)}")
-    options = helpful_options(checkpoint.config, [target.cannot_hold for target in get_formats(name)])
+    if not fitting:
+        raise VitportError(f"{name} holds no models of the family {family}: choose one of {', '.join(_of(family))}.")
+    options = helpful_options(checkpoint.config, [target.cannot_hold for target in fitting])
     remedy = f", or add {options}" if options else ""
     raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm{remedy}.")
+
+
+def _of(family: str) -> list[str]:
+    """The formats that models of a family can be written in, by the names that users give."""
+    own = (target for target in FORMATS.values() if target.family == family and target.can_write)
+    return sorted({target.group or target.name for target in own})
 
 
 def _flush(path: Path) -> None:

@@ -34,6 +34,8 @@ class Source:
     """What the reader set aside or changed."""
     format: str | None = None
     """Name of the format that the reader itself gave the tensors; ``None`` where their names show it."""
+    under: str | None = None
+    """What the names of the model to take begin with: what the container left of ``weights_key``."""
 
 
 OWN_RECORD = "the file's own record"

@@ -48,8 +48,8 @@ def patches(c: ViTConfig, p: Params, image: np.ndarray) -> np.ndarray:
     """(C, H, W) -> (N, D)."""
     P, kernel = c.patch_size, p["patch_embed.proj.weight"]
     rows = []
-    for top in range(0, c.image_size[0], P):
-        for left in range(0, c.image_size[1], P):
+    for top in range(0, c.image_size[0] - P + 1, P):
+        for left in range(0, c.image_size[1] - P + 1, P):
             rows.append([np.sum(image[:, top : top + P, left : left + P] * k) for k in kernel])
     y = np.array(rows) + p.get("patch_embed.proj.bias", 0.0)
     return norm(c, p, "patch_embed.norm", y)

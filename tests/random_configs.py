@@ -23,7 +23,7 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
     patch, rows, columns = draw(st.integers(2, 4)), draw(st.integers(1, 3)), draw(st.integers(2, 4))
     fields: dict[str, Any] = {
         "patch_size": patch,
-        "image_size": (rows * patch, columns * patch),
+        "image_size": (rows * patch + draw(st.integers(0, 1)), columns * patch + draw(st.integers(0, patch - 1))),
         "in_channels": draw(st.sampled_from([1, 3, 4])),
         "num_classes": draw(st.integers(0, 6) if num_classes is None else num_classes),
         "embed_dim": heads * head_dim,

@@ -54,8 +54,12 @@ def rollout(
     larger = -(-_LEAST // min(pixels.shape[:2]))
     pixels = pixels.repeat(larger, axis=0).repeat(larger, axis=1)
     share = seen / max(float(seen.max()), 1e-12)
-    heat = np.asarray(
-        Image.fromarray((share * 255).astype(np.uint8)).resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)
+    rows, columns = seen.shape
+    side = checkpoint.config.patch_size * larger
+    covered = rows * side, columns * side
+    heat = np.zeros(pixels.shape[:2], np.uint8)  # a margin that fills no patch is not seen at all
+    heat[: covered[0], : covered[1]] = np.asarray(
+        Image.fromarray((share * 255).astype(np.uint8)).resize(covered[::-1], Image.Resampling.BICUBIC)
     )
     light = pixels.mean(axis=-1, keepdims=True) if pixels.shape[-1] == 1 else pixels
     lit = light * (0.25 + 0.75 * heat[..., None] / 255)  # patches with little attention grow dark
@@ -63,6 +67,5 @@ def rollout(
     drawn = io.BytesIO()
     Image.fromarray((both * 255).round().astype(np.uint8)).save(drawn, format="PNG")
     write_file(output, drawn.getvalue())
-    rows, columns = (int(at) for at in np.unravel_index(seen.argmax(), seen.shape))
-    grid = f"{seen.shape[0]}x{seen.shape[1]}"
-    say(f"wrote {output}: the patch that counts most is in row {rows}, column {columns} of {grid}")
+    row, column = (int(at) for at in np.unravel_index(seen.argmax(), seen.shape))
+    say(f"wrote {output}: the patch that counts most is in row {row}, column {column} of {rows}x{columns}")

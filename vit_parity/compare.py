@@ -100,6 +100,7 @@ def compare(
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    norm_first: bool | None = None,
 ) -> Findings:
     """Measure how far B is from A, layer by layer, and which of the two is further from the same model in float64.
 
@@ -121,11 +122,12 @@ def compare(
         model: registered name of the model, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
         weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+        norm_first: as of :func:`conversion.load`.
 
     Raises:
         VitportError: if a side cannot be read or run, or if the sides do not have what the options need.
     """
-    load = partial(_load, model=model, format=format, weights_key=weights_key)
+    load = partial(_load, model=model, format=format, weights_key=weights_key, norm_first=norm_first)
     ends = endpoints(str(a), None if b is None else str(b))
     runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)
     return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients)
@@ -250,9 +252,15 @@ def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, see
 
 
 def _load(
-    path: str, image_size: ImageSize, *, model: str | None, format: str | None, weights_key: str | None
+    path: str,
+    image_size: ImageSize,
+    *,
+    model: str | None,
+    format: str | None,
+    weights_key: str | None,
+    norm_first: bool | None,
 ) -> Checkpoint:
     import conversion
 
-    checkpoint = conversion.load(path, format=format, model=model, weights_key=weights_key)
+    checkpoint = conversion.load(path, format=format, model=model, weights_key=weights_key, norm_first=norm_first)
     return conversion.prepare(None, weights=checkpoint, image_size=image_size)

@@ -36,7 +36,7 @@ def verify_conversion(conversion: Conversion) -> Certificate:
         positions=new.pos_embed != old.pos_embed,
         notes=conversion.notes,
     )
-    original = Original(local(conversion.path), conversion.source, conversion.format, conversion.weights_key)
+    original = Original(local(conversion.path), conversion.source, conversion.opening)
     return verify(original, conversion.destination, conversion.result, requested)
 
 

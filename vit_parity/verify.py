@@ -16,6 +16,7 @@ from conversion import Checkpoint, load_image, prepare
 from conversion.changes.dtype import DTYPES
 from conversion.containers import onnx
 from conversion.formats import FORMATS
+from conversion.opening import AS_IT_IS, Opening
 from vit_parity.capture import Activations, jax_activations, torch_activations
 from vit_parity.certificate import Certificate, Check, stages
 from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
@@ -23,7 +24,7 @@ from vit_parity.frameworks import Framework, installed, jax_dtype, jax_model, to
 from vit_parity.points import stage_points
 from vit_parity.semantics import semantics_of_file
 from vit_parity.ulp import ROUNDOFF
-from vit_spec import Preprocessing, ViTConfig, VitportError, parameters
+from vit_spec import Config, Preprocessing, VitportError, parameters
 
 PHOTOGRAPH = Path(__file__).parent / "assets" / "coffee.jpg"
 """A photograph by Rachel Michetti, CC0, from scikit-image's samples; 192 x 192 pixels."""
@@ -39,8 +40,7 @@ class Original:
 
     path: Path
     checkpoint: Checkpoint
-    format: str | None = None
-    weights_key: str | None = None
+    opening: Opening = AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Requested:
 
     head: Head = "same"
     activation: str | None = None
-    """The new activation, under ``ViTConfig``'s name."""
+    """The new activation, under the config's name."""
     dtype: str | None = None
     """The dtype that the weights were rounded to."""
     positions: bool = False
@@ -84,7 +84,7 @@ def verify(
     Raises:
         VitportError: if the source cannot be run without this project's models.
     """
-    size = OnnxGraph(original.path, original.weights_key).image_size() if _is_onnx(original.path) else None
+    size = OnnxGraph(original.path, original.opening.weights_key).image_size() if _is_onnx(original.path) else None
     sized = result if size is None else prepare(None, weights=result, image_size=size)
     inputs = _inputs(original.checkpoint.preprocessing, sized.config)
     label, unit, reference_of = _reference(original, requested)
@@ -115,7 +115,7 @@ def _is_onnx(path: Path) -> bool:
 def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]:
     """The source's run in words, the dtype whose rounding separates it from the result, and the run itself."""
     if _is_onnx(original.path):
-        graph = OnnxGraph(original.path, original.weights_key)
+        graph = OnnxGraph(original.path, original.opening.weights_key)
         if requested.activation not in (None, original.checkpoint.config.activation):
             raise VitportError(
                 f"{original.path} is a graph, whose activation cannot be changed for the comparison: verify the "
@@ -126,8 +126,7 @@ def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]
     semantics = semantics_of_file(
         original.path,
         original.checkpoint.config,
-        format=original.format,
-        weights_key=original.weights_key,
+        opening=original.opening,
         dtype=None if requested.dtype is None else DTYPES[requested.dtype],
         activation=requested.activation,
         head=requested.head == "same",
@@ -161,7 +160,7 @@ def _framework_run(framework: Framework, checkpoint: Checkpoint, dtype: str) -> 
     return run
 
 
-def _inputs(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.ndarray]:
+def _inputs(preprocessing: Preprocessing, config: Config) -> dict[str, np.ndarray]:
     """(1, H, W, C) each: standard normal noise, and a photograph as the weights expect it."""
     noise = np.random.default_rng(0).standard_normal((1, *config.image_size, config.in_channels))
     found = {"noise": noise.astype(np.float32)}

@@ -17,7 +17,8 @@ class Kind(Enum):
     BIAS = "bias"  # (channels,)
     TOKEN = "token"  # (1, tokens, channels), learned tokens and queries
     TABLE = "table"  # (1, positions, channels), learned position embeddings
-    SCALE = "scale"  # (channels,), layer scale
+    SCALE = "scale"  # (channels,), layer scale; (heads, 1, 1), scale of the logits
+    OFFSETS = "offsets"  # (offsets, heads), learned biases of the logits by relative position
 
 
 class Stage(Enum):
@@ -26,6 +27,8 @@ class Stage(Enum):
     EMBED = "embed"
     """Before the first block."""
     BLOCK = "block"
+    MERGE = "merge"
+    """Between two segments of blocks."""
     POOL = "pool"
     """After the last block, up to the features."""
     CLASSIFIER = "classifier"
@@ -55,6 +58,30 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockSizes:
+    """What a block of a segment works on, for one image: memory, traffic and communication follow from it."""
+
+    tokens: int
+    width: int
+    """Channels of a token."""
+    heads: int
+    """Of its attention."""
+    keys: int
+    """Tokens that a token attends to: all of them, or those of a window."""
+    hidden: int
+    """Hidden units of the MLP."""
+    saved: int
+    """Values for each token that the backward pass reads and a tensor axis does not shard: inputs of norms and of
+    layers that it shards by outputs."""
+    saved_by_part: int
+    """Those that it does shard: queries, keys, values, hidden units, and inputs of layers that it shards by inputs."""
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parameter:
     """One tensor of a model."""
 
@@ -73,6 +100,8 @@ class Parameter:
     """The block's position in its segment."""
     split: Split | None = None
     """``None``: every device holds all of it."""
+    exempt: bool = False
+    """Whether a kernel is exempt from weight decay."""
 
     @property
     def path(self) -> str:
@@ -96,7 +125,7 @@ class Parameter:
     @property
     def decays(self) -> bool:
         """Whether weight decay applies: to kernels, not to biases, norms, tokens, tables and scales."""
-        return self.is_kernel
+        return self.is_kernel and not self.exempt
 
 
 def flax_path(name: str, axes: int) -> str:

@@ -23,6 +23,7 @@ def compare(
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    norm_first: bool | None = None,
 ) -> Findings:
     """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
 
@@ -43,7 +44,7 @@ def compare(
         explain: name the causes of what rounding does not explain.
         local_errors: also measure each block's own error, on the truth's input.
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs, from the head to the image.
-        model, format, weights_key: as of :func:`vitport.load`, for both sides.
+        model, format, weights_key, norm_first: as of :func:`vitport.load`, for both sides.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and
@@ -67,4 +68,5 @@ def compare(
         model=model,
         format=format,
         weights_key=weights_key,
+        norm_first=norm_first,
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import conversion
     from conversion.changes import ActivationChoice, Dtype, HeadChoice, PositionChoice
     from vit_parity import Certificate
+    from vit_spec.swin.resizing import OffsetResize
     from vit_spec.vit.config import PositionResize
 
 
@@ -21,6 +22,7 @@ def load(
     model: str | ViTConfig | None = None,
     format: str | None = None,
     weights_key: str | None = None,
+    norm_first: bool | None = None,
 ) -> conversion.Checkpoint:
     """Weights of any known format, with their config, preprocessing and labels.
 
@@ -33,6 +35,8 @@ def load(
         model: a registered name (:func:`list_models`) or a config, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
         weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+        norm_first: whether blocks norm the inputs of their layers, for names that do not show it
+            (``torch.nn.TransformerEncoder``).
 
     Returns:
         A checkpoint whose ``params`` maps canonical names to NumPy arrays, each read when it is asked for.
@@ -42,7 +46,7 @@ def load(
     """
     import conversion
 
-    return conversion.load(path, model=model, format=format, weights_key=weights_key)
+    return conversion.load(path, model=model, format=format, weights_key=weights_key, norm_first=norm_first)
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,11 @@ def convert(
     model: str | ViTConfig | None = None,
     source_format: str | None = None,
     weights_key: str | None = None,
+    norm_first: bool | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
-    resize: PositionResize | None = None,
+    window_size: int | tuple[int, int] | None = None,
+    resize: PositionResize | OffsetResize | None = None,
     positions: PositionChoice = "keep",
     num_classes: int | None = None,
     head: HeadChoice | None = None,
@@ -89,10 +95,12 @@ def convert(
         verify: run source and result side by side in both frameworks, block by block. A result that differs by more
             than rounding raises nothing: look at ``certificate.passed``.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
-        model, source_format, weights_key: as ``model``, ``format`` and ``weights_key`` of :func:`load`.
+        model, source_format, weights_key, norm_first: as ``model``, ``format``, ``weights_key`` and ``norm_first`` of
+            :func:`load`.
         image_size: pixels, a side or (height, width); the position table is resized to it.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
-        resize: method for the position table; ``None`` takes the one of the weights' family.
+        window_size: tokens, a side or (height, width), of every stage of a Swin Transformer; tables are resized to it.
+        resize: method for the tables of positions; ``None`` takes the one of the weights' family.
         positions: which tokens the position table is to have rows for.
         num_classes: classes of the head; where the weights have another number, ``head`` says what to do.
         head: ``keep`` it, ``drop`` it for features, or start one of zeros (``zero``).
@@ -108,6 +116,7 @@ def convert(
     changes = conversion.Changes(
         image_size=image_size,
         patch_size=patch_size,
+        window_size=window_size,
         resize=resize,
         positions=positions,
         num_classes=num_classes,
@@ -128,6 +137,7 @@ def convert(
         model=model,
         format=source_format,
         weights_key=weights_key,
+        norm_first=norm_first,
     )
     if not verify:
         return Converted(done.result, done.notes, None)

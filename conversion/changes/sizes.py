@@ -1,13 +1,14 @@
-"""Another image size or patch size, with the position table resized to fit."""
+"""Another image size, patch size or window, with the tables of positions resized to fit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.tensors.patch_kernel import resize_patch_kernel
-from conversion.tensors.position_table import resize_position_table
-from vit_spec import Kind, ViTConfig, VitportError, parameters
+from vit_spec import Config, Kind, SwinConfig, VitportError, family_module, parameters, remarks
+from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import PositionResize
 
 
@@ -16,36 +17,45 @@ def with_sizes(
     *,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
-    resize: PositionResize | None = None,
+    window_size: int | tuple[int, int] | None = None,
+    resize: PositionResize | OffsetResize | None = None,
 ) -> Checkpoint:
-    """The checkpoint for images or patches of another size.
+    """The checkpoint for images, patches or windows of another size.
 
     The patch kernel is resized by FlexiViT's pseudo-inverse. If the grid of patches changes, the position table is
-    resized to it.
+    resized to it; if windows change, so are a Swin Transformer's tables of relative positions.
 
     Args:
         image_size: pixels, a side or (height, width); ``None`` keeps the size.
         patch_size: pixels a side; ``None`` keeps the size.
-        resize: method for the position table; ``None`` takes the one of the weights' family.
+        window_size: tokens, a side or (height, width), of every stage of a Swin Transformer; its window rule still
+            applies where maps are smaller. ``None`` keeps the windows.
+        resize: method for the tables; ``None`` takes the one of the weights' family.
 
     Raises:
-        VitportError: if the image does not divide into patches, or ``resize`` is given without a size.
+        VitportError: if the image is smaller than a patch, or ``resize`` is given without a size.
     """
     old = checkpoint.config
-    if image_size is None and patch_size is None:
+    if image_size is None and patch_size is None and window_size is None:
         if resize is not None:
             raise VitportError(f"resize={resize!r} has nothing to resize: give image_size or patch_size with it.")
         return checkpoint
-    sizes = {"image_size": image_size, "patch_size": patch_size}
+    sizes: dict[str, Any] = {"image_size": image_size, "patch_size": patch_size}
+    if window_size is not None:
+        sizes["window_sizes"] = _of_all_stages(window_size, old)
     config = old.replace(**{name: size for name, size in sizes.items() if size is not None})
     preprocessing = checkpoint.preprocessing.replace(size=config.image_size)
     sized = replace(checkpoint, config=config, preprocessing=preprocessing)
     if config.image_size != old.image_size:
-        sized = sized.changed(f"images of {_by(config.image_size)} pixels in place of {_by(old.image_size)}")
-    return _grid_resized(_patch_resized(sized, old), old, resize)
+        sized = sized.changed(f"images of {by(config.image_size)} pixels in place of {by(old.image_size)}")
+    for note in remarks(config) if remarks(config) != remarks(old) else ():
+        sized = sized.changed(note)
+    sized = _patch_resized(sized, old)
+    family = family_module(__package__ or "", config)
+    return sized if family is None else family.grid_resized(sized, old, resize)
 
 
-def _patch_resized(sized: Checkpoint, old: ViTConfig) -> Checkpoint:
+def _patch_resized(sized: Checkpoint, old: Config) -> Checkpoint:
     config = sized.config
     if config.patch_size == old.patch_size:
         return sized
@@ -56,23 +66,12 @@ def _patch_resized(sized: Checkpoint, old: ViTConfig) -> Checkpoint:
     )
 
 
-def _grid_resized(sized: Checkpoint, old: ViTConfig, resize: PositionResize | None) -> Checkpoint:
-    config = sized.config
-    if config.pos_embed == "none" or config.grid_size == old.grid_size:
-        return sized
-    method = resize or config.pos_embed_resize
-    (name,) = (parameter.name for parameter in parameters(config) if parameter.kind is Kind.TABLE)
-    table = resize_position_table(
-        sized.params[name],
-        prefix=config.num_positioned_prefix_tokens,
-        source_grid=old.grid_size,
-        target_grid=config.grid_size,
-        method=method,
-    )
-    return replace(sized, params=sized.params.replacing(name, table)).changed(
-        f"position table of {_by(config.grid_size)} in place of {_by(old.grid_size)} patches, resized by {method}"
-    )
+def _of_all_stages(window: int | tuple[int, int], config: Config) -> tuple[Any, ...]:
+    if not isinstance(config, SwinConfig):
+        raise VitportError(f"window_size={window} is for Swin Transformers, but the weights are of another model.")
+    return (window,) * config.num_stages
 
 
-def _by(size: tuple[int, int]) -> str:
+def by(size: tuple[int, int]) -> str:
+    """Height and width in words."""
     return f"{size[0]}x{size[1]}"

@@ -24,22 +24,36 @@ def check_class(config_json: Mapping[str, Any]) -> None:
         VitportError: for a model type or class that no format lists.
     """
     known = known_classes()
-    kind = config_json.get("model_type")
+    kind, named = config_json.get("model_type"), _architectures(config_json)
     if kind == _TIMM_WRAPPER and "architecture" in config_json:
         return
     if kind is not None and kind not in known:
+        beside = f" ({', '.join(named)})" if named else ""
         raise VitportError(
-            f"config.json has model_type={kind!r}, which is not a model that vitport reads "
-            f"({', '.join(sorted(known))}): if it holds one of these as a part, save that part alone with "
-            "save_pretrained."
+            f"config.json has model_type={kind!r}{beside}, which is not a model that vitport reads: "
+            f"{_remedy(config_json, known)}."
         )
     classes = known[kind] if kind is not None else tuple(cls for group in known.values() for cls in group)
-    for name in config_json.get("architectures") or ():
-        if _plain(str(name)) not in classes:
+    for name in named:
+        if _plain(name) not in classes:
             raise VitportError(
-                f"config.json has architectures=[{str(name)!r}], which is not a class that vitport reads "
+                f"config.json has architectures=[{name!r}], which is not a class that vitport reads "
                 f"({', '.join(classes)}): load its backbone as one of these and save it with save_pretrained."
             )
+
+
+def _remedy(config_json: Mapping[str, Any], known: Mapping[str, tuple[str, ...]]) -> str:
+    """The part of a larger model that is read, where config.json nests its config; else the types that are read."""
+    for place, nested in config_json.items():
+        kind = nested.get("model_type") if isinstance(nested, Mapping) else None
+        if isinstance(kind, str) and kind in known:
+            return f"its {place} is a {kind!r}, so save that part alone, as {known[kind][0]}, with save_pretrained"
+    return f"it reads {', '.join(sorted(known))}, each saved alone with save_pretrained"
+
+
+def _architectures(config_json: Mapping[str, Any]) -> tuple[str, ...]:
+    named = config_json.get("architectures") or ()
+    return (named,) if isinstance(named, str) else tuple(map(str, named))
 
 
 def check_format(config_json: Mapping[str, Any], found: Format) -> None:

@@ -6,17 +6,23 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from conversion.tensors.table import TensorTable
+import numpy as np
+
+from conversion.tensors.table import BFLOAT16, TensorTable
 from vit_spec import VitportError
 
 _SCALES = re.compile(
-    r"(^|[./])(SCB|weight_format|_packed_params.*|qweight|qzeros|g_idx|weight_scale(_inv)?|weight_zero_point"
-    r"|weight\.(absmax|quant_map|nested_absmax|quant_state.*)|zero_point)$"
+    r"(^|[./])(SCB|weight_format|_packed_params.*|qweight|qzeros|scales|g_idx|weight_scales?(_inv|_2)?|weight_zero_point"
+    r"|weight_packed|W_q|codebooks|qvalue|qrhs[./].*|zero_point|activation_post_process[./].*"
+    r"|weight\.(absmax|quant_map|nested_absmax|quant_state.*|_data|_scale|_shift)"
+    r"|\w*(_quantizer|fake_quant)[./].*)$"
 )
-"""Names beside quantised weights: bitsandbytes (SCB, absmax), GPTQ and AWQ (qweight), compressed-tensors and float8
-checkpoints (weight_scale), PyTorch (_packed_params, zero_point)."""
+"""Names beside quantised weights: bitsandbytes (SCB, absmax), GPTQ and AWQ (qweight, scales), compressed-tensors and
+float8 checkpoints (weight_scale, weight_packed), HQQ (W_q), Quanto (weight._data), AQLM (codebooks), AQT in JAX
+(qvalue, qrhs), ModelOpt and Quark (weight_quantizer), PyTorch (_packed_params, zero_point, fake_quant)."""
 _ADAPTER = re.compile(r"(^|[./])lora_(A|B|embedding_A|embedding_B|magnitude_vector)([./]|$)")
 _WEIGHT = re.compile(r"(^|[./])(weight|kernel|[a-z_]+_weight)$")
+_FLOATS = (BFLOAT16, *(np.dtype(kind) for kind in ("float16", "float32", "float64")))
 _REMEDY = "save the model dequantised, in float32, float16 or bfloat16"
 
 
@@ -46,7 +52,7 @@ def check_plain(table: TensorTable, config_json: Mapping[str, Any]) -> None:
 
 
 def check_floats(table: TensorTable) -> None:
-    """Refuse parameters of integers.
+    """Refuse parameters of anything but float16, bfloat16, float32 and float64.
 
     Args:
         table: canonical name → tensor, each a parameter.
@@ -57,6 +63,11 @@ def check_floats(table: TensorTable) -> None:
     for name, tensor in table.tensors.items():
         if tensor.dtype.kind in "iub":
             raise quantised(name, str(tensor.dtype))
+        if tensor.dtype not in _FLOATS:
+            raise VitportError(
+                f"{name} has dtype {tensor.dtype}, which weights do not have: save the model in float32, float16 or "
+                "bfloat16."
+            )
 
 
 def quantised(name: str, dtype: str) -> VitportError:

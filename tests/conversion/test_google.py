@@ -328,8 +328,8 @@ def test_blocks_of_different_dtypes_cannot_be_stacked(tmp_path) -> None:
         conversion.save(conversion.Checkpoint.of(config, params), tmp_path / "w", format="big-vision-scan")
 
 
-HELD = {"plain", "square", "patch-2", "one-channel", "features", "wide", "deep", "one-head", "mlp-ratio", "gelu-tanh",
-        "no-class-token", "pre-logits", "pre-logits-features"}  # fmt: skip
+HELD = {"plain", "square", "patch-2", "margin", "one-channel", "features", "wide", "deep", "one-head", "mlp-ratio",
+        "gelu-tanh", "no-class-token", "pre-logits", "pre-logits-features"}  # fmt: skip
 LOST = {
     "swiglu": "mlp='swiglu'", "qk-scale": "qk_scale=0.6", "qk-norm": "qk_norm=True", "registers": "register_tokens=2",
     "distilled": "distilled=True", "layer-scale": "layer_scale=1e-05", "no-qkv-bias": "qkv_bias=False",

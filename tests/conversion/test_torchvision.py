@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import conversion
+import vitport
 from tests.conversion.canaries import assert_same_tensors
 from tests.conversion.test_huggingface_writing import ours
 from vit_spec import ViTConfig, VitportError
@@ -75,14 +76,14 @@ class Torchvision(nn.Module):
 class Encoder(nn.Module):
     """A user's ViT around torch.nn.TransformerEncoder, the other parts under canonical names."""
 
-    def __init__(self, c: ViTConfig, *, bias: bool = True) -> None:
+    def __init__(self, c: ViTConfig, *, bias: bool = True, norm_first: bool = True) -> None:
         super().__init__()
         self.patch_embed = nn.Module()
         self.patch_embed.proj = nn.Conv2d(3, c.embed_dim, c.patch_size, c.patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, c.num_tokens, c.embed_dim))
         layer = nn.TransformerEncoderLayer(
-            c.embed_dim, c.num_heads, c.hidden_dim, 0.0, "relu", 1e-5, batch_first=True, norm_first=True, bias=bias
+            c.embed_dim, c.num_heads, c.hidden_dim, 0.0, "relu", 1e-5, True, norm_first, bias=bias
         )
         norm = nn.LayerNorm(c.embed_dim, 1e-5, bias=bias)
         self.encoder = nn.TransformerEncoder(layer, c.depth, norm, enable_nested_tensor=False)
@@ -184,8 +185,9 @@ def test_a_transformer_encoder_with_canonical_names_beside_is_read_and_written(t
         for name, tensor in theirs.state_dict().items()
     }
     torch.save(state, tmp_path / "theirs.pth")
-    checkpoint = conversion.load(tmp_path / "theirs.pth", model=config)
+    checkpoint = conversion.load(tmp_path / "theirs.pth", model=config, norm_first=True)
     assert checkpoint.provenance.format == "torch-encoder"
+    assert checkpoint.provenance.origins["block"] == "norm_first=True, as given"
     torch.testing.assert_close(ours(checkpoint, X), theirs(X), rtol=1e-12, atol=1e-12)
     conversion.save(checkpoint, tmp_path / "ours.pth", format="torch-encoder")
     fresh = Encoder(config, bias=bias).double().eval()
@@ -196,4 +198,49 @@ def test_a_transformer_encoder_with_canonical_names_beside_is_read_and_written(t
 def test_an_encoder_alone_is_no_vision_transformer(tmp_path: Path) -> None:
     torch.save(Encoder(CONFIG).encoder.state_dict(), tmp_path / "w.pth")
     with pytest.raises(VitportError, match=r"not a Vision Transformer's: patch_embed\.proj\.weight is missing"):
-        conversion.load(tmp_path / "w.pth", model=CONFIG)
+        conversion.load(tmp_path / "w.pth", model=CONFIG, norm_first=True)
+
+
+def test_the_order_that_no_name_shows_is_asked_for_and_post_norm_is_refused(tmp_path: Path, capsys) -> None:
+    """Both orders have the same names and shapes; by each, torch.nn gives other numbers."""
+    from vit_cli.main import main
+
+    config = CONFIG.replace(representation_size=None, activation="relu", norm_eps=1e-5)
+    post, pre = (_randomised(Encoder(config, norm_first=first)) for first in (False, True))
+    assert {k: v.shape for k, v in post.state_dict().items()} == {k: v.shape for k, v in pre.state_dict().items()}
+    pre.load_state_dict(post.state_dict())
+    assert (pre(X) - post(X)).abs().max() > 0.1
+    file = tmp_path / "post.pth"
+    torch.save(post.state_dict(), file)
+    for load in (conversion.load, vitport.load):
+        with pytest.raises(VitportError, match="say how the module was built with norm_first"):
+            load(file, model=config)
+        with pytest.raises(VitportError, match=r"post-norm, norm_first=False\), which is not supported yet"):
+            load(file, model=config, norm_first=False)
+    out = ["convert", str(file), str(tmp_path / "out"), "--to", "timm", "--model", "vit_tiny_patch16_224", "--verify"]
+    assert main(out) == 2
+    assert "--norm-first true, or false" in capsys.readouterr().err
+    assert main([*out, "--norm-first", "false"]) == 2
+    assert "not supported yet" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_our_own_file_says_the_order_itself(tmp_path: Path) -> None:
+    config = CONFIG.replace(representation_size=None, activation="relu", norm_eps=1e-5)
+    torch.save(_randomised(Encoder(config)).state_dict(), tmp_path / "theirs.pth")
+    done = vitport.convert(
+        tmp_path / "theirs.pth", tmp_path / "ours.pth", to="torch-encoder", model=config, norm_first=True, verify=True
+    )
+    assert done.certificate is not None
+    assert done.certificate.passed
+    assert done.certificate.to_dict()["told_by"]["block"] == "norm_first=True, as given"
+    assert conversion.load(tmp_path / "ours.pth").config.block == "sequential"
+    assert conversion.load(tmp_path / "ours.pth", norm_first=True).config.block == "sequential"
+    with pytest.raises(VitportError, match="contradicts its own record"):
+        conversion.load(tmp_path / "ours.pth", norm_first=False)
+
+
+def test_an_order_against_the_names_is_refused(tmp_path: Path) -> None:
+    torch.save(_randomised(Torchvision(CONFIG)).state_dict(), tmp_path / "theirs.pth")
+    with pytest.raises(VitportError, match="contradicts the names of torchvision"):
+        conversion.load(tmp_path / "theirs.pth", model=CONFIG, norm_first=False)

@@ -95,3 +95,22 @@ def test_the_command_writes_the_image_beside_what_the_model_sees(size, side, tmp
     left, right = pixels[:, :side], pixels[:, side:]
     assert (right <= left + 1).all()
     assert "the patch that counts most is in row" in capsys.readouterr().out
+
+
+def test_a_margin_that_fills_no_patch_stays_dark(tmp_path) -> None:
+    """The digits of 8 pixels at 9: patches of 2 leave the last row and the last column out."""
+    from pathlib import Path
+
+    from PIL import Image
+
+    from vit_cli.main import main
+
+    assets = Path(__file__).parents[2] / "vit_cli" / "assets"
+    Image.fromarray(np.full((9, 9), 255, np.uint8)).save(tmp_path / "white.png")
+    options = ["--weights", str(assets / "digits_vit.safetensors"), "--image-size", "9"]
+    assert main(["rollout", str(tmp_path / "white.png"), str(tmp_path / "out.png"), *options]) == 0
+    with Image.open(tmp_path / "out.png") as image:
+        seen = np.asarray(image).astype(int)[:, image.width // 2 :].max(axis=-1)
+    pixel = len(seen) // 9
+    assert set(np.unique(seen[-pixel:])) == set(np.unique(seen[:, -pixel:])) == {64}  # a quarter of white
+    assert seen[:-pixel, :-pixel].max() > 250

@@ -43,6 +43,8 @@ class PatchEmbed(nnx.Module):
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
         """(B, H, W, C) -> (B, N, D), patches in row-major order.
 
+        Rows at the bottom and columns at the right that fill no patch are not read.
+
         Raises:
             VitportError: if the images do not have the channels and size of the layer.
         """

@@ -20,7 +20,8 @@ def _embed(r: Replay) -> np.ndarray:
     """Images -> (B, N, D)."""
     c, images = r.config, r.model.images.astype(np.float64)
     (B, H, W, C), P = images.shape, c.patch_size
-    cut = images.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 5, 2, 4).reshape(B, c.num_patches, -1)
+    covered = images[:, : H // P * P, : W // P * P]
+    cut = covered.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 5, 2, 4).reshape(B, c.num_patches, -1)
     kernel = r.params["patch_embed.proj.weight"].reshape(c.embed_dim, -1)  # (D, C P P)
     x = r.model.linear(cut, kernel, r.params.get("patch_embed.proj.bias", 0.0))
     x = r.note("patch_embed.proj", x)

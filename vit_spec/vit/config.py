@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal
 
+from vit_spec.activation import Activation
 from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
-
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
-"""``gelu`` is the erf form (Hendrycks & Gimpel 2016, eq. 2), ``gelu_tanh`` its tanh approximation (the
-default of Flax, hence of Google's weights), ``quick_gelu`` is ``x * sigmoid(1.702 x)`` (OpenAI CLIP)."""
+from vit_spec.validation import (
+    check_at_least,
+    check_choices,
+    check_eps,
+    check_rates,
+    check_types,
+    field_types,
+    replaced,
+)
 
 MlpKind = Literal["plain", "swiglu", "swiglu_packed"]
 """``swiglu`` holds gate and value as ``fc1_g`` and ``fc1_x`` (AIMv2, EVA); ``swiglu_packed`` stacks them, gate
@@ -60,7 +65,8 @@ class ViTConfig:
     family: ClassVar[str] = "vit"
 
     image_size: tuple[int, int] = (224, 224)
-    """Height and width of the input image; an int means a square."""
+    """Height and width of the input image; an int means a square. What whole patches leave over at the bottom and at
+    the right belongs to no patch, as in timm, transformers and big_vision: see :attr:`margin`."""
     patch_size: int = 16
     in_channels: int = 3
     num_classes: int = 1000
@@ -124,40 +130,17 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", height_and_width(self.image_size, "image_size"))
-        self._check_types()
-        self._check_choices()
+        check_types(self)
+        check_choices(self)
         self._check_sizes()
         self._check_tokens()
-        for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
-            rate = getattr(self, name)
-            if not 0.0 <= rate < 1.0:
-                raise VitportError(f"{name} must be in [0, 1); got {rate}.")
+        check_rates(self)
         if self.distilled and self.representation_size is not None:
             warnings.warn(
                 f"representation_size={self.representation_size} is ignored because distilled=True: a distilled "
                 "model has two heads and no pre_logits layer.",
                 stacklevel=3,
             )
-
-    def _check_types(self) -> None:
-        for name, annotation in _TYPES.items():
-            value = getattr(self, name)
-            allowed = tuple(kind for kind in (get_args(annotation) or (annotation,)) if isinstance(kind, type))
-            number = float in allowed and isinstance(value, int)
-            if (name != "image_size" and allowed and not (number or isinstance(value, allowed))) or (
-                isinstance(value, bool) and bool not in allowed
-            ):
-                words = " or ".join("None" if kind is type(None) else kind.__name__ for kind in allowed)
-                raise VitportError(f"{name}={value!r} has the wrong type: it must be {words}.")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise VitportError(f"{name}={value} must be finite.")
-
-    def _check_choices(self) -> None:
-        for name, annotation in _TYPES.items():
-            choices = get_args(annotation)
-            value = getattr(self, name)
-            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-                raise VitportError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")
 
     def _check_sizes(self) -> None:
         size = self.image_size
@@ -168,19 +151,14 @@ class ViTConfig:
         at_least_one |= {"image_size": min(size)}
         if self.representation_size is not None:
             at_least_one["representation_size"] = self.representation_size
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise VitportError(f"{name}={value} is too small: it must be at least 1.")
-        for name, value in {"num_classes": self.num_classes, "register_tokens": self.register_tokens}.items():
-            if value < 0:
-                raise VitportError(f"{name}={value} is negative: it must be 0 or more.")
-        if self.norm_eps <= 0:
-            raise VitportError(f"norm_eps={self.norm_eps} is not positive: published models use 1e-6, 1e-5 or 1e-12.")
+        check_at_least(1, at_least_one)
+        check_at_least(0, {"num_classes": self.num_classes, "register_tokens": self.register_tokens})
+        check_eps("norm_eps", self.norm_eps)
         for side, length in zip(("height", "width"), size, strict=True):
-            if length % self.patch_size:
+            if length < self.patch_size:
                 raise VitportError(
-                    f"image_size={size[0]}x{size[1]} does not divide into patches: its {side} {length} is not a "
-                    f"multiple of patch_size={self.patch_size}."
+                    f"image_size={size[0]}x{size[1]} holds no patch: its {side} {length} is below "
+                    f"patch_size={self.patch_size}."
                 )
         if self.embed_dim % self.num_heads:
             raise VitportError(
@@ -207,10 +185,24 @@ class ViTConfig:
         if self.norm == "rmsnorm" and self.norm_bias:
             raise VitportError("norm='rmsnorm' has no bias: set norm_bias=False.")
 
+    def options(self, layer: Literal["attention", "mlp"], norm: Any) -> dict[str, Any]:
+        """The keyword arguments of a layer of the blocks, which are the same in both frameworks.
+
+        Args:
+            norm: what makes a norm, for those arguments that ask for one.
+        """
+        given = {argument: getattr(self, field) for argument, field in _OPTIONS[layer].items()}
+        return {name: (norm if it else None) if name.endswith("norm") else it for name, it in given.items()}
+
     @property
     def grid_size(self) -> tuple[int, int]:
         """Rows and columns of patches."""
         return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def margin(self) -> tuple[int, int]:
+        """Rows at the bottom and columns at the right that belong to no patch, in pixels."""
+        return self.image_size[0] % self.patch_size, self.image_size[1] % self.patch_size
 
     @property
     def num_patches(self) -> int:
@@ -262,10 +254,7 @@ class ViTConfig:
 
     def replace(self, **changes: Any) -> ViTConfig:
         """A copy with the named fields changed, validated anew."""
-        unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(self)})
-        if unknown:
-            raise VitportError(f"ViTConfig has no field {', '.join(unknown)}: its fields are {', '.join(FIELDS)}.")
-        return dataclasses.replace(self, **changes)
+        return replaced(self, changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, every field written out."""
@@ -284,5 +273,12 @@ class ViTConfig:
         return cls.from_dict(fields_in_json(text, "ViTConfig"))
 
 
-FIELDS = tuple(field.name for field in dataclasses.fields(ViTConfig))
-_TYPES = {name: hint for name, hint in get_type_hints(ViTConfig).items() if name in FIELDS}
+_OPTIONS = {
+    "attention": {
+        "qkv_bias": "qkv_bias", "qk_scale": "qk_scale", "proj_bias": "proj_bias", "qk_norm": "qk_norm",
+        "attn_norm": "attn_norm", "attn_drop": "attn_drop_rate", "proj_drop": "drop_rate",
+    },
+    "mlp": {"act": "activation", "bias": "proj_bias", "norm": "mlp_norm", "drop": "drop_rate"},
+}  # fmt: skip
+"""Arguments of layers → fields."""
+FIELDS = tuple(field_types(ViTConfig))

@@ -40,6 +40,8 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
         """(B, C, H, W) -> (B, N, D), patches in row-major order.
 
+        Rows at the bottom and columns at the right that fill no patch are not read.
+
         Raises:
             VitportError: if the images do not have the channels and size of the layer.
         """

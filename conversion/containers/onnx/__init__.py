@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from conversion.containers.onnx.proto import graph_of, parse
+from conversion.containers.wall import walled
 from conversion.graph import GraphReading, read_graph
 from conversion.graph.graph import NotUnderstoodError
 from conversion.source import Source
@@ -21,6 +22,7 @@ def recognises(path: Path) -> bool:
     return path.suffix == ".onnx" or (start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x3a", b"\x42"))
 
 
+@walled("ONNX file")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a graph of any exporter. Its tensors get their canonical names.
 

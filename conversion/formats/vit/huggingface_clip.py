@@ -39,7 +39,7 @@ TEXT_HALF = {
     "logit_scale": "the temperature between images and texts",
     "logit_bias": "the offset between images and texts",
 }
-DROPS = ("pos_embed_resize", "drop_rate", "drop_path_rate")
+DROPS = ("cropping", "pos_embed_resize", "drop_rate", "drop_path_rate")
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
 PREPROCESSING = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, crop_fraction=1.0)
 BLOCK_PARTS = PartNames(
@@ -103,6 +103,8 @@ FORMAT = Format(
     classes={
         "clip": ("CLIPModel",),
         "clip_vision_model": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
+        "metaclip_2": ("MetaClip2Model",),
+        "metaclip_2_vision_model": ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
     },
     base="vision_model.",
     set_aside=TEXT_HALF,

@@ -66,6 +66,7 @@ FORMAT = Format(
     summary="torch.nn.TransformerEncoder with a ViT's other tensors beside it, in a PyTorch file",
     names=Rules((*_encoder("encoder."), *_encoder(""), *_BESIDE)),
     signature=("layers.0.self_attn.in_proj_weight", "layers.0.linear1.weight"),
+    either_order=True,
     base=("encoder.", "transformer.", "transformer_encoder."),
     writer=torch_file.write,
     cannot_hold=cannot_hold,

@@ -2,7 +2,7 @@
 
 from conversion.containers import torch_file
 from conversion.format import Format
-from conversion.limits import not_square, unsupported_fields
+from conversion.limits import margin_around_patches, not_square, unsupported_fields
 from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import Preprocessing, ViTConfig
@@ -11,9 +11,9 @@ _BLOCK = "encoder.layers.encoder_layer_{i}"
 
 
 def cannot_hold(config: ViTConfig) -> list[str]:
-    """torchvision's code fixes the erf GELU and the epsilon 1e-6."""
+    """torchvision's code fixes the erf GELU and the epsilon 1e-6, and takes no image that patches do not fill."""
     complaints = unsupported_fields(config, norm_eps=(1e-6,), representation_size=(config.representation_size,))
-    return complaints + not_square(config)
+    return complaints + not_square(config) + margin_around_patches(config)
 
 
 FORMAT = Format(

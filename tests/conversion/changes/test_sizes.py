@@ -85,7 +85,7 @@ def test_the_same_sizes_change_nothing_and_tell_nothing() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"patch_size": 5}, "is not a multiple of patch_size=5"),
+        ({"patch_size": 13}, "its height 12 is below patch_size=13"),
         ({"patch_size": 0}, "patch_size=0 is too small"),
         ({"image_size": 8, "resize": "nearest"}, "choose one of torch-bicubic"),
         ({"resize": "torch-bicubic"}, "has nothing to resize"),

@@ -14,8 +14,8 @@ from vit_spec import ViTConfig, VitportError
 
 CONTRADICTIONS = [
     ({"embed_dim": 100}, "embed_dim=100 does not divide among num_heads=12"),
-    ({"image_size": 225}, r"image_size=225x225 .* height 225 is not a multiple of patch_size=16"),
-    ({"image_size": (224, 230)}, r"image_size=224x230 .* width 230 is not a multiple of patch_size=16"),
+    ({"image_size": 15}, r"image_size=15x15 holds no patch: its height 15 is below patch_size=16"),
+    ({"image_size": (224, 15)}, r"image_size=224x15 holds no patch: its width 15 is below patch_size=16"),
     ({"image_size": (224, 224, 3)}, r"image_size=\(224, 224, 3\) is not a size"),
     ({"image_size": "224"}, "image_size=.* is not a size"),
     ({"image_size": None}, "image_size=None is not a size"),

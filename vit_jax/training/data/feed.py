@@ -7,6 +7,8 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from multiprocessing import resource_tracker
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
 
@@ -28,6 +30,7 @@ _AHEAD = 2
 _SHARED = 2**16
 """Arrays of so many bytes or more come from a worker in shared memory, smaller ones through a pipe."""
 _DIED = "terminated unexpectedly"
+_STOP = (signal.SIGINT, signal.SIGTERM)
 
 
 class BatchMaker(Protocol):
@@ -58,6 +61,7 @@ class Feed(Iterator[Batch]):
             options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD)
             made = made.mp_prefetch(options, _begin_worker)
         self._batches: Any = iter(made)
+        self._begun = not workers
 
     @property
     def corrupt(self) -> Mapping[str, str]:
@@ -73,7 +77,9 @@ class Feed(Iterator[Batch]):
             VitportError: if an image cannot be read and ``data.corrupt`` is ``fail``, or if a worker died.
         """
         try:
-            batch, corrupt = next(self._batches)
+            with nullcontext() if self._begun else _signals_of_workers_blocked():
+                batch, corrupt = next(self._batches)
+            self._begun = True
         except VitportError as error:
             self.close()
             raise VitportError(str(error)) from error
@@ -102,12 +108,26 @@ class Feed(Iterator[Batch]):
         self.close()
 
 
+@contextmanager
+def _signals_of_workers_blocked() -> Iterator[None]:
+    """Processes that begin here do not get SIGINT and SIGTERM before they ignore them; other threads still do."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # begins with the first process, and then unblocks them
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker(number: int, count: int) -> None:
     """Runs first in each worker, which must end with its parent and not before.
 
     Ctrl-C in a terminal and the time limit of a job signal every process; a run that then saves still needs workers.
     """
-    for stop in (signal.SIGINT, signal.SIGTERM):
+    for stop in _STOP:
         signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -14,9 +14,11 @@ from vit_jax.training.recipe.data import Data
 from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Parallel, Precision, Remat
 from vit_jax.training.recipe.recipe import Recipe
 from vit_spec import VitportError
+from vit_spec.activation import Activation
 from vit_spec.preprocessing import ResizeMode
-from vit_spec.vit.config import Activation
 
+_LARGEST = 1 << 20
+"""Bytes of a configuration file that are parsed."""
 CONFIG = "config.json"
 """Where a work directory holds its run's configuration."""
 Initialization = Literal["vit", "width", "deit", "big_vision"]
@@ -225,11 +227,27 @@ def read_config(path: str | Path) -> TrainConfig:
     """
     import yaml
 
+    class Plain(yaml.SafeLoader):
+        """Without aliases: a few bytes of them can stand for gigabytes."""
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                raise VitportError(f"{path} uses a YAML alias (*name): write the values out instead.")
+            return super().compose_node(parent, index)
+
     try:
-        values = yaml.safe_load(Path(path).read_text())  # JSON is YAML too
+        if Path(path).exists() and not Path(path).is_file():  # reading a device or a pipe may never end
+            raise VitportError(f"{path} is not a file: give a YAML or JSON file.")
+        if (size := Path(path).stat().st_size) > _LARGEST:
+            raise VitportError(f"{path} has {size} bytes, more than a configuration: give a YAML or JSON file.")
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Plain)  # JSON is YAML too
     except OSError as error:
         raise VitportError(f"{path} cannot be read ({error.strerror}): give a YAML or JSON file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise VitportError(f"{path} nests its values too deeply: correct it.") from error
+    except VitportError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         raise VitportError(f"{path} is not valid YAML or JSON ({' '.join(str(error).split())}): correct it.") from error
     if not isinstance(values, Mapping):
         raise VitportError(f"{path} holds no configuration: expected names and values such as `batch: 128`.")

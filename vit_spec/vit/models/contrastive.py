@@ -80,8 +80,7 @@ def _siglip() -> list[Model]:
                     model(
                         f"vit_{family}_{infix}_{side}",
                         _SO400M if "so400m" in family else None,
-                        # An image of 384 does not divide by 14: the last six rows and columns are cut off.
-                        image_size=378 if "patch14" in family and side == 384 else side,
+                        image_size=side,  # of 384, patches of 14 leave the last six rows and columns unseen
                         num_classes=0,
                         class_token=False,
                         pos_embed="patch",

@@ -37,6 +37,17 @@ def initialized(
     return result
 
 
+def check_scheme(name: Initialization, positions: Positions, config: ViTConfig) -> None:
+    """Checks that the model can have these initial values.
+
+    Raises:
+        VitportError: if it cannot have these positions.
+    """
+    del name
+    if positions == "sincos2d":
+        sincos2d(config)
+
+
 def by_width(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Linear layers that preserve the variance of their inputs.
 
@@ -102,7 +113,7 @@ def sincos2d(config: ViTConfig) -> np.ndarray:
             f"model.positions=sincos2d needs a position table and an embed_dim that is a multiple of 4, at least 8; "
             f"got pos_embed={config.pos_embed!r} and embed_dim={D}: choose learned."
         )
-    height, width = (side // config.patch_size for side in config.image_size)
+    height, width = config.grid_size
     frequencies = _TEMPERATURE ** -(np.arange(D // 4) / (D // 4 - 1))
     y, x = (places.reshape(-1, 1) * frequencies for places in np.mgrid[:height, :width])
     patches = np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1)

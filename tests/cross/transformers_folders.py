@@ -1,0 +1,96 @@
+"""transformers' models with random weights, saved by ``save_pretrained``, and how far both of ours are from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import conversion
+from vit_parity.capture import jax_activations, torch_activations
+from vit_parity.frameworks import Framework, run_in
+
+
+def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Random parameters, none near a neutral value, so that a swapped or forgotten one shows; evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            table = "embeddings" in name and "projection" not in name and "patch" not in name
+            std = parameter[0].numel() ** -0.5 if parameter.ndim > 1 and not table else 0.3
+            factor = parameter.ndim == 1 and name.endswith(("weight", "lambda1"))
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * std + float(factor))
+    return model.eval()
+
+
+def distances(
+    model: torch.nn.Module, folder: Path, size: tuple[int, int], *, frameworks: Sequence[Framework] = ("torch", "jax")
+) -> dict[str, float]:
+    """Save a model, read it, and compare tokens and answer in float64; largest difference over the largest value.
+
+    Args:
+        model: one of transformers', in evaluation mode.
+        folder: an empty one for ``save_pretrained``.
+        size: height and width of the images.
+        frameworks: of ours.
+
+    Returns:
+        ``FRAMEWORK tokens`` and ``FRAMEWORK answer`` → distance.
+    """
+    model.save_pretrained(folder)
+    checkpoint = conversion.load(folder)
+    images = np.random.default_rng(0).standard_normal((2, *size, checkpoint.config.in_channels))
+    expected = answers(model, images, "float64")
+    found = {
+        framework: run_in(
+            framework,
+            checkpoint,
+            "float64",
+            torch=lambda ours: torch_activations(ours, images),
+            jax=lambda ours: jax_activations(ours, images),
+        )
+        for framework in frameworks
+    }
+    last = (
+        f"blocks.{checkpoint.config.depth - 1}" if "clip" in type(model).__name__.lower() else "norm"
+    )  # CLIP norms no token
+    prefix = getattr(checkpoint.config, "num_prefix_tokens", 0)
+    return {
+        f"{framework} {what}": relative(run[name][:, prefix:] if what == "patches" else run[name], expected[what])
+        for framework, run in found.items()
+        for what, name in (("tokens", last), ("patches", last), ("answer", "head"))
+        if what in expected
+    }
+
+
+def answers(model: torch.nn.Module, images: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
+    """What the class gives for images (B, H, W, C): ``tokens`` (B, N, D) or ``patches``, ``answer`` (B, K).
+
+    Of a class for pre-training, what its encoder gives.
+    """
+    pixels = torch.tensor(images.transpose(0, 3, 1, 2)).to(getattr(torch, dtype))
+    name = type(model).__name__
+    model = (model.base_model if "For" in name and "Classification" not in name else model).to(pixels.dtype)
+    with torch.no_grad():
+        if hasattr(model, "get_image_features"):
+            return {"answer": model.get_image_features(pixel_values=pixels).pooler_output.numpy()}
+        if getattr(model.config, "mask_ratio", None) is not None:  # patches stay in order where the noise rises
+            count = (model.config.image_size // model.config.patch_size) ** 2
+            output = model(pixel_values=pixels, noise=torch.arange(count).expand(len(pixels), -1))
+        else:
+            output = model(pixel_values=pixels)
+    if "feature_maps" in output:
+        return {"patches": output.feature_maps[-1].flatten(2).transpose(1, 2).numpy()}
+    if "logits" in output:
+        return {"answer": output.logits.numpy()}
+    tokens, pooled = output.last_hidden_state.numpy(), output.get("image_embeds", output.get("pooler_output"))
+    return {"tokens": tokens} if pooled is None else {"tokens": tokens, "answer": pooled.numpy()}
+
+
+def relative(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Largest difference over the largest value."""
+    assert actual.shape == expected.shape
+    assert 0.1 < np.abs(expected).max() < 100
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
