@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,11 +11,13 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+import conversion
 from conversion import Checkpoint
 from tests.conversion.onnx.write_graph import Style, vit_graph
 from tests.random_weights import random_images, random_params
 from vit_parity import onnx_activations, torch_activations
 from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+from vit_parity.verify import Original, verify
 from vit_spec import ViTConfig, VitportError
 from vit_torch import create_model
 
@@ -74,3 +77,26 @@ def test_a_graph_without_a_model_is_refused(tmp_path):
         VitportError, match=r"a.onnx: The graph's node 'y' \(Relu\), behind its output 'y', is no block"
     ):
         onnx_activations(tmp_path / "a.onnx", IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "stage"),
+    [
+        ({}, None),
+        ({"num_heads": 2}, "blocks.0"),
+        ({"norm_eps": 1e-3}, "blocks.0"),
+        ({"activation": "gelu_tanh"}, "blocks.0"),
+    ],
+)
+def test_a_fact_that_was_read_wrongly_fails_the_verification(wrong, stage, tmp_path):
+    """The graph is run itself, so nothing that the reader made of it can hide a mistake of the reader."""
+    config = CONFIG.replace(depth=2)
+    onnx.save(vit_graph(random_params(config, seed=1, dtype=np.float32), config), tmp_path / "a.onnx")
+    checkpoint = conversion.load(tmp_path / "a.onnx")
+    mistaken = replace(checkpoint, config=checkpoint.config.replace(**wrong))
+    conversion.save(mistaken, tmp_path / "b.safetensors", format="timm", activation="keep")
+    result = conversion.load(tmp_path / "b.safetensors")
+    certificate = verify(Original(tmp_path / "a.onnx", mistaken), tmp_path / "b.safetensors", result)
+    assert certificate.passed == (stage is None), certificate.verdict
+    if certificate.first_failure is not None:
+        assert certificate.first_failure[1].name == stage
