@@ -167,3 +167,30 @@ def test_json_beyond_any_models_is_not_parsed(tmp_path) -> None:
         file.write(struct.pack("<Q", 90 << 20) + b"{")
         file.truncate(100 << 20)
     refused(tmp_path / "w.safetensors", "header says it has")
+
+
+def test_links_in_a_circle_between_steps_are_not_followed(tmp_path) -> None:
+    """Two links to the folder itself are 2^40 ways to go round in it."""
+    for name in ("1", "2", "state"):
+        (tmp_path / name).symlink_to(".")
+    refused(tmp_path, "neither config.json")
+
+
+def test_folders_in_folders_end_somewhere(tmp_path) -> None:
+    deep = tmp_path / "w"
+    (deep / "/".join(["1"] * 600)).mkdir(parents=True)
+    refused(deep, "w")
+
+
+def test_dicts_that_are_shared_many_times_over_are_not_all_gone_through(tmp_path) -> None:
+    """Twelve names for one dict, seven times over, are 36 million ways to it in 2 kB."""
+    content: dict = {"x": 1}
+    for _ in range(7):
+        content = {str(at): content for at in range(12)}
+    torch.save(content, tmp_path / "w.pth")
+    refused(tmp_path / "w.pth", "in more than 100000 ways")
+
+
+def test_millions_of_values_that_are_no_arrays_are_not_walked(tmp_path) -> None:
+    (tmp_path / "w.msgpack").write_bytes(b"\x81\xa1a\xdd\x00\xff\xff\xff" + b"\xc0" * 0xFFFFFF)
+    refused(tmp_path / "w.msgpack", "more than 500000 values")

@@ -205,7 +205,14 @@ class SwinConfig:
         return tuple(self.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks))
 
     def replace(self, **changes: Any) -> SwinConfig:
-        """A copy with the named fields changed, validated anew."""
+        """A copy with the named fields changed, validated anew.
+
+        With another number of stages, windows that are the same in all of them stay so.
+        """
+        for name in ("window_sizes", "pretrained_window_sizes"):
+            windows: Windows = getattr(self, name)
+            if "depths" in changes and len(changes["depths"]) != self.num_stages and len(set(windows)) == 1:
+                changes.setdefault(name, windows[:1] * len(changes["depths"]))
         return replaced(self, changes)
 
     def to_dict(self) -> dict[str, Any]:

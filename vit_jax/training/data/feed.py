@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
 from multiprocessing import resource_tracker
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
@@ -15,6 +14,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from vit_jax.cores import cores
+from vit_jax.training.background import Background
 from vit_jax.training.data.library import load_grain
 from vit_spec import VitportError
 
@@ -77,9 +77,7 @@ class Feed(Iterator[Batch]):
             VitportError: if an image cannot be read and ``data.corrupt`` is ``fail``, or if a worker died.
         """
         try:
-            with nullcontext() if self._begun else _signals_of_workers_blocked():
-                batch, corrupt = next(self._batches)
-            self._begun = True
+            batch, corrupt = next(self._batches) if self._begun else self._begin()
         except VitportError as error:
             self.close()
             raise VitportError(str(error)) from error
@@ -95,6 +93,25 @@ class Feed(Iterator[Batch]):
         # A copy, so that shared memory is released now and not when the caller drops the batch, which may be too late.
         return {name: np.array(array) for name, array in batch.items()} if self._workers else batch
 
+    def _begin(self) -> Any:
+        """The first batch. Workers begin with these signals blocked, before they can ignore them.
+
+        They inherit that from a thread of its own; the caller's stays open to signals while it waits.
+        """
+
+        def begin() -> Any:
+            if hasattr(signal, "pthread_sigmask"):
+                resource_tracker.ensure_running()  # begins with the first process, and then unblocks them
+                signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+            return next(self._batches)
+
+        first = Background(begin)
+        first.wait(None)
+        self._begun = True
+        if first.error is not None:
+            raise first.error
+        return first.result
+
     def close(self) -> None:
         """Ends the workers. Closing twice is harmless."""
         self._batches.close()
@@ -106,20 +123,6 @@ class Feed(Iterator[Batch]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-@contextmanager
-def _signals_of_workers_blocked() -> Iterator[None]:
-    """Processes that begin here do not get SIGINT and SIGTERM before they ignore them; other threads still do."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # begins with the first process, and then unblocks them
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(number: int, count: int) -> None:

@@ -41,10 +41,14 @@ class ModelOptions:
     """1 for grey images; random start only."""
     depth: int | None = None
     """Number of blocks; random start only."""
+    depths: tuple[int, ...] | None = None
+    """Number of blocks of each stage of a Swin Transformer; random start only."""
     embed_dim: int | None = None
-    """Width of the tokens; random start only."""
-    num_heads: int | None = None
-    """Attention heads; random start only."""
+    """Width of the tokens, in the first stage of a Swin Transformer; random start only."""
+    num_heads: int | tuple[int, ...] | None = None
+    """Attention heads, for each stage of a Swin Transformer; random start only."""
+    window_sizes: int | None = None
+    """Side of the windows of a Swin Transformer, in tokens; random start only."""
     pool: Literal["token", "avg"] | None = None
     """What the head reads: the class token, or the mean of the patches, without a class token; random start only."""
     activation: Activation | None = None
@@ -52,7 +56,7 @@ class ModelOptions:
     representation_size: int | None = None
     """Width of a tanh layer before the head; random start only."""
     initialization: Initialization = "vit"
-    """Random values: the model's usual standard deviations, made for widths of hundreds; by width, which keeps the
+    """Random values: the model's own standard deviations, made for widths of hundreds; by width, which keeps the
     variance of each layer's inputs and suits narrow models; or those of DeiT's code or of big_vision's."""
     positions: Positions = "learned"
     """Initial position table: random, or sines and cosines of row and column, which recipe.optimizer.frozen can keep
