@@ -135,7 +135,7 @@ def _understood(
     if source.own is None:
         check_class(beside)
     check_plain(source.table, beside)
-    found = recognise(source.table, opening.format, source.under, opening.unreplicate)
+    found = recognise(source.table, opening.format or source.format, source.under, opening.unreplicate)
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:

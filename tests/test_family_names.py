@@ -30,11 +30,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("vit_spec", "vit_torch", "vit_jax", "conversion", "vit_parity", "vit_cli", "vitport")
 FRAMEWORKS = {"weight", "bias", "kernel", "scale"}
 
-FOREIGN = "reads names of other software, some of which are ours: belongs in the formats' folder of the family"
 ALL: tuple[Config, ...] = (*CONFIGS.values(), *SWIN_CONFIGS.values())
 OWN = "gives its own layers names that depend on its kind"
 EXCEPTIONS: dict[str, str] = {
-    "conversion/containers/onnx_file.py": FOREIGN,
     "vit_jax/layers/mlp.py": OWN,
     "vit_torch/layers/mlp.py": OWN,
 }

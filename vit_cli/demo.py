@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vit_parity import Activations, Difference
 
 ASSETS = Path(__file__).parent / "assets"
+_DINOV2 = "vit_small_patch14_dinov2"
+"""What the graph of the download is; its name tells how images are prepared."""
 TITLES = {"torch": "PyTorch", "jax": "JAX", "onnxruntime": "onnxruntime"}
 
 
@@ -95,7 +97,7 @@ def _dinov2(cache: Path) -> Demonstration:
         image = fetch_photograph(cache)
     converted = cache / "dinov2_vits14.safetensors"
     with progress("Converting ONNX to safetensors") as told:
-        conversion.save(conversion.load(onnx), converted, format="timm", overwrite=True, progress=told)
+        conversion.save(conversion.load(onnx, model=_DINOV2), converted, format="timm", overwrite=True, progress=told)
     say(f"converted {onnx} to {converted}")
     checkpoint = conversion.prepare(None, weights=converted, image_size=224)
     runtime = importlib.util.find_spec("onnxruntime") is not None

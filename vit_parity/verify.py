@@ -14,17 +14,17 @@ import numpy as np
 
 from conversion import Checkpoint, load_image, prepare
 from conversion.changes.dtype import DTYPES
-from conversion.containers import onnx_file
+from conversion.containers import onnx
 from conversion.formats import FORMATS
 from conversion.opening import AS_IT_IS, Opening
 from vit_parity.capture import Activations, jax_activations, torch_activations
 from vit_parity.certificate import Certificate, Check, stages
-from vit_parity.endpoints.vit.onnx_graph import input_size, onnx_activations
+from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
 from vit_parity.frameworks import Framework, installed, jax_dtype, jax_model, torch_model
 from vit_parity.points import stage_points
 from vit_parity.semantics import semantics_of_file
 from vit_parity.ulp import ROUNDOFF
-from vit_spec import Config, Preprocessing, parameters
+from vit_spec import Config, Preprocessing, VitportError, parameters
 
 PHOTOGRAPH = Path(__file__).parent / "assets" / "coffee.jpg"
 """A photograph by Rachel Michetti, CC0, from scikit-image's samples; 192 x 192 pixels."""
@@ -68,10 +68,11 @@ def verify(
 ) -> Certificate:
     """Run the source and the result side by side, on noise and on a photograph.
 
-    The source runs in numpy and float64 by its own names (:mod:`vit_parity.semantics`), an ONNX file in onnxruntime;
-    the written file runs by its own names too; and the result, as ``conversion.load`` reads it, runs in every
-    framework that is installed, in float64 and in float32. An activation or a dtype that the conversion was asked to
-    change is changed in the reference too, so that everything else is still proven.
+    The source runs in numpy and float64 by its own names (:mod:`vit_parity.semantics`). The graph of an ONNX file is
+    run itself, in onnxruntime, or where that is missing in onnx's evaluator. The written file runs by its own names
+    too; and the result, as ``conversion.load`` reads it, runs in every framework that is installed, in float64 and in
+    float32. An activation or a dtype that the conversion was asked to change is changed in the reference too, so that
+    everything else is still proven.
 
     Args:
         original: what was converted. Images and patches must have the same sizes as in the result.
@@ -83,13 +84,15 @@ def verify(
     Raises:
         VitportError: if the source cannot be run without this project's models.
     """
-    size = input_size(original.path) if _is_onnx(original.path) else None
+    size = OnnxGraph(original.path, original.opening.weights_key).image_size() if _is_onnx(original.path) else None
     sized = result if size is None else prepare(None, weights=result, image_size=size)
     inputs = _inputs(original.checkpoint.preprocessing, sized.config)
     label, unit, reference_of = _reference(original, requested)
     progress(label)
     reference = {name: reference_of(images) for name, images in inputs.items()}
-    unknown = {stage_points(sized.config)[-1].name} if requested.head == "new" else set()  # a new head's output
+    last = stage_points(sized.config)[-1].name
+    other = requested.head == "new" or (requested.head == "dropped" and size is not None)  # a graph keeps its head
+    unknown = {last} if other else set()
     checks: list[Check] = []
     for actual, dtype, run in _ways(path, result, sized):
         progress(f"{actual}, {dtype}")
@@ -106,13 +109,20 @@ def verify(
 
 
 def _is_onnx(path: Path) -> bool:
-    return path.is_file() and onnx_file.recognises(path)
+    return path.is_file() and onnx.recognises(path)
 
 
 def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]:
     """The source's run in words, the dtype whose rounding separates it from the result, and the run itself."""
     if _is_onnx(original.path):
-        return "the source under onnxruntime", "float32", lambda images: onnx_activations(original.path, images)
+        graph = OnnxGraph(original.path, original.opening.weights_key)
+        if requested.activation not in (None, original.checkpoint.config.activation):
+            raise VitportError(
+                f"{original.path} is a graph, whose activation cannot be changed for the comparison: verify the "
+                "conversion without --activation, then change it."
+            )
+        unit = max(graph.dtype, requested.dtype or "float32", key=ROUNDOFF.__getitem__)
+        return f"the source's graph, run by {graph.runs_in.partition(' ')[0]}", unit, graph.activations
     semantics = semantics_of_file(
         original.path,
         original.checkpoint.config,
@@ -187,7 +197,9 @@ def _circumstances(original: Original, path: Path, result: Checkpoint, inputs: d
             name: {"shape": list(images.shape), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
             for name, images in inputs.items()
         },
-        "versions": {name: _version(name) for name in ("vitport", "numpy", "torch", "jax", "flax", "onnxruntime")},
+        "versions": {
+            name: _version(name) for name in ("vitport", "numpy", "torch", "jax", "flax", "onnx", "onnxruntime")
+        },
     }  # fmt: skip
 
 

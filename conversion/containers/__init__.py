@@ -12,7 +12,7 @@ from conversion.containers import (
     huggingface_folder,
     msgpack_file,
     npz_file,
-    onnx_file,
+    onnx,
     orbax_folder,
     safetensors_file,
     step_folder,
@@ -24,7 +24,7 @@ from conversion.opening import UnusedKeyError
 from conversion.source import Source
 from vit_spec import VitportError
 
-_FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx_file)
+_FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx)
 _FOLDERS = (
     training_run,
     adapter_folder,
@@ -84,10 +84,6 @@ def _opened(path: Path, weights_key: str | None) -> Source:
         raise VitportError(f"{path} is a folder with neither config.json nor a Flax checkpoint: give {READABLE}.")
     for container in _FILES if path.is_file() else ():  # reading a device or a pipe may never end
         if container.recognises(path):
-            if container is onnx_file and weights_key is not None:
-                raise UnusedKeyError(
-                    f"{path} is an ONNX graph, which holds one set of weights: leave out --weights-key."
-                )
             return container.read(path, weights_key)
     if tool := _compressed(path):
         raise VitportError(f"{path} is compressed: unpack it with {tool}, and give what comes out.")

@@ -51,7 +51,13 @@ class Builder:
             )
 
     def make(
-        self, kind: Kind, shape: tuple[int, ...], args: Sequence[Value] = (), *, varies: bool | None = None, **facts: Any
+        self,
+        kind: Kind,
+        shape: tuple[int, ...],
+        args: Sequence[Value] = (),
+        *,
+        varies: bool | None = None,
+        **facts: Any,
     ) -> View:
         """A new expression, seen whole."""
         if varies is None:
@@ -72,17 +78,19 @@ class Builder:
         """``FUNCTIONS[op]``, broadcast. What permutes elements is moved behind it where that changes nothing."""
         shape = np.broadcast_shapes(*(arg.shape for arg in args))
         self.allow(shape)
+        arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
+        if op == "Add" and len(arrays) == 2 and all(it.shape == shape and it.dtype.kind == "f" for it in arrays):
+            args = [self.constant(it) for it in arrays] if len(shape) == 3 else args  # a token and its position
         views = [arg for arg in args if isinstance(arg, View)]
         if not views:
             with np.errstate(all="ignore"):
                 return np.asarray(FUNCTIONS[op](*args, **attributes))
         facts = {"op": op, "attributes": attributes}
-        ordered = [view for view in views if view.order is not None]
-        if not ordered:
+        first = next((view for view in views if not view.whole), None)
+        if first is None:
             return self.make("elementwise", shape, args, **facts)
-        first = ordered[0]
         inner = [self._behind(arg, first) for arg in args] if first.shape == shape else [None]
-        if first.order is None or any(arg is None for arg in inner):
+        if any(arg is None for arg in inner):
             return self.make("elementwise", shape, [self.selected(arg) for arg in args], **facts)
         made = self.make("elementwise", first.expression.shape, [arg for arg in inner if arg is not None], **facts)
         return View(made.expression, shape, first.order)
@@ -94,11 +102,12 @@ class Builder:
                 arg.shape == view.shape
                 and arg.expression.shape == view.expression.shape
                 and (arg.order is view.order or (arg.order is not None and np.array_equal(arg.order, view.elements())))
+                and arg.expression.size == view.size
             )
             return whole(arg.expression) if same else None
         if arg.size == 1:
             return arg.reshape(())
-        if not is_permutation(view.elements(), view.expression.size):
+        if view.order is not None and not is_permutation(view.order, view.expression.size):
             return None
         spread = np.empty(view.size, arg.dtype)
         spread[view.elements().reshape(-1)] = np.broadcast_to(arg, view.shape).reshape(-1)
@@ -190,8 +199,7 @@ class Builder:
         inputs = x.shape[-1]
         rows = None if x.order is None else rows_of(x, inputs)
         if rows is None or not is_permutation(rows, x.expression.size // inputs):
-            made = self.make(kind, (*x.shape[:-1], width), [x if kind == "linear" else self.selected(x)], **facts)
-            return made
+            return self.make(kind, (*x.shape[:-1], width), [x if kind == "linear" else self.selected(x)], **facts)
         made = self.make(kind, (*x.expression.shape[:-1], width), [whole(x.expression)], **facts)
         return View(made.expression, (*x.shape[:-1], width), rows[..., None] * width + np.arange(width))
 

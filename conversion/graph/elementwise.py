@@ -11,10 +11,8 @@ import numpy as np
 Function = Callable[..., np.ndarray]
 
 
-def _erf(x: np.ndarray) -> np.ndarray:
-    from scipy.special import erf
-
-    return erf(x)
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+"""Element by element: it is computed for few numbers, and scipy's would be a library more."""
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

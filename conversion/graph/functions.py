@@ -15,7 +15,7 @@ from conversion.graph.elementwise import FUNCTIONS, REDUCTIONS
 from conversion.graph.expression import Expression, View
 
 _KNOWN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "gelu": lambda x: FUNCTIONS["Gelu"](x),
+    "gelu": FUNCTIONS["Gelu"],
     "gelu_tanh": lambda x: FUNCTIONS["Gelu"](x, "tanh"),
     "quick_gelu": lambda x: x * FUNCTIONS["Sigmoid"](1.702 * x),
     "silu": lambda x: x * FUNCTIONS["Sigmoid"](x),

@@ -6,6 +6,7 @@ Their definitions: docs/ContribOperators.md of onnxruntime, and ONNX's operator 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -54,9 +55,11 @@ def _skip_norm(centred: bool) -> Operation:
 
 def _fused_matmul(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
     x, y = required(inputs, 0), required(inputs, 1)
-    left, right, alpha, batch = attributes_of(node, transA=0, transB=0, alpha=1.0, transBatchA=0)
-    if batch or node.attributes.get("transBatchB"):
-        return (b.unknown([x, y], ", which transposes batches"),)
+    left, right, alpha, first, second = attributes_of(node, transA=0, transB=0, alpha=1.0, transBatchA=0, transBatchB=0)
+    x, y = (
+        b.moved(value, "", lambda z: (np.moveaxis(z, 0, -2),))[0] if batch else value  # rows lie in front of the batch
+        for value, batch in ((x, first), (y, second))
+    )
     product = b.matmul(b.transposed(x) if left else x, b.transposed(y) if right else y)
     return (scaled(b, product, alpha),)
 
@@ -71,8 +74,8 @@ def _fused_gemm(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[
 
 def _attend(b: Builder, q: Value, k: Value, v: Value, scale: float | None, mask: Value | None) -> Value:
     """(B, h, N, d) each → (B, h, N, d)."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    logits = scaled(b, b.matmul(q, b.transposed(k)), scale)
+    factor = float(q.shape[-1] ** -0.5) if scale is None else scale
+    logits = scaled(b, b.matmul(q, b.transposed(k)), factor)
     if mask is not None:
         logits = b.elementwise("Add", [logits, mask])
     return b.matmul(b.softmax(logits), v)
@@ -121,9 +124,9 @@ def _multi_head_attention(b: Builder, node: Node, inputs: Inputs, opset: int) ->
     if k is None or v is None:
         raise ValueError("keys or values are missing")
     if bias is not None:
-        D, d = q.shape[-1], heads
+        D = q.shape[-1] if len(q.shape) == 3 else heads * q.shape[-1]
         ends = [0, D, 2 * D, bias.shape[-1]]
-        biases = [_part(b, bias, start, end) for start, end in zip(ends[:3], ends[1:], strict=True)]
+        biases = [_part(b, bias, start, end) for start, end in pairwise(ends)]
         shaped = [
             part if len(x.shape) == 3 else b.reshaped(part, (heads, 1, -1))
             for part, x in zip(biases, (q, k, v), strict=True)
@@ -159,7 +162,8 @@ FUSED: dict[str, Operation] = {
     f"{_MS}FusedMatMul": _fused_matmul, f"{_MS}FusedGemm": _fused_gemm, f"{_MS}Attention": _attention,
     f"{_MS}MultiHeadAttention": _multi_head_attention, "Attention": _onnx_attention,
     f"{_MS}TransposeMatMul": _fused_matmul,
-    f"{_MS}LayerNormalization": OPERATIONS["LayerNormalization"], f"{_MS}DequantizeLinear": OPERATIONS["DequantizeLinear"],
+    f"{_MS}LayerNormalization": OPERATIONS["LayerNormalization"],
+    f"{_MS}DequantizeLinear": OPERATIONS["DequantizeLinear"],
 }  # fmt: skip
 """Operation → what it stands for."""
 

@@ -100,8 +100,9 @@ class Layers:
         if found is None:
             return None
         if weight is not None or bias is not None:
-            if found.weight is not None or found.bias is not None:
+            if found.bias is not None or (weight is not None and found.weight is not None):
                 return None  # what is peeled off belongs to no norm
+            weight = found.weight if weight is None else weight
             found = Norm(found.x, found.centred, found.eps, weight, bias, found.place)
         if not found.centred and found.x.order is None:
             before = self.step(found.x.expression)
@@ -169,7 +170,9 @@ class Layers:
         if order.shape[0] * layer.kernel.shape[0] != layer.x.size:
             return None
         taken = order[0]
-        if taken.max(initial=0) >= outputs or not np.array_equal(order, np.arange(len(order))[:, None] * outputs + taken):
+        if taken.max(initial=0) >= outputs or not np.array_equal(
+            order, np.arange(len(order))[:, None] * outputs + taken
+        ):
             return None
         if added is None:
             return layer, taken

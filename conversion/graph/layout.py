@@ -73,6 +73,7 @@ def _split(x: np.ndarray, more: Sequence[np.ndarray | None], a: Attributes, opse
 
 def _gather(x: np.ndarray, more: Sequence[np.ndarray | None], a: Attributes, opset: int, count: int) -> Moved:
     axis, at = a.get("axis", 0), np.asarray(more[0])
+    ints(at)  # which checks that it is whole numbers
     if at.ndim == 0:  # a view
         return (x[(slice(None),) * (axis % x.ndim) + (int(at),)],)
     return (np.take(x, at, axis),)

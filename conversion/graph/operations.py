@@ -11,6 +11,7 @@ import numpy as np
 from conversion.graph.builder import Builder, Value, is_unknown
 from conversion.graph.elementwise import FUNCTIONS, REDUCTIONS
 from conversion.graph.expression import View
+from conversion.graph.fold import fold
 from conversion.graph.graph import Node
 from conversion.graph.layout import LAYOUTS, ints
 from vit_spec import VitportError
@@ -34,9 +35,11 @@ def optional(inputs: Inputs, at: int) -> Value | None:
 
 def constant(value: Value | None) -> np.ndarray | None:
     """An input that must be constant if it is there."""
-    if isinstance(value, View):
+    if not isinstance(value, View):
+        return value
+    if value.expression.varies:
         raise ValueError("an input is computed from the image where a constant is expected")
-    return value
+    return fold(value)
 
 
 def _elementwise(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
@@ -148,7 +151,7 @@ def _conv(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]
     )
     if isinstance(x, np.ndarray) or not plain:
         return (b.unknown([x], ", whose windows overlap, leave gaps or are padded"),)
-    (B, C, H, W), (O, _, P, Q) = x.shape, kernel.shape
+    (B, C, H, W), (outputs, _, P, Q) = x.shape, kernel.shape
     h, w = H // P, W // Q
     if kernel.shape[1] != C:
         raise ValueError(f"an image of shape {x.shape} and a kernel of {kernel.shape}")
@@ -158,9 +161,9 @@ def _conv(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]
         return (y.transpose(0, 2, 4, 1, 3, 5).reshape(B, h * w, C * P * Q),)
 
     (patches,) = b.moved(x, "", windows)
-    y: Value = b.linear(patches, kernel.reshape(O, -1).T)  # type: ignore[arg-type]
+    y: Value = b.linear(patches, kernel.reshape(outputs, -1).T)  # type: ignore[arg-type]
     y = y if bias is None else b.elementwise("Add", [y, bias])
-    return b.moved(y, "", lambda z: (z.swapaxes(1, 2).reshape(B, O, h, w),))
+    return b.moved(y, "", lambda z: (z.swapaxes(1, 2).reshape(B, outputs, h, w),))
 
 
 def _pool(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:

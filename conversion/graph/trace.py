@@ -15,7 +15,7 @@ from conversion.graph.graph import Constant, Graph, Node
 from conversion.graph.operations import OPERATIONS, Inputs
 from vit_spec import VitportError
 
-_MOST_NODES = 50_000
+MOST_NODES = 50_000
 """A model of 48 blocks has 3,000, with all its shapes computed in the graph some 10,000."""
 _MOST_CALLS = 16
 """Functions within functions, and branches within branches."""
@@ -64,10 +64,11 @@ class _Tracer:
         self.builder = Builder(graph.nbytes)
         self.values: dict[str, Value] = {}
         self.read: dict[int, np.ndarray] = {}
-        self.left = _MOST_NODES
+        self.left = MOST_NODES
 
     def run(self, image: str, shape: tuple[int, ...], outputs: tuple[str, ...]) -> Trace:
         b, graph = self.builder, self.graph
+        b.place = f"input {image!r}"
         b.allow(shape)
         view = b.make("image", shape, varies=True)
         self.values[image] = view
@@ -76,7 +77,7 @@ class _Tracer:
                 b.place = f"input {given.name!r}"
                 self.values[given.name] = b.unknown([], ", which is not the image")
         self._nodes(graph.nodes, self.values, graph.constants, set(outputs), 0)
-        found = {name: self._value(name, self.values, graph.constants, "the outputs") for name in outputs}
+        found = {name: self._value(name, self.values, graph.constants, f"output {name!r}") for name in outputs}
         for name, value in self.values.items():
             if isinstance(value, View) and value.whole and not value.expression.value:
                 value.expression.value = name
@@ -96,9 +97,11 @@ class _Tracer:
             self.left -= 1
             if self.left < 0:
                 raise VitportError(
-                    f"The graph has more than {_MOST_NODES} nodes, ten times as many as a large Vision Transformer."
+                    f"The graph has more than {MOST_NODES} nodes, ten times as many as a large Vision Transformer."
                 )
-            inputs: Inputs = [self._value(name, values, constants, node.place) if name else None for name in node.inputs]
+            inputs: Inputs = [
+                self._value(name, values, constants, node.place) if name else None for name in node.inputs
+            ]
             self.builder.place = node.place
             results = self._node(node, inputs, values, constants, depth)
             for name, value in zip(node.outputs, results, strict=False):
@@ -112,8 +115,8 @@ class _Tracer:
             return values[name]
         if name not in constants:
             raise VitportError(
-                f"The graph's {user} uses {name!r}, which nothing before it computes: its nodes are out of order or form "
-                "a circle."
+                f"The graph's {user} uses {name!r}, which nothing before it computes: its nodes are out of order, or "
+                "form a circle."
             )
         stored = constants[name]
         if id(stored) not in self.read:
@@ -131,8 +134,8 @@ class _Tracer:
                 return self._branch(node, inputs, values, constants, depth)
             if node.op.startswith("com.microsoft.nchwc::"):
                 raise VitportError(
-                    f"The graph's {node.place} stores weights in the layout of one processor: save the optimised graph at "
-                    "onnxruntime's level ORT_ENABLE_EXTENDED instead of ORT_ENABLE_ALL."
+                    f"The graph's {node.place} stores weights in the layout of one processor: save the optimised graph "
+                    "at onnxruntime's level ORT_ENABLE_EXTENDED instead of ORT_ENABLE_ALL."
                 )
             operation = _READ.get(node.op)
             given = [value for value in inputs if value is not None]
@@ -196,5 +199,3 @@ def _bound(node: Node, attributes: Mapping[str, Any]) -> Node:
     return Node(
         node.op, node.inputs, node.outputs, {name: value for name, value in own.items() if value is not None}, node.name
     )
-
-

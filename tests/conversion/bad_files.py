@@ -12,6 +12,7 @@ import torch
 from safetensors.numpy import save_file
 
 import conversion
+from tests.conversion.onnx.write_graph import vit_graph
 from tests.random_weights import random_params
 from vit_spec import ViTConfig
 
@@ -26,11 +27,8 @@ STATE = {name: torch.from_numpy(array) for name, array in PARAMS.items()}
 
 
 def graph(params: dict[str, np.ndarray]) -> onnx.ModelProto:
-    """A graph whose weights have their names, and which does nothing with them."""
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    weights = [onnx.numpy_helper.from_array(array, name) for name, array in params.items()]
-    node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    return onnx.helper.make_model(onnx.helper.make_graph([node], "g", [value], [value], weights), producer_name="test")
+    """The model as an ONNX graph."""
+    return vit_graph(params, CONFIG)
 
 
 def _saved(format_name: str) -> Callable[[Path], None]:

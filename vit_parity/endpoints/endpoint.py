@@ -12,6 +12,7 @@ import numpy as np
 from vit_parity.capture import Capture, capture_jax, capture_torch
 from vit_parity.capture_file import is_capture, load_capture
 from vit_parity.frameworks import Dtype, run_in
+from vit_parity.points import answer_name, stage_points
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -94,16 +95,17 @@ def run_endpoint(
         from vit_parity.endpoints.vit.timm_model import capture_timm, load_timm
 
         return capture_timm(load_timm(endpoint.path, checkpoint, model), checkpoint, images, endpoint.title)
-    return _run_onnx(endpoint, images)
+    return _run_onnx(endpoint, checkpoint, images)
 
 
-def _run_onnx(endpoint: Endpoint, images: np.ndarray) -> Capture:
-    from vit_parity.endpoints.vit.onnx_graph import onnx_activations
+def _run_onnx(endpoint: Endpoint, checkpoint: Checkpoint, images: np.ndarray) -> Capture:
+    from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
 
     path = Path(endpoint.path)
     if not path.is_file():
         raise VitportError(f"{path} does not exist: give the path of an ONNX file.")
-    found = {name: array.astype(np.float32) for name, array in onnx_activations(path, images).items()}
-    import onnxruntime
-
-    return Capture(endpoint.title, found, images, {"framework": f"onnxruntime {onnxruntime.__version__}"})
+    graph = OnnxGraph(path)
+    found = {name: array.astype(np.float32) for name, array in graph.activations(images).items()}
+    if (answer := found.pop(stage_points(checkpoint.config)[-1].name, None)) is not None:
+        found[answer_name(checkpoint.config)] = answer
+    return Capture(endpoint.title, found, images, {"framework": graph.runs_in})

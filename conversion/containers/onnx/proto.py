@@ -11,7 +11,7 @@ import numpy as np
 from conversion.containers.file_checks import first_line
 from conversion.containers.onnx.tensors import constant_of, external_files
 from conversion.graph.graph import Constant, Function, Graph, GraphInput, Node
-from conversion.graph.trace import Reference
+from conversion.graph.trace import MOST_NODES, Reference
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def graph_of(model: ModelProto, path: Path) -> tuple[Graph, tuple[Path, ...]]:
 class _Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.nodes = 0
 
     def graph(self, graph: GraphProto, depth: int) -> Graph:
         if depth > _DEPTH:
@@ -76,8 +77,15 @@ class _Reader:
             raise VitportError("The ONNX file has sparse weights: export the model with dense ones.")
         for tensor in graph.initializer:
             if tensor.name in constants:
-                raise VitportError(f"The ONNX file holds the tensor {tensor.name[:80]!r} more than once: export it again.")
+                raise VitportError(
+                    f"The ONNX file holds the tensor {tensor.name[:80]!r} more than once: export it again."
+                )
             constants[tensor.name] = constant_of(tensor, self.folder)
+        self.nodes += len(graph.node)
+        if self.nodes > MOST_NODES:
+            raise VitportError(
+                f"The ONNX file has more than {MOST_NODES} nodes, ten times as many as a large Vision Transformer."
+            )
         inputs = tuple(_input(entry) for entry in graph.input)
         nodes = tuple(self.node(node, depth) for node in graph.node)
         return Graph(nodes, constants, inputs, tuple(entry.name for entry in graph.output), 0)

@@ -66,7 +66,9 @@ def constant_of(tensor: TensorProto, folder: Path, name: str = "") -> Constant:
         raise VitportError(f"{where} has shape {shape} and {len(values)} numbers: fetch or export the file again.")
     bits = dtype.name in _BITS
     return Constant(
-        shape, dtype, lambda: (np.array(values, np.uint16).view(dtype) if bits else np.array(values, dtype)).reshape(shape)
+        shape,
+        dtype,
+        lambda: (np.array(values, np.uint16).view(dtype) if bits else np.array(values, dtype)).reshape(shape),
     )
 
 
@@ -107,8 +109,8 @@ def _external(tensor: TensorProto, folder: Path, nbytes: int, where: str) -> tup
         raise VitportError(f"{where} lies at an offset that is no number: export the model again.") from error
     if length != nbytes or offset < 0 or offset + nbytes > path.stat().st_size:
         raise VitportError(
-            f"{where} should be {nbytes} bytes at byte {offset} of {path}, which has {path.stat().st_size} and {length} "
-            "for it: fetch or export both files again."
+            f"{where} should be {nbytes} bytes at byte {offset} of {path}, which has {path.stat().st_size}, {length} "
+            "for it: fetch both again."
         )
     return path, offset
 

@@ -60,6 +60,7 @@ FORMAT = Format(
     summary="the names of timm, DeiT, DINO and MAE",
     names=Aliased(ALIASES),
     signature=(("blocks.0.attn.qkv.weight", "blocks.0.in_proj.weight"),),
+    before=("onnx-vit",),
     set_aside=SET_ASIDE,
     ignored_if=_projector,
     reader_defaults={"activation": "gelu"},

@@ -58,14 +58,17 @@ def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
     soft, factor = layers.scaled(weights.expression)
     step = layers.step(soft)
     if weights.order is not None or step.kind != "softmax" or step.x is None:
-        return None
+        raise NotUnderstoodError(
+            f"The graph's {at.place} multiplies values by {_what(soft)}, where the softmax of scaled products of "
+            "queries and keys was expected."
+        )
     scores, scale = layers.scaled(step.x)
     if factor != 1.0:
         raise NotUnderstoodError(f"The graph's {at.place} multiplies attention weights by {factor}, which no ViT does.")
     if scores.kind != "product":
         raise NotUnderstoodError(
-            f"The graph's {soft.place} is the softmax of {_what(scores)}, where scaled products of queries and keys alone "
-            "were expected: biases and masks on attention are not read."
+            f"The graph's {soft.place} is the softmax of {_what(scores)}, where scaled products of queries and keys "
+            "alone were expected: biases and masks on attention are not read."
         )
     query, key = scores.views
     N, d = at.shape[-2:]
@@ -128,7 +131,11 @@ def _merge_order(order: np.ndarray, batch: int, heads: int, N: int, d: int, plac
     order = order.reshape(-1, heads * d)
     first = order[0] if order.size else order
     found = first // (N * d) * d + first % d
-    if order.shape != stacked.shape or (first // d % N).any() or not np.array_equal(order, stacked[:, found % (heads * d)]):
+    if (
+        order.shape != stacked.shape
+        or (first // d % N).any()
+        or not np.array_equal(order, stacked[:, found % (heads * d)])
+    ):
         raise NotUnderstoodError(f"The graph's {place} puts attention's heads together in no order of channels.")
     return found
 

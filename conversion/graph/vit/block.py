@@ -11,6 +11,8 @@ from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Layers, Linear, Norm, vector
 from conversion.graph.vit.attention import Attention, attention_of
 
+_POST_NORM = "a post-norm encoder, which norms the sums instead, is not read"
+
 
 @dataclass(frozen=True, eq=False)
 class Mlp:
@@ -80,6 +82,10 @@ class BlockReader:
             branches.append(found[0])
             sums.append(at)
             at = found[1]
+        norm = self.layers.norm(at)
+        terms = None if norm is None or norm.x.order is not None else self._terms(norm.x.expression)
+        if norm is not None and terms is not None and terms[0].varies and terms[1].varies:
+            raise NotUnderstoodError(f"The graph's {norm.place} norms a sum between two layers: {_POST_NORM}.")
         return Body(at, tuple(reversed(branches)), tuple(reversed(sums)))
 
     def _summed(self, at: Expression) -> tuple[Branch, Expression] | None:
@@ -138,8 +144,7 @@ class BlockReader:
             if before is not None:
                 raise NotUnderstoodError(f"The graph's {place} adds a layer with norms before and behind it.")
             raise NotUnderstoodError(
-                f"The graph's {place} adds a layer with no norm before or behind it: a post-norm encoder, which norms the "
-                "sums instead, is not read."
+                f"The graph's {place} adds a layer with no norm before or behind it: {_POST_NORM}."
             )
         attentions = [part for part in parts if isinstance(part, AttentionLayer)]
         mlps = [part for part in parts if isinstance(part, Mlp)]
@@ -155,8 +160,8 @@ class BlockReader:
         for norm in norms:
             if norm is None or _whole(norm.x, place) is not stream:
                 raise NotUnderstoodError(
-                    f"The graph's {place} adds to tokens what is not computed from these tokens' norm, as blocks of a ViT "
-                    "are."
+                    f"The graph's {place} adds to tokens what is not computed from these tokens' norm, as blocks of a "
+                    "ViT are."
                 )
         if any(found is not inputs[0] for found in inputs) and not _alike(norms):
             raise NotUnderstoodError(f"The graph's {place} adds two layers behind different norms.")
@@ -237,7 +242,9 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 def _activation(name: str, out: Linear) -> str:
     if name in ("identity", "tanh"):
-        raise NotUnderstoodError(f"The graph's {out.place} reads the {name} of a linear layer, which no MLP of a ViT has.")
+        raise NotUnderstoodError(
+            f"The graph's {out.place} reads the {name} of a linear layer, which no MLP of a ViT has."
+        )
     return name
 
 

@@ -58,6 +58,8 @@ class EmbeddingReader:
         self.batch = batch
         self._patches: tuple[Patches, Norm | None] | None = None
         self._resized: Expression | None = None
+        self._tables: list[np.ndarray] = []
+        self._pairs: list[tuple[np.ndarray, np.ndarray]] = []
         self._left = _MOST
 
     def read(self, at: Expression) -> Embedding:
@@ -87,6 +89,7 @@ class EmbeddingReader:
     def _embedding(
         self, rows: Rows, prefix: int, patches: Patches, patch_norm: Norm | None, norm_pre: Norm | None
     ) -> Embedding:
+        rows = self._told_apart(rows, prefix)
         tokens, grid, resize, table = rows.token[:prefix], patches.grid, None, None
         behind = rows.positioned[prefix:]
         if (rows.cell >= 0).any() and self._resized is not None:
@@ -100,7 +103,9 @@ class EmbeddingReader:
         elif behind.any():
             raise NotUnderstoodError("The graph gives positions to some patches, and to others none.")
         before = int(np.argmin(rows.positioned[:prefix])) if not rows.positioned[:prefix].all() else prefix
-        if table is None or rows.positioned[before:prefix].any():  # no table has rows for these: they are part of tokens
+        if (
+            table is None or rows.positioned[before:prefix].any()
+        ):  # no table has rows for these: they are part of tokens
             before = 0
         tokens = tokens + np.where(np.arange(prefix)[:, None] >= before, rows.table[:prefix], 0)
         if table is not None and before:
@@ -108,6 +113,22 @@ class EmbeddingReader:
         return Embedding(
             patches, patch_norm, norm_pre, tokens.astype(rows.token.dtype), table, before, (grid[0], grid[1]), resize
         )
+
+    def _told_apart(self, rows: Rows, prefix: int) -> Rows:
+        """Of tokens that were added to constant positions: which of both is a part of the patches' table."""
+        if not self._pairs:
+            return rows
+        first, second = (
+            all(any(_stored(pair[at]) is _stored(table) for table in self._tables) for pair in self._pairs)
+            for at in range(2)
+        )
+        token, table, positioned = rows.token.copy(), rows.table.copy(), rows.positioned.copy()
+        if first and not second:
+            token[:prefix], table[:prefix] = rows.table[:prefix], rows.token[:prefix]
+        elif not second:
+            token[:prefix] += table[:prefix]
+            table[:prefix], positioned[:prefix] = 0, False
+        return replace(rows, token=token, table=table, positioned=positioned)
 
     def _is_patches(self, at: Expression) -> bool:
         return patches_of(at, self.layers) is not None
@@ -129,13 +150,16 @@ class EmbeddingReader:
             return _added(self._rows(step.x), self._spread(step.by, at))
         if step.kind == "sum" and step.x is not None and step.y is not None:
             x, y = (step.x, step.y) if step.x.varies else (step.y, step.x)
+            if not x.varies and not y.varies and {x.kind, y.kind} == {"constant"}:
+                self._pairs.append((x.facts["array"], y.facts["array"]))
+                return _added(self._constant(x.facts["array"], x), self._constant(y.facts["array"], y).token)
             if not y.varies:
                 return _both(self._rows(x), self._rows(y), at)
         if not at.varies:
             return self._constant(fold(View(at, at.shape)), at)
         raise NotUnderstoodError(
-            f"The graph's {at.place or at.kind} is where the tokens of the first block were expected: patches of the image, "
-            "constant tokens in front, and constants added."
+            f"The graph's {at.place or at.kind} is where the tokens of the first block were expected: patches of the "
+            "image, constant tokens in front, and constants added."
         )
 
     def _patch_rows(self, at: Expression) -> Rows | None:
@@ -161,6 +185,7 @@ class EmbeddingReader:
 
     def _spread(self, by: np.ndarray, at: Expression) -> np.ndarray:
         """A constant as rows of one image."""
+        self._tables.append(by)
         whole = np.broadcast_to(by, at.shape).reshape(self.batch, -1, at.shape[-1])
         if not (whole == whole[:1]).all():
             raise NotUnderstoodError(f"The graph's {at.place} adds different constants to the images of a batch.")
@@ -189,10 +214,21 @@ class EmbeddingReader:
             inside = order[block] - (ends[part[block[0]]] - base.size)
             cells = base.shape[2] * base.shape[3] if base.kind == "resize" and len(base.shape) == 4 else 0
             step, number = (cells, inside[:, 0]) if cells else (1, inside[:, 0] // D)
-            if not np.array_equal(inside, inside[:, :1] + np.arange(D) * step) or (not cells and (inside[:, 0] % D).any()):
-                raise NotUnderstoodError(f"The graph's {at.place} takes tokens apart, where whole tokens were expected.")
+            if not np.array_equal(inside, inside[:, :1] + np.arange(D) * step) or (
+                not cells and (inside[:, 0] % D).any()
+            ):
+                raise NotUnderstoodError(
+                    f"The graph's {at.place} takes tokens apart, where whole tokens were expected."
+                )
             found.append(_taken(self._rows(base), number, at))
         return Rows(*(np.concatenate([getattr(rows, name) for rows in found]) for name in Rows.__dataclass_fields__))
+
+
+def _stored(array: np.ndarray) -> np.ndarray:
+    """The constant of the file that an array is a part of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def _taken(rows: Rows, number: np.ndarray, at: Expression) -> Rows:

@@ -36,6 +36,8 @@ class Head:
     kind: Literal["tokens", "token", "avg", "token_avg", "map"]
     norm: Norm | None = None
     """On tokens."""
+    normed: Expression | None = None
+    """All tokens behind that norm; ``None`` if only some were normed."""
     pooled_norm: Norm | None = None
     pool: AttentionPool | None = None
     hidden: Linear | None = None
@@ -73,10 +75,7 @@ class HeadReader:
         step = self.layers.step(at)
         if step.kind == "softmax" and step.x is not None and len(at.shape) == 2:
             at, softmax = step.x, True
-        if output.order is not None:
-            found = self._pooled(output, None)
-        else:
-            found = self._distilled(at) or self._logits(at)
+        found = self._pooled(output, None) if output.order is not None else self._distilled(at) or self._logits(at)
         return replace(found, softmax=softmax, output=at, body=self.blocks.body(found.tokens))
 
     def _distilled(self, at: Expression) -> Head | None:
@@ -112,8 +111,7 @@ class HeadReader:
             return replace(head, hidden=layer)
         norm = self.layers.norm(at)
         if norm is not None:
-            head = self._pooled(norm.x, norm)
-            return head
+            return self._pooled(norm.x, norm)
         return self._pooled(View(at, at.shape), None)
 
     def _pooled(self, view: View, norm: Norm | None) -> Head:
@@ -156,7 +154,7 @@ class HeadReader:
         norm = self.layers.norm(at)
         if norm is None or norm.x.order is not None:
             return Head(at, tuple(range(T)), "tokens")
-        return Head(norm.x.expression, tuple(range(T)), "tokens", norm)
+        return Head(norm.x.expression, tuple(range(T)), "tokens", norm, at)
 
     def _mean(self, at: Expression) -> Head | None:
         """The mean over tokens, in whatever layout they are."""
@@ -194,7 +192,11 @@ class HeadReader:
             tokens = self._pooled(View(bases[0], (self.batch, D), order[:, :D]), None)
             mean = self._mean(bases[1])
             own = order[:, D:] - bases[0].size
-            if mean is not None and tokens.kind == "token" and np.array_equal(own.reshape(-1), np.arange(bases[1].size)):
+            if (
+                mean is not None
+                and tokens.kind == "token"
+                and np.array_equal(own.reshape(-1), np.arange(bases[1].size))
+            ):
                 if tokens.tokens is not mean.tokens:
                     raise NotUnderstoodError(f"The graph's {at.place} joins a token and a mean of different tokens.")
                 return replace(tokens, rows=(*tokens.rows, *mean.rows), kind="token_avg", norm=mean.norm or tokens.norm)

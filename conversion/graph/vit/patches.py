@@ -88,7 +88,7 @@ def _pixels(at: Expression, layers: Layers) -> tuple[Expression, np.ndarray | No
 def _placed(
     order: np.ndarray, shape: tuple[int, ...], channels_last: bool
 ) -> tuple[np.ndarray, int, tuple[int, int]] | None:
-    """For each input its number as (C, P, P), the patch's side, and the grid; ``None`` if the windows are no patches."""
+    """For each input its number as (C, P, P), the patch's side, and the grid; ``None`` if these are no patches."""
     C, H, W = (shape[3], *shape[1:3]) if channels_last else shape[1:4]
     first = order[0] if len(order) else np.zeros(0, np.int64)
     if channels_last:

@@ -6,19 +6,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from conversion.graph.expression import Expression, View
 from conversion.graph.fold import fold
 from conversion.graph.graph import NotUnderstoodError
-from conversion.graph.layers import Layers, Norm
+from conversion.graph.layers import Layers
 from conversion.graph.trace import Trace
-from conversion.graph.vit.block import BlockReader, Body, Branch, Mlp
+from conversion.graph.vit.block import BlockReader, Body, Branch
 from conversion.graph.vit.embedding import Embedding, EmbeddingReader
+from conversion.graph.vit.facts import all_norms, config_facts, is_distilled, is_low_precision, is_usual
 from conversion.graph.vit.head import Head, HeadReader
 from conversion.graph.vit.weights import Weights
 from conversion.tensors.table import Tensor
-from vit_spec import VitportError
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,10 @@ class _Reader:
         if not read:
             return self._behind(errors)
         name = max(read, key=lambda it: read[it].completeness)
-        aside = [it for it in errors if errors[it]]
-        notes = [f"set aside the graph's output {it}: {errors[it]}" for it in aside]
+        for other, error in errors.items():
+            if read[name].kind == "tokens" and len(self.trace.outputs[other].shape) in (0, 2):  # it may be the head
+                raise error
+        notes = [f"set aside the graph's output {it}: {str(error).removesuffix('.')}" for it, error in errors.items()]
         return read[name], name, notes
 
     def _behind(self, errors: Mapping[str, NotUnderstoodError]) -> tuple[Head, str, list[str]]:
@@ -107,9 +107,11 @@ class _Reader:
     def _check_depth(head: Head, name: str) -> None:
         assert head.body is not None
         if not head.body.branches:
+            at = head.body.embedding
             raise NotUnderstoodError(
-                f"The graph's output {name!r} is computed without any block of a Vision Transformer: its tokens are "
-                f"{head.body.embedding.place or head.body.embedding.kind}."
+                f"The graph's {at.place or at.kind}, behind its output {name!r}, is no block of a Vision Transformer, "
+                "and no head of one: one linear layer, behind a tanh layer or not, of the class token, of the mean of "
+                "tokens or of both, or attention pooling."
             )
 
 
@@ -124,147 +126,43 @@ class _Assembly:
         self.notes = notes
         self.body: Body = head.body
         self.embedding: Embedding = EmbeddingReader(reader.layers, reader.batch).read(self.body.embedding)
-        self.norms: list[Norm] = []
         self.blocks = list(_blocks(self.body))
 
     def reading(self) -> Reading:
-        e, parallel = self.embedding, self.body.branches[0].attention is not None and self.body.branches[0].mlp is not None
-        attentions = [it[0].attention for it in self.blocks if it[0].attention is not None]
-        mlps = [it[-1].mlp for it in self.blocks if it[-1].mlp is not None]
-        operands = [it for one in attentions for it in (one.attention.query, one.attention.key, one.attention.value)]
-        biased = [it.bias for it in operands]
-        if parallel and all(it is None for it in biased):
-            qkv_bias = False
-        else:
-            qkv_bias = any(it is not None for it in biased)
-        outs = [one.out.bias for one in attentions] + [it.second.bias for it in mlps]
-        if not parallel:
-            outs += [it.first.bias for it in mlps]
+        e, h, branches = self.embedding, self.head, self.body.branches
+        parallel = branches[0].attention is not None and branches[0].mlp is not None
+        layers = [it.attention for it in branches if it.attention is not None]
+        mlps = [it.mlp for it in branches if it.mlp is not None]
+        operands = [it for one in layers for it in (one.attention.query, one.attention.key, one.attention.value)]
+        others = [one.out.bias for one in layers] + [it.second.bias for it in mlps]
+        others += [] if parallel else [it.first.bias for it in mlps]
         weights = Weights(
-            qkv_bias=qkv_bias, proj_bias=any(it is not None for it in outs),
-            norm_bias=any(it.bias is not None for it in self._norms()),
-        )  # fmt: skip
-        facts = self._facts(weights, parallel)
+            qkv_bias=any(it.bias is not None for it in operands),
+            proj_bias=any(it is not None for it in others),
+            norm_bias=any(it.bias is not None for it in all_norms(e, self.body, h)),
+        )
+        facts = config_facts(e, self.body, h)
         self._put(weights, parallel)
         if e.patches.folded:
             self.notes.append(
-                "folded the graph's arithmetic on pixels into the patch projection: images are given as the graph takes "
-                "them"
+                "folded the graph's arithmetic on pixels into the patch projection: images are given as the graph "
+                "takes them"
             )
-        if self.head.softmax:
+        if h.softmax:
             self.notes.append("set aside the softmax behind the head: the model gives logits")
-        if self.head.kind == "tokens":
+        if h.kind == "tokens":
             self.notes.append("the graph gives all tokens and pools none: pool is what features are taken from")
         if self.reader.trace.dequantised:
             self.notes.append(f"dequantised {self.reader.trace.dequantised} weights by their scales")
         return Reading(facts, weights.tensors, tuple(self.notes), e.patches.channels_last, self._stages())
 
-    def _norms(self) -> list[Norm]:
-        if not self.norms:
-            e, h = self.embedding, self.head
-            found = [e.patch_norm, e.norm_pre, h.norm, h.pooled_norm, None if h.pool is None else h.pool.norm]
-            for branch in self.body.branches:
-                found += [branch.before, branch.after]
-                if branch.attention is not None:
-                    attention = branch.attention.attention
-                    found += [branch.attention.norm, attention.query.norm, attention.key.norm]
-                if branch.mlp is not None:
-                    found.append(branch.mlp.norm)
-            self.norms = [norm for norm in found if norm is not None]
-        return self.norms
-
-    def _facts(self, weights: Weights, parallel: bool) -> dict[str, Any]:
-        e, norms = self.embedding, self._norms()
-        attention = [it.attention.attention for it in self.body.branches if it.attention is not None]
-        mlps = [it.mlp for it in self.body.branches if it.mlp is not None]
-        pool = self.head.pool
-        low = _low_precision(norms)
-        size = e.patches.image_size
-        P = e.patches.kernel.shape[2]
-        if e.table is not None and e.table_grid != e.patches.grid:
-            size = (e.table_grid[0] * P, e.table_grid[1] * P)
-        facts: dict[str, Any] = {
-            "image_size": size,
-            "num_heads": _only("heads", [(it.heads, it.place) for it in attention]),
-            "activation": _only("activation", [
-                (it.activation, it.second.place) for it in mlps + ([pool.mlp] if pool else [])
-            ]),
-            "norm": "layernorm" if _only("kind of norm", [(it.centred, it.place) for it in norms]) else "rmsnorm",
-            "norm_eps": _decimal(_only("epsilon", [(_decimal(it.eps, low), it.place) for it in norms]), low),
-            "qk_scale": self._scale([(it.scale, it.place) for it in attention], low),
-            "block": "parallel" if parallel else "post_norm" if self.body.branches[0].after is not None else "sequential",
-            "pos_embed_resize": _resize_name(e.resize),
-            **self._tokens(weights),
-        }  # fmt: skip
-        if pool is not None and pool.attention.heads != facts["num_heads"]:
-            raise NotUnderstoodError(
-                f"The graph's {pool.attention.place} pools with {pool.attention.heads} heads, but its blocks have "
-                f"{facts['num_heads']}."
-            )
-        return {name: value for name, value in facts.items() if name != "pos_embed_resize" or value is not None}
-
-    def _scale(self, found: list[tuple[float, str]], low: bool) -> float | None:
-        d = self._width() // self._heads()
-        usual = d**-0.5
-        tolerance = 2e-3 if low else 1e-6
-        values = [(None if abs(scale / usual - 1) <= tolerance else _decimal(scale, low), at) for scale, at in found]
-        return _only("scale of attention", values)
-
-    def _width(self) -> int:
-        return self.embedding.patches.kernel.shape[0]
-
-    def _heads(self) -> int:
-        return next(it.attention.attention.heads for it in self.body.branches if it.attention is not None)
-
-    def _tokens(self, weights: Weights) -> dict[str, Any]:
-        """Tokens in front, their positions, and pooling."""
-        e, h = self.embedding, self.head
-        prefix, patches = len(e.tokens), e.patches.grid[0] * e.patches.grid[1]
-        distilled = h.kind == "token" and h.rows == (0, 1)
-        named = min(prefix, 2 if distilled else 1)
-        positioned = e.positioned
-        if e.table is None:
-            kind = "none"
-        elif positioned in (0, named) or positioned == prefix:
-            kind = "patch" if positioned == 0 else "prefix" if positioned == named else "all"
-        else:
-            raise NotUnderstoodError(
-                f"The graph gives positions to {positioned} of {prefix} tokens in front of the patches, where none, the "
-                "class token or all were expected."
-            )
-        pool, everything = h.kind, False
-        if pool == "tokens":
-            pool = "token" if prefix else "avg"
-        elif pool != "token":
-            rows = h.rows[1:] if pool == "token_avg" else h.rows
-            everything = len(rows) == prefix + patches and prefix > 0
-            if rows != tuple(range(0 if everything else prefix, prefix + patches)):
-                raise NotUnderstoodError(
-                    f"The graph pools {len(rows)} of {prefix + patches} tokens, where all or all patches were expected."
-                )
-        if pool in ("token", "token_avg") and (prefix == 0 or h.rows[:1] not in ((0,), h.rows[:1] if h.kind == "tokens" else ())):
-            raise NotUnderstoodError(
-                f"The graph's head reads token {h.rows[0]}, where the first, made of constants, was expected."
-            )
-        if h.norm is not None and h.pooled_norm is not None:
-            raise NotUnderstoodError(f"The graph's {h.pooled_norm.place} norms what is pooled from normed tokens.")
-        self.distilled, self.prefix = distilled, prefix
-        return {
-            "pool": pool,
-            "pool_prefix": everything,
-            "pos_embed": kind,
-            "distilled": distilled,
-            "class_token": prefix > 0,
-            "register_tokens": prefix - named,
-            "final_norm": "tokens" if h.norm is not None else "pooled" if h.pooled_norm is not None else "none",
-        }
-
     def _put(self, weights: Weights, parallel: bool) -> None:
-        e, h, D = self.embedding, self.head, self._width()
-        names = ["cls_token"] + (["dist_token"] if self.distilled else [])
-        for at, name in enumerate(names[: self.prefix]):
-            weights.put(name, e.tokens[at].reshape(1, 1, D))
-        if self.prefix > len(names):
+        e, h = self.embedding, self.head
+        D = e.patches.kernel.shape[0]
+        names = ["cls_token"] + (["dist_token"] if is_distilled(h) else [])
+        for name, token in zip(names, e.tokens, strict=False):
+            weights.put(name, token.reshape(1, 1, D))
+        if len(e.tokens) > len(names):
             weights.put("reg_token", e.tokens[len(names) :][None])
         if e.table is not None:
             weights.put("pos_embed", e.table[None])
@@ -284,22 +182,27 @@ class _Assembly:
         if h.pool is not None:
             attention = h.pool.attention
             latent = fold(View(h.pool.latent, h.pool.latent.shape))
-            usual = (D // attention.heads) ** -0.5
-            close = abs(attention.scale / usual - 1) <= 2e-3 if _low_precision(self.norms) else 1e-6
-            factor = 1.0 if abs(attention.scale / usual - 1) <= float(close) else attention.scale / usual
+            d, low = D // attention.heads, is_low_precision(e, self.body, h)
+            factor = 1.0 if is_usual(attention.scale, d, low=low) else attention.scale * d**0.5
             weights.pool("attn_pool", h.pool, latent.reshape(-1)[:D], factor)
         if h.pooled_norm is not None:
             weights.norm("fc_norm", h.pooled_norm)
         weights.heads(h)
+
+    def _is_tokens(self, at: Expression) -> bool:
+        """Whether it is (B, N, D), not another order of the same elements."""
+        return len(at.shape) == 3 and at.shape[0] == self.reader.batch
 
     def _stages(self) -> dict[str, str]:
         """Stages whose value the graph has under a name of its own."""
         sums = self.body.sums if len(self.body.sums) == len(self.blocks) else self.body.sums[1::2]
         found: dict[str, Expression | None] = {"embed": self.body.embedding}
         found |= {f"blocks.{at}": sums[at] for at in range(len(self.blocks))}
-        values = {name: it.value for name, it in found.items() if it is not None and it.value}
-        if self.head.norm is not None and self.head.kind == "tokens":
-            values["norm"] = self.output
+        found["norm"] = self.head.normed
+        values = {name: it.value for name, it in found.items() if it is not None and it.value and self._is_tokens(it)}
+        if self.head.kind == "tokens":
+            if self.output and self.head.norm is not None:
+                values["norm"] = self.output
         elif self.head.output is not None and (self.head.output.value or not self.head.softmax):
             values["head"] = self.head.output.value if self.head.softmax else self.output
         return values
@@ -315,55 +218,17 @@ def _blocks(body: Body) -> Iterable[tuple[Branch, ...]]:
             yield (branch,)
         return
     if len(branches) % 2:
-        raise NotUnderstoodError(f"The graph has {len(branches)} layers on its residual stream, where pairs were expected.")
+        raise NotUnderstoodError(
+            f"The graph has {len(branches)} layers on its residual stream, where pairs were expected."
+        )
     for first, second in zip(branches[::2], branches[1::2], strict=True):
         if first.attention is None or second.mlp is None or first.mlp is not None or second.attention is not None:
             raise NotUnderstoodError(f"The graph's {first.place} is where a block's attention and MLP were expected.")
-        if (first.after is None) != (branches[0].after is None) or (second.after is None) != (branches[0].after is None):
+        if (first.after is None) != (branches[0].after is None) or (second.after is None) != (
+            branches[0].after is None
+        ):
             raise NotUnderstoodError(f"The graph's {first.place} norms at another place than the first block.")
         yield first, second
-
-
-def _only(what: str, found: list[tuple[Any, str]]) -> Any:
-    """The value that all layers share."""
-    first, at = found[0]
-    for value, place in found[1:]:
-        if value != first:
-            raise NotUnderstoodError(
-                f"The graph has more than one {what}: {first} at {at}, {value} at {place}; a ViTConfig holds one."
-            )
-    return first
-
-
-def _decimal(value: float, low: bool) -> float:
-    """The shortest decimal that the stored number is, which is what somebody wrote."""
-    return float(str(np.float16(value) if low and value > 1e-7 else np.float32(value)))
-
-
-def _low_precision(norms: list[Norm]) -> bool:
-    return any(part is not None and part.dtype.itemsize == 2 for norm in norms for part in (norm.weight, norm.bias))
-
-
-def _resize_name(settings: Mapping[str, Any] | None) -> str | None:
-    """Which of ``vit_spec.PositionResize`` a Resize node is."""
-    if settings is None:
-        return None
-    mode = settings.get("mode", "nearest")
-    where = settings.get("coordinate_transformation_mode", "half_pixel")
-    plain = where in ("half_pixel", "pytorch_half_pixel")
-    antialias, coefficient = bool(settings.get("antialias", 0)), settings.get("cubic_coeff_a", -0.75)
-    if mode == "cubic" and plain and coefficient == -0.75 and not antialias:
-        return "torch-bicubic"
-    if mode == "cubic" and plain and antialias and coefficient == -0.5:
-        return "torch-bicubic-antialias"
-    if mode == "cubic" and where == "align_corners" and not antialias:
-        return "torch-bicubic-corners"
-    if mode == "linear" and plain and not antialias:
-        return "torch-bilinear"
-    raise NotUnderstoodError(
-        f"The graph resizes positions in a way that vitport does not have (mode {mode}, {where}, antialias {antialias}, "
-        f"coefficient {coefficient:g})."
-    )
 
 
 def _backwards(outputs: Iterable[Any]) -> list[Expression]:
@@ -376,6 +241,3 @@ def _backwards(outputs: Iterable[Any]) -> list[Expression]:
             seen[at.number] = at
             waiting += [view.expression for view in at.views]
     return [seen[number] for number in sorted(seen, reverse=True)]
-
-
-__all__ = ["Mlp", "Reading", "VitportError", "read"]

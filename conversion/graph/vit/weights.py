@@ -103,9 +103,7 @@ class Weights:
             if operand.norm is not None:
                 self.norm(f"{at}.{name}", operand.norm)
 
-    def joined(
-        self, name: str, before: list[tuple[np.ndarray, np.ndarray | None]], attention: Attention
-    ) -> None:
+    def joined(self, name: str, before: list[tuple[np.ndarray, np.ndarray | None]], attention: Attention) -> None:
         """One layer for queries, keys and values, with others in front."""
         operands = (attention.query, attention.key, attention.value)
         parts = [*before, *((it.kernel, it.bias) for it in operands)]
@@ -130,7 +128,9 @@ class Weights:
                 self.later(f"{at}.fc1.weight", (2 * kernel.shape[1], kernel.shape[0]), kernel.dtype,
                            lambda: np.concatenate([kernel.T, value.T]))  # fmt: skip
                 if biased:
-                    biases = [np.zeros(kernel.shape[1], kernel.dtype) if it is None else it for it in (bias, value_bias)]
+                    biases = [
+                        np.zeros(kernel.shape[1], kernel.dtype) if it is None else it for it in (bias, value_bias)
+                    ]
                     self.put(f"{at}.fc1.bias", np.concatenate(biases))
             else:
                 self.linear(f"{at}.fc1_g", kernel, bias, biased=biased)

@@ -115,11 +115,11 @@ def exported(tmp_path_factory) -> dict[str, Path]:
 def test_onnxruntime_runs_a_graph_and_agrees_between_the_blocks(exported):
     """Oracle: onnxruntime, on the graph; the weights are read from it too. Measured 2.3e-7 at most."""
     side = parse_endpoint(f"onnx:{exported['gelu']}")
-    checkpoint, images = conversion.load(side.path, model=SQUARE), random_batch(SQUARE)
+    checkpoint, images = conversion.load(side.path), random_batch(SQUARE)
     theirs = run_endpoint(side, checkpoint, images, "float32")
     assert theirs.facts["framework"].startswith("onnxruntime ")
     found = compare_captures(run_endpoint(Endpoint("torch", "x"), checkpoint, images, "float32"), theirs)
-    assert [row.name for row in found.rows] == ["embed", "blocks.0", "blocks.1", "norm"]
+    assert [row.name for row in found.rows] == ["embed", "blocks.0", "blocks.1", "norm", "logits"]
     assert found.first_divergence is None
     assert 0 < max(row.difference.relative for row in found.rows) < 1e-6
     assert explain(theirs, ReplayedModel(SQUARE, float64_params(checkpoint.params), images)) == ()
@@ -128,13 +128,13 @@ def test_onnxruntime_runs_a_graph_and_agrees_between_the_blocks(exported):
 def test_the_other_gelu_in_a_graph_is_named(exported):
     """The graph computes the tanh form on weights of the erf form."""
     side = parse_endpoint(f"onnx:{exported['gelu_tanh']}")
-    checkpoint, images = conversion.load(side.path, model=SQUARE), random_batch(SQUARE)
+    checkpoint, images = conversion.load(side.path), random_batch(SQUARE)
     theirs = run_endpoint(side, checkpoint, images, "float32")
     (found,) = explain(theirs, ReplayedModel(SQUARE, float64_params(checkpoint.params), images))
     assert (found.layer, found.cause, found.stages) == ("blocks.0", "uses tanh GELU", ("blocks.0", "blocks.1"))
 
 
 def test_an_onnx_file_that_is_not_there_is_told(exported):
-    checkpoint = conversion.load(exported["gelu"], model=SQUARE)
+    checkpoint = conversion.load(exported["gelu"])
     with pytest.raises(VitportError, match="give the path of an ONNX file"):
         run_endpoint(Endpoint("onnx", "nowhere.onnx"), checkpoint, random_batch(SQUARE), "float32")

@@ -1,110 +1,147 @@
-"""The tokens between the blocks of an ONNX graph, run by onnxruntime: a result independent of this project."""
+"""The stages of a model in an ONNX graph, computed by running the graph itself: a result independent of this project.
+
+Which values of the graph are the stages is taken from its reading. A wrong one would not agree with the model, and the
+graph's own output is compared whatever was read before it.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from conversion.containers.file_checks import first_line
+from conversion.containers.onnx import read_model
+from conversion.containers.onnx.proto import parse
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto
+    from onnx import ModelProto
 
-_BLOCK_NORM = re.compile(r"\.(\d+)\.(norm1|layernorm_before)\.weight$")
-_FINAL_NORM = re.compile(r"(^|\.)(layer)?norm\.weight$")
+_Run = Callable[[np.ndarray], list[np.ndarray]]
+_Session = Callable[[list[str], dict[str, np.ndarray]], Any]
+_FOLDER = "session.model_external_initializers_file_folder_path"
+"""onnxruntime's option for graphs given as bytes whose weights lie in files."""
+_DTYPES = {1: np.float32, 10: np.float16, 11: np.float64, 2: np.uint8}
+"""``TensorProto.DataType`` of an image."""
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """A graph that can be run.
+
+    Args:
+        path: the file, whose weights may lie in others of its folder.
+        weights_key: the value that it was read up to.
+    """
+
+    path: Path
+    weights_key: str | None = None
+
+    def activations(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the graph on each image.
+
+        Args:
+            images: (B, H, W, C), preprocessed; of the height and width that the graph takes.
+
+        Returns:
+            As far as the graph computes them under names of their own: ``embed``, ``blocks.i`` and ``norm``, each
+            (B, N, D), and ``head``, (B, K), in float64.
+
+        Raises:
+            VitportError: if neither onnxruntime nor onnx can run the graph, or it computes no model.
+        """
+        found, _ = read_model(self.path, self.weights_key)
+        stages = found.model.stages
+        run = self._runner(stages)
+        batch = found.shape[0]
+        shape = images.shape[1:] if found.model.channels_last else (images.shape[3], *images.shape[1:3])
+        if not found.model.channels_last:
+            images = images.transpose(0, 3, 1, 2)
+        results: list[list[np.ndarray]] = []
+        for image in images:  # a graph may have been exported for a single one
+            given = np.ascontiguousarray(np.broadcast_to(image, (batch, *shape)))
+            results.append([array[:1] for array in run(given)])
+        return {
+            stage: np.concatenate(arrays).astype(np.float64)
+            for stage, arrays in zip(stages, zip(*results, strict=True), strict=True)
+        }
+
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images that the graph was followed with."""
+        found, _ = read_model(self.path, self.weights_key)
+        height, width = found.shape[1:3] if found.model.channels_last else found.shape[2:4]
+        return height, width
+
+    @property
+    def runs_in(self) -> str:
+        """What runs it: onnxruntime, or where that is missing onnx's own evaluator in numpy."""
+        try:
+            import onnxruntime
+        except ImportError:
+            import onnx
+
+            return f"onnx {onnx.__version__}'s reference evaluator"
+        return f"onnxruntime {onnxruntime.__version__}"
+
+    @property
+    def dtype(self) -> str:
+        """The coarsest float dtype that it holds weights in, which is what its results are rounded to."""
+        model = parse(self.path)
+        kinds = {tensor.data_type for tensor in model.graph.initializer}
+        return "bfloat16" if 16 in kinds else "float16" if 10 in kinds else "float32"
+
+    def _runner(self, stages: Mapping[str, str]) -> _Run:
+        """The graph, asked for the stages alone."""
+        import onnx
+
+        model = parse(self.path)
+        given = next(it for it in model.graph.input if it.name not in {t.name for t in model.graph.initializer})
+        dtype = _DTYPES.get(given.type.tensor_type.elem_type, np.float32)
+        known = {it.name: it for it in model.graph.output}
+        del model.graph.output[:]  # only what is asked for is computed
+        names = list(dict.fromkeys(stages.values()))
+        model.graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in names)
+        run = self._in_onnxruntime(model) or self._in_onnx(model)
+
+        def runner(images: np.ndarray) -> list[np.ndarray]:
+            try:
+                arrays = dict(zip(names, run(names, {given.name: images.astype(dtype)}), strict=True))
+            except Exception as error:  # each has errors of its own
+                raise VitportError(f"{self.path} cannot be run by {self.runs_in}: {first_line(error)}.") from error
+            return [np.asarray(arrays[name]) for name in stages.values()]
+
+        return runner
+
+    def _in_onnxruntime(self, model: ModelProto) -> _Session | None:
+        try:
+            import onnxruntime
+        except ImportError:
+            return None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # optimisations may round weights to integers
+        options.graph_optimization_level = level
+        options.add_session_config_entry(_FOLDER, str(self.path.parent.resolve()))
+        try:
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise VitportError(f"{self.path} cannot be run by {self.runs_in}: {first_line(error)}.") from error
+        return session.run
+
+    def _in_onnx(self, model: ModelProto) -> _Session:
+        from onnx.external_data_helper import load_external_data_for_model
+        from onnx.reference import ReferenceEvaluator
+
+        load_external_data_for_model(model, str(self.path.parent))  # read_model has checked where they lie
+        return ReferenceEvaluator(model).run
 
 
 def onnx_activations(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Run a pre-norm ViT's graph and keep the tokens between its blocks.
-
-    Args:
-        path: a graph whose norms have the model's own names (timm's or Hugging Face's).
-        images: (B, H, W, C), preprocessed; the graph is given (B, C, H, W) in float32.
-
-    Returns:
-        ``embed``, ``blocks.i`` and ``norm``, each (B, N, D), as :func:`vit_parity.torch_activations` names them.
-
-    Raises:
-        VitportError: if onnxruntime is missing, or the file is no graph with such norms.
-    """
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise VitportError(
-            f"Running {path} needs onnxruntime: install the extra, pip install 'vitport[onnx]'."
-        ) from error
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # damaged protobuf and missing external data raise nearly anything
-        raise VitportError(f"{path} is not a complete ONNX file ({first_line(error)}): give an .onnx file.") from error
-    outputs = token_outputs(model.graph)
-    del model.graph.output[:]  # onnxruntime computes only what is asked for
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs.values())
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    inputs = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)  # (B, C, H, W)
-    arrays = session.run(list(outputs.values()), {session.get_inputs()[0].name: inputs})
-    return {name: np.asarray(array, np.float64) for name, array in zip(outputs, arrays, strict=True)}
-
-
-def input_size(path: Path) -> tuple[int, int] | None:
-    """Height and width of the images that a graph takes; ``None`` if it takes any."""
-    import onnx
-
-    shape = onnx.load(path, load_external_data=False).graph.input[0].type.tensor_type.shape
-    height, width = (axis.dim_value for axis in shape.dim[2:4])
-    return (height, width) if height and width else None
-
-
-def token_outputs(graph: GraphProto) -> dict[str, str]:
-    """Our names of the intermediate results -> the graph's.
-
-    The tokens between two blocks are the input of the later block's first norm. The norms are found by their weights,
-    which keep their names when a model is exported.
-
-    Raises:
-        VitportError: if the graph has no such norms.
-    """
-    walk = _Walk(graph)
-    names = [tensor.name for tensor in graph.initializer]
-    blocks = {int(match[1]): name for name in names if (match := _BLOCK_NORM.search(name))}
-    final = [name for name in names if _FINAL_NORM.search(name)]
-    if not blocks or len(final) != 1:
-        raise VitportError(
-            "The ONNX graph has no norms under a ViT's names, so its blocks cannot be found: compare it through a "
-            "capture."
-        )
-    before = [walk.norm_input(blocks[at]) for at in sorted(blocks)] + [walk.norm_input(final[0])]
-    found = {"embed": before[0]} | {f"blocks.{at}": name for at, name in enumerate(before[1:])}
-    return found | {"norm": walk.norm_output(final[0])}
-
-
-class _Walk:
-    """Follows a graph's edges."""
-
-    def __init__(self, graph: GraphProto) -> None:
-        self.producer = {output: node for node in graph.node for output in node.output}
-        self.consumers: dict[str, list[NodeProto]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self.consumers.setdefault(name, []).append(node)
-
-    def norm_input(self, weight: str) -> str:
-        """The input of a LayerNorm, a single node or spelled out as ``(x - mean) / root * weight + bias``."""
-        (node,) = self.consumers[weight]
-        if node.op_type == "LayerNormalization":
-            return node.input[0]
-        quotient = self.producer[next(name for name in node.input if name != weight)]
-        return self.producer[quotient.input[0]].input[0]
-
-    def norm_output(self, weight: str) -> str:
-        """The output of a LayerNorm, its bias included."""
-        (node,) = self.consumers[weight]
-        if node.op_type == "LayerNormalization":
-            return node.output[0]
-        (added,) = self.consumers[node.output[0]]
-        return added.output[0]
+    """:meth:`OnnxGraph.activations` of a file."""
+    return OnnxGraph(path).activations(images)

@@ -1,109 +1,102 @@
-"""The graph's intermediate results against the same arithmetic in numpy float64."""
+"""The stages of a graph that is run. Oracle: ``vit_torch`` in float64, on the weights in the graph."""
 
 from __future__ import annotations
+
+import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+import torch
+from onnx import TensorProto, helper
 
-from vit_parity import onnx_activations
-from vit_parity.endpoints.vit.onnx_graph import token_outputs
-from vit_spec import VitportError
+import conversion
+from conversion import Checkpoint
+from tests.conversion.onnx.write_graph import Style, vit_graph
+from tests.random_weights import random_images, random_params
+from vit_parity import onnx_activations, torch_activations
+from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+from vit_parity.verify import Original, verify
+from vit_spec import ViTConfig, VitportError
+from vit_torch import create_model
 
-D, EPS = 5, 1e-6
-
-
-def _norm_nodes(prefix: str, source: str, *, spelled: bool) -> list[onnx.NodeProto]:
-    """A LayerNorm ``prefix`` of ``source``, as one node or in the eight that older exporters write."""
-    weight, bias, out = f"{prefix}.weight", f"{prefix}.bias", f"{prefix}.out"
-    if not spelled:
-        return [helper.make_node("LayerNormalization", [source, weight, bias], [out], axis=-1, epsilon=EPS)]
-    steps = [
-        ("ReduceMean", [source], "mean", {"axes": [-1]}),
-        ("Sub", [source, f"{prefix}.mean"], "centred", {}),
-        ("Mul", [f"{prefix}.centred", f"{prefix}.centred"], "square", {}),
-        ("ReduceMean", [f"{prefix}.square"], "variance", {"axes": [-1]}),
-        ("Add", [f"{prefix}.variance", "eps"], "shifted", {}),
-        ("Sqrt", [f"{prefix}.shifted"], "root", {}),
-        ("Div", [f"{prefix}.centred", f"{prefix}.root"], "ratio", {}),
-        ("Mul", [f"{prefix}.ratio", weight], "scaled", {}),
-    ]
-    nodes = [helper.make_node(kind, inputs, [f"{prefix}.{name}"], **more) for kind, inputs, name, more in steps]
-    return [*nodes, helper.make_node("Add", [f"{prefix}.scaled", bias], [out])]
+CONFIG = ViTConfig(
+    image_size=(8, 12), patch_size=4, num_classes=5, embed_dim=18, depth=11, num_heads=3, mlp_hidden_dim=31,
+)  # fmt: skip
+PARAMS = random_params(CONFIG, seed=1, dtype=np.float32)
+IMAGES = random_images(CONFIG, batch=2, seed=2).transpose(0, 2, 3, 1).astype(np.float32)
+STAGES = ["embed", *(f"blocks.{at}" for at in range(11)), "norm", "head"]  # so many that block 10 sorts before block 2
 
 
-def _graph(names: dict[str, str], *, spelled: bool) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """Pixels as tokens, twelve blocks ``x + norm(x)`` and a last norm; so many that block 10 sorts before block 2."""
-    rng = np.random.default_rng(0)
-    weights = {"eps": np.float32(EPS)}
-    nodes = [helper.make_node("Transpose", ["image"], ["moved"], perm=[0, 2, 3, 1])]
-    nodes.append(helper.make_node("Reshape", ["moved", "shape"], ["tokens"]))
-    shape = numpy_helper.from_array(np.array([0, -1, D], np.int64), "shape")
-    at = "tokens"
-    for block in range(12):
-        norm = names["block"].format(i=block)
-        nodes += _norm_nodes(norm, at, spelled=spelled)
-        nodes.append(helper.make_node("Add", [at, f"{norm}.out"], [f"sum{block}"]))
-        at = f"sum{block}"
-    nodes += _norm_nodes(names["final"], at, spelled=spelled)
-    nodes.append(helper.make_node("Relu", [f"{names['final']}.out"], ["answer"]))
-    for prefix in [names["block"].format(i=block) for block in range(12)] + [names["final"]]:
-        weights[f"{prefix}.weight"] = rng.standard_normal(D).astype(np.float32)
-        weights[f"{prefix}.bias"] = rng.standard_normal(D).astype(np.float32)
-    graph = helper.make_graph(
-        nodes, "vit",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [None, D, 2, 3])],
-        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, None)],
-        [shape, *(numpy_helper.from_array(array, name) for name, array in weights.items())],
-    )  # fmt: skip
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), weights
+@pytest.fixture(scope="module")
+def exact() -> dict[str, np.ndarray]:
+    model = create_model(weights=Checkpoint.of(CONFIG, PARAMS), dtype=torch.float64).eval()
+    return torch_activations(model, IMAGES)
 
 
-def _expected(names: dict[str, str], weights: dict[str, np.ndarray], images: np.ndarray) -> dict[str, np.ndarray]:
-    def norm(x, prefix):
-        centred = x - x.mean(-1, keepdims=True)
-        ratio = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + EPS)
-        return ratio * weights[f"{prefix}.weight"] + weights[f"{prefix}.bias"]
-
-    x = images.astype(np.float64).reshape(len(images), -1, D)
-    found = {"embed": x}
-    for block in range(12):
-        found[f"blocks.{block}"] = x = x + norm(x, names["block"].format(i=block))
-    return found | {"norm": norm(x, names["final"])}
+@pytest.mark.parametrize("style", [Style(), Style(names=False), Style(patches="last", norm="batchnorm", qkv="heads")])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_stage_is_found_whatever_its_values_are_called(style, batch, exact, tmp_path):
+    """Class token and patches. Float32 over eleven blocks: 1.1e-6 of the largest value measured."""
+    onnx.save(vit_graph(PARAMS, CONFIG, style, batch), tmp_path / "a.onnx")
+    found = onnx_activations(tmp_path / "a.onnx", IMAGES)
+    assert list(found) == STAGES
+    for stage, array in found.items():
+        np.testing.assert_allclose(array, exact[stage], rtol=0, atol=5e-6 * np.abs(exact[stage]).max(), err_msg=stage)
 
 
-@pytest.mark.parametrize("spelled", [False, True], ids=["one node", "spelled out"])
-@pytest.mark.parametrize(
-    "names",
-    [
-        {"block": "backbone.encoder.layer.{i}.norm1", "final": "backbone.layernorm"},
-        {"block": "vit.encoder.layer.{i}.layernorm_before", "final": "vit.layernorm"},
-        {"block": "blocks.{i}.norm1", "final": "norm"},
-    ],
-    ids=["dinov2", "huggingface", "timm"],
-)
-def test_every_stage_is_found_in_the_graph(tmp_path, names, spelled):
-    """Oracle: the same network in numpy float64; float32 over twelve blocks of order 10 measured 4e-6."""
-    model, weights = _graph(names, spelled=spelled)
-    onnx.save(model, tmp_path / "vit.onnx")
-    images = np.random.default_rng(1).standard_normal((2, 2, 3, D)).astype(np.float32)
-    found = onnx_activations(tmp_path / "vit.onnx", images)
-    expected = _expected(names, weights, images)
-    assert list(found) == list(expected)
-    for stage, array in expected.items():
-        np.testing.assert_allclose(found[stage], array, rtol=0, atol=5e-5, err_msg=stage)
+def test_without_onnxruntime_onnx_itself_runs_the_graph(exact, tmp_path, monkeypatch):
+    """1.2e-6 measured."""
+    onnx.save(
+        vit_graph(PARAMS, CONFIG), tmp_path / "a.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    graph = OnnxGraph(tmp_path / "a.onnx")
+    assert "reference evaluator" in graph.runs_in
+    for stage, array in graph.activations(IMAGES[:1]).items():
+        np.testing.assert_allclose(
+            array, exact[stage][:1], rtol=0, atol=5e-6 * np.abs(exact[stage]).max(), err_msg=stage
+        )
 
 
 def test_a_file_of_another_kind_is_refused_with_its_path(tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
-    with pytest.raises(VitportError, match=r"weights.safetensors is not a complete ONNX file .*: give an .onnx file"):
-        onnx_activations(tmp_path / "weights.safetensors", np.zeros((1, 2, 3, D), np.float32))
+    with pytest.raises(VitportError, match=r"weights.safetensors is not a complete ONNX file"):
+        onnx_activations(tmp_path / "weights.safetensors", IMAGES)
 
 
-def test_a_graph_without_a_vit_s_norms_is_refused():
-    """A graph of one Relu."""
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+def test_a_graph_without_a_model_is_refused(tmp_path):
+    """A graph of one Relu of an image."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "none", [value], [value])
-    with pytest.raises(VitportError, match="no norms"):
-        token_outputs(graph)
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
+    onnx.save(helper.make_model(graph), tmp_path / "a.onnx")
+    with pytest.raises(
+        VitportError, match=r"a.onnx: The graph's node 'y' \(Relu\), behind its output 'y', is no block"
+    ):
+        onnx_activations(tmp_path / "a.onnx", IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "stage"),
+    [
+        ({}, None),
+        ({"num_heads": 2}, "blocks.0"),
+        ({"norm_eps": 1e-3}, "blocks.0"),
+        ({"activation": "gelu_tanh"}, "blocks.0"),
+    ],
+)
+def test_a_fact_that_was_read_wrongly_fails_the_verification(wrong, stage, tmp_path):
+    """The graph is run itself, so nothing that the reader made of it can hide a mistake of the reader."""
+    config = CONFIG.replace(depth=2)
+    onnx.save(vit_graph(random_params(config, seed=1, dtype=np.float32), config), tmp_path / "a.onnx")
+    checkpoint = conversion.load(tmp_path / "a.onnx")
+    mistaken = replace(checkpoint, config=checkpoint.config.replace(**wrong))
+    conversion.save(mistaken, tmp_path / "b.safetensors", format="timm", activation="keep")
+    result = conversion.load(tmp_path / "b.safetensors")
+    certificate = verify(Original(tmp_path / "a.onnx", mistaken), tmp_path / "b.safetensors", result)
+    assert certificate.passed == (stage is None), certificate.verdict
+    if certificate.first_failure is not None:
+        assert certificate.first_failure[1].name == stage
