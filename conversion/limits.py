@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from conversion.changes.activation import GELUS, ActivationChoice
+from conversion.changes.vit.restate import restated_config
 from conversion.checkpoint import Checkpoint
 from conversion.format import Format
 from conversion.source import OWN_RECORD
@@ -21,6 +22,8 @@ _HELD_BY_ALL = frozenset({
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--positions prefix": {"pos_embed": "prefix"},
     "--positions patch": {"pos_embed": "patch"},
+    "--fold layer-scale": {"layer_scale": None},
+    "--fold qk-scale": {"qk_scale": None},
     "--activation erf": {"activation": "gelu"},
     "--activation tanh": {"activation": "gelu_tanh"},
 }
@@ -62,7 +65,11 @@ def not_square(config: ViTConfig) -> list[str]:
 
 def helpful_options(config: ViTConfig, cannot_hold: Sequence[Callable[[ViTConfig], list[str]]]) -> str:
     """The options of ``vitport convert`` that let one of several formats hold the model; empty if none do."""
-    for complaints in cannot_hold:
+    for own in cannot_hold:
+
+        def complaints(config: ViTConfig, own: Callable[[ViTConfig], list[str]] = own) -> list[str]:
+            return own(restated_config(config, own))
+
         changed, helpful = config, []
         for option, changes in _OPTIONS.items():
             after = changed.replace(**changes)
@@ -74,7 +81,9 @@ def helpful_options(config: ViTConfig, cannot_hold: Sequence[Callable[[ViTConfig
 
 
 def _applies(config: ViTConfig, changes: dict[str, Any]) -> bool:
-    return config.activation in GELUS.values() if "activation" in changes else config.pos_embed != "none"
+    if "activation" in changes:
+        return config.activation in GELUS.values()
+    return config.pos_embed != "none" or "pos_embed" not in changes
 
 
 def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]:
@@ -92,8 +101,8 @@ def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]
             lost += _dropped_preprocessing(checkpoint, target)
         elif name == "image_size":
             height, width = checkpoint.config.image_size
-            square = height == width and not any(checkpoint.config.margin)
-            lost += [] if square else [f"image_size={height}x{width} (readers take a square of whole patches)"]
+            taken = "a square" if height != width else "whole patches" if any(checkpoint.config.margin) else ""
+            lost += [f"image_size={height}x{width} (readers take {taken})"] if taken else []
         else:
             usual = conventions.get(name, getattr(ViTConfig(), name))
             lost += _differing(name, getattr(checkpoint.config, name), usual)

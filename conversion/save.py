@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conversion.changes.activation import ActivationChoice, with_activation
+from conversion.changes.vit.restate import restated
 from conversion.checkpoint import Checkpoint
 from conversion.destination import beside, writable_weights
 from conversion.format import Format, Writer
@@ -60,7 +61,7 @@ def save(
     )
     told = len(checkpoint.provenance.notes)
     checkpoint = with_activation(checkpoint, activation or "keep")
-    target, writer = _target(format, checkpoint)
+    target, writer, checkpoint = _target(format, checkpoint)
     notes = (*checkpoint.provenance.notes[told:], *check_reader_defaults(checkpoint, target, activation))
     check_complete(checkpoint.params.shapes, checkpoint.config)
     # Count while writing: reading every tensor once more would cost as much as converting it.
@@ -93,7 +94,8 @@ def save(
     return (*notes, *useless, *lost)
 
 
-def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
+def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer, Checkpoint]:
+    """The format to write, and the checkpoint as it holds it: with zeros and ones where that changes no output."""
     complaints: list[str] = []
     for target in get_formats(name):
         if target.writer is None:
@@ -101,8 +103,12 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
             raise VitportError(f"{target.name} is read but not written: choose one of {writable}.")
         unsupported = target.cannot_hold(checkpoint.config)
         if not unsupported:
-            return target, target.writer
+            return target, target.writer, checkpoint
         complaints.append(f"{target.name} cannot hold {'; nor '.join(unsupported)}")
+    found = [(target, restated(checkpoint, target.cannot_hold)) for target in get_formats(name)]
+    held = [(target, target.writer, same) for target, same in found if target.writer is not None and same is not None]
+    if held:  # the one that needs the fewest additions
+        return min(held, key=lambda it: len(it[2].provenance.notes))
     options = helpful_options(checkpoint.config, [target.cannot_hold for target in get_formats(name)])
     remedy = f", or add {options}" if options else ""
     raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm{remedy}.")

@@ -102,6 +102,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "Ti_16.npz": _saved("vit_tiny_patch16_224", "google", **GOOGLE),
     "siglip.npz": _two_towers,
     "ti.safetensors": _saved("vit_tiny_patch16_224", "timm"),
+    "dino_head.safetensors": _saved("vit_tiny_patch16_224", "timm", layer_scale=1e-5, num_classes=10),
     "bare.safetensors": _bare("deit_tiny_patch16_224"),
     "nan.safetensors": _bare("deit_tiny_patch16_224", 3),
     "vit_s_focus.onnx": _fetched(fetch_dinov2_onnx),

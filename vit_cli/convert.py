@@ -47,6 +47,10 @@ class Changing:
         Literal["keep", "drop", "zero"] | None,
         tyro.conf.arg(help="Keep the head, drop it for features, or put zeros for --classes in its place."),
     ] = None
+    fold: Annotated[
+        tuple[Literal["layer-scale", "qk-scale"], ...],
+        tyro.conf.arg(help="Factors to multiply into the layers beside them, for formats that have no place for them."),
+    ] = ()
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16", "float64"] | None,
         tyro.conf.arg(help="Cast every tensor to the nearest value of this type."),

@@ -136,6 +136,7 @@ def _train(
 ) -> int:
     import jax
 
+    from conversion.source import CHANGED
     from vit_jax.training.devices.processes import join
     from vit_jax.training.run.setup import set_up
 
@@ -149,7 +150,8 @@ def _train(
     rematerialises = options.remat not in ("auto", "none") and not options.scan
     if is_main and rematerialises and options.parallel == "pmap" and jax.default_backend() == "cpu":
         _print(f"remat={options.remat} saves no memory on a CPU with parallel=pmap: give --scan, or --parallel jit")
-    for note in margin_in_words(setup.model) if is_main else ():
+    changed = [note for note in setup.notes if note.startswith(CHANGED)]
+    for note in (*changed, *margin_in_words(setup.model)) if is_main else ():
         _print(f"note: {note}")
     if dry_run:
         from vit_jax.training.run.plan import plan

@@ -34,6 +34,7 @@ def verify_conversion(conversion: Conversion) -> Certificate:
         activation=None if new.activation == old.activation else new.activation,
         dtype=conversion.changes.dtype,
         positions=new.pos_embed != old.pos_embed,
+        folded=bool(conversion.changes.fold),
         notes=conversion.notes,
     )
     original = Original(local(conversion.path), conversion.source, conversion.format, conversion.weights_key)

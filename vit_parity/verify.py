@@ -54,6 +54,8 @@ class Requested:
     """The dtype that the weights were rounded to."""
     positions: bool = False
     """Whether rows of the position table were added to tokens, which rounds the sums."""
+    folded: bool = False
+    """Whether factors were multiplied into weights, which rounds the products."""
     notes: tuple[str, ...] = ()
     """The changes, and what the format cannot represent, in words."""
 
@@ -125,7 +127,11 @@ def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]
     kernel = next(it.name for it in parameters(original.checkpoint.config) if it.is_kernel)
     stored = original.checkpoint.params.spec(kernel)[1]
     rounding = requested.dtype or str(stored)
-    return "the source by its own names", rounding if requested.positions else "float64", semantics.run
+    return (
+        "the source by its own names",
+        rounding if requested.positions or requested.folded else "float64",
+        semantics.run,
+    )
 
 
 def _ways(path: Path, result: Checkpoint, sized: Checkpoint) -> Iterator[tuple[str, str, Run]]:

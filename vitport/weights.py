@@ -10,7 +10,7 @@ from vit_spec import ViTConfig
 
 if TYPE_CHECKING:
     import conversion
-    from conversion.changes import ActivationChoice, Dtype, HeadChoice, PositionChoice
+    from conversion.changes import ActivationChoice, Dtype, Fold, HeadChoice, PositionChoice
     from vit_parity import Certificate
     from vit_spec.vit.config import PositionResize
 
@@ -77,6 +77,7 @@ def convert(
     positions: PositionChoice = "keep",
     num_classes: int | None = None,
     head: HeadChoice | None = None,
+    fold: tuple[Fold, ...] = (),
     dtype: Dtype | None = None,
     activation: ActivationChoice | None = None,
 ) -> Converted:
@@ -101,6 +102,8 @@ def convert(
         positions: which tokens the position table is to have rows for.
         num_classes: classes of the head; where the weights have another number, ``head`` says what to do.
         head: ``keep`` it, ``drop`` it for features, or start one of zeros (``zero``).
+        fold: factors to multiply into the layers beside them, for formats that have no place for them: the layer scale
+            (``layer-scale``), an unusual scale of attention (``qk-scale``). Products are rounded once.
         dtype: cast every tensor to the nearest value of this type.
         activation: the form of GELU to write, where the destination's readers run the other one by default.
 
@@ -117,6 +120,7 @@ def convert(
         positions=positions,
         num_classes=num_classes,
         head=head,
+        fold=fold,
         dtype=dtype,
         activation=activation,
     )

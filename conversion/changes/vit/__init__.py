@@ -1,0 +1,1 @@
+"""The same function of a plain ViT, stated by other parameters."""
