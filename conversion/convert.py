@@ -34,6 +34,8 @@ class Conversion:
     """As read back from the destination."""
     notes: tuple[str, ...]
     """The changes, and what the destination's format does not hold, in sentences."""
+    renamed: bool = False
+    """Whether the source was read by the user's own rules."""
 
 
 def convert(
@@ -46,6 +48,7 @@ def convert(
     model: str | ViTConfig | None = None,
     weights_key: str | None = None,
     norm_first: bool | None = None,
+    rename: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -59,7 +62,7 @@ def convert(
         format: naming scheme of the source, instead of the recognised one.
         model: a registered name or a config, for facts that the source does not tell.
         weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
-        norm_first: as of :func:`conversion.load`.
+        norm_first, rename: as of :func:`conversion.load`.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
 
@@ -68,7 +71,7 @@ def convert(
     """
     destination, changes = Path(destination), changes or Changes()
     writable_weights(destination, get_formats(to), overwrite=overwrite, sources=(Path(source),))
-    read = load(source, format=format, model=model, weights_key=weights_key, norm_first=norm_first)
+    read = load(source, format=format, model=model, weights_key=weights_key, norm_first=norm_first, rename=rename)
     changed = changes.apply(read)
     notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
     result = load(destination, model=changed.config)  # what can be read back whole has been written
@@ -83,4 +86,5 @@ def convert(
         destination=destination,
         result=result,
         notes=(*said, *notes),
+        renamed=rename is not None,
     )

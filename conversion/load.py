@@ -19,6 +19,7 @@ from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import Fact, resolve_config
+from conversion.renaming.recognised import renamed
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
@@ -33,6 +34,7 @@ def load(
     model: str | ViTConfig | None = None,
     weights_key: str | None = None,
     norm_first: bool | None = None,
+    rename: str | Path | None = None,
 ) -> Checkpoint:
     """Read weights of any known format.
 
@@ -46,6 +48,7 @@ def load(
         weights_key: the entry to read where a file holds several sets of weights.
         norm_first: whether blocks norm the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
+        rename: a file of rules for weights under names of the user's own; see docs/renaming.md.
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
@@ -53,7 +56,7 @@ def load(
     """
     source = open_source(local(path), weights_key)
     try:
-        return _understood(source, str(path), format, model, weights_key, norm_first)
+        return _understood(source, str(path), format, model, weights_key, norm_first, rename)
     except VitportError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -72,6 +75,7 @@ def _understood(
     model: str | ViTConfig | None,
     under: str | None,
     norm_first: bool | None,
+    rename: str | Path | None,
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
@@ -82,10 +86,10 @@ def _understood(
                 f"{model}: leave out the name (--model), or correct config.json."
             )
         named, named_by = (named, named_by) if isinstance(model, ViTConfig) else architecture
-    if source.own is None:
+    if source.own is None and rename is None:
         check_class(beside)
     check_plain(source.table, beside)
-    found = recognise(source.table, format, under)
+    found = recognise(source.table, format, under) if rename is None else renamed(source.table, rename)
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:

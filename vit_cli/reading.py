@@ -46,12 +46,18 @@ class Reading:
         tyro.conf.arg(help="Whether blocks norm the inputs of their layers, for names that do not show it."),
     ] = None
 
+    rename: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="RULES.yaml", help="Rules for weights under names of your own; see docs/renaming.md."),
+    ] = None
+
     @property
     def options(self) -> dict[str, Any]:
         """Arguments of :func:`conversion.load` and :func:`conversion.convert`."""
         order = None if self.norm_first is None else self.norm_first == "true"
         return {
-            "format": self.format, "model": self.model, "weights_key": self.weights_key, "norm_first": order
+            "format": self.format, "model": self.model, "weights_key": self.weights_key, "norm_first": order,
+            "rename": self.rename,
         }  # fmt: skip
 
     def load(self, path: str, image_size: int | tuple[int, int] | None = None) -> Checkpoint:

@@ -31,6 +31,7 @@ TITLES: dict[Framework, str] = {"torch": "PyTorch", "jax": "JAX"}
 Head = Literal["same", "dropped", "new"]
 """What became of the source's head."""
 Run = Callable[[np.ndarray], Activations]
+"""Images (B, H, W, C) → activations in float64."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Original:
     checkpoint: Checkpoint
     format: str | None = None
     weights_key: str | None = None
+    run: Run | None = None
+    """The source's own module, run instead of its file's names; see :mod:`vit_parity.own_module`."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def verify(
     Raises:
         VitportError: if the source cannot be run without this project's models.
     """
-    size = input_size(original.path) if _is_onnx(original.path) else None
+    size = input_size(original.path) if original.run is None and _is_onnx(original.path) else None
     sized = result if size is None else prepare(None, weights=result, image_size=size)
     inputs = _inputs(original.checkpoint.preprocessing, sized.config)
     label, unit, reference_of = _reference(original, requested)
@@ -113,6 +116,8 @@ def _is_onnx(path: Path) -> bool:
 
 def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]:
     """The source's run in words, the dtype whose rounding separates it from the result, and the run itself."""
+    if original.run is not None:
+        return "the source's own module", "float64", original.run
     if _is_onnx(original.path):
         return "the source under onnxruntime", "float32", lambda images: onnx_activations(original.path, images)
     semantics = semantics_of_file(

@@ -22,6 +22,7 @@ def load(
     format: str | None = None,
     weights_key: str | None = None,
     norm_first: bool | None = None,
+    rename: str | Path | None = None,
 ) -> conversion.Checkpoint:
     """Weights of any known format, with their config, preprocessing and labels.
 
@@ -36,6 +37,7 @@ def load(
         weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
         norm_first: whether blocks norm the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
+        rename: a file of rules for weights under names of the user's own; see docs/renaming.md.
 
     Returns:
         A checkpoint whose ``params`` maps canonical names to NumPy arrays, each read when it is asked for.
@@ -45,7 +47,9 @@ def load(
     """
     import conversion
 
-    return conversion.load(path, model=model, format=format, weights_key=weights_key, norm_first=norm_first)
+    return conversion.load(
+        path, model=model, format=format, weights_key=weights_key, norm_first=norm_first, rename=rename
+    )
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def convert(
     source_format: str | None = None,
     weights_key: str | None = None,
     norm_first: bool | None = None,
+    rename: str | Path | None = None,
+    against: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
     resize: PositionResize | None = None,
@@ -94,8 +100,9 @@ def convert(
         verify: run source and result side by side in both frameworks, block by block. A result that differs by more
             than rounding raises nothing: look at ``certificate.passed``.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
-        model, source_format, weights_key, norm_first: as ``model``, ``format``, ``weights_key`` and ``norm_first`` of
-            :func:`load`.
+        model, source_format, weights_key, norm_first, rename: as ``model``, ``format``, ``weights_key``, ``norm_first``
+            and ``rename`` of :func:`load`.
+        against: ``MODULE:FUNCTION`` of the source's own PyTorch module, to verify against; it is run.
         image_size: pixels, a side or (height, width); the position table is resized to it.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
         resize: method for the position table; ``None`` takes the one of the weights' family.
@@ -138,9 +145,10 @@ def convert(
         format=source_format,
         weights_key=weights_key,
         norm_first=norm_first,
+        rename=rename,
     )
     if not verify:
         return Converted(done.result, done.notes, None)
     from vit_parity import verify_conversion
 
-    return Converted(done.result, done.notes, verify_conversion(done))
+    return Converted(done.result, done.notes, verify_conversion(done, against=against))
