@@ -14,7 +14,8 @@ import numpy as np
 from conversion.containers.file_checks import first_line
 from vit_parity.capture import Activations
 from vit_parity.frameworks import torch_images
-from vit_spec import ViTConfig, VitportError
+from vit_parity.points import stage_points
+from vit_spec import ViTConfig, VitportError, segments
 from vit_spec.frameworks import require_torch
 
 
@@ -42,6 +43,8 @@ def own_module(named: str, weights: Path, config: ViTConfig) -> Callable[[np.nda
         raise VitportError(f"{named} returns a {type(model).__name__}: it must return a torch.nn.Module.")
     model = model.double().eval()
     blocks = _blocks(model, config.depth)
+    names = [segment.block(at) for segment in segments(config) for at in range(segment.count)][: len(blocks)]
+    last = stage_points(config)[-1].name
 
     def run(images: np.ndarray) -> Activations:
         found: Activations = {}
@@ -54,7 +57,7 @@ def own_module(named: str, weights: Path, config: ViTConfig) -> Callable[[np.nda
 
             return hook
 
-        handles = [block.register_forward_hook(keep(f"blocks.{at}")) for at, block in enumerate(blocks)]
+        handles = [block.register_forward_hook(keep(name)) for name, block in zip(names, blocks, strict=True)]
         try:
             with torch.no_grad():
                 answer = model(torch_images(images, next(model.parameters())))
@@ -64,7 +67,7 @@ def own_module(named: str, weights: Path, config: ViTConfig) -> Callable[[np.nda
             for handle in handles:
                 handle.remove()
         answer = answer[0] if isinstance(answer, tuple) else getattr(answer, "logits", answer)
-        return found | {"head": answer.numpy()}
+        return found | {last: answer.numpy()}
 
     return run
 

@@ -61,7 +61,10 @@ def recognise(table: TensorTable, forced: str | None = None, under: str | None =
         if prefixes:
             return _peeled(table, candidate, _chosen(prefixes, under))
     expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
-    raise VitportError(f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}.")
+    raise VitportError(
+        f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}. For a model written "
+        "by hand, `vitport inspect --suggest` drafts rules for --rename."
+    )
 
 
 def _chosen(prefixes: list[str], under: str | None) -> str:

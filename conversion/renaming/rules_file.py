@@ -78,6 +78,7 @@ def read_rules(path: str | Path) -> RulesFile:
             ", ".join(map(str, sorted(set(facts) - set(FIELDS), key=str))) if isinstance(facts, dict) else str(facts)
         )
         raise VitportError(f"{path} has unknown facts ({wrong}): choose from {', '.join(FIELDS)}.")
+    facts = {name: value for name, value in facts.items() if value is not None}  # left open in a draft
     ViTConfig().replace(**{name: value for name, value in facts.items() if name in ("activation", "pool", "block")})
     ignore = content.get("ignore") or []
     if not isinstance(ignore, list):
