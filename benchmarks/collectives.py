@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 
 from vit_jax import training
+from vit_jax.families import make_model
 from vit_jax.layers.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
 from vit_jax.training.scaling import Step, collectives
-from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import Preprocessing
 
 _WORDS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
@@ -87,7 +87,7 @@ def compile_step(step: Step) -> str:
     """The optimised program of a step with AdamW, as the trainer compiles it for as many simulated devices."""
     recipe = training.Recipe(accumulation=step.accumulation)
     dtype = jnp.dtype(step.precision)
-    model = nnx.eval_shape(lambda: VisionTransformer(step.model, rngs=nnx.Rngs(0), dtype=dtype))
+    model = nnx.eval_shape(lambda: make_model(step.model, rngs=nnx.Rngs(0), dtype=dtype))
     set_attention(model, ATTENTION[step.attention])
     shapes = get_params(model)
     optimizer = training.make_optimizer(recipe.optimizer, training.make_schedule(recipe.schedule, 2), step.model)

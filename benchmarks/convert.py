@@ -32,7 +32,7 @@ import conversion
 from benchmarks.side import peak_memory
 from conversion import FORMATS
 from conversion.containers import open_source
-from vit_spec import ViTConfig, get_model, parameters
+from vit_spec import Config, get_model, parameters
 
 FLAVOURS: dict[str, dict[str, object]] = {
     "Google's ViT": {"activation": "gelu_tanh", "norm_eps": 1e-6},
@@ -100,7 +100,7 @@ class Result:
         return 1.2 * self.largest + ALLOWANCE
 
 
-def flavoured(name: str, flavour: str) -> ViTConfig:
+def flavoured(name: str, flavour: str) -> Config:
     """The named model with a flavour's facts."""
     return get_model(name).config.replace(**FLAVOURS[flavour])
 
@@ -121,7 +121,7 @@ def pairs(name: str, only: tuple[str, ...]) -> dict[str, list[tuple[str, str]]]:
     return result
 
 
-def random_checkpoint(config: ViTConfig) -> conversion.Checkpoint:
+def random_checkpoint(config: Config) -> conversion.Checkpoint:
     """Random float32 weights."""
     rng = np.random.default_rng(0)
     params = {entry.name: rng.standard_normal(entry.shape, dtype=np.float32) for entry in parameters(config)}

@@ -7,10 +7,10 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike
 
-from vit_spec import ViTConfig, parameters
+from vit_spec import Config, parameters
 
 
-def random_params(config: ViTConfig, seed: int, dtype: DTypeLike = np.float64) -> dict[str, np.ndarray]:
+def random_params(config: Config, seed: int, dtype: DTypeLike = np.float64) -> dict[str, np.ndarray]:
     """Canonical name → array for every parameter.
 
     Matrices keep the variance of what they are applied to, so attention is neither uniform nor one-hot and logits are
@@ -20,7 +20,7 @@ def random_params(config: ViTConfig, seed: int, dtype: DTypeLike = np.float64) -
     return {it.name: random_array(it.name, it.shape, rng).astype(dtype) for it in parameters(config)}
 
 
-def random_images(config: ViTConfig, batch: int, seed: int) -> np.ndarray:
+def random_images(config: Config, batch: int, seed: int) -> np.ndarray:
     """(B, C, H, W), float64, standard normal."""
     return np.random.default_rng(seed).standard_normal((batch, config.in_channels, *config.image_size))
 

@@ -22,7 +22,8 @@ class Subject:
     """``depth`` and ``image_size`` of a smaller one."""
 
     @property
-    def config(self) -> ViTConfig:
+    def config(self) -> Any:
+        """The config, of any family."""
         return get_model(self.model).config.replace(**self.changes)
 
     def checkpoint(self) -> Checkpoint:

@@ -1,7 +1,8 @@
 """Which of timm's plain Vision Transformers vitport computes: ``python -m benchmarks.timm_coverage [PATTERN]``.
 
 Every name is built by timm, two blocks deep, with random weights that leave nothing near its neutral value, saved as
-safetensors and loaded by ``create_model(NAME, weights=FILE)`` of both frameworks. The outputs are compared in float32.
+safetensors and loaded by ``create_model(CONFIG, weights=FILE)`` of both frameworks, with the config that is registered
+under that name, shortened to two blocks. The outputs are compared in float32.
 Needs timm, torchvision and JAX in one environment: see docs/testing.md.
 """
 
@@ -26,7 +27,7 @@ from rich.table import Table
 
 import vit_jax
 import vit_torch
-from vit_spec import ViTConfig, VitportError, get_model
+from vit_spec import Config, VitportError, get_model
 
 TOLERANCE = 1e-5
 """Of the largest absolute value of timm's output: some 80 float32 roundings."""
@@ -93,7 +94,7 @@ def measure(name: str) -> Result:
             return Result(name, fault=f"{type(error).__name__}: {error}")
 
 
-def _config(name: str) -> ViTConfig:
+def _config(name: str) -> Config:
     """The named model, as deep as timm's is here; at its own image size."""
     return get_model(name).config.replace(depth=DEPTH)
 

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from conversion.source import CHANGED, Provenance
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, ViTConfig
+from vit_spec import Config, Preprocessing
+
+C = TypeVar("C", bound=Config)
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Generic[C]):
     """Config, preprocessing and weights of one model.
 
     ``params`` maps canonical names to numpy arrays in PyTorch's axes and any float dtype. Arrays from a file are read
     each time they are used, and not kept.
     """
 
-    config: ViTConfig
+    config: C
     preprocessing: Preprocessing
     params: TensorTable
     labels: tuple[str, ...] | None = None
@@ -29,8 +31,8 @@ class Checkpoint:
     provenance: Provenance = field(default_factory=lambda: Provenance("memory", "memory"))
 
     @classmethod
-    def of(cls, config: ViTConfig, params: Mapping[str, np.ndarray], preprocessing: Preprocessing | None = None,
-           labels: tuple[str, ...] | None = None) -> Checkpoint:  # fmt: skip
+    def of(cls, config: C, params: Mapping[str, np.ndarray], preprocessing: Preprocessing | None = None,
+           labels: tuple[str, ...] | None = None) -> Checkpoint[C]:  # fmt: skip
         """A checkpoint of arrays in memory.
 
         Args:
@@ -41,7 +43,7 @@ class Checkpoint:
         """
         return cls(config, preprocessing or Preprocessing(size=config.image_size), TensorTable.of(params), labels)
 
-    def changed(self, sentence: str) -> Checkpoint:
+    def changed(self, sentence: str) -> Checkpoint[C]:
         """The checkpoint with a change recorded in its notes, which a file's record keeps."""
         notes = (*self.provenance.notes, CHANGED + sentence)
         return replace(self, provenance=replace(self.provenance, notes=notes))

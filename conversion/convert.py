@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from conversion.changes.changes import Changes
@@ -10,8 +10,9 @@ from conversion.checkpoint import Checkpoint
 from conversion.destination import writable_weights
 from conversion.identify.recognise import get_formats
 from conversion.load import load
+from conversion.opening import Opening
 from conversion.save import Progress, save
-from vit_spec import ViTConfig
+from vit_spec import Config
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,8 @@ class Conversion:
 
     path: str
     """The source, as it was given."""
-    format: str | None
-    """Naming scheme that the source was read by; ``None`` if it was recognised."""
-    weights_key: str | None
-    """Entry of a PyTorch training checkpoint that was read."""
+    opening: Opening
+    """How it was opened."""
     changes: Changes
     source: Checkpoint
     """As read."""
@@ -45,8 +44,9 @@ def convert(
     to: str,
     changes: Changes | None = None,
     format: str | None = None,
-    model: str | ViTConfig | None = None,
+    model: str | Config | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
     norm_first: bool | None = None,
     rename: str | Path | None = None,
     overwrite: bool = False,
@@ -61,7 +61,8 @@ def convert(
         changes: what to change on the way; ``None`` for nothing.
         format: naming scheme of the source, instead of the recognised one.
         model: a registered name or a config, for facts that the source does not tell.
-        weights_key: entry of a PyTorch training checkpoint that holds several sets of weights.
+        weights_key: entry of a training checkpoint that holds several sets of weights.
+        unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
         norm_first, rename: as of :func:`conversion.load`.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
@@ -71,15 +72,16 @@ def convert(
     """
     destination, changes = Path(destination), changes or Changes()
     writable_weights(destination, get_formats(to), overwrite=overwrite, sources=(Path(source),))
-    read = load(source, format=format, model=model, weights_key=weights_key, norm_first=norm_first, rename=rename)
+    fresh = changes.head == "drop" or (changes.head == "zero" and changes.num_classes is not None)
+    opening = Opening(format, weights_key, unreplicate)
+    read = load(source, model=model, need_head=not fresh, norm_first=norm_first, rename=rename, **asdict(opening))
     changed = changes.apply(read)
     notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
     result = load(destination, model=changed.config)  # what can be read back whole has been written
     said = changed.provenance.notes[len(read.provenance.notes) :]
     return Conversion(
         path=str(source),
-        format=format,
-        weights_key=weights_key,
+        opening=opening,
         changes=changes,
         source=read,
         changed=changed,

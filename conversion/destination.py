@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from conversion.containers import holds_weights
@@ -44,10 +44,21 @@ def write_file(path: str | Path, content: bytes) -> None:
     Raises:
         VitportError: as :func:`writable_file`, and where the disk does not take it.
     """
+    with written_aside(path) as aside:
+        aside.write_bytes(content)
+
+
+@contextlib.contextmanager
+def written_aside(path: str | Path) -> Iterator[Path]:
+    """A path to write instead of ``path``, which it replaces at the end; after an error nothing has changed.
+
+    Raises:
+        VitportError: as :func:`writable_file`, and where the disk does not take it.
+    """
     found = writable_file(path)
     aside = beside(found, "partial")
     try:
-        aside.write_bytes(content)
+        yield aside
         aside.replace(found)
     except OSError as error:
         raise VitportError(

@@ -12,7 +12,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.second_reading import SecondReading
 from conversion.tensors.rules import Names
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, ViTConfig
+from vit_spec import Config, Preprocessing
 from vit_spec.vit.config import Pooling
 
 Writer = Callable[[Path, TensorTable, Checkpoint, Callable[[str], None]], None]
@@ -37,7 +37,7 @@ class FolderWriter:
         return any(re.fullmatch(pattern, file) for pattern in self.files)
 
 
-def _everything(config: ViTConfig) -> list[str]:
+def _everything(config: Config) -> list[str]:
     del config
     return []
 
@@ -54,10 +54,13 @@ class Format:
     names: Names
     signature: tuple[str | tuple[str, ...], ...]
     """Names that every file of this format has, without prefix; a tuple stands for any one of its names."""
+    family: str = "vit"
+    """The family of the models that it holds."""
     before: tuple[str, ...] = ()
     """Formats whose signatures this format's files may show too. This format is tried before them."""
     group: str = ""
-    """A name that stands for several formats when reading or writing: the first that fits is taken."""
+    """A name that stands for several formats when reading or writing: the first that fits is taken. It may be the name
+    of one of them: each family has a format in the group ``timm``, and the plain ViT's has that name."""
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """transformers' ``model_type`` → the classes whose folders have this format."""
     either_order: bool = False
@@ -85,7 +88,7 @@ class Format:
     ``preprocessing``, names of config fields. Fields that do change outputs belong in ``cannot_hold``."""
     writer: Writer | None = None
     """``None`` for formats that are only read."""
-    cannot_hold: Callable[[ViTConfig], list[str]] = _everything
+    cannot_hold: Callable[[Any], list[str]] = _everything
     """What of a model the format has no place for, each in a few words; empty where the model can be written."""
     second_reading: SecondReading | None = None
     """The format described without its rules, which ``vitport convert --verify`` runs files by."""
@@ -94,12 +97,12 @@ class Format:
     def can_write(self) -> bool:
         return self.writer is not None
 
-    def usual_preprocessing(self, config: ViTConfig) -> Preprocessing:
+    def usual_preprocessing(self, config: Config) -> Preprocessing:
         """The preprocessing to assume for this model where a file does not say it: the family's, else ImageNet's."""
         return fit_preprocessing(self.preprocessing or Preprocessing(), config)
 
 
-def fit_preprocessing(usual: Preprocessing, config: ViTConfig) -> Preprocessing:
+def fit_preprocessing(usual: Preprocessing, config: Config) -> Preprocessing:
     """``usual`` at the model's image size; mean and std become 0.5 if the model has another number of channels."""
     if config.in_channels != len(usual.mean):
         usual = usual.replace(mean=(0.5,) * config.in_channels, std=(0.5,) * config.in_channels)

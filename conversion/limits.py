@@ -12,7 +12,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.format import Format
 from conversion.source import OWN_RECORD
 from conversion.tensors.table import Shapes
-from vit_spec import ViTConfig, VitportError
+from vit_spec import Config, ViTConfig, VitportError
 
 _HELD_BY_ALL = frozenset({
     "image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio",
@@ -30,7 +30,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 """Option of ``vitport convert``, and of the functions of ``conversion`` → the change that it makes in the config."""
 
 
-def unsupported_fields(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[str]:
+def unsupported_fields(config: Config, **allowed: tuple[Any, ...]) -> list[str]:
     """The config fields whose values a format cannot hold, each as ``field=value``.
 
     Args:
@@ -38,36 +38,43 @@ def unsupported_fields(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[st
         allowed: field → the values that the format can hold. Fields that are not named must have their defaults,
             except sizes and fields that change no output.
     """
-    default = ViTConfig()
-    rules = {
-        field.name: (getattr(default, field.name),)
-        for field in dataclasses.fields(ViTConfig)
-        if field.name not in _HELD_BY_ALL
-    }
-    rules |= {"qk_scale": (None, config.head_dim**-0.5)} | allowed  # the default scale, whether stated or not
+    rules = {name: (value,) for name, value in defaults(config).items() if name not in _HELD_BY_ALL} | allowed
+    if isinstance(config, ViTConfig) and config.qk_scale == config.head_dim**-0.5:
+        config = config.replace(qk_scale=None)  # the default scale, whether stated or not
     return [
         f"{name}={getattr(config, name)!r}" for name, values in rules.items() if getattr(config, name) not in values
     ]
+
+
+def defaults(config: Config) -> dict[str, Any]:
+    """The fields of the config's family and their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(config)}
 
 
 def margin_around_patches(config: ViTConfig) -> list[str]:
     """A complaint about images with rows or columns outside all patches, for code that asserts whole patches."""
     height, width = config.image_size
     margin = f"images of {height}x{width} pixels (it takes whole patches of {config.patch_size} only)"
-    return [margin] if any(config.margin) else []
+    return [margin] if _margin(config) else []
 
 
-def not_square(config: ViTConfig) -> list[str]:
+def _margin(config: Config) -> bool:
+    return isinstance(config, ViTConfig) and any(config.margin)
+
+
+def not_square(config: Config) -> list[str]:
     """A complaint about images that are not square, for formats that store one side only."""
     height, width = config.image_size
     return [] if height == width else [f"images of {height}x{width} pixels (it holds square ones only)"]
 
 
-def helpful_options(config: ViTConfig, cannot_hold: Sequence[Callable[[ViTConfig], list[str]]]) -> str:
+def helpful_options(config: Config, cannot_hold: Sequence[Callable[[Any], list[str]]]) -> str:
     """The options of ``vitport convert`` that let one of several formats hold the model; empty if none do."""
+    if not isinstance(config, ViTConfig):
+        return ""
     for own in cannot_hold:
 
-        def complaints(config: ViTConfig, own: Callable[[ViTConfig], list[str]] = own) -> list[str]:
+        def complaints(config: ViTConfig, own: Callable[[Any], list[str]] = own) -> list[str]:
             return own(restated_config(config, own))
 
         changed, helpful = config, []
@@ -99,12 +106,14 @@ def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]
             lost += [f"the names of {len(checkpoint.labels)} classes"] if checkpoint.labels else []
         elif name == "preprocessing":
             lost += _dropped_preprocessing(checkpoint, target)
+        elif name == "cropping":
+            lost += _differing("preprocessing.cropping", _cropping(checkpoint), "transformers")
         elif name == "image_size":
             height, width = checkpoint.config.image_size
-            taken = "a square" if height != width else "whole patches" if any(checkpoint.config.margin) else ""
-            lost += [f"image_size={height}x{width} (readers take {taken})"] if taken else []
+            square = height == width and not _margin(checkpoint.config)
+            lost += [] if square else [f"image_size={height}x{width} (readers take a square of whole patches)"]
         else:
-            usual = conventions.get(name, getattr(ViTConfig(), name))
+            usual = conventions.get(name, defaults(checkpoint.config)[name])
             lost += _differing(name, getattr(checkpoint.config, name), usual)
     return lost
 
@@ -115,6 +124,12 @@ def _dropped_preprocessing(checkpoint: Checkpoint, target: Format) -> list[str]:
     for name in (field.name for field in dataclasses.fields(own)):
         lost += _differing(f"preprocessing.{name}", getattr(own, name), getattr(usual, name))
     return lost
+
+
+def _cropping(checkpoint: Checkpoint) -> str:
+    """How the centre is cut out; as transformers does where nothing is cut off."""
+    own = checkpoint.preprocessing
+    return "transformers" if own.resize == "squash" else own.cropping
 
 
 def _differing(name: str, own: Any, usual: Any) -> list[str]:
@@ -133,8 +148,9 @@ def check_reader_defaults(checkpoint: Checkpoint, target: Format, activation: Ac
     Raises:
         VitportError: if the choice is the user's and ``activation`` is ``None``.
     """
-    own = checkpoint.config.activation
-    assumed = target.reader_defaults.get("activation", own)
+    if "activation" not in target.reader_defaults:
+        return []
+    own, assumed = checkpoint.config.activation, target.reader_defaults["activation"]
     if own == assumed or not {own, assumed} <= set(GELUS.values()):
         return []
     told = f"and config.json will say {own}" if target.facts is not None else "and tell its readers yourself"

@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
+from conversion.config_json import preprocessor
 from conversion.config_json import timm as timm_config
 from conversion.containers import open_source
-from conversion.containers.file_checks import first_line
+from conversion.containers.wall import wall
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.contradictions import check_name, check_told, check_width
+from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import Fact, resolve_config
+from conversion.opening import Opening
 from conversion.renaming.recognised import renamed
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, Stage, ViTConfig, VitportError, config_from_dict, get_model, parameters
-from vit_spec.vit.margin import margin_in_words
+from vit_spec import (
+    Config,
+    Preprocessing,
+    Stage,
+    VitportError,
+    config_from_dict,
+    get_model,
+    parameters,
+    remarks,
+)
+from vit_spec.printable import printable
 
 
 def load(
     path: str | Path,
     *,
     format: str | None = None,
-    model: str | ViTConfig | None = None,
+    model: str | Config | None = None,
     weights_key: str | None = None,
+    unreplicate: bool = False,
+    need_head: bool = True,
     norm_first: bool | None = None,
     rename: str | Path | None = None,
 ) -> Checkpoint:
@@ -46,6 +62,8 @@ def load(
         format: name of a format or group of formats, instead of the recognised one.
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: the entry to read where a file holds several sets of weights.
+        unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
+        need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
         norm_first: whether blocks norm the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
         rename: a file of rules for weights under names of the user's own; see docs/renaming.md.
@@ -54,26 +72,18 @@ def load(
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
             misshapen.
     """
+    opening = Opening(format, weights_key, unreplicate)
     source = open_source(local(path), weights_key)
-    try:
-        return _understood(source, str(path), format, model, weights_key, norm_first, rename)
-    except VitportError:
-        raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        if source.config_json is None and source.own is None:
-            raise
-        kind = f"{type(error).__name__}: {first_line(error)}"
-        raise VitportError(
-            f"{path} describes its model in values that make no sense ({kind}): fetch or write it again."
-        ) from error
+    with wall(path, "describes its model in names, shapes or values that make no sense"):
+        return _understood(source, str(path), opening, model, need_head, norm_first, rename)
 
 
 def _understood(
     source: Source,
     path: str,
-    format: str | None,
-    model: str | ViTConfig | None,
-    under: str | None,
+    opening: Opening,
+    model: str | Config | None,
+    need_head: bool,
     norm_first: bool | None,
     rename: str | Path | None,
 ) -> Checkpoint:
@@ -85,24 +95,38 @@ def _understood(
                 f"{path} is a {timm_config.architecture_name(beside)} by its config.json, but the model named is "
                 f"{model}: leave out the name (--model), or correct config.json."
             )
-        named, named_by = (named, named_by) if isinstance(model, ViTConfig) else architecture
+        named, named_by = architecture if model is None or isinstance(model, str) else (named, named_by)
     if source.own is None and rename is None:
         check_class(beside)
     check_plain(source.table, beside)
-    found = recognise(source.table, format, under) if rename is None else renamed(source.table, rename)
+    if rename is None:
+        found = recognise(source.table, opening.format, source.under, opening.unreplicate)
+    else:
+        found = renamed(source.table, rename)
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:
         found = found.without(found.format.ignored_if(found.table, beside))
+    if found.unread_head and need_head:
+        raise VitportError(
+            f"The head is {describe(found.table, found.unread_head)}, and no config can hold it: drop it with --head "
+            "drop (head='drop', or num_classes=0 in create_model), and apply it to the features yourself."
+        )
+    if not need_head:
+        found = replace(found, unread_head=found.unread_head or misfits(found.table, found.format))
+    found = found.without_strange_head()
     table, unknown = found.format.names.read(found.table)
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
     told |= told_order(found.format, norm_first, known=source.own is not None or "block" in source.facts)
-    config, origins = resolve_config(table.shapes, told, named, named_by)
-    timm_config.check_facts(stated, config)
-    if isinstance(model, str) and source.own is None:
-        _check_name(model, config)
+    config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by)
+    said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
+    check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)
+    if source.own is None and not stated:
+        check_width(beside, config)
+    if isinstance(model, str):
+        check_name(model, told, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
     notes = (
@@ -110,7 +134,7 @@ def _understood(
         *source.notes,
         *found.notes,
         *_untrained(table, config),
-        *margin_in_words(config),
+        *remarks(config),
         *timm_config.remarks(beside),
         f"preprocessing from {preprocessing_by}",
         *_earlier_changes(source),
@@ -119,23 +143,7 @@ def _understood(
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
 
 
-def _check_name(model: str, config: ViTConfig) -> None:
-    """Refuse a name whose sizes are not the tensors': its heads and epsilon would be another model's."""
-    named = get_model(model).config
-    for name in ("depth", "embed_dim", "patch_size"):
-        if getattr(named, name) != getattr(config, name):
-            raise VitportError(
-                f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
-                "the model that they are, or give a ViTConfig."
-            )
-    if named.pos_embed != "none" and config.pos_embed == "none":
-        raise VitportError(
-            f"{model} has a position table, but the file holds none, as models with rotary positions do: name the "
-            "model that the tensors are, or give a ViTConfig."
-        )
-
-
-def _untrained(table: TensorTable, config: ViTConfig) -> list[str]:
+def _untrained(table: TensorTable, config: Config) -> list[str]:
     """Heads of zeros, as in Google's first ImageNet-21k weights and at the start of fine-tuning."""
     heads = [it.name for it in parameters(config) if it.stage is Stage.CLASSIFIER and it.is_kernel]
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
@@ -145,13 +153,21 @@ def _earlier_changes(source: Source) -> list[str]:
     """The changes of weights in the file's own record, to be passed on to every file made from it."""
     if source.own is None or "source" not in source.own:
         return []
-    return [note for note in _entry(source, "source").get("notes", ()) if str(note).startswith(CHANGED)]
+    notes = _entry(source, "source").get("notes", ())
+    if not isinstance(notes, (list, tuple)):
+        raise VitportError(f"{source.path} has a vitport record whose notes are no list: convert it again.")
+    return [printable(note) for note in notes if str(note).startswith(CHANGED)]
 
 
 def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and which part of it says so; later sources overrule earlier ones."""
     if source.own is not None:
         config = config_from_dict(_entry(source, "config"))
+        if config.family != recognised.format.family:
+            raise VitportError(
+                f"The file's own record says that it is of the family {config.family}, but its tensors are named like "
+                f"those of {recognised.format.family}: fetch or write it again."
+            )
         return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
@@ -171,14 +187,14 @@ def _entry(source: Source, name: str) -> Mapping[str, Any]:
     return entry
 
 
-def _named(model: str | ViTConfig | None) -> tuple[ViTConfig | None, str]:
+def _named(model: str | Config | None) -> tuple[Config | None, str]:
     if isinstance(model, str):
         return get_model(model).config, f"the model name {model}"
     return model, "the config given"
 
 
 def _preprocessing(
-    source: Source, found: Format, model: str | ViTConfig | None, config: ViTConfig
+    source: Source, found: Format, model: str | Config | None, config: Config
 ) -> tuple[Preprocessing, str]:
     if source.own is not None:
         return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), OWN_RECORD
@@ -191,16 +207,30 @@ def _preprocessing(
     if len(fitted.mean) != len(default.mean):
         origin = f"nowhere for {config.in_channels} channels, so mean and standard deviation 0.5 were assumed"
     if source.config_json is not None and source.config_json.get("pretrained_cfg"):
-        return timm_config.preprocessing(source.config_json, fitted), "config.json"
+        return timm_config.preprocessing(source.config_json, config.in_channels), "config.json"
     if source.preprocessor_json is not None:
-        return huggingface_config.preprocessing(source.preprocessor_json, fitted), "preprocessor_config.json"
+        beside = source.config_json or {}
+        return preprocessor.preprocessing(
+            source.preprocessor_json, beside, config.in_channels
+        ), "preprocessor_config.json"
     return fitted, origin
 
 
-def _labels(source: Source, config: ViTConfig) -> tuple[str, ...] | None:
+def _labels(source: Source, config: Config) -> tuple[str, ...] | None:
     if source.own is not None:
         labels = source.own.get("labels")
-        return tuple(labels) if labels else None
-    beside = source.config_json or {}
-    labels = timm_config.labels(beside) or huggingface_config.labels(beside)
-    return labels if labels is not None and len(labels) == config.num_classes else None
+        where = f"the vitport record of {source.path}"
+    else:
+        beside = source.config_json or {}
+        labels = timm_config.labels(beside) or huggingface_config.labels(beside)
+        where = "config.json"
+    if not labels or not config.num_classes:
+        return None
+    if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
+        raise VitportError(f"The labels in {where} are not a list of names: correct them.")
+    if len(labels) != config.num_classes:
+        raise VitportError(
+            f"{where[:1].upper()}{where[1:]} names {len(labels)} classes, but the head has {config.num_classes}: they "
+            "are of two models, so correct the names or fetch the weights again."
+        )
+    return tuple(labels)

@@ -97,7 +97,8 @@ def save(
 def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer, Checkpoint]:
     """The format to write, and the checkpoint as it holds it: with zeros and ones where that changes no output."""
     complaints: list[str] = []
-    for target in get_formats(name):
+    family = checkpoint.config.family
+    for target in (fitting := [target for target in get_formats(name) if target.family == family]):
         if target.writer is None:
             writable = ", ".join(sorted(entry.name for entry in FORMATS.values() if entry.can_write))
             raise VitportError(f"{target.name} is read but not written: choose one of {writable}.")
@@ -105,13 +106,21 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer, Checkpoi
         if not unsupported:
             return target, target.writer, checkpoint
         complaints.append(f"{target.name} cannot hold {'; nor '.join(unsupported)}")
-    found = [(target, restated(checkpoint, target.cannot_hold)) for target in get_formats(name)]
+    if not fitting:
+        raise VitportError(f"{name} holds no models of the family {family}: choose one of {', '.join(_of(family))}.")
+    found = [(target, restated(checkpoint, target.cannot_hold)) for target in fitting]
     held = [(target, target.writer, same) for target, same in found if target.writer is not None and same is not None]
     if held:  # the one that needs the fewest additions
         return min(held, key=lambda it: len(it[2].provenance.notes))
-    options = helpful_options(checkpoint.config, [target.cannot_hold for target in get_formats(name)])
+    options = helpful_options(checkpoint.config, [target.cannot_hold for target in fitting])
     remedy = f", or add {options}" if options else ""
     raise VitportError(f"{', '.join(complaints)}: choose another format, such as timm{remedy}.")
+
+
+def _of(family: str) -> list[str]:
+    """The formats that models of a family can be written in, by the names that users give."""
+    own = (target for target in FORMATS.values() if target.family == family and target.can_write)
+    return sorted({target.group or target.name for target in own})
 
 
 def _flush(path: Path) -> None:

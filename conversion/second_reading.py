@@ -40,9 +40,6 @@ class PartNames:
     query: Candidates = NONE
     key: Candidates = NONE
     value: Candidates = NONE
-    query_norm: Candidates = NONE
-    key_norm: Candidates = NONE
-    heads_norm: Candidates = NONE
     out: Candidates = NONE
     scale1: Candidates = NONE
     norm2: Candidates = NONE
@@ -50,9 +47,11 @@ class PartNames:
     """Twice as wide as the input of ``second`` where it holds a gate too; the gate comes first."""
     gate: Candidates = NONE
     gated: Candidates = NONE
-    hidden_norm: Candidates = NONE
     second: Candidates = NONE
     scale2: Candidates = NONE
+    inside: Mapping[str, Candidates] = field(default_factory=dict)
+    """Layers inside attention and MLP that few formats have, by the words of ``vit_parity.semantics.vit``: norms of
+    ``query``, ``key``, ``heads`` and ``hidden``."""
     fused: Candidates = NONE
     """Of a parallel block: hidden vector, queries, keys and values in one layer."""
     fused_bias: Candidates = NONE

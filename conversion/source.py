@@ -32,6 +32,8 @@ class Source:
     """Config fields that the file shows in other ways, such as the graph of an ONNX file."""
     notes: tuple[str, ...] = ()
     """What the reader set aside or changed."""
+    under: str | None = None
+    """What the names of the model to take begin with: what the container left of ``weights_key``."""
 
 
 OWN_RECORD = "the file's own record"

@@ -85,6 +85,14 @@ def _pickled(name: str) -> Callable[[Path], None]:
     return make
 
 
+def _mlp_head(path: Path) -> None:
+    """A model whose head somebody replaced by two layers."""
+    config = get_model("deit_tiny_patch16_224").config.replace(num_classes=0)
+    head = torch.nn.Sequential(torch.nn.Linear(192, 96), torch.nn.GELU(), torch.nn.Dropout(), torch.nn.Linear(96, 5))
+    tensors = {name: torch.tensor(array) for name, array in _params(config).items()}
+    torch.save(tensors | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}, path)
+
+
 def _two_towers(path: Path) -> None:
     """An image tower with stacked blocks beside the beginning of a text tower, as SigLIP's files are."""
     config = get_model("vit_tiny_patch16_224").config.replace(
@@ -111,9 +119,17 @@ def _by_hand(path: Path) -> None:
     torch.save({renamed(name): torch.tensor(array) for name, array in _params(config).items()}, path)
 
 
+def _copies(path: Path) -> None:
+    """What a script saves that forgets to unreplicate the parameters of eight devices."""
+    _saved("vit_tiny_patch16_224", "google", **GOOGLE, depth=1)(path)
+    copies = {name: np.stack([array] * 8) for name, array in np.load(path).items()}
+    np.savez(path, **copies)
+
+
 GOOGLE = {"activation": "gelu_tanh", "pos_embed_resize": "scipy-zoom"}
 FILES: dict[str, Callable[[Path], None]] = {
     "Ti_16.npz": _saved("vit_tiny_patch16_224", "google", **GOOGLE),
+    "copies.npz": _copies,
     "siglip.npz": _two_towers,
     "ti.safetensors": _saved("vit_tiny_patch16_224", "timm"),
     "hand.pth": _by_hand,
@@ -124,6 +140,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "coffee.png": _fetched(fetch_photograph),
     "deit.pth": _pickled("deit_tiny_distilled_patch16_224"),
     "vit.pth": _pickled("vit_tiny_patch16_224"),
+    "mlp_head.pth": _mlp_head,
 }
 """Name of a file that examples start from → what makes it."""
 

@@ -33,7 +33,6 @@ FRAMEWORKS = {"weight", "bias", "kernel", "scale"}
 FOREIGN = "reads names of other software, some of which are ours: belongs in the formats' folder of the family"
 EXCEPTIONS: dict[str, str] = {
     "conversion/containers/onnx_file.py": FOREIGN,
-    "conversion/identify/recognise.py": FOREIGN,
 }
 """Module → why it still spells names. The list only shrinks: a module that no longer needs its entry fails the test."""
 

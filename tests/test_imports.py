@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,8 @@ INSIDE_FUNCTIONS = {
 """What may besides be imported where it is used: `create_model` reads weights, a reader its own library."""
 FORMATS = ROOT / "conversion/formats/__init__.py"
 """Imports by name every module of its own folder, each of which is held to the arrows like any other."""
+FAMILY = ROOT / "vit_spec/family.py"
+"""Imports by name the modules of a package that are named after families, for callers in that package alone."""
 
 
 def _imports(source: str) -> tuple[set[str], set[str]]:
@@ -220,6 +223,8 @@ def test_imports_follow_the_arrows(package) -> None:
         everywhere = package in ("vitport", "conversion", "vit_jax/training", "vit_jax/training/data")
         here = INSIDE_FUNCTIONS[package] if everywhere or path.name in ("create.py", "compile.py") else set()
         assert inside <= here | ALLOWED[package] | own, path
-        if path != FORMATS:
+        if path not in (FORMATS, FAMILY):
             assert "import_module" not in source, f"{path} imports by a name that this test cannot see"
+        for asked in re.findall(r"(?:family|needed)_module\(([^,]+),", source if path != FAMILY else ""):
+            assert asked in ("__name__", '__package__ or ""') or asked.strip('"').partition(".")[0] == package, path
         assert "__import__" not in source, f"{path} imports by a name that this test cannot see"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from vit_cli.reading import ImageSize, Json, Options, Reading
-from vit_cli.terminal import say, spinner, write_json
+from vit_cli.terminal import say, say_error, spinner, write_json
 
 if TYPE_CHECKING:
     from vit_parity import Comparison
@@ -128,5 +127,5 @@ def _check(comparison: Comparison, fail_above: float | None) -> None:
     offender = None if fail_above is None else comparison.first_above(fail_above)
     if offender is not None:
         far = f"{offender.difference.relative:.1e}"
-        sys.stderr.write(f"vitport: {offender.name} differs by {far}, which is above {fail_above:g}.\n")
+        say_error(f"{offender.name} differs by {far}, which is above {fail_above:g}.")
         raise SystemExit(1)

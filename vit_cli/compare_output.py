@@ -71,7 +71,8 @@ def print_findings(found: Findings, *, all_layers: bool, worst_first: bool) -> N
 
 
 def _print_gradients(rows: Sequence[GradientRow], *, worst_first: bool) -> None:
-    say("\nGradients of a random linear function of the output, in the order of the backward pass:")
+    say("")
+    say("Gradients of a random linear function of the output, in the order of the backward pass:")
     if worst_first:
         rows = sorted(rows, key=lambda row: -row.difference.relative)
     numbers = [(row.difference.relative, row.difference.max_abs, row.error_a, row.error_b) for row in rows]

@@ -66,7 +66,8 @@ def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) 
     sentence = _summary(found)
     _print_differences(subject, found)
     _write_image(subject, found, images, sentence, output)
-    say(f"\nwrote {output}")
+    say("")
+    say(f"wrote {output}")
     say(sentence)
 
 
@@ -117,7 +118,8 @@ def _print_differences(subject: Demonstration, found: Mapping[str, Activations])
     config = subject.checkpoint.config
     size = "x".join(map(str, config.image_size))
     say(f"{subject.name} at {size} on {subject.image.name}, float32. max abs: largest difference, in the tokens' own")
-    say("unit; rel.: L2 norm of the difference over that of the tokens; cosine: of the angle between the two.\n")
+    say("unit; rel.: L2 norm of the difference over that of the tokens; cosine: of the angle between the two.")
+    say("")
     pairs = list(combinations(found, 2))
     *tokens, output = found["torch"]
     stages = [*tokens, output] if config.num_classes else tokens

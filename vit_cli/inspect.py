@@ -36,7 +36,8 @@ def inspect(
         from conversion.hub import local
         from conversion.renaming.vit.suggest import suggest_rules
 
-        say(suggest_rules(open_source(local(path), reading.weights_key).table.shapes).rstrip())
+        for line in suggest_rules(open_source(local(path), reading.weights_key).table.shapes).splitlines():
+            say(line)
         return
     checkpoint = reading.load(path)
     report = _report(checkpoint, tensors)

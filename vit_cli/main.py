@@ -18,7 +18,6 @@ from vit_cli.compare import compare
 from vit_cli.convert import convert
 from vit_cli.demo import demo
 from vit_cli.evaluate import evaluate
-from vit_cli.huge_pages import ask_for_huge_pages
 from vit_cli.inspect import inspect
 from vit_cli.models import models
 from vit_cli.parsing import parsed
@@ -26,6 +25,7 @@ from vit_cli.predict import predict
 from vit_cli.rollout import rollout
 from vit_cli.steps import steps
 from vit_cli.sweep import sweep
+from vit_cli.terminal import say_error
 from vit_cli.train import long_names, train, train_with_defaults
 from vit_spec import VitportError
 
@@ -78,10 +78,10 @@ def main(args: Sequence[str] | None = None) -> int:
             command=" ".join(["vitport", *(name for name in args[:1] if name in SUBCOMMANDS)]),
         )()
     except VitportError as error:
-        sys.stderr.write(f"vitport: {' '.join(str(error).split())}\n")
+        say_error(str(error))
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("vitport: stopped.\n")
+        say_error("stopped.")
         return 130
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -110,11 +110,7 @@ def _later(run: Callable[..., int | None], *, listed: bool) -> Callable[..., Cal
     return later
 
 
-def entry() -> int:
-    """The command as a process of its own, which may start itself anew first: see :func:`ask_for_huge_pages`."""
-    ask_for_huge_pages(sys.argv[1:])
-    return main()
-
-
 if __name__ == "__main__":
+    from vit_cli.__main__ import entry
+
     sys.exit(entry())

@@ -37,9 +37,13 @@ class Reading:
     weights_key: Annotated[
         str | None,
         tyro.conf.arg(
-            metavar="KEY", help="Entry to read of a PyTorch training checkpoint that holds several sets of weights."
+            metavar="KEY",
+            help="Entry to read of a checkpoint that holds several sets of weights, such as trainer.ema, or a step.",
         ),
     ] = None
+    unreplicate: Annotated[
+        bool, tyro.conf.arg(help="Take one of the copies that jax.pmap keeps for each device, if all are equal.")
+    ] = False
 
     norm_first: Annotated[
         Literal["true", "false"] | None,
@@ -55,10 +59,7 @@ class Reading:
     def options(self) -> dict[str, Any]:
         """Arguments of :func:`conversion.load` and :func:`conversion.convert`."""
         order = None if self.norm_first is None else self.norm_first == "true"
-        return {
-            "format": self.format, "model": self.model, "weights_key": self.weights_key, "norm_first": order,
-            "rename": self.rename,
-        }  # fmt: skip
+        return vars(self) | {"norm_first": order}
 
     def load(self, path: str, image_size: int | tuple[int, int] | None = None) -> Checkpoint:
         """The checkpoint at ``path``, its position table resized to ``image_size`` (pixels) where given."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from vit_cli.reading import ImageSize, Json, Options
-from vit_cli.terminal import print_table, say, short_number, spinner, write_json
+from vit_cli.terminal import print_table, say, say_error, short_number, spinner, write_json
 from vit_spec import VitportError
 from vit_spec.frameworks import require_torch
 
@@ -85,5 +84,5 @@ def steps(
         above = [at for at, step in enumerate(found, 1) if fail_above is not None and not step.distance <= fail_above]
         if above:
             far = f"{found[above[0] - 1].distance:.1e}, which is above {fail_above:g}"
-            sys.stderr.write(f"vitport: {optimizer} in {dtype} differs by {far}, after step {above[0]}.\n")
+            say_error(f"{optimizer} in {dtype} differs by {far}, after step {above[0]}.")
             raise SystemExit(1)

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from vit_spec.printable import printable
+
 
 def say(text: str) -> None:
-    """One line on stdout, never wrapped."""
-    sys.stdout.write(f"{text}\n")
+    """One line on stdout, never wrapped; what it quotes of a file stays within it."""
+    sys.stdout.write(f"{printable(text)}\n")
+
+
+def say_error(text: str) -> None:
+    """One line on stderr, after the command's name."""
+    sys.stderr.write(f"vitport: {printable(text)}\n")
 
 
 def write_json(value: Any) -> None:
     """One JSON document on stdout, as :func:`json_text` writes it."""
-    say(json_text(value))
+    sys.stdout.write(f"{json_text(value)}\n")
 
 
 def json_text(value: Any) -> str:
-    """A JSON document; numbers that JSON lacks (NaN, infinity) become null."""
-    return json.dumps(_finite(value), indent=2)
+    """A JSON document in ASCII; numbers that JSON lacks (NaN, infinity) become null."""
+    return json.dumps(_finite(value), indent=2).replace("\x7f", "\\u007f")  # which JSON alone leaves as it is
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: the first column left-aligned, the others right-aligned.
+    """A table on stdout: the first column left-aligned, the others right-aligned. Cells are one line each.
 
     A column whose header begins with ``<`` is left-aligned too. If stdout is not a terminal, no column is squeezed.
     """
@@ -39,8 +48,8 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         left = at == 0 or header.startswith("<")
         table.add_column(header.removeprefix("<"), justify="left" if left else "right")
     for row in rows:
-        table.add_row(*row)
-    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 10_000).print(table)
+        table.add_row(*map(printable, row))
+    Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 10_000).print(table)
 
 
 def short_number(value: float) -> str:
@@ -70,10 +79,10 @@ def progress(text: str) -> Iterator[Callable[[str, int, int], None]]:
     if not console.is_terminal:
         yield lambda name, done, total: None
         return
-    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]}"))
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[name]}", markup=False))
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(text, total=None, name="")
-        yield lambda name, done, total: bar.update(task, completed=done, total=total, name=name)
+        yield lambda name, done, total: bar.update(task, completed=done, total=total, name=printable(name))
 
 
 def _finite(value: Any) -> Any:
@@ -84,3 +93,16 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(entry) for entry in value]
     return value
+
+
+def escape_output() -> None:
+    """Print what a terminal lacks by its escape, and a library's warning, which may quote a file, as one line."""
+    warnings.formatwarning = _warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _warning(message: Warning | str, *place: object) -> str:
+    del place
+    return f"vitport: warning: {printable(message)}\n"

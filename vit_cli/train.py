@@ -13,8 +13,7 @@ import tyro
 from vit_cli.terminal import print_table, say
 from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, read_config
 from vit_jax.training.recipe.presets import get_preset
-from vit_spec import VitportError, count_parameters
-from vit_spec.vit.margin import margin_in_words
+from vit_spec import VitportError, count_parameters, remarks
 
 if TYPE_CHECKING:
     from vit_jax.training.run.loop import Finished
@@ -70,8 +69,8 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
 
         A first run: `vitport train --model NAME --data PATH --workdir FOLDER --epochs N`. Short names: --model,
         --weights, --data, --validation, and --mesh data=2,fsdp=4 for the three mesh options. A work directory that
-        holds a run resumes it; options that are not given are the run's own. Exit status 75: SIGTERM stopped the run,
-        everything is saved, run the command again to resume.
+        holds a run resumes it; options that are not given are the run's own. Exit status 75 or 130: SIGTERM or
+        Ctrl-C stopped the run, everything is saved, run the command again to resume.
 
         Args:
             workdir: Holds configuration, log and checkpoints; a run in it is resumed.
@@ -134,6 +133,10 @@ def _train(
     profile: tuple[int, int] | None,
     cache: str | None,
 ) -> int:
+    from vit_jax.training.run.lock import refuse_held
+
+    if not dry_run:
+        refuse_held(workdir)  # the run itself does too, but reading data and weights before it may take long
     import jax
 
     from conversion.source import CHANGED
@@ -151,7 +154,7 @@ def _train(
     if is_main and rematerialises and options.parallel == "pmap" and jax.default_backend() == "cpu":
         _print(f"remat={options.remat} saves no memory on a CPU with parallel=pmap: give --scan, or --parallel jit")
     changed = [note for note in setup.notes if note.startswith(CHANGED)]
-    for note in (*changed, *margin_in_words(setup.model)) if is_main else ():
+    for note in (*changed, *remarks(setup.model)) if is_main else ():
         _print(f"note: {note}")
     if dry_run:
         from vit_jax.training.run.plan import plan
@@ -171,7 +174,7 @@ def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: 
     finished = run(setup, workdir, callbacks, profile)
     for name, reason in finished.skipped.items():
         _print(f"skipped {name}: {reason}")
-    if is_main and not finished.stopped:
+    if is_main and finished.step == setup.steps:
         for path in draw(workdir, finished.scores, setup.train.classes):
             _print(f"wrote {path}")
     return _end(finished, workdir, is_main)
@@ -196,12 +199,14 @@ def _beginning(setup: Setup, workdir: Path) -> str:
 
 
 def _end(finished: Finished, workdir: Path, is_main: bool) -> int:
-    from vit_jax.training.run.loop import STOPPED
+    from vit_jax.training.run.stopping import STATUS
 
-    if finished.stopped:
+    if finished.stopped is not None:
+        name = finished.stopped.name
+        after = f"after step {finished.step}, saved in {workdir}" if finished.step else "before the first step"
         if is_main:
-            _print(f"stopped by SIGTERM after step {finished.step}, saved in {workdir}: run again to resume")
-        return STOPPED
+            _print(f"stopped by {name} {after}: run again to resume")
+        return STATUS[finished.stopped]
     if is_main:
         done = f"finished {finished.step} steps"
         if finished.scores is not None:

@@ -12,6 +12,7 @@ from .layers.mlp import SwiGLU as SwiGLU
 from .layers.mlp import SwiGLUPacked as SwiGLUPacked
 from .layers.norm import make_norm as make_norm
 from .layers.patch_embed import PatchEmbed as PatchEmbed
+from .model import VisionModel as VisionModel
 from .params import get_params as get_params
 from .params import set_params as set_params
 from .vit.block import Block as Block

@@ -31,7 +31,7 @@ import numpy as np
 from vit_parity.points import stage_of, stages
 from vit_parity.replay import ReplayedModel, replay
 from vit_parity.ulp import roundoff
-from vit_spec import Stage, ViTConfig, longest_sum, parameters
+from vit_spec import Config, Stage, longest_sum, parameters
 
 MARGIN = 4.0
 BY_DEPTH = "8 u sqrt(n) (k + 2): u unit roundoff, n longest sum in a layer, k blocks before; of the largest value"
@@ -91,7 +91,7 @@ def bounds_without_weights(names: Mapping[str, np.ndarray], dtype: np.dtype) -> 
     return {name: MARGIN * growth(n, u) * u * (1 + stages.index(stage_of(name))) for name in names}
 
 
-def bound_by_depth(config: ViTConfig, dtype: np.dtype, blocks: int) -> float:
+def bound_by_depth(config: Config, dtype: np.dtype, blocks: int) -> float:
     """Bound on the largest difference over the largest value, after so many blocks of a run in ``dtype``.
 
     It grows as a random walk over the longest sum of a layer, and linearly with depth: each block adds errors of its
@@ -109,7 +109,7 @@ def relative(actual: np.ndarray, reference: np.ndarray) -> float:
     return difference / norm
 
 
-def belongs(parameter: str, stage: str, config: ViTConfig) -> bool:
+def belongs(parameter: str, stage: str, config: Config) -> bool:
     """Whether a stage (:func:`vit_parity.points.stages`) uses a parameter.
 
     A hypothesis may change the config so that it no longer has the parameter. The parameter then belongs to the stage
@@ -120,7 +120,7 @@ def belongs(parameter: str, stage: str, config: ViTConfig) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _stages_by_name(config: ViTConfig) -> Mapping[str, str]:
+def _stages_by_name(config: Config) -> Mapping[str, str]:
     """Parameters, and the layers that hold them → stage."""
     first, *_, last = stages(config)
     found = {it.name: it.block or (first if it.stage is Stage.EMBED else last) for it in parameters(config)}

@@ -2,7 +2,7 @@
 
 The models' own code runs, unchanged. In PyTorch, forward hooks observe it. NNX has no hooks: there, the submodules of
 a copy of the model, made inside the compiled function, are wrapped, so the original is never touched. The layers'
-inputs and outputs are taken as they are; only the values ``attn.v`` are sliced out of a layer's output.
+inputs and outputs are taken as they are; only a few parts, such as the values ``attn.v``, are sliced out of them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_parity.frameworks import run_in, torch_array, torch_dtype_name, torch_images
-from vit_parity.points import Point, points, stage_points
-from vit_spec import ViTConfig, VitportError
+from vit_parity.points import Point, part, points, stage_points
+from vit_spec import Config, VitportError
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
-    from vit_jax import VisionTransformer as JaxModel
-    from vit_torch import VisionTransformer as TorchModel
+    from vit_jax import VisionModel as JaxModel
+    from vit_torch import VisionModel as TorchModel
 
 Activations = dict[str, np.ndarray]
 """Name -> float64 array: ``embed``, ``blocks.0``, …, ``norm`` (B, N, D), and ``head``, the model's output."""
@@ -64,12 +64,12 @@ def capture_torch(
     if model.training:
         raise VitportError("The PyTorch model is in training mode, where outputs are random: call model.eval() first.")
     arrays = watch_torch(model, model.config, images, observed)
-    dtype = torch_dtype_name(model.patch_embed.proj.weight)
+    dtype = torch_dtype_name(next(model.parameters()))
     return Capture(title, arrays, images, {"framework": f"torch {torch.__version__}", "dtype": dtype})
 
 
 def watch_torch(
-    model: Any, config: ViTConfig, images: np.ndarray, observed: Sequence[Point] | None = None
+    model: Any, config: Config, images: np.ndarray, observed: Sequence[Point] | None = None
 ) -> dict[str, np.ndarray]:
     """Run a PyTorch model whose modules have timm's names, and keep the activations of those that it has.
 
@@ -81,7 +81,7 @@ def watch_torch(
     """
     import torch
 
-    inputs = torch_images(images, model.patch_embed.proj.weight)
+    inputs = torch_images(images, next(model.parameters()))
     modules = dict(model.named_modules())
     watched = [point for point in observed or points(config) if point.module in modules]
     found: dict[str, Any] = {}
@@ -92,7 +92,7 @@ def watch_torch(
     finally:
         for handle in handles:
             handle.remove()
-    return {at.name: torch_array(_part(found[at.name], at, config)) for at in watched if at.name in found}
+    return {at.name: torch_array(part(found[at.name], at, config)) for at in watched if at.name in found}
 
 
 def capture_jax(
@@ -148,7 +148,7 @@ def jax_capturer(model: JaxModel, observed: Sequence[Point] | None = None) -> Ca
             _wrap_jax(copy, path, by_module[path], found)
         (answer,) = by_module[""]
         found[answer.name] = copy(images)
-        return {point.name: _part(found[point.name], point, config) for point in watched}
+        return {point.name: part(found[point.name], point, config) for point in watched}
 
     return jax.jit(run)
 
@@ -213,16 +213,3 @@ def _wrap_jax(model: Any, path: str, watched: list[Point], found: dict[str, Any]
         parent[int(attribute)] = recorded
     else:
         setattr(parent, attribute, recorded)
-
-
-def _part(x: Any, point: Point, config: ViTConfig) -> Any:
-    """The part of a tensor of either framework that a point asks for."""
-    if point.part == "patches":  # (B, D, H/P, W/P) in PyTorch, (B, H/P, W/P, D) in JAX
-        channels_first = type(x).__module__.startswith("torch")
-        x = x.permute(0, 2, 3, 1) if channels_first else x
-        return x.reshape(x.shape[0], -1, config.embed_dim)  # (B, N, D)
-    if point.part == "v":
-        B, N, _ = x.shape
-        heads = x[..., -config.embed_dim :].reshape(B, N, config.num_heads, config.head_dim)
-        return heads.swapaxes(1, 2)  # (B, h, N, d)
-    return x

@@ -10,7 +10,7 @@ import numpy as np
 
 from vit_parity.bound import BY_DEPTH, bound_by_depth
 from vit_parity.capture import Activations
-from vit_spec import ViTConfig
+from vit_spec import Config
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Certificate:
         return {**outcome, **self.circumstances, "comparisons": checks}
 
 
-def stages(actual: Activations, reference: Activations, config: ViTConfig, dtype: str) -> tuple[Stage, ...]:
+def stages(actual: Activations, reference: Activations, config: Config, dtype: str) -> tuple[Stage, ...]:
     """Every intermediate result that both have, in the order of the forward pass.
 
     Args:

@@ -16,8 +16,8 @@ from vit_spec.frameworks import require_torch
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
-    from vit_jax import VisionTransformer as JaxModel
-    from vit_torch import VisionTransformer as TorchModel
+    from vit_jax import VisionModel as JaxModel
+    from vit_torch import VisionModel as TorchModel
 
 Framework = Literal["torch", "jax"]
 Dtype = Literal["float64", "float32", "bfloat16", "float16"]

@@ -15,8 +15,8 @@ from vit_spec import Config, parameters
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
-    from vit_jax import VisionTransformer as JaxModel
-    from vit_torch import VisionTransformer as TorchModel
+    from vit_jax import VisionModel as JaxModel
+    from vit_torch import VisionModel as TorchModel
 
 Gradients = dict[str, np.ndarray]
 """Canonical name → gradient in PyTorch's axes, and ``images`` (B, H, W, C)."""

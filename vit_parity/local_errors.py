@@ -11,12 +11,12 @@ from vit_parity.bound import relative
 from vit_parity.capture import Capture
 from vit_parity.frameworks import Framework, run_in, torch_array
 from vit_parity.points import stages
-from vit_spec import ViTConfig
+from vit_spec import segments
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
-    from vit_jax import VisionTransformer as JaxModel
-    from vit_torch import VisionTransformer as TorchModel
+    from vit_jax import VisionModel as JaxModel
+    from vit_torch import VisionModel as TorchModel
 
 
 def local_errors(framework: Framework, checkpoint: Checkpoint, truth: Capture, dtype: str) -> dict[str, float]:
@@ -44,13 +44,14 @@ def local_errors_torch(model: TorchModel, truth: Capture) -> dict[str, float]:
     """The same of a PyTorch model."""
     import torch
 
-    weight = model.patch_embed.proj.weight
+    weight = next(model.parameters())
 
-    def run(block: Callable[[Any], Any], tokens: np.ndarray) -> np.ndarray:
+    def run(block: Callable[[Any], Any], entered: int | None, tokens: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return torch_array(block(torch.tensor(tokens).to(weight)))
+            x = torch.tensor(tokens).to(weight)
+            return torch_array(block(x if entered is None else model.enter(entered, x)))
 
-    return _local_errors(run, list(model.blocks), model.config, truth)
+    return _local_errors(run, model, truth)
 
 
 def local_errors_jax(model: JaxModel, truth: Capture) -> dict[str, float]:
@@ -58,21 +59,25 @@ def local_errors_jax(model: JaxModel, truth: Capture) -> dict[str, float]:
     import jax
     from flax import nnx
 
-    def run(block: Any, tokens: np.ndarray) -> np.ndarray:
+    def run(block: Any, entered: int | None, tokens: np.ndarray) -> np.ndarray:
         graph, state = nnx.split(block)
         compiled = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
         with jax.default_matmul_precision("highest"):
-            return np.asarray(compiled(state, jax.numpy.asarray(tokens, model.dtype)))
+            x = jax.numpy.asarray(tokens, model.dtype)
+            return np.asarray(compiled(state, x if entered is None else model.enter(entered, x)))
 
-    return _local_errors(run, list(model.blocks), model.config, truth)
+    return _local_errors(run, model, truth)
 
 
 def _local_errors(
-    run: Callable[[Any, np.ndarray], np.ndarray], blocks: list[Any], config: ViTConfig, truth: Capture
+    run: Callable[[Any, int | None, np.ndarray], np.ndarray], model: TorchModel | JaxModel, truth: Capture
 ) -> dict[str, float]:
-    known = truth.activations
-    *tokens, _ = stages(config)
-    return {
-        after: relative(run(block, known[before]), known[after])
-        for block, before, after in zip(blocks, tokens[:-1], tokens[1:], strict=True)
-    }
+    """The first block of a segment gets what the segment begins with, such as merged patches."""
+    known, found = truth.activations, {}
+    before = stages(model.config)[0]
+    for at, (segment, blocks) in enumerate(zip(segments(model.config), model.segments(), strict=True)):
+        for index, block in enumerate(blocks):
+            after = segment.block(index)
+            found[after] = relative(run(block, None if index else at, known[before]), known[after])
+            before = after
+    return found

@@ -52,7 +52,7 @@ def verify_conversion(conversion: Conversion, *, against: str | None = None) -> 
         raise VitportError(
             "--against compares with your module as it is: verify first, and change head, type or GELU then."
         )
-    original = Original(local(conversion.path), conversion.source, conversion.format, conversion.weights_key, run)
+    original = Original(local(conversion.path), conversion.source, conversion.opening, run)
     return verify(original, conversion.destination, conversion.result, requested)
 
 

@@ -23,10 +23,11 @@ from vit_parity.capture import Capture
 from vit_parity.comparison import Comparison, Row
 from vit_parity.endpoints import run_endpoint
 from vit_parity.frameworks import Dtype
-from vit_parity.points import is_tokens
+from vit_parity.points import covered_by_maps, is_tokens, patch_maps
 from vit_parity.replay import ReplayedModel
 from vit_parity.ulp import roundoff, ulp_distance
-from vit_spec import Preprocessing, ViTConfig
+from vit_spec import Config, Preprocessing
+from vit_spec.printable import escaped_values, printable
 
 if TYPE_CHECKING:
     from vit_parity.compare import Findings
@@ -40,7 +41,7 @@ _BINS = 34
 class Extras:
     """What a report shows besides the comparison."""
 
-    config: ViTConfig | None = None
+    config: Config | None = None
     preprocessing: Preprocessing | None = None
     model: ReplayedModel | None = None
     others: Sequence[Capture] = ()
@@ -81,9 +82,11 @@ def write_report(comparison: Comparison, path: Path, extras: Extras | None = Non
 def report_html(comparison: Comparison, extras: Extras) -> str:
     """The whole page."""
     template = (importlib.resources.files("vit_parity") / "assets" / "report.html").read_text(encoding="utf-8")
-    text = json.dumps(_finite(report_data(comparison, extras)), allow_nan=False)
+    text = json.dumps(escaped_values(_finite(report_data(comparison, extras))), allow_nan=False)
     page = template.replace("@DATA@", text.replace("<", "\\u003c"))  # so that no tag ends the script early
-    return page.replace("<title>vitport compare", f"<title>vitport compare {html.escape(comparison.b.title)}")
+    return page.replace(
+        "<title>vitport compare", f"<title>vitport compare {html.escape(printable(comparison.b.title))}"
+    )
 
 
 def report_data(comparison: Comparison, extras: Extras) -> dict[str, Any]:
@@ -160,18 +163,21 @@ def _line(name: str, values: Sequence[float], colour: int, *, bound: bool = Fals
     return {"name": name, "values": list(values), "colour": colour, "bound": bound}
 
 
-def _heat(comparison: Comparison, config: ViTConfig, preprocessing: Preprocessing | None) -> dict[str, Any]:
+def _heat(comparison: Comparison, config: Config, preprocessing: Preprocessing | None) -> dict[str, Any]:
     """The first image, and each patch's relative difference after each block."""
-    rows, columns = config.grid_size
-    covered = comparison.a.images[0, : rows * config.patch_size, : columns * config.patch_size]
     maps = {}
+    covered = covered_by_maps(comparison.a.images, config)[0]
     for row in comparison.rows:
-        a, b = (run.activations[row.name].astype(np.float64) for run in (comparison.a, comparison.b))
-        if is_tokens(row.name) and a.ndim == 3 and a.shape[1] == config.num_tokens:
-            gap = np.linalg.norm((b - a)[0, config.num_prefix_tokens :], axis=-1)
-            size = np.linalg.norm(a[0, config.num_prefix_tokens :], axis=-1)
-            maps[row.name] = [float(f"{value:.3e}") for value in gap / np.maximum(size, np.finfo(np.float64).tiny)]
-    return {"rows": rows, "columns": columns, "maps": maps, "image": _data_uri(covered, preprocessing)}
+        if not is_tokens(row.name):
+            continue
+        a, b = (
+            patch_maps(run.activations[row.name].astype(np.float64), config) for run in (comparison.a, comparison.b)
+        )
+        if a is not None and b is not None:
+            gap, size = np.linalg.norm((b - a)[0], axis=-1), np.linalg.norm(a[0], axis=-1)  # (rows, columns)
+            shares = gap / np.maximum(size, np.finfo(np.float64).tiny)
+            maps[row.name] = [[float(f"{value:.3e}") for value in line] for line in shares]
+    return {"maps": maps, "image": _data_uri(covered, preprocessing)}
 
 
 def _data_uri(image: np.ndarray, preprocessing: Preprocessing | None) -> str:

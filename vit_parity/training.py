@@ -10,7 +10,7 @@ import numpy as np
 
 from vit_parity.bound import relative
 from vit_parity.frameworks import jax_dtype, jax_model, jax_params, torch_array, torch_model
-from vit_spec import ViTConfig, VitportError
+from vit_spec import Config, VitportError
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -38,7 +38,7 @@ class Step:
         return asdict(self)
 
 
-def random_batches(config: ViTConfig, count: int, size: int = 4, seed: int = 0) -> list[Batch]:
+def random_batches(config: Config, count: int, size: int = 4, seed: int = 0) -> list[Batch]:
     """Standard normal images with random labels; two batches alternate, so the loss falls.
 
     Args:

@@ -16,6 +16,7 @@ from conversion import Checkpoint, load_image, prepare
 from conversion.changes.dtype import DTYPES
 from conversion.containers import onnx_file
 from conversion.formats import FORMATS
+from conversion.opening import AS_IT_IS, Opening
 from vit_parity.capture import Activations, jax_activations, torch_activations
 from vit_parity.certificate import Certificate, Check, stages
 from vit_parity.endpoints.vit.onnx_graph import input_size, onnx_activations
@@ -23,7 +24,7 @@ from vit_parity.frameworks import Framework, installed, jax_dtype, jax_model, to
 from vit_parity.points import stage_points
 from vit_parity.semantics import semantics_of_file
 from vit_parity.ulp import ROUNDOFF
-from vit_spec import Preprocessing, ViTConfig, parameters
+from vit_spec import Config, Preprocessing, parameters
 
 PHOTOGRAPH = Path(__file__).parent / "assets" / "coffee.jpg"
 """A photograph by Rachel Michetti, CC0, from scikit-image's samples; 192 x 192 pixels."""
@@ -40,8 +41,7 @@ class Original:
 
     path: Path
     checkpoint: Checkpoint
-    format: str | None = None
-    weights_key: str | None = None
+    opening: Opening = AS_IT_IS
     run: Run | None = None
     """The source's own module, run instead of its file's names; see :mod:`vit_parity.own_module`."""
 
@@ -52,7 +52,7 @@ class Requested:
 
     head: Head = "same"
     activation: str | None = None
-    """The new activation, under ``ViTConfig``'s name."""
+    """The new activation, under the config's name."""
     dtype: str | None = None
     """The dtype that the weights were rounded to."""
     positions: bool = False
@@ -123,8 +123,7 @@ def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]
     semantics = semantics_of_file(
         original.path,
         original.checkpoint.config,
-        format=original.format,
-        weights_key=original.weights_key,
+        opening=original.opening,
         dtype=None if requested.dtype is None else DTYPES[requested.dtype],
         activation=requested.activation,
         head=requested.head == "same",
@@ -162,7 +161,7 @@ def _framework_run(framework: Framework, checkpoint: Checkpoint, dtype: str) -> 
     return run
 
 
-def _inputs(preprocessing: Preprocessing, config: ViTConfig) -> dict[str, np.ndarray]:
+def _inputs(preprocessing: Preprocessing, config: Config) -> dict[str, np.ndarray]:
     """(1, H, W, C) each: standard normal noise, and a photograph as the weights expect it."""
     noise = np.random.default_rng(0).standard_normal((1, *config.image_size, config.in_channels))
     found = {"noise": noise.astype(np.float32)}

@@ -4,25 +4,30 @@ from vit_spec.errors import VitportError
 from vit_spec.family import (
     Config,
     Family,
+    block_sizes,
+    config_fields,
     config_from_dict,
     count_blocks,
     count_parameters,
+    family_module,
     family_of,
     forward_flops,
     longest_sum,
+    needed_module,
     parameters,
+    remarks,
     segments,
 )
 from vit_spec.model import Model
-from vit_spec.parameter import Kind, Parameter, Segment, Split, Stage, flax_path
+from vit_spec.parameter import BlockSizes, Kind, Parameter, Segment, Split, Stage, flax_path
 from vit_spec.preprocessing import Preprocessing
 from vit_spec.registry import get_config, get_model, list_models
 from vit_spec.vit.config import Pooling, ViTConfig
 from vit_spec.vit.intermediates import OutputFormat, block_indices, check_output_format
-from vit_spec.vit.options import config_fields, given_fields
 from vit_spec.vit.pooling import with_pool
 
 __all__ = [
+    "BlockSizes",
     "Config",
     "Family",
     "Kind",
@@ -37,20 +42,23 @@ __all__ = [
     "ViTConfig",
     "VitportError",
     "block_indices",
+    "block_sizes",
     "check_output_format",
     "config_fields",
     "config_from_dict",
     "count_blocks",
     "count_parameters",
+    "family_module",
     "family_of",
     "flax_path",
     "forward_flops",
     "get_config",
     "get_model",
-    "given_fields",
     "list_models",
     "longest_sum",
+    "needed_module",
     "parameters",
+    "remarks",
     "segments",
     "with_pool",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vit_spec.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
-    from vit_spec.vit.config import ViTConfig
+    from vit_spec.family import Config
 
 
 @dataclass(frozen=True)
@@ -16,5 +16,5 @@ class Model:
     """A named model and the preprocessing of the weights that are usually loaded under its name."""
 
     name: str
-    config: ViTConfig
+    config: Config
     preprocessing: Preprocessing

@@ -55,6 +55,30 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockSizes:
+    """What a block of a segment works on, for one image: memory, traffic and communication follow from it."""
+
+    tokens: int
+    width: int
+    """Channels of a token."""
+    heads: int
+    """Of its attention."""
+    keys: int
+    """Tokens that a token attends to: all of them, or those of a window."""
+    hidden: int
+    """Hidden units of the MLP."""
+    saved: int
+    """Values for each token that the backward pass reads and a tensor axis does not shard: inputs of norms and of
+    layers that it shards by outputs."""
+    saved_by_part: int
+    """Those that it does shard: queries, keys, values, hidden units, and inputs of layers that it shards by inputs."""
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parameter:
     """One tensor of a model."""
 

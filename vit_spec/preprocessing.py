@@ -11,10 +11,15 @@ from typing import Any, Literal, get_args
 from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
 
-Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
-ResizeMode = Literal["shortest", "squash"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"]
+ResizeMode = Literal["shortest", "squash", "squash_crop"]
 """``shortest`` resizes the shorter side to ``size / crop_fraction`` and crops the centre; ``squash`` resizes both sides
-to ``size`` without keeping the aspect ratio (Google's evaluation, ViTImageProcessor)."""
+to ``size`` without keeping the aspect ratio (Google's evaluation, ViTImageProcessor); ``squash_crop`` resizes both
+sides to ``size / crop_fraction``, likewise, and crops the centre (DeiTImageProcessor, timm's crop_mode squash)."""
+Cropping = Literal["torchvision", "transformers"]
+"""How ``shortest`` and ``squash_crop`` cut out the centre. ``torchvision`` (timm, OpenAI's CLIP) rounds half of an odd
+margin to an even number, and scales for sizes that are not square until both sides are covered; ``transformers``
+rounds half of a margin down, and always scales the image's shorter side to the longer of the two."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -34,7 +39,8 @@ class Preprocessing:
     interpolation: Interpolation = "bicubic"
     resize: ResizeMode = "shortest"
     crop_fraction: float = 0.875
-    """Side of the crop as a fraction of the resized shorter side; used by ``resize='shortest'`` only."""
+    """Side of the crop as a fraction of the resized side; ``resize='squash'`` alone does not use it."""
+    cropping: Cropping = "torchvision"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", height_and_width(self.size, "size"))
@@ -52,7 +58,11 @@ class Preprocessing:
             raise VitportError(f"std={self.std} must be positive in every channel.")
         if not isinstance(self.crop_fraction, (int, float)) or not 0 < self.crop_fraction <= 1:
             raise VitportError(f"crop_fraction={self.crop_fraction!r} must be in (0, 1].")
-        for name, choices in {"interpolation": get_args(Interpolation), "resize": get_args(ResizeMode)}.items():
+        for name, choices in {
+            "interpolation": get_args(Interpolation),
+            "resize": get_args(ResizeMode),
+            "cropping": get_args(Cropping),
+        }.items():
             if getattr(self, name) not in choices:
                 raise VitportError(f"{name}={getattr(self, name)!r} is unknown: choose one of {', '.join(choices)}.")
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_spec.errors import VitportError
-from vit_spec.family import FAMILIES
+from vit_spec.family import FAMILIES, Config, config_fields
 from vit_spec.model import Model
-from vit_spec.vit.config import ViTConfig
 from vit_spec.vit.family import VIT
 
 FAMILIES |= {family.name: family for family in (VIT,)}
@@ -40,13 +39,16 @@ def list_models(pattern: str = "*") -> list[Model]:
     return [model for name, model in REGISTRY.items() if fnmatch.fnmatch(name, wildcard)]
 
 
-def get_config(name_or_config: str | ViTConfig | None, fields: Mapping[str, Any]) -> ViTConfig:
+def get_config(name_or_config: str | Config | None, fields: Mapping[str, Any]) -> Config:
     """The config of a new model: a named model's, or the given one, with some fields changed.
+
+    Args:
+        fields: by their own names or other software's (:func:`vit_spec.config_fields`).
 
     Raises:
         VitportError: for an unknown name, or fields that contradict each other.
     """
     if name_or_config is None:
-        raise VitportError("create_model needs a model's name, a ViTConfig, or weights=.")
+        raise VitportError("create_model needs a model's name, a config, or weights=.")
     config = get_model(name_or_config).config if isinstance(name_or_config, str) else name_or_config
-    return config.replace(**fields)
+    return config.replace(**config_fields(config, fields))

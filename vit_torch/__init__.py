@@ -8,6 +8,7 @@ from vit_torch.layers.layer_scale import LayerScale
 from vit_torch.layers.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_torch.layers.norm import make_norm
 from vit_torch.layers.patch_embed import PatchEmbed
+from vit_torch.model import VisionModel
 from vit_torch.vit.block import Block
 from vit_torch.vit.parallel_block import ParallelBlock
 from vit_torch.vit.vision_transformer import PreLogits, VisionTransformer
@@ -24,6 +25,7 @@ __all__ = [
     "PreLogits",
     "SwiGLU",
     "SwiGLUPacked",
+    "VisionModel",
     "VisionTransformer",
     "attend_fused",
     "create_model",

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vit_spec import Pooling, ViTConfig, VitportError, get_config, given_fields, parameters
-from vit_torch.vit.vision_transformer import VisionTransformer
+from vit_spec import Config, Pooling, VitportError, get_config, parameters
+from vit_torch.families import make_model
+from vit_torch.model import VisionModel
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
 
 
 def create_model(
-    name_or_config: str | ViTConfig | None = None,
+    name_or_config: str | Config | None = None,
     *,
     weights: str | Path | Checkpoint | None = None,
     num_classes: int | None = None,
@@ -27,7 +28,7 @@ def create_model(
     drop_path_rate: float | None = None,
     dtype: torch.dtype | None = None,
     **fields: Any,
-) -> VisionTransformer:
+) -> VisionModel[Any]:
     """A Vision Transformer, in training mode.
 
     Args:
@@ -38,39 +39,40 @@ def create_model(
         num_classes: classes of the head, 0 for features; another number than the weights' gives a fresh head.
         image_size: pixels, a side or (height, width); the position table of the weights is resized to it.
         in_channels: channels of the images; the patch kernel of the weights is summed or repeated to fit.
-        pool: what the head reads; weights must hold what it needs.
-        drop_rate, attn_drop_rate, drop_path_rate: as in ``ViTConfig``.
+        pool: what the head of a ViT reads; weights must hold what it needs.
+        drop_rate, attn_drop_rate, drop_path_rate: as in the config.
         dtype: of the parameters; ``None`` means torch's default, float32.
-        fields: any other field of ``ViTConfig``. timm's names for fields are understood too: ``img_size``,
-            ``in_chans``, ``global_pool`` and the others of ``vit_spec.vit.options.TIMM_NAMES``.
+        fields: any other field of the config, ``ViTConfig`` for a ViT. timm's names for fields are understood too:
+            ``img_size``, ``in_chans``, ``global_pool`` and the others of ``vit_spec.vit.options.TIMM_NAMES``.
 
     Raises:
         VitportError: for an unknown name, fields that contradict each other, or weights that do not fit.
     """
-    fields = given_fields(
-        fields,
-        num_classes=num_classes,
-        image_size=image_size,
-        in_channels=in_channels,
-        pool=pool,
-        drop_rate=drop_rate,
-        attn_drop_rate=attn_drop_rate,
-        drop_path_rate=drop_path_rate,
-    )
+    named = {
+        "num_classes": num_classes,
+        "image_size": image_size,
+        "in_channels": in_channels,
+        "pool": pool,
+        "drop_rate": drop_rate,
+        "attn_drop_rate": attn_drop_rate,
+        "drop_path_rate": drop_path_rate,
+    }
+    fields |= {name: value for name, value in named.items() if value is not None}
     if weights is None:
-        return VisionTransformer(get_config(name_or_config, fields)).to(dtype)
+        config = get_config(name_or_config, fields)
+        return make_model(config).to(dtype)
     import conversion
 
     checkpoint = conversion.prepare(name_or_config, weights=weights, **fields)
     with torch.device("meta"):
-        model = VisionTransformer(checkpoint.config)
+        model = make_model(checkpoint.config)
     if any(entry.name not in checkpoint.params for entry in parameters(checkpoint.config)):  # the head alone may lack
         model.reset_classifier(checkpoint.config.num_classes)
     _fill(model, checkpoint, dtype or torch.get_default_dtype())
     return model
 
 
-def _fill(model: VisionTransformer, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+def _fill(model: VisionModel[Any], checkpoint: Checkpoint, dtype: torch.dtype) -> None:
     """Gives a model on the meta device its weights; a head that is real already is kept."""
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if not tensor.is_meta}
     state |= {name: _tensor(array).to(dtype) for name, array in checkpoint.params.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from vit_spec import ViTConfig, VitportError
+from vit_spec import Config, VitportError
 from vit_spec import list_models as registered
 from vit_spec.frameworks import require_torch
 
@@ -32,27 +32,27 @@ def list_models(pattern: str = "*") -> list[str]:
 
 @overload
 def create_model(
-    name_or_config: str | ViTConfig | None = None,
+    name_or_config: str | Config | None = None,
     *,
     weights: str | Path | Checkpoint | None = None,
     framework: Literal["torch"] = "torch",
     **options: Any,
-) -> vit_torch.VisionTransformer: ...
+) -> vit_torch.VisionModel[Any]: ...
 @overload
 def create_model(
-    name_or_config: str | ViTConfig | None = None,
+    name_or_config: str | Config | None = None,
     *,
     weights: str | Path | Checkpoint | None = None,
     framework: Literal["jax"],
     **options: Any,
-) -> vit_jax.VisionTransformer: ...
+) -> vit_jax.VisionModel[Any]: ...
 def create_model(
-    name_or_config: str | ViTConfig | None = None,
+    name_or_config: str | Config | None = None,
     *,
     weights: str | Path | Checkpoint | None = None,
     framework: Literal["torch", "jax"] = "torch",
     **options: Any,
-) -> vit_torch.VisionTransformer | vit_jax.VisionTransformer:
+) -> vit_torch.VisionModel[Any] | vit_jax.VisionModel[Any]:
     """A Vision Transformer in training mode: a ``torch.nn.Module`` or a ``flax.nnx.Module``.
 
     >>> model = vitport.create_model("vit_small_patch16_224", num_classes=10, drop_path_rate=0.1)
@@ -65,9 +65,10 @@ def create_model(
         weights: a file or folder of any format that vitport reads, ``hf://owner/name``, or what :func:`load` gave;
             ``None`` initialises at random.
         framework: of the model.
-        options: any field of ``ViTConfig``, also under timm's name for it (``img_size``, ``in_chans``,
-            ``global_pool``); weights are fitted to it where they can be. Besides, ``dtype`` (of a model in PyTorch), or
-            ``rngs``, ``dtype`` and ``param_dtype`` (in JAX): see ``create_model`` in ``vit_torch`` and ``vit_jax``.
+        options: any field of the config (a ViT's is ``ViTConfig``), also under timm's name for it (``img_size``,
+            ``in_chans``, ``global_pool``); weights are fitted to it where they can be. Besides, ``dtype`` (of a model
+            in PyTorch), or ``rngs``, ``dtype`` and ``param_dtype`` (in JAX): see ``create_model`` in ``vit_torch`` and
+            ``vit_jax``.
 
     Raises:
         VitportError: for an unknown name, fields that contradict each other, weights that do not fit, or a framework

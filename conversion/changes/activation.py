@@ -25,8 +25,10 @@ def with_activation(checkpoint: Checkpoint, choice: ActivationChoice) -> Checkpo
     Raises:
         VitportError: if the model's activation is not a GELU.
     """
-    old = checkpoint.config.activation
-    if choice == "keep" or old == GELUS.get(choice):
+    if choice == "keep":
+        return checkpoint
+    old = getattr(checkpoint.config, "activation", "the activation that is part of the family")
+    if old == GELUS.get(choice):
         return checkpoint
     if choice not in GELUS or old not in GELUS.values():
         raise VitportError(

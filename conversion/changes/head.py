@@ -9,12 +9,12 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.tensors.table import TensorTable
-from vit_spec import Stage, ViTConfig, VitportError, parameters
+from vit_spec import Config, Stage, VitportError, parameters
 
 HeadChoice = Literal["keep", "drop", "zero"]
 
 
-def head_names(config: ViTConfig) -> set[str]:
+def head_names(config: Config) -> set[str]:
     """Names of the parameters between features and logits."""
     return {parameter.name for parameter in parameters(config) if parameter.stage is Stage.CLASSIFIER}
 

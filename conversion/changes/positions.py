@@ -24,7 +24,7 @@ def with_positions(checkpoint: Checkpoint, layout: PositionChoice) -> Checkpoint
     Raises:
         VitportError: if the model has no position table, or the layout is unknown.
     """
-    old = checkpoint.config.pos_embed
+    old = getattr(checkpoint.config, "pos_embed", "none")
     if layout in ("keep", old):
         return checkpoint
     if layout not in ("prefix", "patch"):

@@ -14,15 +14,15 @@ from conversion.checkpoint import Checkpoint
 from conversion.formats import FORMATS
 from conversion.load import load
 from conversion.tensors.check import check_complete
-from vit_spec import ViTConfig, VitportError, config_fields, parameters, with_pool
-from vit_spec.vit.config import Pooling, PositionResize
+from vit_spec import Config, VitportError, config_fields, family_module, parameters
+from vit_spec.vit.config import PositionResize
 
 RATES = ("drop_rate", "attn_drop_rate", "drop_path_rate")
 """What training alone uses: they change nothing that the weights mean."""
 
 
 def prepare(
-    name_or_config: str | ViTConfig | None,
+    name_or_config: str | Config | None,
     *,
     weights: str | Path | Checkpoint,
     resize: PositionResize | None = None,
@@ -48,19 +48,19 @@ def prepare(
         resize: method for the position table; ``None`` takes the one of the weights' family.
         family_head: let a new head on a backbone without one read what the family's own classifier reads, unless
             ``pool`` is given.
-        fields: fields of ``ViTConfig``, under their own names or timm's.
+        fields: fields of the config, under their own names or timm's.
 
     Raises:
         VitportError: if the weights cannot be read, tensors are missing, surplus or misshapen, or a field does not fit
             them. Where ``num_classes`` is given there need be no head.
     """
-    fields = config_fields(fields)
     num_classes: int | None = fields.pop("num_classes", None)
     if isinstance(weights, Checkpoint):
         checkpoint = weights
         _check(checkpoint, num_classes)
     else:
-        checkpoint = load(weights, model=name_or_config)
+        checkpoint = load(weights, model=name_or_config, need_head=num_classes is None)
+    fields = config_fields(checkpoint.config, fields)
     if family_head and num_classes and not checkpoint.config.num_classes:
         fields = _family_pool(checkpoint) | fields
     sizes = {name: fields.pop(name) for name in ("image_size", "patch_size") if name in fields}
@@ -71,7 +71,9 @@ def prepare(
         warnings.warn(checkpoint.provenance.notes[-1], stacklevel=3)  # at the caller of create_model
     if num_classes is not None:
         checkpoint = with_num_classes(checkpoint, num_classes)
-    checkpoint = _pooled(checkpoint, fields.pop("pool", checkpoint.config.pool))
+    family = family_module(__package__ or "", checkpoint.config)
+    if "pool" in fields and family is not None:
+        checkpoint = family.pooled(checkpoint, fields.pop("pool"))
     return _with_fields(checkpoint, fields)
 
 
@@ -94,25 +96,6 @@ def with_num_classes(checkpoint: Checkpoint, num_classes: int) -> Checkpoint:
         return checkpoint
     params = checkpoint.params.without(head_names(checkpoint.config))
     return replace(checkpoint, config=checkpoint.config.replace(num_classes=num_classes), params=params, labels=None)
-
-
-def _pooled(checkpoint: Checkpoint, pool: Pooling) -> Checkpoint:
-    """The checkpoint for another pooling."""
-    old = checkpoint.config
-    if pool == old.pool:
-        return checkpoint
-    config = with_pool(old, pool)
-    shapes = {entry.name: entry.shape for entry in parameters(config)}
-    wider = [name for name, shape in checkpoint.params.shapes.items() if name in shapes and shapes[name] != shape]
-    if wider:
-        raise VitportError(
-            f"pool={pool!r} gives a vector of {config.pooled_dim} numbers, but {wider[0]} of the weights reads "
-            f"{old.pooled_dim}: create the model with num_classes=0, then call reset_classifier({old.num_classes})."
-        )
-    surplus = {name for name in checkpoint.params if name not in shapes}
-    dropped = f"; dropped {', '.join(sorted(surplus))}" if surplus else ""
-    pooled = replace(checkpoint, config=config, params=checkpoint.params.without(surplus))
-    return pooled.changed(f"pool {pool} in place of {old.pool}{dropped}")
 
 
 def _with_fields(checkpoint: Checkpoint, fields: dict[str, Any]) -> Checkpoint:

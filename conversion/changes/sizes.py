@@ -6,10 +6,8 @@ from dataclasses import replace
 
 from conversion.checkpoint import Checkpoint
 from conversion.tensors.patch_kernel import resize_patch_kernel
-from conversion.tensors.position_table import resize_position_table
-from vit_spec import Kind, ViTConfig, VitportError, parameters
+from vit_spec import Config, Kind, VitportError, family_module, parameters, remarks
 from vit_spec.vit.config import PositionResize
-from vit_spec.vit.margin import margin_in_words
 
 
 def with_sizes(
@@ -42,13 +40,15 @@ def with_sizes(
     preprocessing = checkpoint.preprocessing.replace(size=config.image_size)
     sized = replace(checkpoint, config=config, preprocessing=preprocessing)
     if config.image_size != old.image_size:
-        sized = sized.changed(f"images of {_by(config.image_size)} pixels in place of {_by(old.image_size)}")
-    for note in margin_in_words(config) if config.margin != old.margin else ():
+        sized = sized.changed(f"images of {by(config.image_size)} pixels in place of {by(old.image_size)}")
+    for note in remarks(config) if remarks(config) != remarks(old) else ():
         sized = sized.changed(note)
-    return _grid_resized(_patch_resized(sized, old), old, resize)
+    sized = _patch_resized(sized, old)
+    family = family_module(__package__ or "", config)
+    return sized if family is None else family.grid_resized(sized, old, resize)
 
 
-def _patch_resized(sized: Checkpoint, old: ViTConfig) -> Checkpoint:
+def _patch_resized(sized: Checkpoint, old: Config) -> Checkpoint:
     config = sized.config
     if config.patch_size == old.patch_size:
         return sized
@@ -59,23 +59,6 @@ def _patch_resized(sized: Checkpoint, old: ViTConfig) -> Checkpoint:
     )
 
 
-def _grid_resized(sized: Checkpoint, old: ViTConfig, resize: PositionResize | None) -> Checkpoint:
-    config = sized.config
-    if config.pos_embed == "none" or config.grid_size == old.grid_size:
-        return sized
-    method = resize or config.pos_embed_resize
-    (name,) = (parameter.name for parameter in parameters(config) if parameter.kind is Kind.TABLE)
-    table = resize_position_table(
-        sized.params[name],
-        prefix=config.num_positioned_prefix_tokens,
-        source_grid=old.grid_size,
-        target_grid=config.grid_size,
-        method=method,
-    )
-    return replace(sized, params=sized.params.replacing(name, table)).changed(
-        f"position table of {_by(config.grid_size)} in place of {_by(old.grid_size)} patches, resized by {method}"
-    )
-
-
-def _by(size: tuple[int, int]) -> str:
+def by(size: tuple[int, int]) -> str:
+    """Height and width in words."""
     return f"{size[0]}x{size[1]}"

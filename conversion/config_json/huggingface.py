@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
+from conversion.config_json.preprocessor import RESAMPLE
 from conversion.tensors.table import TensorTable
 from vit_spec import Kind, Preprocessing, VitportError, parameters
 
@@ -35,8 +36,6 @@ _TOWER_DEFAULTS = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3, "image_size": 224,
     "attention_dropout": 0.0,
 }  # fmt: skip
-_RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-"""Pillow's ``Image.Resampling``, which preprocessor_config.json stores as a number."""
 
 
 def model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,33 +58,22 @@ def model_facts(config: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def preprocessing(preprocessor: Mapping[str, Any], default: Preprocessing) -> Preprocessing:
-    """The preprocessing in a preprocessor_config.json; what it leaves open comes from ``default``."""
-    size = _height_width(
-        preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else preprocessor.get("size")
-    )
-    changes: dict[str, Any] = {}
-    if size is not None:
-        changes["size"] = size
-    for theirs, ours in {"image_mean": "mean", "image_std": "std"}.items():
-        if isinstance(preprocessor.get(theirs), list):
-            changes[ours] = tuple(preprocessor[theirs])
-    if preprocessor.get("resample") in _RESAMPLE:
-        changes["interpolation"] = _RESAMPLE[preprocessor["resample"]]
-    if preprocessor.get("do_center_crop"):
-        resized = preprocessor.get("size")
-        edge = resized.get("shortest_edge", resized.get("height")) if isinstance(resized, dict) else resized
-        if size is not None and isinstance(edge, int) and edge >= max(size):
-            changes |= {"resize": "shortest", "crop_fraction": _fraction(max(size), edge)}
-    else:
-        changes["resize"] = "squash"
-    return default.replace(**changes)
+def stated_fields(config: Mapping[str, Any]) -> set[str]:
+    """The config fields that a config.json states itself, apart from those that transformers' classes add."""
+    tower = config.get("vision_config", config)
+    return {ours for theirs, ours in (_FIELDS | {"image_size": "image_size"}).items() if theirs in tower}
 
 
-def _fraction(side: int, edge: int) -> float:
-    """``side / edge``, adjusted so that ``floor(side / fraction)`` is ``edge`` again despite rounding."""
-    share = side / edge
-    return share if math.floor(side / share) == edge else math.nextafter(share, 0)
+def hidden_width(config: Mapping[str, Any]) -> int | None:
+    """The hidden width of the MLPs that a config.json states, in transformers' own arithmetic; ``None`` if it does not.
+
+    DINOv2 states a ratio, of which a SwiGLU takes two thirds, rounded up to a multiple of 8.
+    """
+    tower = config.get("vision_config", config)
+    if "mlp_ratio" in tower and "hidden_size" in tower:
+        hidden = int(tower["hidden_size"] * tower["mlp_ratio"])
+        return (int(hidden * 2 / 3) + 7) // 8 * 8 if tower.get("use_swiglu_ffn") else hidden
+    return tower.get("intermediate_size")
 
 
 def labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -124,19 +112,21 @@ def folder_json(checkpoint: Checkpoint, *, model_type: str, architecture: str) -
 
 def preprocessor_json(preprocessing: Preprocessing) -> dict[str, Any]:
     """A preprocessor_config.json for ``preprocessing``: ViTImageProcessor for ``squash``, BitImageProcessor for
-    ``shortest``.
+    ``shortest``, DeiTImageProcessor for ``squash_crop``.
     """
     height, width = preprocessing.size
     steps = {
-        "do_resize": True, "resample": next(k for k, v in _RESAMPLE.items() if v == preprocessing.interpolation),
+        "do_resize": True, "resample": next(k for k, v in RESAMPLE.items() if v == preprocessing.interpolation),
         "do_rescale": True, "rescale_factor": 1 / 255,
         "do_normalize": True, "image_mean": list(preprocessing.mean), "image_std": list(preprocessing.std),
     }  # fmt: skip
     if preprocessing.resize == "squash":
         return {"image_processor_type": "ViTImageProcessor", "size": {"height": height, "width": width}, **steps}
+    scaled = [math.floor(side / preprocessing.crop_fraction) for side in (height, width)]
+    squashes = preprocessing.resize == "squash_crop"
     return {
-        "image_processor_type": "BitImageProcessor",
-        "size": {"shortest_edge": math.floor(max(height, width) / preprocessing.crop_fraction)},
+        "image_processor_type": "DeiTImageProcessor" if squashes else "BitImageProcessor",
+        "size": {"height": scaled[0], "width": scaled[1]} if squashes else {"shortest_edge": max(scaled)},
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         **steps,
@@ -180,14 +170,3 @@ def identity_pooler(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
         "pooler.dense.weight": np.eye(config.embed_dim, dtype=dtype),
         "pooler.dense.bias": np.zeros(config.embed_dim, dtype),
     }
-
-
-def _height_width(size: Any) -> tuple[int, int] | None:
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, Mapping):
-        if "height" in size and "width" in size:
-            return int(size["height"]), int(size["width"])
-        if "shortest_edge" in size:
-            return int(size["shortest_edge"]), int(size["shortest_edge"])
-    return None

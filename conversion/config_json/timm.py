@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
-from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
+from vit_spec import Config, Preprocessing, ViTConfig, VitportError, family_module, get_model
+from vit_spec.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Interpolation, ResizeMode
 from vit_spec.reading import height_and_width
 from vit_spec.vit.config import FIELDS
 from vit_spec.vit.options import TIMM_NAMES, TIMM_NORM_BEHIND_POOLING
 
 _GOOGLE_TAGS = ("augreg", "orig", "sam")
 """Beginnings of tags of weights that Google trained with the tanh GELU and timm runs with the erf form."""
-_INTERPOLATIONS = {"bilinear", "bicubic", "nearest"}
+_CROP_MODES: dict[str, ResizeMode] = {"center": "shortest", "squash": "squash_crop"}
+"""timm's ``crop_mode``; ``border``, its third, pads."""
 
 
 _ACTIVATIONS = {
@@ -40,15 +42,15 @@ _NO_EFFECT = frozenset(
     }
 )  # fmt: skip
 """Arguments that change no output of a trained model at its own image size."""
-_MAY_DIFFER = frozenset({"num_classes", "image_size", "layer_scale", "mlp_ratio"})
-"""Fields whose value the tensors decide: fine-tuning changes them, or one shape has several values."""
+MAY_DIFFER = frozenset({"image_size"})
+"""Fields of which the tensors may show another value: timm resizes the position table as it loads."""
 
 
-def architecture(config: Mapping[str, Any]) -> tuple[ViTConfig, str] | None:
+def architecture(config: Mapping[str, Any]) -> tuple[Config, str] | None:
     """The model that config.json names, and the name's origin in words; ``None`` for other config.json files.
 
     Raises:
-        VitportError: for an architecture that is not a plain ViT.
+        VitportError: for an architecture that is not registered.
     """
     if (name := architecture_name(config)) is None:
         return None
@@ -74,27 +76,15 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if (named := architecture(config)) is None:
         return {}
+    if not isinstance(vit := named[0], ViTConfig):
+        family = family_module(__package__ or "", named[0])
+        return {} if family is None else family.timm_facts(config)
     arguments = dict(config.get("model_args") or {})
     told: dict[str, Any] = _sizes_of_pretraining(config)
     for name, value in arguments.items():
         if name not in _PLACEMENT:
             told |= _field(name, value)
-    return told | _placement(config, arguments, named[0]) | _positions(arguments, named[0], told)
-
-
-def check_facts(told: Mapping[str, Any], config: ViTConfig) -> None:
-    """Compare what config.json states with the config that the tensors' shapes allow.
-
-    Raises:
-        VitportError: if they contradict each other.
-    """
-    for name, value in told.items():
-        found = getattr(config, name)
-        if name not in _MAY_DIFFER and found != value:
-            raise VitportError(
-                f"config.json says {name}={value!r}, but the tensors show {name}={found!r}: they are of two models, so "
-                "fetch the folder again or correct config.json."
-            )
+    return told | _placement(config, arguments, vit) | _positions(arguments, vit, told)
 
 
 def _sizes_of_pretraining(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,17 +175,44 @@ def _refused(name: str, value: Any) -> VitportError:
     )
 
 
-def preprocessing(config: Mapping[str, Any], default: Preprocessing) -> Preprocessing:
-    """The preprocessing in ``pretrained_cfg``; what it leaves open comes from ``default``."""
-    told = config.get("pretrained_cfg") or {}
-    changes: dict[str, Any] = {name: tuple(told[name]) for name in ("mean", "std") if name in told}
-    if told.get("interpolation") in _INTERPOLATIONS:
-        changes["interpolation"] = told["interpolation"]
-    if told.get("crop_pct"):
-        changes["crop_fraction"] = told["crop_pct"]
-    if told.get("crop_mode") == "squash":
-        changes["resize"] = "squash"
-    return default.replace(**changes)
+def preprocessing(config: Mapping[str, Any], channels: int) -> Preprocessing:
+    """The evaluation transform that timm makes of ``pretrained_cfg``, with timm's own defaults for what it leaves out.
+
+    Args:
+        config: the content of config.json.
+        channels: of the model's images.
+
+    Raises:
+        VitportError: for a value that has no meaning, or none that ``Preprocessing`` can express, by its key.
+    """
+    told = {key: value for key, value in (config.get("pretrained_cfg") or {}).items() if value not in (None, "", 0)}
+    mode, filter = told.get("crop_mode", "center"), told.get("interpolation", "bicubic")
+    share = told.get("crop_pct", 0.875)
+    if not isinstance(mode, str) or mode not in _CROP_MODES:
+        raise _unprepared("crop_mode", mode, f"known are {', '.join(_CROP_MODES)}")
+    if not isinstance(filter, str) or filter not in get_args(Interpolation):
+        raise _unprepared("interpolation", filter, f"known are {', '.join(get_args(Interpolation))}")
+    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share <= 1:
+        raise _unprepared("crop_pct", share, "it must be above 0 and at most 1")
+    size = told.get("input_size", [channels, 224, 224])
+    if not isinstance(size, (list, tuple)) or len(size) != 3 or size[0] != channels:
+        raise _unprepared("input_size", size, f"it must be [{channels}, height, width]")
+    colours = {
+        name: _colours(name, told.get(name, list(usual)), channels)
+        for name, usual in {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.items()
+    }
+    resize = "squash" if mode == "squash" and share == 1 else _CROP_MODES[mode]
+    return Preprocessing(size=(size[1], size[2]), crop_fraction=share, resize=resize, interpolation=filter, **colours)
+
+
+def _colours(name: str, value: Any, channels: int) -> tuple[float, ...]:
+    if not isinstance(value, (list, tuple)) or len(value) != channels:
+        raise _unprepared(name, value, f"the model's images have {channels} channel{'s' if channels > 1 else ''}")
+    return tuple(value)
+
+
+def _unprepared(name: str, value: Any, why: str) -> VitportError:
+    return VitportError(f"config.json has {name}={value!r} in its pretrained_cfg, but {why}: correct it.")
 
 
 def labels(config: Mapping[str, Any]) -> tuple[str, ...] | None:

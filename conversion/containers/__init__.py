@@ -14,6 +14,7 @@ from conversion.containers import (
     onnx_file,
     orbax_folder,
     safetensors_file,
+    step_folder,
     torch_file,
     training_run,
 )
@@ -21,10 +22,10 @@ from conversion.source import Source
 from vit_spec import VitportError
 
 _FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx_file)
-_FOLDERS = (training_run, huggingface_folder, orbax_folder)  # a training run has a config.json too
+_FOLDERS = (training_run, huggingface_folder, orbax_folder, step_folder)  # a training run has a config.json too
 READABLE = (
     "a safetensors file, a NumPy .npz file, a PyTorch .pt/.pth file, a Flax .msgpack file, an ONNX file, "
-    "a Hugging Face folder, a Flax checkpoint folder, or a work directory of training"
+    "a Hugging Face folder, a Flax checkpoint folder or a folder of such steps, or a work directory of training"
 )
 
 
@@ -44,6 +45,12 @@ def open_source(path: Path, weights_key: str | None = None) -> Source:
         raise VitportError(
             f"{path} cannot be read ({error.strerror or error}): check the file and its permissions."
         ) from error
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file or folder is of a kind that weights are read from."""
+    kinds = _FOLDERS if path.is_dir() else _FILES if path.is_file() else ()
+    return any(container.recognises(path) for container in kinds)
 
 
 def holds_weights(path: Path) -> bool:
@@ -67,5 +74,24 @@ def _opened(path: Path, weights_key: str | None) -> Source:
         raise VitportError(f"{path} is a folder with neither config.json nor a Flax checkpoint: give {READABLE}.")
     for container in _FILES if path.is_file() else ():  # reading a device or a pipe may never end
         if container.recognises(path):
+            if container is onnx_file and weights_key is not None:
+                raise VitportError(f"{path} is an ONNX graph, which holds one set of weights: leave out --weights-key.")
             return container.read(path, weights_key)
+    if tool := _compressed(path):
+        raise VitportError(f"{path} is compressed: unpack it with {tool}, and give what comes out.")
     raise VitportError(f"{path} is not a file of weights that vitport reads: give {READABLE}.")
+
+
+_COMPRESSED = {
+    b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd",
+    b"7z\xbc\xaf": "7z x", b"Rar!": "unrar x",
+}  # fmt: skip
+"""First bytes of a compressed file → what unpacks it."""
+
+
+def _compressed(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        start = file.read(6)
+    return next((tool for magic, tool in _COMPRESSED.items() if start.startswith(magic)), None)

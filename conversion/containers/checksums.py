@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from conversion.containers.file_checks import json_object
+from conversion.containers.file_checks import read_json
 from vit_spec import VitportError
 
 NAME = "sha256.json"
@@ -31,7 +31,7 @@ def check_checksums(folder: Path) -> None:
     path = folder / NAME
     if not path.is_file():
         return  # the writer was killed between checkpoint and list
-    for name, expected in json_object(path, path.read_bytes()).items():
+    for name, expected in read_json(path).items():
         file = folder / name
         if not file.is_file() or _sha256(file) != expected:
             raise VitportError(f"{file} is damaged: its SHA-256 is not the one stored with it. Use another checkpoint.")

@@ -11,6 +11,11 @@ from vit_spec import VitportError
 _MOST_INFLATED, _ALWAYS_ALLOWED = 100, 1 << 28
 """Compression at best halves weights, and models of zeros are small: no model unpacks a hundredfold beyond 256 MiB."""
 
+MOST_JSON = 1 << 24
+"""Bytes of JSON that are parsed: the header of a model of 100,000 tensors. Parsed, they take thirty times as many."""
+_NAMELESS = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, NotImplementedError)
+"""Errors whose message alone says little, such as the key of a KeyError."""
+
 
 def check_size(path: Path, claimed: int, real: int) -> None:
     """Refuse a file whose tensors would need far more memory than the file has bytes, before allocating any.
@@ -29,12 +34,33 @@ def check_size(path: Path, claimed: int, real: int) -> None:
         )
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        VitportError: if the file cannot be read, or does not hold a JSON object.
+    """
+    try:
+        if not path.is_file():  # reading a device or a pipe may never end
+            raise VitportError(f"{path} is not a file: fetch it again.")
+        with path.open("rb") as file:
+            return json_object(path, file.read(MOST_JSON + 1))
+    except OSError as error:
+        raise VitportError(f"{path} cannot be read ({error.strerror or error}): fetch it again.") from error
+
+
 def json_object(path: Path, text: str | bytes) -> dict[str, Any]:
     """The JSON object in a file's text.
 
     Raises:
-        VitportError: if the text is not JSON, or not an object.
+        VitportError: if the text is not JSON, not an object, or longer than any model's.
     """
+    if not isinstance(text, (str, bytes)):
+        raise VitportError(f"{path} holds {type(text).__name__} instead of JSON text: write it again.")
+    if len(text) > MOST_JSON:
+        raise VitportError(
+            f"{path} has more than {MOST_JSON >> 20} MiB of JSON, more than any model: check its origin."
+        )
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -59,5 +85,7 @@ def unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or the name of its class if the message is empty."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """The first line of an error's message, with the name of its class where the message alone says little."""
+    line = next(iter(str(error).splitlines()), "")
+    kind = type(error).__name__
+    return kind if not line else f"{kind}: {line}" if isinstance(error, _NAMELESS) else line

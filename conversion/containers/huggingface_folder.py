@@ -13,7 +13,8 @@ import numpy as np
 from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.containers import msgpack_file, safetensors_file, torch_file
-from conversion.containers.file_checks import json_object
+from conversion.containers.file_checks import read_json
+from conversion.containers.wall import walled
 from conversion.format import FolderWriter
 from conversion.source import Source
 from conversion.tensors.table import TensorTable
@@ -36,6 +37,7 @@ def recognises(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
+@walled("Hugging Face folder")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open the folder's weights, one file or the shards that an index lists."""
     config = read_json(path / "config.json")
@@ -134,18 +136,6 @@ def body_prefix(prefix: str, *heads: str) -> Callable[[str, Checkpoint], str]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        VitportError: if the file cannot be read, or does not hold a JSON object.
-    """
-    try:
-        return json_object(path, path.read_bytes())
-    except OSError as error:
-        raise VitportError(f"{path} cannot be read ({error}): fetch it again.") from error
 
 
 def _open(part: Path, weights_key: str | None) -> Source:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.file_checks import first_line
 from conversion.containers.msgpack_tree import Stored, walk
 from conversion.containers.output import Output
 from conversion.containers.subtree import branch
+from conversion.containers.wall import walled
 from conversion.source import Source
 from conversion.tensors import buffers
 from conversion.tensors.contiguous import contiguous
@@ -42,6 +42,7 @@ def recognises(path: Path) -> bool:
     return bool(key) and (0xA0 <= key[0] <= 0xBF or key in (b"\xd9", b"\xda"))
 
 
+@walled("Flax msgpack file")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a file as a table of paths; each array is read when it is used.
 
@@ -50,19 +51,11 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     Args:
         weights_key: read only the names under this path, such as ``params`` or ``0``.
     """
-    try:
-        with path.open("rb") as file:
-            tree = walk(file)
-        if not isinstance(tree, Mapping):
-            kind = type(tree).__name__
-            raise VitportError(f"{path} holds {kind} instead of a tree: save a model's parameters.")
-        flat = flatten(tree)
-    except VitportError:
-        raise
-    except Exception as error:  # damaged msgpack raises nearly anything
-        raise VitportError(
-            f"{path} is not a complete Flax msgpack file ({first_line(error)}): fetch or write it again."
-        ) from error
+    with path.open("rb") as file:
+        tree = walk(file)
+    if not isinstance(tree, Mapping):
+        raise VitportError(f"{path} holds {type(tree).__name__} instead of a tree: save a model's parameters.")
+    flat = flatten(tree)
     arrays = {name: _tensor(path, name, leaf) for name, leaf in flat.items() if isinstance(leaf, Stored)}
     table, notes = branch(path, TensorTable(arrays), weights_key)
     if strange := [name for name in flat if name not in arrays]:

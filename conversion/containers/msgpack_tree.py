@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from conversion.containers.file_checks import unique
+from conversion.identify.quantised import quantised
 from conversion.tensors.table import BFLOAT16
 
 _NUMBERS = {
@@ -28,6 +29,14 @@ _LENGTHS = {
 }  # fmt: skip
 """Code → how many bytes the length after it has."""
 _FIXED_EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
+_DTYPES = {
+    name: np.dtype(name)
+    for name in (
+        "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8",
+        "bool", "complex64", "complex128",
+    )
+} | {"bfloat16": BFLOAT16}  # fmt: skip
+"""What flax writes as an array's dtype: numpy's own name, in little-endian order."""
 _ARRAY = 1
 _CHUNKED = "__msgpack_chunked_array__"
 _LONGEST_AXIS = 1 << 40
@@ -140,10 +149,11 @@ def _joined(tree: dict[str, Any]) -> Stored:
 
 
 def _dtype(name: Any) -> np.dtype:
-    dtype = BFLOAT16 if name == "bfloat16" else np.dtype(str(name))
-    if dtype.hasobject or dtype.fields is not None or not dtype.itemsize:
-        raise ValueError(f"an array in it is of {name}")
-    return dtype
+    if name in _DTYPES:
+        return _DTYPES[name]
+    if str(name).startswith(("float8", "float4", "float6", "int4", "uint4", "int2", "uint2")):
+        raise quantised("an array in it", str(name))
+    raise ValueError(f"an array in it is of {name!r}, which is no kind of number")
 
 
 def _fits(shape: tuple[Any, ...], dtype: np.dtype, count: int) -> bool:

@@ -18,10 +18,12 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.containers.crc32 import crc32
-from conversion.containers.file_checks import check_size, first_line
+from conversion.containers.file_checks import check_size
 from conversion.containers.output import Output
+from conversion.containers.pickles import flat_arrays
 from conversion.containers.stored_zip import StoredZip
 from conversion.containers.subtree import branch
+from conversion.containers.wall import wall, walled
 from conversion.containers.zip_member import checked_offset, content_offset
 from conversion.source import Source
 from conversion.tensors import buffers
@@ -32,18 +34,21 @@ from vit_spec import VitportError
 _CHUNK = 1 << 19
 """Bytes that are read at a time."""
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+_LONE = np.lib.format.MAGIC_PREFIX
+"""How a ``.npy`` file begins."""
 _VOID = np.dtype("V2")
 """NumPy has no bfloat16 and saves it as two bytes of unknown meaning."""
 
 
 def recognises(path: Path) -> bool:
-    """A zip archive whose first member is an array."""
+    """A zip archive whose first member is an array, or one array alone, which ``read`` refuses."""
     with path.open("rb") as file:
         start = file.read(30)
         name = file.read(int.from_bytes(start[26:28], "little"))
-    return start.startswith(b"PK") and (name.endswith(b".npy") or path.suffix == ".npz")
+    return start.startswith(_LONE) or (start.startswith(b"PK") and (name.endswith(b".npy") or path.suffix == ".npz"))
 
 
+@walled("npz file")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open an archive: shapes and dtypes come from the members' headers; each array is read when it is used.
 
@@ -54,17 +59,11 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         VitportError: for a damaged archive, one that would unpack to far more than its size, a name that occurs twice,
             or arrays of Python objects, which only a pickle could read.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            _check(path, infos)
-            members = [_member(path, archive, info) for info in infos if info.filename.endswith(".npy")]
-    except VitportError:
-        raise
-    except Exception as error:  # a damaged index raises nearly anything
-        raise VitportError(
-            f"{path} is not a complete npz file ({first_line(error)}): fetch or write it again."
-        ) from error
+    _check_archive(path)
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        _check(path, infos)
+        members = [_member(path, archive, info) for info in infos if info.filename.endswith(".npy")]
     others = [info.filename for info in infos if not info.filename.endswith(".npy")]
     others += [f"{member.name} ({member.dtype})" for member in members if not _is_number(member.dtype)]
     table, notes = branch(path, TensorTable({m.name: m.tensor() for m in members if _is_number(m.dtype)}), weights_key)
@@ -92,6 +91,18 @@ def _header(array: np.ndarray) -> bytes:
     text = io.BytesIO()
     np.lib.format.write_array_header_1_0(text, header)
     return text.getvalue()
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a ``.npy`` file: one array, or a pickle of the tree that somebody gave to ``numpy.save``."""
+    with path.open("rb") as file:
+        if file.read(len(_LONE)) != _LONE:
+            return
+    opened = f"numpy.load({path.name!r}, allow_pickle=True).item()"
+    raise VitportError(
+        f"{path} is a .npy file, which holds one array, or a pickle, which could run code. If it is a tree of arrays "
+        f"and you trust its origin, save them without a pickle: {flat_arrays(path, opened)}."
+    )
 
 
 def _check(path: Path, infos: list[zipfile.ZipInfo]) -> None:
@@ -128,26 +139,19 @@ class _Member:
         """The whole array, checked against the archive's checksum."""
         array = buffers.empty(self.shape[::-1] if self.fortran_order else self.shape, self.dtype)
         view = array.reshape(-1).view(np.uint8).data
-        try:
-            if self.is_stored:
-                self._read_stored(view)
-            else:
-                with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
-                    member.read(self.start)  # not seek, which would drop the checksum
-                    for at in range(0, len(view), _CHUNK):
-                        _fill(member, view[at : at + _CHUNK])
-        except Exception as error:  # a damaged stream raises nearly anything
-            raise _damaged(self.path, self.name, error) from error
+        if self.is_stored:
+            self._read_stored(view)
+        else:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
+                member.read(self.start)  # not seek, which would drop the checksum
+                for at in range(0, len(view), _CHUNK):
+                    _fill(member, view[at : at + _CHUNK])
         array = _native(array)
         return array.T if self.fortran_order else array
 
     def read_entry(self, at: int) -> np.ndarray:
         """One entry of axis 0, without the rest; the first call checks the whole member's checksum."""
-        try:
-            offset = self._checked_offset
-        except Exception as error:  # as above
-            raise _damaged(self.path, self.name, error) from error
-        count = math.prod(self.shape[1:])
+        offset, count = self._checked_offset, math.prod(self.shape[1:])
         array = np.fromfile(self.path, self.dtype, count, offset=offset + at * count * self.dtype.itemsize)
         return _native(array.reshape(self.shape[1:]))
 
@@ -183,22 +187,25 @@ def _native(array: np.ndarray) -> np.ndarray:
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     name = info.filename.removesuffix(".npy")
-    try:
-        with archive.open(info) as file:
-            version = np.lib.format.read_magic(file)
-            shape, fortran_order, dtype = _HEADERS[version](file)
-            start = file.tell()
-    except Exception as error:  # a damaged header raises nearly anything
-        raise _damaged(path, name, error) from error
+    with wall(path, f"is damaged at {name}"), archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        shape, fortran_order, dtype = _HEADERS[version](file)
+        start = file.tell()
     if dtype.hasobject:
         raise VitportError(
-            f"{path} holds Python objects in {name}, and unpickling them could run code: save arrays of numbers."
+            f"{path} holds Python objects in {name}, and unpickling them could run code. If you trust its origin, save "
+            f"its arrays without a pickle: {flat_arrays(path, _opened(path, name, shape))}."
         )
     if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
         raise VitportError(
             f"{path} is damaged: {name} says it is {shape} of {dtype}, but holds {info.file_size - start} bytes."
         )
     return _Member(path, info, name, shape, dtype, fortran_order, start)
+
+
+def _opened(path: Path, name: str, shape: tuple[int, ...]) -> str:
+    """The Python expression for an object in the archive."""
+    return f"numpy.load({path.name!r}, allow_pickle=True)[{name!r}]" + ("" if shape else ".item()")
 
 
 def _fill(member: IO[bytes], view: memoryview) -> None:
@@ -213,7 +220,3 @@ def _fill(member: IO[bytes], view: memoryview) -> None:
 
 def _is_number(dtype: np.dtype) -> bool:
     return dtype.kind in "fiub" or dtype == _VOID
-
-
-def _damaged(path: Path, name: str, error: Exception) -> VitportError:
-    return VitportError(f"{path} is damaged at {name} ({first_line(error)}): fetch or write it again.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.containers.file_checks import first_line, unique
+from conversion.containers.wall import walled
 from conversion.source import Source
 from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -35,6 +36,7 @@ def recognises(path: Path) -> bool:
     return path.suffix == ".onnx" or (start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x3a", b"\x42"))
 
 
+@walled("ONNX file")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a graph of any exporter whose linear layers have named biases."""
     del weights_key  # a graph holds one set of weights

@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.file_checks import check_size, first_line, json_object
+from conversion.containers.file_checks import check_size, first_line, read_json
+from conversion.containers.subtree import branch
+from conversion.containers.wall import walled
 from conversion.format import FolderWriter
 from conversion.source import Source
 from conversion.tensors.flax_tree import nest
@@ -44,27 +46,26 @@ def recognises(path: Path) -> bool:
     return (path / _OWN).is_file() or (path / _TREE).is_file()
 
 
+@walled("orbax checkpoint")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a tree saved from any devices; each array is read when it is used.
 
     Trees of NNX states, which store each array under ``value``, are read too.
+
+    Args:
+        weights_key: read only the names under this path, such as ``params``.
     """
-    del weights_key  # a checkpoint holds one tree
-    own = json_object(path / _OWN, (path / _OWN).read_bytes()) if (path / _OWN).is_file() else None
+    own = read_json(path / _OWN) if (path / _OWN).is_file() else None
     folder = (path / _PARAMS if own is not None else path).resolve()
-    try:
-        metadata = json_object(folder / _TREE, (folder / _TREE).read_bytes())
-        tensors, strange = _tensors(path, folder, metadata)
-    except VitportError:
-        raise
-    except Exception as error:  # damaged folders raise nearly anything
-        raise _damaged(path, error) from error
+    tensors, strange = _tensors(folder, read_json(folder / _TREE))
     if not tensors:
         raise VitportError(f"{path} is not a complete orbax checkpoint (it has no tree of arrays): save it again.")
     files = tuple(sorted(file for file in path.rglob("*") if file.is_file()))
     table = TensorTable(tensors)
     check_size(path, sum(map(table.nbytes, table)), sum(file.stat().st_size for file in files))
-    notes = (f"set aside because they are not arrays: {', '.join(strange)}",) if strange else ()
+    table, notes = branch(path, table, weights_key)
+    if strange:
+        notes += (f"set aside because they are not arrays: {', '.join(strange)}",)
     return Source(path, "orbax checkpoint", table, files, own=own, notes=notes)
 
 
@@ -181,7 +182,7 @@ def _quiet_threads() -> Iterator[None]:
     sys.unraisablehook = before  # not after an error: its threads still run
 
 
-def _tensors(path: Path, folder: Path, metadata: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+def _tensors(folder: Path, metadata: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
     """Arrays by Flax path, and the names of leaves that are not arrays."""
     import tensorstore as ts
 
@@ -213,19 +214,5 @@ def _tensors(path: Path, folder: Path, metadata: dict[str, Any]) -> tuple[dict[s
         chunk = array.chunk_layout.read_chunk.shape or ()
         if any(part > max(1, axis) for part, axis in zip(chunk, array.shape, strict=True)):
             raise ValueError(f"{name} has chunks of {chunk}, larger than its shape {array.shape}")  # memory for nothing
-        tensors[name] = Tensor(tuple(array.shape), array.dtype.numpy_dtype, _reader(path, name, array))
+        tensors[name] = Tensor(tuple(array.shape), array.dtype.numpy_dtype, lambda array=array: array.read().result())
     return tensors, strange
-
-
-def _reader(path: Path, name: str, array: Any) -> Callable[[], np.ndarray]:
-    def read() -> np.ndarray:
-        try:
-            return array.read().result()
-        except Exception as error:  # as above
-            raise _damaged(path, error) from error
-
-    return read
-
-
-def _damaged(path: Path, error: Exception) -> VitportError:
-    return VitportError(f"{path} is not a complete orbax checkpoint ({first_line(error)}): save it again.")

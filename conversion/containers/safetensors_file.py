@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.file_checks import first_line, json_object, unique
+from conversion.containers.file_checks import MOST_JSON, json_object, unique
 from conversion.containers.output import Output
+from conversion.containers.wall import walled
 from conversion.identify.quantised import quantised
 from conversion.source import Source
 from conversion.tensors import buffers
@@ -40,11 +41,11 @@ def recognises(path: Path) -> bool:
     return path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{" and start[3:8] == b"\0" * 5)
 
 
+@walled("safetensors file")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open a file; each tensor is read when it is used."""
-    del weights_key  # a file holds one table
     start, header = _header(path)
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None) or {}
     if unknown := {name: entry["dtype"] for name, entry in header.items() if entry["dtype"] not in _DTYPES}:
         name, dtype = next(iter(unknown.items()))
         if dtype.startswith(("F8", "F6", "F4")):
@@ -53,7 +54,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         raise VitportError(f"{path} has unsupported dtypes ({listed}): save it in one of {', '.join(_DTYPES)}.")
     table = TensorTable({name: _tensor(path, name, start, entry) for name, entry in header.items()})
     own = json_object(path, metadata[_OWN_KEY]) if _OWN_KEY in metadata else None
-    return Source(path, "safetensors", table, (path,), own=own)
+    return Source(path, "safetensors", table, (path,), own=own, under=weights_key)
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
@@ -101,17 +102,16 @@ def _write(file: Output, table: TensorTable, metadata: dict[str, str], progress:
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
     """Where the data begins, and the header, whose lengths, shapes and offsets the library checks."""
-    try:
-        with safe_open(path, "numpy"):
-            pass
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            # The library would keep the last of two equal keys.
-            return 8 + length, json.loads(file.read(length), object_pairs_hook=unique)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise VitportError(
-            f"{path} is not a complete safetensors file ({first_line(error)}): fetch or write it again."
-        ) from error
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0]
+        if length > MOST_JSON:  # which the library would parse
+            raise ValueError(f"its header says it has {length} bytes")
+        text = file.read(length)
+    with safe_open(path, "numpy"):
+        pass
+    # The library would keep the last of two equal keys.
+    return 8 + length, json.loads(text, object_pairs_hook=unique)
 
 
 def _tensor(path: Path, name: str, start: int, entry: dict[str, Any]) -> Tensor:

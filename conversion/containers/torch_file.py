@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.file_checks import check_size, first_line, json_object
+from conversion.containers.file_checks import check_size, json_object
 from conversion.containers.output import Output
+from conversion.containers.pickles import remedy
 from conversion.containers.stored_zip import StoredZip
+from conversion.containers.torch_entries import chosen_entry
 from conversion.containers.torch_pickle import state_dict_pickle
+from conversion.containers.wall import wall, walled
 from conversion.containers.zip_member import checked_offset
 from conversion.identify.quantised import quantised
 from conversion.source import Source
@@ -60,8 +63,9 @@ def is_bare_pickle(path: Path) -> bool:
     return start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5" and not start[2:].startswith(_LEGACY_MAGIC)
 
 
+@walled("PyTorch file")
 def read(path: Path, weights_key: str | None = None) -> Source:
-    """Open a file's state_dict; wrappers such as ``{"model": …}`` are removed."""
+    """Open a file's state_dict; wrappers such as ``{"model": …}`` are removed, one in another too."""
     try:
         import torch
     except ImportError as error:
@@ -76,22 +80,20 @@ def read(path: Path, weights_key: str | None = None) -> Source:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=records is not None)
     except pickle.UnpicklingError as error:
         raise VitportError(
-            f"{path} is a pickle that holds more than tensors, and opening it could run code: save its state_dict "
-            "alone, with torch.save(model.state_dict(), …) or as safetensors."
+            f"{path} is a pickle that holds more than tensors, and opening it could run code: {remedy(path)}."
         ) from error
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise _damaged(path, first_line(error)) from error
-    tensors, notes = _peel(path, content, weights_key)
+    tensors, under, notes = chosen_entry(path, content, weights_key)
     _check_quantised(tensors)
-    strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    strange = [str(name) for name, value in tensors.items() if not _is_plain(value)]
     if strange:
-        notes += (f"set aside because they are not tensors: {', '.join(strange)}",)
-    found = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+        notes += (f"set aside because they are not dense tensors: {', '.join(strange)}",)
+    found = {str(name): value for name, value in tensors.items() if _is_plain(value)}
     _check_claims(path, list(found.values()), records)
     table = TensorTable({name: _tensor(value, check) for name, value in found.items()})
     metadata = getattr(tensors, "_metadata", None)
     own = metadata.get(_OWN_KEY) if isinstance(metadata, Mapping) else None
-    return Source(path, "PyTorch file", table, (path,), notes=notes, own=own and json_object(path, own))
+    own = own and json_object(path, own)
+    return Source(path, "PyTorch file", table, (path,), notes=notes, own=own, under=under)
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
@@ -128,6 +130,14 @@ def _check_quantised(tensors: Mapping[Any, Any]) -> None:
                 raise quantised(str(name), kind)
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor whose numbers are all in the file: not sparse, nested or on the meta device."""
+    import torch
+
+    plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_nested
+    return plain and value.device.type == "cpu"
+
+
 def _infos(path: Path) -> list[zipfile.ZipInfo] | None:
     """The records of a zip archive; ``None`` for a file older than PyTorch 1.6.
 
@@ -136,11 +146,8 @@ def _infos(path: Path) -> list[zipfile.ZipInfo] | None:
     """
     if not zipfile.is_zipfile(path):
         return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except Exception as error:  # a damaged index raises nearly anything
-        raise _damaged(path, first_line(error)) from error
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
     if any(info.filename.endswith("constants.pkl") for info in infos):
         raise VitportError(
             f"{path} is a TorchScript archive, a program with its weights: save the weights alone, with "
@@ -167,10 +174,8 @@ def _check_checksums(path: Path, infos: list[zipfile.ZipInfo]) -> None:
         VitportError: for the first record that differs.
     """
     for info in infos if any(info.CRC for info in infos) else ():
-        try:
+        with wall(path, f"is damaged at {info.filename}"):
             checked_offset(path, info)
-        except Exception as error:  # a damaged index raises nearly anything
-            raise _damaged(path, f"{info.filename}: {first_line(error)}") from error
 
 
 def _check_claims(path: Path, tensors: list[torch.Tensor], records: Counter[int] | None) -> None:
@@ -184,36 +189,6 @@ def _check_claims(path: Path, tensors: list[torch.Tensor], records: Counter[int]
 
 def _damaged(path: Path, what: str) -> VitportError:
     return VitportError(f"{path} is not a complete PyTorch file ({what}): fetch or save it again.")
-
-
-def _peel(path: Path, content: Any, weights_key: str | None) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
-    """The state_dict in a training checkpoint, and a note that says which entry it is."""
-    if isinstance(content, Mapping) and _is_state_dict(content):
-        prefixed = any(str(name).startswith(f"{weights_key}.") for name in content)  # recognise chooses among these
-        if weights_key is None or prefixed:
-            return content, ()
-    entries = content if isinstance(content, Mapping) else {}
-    choices = [str(key) for key, value in entries.items() if isinstance(value, Mapping) and _is_state_dict(value)]
-    if weights_key is not None:
-        if weights_key not in choices:
-            raise VitportError(
-                f"{path} has no weights under {weights_key!r}: choose one of {', '.join(choices) or 'none'}."
-            )
-        return entries[weights_key], (f"read the weights under {weights_key!r}, as asked",)
-    if not choices:
-        raise VitportError(f"{path} holds no state_dict: expected names with tensors, found {type(content).__name__}.")
-    if len(choices) > 1:
-        raise VitportError(f"{path} holds several sets of weights: choose one of {', '.join(choices)} by weights_key.")
-    return entries[choices[0]], (f"read the weights under {choices[0]!r}, the only ones",)
-
-
-def _is_state_dict(value: Mapping[Any, Any]) -> bool:
-    """Whether names have tensors; an optimizer's state is keyed by numbers."""
-    import torch
-
-    return any(
-        isinstance(name, str) and isinstance(entry, torch.Tensor) and entry.ndim for name, entry in value.items()
-    )
 
 
 def _tensor(tensor: torch.Tensor, check: Callable[[], None]) -> Tensor:

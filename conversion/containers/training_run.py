@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 from conversion.containers import orbax_folder
 from conversion.containers.checksums import check_checksums
-from conversion.containers.file_checks import json_object
+from conversion.containers.file_checks import read_json
+from conversion.containers.wall import walled
 from conversion.source import Source
 from vit_spec import VitportError
 
@@ -22,6 +24,7 @@ def recognises(path: Path) -> bool:
     return (path / _CHECKPOINTS).is_dir() or (path / _RECORD).is_file()
 
 
+@walled("training checkpoint")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open the newest checkpoint of a run.
 
@@ -38,7 +41,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     check_checksums(folder)
     chosen = weights_key or sets[0]
     tree = orbax_folder.read(folder / chosen)
-    own = json_object(folder / _RECORD, (folder / _RECORD).read_bytes())
+    own = read_json(folder / _RECORD)
     files = (*tree.files, folder / _RECORD)
     others = "".join(f"; {name} is there too" for name in sets if name != chosen)
     note = f"the weights {chosen} of the checkpoint of step {folder.name}{others}"
@@ -49,7 +52,11 @@ def read(path: Path, weights_key: str | None = None) -> Source:
 
 def _newest(path: Path) -> Path:
     # Orbax names a checkpoint by its number once it is complete.
-    steps = [folder for folder in (path / _CHECKPOINTS).iterdir() if folder.name.isdigit()]
+    steps = [
+        folder
+        for folder in (path / _CHECKPOINTS).iterdir()
+        if re.fullmatch("[0-9]{1,18}", folder.name) and folder.is_dir()
+    ]
     if not steps:
         raise VitportError(f"{path} is a work directory without a checkpoint: train until one is saved.")
     return max(steps, key=lambda folder: int(folder.name))

@@ -39,12 +39,12 @@ def unregister_format(name: str) -> None:
 
 
 def groups() -> dict[str, tuple[str, ...]]:
-    """Names that stand for several formats, such as ``huggingface`` → the formats, in the order of ``FORMATS``."""
-    members: dict[str, tuple[str, ...]] = {}
-    for format in FORMATS.values():
-        if format.group:
-            members[format.group] = (*members.get(format.group, ()), format.name)
-    return members
+    """Names that stand for several formats, such as ``huggingface`` → the formats, in the order of ``FORMATS``.
+
+    A format of that name belongs to the group itself.
+    """
+    named = {format.group for format in FORMATS.values()} - {""}
+    return {group: tuple(name for name, format in FORMATS.items() if group in (format.group, name)) for group in named}
 
 
 def _ordered(formats: list[Format]) -> dict[str, Format]:

@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from conversion.tensors.table import TensorTable
+import numpy as np
+
+from conversion.tensors.table import BFLOAT16, TensorTable
 from vit_spec import VitportError
 
 _SCALES = re.compile(
@@ -17,6 +19,7 @@ _SCALES = re.compile(
 checkpoints (weight_scale), PyTorch (_packed_params, zero_point)."""
 _ADAPTER = re.compile(r"(^|[./])lora_(A|B|embedding_A|embedding_B|magnitude_vector)([./]|$)")
 _WEIGHT = re.compile(r"(^|[./])(weight|kernel|[a-z_]+_weight)$")
+_FLOATS = (BFLOAT16, *(np.dtype(kind) for kind in ("float16", "float32", "float64")))
 _REMEDY = "save the model dequantised, in float32, float16 or bfloat16"
 
 
@@ -46,7 +49,7 @@ def check_plain(table: TensorTable, config_json: Mapping[str, Any]) -> None:
 
 
 def check_floats(table: TensorTable) -> None:
-    """Refuse parameters of integers.
+    """Refuse parameters of anything but float16, bfloat16, float32 and float64.
 
     Args:
         table: canonical name → tensor, each a parameter.
@@ -57,6 +60,11 @@ def check_floats(table: TensorTable) -> None:
     for name, tensor in table.tensors.items():
         if tensor.dtype.kind in "iub":
             raise quantised(name, str(tensor.dtype))
+        if tensor.dtype not in _FLOATS:
+            raise VitportError(
+                f"{name} has dtype {tensor.dtype}, which weights do not have: save the model in float32, float16 or "
+                "bfloat16."
+            )
 
 
 def quantised(name: str, dtype: str) -> VitportError:

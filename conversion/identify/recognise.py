@@ -9,18 +9,16 @@ from dataclasses import dataclass
 
 from conversion.format import Format
 from conversion.formats import FORMATS, groups
+from conversion.identify.family import identifier
+from conversion.identify.heads import NO_HEADS, Heads, could_be_head, describe, find_heads, head_names
+from conversion.identify.replicated import unreplicated
+from conversion.identify.spelling import spellings
 from conversion.tensors.table import TensorTable
 from vit_spec import VitportError
+from vit_spec.family import FAMILIES
 
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Path components that torch.compile, FSDP and activation checkpointing insert anywhere in a name."""
-_REFUSED = {
-    ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions",
-    ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias",
-    "conv_root/kernel": "a hybrid, whose patches come out of a ResNet",
-    "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions",
-    "head.0.running_mean": "a linear-probe head after a BatchNorm (remove head.* from the file to convert the rest)",
-}
 _COPIES = {"momentum_encoder": "base_encoder"}
 """Prefix of a running copy kept by training → prefix of the model itself."""
 _OPTIMIZER = frozenset({"opt_state", "param_states", "mu", "nu", "trace", "opt", "optimizer"})
@@ -34,32 +32,46 @@ class Recognised:
     format: Format
     table: TensorTable
     notes: tuple[str, ...]
+    unread_head: tuple[str, ...] = ()
+    """Tensors of a head that is not one linear layer."""
 
     def without(self, names: Mapping[str, str]) -> Recognised:
         """Without some tensors: name → reason."""
         notes = tuple(f"set aside {name}: {reason}" for name, reason in names.items())
-        return Recognised(self.format, self.table.without(set(names)), self.notes + notes)
+        unread = tuple(name for name in self.unread_head if name not in names)
+        return Recognised(self.format, self.table.without(set(names)), self.notes + notes, unread)
+
+    def without_strange_head(self) -> Recognised:
+        """Without the tensors of a head that cannot be read, whatever they are."""
+        if not self.unread_head:
+            return self
+        note = f"set aside the head, which is {describe(self.table, self.unread_head)}"
+        return Recognised(self.format, self.table.without(set(self.unread_head)), (*self.notes, note))
 
 
-def recognise(table: TensorTable, forced: str | None = None, under: str | None = None) -> Recognised:
+def recognise(
+    table: TensorTable, forced: str | None = None, under: str | None = None, unreplicate: bool = False
+) -> Recognised:
     """Find the format whose signature the names show, and remove prefixes such as ``module.`` or ``backbone.``.
 
     Args:
         forced: name of the format to take, instead of the first that fits.
         under: what the names of the model to take begin with, where there are several models.
+        unreplicate: take one of equal copies of each tensor.
 
     Raises:
-        VitportError: if no format fits, or the names hold several models and ``under`` does not choose one.
+        VitportError: if no format fits, the names hold several models and ``under`` does not choose one, or the tensors
+            are copies and ``unreplicate`` is not asked for, or the other way round.
     """
     table = table.renamed(_unwrapped)
-    for ending, what in _REFUSED.items():
-        if any(name.endswith(ending) for name in table):
-            raise VitportError(f"The file holds {what}: vitport converts plain Vision Transformers.")
     formats = get_formats(forced) if forced else tuple(FORMATS.values())
-    for candidate in formats:
-        prefixes = _without_copies(_prefixes(table, candidate))
-        if prefixes:
-            return _peeled(table, candidate, _chosen(prefixes, under))
+    for spelled, notes in spellings(table):
+        for candidate in formats:
+            if prefixes := _without_copies(_prefixes(spelled, candidate)):
+                _check_family(spelled, candidate.family)
+                return _peeled(spelled, candidate, _chosen(prefixes, under), notes, unreplicate)
+    for family in FAMILIES:
+        _check_family(table, family)
     expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
     raise VitportError(
         f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}. For a model written "
@@ -67,14 +79,28 @@ def recognise(table: TensorTable, forced: str | None = None, under: str | None =
     )
 
 
+def _check_family(table: TensorTable, family: str) -> None:
+    """Refuse models that are like those of the family and are none."""
+    for ending, what in identifier(family).REFUSED.items():
+        if any(name.endswith(ending) for name in table):
+            raise VitportError(f"The file holds {what}.")
+
+
 def _chosen(prefixes: list[str], under: str | None) -> str:
     """The only prefix, or the one that begins with ``under``."""
-    if len(prefixes) == 1:
-        return prefixes[0]
-    matching = [prefix for prefix in prefixes if under and re.match(rf"{re.escape(under)}[./]", prefix)]
-    if len(matching) != 1:
-        keys = ", ".join(prefix.rstrip("./") or "no prefix at all" for prefix in matching or prefixes)
-        raise VitportError(f"The file holds several models, under {keys}: choose one by weights_key (--weights-key).")
+
+    def listed(of: list[str]) -> str:
+        return ", ".join(prefix.rstrip("./") or "no prefix at all" for prefix in of)
+
+    matching = prefixes if under is None else [it for it in prefixes if re.match(rf"{re.escape(under)}[./]", it)]
+    if not matching:
+        raise VitportError(
+            f"The file has no weights under {under!r} (--weights-key): its model is under {listed(prefixes)}."
+        )
+    if len(matching) > 1:
+        raise VitportError(
+            f"The file holds several models, under {listed(matching)}: choose one by weights_key (--weights-key)."
+        )
     return matching[0]
 
 
@@ -87,7 +113,7 @@ def get_formats(name: str) -> tuple[Format, ...]:
     if (members := groups().get(name)) is not None:
         return tuple(FORMATS[member] for member in members)
     if name not in FORMATS:
-        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(sorted((*groups(), *FORMATS)))}.")
+        raise VitportError(f"No format is named {name!r}: choose one of {', '.join(sorted({*groups(), *FORMATS}))}.")
     return (FORMATS[name],)
 
 
@@ -123,8 +149,8 @@ def _places(found: Format, prefix: str) -> list[str]:
     return [prefix, *(prefix.removesuffix(base) for base in bases if base and prefix.endswith(base))]
 
 
-def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
-    notes = [f"took the prefix {prefix} off the names"] if prefix else []
+def _peeled(table: TensorTable, found: Format, prefix: str, told: tuple[str, ...], unreplicate: bool) -> Recognised:
+    notes = [*told, *([f"took the prefix {prefix} off the names"] if prefix else [])]
     places = _places(found, prefix)
     names: dict[str, str] = {}
     outside: list[str] = []
@@ -134,8 +160,6 @@ def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
             outside.append(name)
         else:
             names[name] = name.removeprefix(place)
-    if outside:
-        notes.append(f"set aside {len(outside)} tensors outside {prefix} ({_roots(outside)})")
     for pattern, reason in found.set_aside.items():
         aside = [name for name, bare in names.items() if fnmatch.fnmatchcase(bare, pattern)]
         if aside:
@@ -143,8 +167,35 @@ def _peeled(table: TensorTable, found: Format, prefix: str) -> Recognised:
             notes.append(f"set aside {what}: {reason}")
         for name in aside:
             del names[name]
-    kept = TensorTable({name: table.tensors[name] for name in names})
-    return Recognised(found, kept.renamed(names.__getitem__), tuple(notes))
+    table, copied = unreplicated(table, names, found, asked=unreplicate)
+    notes += copied
+    heads = find_heads(table, names, found)
+    beside = _heads_beside(table, names, outside, found, prefix)
+    outside = [name for name in outside if name not in beside.names]
+    if outside:
+        notes.append(f"set aside {len(outside)} tensors outside {prefix} ({_roots(outside)})")
+    names |= {**heads.names, **beside.names}
+    kept = TensorTable({name: table.tensors[name] for name in names}).renamed(names.__getitem__)
+    whole = TensorTable({**kept.tensors, **heads.zeros, **beside.zeros})
+    unread = tuple(names[name] for name in heads.unread)
+    return Recognised(found, whole, (*notes, *heads.notes, *beside.notes), unread)
+
+
+def _heads_beside(
+    table: TensorTable, names: Mapping[str, str], outside: Iterable[str], found: Format, prefix: str
+) -> Heads:
+    """The head of a model that holds the body under a name of its own: ``classifier`` beside ``backbone.``."""
+    parent = re.sub(r"[^./]*[./]$", "", prefix)
+    near = {name: name.removeprefix(parent) for name in outside if name.startswith(parent)}
+    near = {name: bare for name, bare in near.items() if could_be_head(bare)}
+    own = head_names(found)
+    if not near or own & set(names.values()):
+        return NO_HEADS
+    plain = {name: bare for name, bare in near.items() if bare in own}
+    if plain:
+        return Heads(plain, {}, (), (f"took {', '.join(plain)} beside {prefix} as the head",))
+    heads = find_heads(table, {**names, **near}, found)
+    return heads if heads.names and set(heads.names) <= set(near) else NO_HEADS
 
 
 def _roots(names: Iterable[str]) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conversion.identify.vit import CHANGED_BY_FINE_TUNING, NEVER_GUESSED, facts_from_shapes
+from conversion.identify.family import identifier
 from conversion.tensors.table import Shapes
-from vit_spec import Model, ViTConfig, VitportError, list_models, parameters
+from vit_spec import Config, Model, VitportError, list_models, parameters
+from vit_spec.family import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,12 @@ class Fact:
 
 
 def resolve_config(
-    shapes: Shapes, told: Mapping[str, Fact], named: ViTConfig | None, named_by: str
-) -> tuple[ViTConfig, dict[str, str]]:
+    family: str, shapes: Shapes, told: Mapping[str, Fact], named: Config | None, named_by: str
+) -> tuple[Config, dict[str, str]]:
     """The model's config, and for each field where its value comes from.
 
     Args:
+        family: of the format that the file is in.
         shapes: canonical name → shape.
         told: config fields that the file itself states.
         named: the config that the caller gave; its fields count where neither shapes nor the file decide.
@@ -33,14 +35,19 @@ def resolve_config(
 
     Raises:
         VitportError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
-            registered models that have these shapes.
+            registered models that have these shapes. Also if the caller names a model of another family.
     """
+    if named is not None and named.family != family:
+        raise VitportError(
+            f"The tensors are of the family {family}, but {named_by} is of the family {named.family}: leave the name "
+            "out (--model), or name the model that they are."
+        )
+    own, kind = identifier(family), FAMILIES[family].config
     known = (dataclasses.asdict(named) if named else {}) | {name: fact.value for name, fact in told.items()}
-    shown = facts_from_shapes(shapes, known)
+    shown = own.facts_from_shapes(shapes, known)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for field in dataclasses.fields(ViTConfig):
-        name = field.name
+    for name in (field.name for field in dataclasses.fields(kind)):
         if name in shown and not (name in known and known[name] == shown[name]):
             values[name], origins[name] = shown[name], "the tensors' shapes"
         elif name in told:
@@ -49,21 +56,23 @@ def resolve_config(
             values[name], origins[name] = getattr(named, name), named_by
         elif name in shown:
             values[name], origins[name] = shown[name], "the tensors' shapes"
-    untold = [name for name in NEVER_GUESSED if name not in values]
+    untold = [name for name in own.NEVER_GUESSED if name not in values]
     if untold:
         raise VitportError(
             f"The file does not say its {', '.join(untold)}, and shapes do not show them: name the model "
-            f"(--model, or the first argument of create_model){_candidates(shapes)}."
+            f"(--model, or the first argument of create_model){_candidates(family, shapes)}."
         )
-    return ViTConfig.from_dict(values), origins
+    return kind.from_dict(values), origins
 
 
-def _candidates(shapes: Shapes) -> str:
+def _candidates(family: str, shapes: Shapes) -> str:
+    changed = identifier(family).CHANGED_BY_FINE_TUNING
+
     def body(table: Shapes) -> dict[str, tuple[int, ...]]:
-        return {name: shape for name, shape in table.items() if name.partition(".")[0] not in CHANGED_BY_FINE_TUNING}
+        return {name: shape for name, shape in table.items() if name.partition(".")[0] not in changed}
 
-    mine = body(shapes)
-    fitting = [model.name for model in list_models() if body(_shapes(model)) == mine]
+    mine, models = body(shapes), (model for model in list_models() if model.config.family == family)
+    fitting = [model.name for model in models if body(_shapes(model)) == mine]
     return f"; these fit: {', '.join(fitting)}" if fitting else "; none of the registered models has these shapes"
 
 

@@ -16,6 +16,20 @@ NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
 CHANGED_BY_FINE_TUNING = frozenset({"head", "head_dist", "pre_logits", "pos_embed"})
 """First components of names whose shapes fine-tuning changes."""
 
+_PLAIN = ": vitport converts plain Vision Transformers"
+REFUSED = {
+    ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions" + _PLAIN,
+    ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias" + _PLAIN,
+    "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
+    "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
+}
+"""Endings of names → what holds them: models that are almost ViTs."""
+_RANKS = {
+    "reg_token": 3, "pos_embed": 3, "head.weight": 2, "pre_logits.fc.weight": 2, "blocks.0.mlp.fc1.weight": 2,
+    "blocks.0.mlp_out_proj.weight": 2, "blocks.0.attn.q_norm.weight": 1, "blocks.0.q_norm.weight": 1,
+}  # fmt: skip
+"""Names whose shapes show facts, where a model has them → how many axes they have."""
+
 
 def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
     """The config fields that canonical names and shapes decide; those in ``NEVER_GUESSED`` only in special cases.
@@ -31,12 +45,13 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
     parallel = any(name.startswith("blocks.0.in_proj.") for name in shapes)
     inner = ("in_norm", "in_proj", "mlp_out_proj") if parallel else ("norm1", "attn.qkv", "mlp.fc2")
     ranks = dict(zip((f"blocks.0.{name}.weight" for name in inner), (1, 2, 2), strict=True))
-    for name, rank in {"patch_embed.proj.weight": 4, **ranks}.items():
-        if name not in shapes:
+    needed = {"patch_embed.proj.weight": 4, **ranks}
+    for name, rank in (needed | _RANKS).items():
+        if name in needed and name not in shapes:
             raise VitportError(
                 f"The tensors are not a Vision Transformer's: {name} is missing among {len(shapes)} names."
             )
-        if len(shapes[name]) != rank:
+        if name in shapes and len(shapes[name]) != rank:
             raise VitportError(
                 f"{name} has shape {shapes[name]}, but must have {rank} ax{'is' if rank == 1 else 'es'}."
             )

@@ -21,8 +21,8 @@ _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
 def load_image(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
     """Read an image and preprocess it as the model's weights expect.
 
-    The steps are those of timm's evaluation transform (``shortest``) and of Hugging Face's ViTImageProcessor
-    (``squash``), with Pillow's antialiased resampling. Orientation tags are applied; colours become RGB, or grey for a
+    The steps are those of timm's evaluation transform (``shortest``) and of Hugging Face's image processors, with
+    Pillow's antialiased resampling. Orientation tags are applied; colours become RGB, or grey for a
     model with one channel.
 
     Args:
@@ -120,8 +120,13 @@ def crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     if preprocessing.resize == "squash":
         return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
     goal = (math.floor(height / preprocessing.crop_fraction), math.floor(width / preprocessing.crop_fraction))
-    image = covering(image, goal, preprocessing)
-    left, top = round((image.width - width) / 2.0), round((image.height - height) / 2.0)
+    if preprocessing.resize == "squash_crop":
+        image = image.resize(goal[::-1], Image.Resampling[preprocessing.interpolation.upper()])
+    else:
+        edge = max(goal) if preprocessing.cropping == "transformers" else None
+        image = covering(image, goal if edge is None else (edge, edge), preprocessing)
+    down = math.floor if preprocessing.cropping == "transformers" else round
+    left, top = down((image.width - width) / 2.0), down((image.height - height) / 2.0)
     return image.crop((left, top, left + width, top + height))
 
 

@@ -6,8 +6,11 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 from conversion.tensors.table import Shapes
-from vit_spec import ViTConfig, VitportError, parameters
+from vit_spec import Config, VitportError, parameters
+from vit_spec.printable import printable
 
+_LONGEST_NAME, _COMPARED = 150, 50
+"""Characters of a surplus name that are told, and how many such names are compared with every known one."""
 ForeignName = Callable[[str, int], str]
 """What a file calls the canonical name of a tensor with that many axes."""
 
@@ -18,7 +21,7 @@ def _same(canonical: str, axes: int) -> str:
 
 
 def check_complete(
-    shapes: Shapes, config: ViTConfig, *, surplus: Sequence[str] = (), foreign_name: ForeignName = _same
+    shapes: Shapes, config: Config, *, surplus: Sequence[str] = (), foreign_name: ForeignName = _same
 ) -> None:
     """Compare a canonical table with what the model needs.
 
@@ -40,12 +43,13 @@ def check_complete(
         if name in shapes and shapes[name] != shape
     ]
     known = [foreign[name] for name in expected]
-    for name in (*surplus, *(foreign[name] for name in shapes if name not in expected)):
-        near = difflib.get_close_matches(name, known, n=1)
+    for at, name in enumerate((*surplus, *(foreign[name] for name in shapes if name not in expected))):
+        name = printable(name, _LONGEST_NAME)
+        near = difflib.get_close_matches(name, known, n=1) if at < _COMPARED else ()
         faults.append(f"surplus {name}" + (f" (nearest known name: {near[0]})" if near else ""))
     if faults:
-        count = f"{len(faults)} tensor{'s' if len(faults) > 1 else ''}"
-        raise VitportError(f"{count} do not fit the model: {'; '.join(faults)}.")
+        count = f"{len(faults)} tensors do" if len(faults) > 1 else "1 tensor does"
+        raise VitportError(f"{count} not fit the model: {'; '.join(faults)}.")
 
 
 def _both(canonical: str, foreign: Mapping[str, str]) -> str:

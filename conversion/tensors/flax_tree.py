@@ -9,7 +9,7 @@ import numpy as np
 
 from conversion.tensors.rules import Rule, Rules, flax_leaf
 from conversion.tensors.table import TensorTable
-from vit_spec import ViTConfig, VitportError, flax_path
+from vit_spec import Config, ViTConfig, VitportError, flax_path
 
 _ANY = ViTConfig()
 """The layout of the Flax tree does not depend on the config."""
@@ -50,7 +50,7 @@ def canonical_name(path: str, axes: int) -> str:
     *modules, leaf = path.split("/")
     name = ".".join([*modules, "weight" if leaf in ("kernel", "scale") else leaf])
     if (expected := flax_path(name, axes)) != path:
-        raise VitportError(f"{path} with {axes} axes is not a path of a ViT's Flax tree; expected {expected}.")
+        raise VitportError(f"{path} with {axes} axes is not a path of a Flax tree; expected {expected}.")
     return name
 
 
@@ -90,7 +90,7 @@ class FlaxTree:
         canonical, _ = Rules(rules).read(table.without(set(unknown)))
         return canonical, unknown
 
-    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+    def write(self, table: TensorTable, config: Config) -> TensorTable:
         """The flattened tree of canonical tensors."""
         return Rules([flax_leaf(name, len(shape)) for name, shape in table.shapes.items()]).write(table, config)
 

@@ -15,14 +15,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from conversion.tensors.contiguous import contiguous
 from conversion.tensors.table import Tensor, TensorTable
 from conversion.tensors.transforms import COPY, LAYOUT, Joined, Transform
-from vit_spec import Kind, ViTConfig, VitportError, flax_path
+from vit_spec import Config, Kind, VitportError, flax_path
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Names(Protocol):
         """Canonical table of a file's tensors, and the file's names that the format does not know."""
         ...
 
-    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+    def write(self, table: TensorTable, config: Any) -> TensorTable:
         """The format's table of canonical tensors."""
         ...
 
@@ -100,7 +100,7 @@ class Rules:
         """
         return _carry(self._by_foreign, table, None)
 
-    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+    def write(self, table: TensorTable, config: Any) -> TensorTable:
         """The format's table of canonical tensors.
 
         Raises:
@@ -137,7 +137,7 @@ class Aliased(Rules):
             raise VitportError(f"{', '.join(twice)} is given twice, once under an alias: keep one of them.")
         return TensorTable(canonical.tensors | {name: table.tensors[name] for name in others}), []
 
-    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+    def write(self, table: TensorTable, config: Config) -> TensorTable:
         del config
         return table
 
@@ -168,7 +168,7 @@ class _Siblings:
 
 
 def _carry(
-    index: list[tuple[re.Pattern[str], Rule, int]], table: TensorTable, config: ViTConfig | None
+    index: list[tuple[re.Pattern[str], Rule, int]], table: TensorTable, config: Config | None
 ) -> tuple[TensorTable, list[str]]:
     """Apply the rules to a table: to canonical names, or from them if a config is given."""
     groups: dict[tuple[Rule, tuple[tuple[str, str], ...]], None] = {}
@@ -198,7 +198,7 @@ def _apply(
     table: TensorTable,
     sources: list[str],
     targets: list[str],
-    config: ViTConfig | None,
+    config: Config | None,
     siblings: _Siblings,
 ) -> dict[str, Tensor]:
     absent = [name for name in sources if name not in table.tensors]

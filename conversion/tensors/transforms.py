@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from conversion.tensors.contiguous import concatenate
-from vit_spec import Kind, ViTConfig, VitportError
+from vit_spec import Config, Kind, VitportError
 
 
 class Transform(Protocol):
@@ -20,7 +20,7 @@ class Transform(Protocol):
         """From the format's arrays, in the order of ``Rule.foreign``, to those of ``Rule.canonical``."""
         ...
 
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Any) -> list[np.ndarray]:
         """The inverse; the config supplies what canonical shapes do not show, such as the number of heads."""
         ...
 
@@ -32,7 +32,7 @@ class Copy:
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(arrays)
 
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
         del config
         return list(arrays)
 
@@ -46,7 +46,7 @@ class Axes:
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [array.transpose(self.order) for array in arrays]
 
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
         del config
         return [array.transpose(np.argsort(self.order)) for array in arrays]
 
@@ -60,7 +60,7 @@ class Joined:
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [concatenate(arrays)]
 
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
         del config
         return np.split(arrays[0], self.parts)
 
@@ -77,7 +77,7 @@ class Divided:
             raise ValueError(f"{len(arrays[0])} rows do not divide into {sum(self.parts)} parts")
         return np.split(arrays[0], np.cumsum(self.parts[:-1]) * unit)
 
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
         del config
         return [concatenate(arrays)]
 
@@ -91,7 +91,7 @@ class Leading:
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [array.reshape((1,) * self.axes + array.shape) for array in arrays]
 
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
         del config
         return [array.reshape(array.shape[self.axes :]) for array in arrays]
 
@@ -107,7 +107,7 @@ class WithoutBias:
         weight = arrays[0].T if self.transposed else arrays[0]
         return [weight, np.zeros(len(weight), weight.dtype)]
 
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
         del config
         weight, bias = arrays
         if bias.any():
@@ -130,7 +130,7 @@ class LinearPatches:
             raise ValueError(f"{weight.shape[1]} columns are not three channels of a square patch")
         return [weight.reshape(len(weight), 3, side, side)]
 
-    def from_canonical(self, arrays: Sequence[np.ndarray], config: ViTConfig) -> list[np.ndarray]:
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
         del config
         return list(arrays)
 

@@ -86,7 +86,7 @@ def test_opening_reads_no_array(tmp_path) -> None:
     (tmp_path / "tree" / "a.kernel" / "0.0").write_bytes(b"damaged")
     table = open_source(tmp_path / "tree").table
     assert table["step"] == 7
-    with pytest.raises(VitportError, match="not a complete"):
+    with pytest.raises(VitportError, match="is damaged at a/kernel"):
         _ = table["a/kernel"]
 
 
@@ -99,7 +99,7 @@ def test_a_chunk_that_is_gone_is_refused_and_zeros_are_read(layout, tmp_path) ->
     assert_same_tensors(open_source(tmp_path / "tree").table, flatten(zeros))
     chunk = next(path for path in (tmp_path / "tree" / "b").rglob("*") if path.name == "0")
     chunk.unlink()
-    with pytest.raises(VitportError, match="is not a complete orbax checkpoint"):
+    with pytest.raises(VitportError, match="is damaged at b "):
         open_source(tmp_path / "tree").table["b"]
 
 

@@ -105,8 +105,8 @@ def test_a_linear_probe_behind_a_batch_norm_is_refused(tmp_path: Path) -> None:
 
 def test_a_head_of_several_layers_is_no_projector_and_is_not_dropped(tmp_path: Path) -> None:
     state = {n: t for n, t in _state(canary_params(CONFIG)).items() if not n.startswith("head.")}
-    with pytest.raises(VitportError, match=r"surplus head\.1\.weight"):
-        _load(tmp_path, state | {"head.1.weight": torch.zeros(7, 24)})
+    with pytest.raises(VitportError, match=r"not one linear layer .*head\.2\.weight 7x30.*--head drop"):
+        _load(tmp_path, state | {"head.0.weight": torch.zeros(30, 24), "head.2.weight": torch.zeros(7, 30)})
 
 
 def test_the_projector_of_dino_is_set_aside(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_what_a_file_without_an_image_size_loses_is_told(tmp_path) -> None:
     config = BASE.replace(image_size=14, activation="gelu_tanh")
     checkpoint = conversion.Checkpoint.of(config, random_params(config, seed=1, dtype=np.float32))
     notes = conversion.save(checkpoint, tmp_path / "model.npz", format="google", activation="keep")
-    assert any("image_size=14x14 (readers take whole patches)" in note for note in notes), notes
+    assert any("image_size=14x14 (readers take a square of whole patches)" in note for note in notes), notes
 
 
 @pytest.mark.parametrize("name", ["vit_so400m_patch14_siglip_384", "vit_so400m_patch14_siglip_gap_384"])

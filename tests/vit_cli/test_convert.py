@@ -195,7 +195,7 @@ def test_what_the_format_forgets_is_told(weights, tmp_path, vitport):
     options = ("--to", "google", "--activation", "tanh")
     result = vitport("convert", weights, tmp_path / "out.npz", *options)
     assert result.code == 0, result.err
-    assert "not written: image_size=12x20 (readers take a square)" in " ".join(result.out.split())
+    assert "not written: image_size=12x20 (readers take a square of whole patches)" in " ".join(result.out.split())
 
 
 def test_a_verified_conversion_leaves_a_certificate(google, tmp_path, vitport):

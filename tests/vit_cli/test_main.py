@@ -116,7 +116,7 @@ def test_a_user_s_mistake_is_one_line_even_if_its_message_has_several(monkeypatc
 
     monkeypatch.setitem(vit_cli.main.SUBCOMMANDS, "models", fail)
     result = vitport("models")
-    assert (result.code, result.out, result.err) == (2, "", "vitport: first line second line\n")
+    assert (result.code, result.out, result.err) == (2, "", "vitport: first line\\n  second line\n")
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch, vitport):

@@ -65,7 +65,7 @@ def test_dtypes_are_those_of_parameters_and_computation():
 
 
 def test_nothing_given_and_unknown_names_are_refused():
-    with pytest.raises(VitportError, match="needs a model's name, a ViTConfig, or weights="):
+    with pytest.raises(VitportError, match="needs a model's name, a config, or weights="):
         create_model()
     with pytest.raises(VitportError, match=r"did you mean .*vit_tiny_patch16_224"):
         create_model("vit_tiny_patch16")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vit_spec import Preprocessing, VitportError
-from vit_spec.preprocessing import Interpolation, ResizeMode
+from vit_spec.preprocessing import Cropping, Interpolation, ResizeMode
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,14 @@ CHANNELS = st.lists(st.tuples(st.floats(0, 1), st.floats(1e-3, 1)), min_size=1, 
     st.sampled_from(get_args(Interpolation)),
     st.sampled_from(get_args(ResizeMode)),
     st.floats(0, 1, exclude_min=True),
+    st.sampled_from(get_args(Cropping)),
 )
-def test_json_there_and_back_is_the_identity(size, channels, interpolation, resize, crop_fraction) -> None:
+def test_json_there_and_back_is_the_identity(size, channels, interpolation, resize, crop_fraction, cropping) -> None:
     mean, std = zip(*channels, strict=True)
     settings = Preprocessing(
-        size=size, mean=mean, std=std, interpolation=interpolation, resize=resize, crop_fraction=crop_fraction
-    )
+        size=size, mean=mean, std=std, interpolation=interpolation, resize=resize, crop_fraction=crop_fraction,
+        cropping=cropping,
+    )  # fmt: skip
     assert Preprocessing.from_json(settings.to_json()) == settings
     assert json.loads(settings.to_json()) == {
         "size": list(size),
@@ -63,6 +65,7 @@ def test_json_there_and_back_is_the_identity(size, channels, interpolation, resi
         "interpolation": interpolation,
         "resize": resize,
         "crop_fraction": crop_fraction,
+        "cropping": cropping,
     }
 
 

@@ -46,7 +46,7 @@ def test_dtype_is_that_of_every_parameter():
 
 
 def test_nothing_given_and_unknown_names_are_refused():
-    with pytest.raises(VitportError, match="needs a model's name, a ViTConfig, or weights="):
+    with pytest.raises(VitportError, match="needs a model's name, a config, or weights="):
         create_model()
     with pytest.raises(VitportError, match=r"did you mean .*vit_tiny_patch16_224"):
         create_model("vit_tiny_patch16")

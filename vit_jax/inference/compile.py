@@ -14,10 +14,10 @@ from vit_jax.inference.data_parallel import DataParallel, offer_cores
 from vit_jax.inference.inference import Inference
 from vit_jax.inference.microbatch import microbatched
 from vit_jax.layers.attention import attend_fused, set_attention
+from vit_jax.model import VisionModel
 from vit_jax.params import get_params
 from vit_jax.preprocessing import normalise
 from vit_jax.pure import Params
-from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import Preprocessing
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def compile_inference(
-    model: VisionTransformer | Checkpoint | str | Path,
+    model: VisionModel | Checkpoint | str | Path,
     batch: int,
     *,
     preprocessing: Preprocessing | None = None,
@@ -52,7 +52,7 @@ def compile_inference(
             images whose mean and standard deviation are unknown.
     """
     offer_cores()
-    if isinstance(model, VisionTransformer):
+    if isinstance(model, VisionModel):
         model = nnx.merge(*nnx.split(model))  # so that the caller's keeps its mode and attention; arrays are shared
     else:
         import conversion

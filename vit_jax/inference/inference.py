@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from vit_jax.model import VisionModel
 from vit_jax.pure import Params, Pure
-from vit_jax.vit.vision_transformer import VisionTransformer
 
 
 class Inference:
@@ -16,7 +16,7 @@ class Inference:
         model: its config, dtypes and parameter paths are used, not its values; it is left in evaluation mode.
     """
 
-    def __init__(self, model: VisionTransformer) -> None:
+    def __init__(self, model: VisionModel) -> None:
         model.eval()
         self.config = model.config
         self.dtype = jnp.dtype(model.dtype)

@@ -9,7 +9,7 @@ import jax
 from vit_jax.cores import cores
 from vit_jax.inference.inference import Inference
 from vit_jax.pure import Params
-from vit_spec import ViTConfig
+from vit_spec import Config, block_sizes
 
 CACHED = 5 * 2**20
 """Bytes per core of a microbatch's widest activation: up to this size, what one layer hands to the next stays in the
@@ -38,7 +38,7 @@ def microbatched(inference: Inference) -> Callable[[Params, jax.Array], jax.Arra
     return run
 
 
-def microbatch_size(config: ViTConfig, batch: int, itemsize: int, threads: int) -> int:
+def microbatch_size(config: Config, batch: int, itemsize: int, threads: int) -> int:
     """Images at a time: the largest divisor of the batch that fits the caches, if it fills at least half of them; else
     the whole batch.
 
@@ -47,6 +47,7 @@ def microbatch_size(config: ViTConfig, batch: int, itemsize: int, threads: int) 
         itemsize: bytes of one activation value.
         threads: cores that this device may use.
     """
-    most = CACHED * threads // (config.num_tokens * config.hidden_dim * itemsize)
+    widest = max(each.tokens * each.hidden for each in block_sizes(config))
+    most = CACHED * threads // (widest * itemsize)
     fitting = [size for size in range(most // 2 + 1, most + 1) if batch % size == 0]
     return max(fitting, default=batch)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -11,6 +14,7 @@ from vit_jax.layers.activation import activation
 from vit_jax.layers.dropout import Dropout, DropoutKeys
 from vit_jax.layers.initialization import Init, make_linear
 from vit_jax.layers.norm import NormLayer
+from vit_jax.layers.xla.rows import Linear
 
 
 class Mlp(nnx.Module):
@@ -18,112 +22,68 @@ class Mlp(nnx.Module):
 
     Args:
         dim: width D of the tokens.
-        hidden_dim: width M between the layers.
-        act: name of the activation function.
+        hidden_dim: width M of the hidden layer.
+        act: name of the activation function; ``None`` for ``usual_act``.
         bias: whether the linear layers have biases.
-        norm: makes a norm between activation and ``fc2`` (Shleifer et al. 2021); ``None`` for none.
-        drop: dropout rate after the activation and after ``fc2``.
+        norm: makes a norm before ``fc2`` (Shleifer et al. 2021); ``None`` for none.
+        drop: dropout rate of the hidden layer and after ``fc2``.
         init: random numbers and dtypes.
     """
+
+    widths: ClassVar[Mapping[str, int]] = {"fc1": 1}
+    """Layers that read the tokens → their widths, as multiples of M."""
+    usual_act: ClassVar[str] = "gelu"
+    fc1: Linear
 
     def __init__(
         self,
         dim: int,
         hidden_dim: int,
-        act: str = "gelu",
+        act: str | None = None,
         bias: bool = True,
         norm: NormLayer | None = None,
         drop: float = 0.0,
         *,
         init: Init,
     ) -> None:
-        self.fc1 = make_linear(dim, hidden_dim, bias=bias, init=init)
-        self.act = activation(act)
+        for name, width in self.widths.items():
+            setattr(self, name, make_linear(dim, width * hidden_dim, bias=bias, init=init))
+        self.act = activation(act or self.usual_act)
         self.drop1 = Dropout(drop)
         self.norm = nnx.identity if norm is None else norm(hidden_dim)
         self.fc2 = make_linear(hidden_dim, dim, bias=bias, init=init)
         self.drop2 = Dropout(drop)
 
+    def hidden(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
+        """(..., D) -> the hidden layer, (..., M)."""
+        return self.act(self.fc1(x))
+
     def __call__(self, x: Float[Array, "*batch D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "*batch D"]:
         """(..., D) -> (..., D); ``rngs`` is required if dropout is active."""
-        x = self.act(self.fc1(x))  # (..., M)
-        x = self.norm(self.drop1(x, rngs=rngs))
+        x = self.norm(self.drop1(self.hidden(x), rngs=rngs))
         return self.drop2(self.fc2(x), rngs=rngs)
 
 
-class SwiGLU(nnx.Module):
-    """``fc2(act(fc1_g(x)) * fc1_x(x))`` (Shazeer 2020, section 2), SwiGLU where ``act`` is SiLU.
+class SwiGLU(Mlp):
+    """``fc2(act(fc1_g(x)) * fc1_x(x))`` (Shazeer 2020, section 2), with the arguments of :class:`Mlp`."""
 
-    Args:
-        dim: width D of the tokens.
-        hidden_dim: width M of gate and value.
-        act: name of the gate's activation function.
-        bias: whether the linear layers have biases.
-        norm: makes a norm between product and ``fc2``; ``None`` for none.
-        drop: dropout rate after the product and after ``fc2``.
-        init: random numbers and dtypes.
-    """
+    widths: ClassVar[Mapping[str, int]] = {"fc1_g": 1, "fc1_x": 1}
+    usual_act: ClassVar[str] = "silu"
+    fc1_g: Linear
+    fc1_x: Linear
 
-    def __init__(
-        self,
-        dim: int,
-        hidden_dim: int,
-        act: str = "silu",
-        bias: bool = True,
-        norm: NormLayer | None = None,
-        drop: float = 0.0,
-        *,
-        init: Init,
-    ) -> None:
-        self.fc1_g = make_linear(dim, hidden_dim, bias=bias, init=init)
-        self.fc1_x = make_linear(dim, hidden_dim, bias=bias, init=init)
-        self.act = activation(act)
-        self.drop1 = Dropout(drop)
-        self.norm = nnx.identity if norm is None else norm(hidden_dim)
-        self.fc2 = make_linear(hidden_dim, dim, bias=bias, init=init)
-        self.drop2 = Dropout(drop)
-
-    def __call__(self, x: Float[Array, "*batch D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "*batch D"]:
-        """(..., D) -> (..., D); ``rngs`` is required if dropout is active."""
-        x = self.act(self.fc1_g(x)) * self.fc1_x(x)  # (..., M)
-        x = self.norm(self.drop1(x, rngs=rngs))
-        return self.drop2(self.fc2(x), rngs=rngs)
+    def hidden(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
+        """(..., D) -> the hidden layer, (..., M)."""
+        return self.act(self.fc1_g(x)) * self.fc1_x(x)
 
 
-class SwiGLUPacked(nnx.Module):
-    """:class:`SwiGLU` with gate and value in one layer ``fc1``, the gate first (DINOv2's giant model).
+class SwiGLUPacked(Mlp):
+    """:class:`SwiGLU` with gate and value in one layer ``fc1``, the gate first (DINOv2's giant model)."""
 
-    Args:
-        dim: width D of the tokens.
-        hidden_dim: width M of gate and value; ``fc1`` is twice as wide.
-        act: name of the gate's activation function.
-        bias: whether the linear layers have biases.
-        norm: makes a norm between product and ``fc2``; ``None`` for none.
-        drop: dropout rate after the product and after ``fc2``.
-        init: random numbers and dtypes.
-    """
+    widths: ClassVar[Mapping[str, int]] = {"fc1": 2}
+    usual_act: ClassVar[str] = "silu"
 
-    def __init__(
-        self,
-        dim: int,
-        hidden_dim: int,
-        act: str = "silu",
-        bias: bool = True,
-        norm: NormLayer | None = None,
-        drop: float = 0.0,
-        *,
-        init: Init,
-    ) -> None:
-        self.fc1 = make_linear(dim, 2 * hidden_dim, bias=bias, init=init)
-        self.act = activation(act)
-        self.drop1 = Dropout(drop)
-        self.norm = nnx.identity if norm is None else norm(hidden_dim)
-        self.fc2 = make_linear(hidden_dim, dim, bias=bias, init=init)
-        self.drop2 = Dropout(drop)
-
-    def __call__(self, x: Float[Array, "*batch D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "*batch D"]:
-        """(..., D) -> (..., D); ``rngs`` is required if dropout is active."""
+    def hidden(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
+        """(..., D) -> the hidden layer, (..., M)."""
         gate, value = jnp.split(self.fc1(x), 2, axis=-1)  # (..., M) each
-        x = self.act(gate) * value
-        x = self.norm(self.drop1(x, rngs=rngs))
-        return self.drop2(self.fc2(x), rngs=rngs)
+        return self.act(gate) * value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal, overload
 
@@ -17,17 +17,18 @@ from vit_jax.layers.dropout import Dropout, DropoutKeys
 from vit_jax.layers.initialization import Init, make_linear, make_tokens
 from vit_jax.layers.norm import make_norm
 from vit_jax.layers.patch_embed import PatchEmbed
+from vit_jax.model import VisionModel
 from vit_jax.serialization import register_states
 from vit_jax.vit.block import Block
 from vit_jax.vit.intermediates import Intermediates, as_format
 from vit_jax.vit.parallel_block import ParallelBlock
-from vit_spec import OutputFormat, Pooling, ViTConfig, VitportError, block_indices, with_pool
+from vit_spec import OutputFormat, Pooling, ViTConfig, block_indices, with_pool
 
 register_states()
 BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
 
-class VisionTransformer(nnx.Module):
+class VisionTransformer(VisionModel[ViTConfig]):
     """The Vision Transformer that a config describes.
 
     The paths of its parameters follow ``vit_spec.parameters(config)``, timm's classic names, with Flax's leaf names. It
@@ -52,14 +53,10 @@ class VisionTransformer(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
     ) -> None:
+        super().__init__(config, dtype=dtype, param_dtype=param_dtype)
         init = Init(rngs, dtype, param_dtype)
         c, D = config, config.embed_dim
         norm = partial(make_norm, config, init=init)
-        self.config = config
-        self.dtype = dtype
-        self.param_dtype = param_dtype
-        self.deterministic = False
-        self.grad_checkpointing = False
         self.cls_token = make_tokens(1, D, init=init) if c.class_token else None
         self.dist_token = make_tokens(1, D, init=init) if c.distilled else None
         self.reg_token = make_tokens(c.register_tokens, D, init=init) if c.register_tokens else None
@@ -133,15 +130,9 @@ class VisionTransformer(nnx.Module):
             x = jnp.concatenate([jnp.broadcast_to(tokens, (x.shape[0], *tokens.shape[1:])), x], axis=1)  # (B, N, D)
         return self.norm_pre(self.pos_drop(x, rngs=rngs))
 
-    def forward_features(
-        self, images: Float[Array, "B H W C"], *, rngs: DropoutKeys | None = None
-    ) -> Float[Array, "B N D"]:
-        """Images (B, H, W, C) -> tokens after the last block and ``norm``, (B, N, D)."""
-        self._check_rngs(rngs)
-        x = self.embed(images, rngs=rngs)
-        for block in self.blocks:
-            x = self._run(block, x, rngs)
-        return self.norm(x)
+    def segments(self) -> tuple[nnx.List]:
+        """All blocks are one segment."""
+        return (self.blocks,)
 
     @overload
     def forward_intermediates(
@@ -211,14 +202,6 @@ class VisionTransformer(nnx.Module):
             outputs = [(patches, tokens[:, :prefix]) for patches, tokens in zip(outputs, found, strict=True)]
         return outputs if intermediates_only else (self.norm(x), outputs)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Choose whether to keep no more than each block's input for the backward pass (Chen et al. 2016).
-
-        The backward pass runs each block once more, dropout included: gradients stay the same, training needs less
-        memory and about a third more time.
-        """
-        self.grad_checkpointing = enable
-
     def pool(self, tokens: Float[Array, "B N D"]) -> Float[Array, "B _"]:
         """Tokens (B, N, D) -> the head's input, (B, D), or (B, 2 D) for ``token_avg``."""
         patches = tokens if self.config.pool_prefix else tokens[:, self.config.num_prefix_tokens :]
@@ -245,31 +228,6 @@ class VisionTransformer(nnx.Module):
         x = self.fc_norm(self.pool(tokens))
         return self.head(self.pre_logits(x))
 
-    def __call__(
-        self, images: Float[Array, "B H W C"], *, rngs: DropoutKeys | None = None
-    ) -> Float[Array, "B K"] | tuple[Float[Array, "B K"], Float[Array, "B K"]]:
-        """Images (B, H, W, C) -> the result of :meth:`forward_head`.
-
-        Args:
-            images: of any float dtype; the computation is in the model's ``dtype``.
-            rngs: has the stream ``dropout``; required in training mode if a drop rate is above 0.
-
-        Raises:
-            VitportError: if the images' shape does not fit the config, or ``rngs`` is missing.
-        """
-        return self.forward_head(self.forward_features(images, rngs=rngs))
-
-    def _run(self, block: Callable[..., Array], x: Array, rngs: DropoutKeys | None) -> Array:
-        return _checkpoint(block, x, rngs) if self.grad_checkpointing else block(x, rngs=rngs)
-
-    def _check_rngs(self, rngs: DropoutKeys | None) -> None:
-        c = self.config
-        if rngs is None and not self.deterministic and max(c.drop_rate, c.attn_drop_rate, c.drop_path_rate) > 0:
-            raise VitportError(
-                f"A forward pass in training mode with drop_rate={c.drop_rate}, attn_drop_rate={c.attn_drop_rate}, "
-                f"drop_path_rate={c.drop_path_rate} needs rngs=nnx.Rngs(dropout=key): pass it, or call model.eval()."
-            )
-
 
 class PreLogits(nnx.Module):
     """``tanh(fc(x))``, the hidden layer of ViT's pre-training head (Dosovitskiy et al. 2021, section 3.1).
@@ -287,7 +245,3 @@ class PreLogits(nnx.Module):
     def __call__(self, x: Float[Array, "B D"]) -> Float[Array, "B R"]:
         """(B, D) -> (B, R)."""
         return self.act(self.fc(x))
-
-
-def _checkpoint(block: Callable[..., Array], x: Array, rngs: DropoutKeys | None) -> Array:
-    return nnx.remat(lambda block, x, rngs: block(x, rngs=rngs))(block, x, rngs)

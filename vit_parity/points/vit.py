@@ -10,9 +10,12 @@ output of the activation, multiplied by the value in a SwiGLU; ``pooled`` what t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
 
 from vit_parity.points.common import Point
-from vit_spec import ViTConfig
+from vit_spec import ViTConfig, parameters
 
 
 def points(config: ViTConfig) -> tuple[Point, ...]:
@@ -20,40 +23,35 @@ def points(config: ViTConfig) -> tuple[Point, ...]:
     return tuple(_points(config))
 
 
-def stage_points(config: ViTConfig) -> tuple[Point, ...]:
-    """``embed``, ``blocks.0``, …, ``norm``: the tokens (B, N, D); ``head``: the model's output.
-
-    ``norm`` is there for every model: without a final norm it repeats the tokens after the last block.
-    """
-    blocks = (Point(f"blocks.{at}", f"blocks.{at}") for at in range(config.depth))
-    return Point("embed", "blocks.0", "input"), *blocks, Point("norm", "norm"), Point("head", "")
+def embed_point(config: ViTConfig) -> Point:
+    """What the first block reads."""
+    del config
+    return Point("embed", "blocks.0", "input")
 
 
-def stages(config: ViTConfig) -> tuple[str, ...]:
-    """``embed``, ``blocks.0``, …, ``head``."""
-    return "embed", *(f"blocks.{at}" for at in range(config.depth)), "head"
+def part(x: Any, point: Point, config: ViTConfig) -> Any:
+    """``patches``: the positions of a feature map, row by row. ``v``: the values as heads (B, h, N, d), out of a layer
+    that computes several things at once."""
+    if point.part == "patches":  # (B, D, H/P, W/P) in PyTorch, (B, H/P, W/P, D) in JAX
+        channels_first = type(x).__module__.startswith("torch")
+        x = x.permute(0, 2, 3, 1) if channels_first else x
+        return x.reshape(x.shape[0], -1, config.embed_dim)  # (B, N, D)
+    B, N, _ = x.shape
+    heads = x[..., -config.embed_dim :].reshape(B, N, config.num_heads, config.head_dim)
+    return heads.swapaxes(1, 2)  # (B, h, N, d)
 
 
-def stage_of(name: str) -> str:
-    """The stage in which an activation is computed."""
-    if name.startswith("blocks."):
-        return ".".join(name.split(".")[:2])
-    return "embed" if name in ("embed", "tokens") or name.startswith("patch_embed.") else "head"
+def patch_maps(x: np.ndarray, config: ViTConfig) -> np.ndarray | None:
+    """Tokens (B, N, D) -> those of patches, (B, rows, columns, D); ``None`` for other arrays."""
+    if x.ndim != 3 or x.shape[1] != config.num_tokens:
+        return None
+    return x[:, config.num_prefix_tokens :].reshape(len(x), *config.grid_size, -1)
 
 
-def path_in_block(name: str) -> str:
-    """The path of a layer or parameter within its block, such as ``attn.qkv``; outside blocks, the whole path."""
-    return name.split(".", 2)[2] if name.startswith("blocks.") else name
-
-
-def is_tokens(name: str) -> bool:
-    """Whether an activation is the tokens (B, N, D) between two stages: ``embed``, a block, or ``norm``."""
-    return name in ("embed", "norm") or (name.startswith("blocks.") and name.count(".") == 1)
-
-
-def answer_name(config: ViTConfig) -> str:
-    """Name of the model's output."""
-    return "logits" if config.num_classes else "features"
+def covered_by_maps(images: np.ndarray, config: ViTConfig) -> np.ndarray:
+    """Images (B, H, W, C) without the margin that fills no patch."""
+    (height, width), (rows, columns) = config.image_size, config.margin
+    return images[:, : height - rows, : width - columns]
 
 
 def _points(c: ViTConfig) -> Iterator[Point]:
@@ -62,10 +60,10 @@ def _points(c: ViTConfig) -> Iterator[Point]:
         yield Point("patch_embed.norm", "patch_embed.norm")
     if c.pre_norm:
         yield Point("tokens", "pos_drop")
-    yield Point("embed", "blocks.0", "input")
+    yield embed_point(c)
     for block in range(c.depth):
         at = f"blocks.{block}"
-        yield from (_parallel_block if c.block == "parallel" else _block)(c, at)
+        yield from _block(c, at)
         yield Point(at, at)
     if c.final_norm == "tokens":
         yield Point("norm", "norm")
@@ -86,55 +84,53 @@ def _points(c: ViTConfig) -> Iterator[Point]:
     if c.distilled and c.num_classes:
         yield Point("head", "head")
         yield Point("head_dist", "head_dist")
-    yield Point(answer_name(c), "")
+    yield Point("logits" if c.num_classes else "features", "")
+
+
+_HIDDEN = ("mlp.act", "mlp.drop1", "input")
+_BEHIND: dict[str, tuple[tuple[str, str, Literal["input", "output"]], ...]] = {
+    "attn.qkv": (
+        ("attn.q", "attn.q_norm", "output"),
+        ("attn.k", "attn.k_norm", "output"),
+        ("attn.v", "attn.qkv", "output"),
+        ("attn.softmax", "attn.attn_drop", "input"),
+        ("attn.heads", "attn.norm", "input"),
+    ),
+    "mlp.fc1": (_HIDDEN,),
+    "mlp.fc1_x": (_HIDDEN,),
+    "in_proj": (
+        ("attn.q", "q_norm", "output"),
+        ("attn.k", "k_norm", "output"),
+        ("attn.v", "in_proj", "output"),
+        ("attn.softmax", "attn_drop", "input"),
+        ("attn.heads", "attn_out_proj", "input"),
+    ),
+    "attn_out_proj": (("mlp.act", "mlp_drop", "input"),),
+}
+"""Layer → the activations that are computed from its output: name, module, side."""
 
 
 def _block(c: ViTConfig, at: str) -> Iterator[Point]:
+    """The outputs of the layers that have parameters, in the order of the list of parameters, and what lies between.
+
+    An option that adds a layer needs no line here.
+    """
+    names = dict.fromkeys(it.name.removeprefix(f"{at}.").rpartition(".")[0] for it in parameters(c) if it.block == at)
+    layers = [name for name in names if name and not name.endswith(("q_norm", "k_norm"))]
     post = c.block == "post_norm"
-    if not post:
-        yield Point(f"{at}.norm1", f"{at}.norm1")
-    yield Point(f"{at}.attn.qkv", f"{at}.attn.qkv")
-    yield Point(f"{at}.attn.q", f"{at}.attn.q_norm")
-    yield Point(f"{at}.attn.k", f"{at}.attn.k_norm")
-    yield Point(f"{at}.attn.v", f"{at}.attn.qkv", part="v")
-    yield Point(f"{at}.attn.softmax", f"{at}.attn.attn_drop", "input")
-    yield Point(f"{at}.attn.heads", f"{at}.attn.norm", "input")
-    if c.attn_norm:
-        yield Point(f"{at}.attn.norm", f"{at}.attn.norm")
-    yield Point(f"{at}.attn.proj", f"{at}.attn.proj")
     if post:
-        yield Point(f"{at}.norm1", f"{at}.norm1")
-    if c.layer_scale is not None:
-        yield Point(f"{at}.ls1", f"{at}.ls1")
-    yield Point(f"{at}.mid", f"{at}.mlp" if post else f"{at}.norm2", "input")
-    if not post:
-        yield Point(f"{at}.norm2", f"{at}.norm2")
-    yield from _mlp(c, f"{at}.mlp")
-    if post:
-        yield Point(f"{at}.norm2", f"{at}.norm2")
-    if c.layer_scale is not None:
-        yield Point(f"{at}.ls2", f"{at}.ls2")
-
-
-def _mlp(c: ViTConfig, at: str) -> Iterator[Point]:
-    for layer in ("fc1_g", "fc1_x") if c.mlp == "swiglu" else ("fc1",):
+        layers = _moved(_moved(layers, "norm1", behind="attn."), "norm2", behind="mlp.")
+    second = next((layer for layer in layers if layer.startswith("mlp." if post else "norm2")), None)
+    for layer in layers:
+        if layer == second:
+            yield Point(f"{at}.mid", f"{at}.mlp" if post else f"{at}.norm2", "input")
         yield Point(f"{at}.{layer}", f"{at}.{layer}")
-    yield Point(f"{at}.act", f"{at}.drop1", "input")
-    if c.mlp_norm:
-        yield Point(f"{at}.norm", f"{at}.norm")
-    yield Point(f"{at}.fc2", f"{at}.fc2")
+        for name, module, side in _BEHIND.get(layer, ()):
+            yield Point(f"{at}.{name}", f"{at}.{module}", side, "v" if name == "attn.v" else "")
 
 
-def _parallel_block(c: ViTConfig, at: str) -> Iterator[Point]:
-    yield Point(f"{at}.in_norm", f"{at}.in_norm")
-    yield Point(f"{at}.in_proj", f"{at}.in_proj")
-    yield Point(f"{at}.attn.q", f"{at}.q_norm")
-    yield Point(f"{at}.attn.k", f"{at}.k_norm")
-    yield Point(f"{at}.attn.v", f"{at}.in_proj", part="v")
-    yield Point(f"{at}.attn.softmax", f"{at}.attn_drop", "input")
-    yield Point(f"{at}.attn.heads", f"{at}.attn_out_proj", "input")
-    yield Point(f"{at}.attn_out_proj", f"{at}.attn_out_proj")
-    yield Point(f"{at}.mlp.act", f"{at}.mlp_drop", "input")
-    yield Point(f"{at}.mlp_out_proj", f"{at}.mlp_out_proj")
-    if c.layer_scale is not None:
-        yield Point(f"{at}.ls", f"{at}.ls")
+def _moved(layers: list[str], layer: str, *, behind: str) -> list[str]:
+    """The layers with one of them behind the last whose name begins so."""
+    rest = [other for other in layers if other != layer]
+    place = 1 + max(at for at, other in enumerate(rest) if other.startswith(behind))
+    return [*rest[:place], layer, *rest[place:]]

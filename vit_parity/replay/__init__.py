@@ -8,19 +8,14 @@ here, a module for each family, so that a hypothesis about other people's code c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import ModuleType
 
 import numpy as np
 
 from vit_parity.points import stages
-from vit_parity.replay import vit
 from vit_parity.replay.common import Replay, ReplayedModel, float64_params
-from vit_spec import ViTConfig
+from vit_spec import needed_module
 
 __all__ = ["ReplayedModel", "float64_params", "replay"]
-
-FAMILIES: dict[type, ModuleType] = {ViTConfig: vit}
-"""Class of the config -> the family's module."""
 
 
 def replay(model: ReplayedModel, known: Mapping[str, np.ndarray], stage: str | None = None) -> dict[str, np.ndarray]:
@@ -35,5 +30,5 @@ def replay(model: ReplayedModel, known: Mapping[str, np.ndarray], stage: str | N
     Returns:
         Name → float64 array, for every activation of :func:`vit_parity.points.points` (of the stage).
     """
-    forward = FAMILIES[type(model.config)].forward
+    forward = needed_module(__name__, model.config, "are not replayed in numpy yet").forward
     return Replay(model, known).run(forward, stages(model.config), stage)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from vit_parity.points import path_in_block
-from vit_spec import ViTConfig
+from vit_spec import Config
 
 Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """A matrix product: (..., i, j) and (..., j, k) -> (..., i, k)."""
@@ -21,11 +22,14 @@ def linear(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | float) -> np.nd
     return x @ weight.T + bias
 
 
+C = TypeVar("C", bound=Config)
+
+
 @dataclass(frozen=True)
-class ReplayedModel:
+class ReplayedModel(Generic[C]):
     """A model as it is, or as it may have been computed."""
 
-    config: ViTConfig
+    config: C
     params: Mapping[str, np.ndarray]
     """Canonical name → float64."""
     images: np.ndarray
@@ -43,18 +47,20 @@ class ReplayedModel:
     """Whether the joint layer's output holds q, k and v of each head together, instead of the heads of each part."""
     bare_prefix: bool = False
     """Whether prefix tokens get no rows of the position table."""
+    deviations: frozenset[str] = frozenset()
+    """What else is computed in another way, in words that the family's module knows."""
     skipped: frozenset[str] = frozenset()
     """Norms, layer scales and tanh (``pre_logits.act``) that are left out, by path; inside blocks by the path within
     the block: ``norm1`` and ``mlp.norm`` mean every block's, ``norm`` and ``patch_embed.norm`` one layer each."""
     blur: Callable[[np.ndarray], np.ndarray] | None = None
     """Perturbs every number that the replay reads or computes, to measure how much that matters."""
 
-    def with_params(self, change: Callable[[str, np.ndarray], np.ndarray | None]) -> ReplayedModel:
+    def with_params(self, change: Callable[[str, np.ndarray], np.ndarray | None]) -> ReplayedModel[C]:
         """With every parameter replaced by ``change(name, array)``; ``None`` removes it."""
         new = {name: change(name, array) for name, array in self.params.items()}
         return replace(self, params={name: array for name, array in new.items() if array is not None})
 
-    def with_param(self, name: str, array: np.ndarray) -> ReplayedModel:
+    def with_param(self, name: str, array: np.ndarray) -> ReplayedModel[C]:
         """With one parameter replaced."""
         return replace(self, params=dict(self.params) | {name: array})
 
@@ -72,7 +78,8 @@ class Replay:
     """One replay: the layers that every family has, and a record of their outputs."""
 
     def __init__(self, model: ReplayedModel, known: Mapping[str, np.ndarray]) -> None:
-        self.config, self.params, self.model = model.config, model.params, model
+        self.config: Any = model.config
+        self.params, self.model = model.params, model
         self.known = known
         self.found: dict[str, np.ndarray] = {}
 

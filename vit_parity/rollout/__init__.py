@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 
 from vit_parity.capture import Capture
-from vit_parity.rollout import vit
-from vit_spec import ViTConfig, VitportError
-
-FAMILIES: dict[type, ModuleType] = {ViTConfig: vit}
-"""Class of the config -> the family's module."""
+from vit_parity.points import patch_maps
+from vit_spec import Config, VitportError, needed_module
 
 
-def rollout(capture: Capture, config: ViTConfig) -> np.ndarray:
+def rollout(capture: Capture, config: Config) -> np.ndarray:
     """How much of the pooled vector comes from each patch, through all blocks; the residual path is half of each.
 
     Args:
@@ -24,9 +19,9 @@ def rollout(capture: Capture, config: ViTConfig) -> np.ndarray:
         (B, rows, columns), float64; an image's sum to at most 1, the rest belongs to prefix tokens.
 
     Raises:
-        VitportError: if attention weights were not captured.
+        VitportError: if attention weights were not captured, or the family's attention is not among all tokens.
     """
-    family = FAMILIES[type(config)]
+    family = needed_module(__name__, config, "have no attention rollout: it needs attention among all tokens")
     joint: np.ndarray | None = None
     for name in family.attention_weights(config):
         if name not in capture.activations:
@@ -37,5 +32,7 @@ def rollout(capture: Capture, config: ViTConfig) -> np.ndarray:
     if joint is None:
         raise VitportError("A model without blocks has no attention to roll out.")
     read = family.pooling_weights(capture, config, joint.shape[-1])
-    seen = (read[:, None] @ joint)[:, 0, config.num_prefix_tokens :]
-    return seen.reshape(-1, *config.grid_size)
+    seen = (read[:, None] @ joint)[:, 0, :, None]  # (B, N, 1)
+    maps = patch_maps(seen, config)
+    assert maps is not None  # there is a weight for each token
+    return maps[..., 0]

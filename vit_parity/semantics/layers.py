@@ -1,4 +1,4 @@
-"""The layers of a Vision Transformer in numpy and float64, written from the papers.
+"""Blocks and what they are made of in numpy and float64, written from the papers.
 
 They are independent of the two frameworks' models and of ``conversion``, because verification compares with them.
 """
@@ -77,49 +77,8 @@ def same(x: np.ndarray) -> np.ndarray:
 
 
 Layer = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Multi-head attention (Vaswani et al. 2017, section 3.2)."""
-
-    query: Linear
-    key: Linear
-    value: Linear
-    out: Linear
-    heads: int
-    scale: float
-    query_norm: Layer = same
-    key_norm: Layer = same
-    norm: Layer = same
-    """Between the heads and ``out`` (Shleifer et al. 2021)."""
-
-    def __call__(self, asking: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        """Queries from (B, N, D), keys and values from (B, M, D) -> (B, N, D)."""
-        return self.out(self.norm(self.attend(self.query(asking), self.key(asked), self.value(asked))))
-
-    def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """(B, N, D), (B, M, D), (B, M, D) -> (B, N, D), before ``norm`` and ``out``."""
-        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))  # (B, h, ., d)
-        logits = self.scale * (self.query_norm(q) @ self.key_norm(k).transpose(0, 1, 3, 2))  # (B, h, N, M)
-        y = (softmax(logits) @ v).transpose(0, 2, 1, 3)  # (B, N, h, d)
-        return y.reshape(*y.shape[:2], -1)
-
-
-@dataclass(frozen=True)
-class Mlp:
-    """``second(act(first(x)))``, gated where there is a gate (Shazeer 2020, section 2)."""
-
-    first: Linear
-    second: Linear
-    act: Activation
-    gate: Linear | None = None
-    norm: Layer = same
-    """Before ``second`` (Shleifer et al. 2021)."""
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        hidden = self.act(self.first(x)) if self.gate is None else self.act(self.gate(x)) * self.first(x)
-        return self.second(self.norm(hidden))
+Attending = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Queries from (B, N, D), keys and values from (B, M, D) -> (B, N, D)."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +86,10 @@ class Block:
     """Equations 2 and 3 of Dosovitskiy et al. 2021; ``post_norm`` as in Liu et al. 2022, section 3.2."""
 
     norm1: Layer
-    attention: Attention
+    attention: Attending
     scale1: np.ndarray | float
     norm2: Layer
-    mlp: Mlp
+    mlp: Layer
     scale2: np.ndarray | float
     post_norm: bool = False
 
@@ -150,7 +109,7 @@ class ParallelBlock:
 
     norm: Layer
     hidden: Linear
-    attention: Attention
+    attention: Attending
     mlp_out: Linear
     act: Activation
     scale: np.ndarray | float
@@ -166,9 +125,9 @@ class AttentionPool:
     """Lee et al. 2019, section 3.2, as Zhai et al. 2022 use it."""
 
     latent: np.ndarray  # (1, D)
-    attention: Attention
+    attention: Attending
     norm: Layer
-    mlp: Mlp
+    mlp: Layer
 
     def __call__(self, tokens: np.ndarray) -> np.ndarray:
         """(B, N, D) -> (B, D)."""

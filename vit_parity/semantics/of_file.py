@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from conversion.containers import open_source
 from conversion.identify.recognise import recognise
+from conversion.opening import AS_IT_IS, Opening
 from conversion.second_reading import PartNames, SecondReading
 from conversion.tensors.table import TensorTable
+from vit_parity.capture import Activations
 from vit_parity.semantics.readers import JaxReader, TorchReader, separate_blocks
 from vit_parity.semantics.timm_folder import facts_of_config, facts_of_timm, is_timm
 from vit_parity.semantics.vit import Facts, Semantics
-from vit_spec import ViTConfig, VitportError, config_from_dict
+from vit_spec import Config, ViTConfig, VitportError, config_from_dict, needed_module
 
 _READERS = {"pytorch": TorchReader, "jax": JaxReader}
 _HIDDEN_ACT = {
@@ -26,23 +28,29 @@ _HIDDEN_ACT = {
 """transformers' ``ACT2FN``, written down apart from ``conversion.config_json``."""
 
 
+class Meaning(Protocol):
+    """One model as its file's own names describe it: ``vit_parity.semantics.vit.Semantics`` for a plain ViT."""
+
+    def run(self, images: np.ndarray) -> Activations:
+        """(B, H, W, C) -> the activations of :func:`vit_parity.points.stage_points`, in float64."""
+        ...
+
+
 def semantics_of_file(
     path: Path,
-    config: ViTConfig,
+    config: Config,
     *,
-    format: str | None = None,
-    weights_key: str | None = None,
+    opening: Opening = AS_IT_IS,
     dtype: np.dtype | None = None,
     activation: str | None = None,
     head: bool = True,
-) -> Semantics:
+) -> Meaning:
     """The model of a file, to be run by the file's own names and conventions.
 
     Args:
         path: file or folder of weights in any format but ONNX, whose graph says itself what it computes.
         config: for what the file does not say: the number of heads, in most formats the epsilon and the activation.
-        format: name of the format, instead of the recognised one.
-        weights_key: as in :func:`conversion.load`.
+        opening: how to open the file.
         dtype: rounds every array to this type first; ``None`` leaves them as they are.
         activation: replaces the file's own; ``None`` keeps it.
         head: ``False`` leaves out the file's head.
@@ -50,8 +58,8 @@ def semantics_of_file(
     Raises:
         VitportError: if the file cannot be read, or its format has no second reading.
     """
-    source = open_source(path, weights_key)
-    found = recognise(source.table, format, weights_key)
+    source = open_source(path, opening.weights_key)
+    found = recognise(source.table, opening.format, source.under, opening.unreplicate)
     reading = found.format.second_reading
     if reading is None:
         raise VitportError(
@@ -59,6 +67,9 @@ def semantics_of_file(
             "add one to the format (docs/adding_a_format.md)."
         )
     config_json = source.config_json or {}
+    if not isinstance(config, ViTConfig):
+        family = needed_module(__package__ or "", config, "cannot be run by a file's own names yet: leave out --verify")
+        return family.meaning(source, found.table, reading, config, dtype=dtype, activation=activation, head=head)
     if source.own is not None and isinstance(own := config_from_dict(source.own["config"]), ViTConfig):
         config = own  # the file's own words, not what a reader made of them
     facts = _facts(reading, config, config_json, found.table)

@@ -18,6 +18,7 @@ def is_timm(config_json: Mapping[str, Any]) -> bool:
 def facts_of_timm(config_json: Mapping[str, Any]) -> Facts:
     """The architecture's facts, overridden by the arguments that timm's ``create_model`` gives to its class."""
     named = get_model(config_json["architecture"].split(".")[0]).config
+    assert isinstance(named, ViTConfig)  # loading refuses tensors of another family than the architecture's
     arguments = config_json.get("model_args") or {}
     pretrained = config_json.get("pretrained_cfg") or {}
     pool = arguments.get("global_pool") or config_json.get("global_pool") or pretrained.get("global_pool")

@@ -12,14 +12,14 @@ from conversion.second_reading import Candidates, PartNames
 from vit_parity.capture import Activations
 from vit_parity.semantics.layers import (
     ACTIVATIONS,
-    Attention,
+    Activation,
     AttentionPool,
     Block,
     Layer,
     Linear,
-    Mlp,
     ParallelBlock,
     same,
+    softmax,
 )
 from vit_parity.semantics.readers import TorchReader, needed
 from vit_spec import VitportError
@@ -99,9 +99,9 @@ class Semantics:
             return self._parallel_block(at, fused)
         query, key, value = self._parts(at, n.qkv, n.query, n.key, n.value)
         inner = {
-            "query_norm": self._norm(_at(at, n.query_norm)),
-            "key_norm": self._norm(_at(at, n.key_norm)),
-            "norm": self._norm(_at(at, n.heads_norm)),
+            "query_norm": self._inner(at, "query"),
+            "key_norm": self._inner(at, "key"),
+            "norm": self._inner(at, "heads"),
         }
         heads = r.heads(_at(at, n.query)) or self.facts.heads
         scale = self._scale(heads, query) if self.facts.scale is None else self.facts.scale
@@ -119,7 +119,7 @@ class Semantics:
     def _mlp(self, at: str) -> Mlp:
         n, r = self.names, self.reader
         second = needed(r.linear(_at(at, n.second)), _at(at, n.second))
-        norm = self._norm(_at(at, n.hidden_norm))
+        norm = self._inner(at, "hidden")
         if (gate := r.linear(_at(at, n.gate))) is not None:
             return Mlp(needed(r.linear(_at(at, n.gated)), _at(at, n.gated)), second, self.act, gate, norm)
         first = needed(r.linear(_at(at, n.first)), _at(at, n.first))
@@ -137,7 +137,7 @@ class Semantics:
         if (bias := r.array(_at(at, n.fused_bias))) is not None:
             hidden = Linear(hidden.kernel, bias)
         out = needed(r.linear(_at(at, n.out)), _at(at, n.out))
-        norms = (self._norm(_at(at, n.query_norm)), self._norm(_at(at, n.key_norm)))
+        norms = (self._inner(at, "query"), self._inner(at, "key"))
         heads = self.facts.heads
         scale = self._scale(heads, query) if self.facts.scale is None else self.facts.scale
         attention = Attention(query, key, value, out, heads, scale, *norms)
@@ -202,6 +202,10 @@ class Semantics:
     def _norm(self, names: Candidates) -> Layer:
         return self.reader.norm(names, self.facts.eps, self.facts.centred) or same
 
+    def _inner(self, at: str, name: str) -> Layer:
+        """The norm inside attention or MLP of that name (``PartNames.inside``)."""
+        return self._norm(_at(at, self.names.inside.get(name, ())))
+
     def _factor(self, names: Candidates) -> np.ndarray | float:
         factor = self.reader.array(names)
         return 1.0 if factor is None else factor
@@ -209,3 +213,46 @@ class Semantics:
 
 def _at(block: str, names: Candidates) -> Candidates:
     return tuple(f"{block}.{name}" for name in names)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Multi-head attention (Vaswani et al. 2017, section 3.2)."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    out: Linear
+    heads: int
+    scale: float
+    query_norm: Layer = same
+    key_norm: Layer = same
+    norm: Layer = same
+    """Between the heads and ``out`` (Shleifer et al. 2021)."""
+
+    def __call__(self, asking: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        """Queries from (B, N, D), keys and values from (B, M, D) -> (B, N, D)."""
+        return self.out(self.norm(self.attend(self.query(asking), self.key(asked), self.value(asked))))
+
+    def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """(B, N, D), (B, M, D), (B, M, D) -> (B, N, D), before ``norm`` and ``out``."""
+        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))  # (B, h, ., d)
+        logits = self.scale * (self.query_norm(q) @ self.key_norm(k).transpose(0, 1, 3, 2))  # (B, h, N, M)
+        y = (softmax(logits) @ v).transpose(0, 2, 1, 3)  # (B, N, h, d)
+        return y.reshape(*y.shape[:2], -1)
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """``second(act(first(x)))``, gated where there is a gate (Shazeer 2020, section 2)."""
+
+    first: Linear
+    second: Linear
+    act: Activation
+    gate: Linear | None = None
+    norm: Layer = same
+    """Before ``second`` (Shleifer et al. 2021)."""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        hidden = self.act(self.first(x)) if self.gate is None else self.act(self.gate(x)) * self.first(x)
+        return self.second(self.norm(hidden))

@@ -208,6 +208,15 @@ class ViTConfig:
         if self.norm == "rmsnorm" and self.norm_bias:
             raise VitportError("norm='rmsnorm' has no bias: set norm_bias=False.")
 
+    def options(self, layer: Literal["attention", "mlp"], norm: Any) -> dict[str, Any]:
+        """The keyword arguments of a layer of the blocks, which are the same in both frameworks.
+
+        Args:
+            norm: what makes a norm, for those arguments that ask for one.
+        """
+        given = {argument: getattr(self, field) for argument, field in _OPTIONS[layer].items()}
+        return {name: (norm if it else None) if name.endswith("norm") else it for name, it in given.items()}
+
     @property
     def grid_size(self) -> tuple[int, int]:
         """Rows and columns of patches."""
@@ -290,5 +299,13 @@ class ViTConfig:
         return cls.from_dict(fields_in_json(text, "ViTConfig"))
 
 
+_OPTIONS = {
+    "attention": {
+        "qkv_bias": "qkv_bias", "qk_scale": "qk_scale", "proj_bias": "proj_bias", "qk_norm": "qk_norm",
+        "attn_norm": "attn_norm", "attn_drop": "attn_drop_rate", "proj_drop": "drop_rate",
+    },
+    "mlp": {"act": "activation", "bias": "proj_bias", "norm": "mlp_norm", "drop": "drop_rate"},
+}  # fmt: skip
+"""Arguments of layers → fields."""
 FIELDS = tuple(field.name for field in dataclasses.fields(ViTConfig))
 _TYPES = {name: hint for name, hint in get_type_hints(ViTConfig).items() if name in FIELDS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vit_spec.parameter import BlockSizes
 from vit_spec.vit.config import ViTConfig
 
 
@@ -28,3 +29,19 @@ def longest_sum(config: ViTConfig) -> int:
     """See :func:`vit_spec.longest_sum`."""
     c = config
     return max(c.hidden_dim, c.pooled_dim, c.num_tokens, c.in_channels * c.patch_size**2)
+
+
+def block_sizes(config: ViTConfig) -> tuple[BlockSizes]:
+    """See :func:`vit_spec.block_sizes`."""
+    c, D, M = config, config.embed_dim, config.hidden_dim
+    return (
+        BlockSizes(
+            tokens=c.num_tokens,
+            width=D,
+            heads=c.num_heads,
+            keys=c.num_tokens,
+            hidden=M,
+            saved=(2 if c.block == "parallel" else 4) * D,
+            saved_by_part=4 * D + (2 if c.mlp == "plain" else 3) * M,
+        ),
+    )

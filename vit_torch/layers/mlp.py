@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,106 +18,66 @@ class Mlp(nn.Module):
 
     Args:
         dim: width D of the tokens.
-        hidden_dim: width M between the layers.
-        act: name of the activation function.
+        hidden_dim: width M of the hidden layer.
+        act: name of the activation function; ``None`` for ``usual_act``.
         bias: whether the linear layers have biases.
-        norm: makes a norm between activation and ``fc2`` (Shleifer et al. 2021); ``None`` for none.
-        drop: dropout rate after the activation and after ``fc2``.
+        norm: makes a norm before ``fc2`` (Shleifer et al. 2021); ``None`` for none.
+        drop: dropout rate of the hidden layer and after ``fc2``.
     """
+
+    widths: ClassVar[Mapping[str, int]] = {"fc1": 1}
+    """Layers that read the tokens → their widths, as multiples of M."""
+    usual_act: ClassVar[str] = "gelu"
+    fc1: nn.Linear
 
     def __init__(
         self,
         dim: int,
         hidden_dim: int,
-        act: str = "gelu",
+        act: str | None = None,
         bias: bool = True,
         norm: NormLayer | None = None,
         drop: float = 0.0,
     ) -> None:
         super().__init__()
-        self.fc1 = make_linear(dim, hidden_dim, bias=bias)
-        self.act = activation(act)
+        for name, width in self.widths.items():
+            setattr(self, name, make_linear(dim, width * hidden_dim, bias=bias))
+        self.act = activation(act or self.usual_act)
         self.drop1 = nn.Dropout(drop)
         self.norm = nn.Identity() if norm is None else norm(hidden_dim)
         self.fc2 = make_linear(hidden_dim, dim, bias=bias)
         self.drop2 = nn.Dropout(drop)
 
+    def hidden(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch M"]:
+        """(..., D) -> the hidden layer, (..., M)."""
+        return self.act(self.fc1(x))
+
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """(..., D) -> (..., D)."""
-        x = self.act(self.fc1(x))  # (..., M)
-        x = self.norm(self.drop1(x))
+        x = self.norm(self.drop1(self.hidden(x)))
         return self.drop2(self.fc2(x))
 
 
-class SwiGLU(nn.Module):
-    """``fc2(act(fc1_g(x)) * fc1_x(x))`` (Shazeer 2020, section 2), SwiGLU where ``act`` is SiLU.
+class SwiGLU(Mlp):
+    """``fc2(act(fc1_g(x)) * fc1_x(x))`` (Shazeer 2020, section 2), with the arguments of :class:`Mlp`."""
 
-    Args:
-        dim: width D of the tokens.
-        hidden_dim: width M of gate and value.
-        act: name of the gate's activation function.
-        bias: whether the linear layers have biases.
-        norm: makes a norm between product and ``fc2``; ``None`` for none.
-        drop: dropout rate after the product and after ``fc2``.
-    """
+    widths: ClassVar[Mapping[str, int]] = {"fc1_g": 1, "fc1_x": 1}
+    usual_act: ClassVar[str] = "silu"
+    fc1_g: nn.Linear
+    fc1_x: nn.Linear
 
-    def __init__(
-        self,
-        dim: int,
-        hidden_dim: int,
-        act: str = "silu",
-        bias: bool = True,
-        norm: NormLayer | None = None,
-        drop: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.fc1_g = make_linear(dim, hidden_dim, bias=bias)
-        self.fc1_x = make_linear(dim, hidden_dim, bias=bias)
-        self.act = activation(act)
-        self.drop1 = nn.Dropout(drop)
-        self.norm = nn.Identity() if norm is None else norm(hidden_dim)
-        self.fc2 = make_linear(hidden_dim, dim, bias=bias)
-        self.drop2 = nn.Dropout(drop)
-
-    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        """(..., D) -> (..., D)."""
-        x = self.act(self.fc1_g(x)) * self.fc1_x(x)  # (..., M)
-        x = self.norm(self.drop1(x))
-        return self.drop2(self.fc2(x))
+    def hidden(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch M"]:
+        """(..., D) -> the hidden layer, (..., M)."""
+        return self.act(self.fc1_g(x)) * self.fc1_x(x)
 
 
-class SwiGLUPacked(nn.Module):
-    """:class:`SwiGLU` with gate and value in one layer ``fc1``, the gate first (DINOv2's giant model).
+class SwiGLUPacked(Mlp):
+    """:class:`SwiGLU` with gate and value in one layer ``fc1``, the gate first (DINOv2's giant model)."""
 
-    Args:
-        dim: width D of the tokens.
-        hidden_dim: width M of gate and value; ``fc1`` is twice as wide.
-        act: name of the gate's activation function.
-        bias: whether the linear layers have biases.
-        norm: makes a norm between product and ``fc2``; ``None`` for none.
-        drop: dropout rate after the product and after ``fc2``.
-    """
+    widths: ClassVar[Mapping[str, int]] = {"fc1": 2}
+    usual_act: ClassVar[str] = "silu"
 
-    def __init__(
-        self,
-        dim: int,
-        hidden_dim: int,
-        act: str = "silu",
-        bias: bool = True,
-        norm: NormLayer | None = None,
-        drop: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.fc1 = make_linear(dim, 2 * hidden_dim, bias=bias)
-        self.act = activation(act)
-        self.drop1 = nn.Dropout(drop)
-        self.norm = nn.Identity() if norm is None else norm(hidden_dim)
-        self.fc2 = make_linear(hidden_dim, dim, bias=bias)
-        self.drop2 = nn.Dropout(drop)
-
-    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        """(..., D) -> (..., D)."""
+    def hidden(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch M"]:
+        """(..., D) -> the hidden layer, (..., M)."""
         gate, value = self.fc1(x).chunk(2, dim=-1)  # (..., M) each
-        x = self.act(gate) * value
-        x = self.norm(self.drop1(x))
-        return self.drop2(self.fc2(x))
+        return self.act(gate) * value

@@ -32,28 +32,11 @@ class Block(nn.Module):
         norm = partial(make_norm, config)
         self.post_norm = c.block == "post_norm"
         self.norm1 = norm(D)
-        self.attn = Attention(
-            D,
-            c.num_heads,
-            qkv_bias=c.qkv_bias,
-            qk_scale=c.qk_scale,
-            proj_bias=c.proj_bias,
-            qk_norm=norm if c.qk_norm else None,
-            attn_norm=norm if c.attn_norm else None,
-            attn_drop=c.attn_drop_rate,
-            proj_drop=c.drop_rate,
-        )
+        self.attn = Attention(D, c.num_heads, **c.options("attention", norm))
         self.ls1 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm(D)
-        self.mlp = MLPS[c.mlp](
-            D,
-            c.hidden_dim,
-            act=c.activation,
-            bias=c.proj_bias,
-            norm=norm if c.mlp_norm else None,
-            drop=c.drop_rate,
-        )
+        self.mlp = MLPS[c.mlp](D, c.hidden_dim, **c.options("mlp", norm))
         self.ls2 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
         self.drop_path2 = DropPath(drop_path)
 

@@ -9,13 +9,13 @@ from typing import Literal, overload
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vit_spec import OutputFormat, Pooling, ViTConfig, block_indices, with_pool
 from vit_torch.layers.attention_pool import AttentionPool
 from vit_torch.layers.initialization import make_linear, make_tokens
 from vit_torch.layers.norm import make_norm
 from vit_torch.layers.patch_embed import PatchEmbed
+from vit_torch.model import VisionModel
 from vit_torch.vit.block import Block
 from vit_torch.vit.intermediates import Intermediates, as_format
 from vit_torch.vit.parallel_block import ParallelBlock
@@ -23,7 +23,7 @@ from vit_torch.vit.parallel_block import ParallelBlock
 BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(VisionModel[ViTConfig]):
     """The Vision Transformer that a config describes.
 
     The names of its parameters are those of ``vit_spec.parameters(config)``, timm's classic ones. It starts in training
@@ -34,11 +34,9 @@ class VisionTransformer(nn.Module):
     """
 
     def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         c, D = config, config.embed_dim
         norm = partial(make_norm, config)
-        self.config = config
-        self.grad_checkpointing = False
         self.cls_token = make_tokens(1, D) if c.class_token else None
         self.dist_token = make_tokens(1, D) if c.distilled else None
         self.reg_token = make_tokens(c.register_tokens, D) if c.register_tokens else None
@@ -105,12 +103,9 @@ class VisionTransformer(nn.Module):
             x = torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)  # (B, N, D)
         return self.norm_pre(self.pos_drop(x))
 
-    def forward_features(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
-        """Images (B, C, H, W) -> tokens after the last block and ``norm``, (B, N, D)."""
-        x = self.embed(images)
-        for block in self.blocks:
-            x = self._run(block, x)
-        return self.norm(x)
+    def segments(self) -> tuple[nn.ModuleList]:
+        """All blocks are one segment."""
+        return (self.blocks,)
 
     @overload
     def forward_intermediates(
@@ -175,14 +170,6 @@ class VisionTransformer(nn.Module):
             outputs = [(patches, tokens[:, :prefix]) for patches, tokens in zip(outputs, found, strict=True)]
         return outputs if intermediates_only else (self.norm(x), outputs)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Choose whether to keep no more than each block's input for the backward pass (Chen et al. 2016).
-
-        The backward pass runs each block once more, dropout included: gradients stay the same, training needs less
-        memory and about a third more time.
-        """
-        self.grad_checkpointing = enable
-
     def pool(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B _"]:
         """Tokens (B, N, D) -> the head's input, (B, D), or (B, 2 D) for ``token_avg``."""
         patches = tokens if self.config.pool_prefix else tokens[:, self.config.num_prefix_tokens :]
@@ -208,15 +195,6 @@ class VisionTransformer(nn.Module):
             return (logits, logits_dist) if self.training else (logits + logits_dist) / 2
         x = self.fc_norm(self.pool(tokens))
         return self.head(self.pre_logits(x))
-
-    def forward(
-        self, images: Float[Tensor, "B C H W"]
-    ) -> Float[Tensor, "B K"] | tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
-        """Images (B, C, H, W) -> the result of :meth:`forward_head`."""
-        return self.forward_head(self.forward_features(images))
-
-    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        return checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
 
 
 class PreLogits(nn.Module):

@@ -33,6 +33,8 @@ def with_fold(checkpoint: Checkpoint, folds: Sequence[Fold]) -> Checkpoint:
     for fold in folds:
         if fold not in _FOLDS:
             raise VitportError(f"fold={fold!r} is unknown: choose from {', '.join(_FOLDS)}.")
+        if not isinstance(checkpoint.config, ViTConfig):
+            raise VitportError(f"A {checkpoint.config.family} has nothing that --fold {fold} could fold: leave it out.")
         checkpoint = _FOLDS[fold](checkpoint)
     return checkpoint
 

@@ -43,7 +43,7 @@ def restated(checkpoint: Checkpoint, cannot_hold: CannotHold) -> Checkpoint | No
     Returns:
         ``None`` where the format cannot hold it that way either.
     """
-    if cannot_hold(restated_config(checkpoint.config, cannot_hold)):
+    if not isinstance(checkpoint.config, ViTConfig) or cannot_hold(restated_config(checkpoint.config, cannot_hold)):
         return None
     for step, config in _steps(checkpoint.config, cannot_hold):
         before = checkpoint.config

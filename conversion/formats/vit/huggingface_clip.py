@@ -39,7 +39,7 @@ TEXT_HALF = {
     "logit_scale": "the temperature between images and texts",
     "logit_bias": "the offset between images and texts",
 }
-DROPS = ("pos_embed_resize", "drop_rate", "drop_path_rate")
+DROPS = ("cropping", "pos_embed_resize", "drop_rate", "drop_path_rate")
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
 PREPROCESSING = Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, crop_fraction=1.0)
 BLOCK_PARTS = PartNames(

@@ -155,7 +155,7 @@ FORMAT = Format(
     shape_facts=shape_facts,
     preprocessing=Preprocessing(crop_fraction=1.0),
     reader_defaults=READER_DEFAULTS,
-    drops=("pos_embed_resize",),
+    drops=("cropping", "pos_embed_resize"),
     writer=huggingface_folder.writer(config_json, place=_place, filler=_mask_token),
     cannot_hold=cannot_hold,
     second_reading=SecondReading(

@@ -58,10 +58,11 @@ IN_MEMORY = (
 )
 HEADS = (*module("pre_logits.fc", "pooler.dense"), *module("head", "classifier"))
 MASK_TOKEN = {"embeddings.mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass"}
+PRE_TRAINING = MASK_TOKEN | {"decoder.*": "the decoder that paints hidden patches in masked pre-training"}
 
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}
 """Classification from the class token; positions resized by torch's bicubic, without antialias."""
-DROPS = ("drop_path_rate", "pos_embed_resize")
+DROPS = ("cropping", "drop_path_rate", "pos_embed_resize")
 READER_DEFAULTS = {"activation": "gelu"}
 """``hidden_act`` of every released model of these classes, and so what runs if config.json is lost."""
 PARTS = PartNames(
@@ -121,13 +122,13 @@ FORMAT = Format(
     signature=("embeddings.patch_embeddings.projection.weight", "layernorm.weight"),
     group="huggingface",
     classes={
-        "vit": ("ViTModel", "ViTForImageClassification"),
-        "vit_mae": ("ViTMAEModel",),
+        "vit": ("ViTModel", "ViTForImageClassification", "ViTForMaskedImageModeling"),
+        "vit_mae": ("ViTMAEModel", "ViTMAEForPreTraining"),
         "vit_msn": ("ViTMSNModel", "ViTMSNForImageClassification"),
         "ijepa": ("IJepaModel", "IJepaForImageClassification"),
     },
     base="vit.",
-    set_aside=MASK_TOKEN,
+    set_aside=PRE_TRAINING,
     conventions=CONVENTIONS,
     ignored_if=ignored_pooler,
     facts=model_facts,
@@ -139,5 +140,7 @@ FORMAT = Format(
         filler=identity_pooler,
     ),
     cannot_hold=unsupported_by_vit,
-    second_reading=SecondReading(names=PARTS, pool="token", config_json=CONFIG_JSON),
+    second_reading=SecondReading(
+        names=PARTS, pool="avg", pool_where={"embeddings.cls_token": "token"}, config_json=CONFIG_JSON
+    ),
 )

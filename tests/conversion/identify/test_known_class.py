@@ -32,11 +32,10 @@ FOREIGN = {
     "vivit": lambda: transformers.VivitModel(
         transformers.VivitConfig(**SIZES, image_size=8, num_frames=2, tubelet_size=[2, 4, 4])
     ),
-    "vit_mae": lambda: transformers.ViTMAEForPreTraining(
-        transformers.ViTMAEConfig(**IMAGES, decoder_hidden_size=12, decoder_num_attention_heads=3,
-                                  decoder_num_hidden_layers=1, decoder_intermediate_size=20)
+    "clip_text_model": lambda: transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(**SIZES, vocab_size=20, max_position_embeddings=8)
     ),
-    "vit": lambda: transformers.ViTForMaskedImageModeling(transformers.ViTConfig(**IMAGES, encoder_stride=4)),
+    "vit": lambda: type("ViTForDepth", (transformers.ViTForImageClassification,), {})(transformers.ViTConfig(**IMAGES)),
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.small_configs import BASE, CONFIGS
-from vit_spec import VitportError, config_fields, given_fields, with_pool
+from vit_spec import ViTConfig, VitportError, config_fields, with_pool
 from vit_spec.vit.config import FIELDS
 from vit_spec.vit.options import TIMM_NAMES
 
@@ -13,8 +13,8 @@ from vit_spec.vit.options import TIMM_NAMES
 def test_own_names_and_timms_mean_the_same():
     options = {"img_size": 384, "in_chans": 1, "global_pool": "avg", "init_values": None, "depth": 2}
     expected = {"image_size": 384, "in_channels": 1, "pool": "avg", "layer_scale": None, "depth": 2}
-    assert config_fields(options) == expected
-    assert config_fields(expected) == expected
+    assert config_fields(ViTConfig, options) == expected
+    assert config_fields(ViTConfig, expected) == expected
 
 
 def test_the_table_leads_from_names_that_are_not_ours_to_names_that_are():
@@ -27,24 +27,17 @@ def test_the_table_leads_from_names_that_are_not_ours_to_names_that_are():
 )
 def test_unknown_names_are_refused_with_the_nearest(option: str, hint: str):
     with pytest.raises(VitportError, match=f"{option}=3 is not a field of ViTConfig: did you mean .*{hint}"):
-        config_fields({option: 3})
+        config_fields(ViTConfig, {option: 3})
 
 
 def test_a_name_like_no_other_is_refused_with_all_of_them():
     with pytest.raises(VitportError, match="the fields are image_size, patch_size"):
-        config_fields({"zzz": 3})
+        config_fields(ViTConfig, {"zzz": 3})
 
 
 def test_a_field_is_given_once():
     with pytest.raises(VitportError, match="image_size is given twice, once as timm's img_size"):
-        given_fields({"img_size": 32}, image_size=16)
-
-
-def test_what_is_none_of_the_named_is_not_given_but_none_may_be_a_value():
-    assert given_fields({"layer_scale": None}, num_classes=None, image_size=16) == {
-        "layer_scale": None,
-        "image_size": 16,
-    }
+        config_fields(ViTConfig, {"img_size": 32, "image_size": 16})
 
 
 @pytest.mark.parametrize(

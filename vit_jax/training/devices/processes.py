@@ -75,8 +75,11 @@ def gather_messages(text: str) -> list[str]:
     return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(own)]
 
 
-def raise_on_all(act: Callable[[], None]) -> None:
+def raise_on_all(act: Callable[[], object], kind: type[VitportError] = VitportError) -> None:
     """Runs ``act`` in each process; if it raises in one, all raise. A collective: all processes must call it.
+
+    Args:
+        kind: what those raise in which ``act`` did not.
 
     Raises:
         VitportError: the first error, in all processes, so that none waits for one that has stopped.
@@ -88,4 +91,4 @@ def raise_on_all(act: Callable[[], None]) -> None:
         own = error
     for index, message in enumerate(gather_messages("" if own is None else str(own))):
         if message:
-            raise own or VitportError(f"Process {index} stopped: {message}")
+            raise own or kind(f"Process {index} stopped: {message}")

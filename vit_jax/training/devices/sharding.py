@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from vit_jax.layers.xla.packed import FSDP, TENSOR, inputs_cut
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.step.stacked import is_stacked, parameter_at
-from vit_spec import Config, Parameter, ViTConfig, VitportError
+from vit_spec import Config, Parameter, VitportError, block_sizes, segments
 
 AXES = ("data", FSDP, TENSOR)
 BATCH = PartitionSpec(("data", FSDP))
@@ -137,7 +137,7 @@ def _spec(path: str, shape: Sequence[int], config: Config, mesh: Mesh) -> Partit
     )
 
 
-def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh | AbstractMesh) -> None:
+def check_divides(config: Config, batch: int, accumulation: int, mesh: Mesh | AbstractMesh) -> None:
     """Checks, before anything is compiled, that the mesh divides batch, heads and MLP.
 
     Raises:
@@ -150,6 +150,10 @@ def check_divides(config: ViTConfig, batch: int, accumulation: int, mesh: Mesh |
             f"{accumulation}): choose a multiple of {parts * accumulation}."
         )
     tensor = mesh.shape[TENSOR]
-    for name, value in {"num_heads": config.num_heads, "the MLP's width": config.hidden_dim}.items():
-        if value % tensor:
-            raise VitportError(f"mesh tensor={tensor} does not divide {name}, {value}: choose a divisor of it.")
+    for segment, sizes in zip(segments(config), block_sizes(config), strict=True):
+        for name, value in {"num_heads": sizes.heads, "the MLP's width": sizes.hidden}.items():
+            if value % tensor:
+                where = f" in {segment.prefix}" if len(segments(config)) > 1 else ""
+                raise VitportError(
+                    f"mesh tensor={tensor} does not divide {name}{where}, {value}: choose a divisor of it."
+                )

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from vit_jax.training.evaluation.scores import Scores
-from vit_jax.training.run.monitor import read_lines, writing
+from vit_jax.training.run.log import read_lines
+from vit_jax.training.run.writing import writing
 
 CURVES, CONFUSION = "curves.png", "confusion.png"
 _MOST_NAMES = 30

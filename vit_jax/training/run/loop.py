@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
-from vit_jax.preprocessing import normalise
-from vit_jax.pure import Params
-from vit_jax.training.data import Stream, evaluation_batches
-from vit_jax.training.devices.engine import place_rows
-from vit_jax.training.devices.sharding import shardings
-from vit_jax.training.evaluation.scores import Scores, judge
-from vit_jax.training.recipe.config import CONFIG, TrainConfig
-from vit_jax.training.run.checkpoints import Checkpoints
-from vit_jax.training.run.monitor import FiniteGuard, Line, Log, Throughput, writing
-from vit_jax.training.run.resume import resume
+from vit_jax.training.data import Stream
+from vit_jax.training.devices.processes import gather_messages, raise_on_all
+from vit_jax.training.evaluation.scores import Scores
+from vit_jax.training.run.checkpoint_writer import CheckpointWriter
+from vit_jax.training.run.checkpoints import CheckpointReader
+from vit_jax.training.run.evaluation import Evaluation
+from vit_jax.training.run.facts import write_facts
+from vit_jax.training.run.lock import Lock
+from vit_jax.training.run.log import Log
+from vit_jax.training.run.monitor import FiniteGuard, Line, Throughput
+from vit_jax.training.run.resume import Progress, resume
 from vit_jax.training.run.setup import Setup
-from vit_jax.training.step.update import Batch, TrainState
-from vit_spec import VitportError
-
-VERSIONS = "versions.json"
-STOPPED = 75
-"""Exit status of a process that SIGTERM stopped and that saved its run: EX_TEMPFAIL, run again to resume."""
+from vit_jax.training.run.stopping import StoppedError, StopRequests
+from vit_jax.training.run.trace import Trace
+from vit_jax.training.run.writing import UnwrittenError
+from vit_jax.training.step.update import TrainState
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,8 @@ class Finished:
     """How a run ended."""
 
     step: int
-    stopped: bool
-    """Whether SIGTERM stopped it before its last step."""
+    stopped: signal.Signals | None
+    """The signal that stopped it."""
     scores: Scores | None
     """The last evaluation, if there was one."""
     skipped: Mapping[str, str]
@@ -71,31 +67,60 @@ def run(
 ) -> Finished:
     """Trains to the end, from the newest checkpoint in the work directory if there is one.
 
+    From its first step on it takes SIGINT and SIGTERM, which stop it when it has saved what it trained.
+
     Args:
         workdir: gets configuration, versions, log and checkpoints.
         callbacks: called during the run.
         profile: first step, and number of steps, to trace into ``workdir/profile``.
 
     Raises:
-        VitportError: if the directory cannot be written or holds another run, the profile lies outside the run, or a
-            loss is not finite.
+        VitportError: if the directory is in use by another process, cannot be written or holds another run, the profile
+            lies outside the run, or a loss is not finite.
     """
     callbacks = callbacks or Callbacks()
     is_main = jax.process_index() == 0
-    trace = _Trace(workdir / "profile", profile, setup.steps)
+    trace = Trace(workdir / "profile", profile, setup.steps)
     with ExitStack() as stack:
-        checkpoints = stack.enter_context(closing(Checkpoints(workdir, setup.options.keep)))
-        state, step = resume(setup, checkpoints, callbacks.message)
-        if is_main:
-            _write_facts(setup.options, workdir)
-        log = stack.enter_context(closing(Log(workdir, step))) if is_main else None
-        stopped = stack.enter_context(_sigterm())
+        stop = StopRequests()
+        if jax.process_count() > 1:  # several can only stop together, where they meet
+            stack.enter_context(stop)
+        locks: list[Lock] = []
+        raise_on_all(lambda: locks.append(stack.enter_context(Lock(workdir, callbacks.message))) if is_main else None)
+        with closing(CheckpointReader(workdir)) as reader:
+            state, progress = resume(setup, reader, callbacks.message)
+        checkpoints = CheckpointWriter(workdir, setup.options.keep)
+        stack.push(partial(_close, checkpoints))
+        logs: list[Log] = []
+        raise_on_all(lambda: logs.append(_begin_log(setup, workdir, progress)) if is_main else None)
+        for log in logs:
+            stack.enter_context(closing(log))
+        if jax.process_count() == 1:
+            stack.enter_context(stop)
         feed = stack.enter_context(
             Stream(setup.train, setup.options.data, setup.preprocessing, batch=setup.options.batch, rows=setup.rows,
-                   seed=setup.options.seed, first=step)
+                   seed=setup.options.seed, first=progress.step)
         )  # fmt: skip
         stack.callback(trace.stop)
-        return _Loop(setup, workdir, callbacks, checkpoints, log, feed, step).run(state, stopped, trace)
+        loop = _Loop(
+            setup, workdir, callbacks, checkpoints, next(iter(locks), None), next(iter(logs), None), feed, stop, state,
+            progress,
+        )  # fmt: skip
+        return loop.run(trace)
+
+
+def _begin_log(setup: Setup, workdir: Path, progress: Progress) -> Log:
+    write_facts(setup.options, workdir)
+    return Log(workdir, progress.step, progress.unwritten, evaluates=progress.evaluates)
+
+
+def _close(
+    checkpoints: CheckpointWriter, kind: type[BaseException] | None, _: BaseException | None, at: TracebackType | None
+) -> None:
+    """After another error a checkpoint is written to its end; a disk that is lost, or an impatient user, is not."""
+    checkpoints.close(
+        None if kind is None else 5 if kind is UnwrittenError else 600 if issubclass(kind, Exception) else 0
+    )
 
 
 class _Loop:
@@ -106,185 +131,170 @@ class _Loop:
         setup: Setup,
         workdir: Path,
         callbacks: Callbacks,
-        checkpoints: Checkpoints,
+        checkpoints: CheckpointWriter,
+        lock: Lock | None,
         log: Log | None,
         feed: Stream,
-        step: int,
+        stop: StopRequests,
+        state: Any,
+        progress: Progress,
     ) -> None:
-        self.setup, self.callbacks, self.checkpoints, self.log, self.feed = setup, callbacks, checkpoints, log, feed
-        self.first = self.step = step
+        self.setup, self.callbacks, self.checkpoints, self.feed = setup, callbacks, checkpoints, feed
+        self.lock, self.log, self.stop = lock, log, stop
+        self.state, self.progress = state, progress
+        self.first = self.step = progress.step
+        self.saved: int | None = progress.step
         self.guard = FiniteGuard(workdir, self._record_metrics)
         self.throughput = Throughput(setup.model, setup.options.batch)
-        self.evaluation = Evaluation(setup)
+        self.evaluation = Evaluation(setup, stop)
         self.record = setup.record()
         self.scores: Scores | None = None
         self.skipped: dict[str, str] = {}
-        self._unlogged: list[Mapping[str, float]] = []
+        """Validation images that could not be read, with the reasons."""
+        self.trouble: UnwrittenError | None = None
+        """What this process could not write."""
 
-    def run(self, state: Any, stop_requested: Callable[[int], bool], trace: _Trace) -> Finished:
-        """To the end, from a state on the devices."""
+    def run(self, trace: Trace) -> Finished:
+        """To the end, or until it is stopped.
+
+        Raises:
+            UnwrittenError: if something could not be written, after a further try to save the run.
+        """
+        try:
+            self._take_steps(trace)
+        except UnwrittenError as error:
+            self._fail(error)
+        trouble = next(filter(None, gather_messages("" if self.trouble is None else str(self.trouble))), None)
+        if trouble is None:
+            try:
+                self._save()
+                self.checkpoints.wait()
+            except UnwrittenError as error:
+                trouble = str(error)
+        if trouble is not None:
+            raise UnwrittenError(f"{trouble} {self._save_again()}")
+        return Finished(self.step, self.stop.signal, self.scores, {**self._skipped(), **self.skipped})
+
+    def _take_steps(self, trace: Trace) -> None:
         setup, keep = self.setup, self.setup.options.keep
-        stopped = False
-        while self.step < setup.steps and not stopped:
-            trace.start_before(self.step)
-            state = self._take_step(state)
-            if trace.ends_after(self.step):
-                self.guard.drain()
-                trace.stop()
-            last = self.step == setup.steps
-            stopped = not last and stop_requested(self.step)
-            metrics = None
-            if setup.validation is not None and (last or self.step % (keep.evaluate or keep.every) == 0):
-                metrics = self._evaluate(state)
-            if last or stopped or self.step % keep.every == 0:
-                self.guard.drain()  # no checkpoint of a run that diverged
-                self.checkpoints.save(setup.engine.fetch(state), self.record, metrics)
-                self.throughput.start()
-        self.checkpoints.wait()
-        return Finished(self.step, stopped, self.scores, {**self.feed.corrupt, **self.skipped})
+        try:
+            if self.progress.evaluates:
+                self.checkpoints.evaluated(self.step, self._evaluate())
+            while self.step < setup.steps and not self.stop():
+                trace.start_before(self.step)
+                self._take_step()
+                if trace.ends_after(self.step):
+                    self.guard.drain()
+                    trace.stop()
+                last = self.step == setup.steps
+                metrics = None
+                if setup.validation is not None and (last or self.step % (keep.evaluate or keep.every) == 0):
+                    metrics = self._evaluate()
+                if last or self.step % keep.every == 0:
+                    self._save(metrics)
+                self._look()
+        except StoppedError:
+            return
 
-    def _take_step(self, state: Any) -> Any:
+    def _take_step(self) -> None:
         waiting = time.perf_counter()
-        batch = next(self.feed)
+        with self.stop.interruptible():
+            batch = next(self.feed)
         self.throughput.add_wait(time.perf_counter() - waiting)
         engine = self.setup.engine
-        state, metrics = engine.step(state, engine.place_batch(batch))
+        self.state, metrics = engine.step(self.state, engine.place_batch(batch))
         self.step += 1
-        self.guard.add(self.step, batch, metrics)
+        self.guard.add(self.step, batch, metrics, len(self._skipped()))
         if self.step == self.first + 1:  # compiling does not count
             self.guard.drain()
             self.throughput.start()
-        return state
 
-    def _record_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+    def _record_metrics(self, step: int, metrics: Mapping[str, float], skipped: int) -> None:
         """Logs a finished step, or collects its metrics for the next line of the log."""
         if step > self.first + 1:
             self.throughput.add_step()
-        self._unlogged.append(metrics)
+        unlogged = self.progress.unlogged
+        unlogged.append(metrics)
         steps = self.setup.steps
         if step % self.setup.options.log_every and step != steps:
             return
-        means = {name: float(np.mean([entry[name] for entry in self._unlogged])) for name in metrics}
-        self._unlogged = []
+        means = {name: float(np.mean([entry[name] for entry in unlogged])) for name in metrics}
+        unlogged.clear()
         rate = float(np.asarray(self.setup.schedule(step - 1)))
         speed = self.throughput.measure(steps - step)
-        line = Line(step, **means, learning_rate=rate, speed=speed, skipped=len(self.feed.corrupt))
+        line = Line(step, **means, learning_rate=rate, speed=speed, skipped=skipped)
         self.callbacks.line(line, steps)
-        if self.log is not None:
-            self.log.line(line)
+        self._write(lambda log: log.line(line))
 
-    def _evaluate(self, state: Any) -> dict[str, float]:
+    def _evaluate(self) -> dict[str, float]:
         self.guard.drain()
+        self.progress.evaluates = True
+        state = self.state
         weights = TrainState(state.step, state.params if state.ema is None else state.ema, (), None)
         self.scores, skipped = self.evaluation(self.setup.engine.fetch(weights).params)
         self.skipped |= skipped
+        self.progress.evaluates = False
         metrics = self.scores.metrics()
         self.callbacks.evaluation(self.step, metrics)
-        if self.log is not None:
-            self.log.evaluation(self.step, metrics)
+        self._write(lambda log: log.evaluation(self.step, metrics))
         self.throughput.start()
         return metrics
 
+    def _skipped(self) -> dict[str, str]:
+        """Training images that could not be read, with the reasons; also those of earlier starts."""
+        return {**self.progress.skipped, **self.feed.corrupt}
 
-class _Trace:
-    """Traces the requested steps that this process runs."""
+    def _save(self, metrics: Mapping[str, float] | None = None) -> None:
+        if self.saved == self.step:
+            return
+        self.guard.drain()  # no checkpoint of a run that diverged
+        self._write(lambda log: log.flush())
+        raise_on_all(self._check_lock, UnwrittenError)
+        progress = replace(self.progress, skipped=self._skipped(), unwritten=self.log.unwritten if self.log else [])
+        state = self.setup.engine.fetch(self.state)
+        self.checkpoints.save(state, self.record | progress.record(), metrics)
+        self.saved = self.step
+        self.throughput.start()
 
-    def __init__(self, folder: Path, requested: tuple[int, int] | None, steps: int) -> None:
-        first, count = requested or (0, 0)
-        if requested is not None and not (0 <= first < steps and count > 0):
-            raise VitportError(
-                f"--profile {first} {count} lies outside the run's {steps} steps: give a first step below {steps} and "
-                "a count of 1 or more."
-            )
-        self._folder, self._steps = folder, range(first, first + count)
-        self._running = False
+    def _save_again(self) -> str:
+        """A last try, where that is possible; how it went, in a sentence."""
+        self.saved = None
+        try:
+            if any(gather_messages("stuck" if jax.process_count() > 1 and self.checkpoints.failed else "")):
+                raise UnwrittenError("Other processes may wait for a write that will never end.")
+            self._save()
+            self.checkpoints.wait()
+        except UnwrittenError:
+            saved = []
+            with suppress(OSError):
+                saved = self.checkpoints.steps()
+            newest = f"the newest checkpoint is that of step {saved[-1]}" if saved else "there is no checkpoint"
+            return f"Step {self.step} could not be saved in a second try either; {newest}."
+        return f"Step {self.step} is saved."
 
-    def start_before(self, taken: int) -> None:
-        """Starts the trace before the next step, if that is one of them.
+    def _write(self, act: Callable[[Log], None]) -> None:
+        """To the log; if that fails, the run stops."""
+        if self.log is not None:
+            try:
+                self._check_lock()
+                act(self.log)
+            except UnwrittenError as error:
+                self._fail(error)
 
-        Args:
-            taken: steps so far.
-        """
-        if taken in self._steps and not self._running:
-            jax.profiler.start_trace(self._folder)
-            self._running = True
+    def _look(self) -> None:
+        """Whether everything that goes on in the background is well; else the run stops."""
+        try:
+            self.checkpoints.poll()
+            if self.lock is not None and self.lock.trouble is not None:
+                raise UnwrittenError(self.lock.trouble)
+        except UnwrittenError as error:
+            self._fail(error)
 
-    def ends_after(self, taken: int) -> bool:
-        """Whether the last of them has been taken."""
-        return self._running and taken not in self._steps
+    def _check_lock(self) -> None:
+        if self.lock is not None:
+            self.lock.check()
 
-    def stop(self) -> None:
-        """Writes the trace; also when the run ends before the last of them."""
-        if self._running:
-            self._running = False
-            jax.profiler.stop_trace()
-
-
-class Evaluation:
-    """Evaluates parameters, or their moving average, on the validation images."""
-
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
-        places = shardings(setup.shapes.params, setup.model, setup.mesh)
-        inference = setup.inference()
-
-        def judged(params: Params, batch: Batch) -> dict[str, jax.Array]:
-            logits = inference(params, normalise(batch["image"], setup.preprocessing))
-            return judge(logits, batch["label"], batch["weight"])
-
-        everywhere = jax.sharding.NamedSharding(setup.mesh, jax.sharding.PartitionSpec())
-        self._places = places
-        self._judge = jax.jit(judged, out_shardings=everywhere)
-
-    def __call__(self, params: Params) -> tuple[Scores, dict[str, str]]:
-        """Scores, and the images that this process could not read, with the reasons."""
-        setup = self._setup
-        if setup.validation is None:
-            raise VitportError(f"{setup.train.name} has no validation split: give data.validation.")
-        params = jax.device_put(params, self._places)
-        scores = Scores(setup.model.num_classes)
-        data = setup.options.data
-        batches = evaluation_batches(
-            setup.validation,
-            setup.preprocessing,
-            batch=setup.options.batch,
-            rows=setup.rows,
-            workers=data.workers,
-            corrupt=data.corrupt,
-        )
-        with batches:
-            for batch in batches:
-                with jax.set_mesh(setup.mesh):  # read by vit_jax.layers.xla.packed
-                    scores.add(self._judge(params, place_rows(batch, setup.mesh)))
-        return scores, dict(batches.corrupt)
-
-
-@contextmanager
-def _sigterm() -> Iterator[Callable[[int], bool]]:
-    """A function that says, after each step, whether SIGTERM came to any process; all processes get the same answer."""
-    if jax.process_count() > 1:  # JAX's own service listens for it
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    received: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    try:
-        yield lambda step: bool(received)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _write_facts(options: TrainConfig, workdir: Path) -> None:
-    names = ("vitport", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
-    facts = {
-        **versions,
-        "devices": sorted({device.device_kind for device in jax.devices()}),
-        "device_count": jax.device_count(),
-        "process_count": jax.process_count(),
-        "command": sys.argv,
-    }
-    for name, values in {CONFIG: options.to_dict(), VERSIONS: facts}.items():
-        aside = workdir / f"{name}.part"
-        with writing(aside):
-            aside.write_text(json.dumps(values, indent=2) + "\n")
-            aside.replace(workdir / name)
+    def _fail(self, error: UnwrittenError) -> None:
+        if self.trouble is None:
+            self.trouble = error
+            self.stop.request()

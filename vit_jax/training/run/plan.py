@@ -17,7 +17,7 @@ from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.scaling import Step, collectives
-from vit_spec import ViTConfig, count_parameters
+from vit_spec import Config, count_parameters
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def plan(setup: Setup) -> Plan:
     return Plan(facts, rows)
 
 
-def communication(options: TrainConfig, model: ViTConfig, mesh: Mesh | AbstractMesh) -> dict[str, str]:
+def communication(options: TrainConfig, model: Config, mesh: Mesh | AbstractMesh) -> dict[str, str]:
     """What devices send each other in a step; docs/reports/scaling.md derives it."""
     o = options
     step = Step(model, o.batch, MeshShape(**mesh.shape), o.precision, o.remat, o.recipe.accumulation)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,43 @@ from typing import Any
 import numpy as np
 
 from vit_jax.training.devices.processes import raise_on_all
-from vit_jax.training.run.checkpoints import Checkpoints, Outline, outline
+from vit_jax.training.run.checkpoints import CheckpointReader
 from vit_jax.training.run.setup import Setup
+from vit_jax.training.run.state_tree import Outline, outline
 from vit_spec import VitportError
 
+_PROGRESS = "progress"
+"""Where the record of a checkpoint has it."""
 
-def resume(setup: Setup, checkpoints: Checkpoints, on_message: Callable[[str], None]) -> tuple[Any, int]:
-    """The state to continue from, as the engine places it, and the steps taken so far: 0 where there is no checkpoint.
+
+@dataclass
+class Progress:
+    """Where a run is, besides its state: what a checkpoint holds so that the log goes on as if nothing had happened."""
+
+    step: int = 0
+    """Steps taken."""
+    unlogged: list[Mapping[str, float]] = field(default_factory=list)
+    """Metrics of the steps since the last line of the log."""
+    unwritten: Sequence[Mapping[str, Any]] = ()
+    """Lines that could not be written to the log."""
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    """Training images that could not be read, with the reasons."""
+    evaluates: bool = False
+    """Whether the evaluation after this step was interrupted."""
+
+    @classmethod
+    def of(cls, step: int, record: Mapping[str, Any]) -> Progress:
+        """What :meth:`record` stored."""
+        found = record.get(_PROGRESS, {})
+        return cls(step, **{one.name: found[one.name] for one in fields(cls) if one.name in found})
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {_PROGRESS: {name: value for name, value in asdict(self).items() if name != "step"}}
+
+
+def resume(setup: Setup, checkpoints: CheckpointReader, on_message: Callable[[str], None]) -> tuple[Any, Progress]:
+    """The state to continue from, as the engine places it, and how far the run is.
 
     Raises:
         VitportError: if the checkpoints are those of another run, or none can be read.
@@ -33,7 +64,7 @@ def resume(setup: Setup, checkpoints: Checkpoints, on_message: Callable[[str], N
     for sentence in newest.unread.values():
         on_message(f"{sentence}: the previous one is used")
     if saved is None:
-        return setup.first_state(), 0
+        return setup.first_state(), Progress()
     step = int(np.asarray(saved.step.addressable_shards[0].data))
     raise_on_all(partial(_check_same_run, setup, record, step, workdir))
     for unread in newest.unread:  # only now that the folder is known to be this run's
@@ -42,7 +73,7 @@ def resume(setup: Setup, checkpoints: Checkpoints, on_message: Callable[[str], N
     order = _differences(setup.record()["order"], record.get("order", {}))
     if order:
         on_message(f"{', '.join(order)}: the order of images changes, so this epoch may repeat some and miss others")
-    return setup.engine.place_state(saved), step
+    return setup.engine.place_state(saved), Progress.of(step, record)
 
 
 def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -15,9 +15,11 @@ from flax import nnx
 from jax.sharding import Mesh
 
 import vit_jax
+from vit_jax.families import make_model
 from vit_jax.inference.inference import Inference
 from vit_jax.inference.microbatch import microbatched
 from vit_jax.layers.attention import ATTENTION, set_attention
+from vit_jax.model import VisionModel
 from vit_jax.params import get_params
 from vit_jax.pure import Params
 from vit_jax.training.data import Source, check_channels, open_sources
@@ -25,13 +27,12 @@ from vit_jax.training.devices.engine import Engine, jit_engine, own_rows, pmap_e
 from vit_jax.training.devices.sharding import check_divides, make_mesh
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.recipe.execution import MeshShape
-from vit_jax.training.run.init_schemes.vit import initialized, sincos2d
+from vit_jax.training.run.init_schemes import check_scheme, initialized
 from vit_jax.training.step.distillation import load_teacher
 from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
 from vit_jax.training.step.update import TrainState, init_state
-from vit_jax.vit.vision_transformer import VisionTransformer
-from vit_spec import Preprocessing, ViTConfig, VitportError, get_model
+from vit_spec import Config, Preprocessing, VitportError, block_sizes, family_of, get_model, segments
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -49,7 +50,7 @@ class Setup:
     options: TrainConfig
     train: Source
     validation: Source | None
-    model: ViTConfig
+    model: Config
     preprocessing: Preprocessing
     steps: int
     mesh: Mesh
@@ -136,13 +137,13 @@ def set_up(options: TrainConfig) -> Setup:
                  () if weights is None else weights.provenance.notes)  # fmt: skip
 
 
-def _check_attention(model: ViTConfig, options: TrainConfig) -> None:
+def _check_attention(model: Config, options: TrainConfig) -> None:
     if options.attention != "cudnn":
         return
     obstacles = {
         f"the device is a {jax.default_backend()}": jax.default_backend() != "gpu",
         f"precision is {options.precision}": options.precision != "bfloat16",
-        f"the head width is {model.head_dim}": model.head_dim % 8 != 0,
+        **{f"the head width is {each.head_width}": each.head_width % 8 != 0 for each in block_sizes(model)},
         f"attn_drop_rate is {model.attn_drop_rate}": model.attn_drop_rate > 0,
     }
     found = [obstacle for obstacle, true in obstacles.items() if true]
@@ -153,7 +154,7 @@ def _check_attention(model: ViTConfig, options: TrainConfig) -> None:
         )
 
 
-def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessing, Checkpoint | None]:
+def _model(options: ModelOptions, classes: int) -> tuple[Config, Preprocessing, Checkpoint | None]:
     rates = {name: getattr(options, name) for name in ("drop_rate", "attn_drop_rate", "drop_path_rate")}
     changes = {name: value for name in _CHANGES if (value := getattr(options, name)) is not None}
     if options.weights is not None:
@@ -184,18 +185,16 @@ def _model(options: ModelOptions, classes: int) -> tuple[ViTConfig, Preprocessin
     if options.pool is not None:
         changes |= {"pool": options.pool, "class_token": options.pool == "token"}
     config = model.config.replace(num_classes=classes, **changes, **rates)
-    if options.positions == "sincos2d":
-        sincos2d(config)  # raises now, not when the state is made
+    check_scheme(options, config)
     from conversion.format import fit_preprocessing
 
     return config, _with_crop(options, fit_preprocessing(model.preprocessing, config)), None
 
 
-def _check_named(options: ModelOptions, named: ViTConfig, found: ViTConfig) -> None:
+def _check_named(options: ModelOptions, named: Config, found: Config) -> None:
     """Refuses weights of another model than the name's; elsewhere weights win over a name."""
-    facts = ("patch_size", "embed_dim", "depth", "num_heads", "hidden_dim")
-    other = [f"{name} {getattr(found, name)} instead of {getattr(named, name)}" for name in facts
-             if getattr(found, name) != getattr(named, name)]  # fmt: skip
+    own, wanted = _sizes(found), _sizes(named)
+    other = [f"{name} {own.get(name)} instead of {value}" for name, value in wanted.items() if own.get(name) != value]
     if other:
         raise VitportError(
             f"{options.weights} does not hold {options.name} ({', '.join(other)}): leave model.name out, or give its "
@@ -203,26 +202,32 @@ def _check_named(options: ModelOptions, named: ViTConfig, found: ViTConfig) -> N
         )
 
 
+def _sizes(config: Config) -> dict[str, Any]:
+    sizes: dict[str, Any] = {name: getattr(config, name) for name in family_of(config).size_fields}
+    for segment, block in zip(segments(config), block_sizes(config), strict=True):
+        sizes |= {f"heads in {segment.prefix}": block.heads, f"hidden units in {segment.prefix}": block.hidden}
+    return sizes
+
+
 def _with_crop(options: ModelOptions, preprocessing: Preprocessing) -> Preprocessing:
     changes = {name: value for name in ("resize", "crop_fraction") if (value := getattr(options, name)) is not None}
     return preprocessing.replace(**changes)
 
 
-def _abstract(model: ViTConfig, options: TrainConfig) -> VisionTransformer:
+def _abstract(model: Config, options: TrainConfig) -> VisionModel:
     """The model without arrays: computes in the run's precision, with float32 parameters."""
     dtype = jnp.dtype(options.precision)
-    abstract = nnx.eval_shape(lambda: VisionTransformer(model, rngs=nnx.Rngs(0), dtype=dtype))
+    abstract = nnx.eval_shape(lambda: make_model(model, rngs=nnx.Rngs(0), dtype=dtype))
     set_attention(abstract, ATTENTION[options.attention])
     return abstract
 
 
-def _fresh_params(model: ViTConfig, options: TrainConfig) -> Params:
-    params = get_params(VisionTransformer(model, rngs=nnx.Rngs(options.seed)))
-    o = options.model
-    return initialized(params, o.initialization, o.positions, model, jax.random.key(options.seed))
+def _fresh_params(model: Config, options: TrainConfig) -> Params:
+    params = get_params(make_model(model, rngs=nnx.Rngs(options.seed)))
+    return initialized(params, options.model, model, jax.random.key(options.seed))
 
 
-def _read_params(weights: Checkpoint, model: ViTConfig, options: TrainConfig) -> Callable[[], Params]:
+def _read_params(weights: Checkpoint, model: Config, options: TrainConfig) -> Callable[[], Params]:
     read: list[Params] = []
 
     def params() -> Params:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +11,7 @@ from vit_jax.training.devices.chips import Chip
 from vit_jax.training.devices.sharding import AXES
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling.step import Step
-from vit_spec import count_blocks
+from vit_spec import block_sizes, segments
 
 Kind = Literal["all-gather", "reduce-scatter", "all-reduce", "all-to-all"]
 
@@ -42,13 +43,8 @@ def collectives(step: Step) -> tuple[Collective, ...]:
     (:mod:`vit_jax.layers.xla.packed`) and of their gradients. FSDP: ZeRO stage 3 (Rajbhandari et al. 2020), except that
     weights stay gathered from the forward to the backward pass without rematerialisation.
     """
-    c, cut, mesh = step.model, step.cut, step.mesh
+    cut, mesh = step.cut, step.mesh
     again = int(step.remat not in ("auto", "none"))
-    tokens = step.images * c.num_tokens * c.embed_dim * step.word
-    sums = cut.row_parts + cut.column_parts
-    if step.remat == "full" and cut.row_parts:
-        # The last sum of a block is the next block's input, which is saved.
-        sums += cut.row_parts - count_blocks(c)
     exchanges = (2 + again) * step.accumulation
     # Gradients of packed biases are summed before the all-gather.
     summed = cut.copied - cut.packed_biases * (mesh.tensor - 1) // mesh.tensor
@@ -63,13 +59,26 @@ def collectives(step: Step) -> tuple[Collective, ...]:
             "gradients", "all-reduce", ("data",), step.word * cut.gathered // mesh.fsdp, step.accumulation, False
         ),
         Collective("gradients", "all-reduce", ("data", "fsdp"), step.word * summed, step.accumulation, False),
-        Collective("sums of layers", "all-reduce", ("tensor",), tokens, sums * step.accumulation, True),
+        *_sums(step),
         Collective("packed layers", "all-to-all", ("tensor",), step.word * cut.exchanged, exchanges, False),
         Collective(
             "packed layers", "all-gather", ("tensor",), step.word * cut.packed_biases, step.accumulation, False
         ),
     ]  # fmt: skip
     return tuple(one for one in found if one.total and _members(one.axes, mesh) > 1)
+
+
+def _sums(step: Step) -> Iterator[Collective]:
+    """Those of the outputs of layers that the tensor axis shards by inputs, and of the gradients before columns."""
+    alone = len(segments(step.model)) == 1
+    for segment, sizes, cut in zip(segments(step.model), block_sizes(step.model), step.cut.segments, strict=True):
+        tokens = step.images * sizes.tokens * sizes.width * step.word
+        count = cut.row_parts + cut.column_parts
+        if step.remat == "full" and cut.row_parts:
+            # The last sum of a block is the next block's input, which is saved.
+            count += cut.row_parts - segment.count
+        purpose = "sums of layers" if alone else f"sums of layers in {segment.prefix}"
+        yield Collective(purpose, "all-reduce", ("tensor",), tokens, count * step.accumulation, True)
 
 
 def _members(axes: tuple[str, ...], mesh: MeshShape) -> int:

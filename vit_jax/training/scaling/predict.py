@@ -14,7 +14,7 @@ from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.scaling.collectives import collectives, seconds
 from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes
-from vit_spec import ViTConfig, VitportError
+from vit_spec import Config, VitportError
 
 _NEAR = 1.02
 """Times within this ratio count as equal: the assumptions are not more accurate."""
@@ -92,7 +92,7 @@ def predict(step: Step, chip: Chip, assumed: Assumptions = Assumptions()) -> Pre
 
 
 def choose(
-    model: ViTConfig,
+    model: Config,
     batch: int,
     devices: int,
     chip: Chip,
@@ -125,7 +125,7 @@ def choose(
 
 
 def _candidates(
-    model: ViTConfig, batch: int, devices: int, precision: Precision, attention: AttentionKind
+    model: Config, batch: int, devices: int, precision: Precision, attention: AttentionKind
 ) -> Iterator[Step]:
     powers = [2**power for power in range(devices.bit_length())]
     for tensor in powers:

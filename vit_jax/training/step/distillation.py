@@ -12,10 +12,10 @@ from vit_jax.inference.inference import Inference
 from vit_jax.params import get_params
 from vit_jax.training.recipe.config import Teacher as TeacherOptions
 from vit_jax.training.step.update import Teacher
-from vit_spec import Preprocessing, ViTConfig, VitportError
+from vit_spec import Config, Preprocessing, VitportError
 
 
-def load_teacher(options: TeacherOptions, student: ViTConfig, preprocessing: Preprocessing) -> Teacher | None:
+def load_teacher(options: TeacherOptions, student: Config, preprocessing: Preprocessing) -> Teacher | None:
     """The teacher of a run, or ``None``.
 
     Args:

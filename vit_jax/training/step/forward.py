@@ -16,13 +16,13 @@ from jax.typing import DTypeLike
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import ImageRngs
 from vit_jax.layers.xla.packed import FSDP
+from vit_jax.model import VisionModel
 from vit_jax.params import parameters_by_path
 from vit_jax.pure import Params, Pure
 from vit_jax.training.devices.sharding import BATCH, partition
 from vit_jax.training.recipe.execution import Remat
 from vit_jax.training.step.losses import Logits
 from vit_jax.training.step.stacked import single_path, stacked_path
-from vit_jax.vit.vision_transformer import VisionTransformer
 from vit_spec import Parameter, Segment, VitportError, segments
 
 _POLICIES: dict[Remat, Callable[..., bool] | None] = {
@@ -43,7 +43,7 @@ class Forward:
             by :func:`vit_jax.training.step.stacked.stack`. Random numbers and results are those of the loop.
     """
 
-    def __init__(self, model: VisionTransformer, *, remat: Remat = "auto", scan: bool = False) -> None:
+    def __init__(self, model: VisionModel, *, remat: Remat = "auto", scan: bool = False) -> None:
         if remat not in get_args(Remat):
             raise VitportError(f"remat={remat!r} is unknown: choose one of {', '.join(get_args(Remat))}.")
         model.train()
@@ -93,14 +93,15 @@ class Forward:
             keys: (B,), one for each image, so that an image's dropout depends neither on its batch nor on its device;
                 ``None`` if nothing is random.
         """
-        around: VisionTransformer = self._around(params)
+        around: VisionModel = self._around(params)
         depth = sum(segment.count for segment in self.segments)
         if keys is not None:  # (depth + 1, B)
             keys = jax.vmap(lambda key: jax.random.split(key, depth + 1), out_axes=1)(keys)
         rates = self.config.drop_path_rates if self.config.drop_path_rate else None
         x = around.embed(images, rngs=None if keys is None else ImageRngs(keys[depth]))
         first = 0
-        for segment, blocks in zip(self.segments, self._blocks, strict=True):
+        for at, (segment, blocks) in enumerate(zip(self.segments, self._blocks, strict=True)):
+            x = around.enter(at, x)
             own = slice(first, first + segment.count)
             per_block = (
                 None if rates is None else jnp.asarray(rates[own], jnp.float32),

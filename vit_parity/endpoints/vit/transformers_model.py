@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from conversion.formats import FORMATS
 from vit_parity.capture import Capture
 from vit_parity.frameworks import torch_array, torch_dtype_name, torch_images
 from vit_parity.points import activation_names
 from vit_spec import ViTConfig, VitportError
 
-_BLOCK = re.compile(r"(?:^|\.)layers?\.(\d+)$")
-_PATCHES = re.compile(r"embeddings\.(patch_embeddings\.projection|patch_embedding)$")
-_FINAL_NORM = re.compile(r"(^|\.)(?<!head\.)(layernorm|post_layernorm)$")
-_LAYERS: dict[str, tuple[str, ...]] = {
-    "norm1": ("layernorm_before", "norm1", "layer_norm1"),
-    "norm2": ("layernorm_after", "norm2", "layer_norm2"),
-    "q": ("attention.q_proj", "self_attn.q_proj", "attention.attention.query"),
-    "k": ("attention.k_proj", "self_attn.k_proj", "attention.attention.key"),
-    "v": ("attention.v_proj", "self_attn.v_proj", "attention.attention.value"),
-    "attn.proj": ("attention.o_proj", "self_attn.out_proj", "attention.output.dense"),
-    "ls1": ("layer_scale1",),
-    "ls2": ("layer_scale2",),
-    "mlp.fc1": ("mlp.fc1", "intermediate.dense"),
-    "mlp.fc2": ("mlp.fc2", "output.dense"),
-}
-"""Our layer → what transformers (4 and 5) calls it within a block."""
+_OUTSIDE = {"patches": "patch_embed.proj", "norm": "norm", "pool_norm": ""}
+"""Parts of ``PartNames`` → our layers; an empty name for a part that is not observed."""
+_INSIDE = {
+    "norm1": "norm1", "norm2": "norm2", "query": "q", "key": "k", "value": "v", "out": "attn.proj",
+    "scale1": "ls1.gamma", "scale2": "ls2.gamma", "first": "mlp.fc1", "second": "mlp.fc2",
+}  # fmt: skip
+_NUMBER = re.compile(r"\.(\d+)(?=\.|$)")
+
+
+@cache
+def _modules() -> Mapping[str, str]:
+    """The end of a module's name in any version of transformers → our layer, with ``{i}`` for the block's number.
+
+    The second readings of transformers' formats have the names.
+    """
+    readings = [format.second_reading.names for format in FORMATS.values()
+                if format.group == "huggingface" and format.second_reading is not None]  # fmt: skip
+    blocks = {block for names in readings for block in names.block}
+    found = {module: ours for names in readings for part, ours in _OUTSIDE.items() for module in getattr(names, part)}
+    for names in readings:
+        for part, ours in _INSIDE.items():
+            for module in getattr(names, part):
+                own = module.rpartition(".")[0] if ours.endswith(".gamma") else module  # the module of the factors
+                found |= {f"{block}.{own}": f"blocks.{{i}}.{ours.removesuffix('.gamma')}" for block in blocks}
+    return found | dict.fromkeys(blocks, "blocks.{i}")
+
+
+def _ours(name: str) -> str | None:
+    """Our name of a module of transformers; ``None`` if it is not observed."""
+    number = _NUMBER.search(name)
+    general = name if number is None else name[: number.start()] + ".{i}" + name[number.end() :]
+    ends = [end for end in _modules() if general == end or general.endswith(f".{end}")]
+    ours = _modules()[max(ends, key=len)] if ends else ""
+    return ours.format(i=number[1] if number else "") or None
 
 
 def load_transformers(path: Path) -> Any:
@@ -72,11 +92,12 @@ def capture_transformers(model: Any, config: ViTConfig, images: np.ndarray, titl
     import transformers
 
     found: dict[str, Any] = {}
-    handles = [handle for name, module in model.named_modules() for handle in _watch(name, module, found)]
-    if not any(_BLOCK.search(name) for name, _ in model.named_modules()):
+    modules = {name: ours for name, _ in model.named_modules() if (ours := _ours(name)) is not None}
+    if "blocks.0" not in modules.values():
         raise VitportError(
             f"{type(model).__name__} has no blocks under names known here: compare it through a capture."
         )
+    handles = [handle for name, ours in modules.items() for handle in _watch(model.get_submodule(name), ours, found)]
     weight = next(model.parameters())
     try:
         with torch.no_grad():
@@ -93,31 +114,22 @@ def capture_transformers(model: Any, config: ViTConfig, images: np.ndarray, titl
     return Capture(title, _in_order(found, config), images, facts)
 
 
-def _watch(name: str, module: Any, found: dict[str, Any]) -> list[Any]:
-    """Hooks on one module, chosen by its name."""
+def _watch(module: Any, ours: str, found: dict[str, Any]) -> list[Any]:
+    """Hooks on one module."""
 
-    def output(key: str) -> Callable[..., None]:
-        return lambda _, __, result: found.update({key: result[0] if isinstance(result, tuple) else result})
+    def output(_: Any, __: Any, result: Any) -> None:
+        found[ours] = result[0] if isinstance(result, tuple) else result
 
     def given(key: str) -> Callable[..., None]:
         return lambda _, inputs: found.update({key: inputs[0]})
 
-    if _PATCHES.search(name):
-        return [module.register_forward_hook(output("patch_embed.proj"))]
-    if _FINAL_NORM.search(name):
-        return [module.register_forward_hook(output("norm"))]
-    if match := _BLOCK.search(name):
-        hooks = [module.register_forward_hook(output(f"blocks.{match[1]}"))]
-        return [*hooks, module.register_forward_pre_hook(given("embed"))] if match[1] == "0" else hooks
-    parent = re.search(r"(?:^|\.)layers?\.(\d+)\.(.+)$", name)
-    ours = next((ours for ours, names in _LAYERS.items() if parent and parent[2] in names), None)
-    if parent is None or ours is None:
-        return []
-    at = f"blocks.{parent[1]}"
-    hooks = [module.register_forward_hook(output(f"{at}.{ours}"))]
+    hooks = [module.register_forward_hook(output)]
     inputs = {"attn.proj": "attn.heads", "norm2": "mid", "mlp.fc2": "mlp.act"}
-    if ours in inputs:
-        hooks.append(module.register_forward_pre_hook(given(f"{at}.{inputs[ours]}")))
+    block, _, layer = ours.removeprefix("blocks.").partition(".")
+    if ours == "blocks.0":
+        hooks.append(module.register_forward_pre_hook(given("embed")))
+    elif layer in inputs:
+        hooks.append(module.register_forward_pre_hook(given(f"blocks.{block}.{inputs[layer]}")))
     return hooks
 
 

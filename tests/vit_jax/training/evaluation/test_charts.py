@@ -13,7 +13,7 @@ from PIL import Image
 
 from vit_jax.training.evaluation.charts import draw
 from vit_jax.training.evaluation.scores import Scores
-from vit_jax.training.run.monitor import LINES
+from vit_jax.training.run.log import LINES
 
 pytestmark = pytest.mark.jax_alone
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]  # made when imported
 
-from vit_jax.training.run.monitor import LINES, Log, read_lines
+from vit_jax.training.run.log import LINES, Log, read_lines
 from vit_spec import VitportError
 
 pytestmark = pytest.mark.jax_alone

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.scaling import VIT_22B
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling import Step
-from vit_jax.training.scaling.step import activation_bytes, cut_model, flops, memory_bytes, traffic_bytes
+from vit_jax.training.scaling.step import SegmentCut, activation_bytes, cut_model, flops, memory_bytes, traffic_bytes
 from vit_spec import forward_flops, get_model, parameters
 
 BASE = get_model("vit_base_patch16_224").config
@@ -37,13 +37,12 @@ def test_fsdp_cuts_all_but_the_small_parameters() -> None:
     assert (cut.gathered, cut.copied) == (PARAMETERS - small, small)
     assert cut.held == (PARAMETERS - small) // 8 + small
     assert cut.gathered_in_blocks == 12 * (4 * D * D + 2 * D * M + 3 * D + M)
-    assert (cut.products, cut.attentions, cut.row_parts, cut.column_parts, cut.exchanged) == (0, 0, 0, 0, 0)
+    assert (cut.segments, cut.exchanged) == ((SegmentCut(0, 0, 0, 0),), 0)
 
 
 def test_the_tensor_axis_cuts_two_branches_a_block() -> None:
     cut = cut_model(BASE, 1, 4)
-    assert cut.products == 12 * (4 * D * D + 2 * D * M)
-    assert (cut.attentions, cut.row_parts, cut.column_parts) == (12, 24, 24)
+    assert cut.segments == (SegmentCut(12 * (4 * D * D + 2 * D * M), 12, 24, 24),)
     assert cut.held == PARAMETERS - 12 * (4 * D * D + 2 * D * M + M) * 3 // 4
     assert (cut.exchanged, cut.packed_biases) == (12 * 3 * D * D // 4, 12 * 3 * D)
 
@@ -68,13 +67,14 @@ def test_the_tensor_axis_divides_a_parallel_block_and_sums_it_once() -> None:
     block = tokens * (4 * width * width + 2 * width * hidden) + 2 * tokens * tokens * width
     whole, cut = (Step(model, 64, MeshShape(1, 1, tensor)) for tensor in (1, 8))
     assert flops(whole) - flops(cut) == 3 * 2 * 64 * model.depth * block * 7 / 8
-    assert (cut.cut.row_parts, cut.cut.column_parts, cut.cut.attentions) == (model.depth,) * 3
+    (blocks,) = cut.cut.segments
+    assert (blocks.row_parts, blocks.column_parts, blocks.attentions) == (model.depth,) * 3
 
 
 def test_memory_is_state_weights_and_activations() -> None:
     block = 2 * N * (4 * D + 4 * D + 2 * M) + h * N * N * 4  # of one image
     step = Step(BASE, 512, MeshShape(8, 1, 1))
-    assert activation_bytes(step) == 64 * block
+    assert activation_bytes(step) == (64 * block,)
     assert memory_bytes(step) == 16 * PARAMETERS + 2 * PARAMETERS + 12 * 64 * block
     assert traffic_bytes(step) == 3 * 2 * PARAMETERS + 28 * PARAMETERS + 5 * 12 * 64 * block
 

@@ -37,6 +37,17 @@ def initialized(
     return result
 
 
+def check_scheme(name: Initialization, positions: Positions, config: ViTConfig) -> None:
+    """Checks that the model can have these initial values.
+
+    Raises:
+        VitportError: if it cannot have these positions.
+    """
+    del name
+    if positions == "sincos2d":
+        sincos2d(config)
+
+
 def by_width(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Linear layers that preserve the variance of their inputs.
 

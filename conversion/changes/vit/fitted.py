@@ -1,0 +1,58 @@
+"""What a change of sizes or of pooling means for the weights of a plain ViT."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from conversion.changes.sizes import by
+from conversion.checkpoint import Checkpoint
+from conversion.tensors.position_table import resize_position_table
+from vit_spec import Kind, ViTConfig, VitportError, parameters, with_pool
+from vit_spec.vit.config import Pooling, PositionResize
+
+
+def grid_resized(sized: Checkpoint[ViTConfig], old: ViTConfig, resize: PositionResize | None) -> Checkpoint[ViTConfig]:
+    """The checkpoint, whose config has another grid of patches already, with the position table resized to it.
+
+    Args:
+        old: the config before.
+        resize: method; ``None`` takes the one of the weights' family.
+    """
+    config = sized.config
+    if config.pos_embed == "none" or config.grid_size == old.grid_size:
+        return sized
+    method = resize or config.pos_embed_resize
+    (name,) = (parameter.name for parameter in parameters(config) if parameter.kind is Kind.TABLE)
+    table = resize_position_table(
+        sized.params[name],
+        prefix=config.num_positioned_prefix_tokens,
+        source_grid=old.grid_size,
+        target_grid=config.grid_size,
+        method=method,
+    )
+    return replace(sized, params=sized.params.replacing(name, table)).changed(
+        f"position table of {by(config.grid_size)} in place of {by(old.grid_size)} patches, resized by {method}"
+    )
+
+
+def pooled(checkpoint: Checkpoint[ViTConfig], pool: Pooling) -> Checkpoint[ViTConfig]:
+    """The checkpoint for another pooling.
+
+    Raises:
+        VitportError: if the weights lack what it needs, or their head reads a vector of another width.
+    """
+    old = checkpoint.config
+    if pool == old.pool:
+        return checkpoint
+    config = with_pool(old, pool)
+    shapes = {entry.name: entry.shape for entry in parameters(config)}
+    wider = [name for name, shape in checkpoint.params.shapes.items() if name in shapes and shapes[name] != shape]
+    if wider:
+        raise VitportError(
+            f"pool={pool!r} gives a vector of {config.pooled_dim} numbers, but {wider[0]} of the weights reads "
+            f"{old.pooled_dim}: create the model with num_classes=0, then call reset_classifier({old.num_classes})."
+        )
+    surplus = {name for name in checkpoint.params if name not in shapes}
+    dropped = f"; dropped {', '.join(sorted(surplus))}" if surplus else ""
+    changed = replace(checkpoint, config=config, params=checkpoint.params.without(surplus))
+    return changed.changed(f"pool {pool} in place of {old.pool}{dropped}")

@@ -1,0 +1,123 @@
+"""What a value of a graph is computed from, with all moving of elements written as index arrays.
+
+Exporters write the same model with many different operations that only move elements: reshapes, transposes, splits,
+slices, gathers, concatenations. None of them is kept. A value is a :class:`View`: the elements of an
+:class:`Expression`, and which of them, in which order. What an exporter wrote no longer matters then, and a wrong order
+cannot be mistaken for the right one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Kind = Literal[
+    "image", "constant", "linear", "product", "elementwise", "reduce", "softmax", "norm", "select", "resize", "unknown"
+]
+"""``linear`` multiplies the last axis by a constant matrix, ``product`` the last axes of two values; ``select`` is
+elements of several values, side by side; ``resize`` a constant resized as an image; ``unknown`` anything else."""
+
+
+@dataclass(eq=False)
+class Expression:
+    """A computation; its elements are numbered in row-major order.
+
+    ``args`` are views, and arrays where an operation combines a value with constants.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    args: tuple[View | np.ndarray, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What the kind needs: ``kernel``, ``function``, ``axes``, …"""
+    place: str = ""
+    """The node that computes it, in words."""
+    number: int = field(default_factory=itertools.count().__next__)
+    """Rises in the order of computation."""
+    varies: bool = True
+    """Whether it depends on the image."""
+    value: str = ""
+    """The graph's name of a value that holds exactly this; empty where there is none."""
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The arguments that are no constants."""
+        return tuple(arg for arg in self.args if isinstance(arg, View))
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Elements of an expression, in some order and shape."""
+
+    expression: Expression
+    shape: tuple[int, ...]
+    order: np.ndarray | None = None
+    """Number of the expression's element for each of the view's; ``None`` is all of them in their own order."""
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the expression itself, in its own shape."""
+        return self.order is None and self.shape == self.expression.shape
+
+    def elements(self) -> np.ndarray:
+        """The numbers of the elements, in the view's shape."""
+        return numbers(self.shape) if self.order is None else self.order
+
+
+def whole(expression: Expression) -> View:
+    """All of an expression."""
+    return View(expression, expression.shape)
+
+
+def view_of(expression: Expression, order: np.ndarray) -> View:
+    """The view with these elements; an order that changes nothing is not kept."""
+    return View(expression, order.shape, None if _in_order(order, expression.size) else order)
+
+
+def numbers(shape: tuple[int, ...]) -> np.ndarray:
+    """0, 1, 2, … in a shape."""
+    return np.arange(math.prod(shape), dtype=np.int32 if math.prod(shape) < 2**31 else np.int64).reshape(shape)
+
+
+def rows_of(view: View, width: int) -> np.ndarray | None:
+    """If the view consists of whole rows of its expression, the number of each, in the shape without the last axis.
+
+    Args:
+        view: its last axis is compared with the expression's.
+        width: length of a row.
+    """
+    if not view.shape or view.shape[-1] != width or not view.expression.shape or view.expression.shape[-1] != width:
+        return None
+    if view.order is None:
+        return numbers(view.shape[:-1])
+    first = view.order[..., 0]
+    if (first % width).any() or not np.array_equal(view.order, first[..., None] + np.arange(width)):
+        return None
+    return first // width
+
+
+def is_permutation(order: np.ndarray, size: int) -> bool:
+    """Whether every one of ``size`` elements occurs once."""
+    if order.size != size:
+        return False
+    seen = np.zeros(size, bool)
+    seen[order.reshape(-1)] = True
+    return bool(seen.all())
+
+
+def _in_order(order: np.ndarray, size: int) -> bool:
+    if order.size != size or (size and (order.flat[0] != 0 or order.flat[-1] != size - 1)):
+        return False
+    return bool((order.reshape(-1) == np.arange(size)).all())

@@ -1,0 +1,275 @@
+"""The layers that expressions are: linear, norm, activation, sum, product, scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from conversion.graph.expression import Expression, View, view_of
+from conversion.graph.functions import activation_of, centres, is_softmax, norm_of, source_of
+
+StepKind = Literal["scale", "shift", "sum", "multiply", "activation", "centre", "norm", "softmax", "other"]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What an expression does to the one or two before it."""
+
+    kind: StepKind
+    x: Expression | None = None
+    y: Expression | None = None
+    """The second term of a sum or factor of a product."""
+    by: np.ndarray | None = None
+    """What is added or multiplied."""
+    name: str = ""
+    """Of an activation."""
+    factor: float = 1.0
+    """What an activation is multiplied by."""
+    norm: Norm | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """LayerNorm, or RMSNorm if not ``centred``, over the last axis."""
+
+    x: View
+    centred: bool
+    eps: float
+    weight: np.ndarray | None
+    bias: np.ndarray | None
+    place: str
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """``x @ kernel + bias``."""
+
+    x: View
+    kernel: np.ndarray  # (inputs, outputs)
+    bias: np.ndarray | None
+    place: str
+
+
+class Layers:
+    """Reads expressions as layers; each is looked at once."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, Step] = {}
+
+    def step(self, at: Expression) -> Step:
+        """The last thing that an expression does."""
+        if at.number not in self._steps:
+            self._steps[at.number] = _step(at)
+        return self._steps[at.number]
+
+    def linear(self, at: Expression) -> Linear | None:
+        """The linear layer that gives ``at``, with the bias behind it."""
+        if at.kind == "linear":
+            (x,) = at.views
+            return Linear(x, at.facts["kernel"], None, at.place)
+        step = self.step(at)
+        if step.kind not in ("shift", "scale") or step.x is None or step.by is None:
+            return None
+        inner = self.linear(step.x)
+        if inner is None:
+            return None
+        outputs = inner.kernel.shape[1]
+        if step.kind == "shift" and (by := vector(step.by, outputs)) is not None:
+            return Linear(inner.x, inner.kernel, by if inner.bias is None else inner.bias + by, inner.place)
+        if step.kind == "scale" and step.by.size == 1:
+            factor = step.by.reshape(()).astype(inner.kernel.dtype)
+            bias = None if inner.bias is None else inner.bias * factor
+            return Linear(inner.x, inner.kernel * factor, bias, inner.place)
+        return None
+
+    def norm(self, at: Expression) -> Norm | None:
+        """The norm that gives ``at``, with its weight and bias."""
+        weight = bias = None
+        step = self.step(at)
+        width = at.shape[-1] if at.shape else 0
+        if step.kind == "shift" and step.by is not None and step.x is not None:
+            bias = vector(step.by, width)
+            step = self.step(step.x) if bias is not None else step
+        if step.kind == "scale" and step.by is not None and step.x is not None and step.by.size == width:
+            weight = vector(step.by, width)
+            step = self.step(step.x) if weight is not None else step
+        found = step.norm
+        if found is None:
+            return None
+        if weight is not None or bias is not None:
+            if found.weight is not None or found.bias is not None:
+                return None  # what is peeled off belongs to no norm
+            found = Norm(found.x, found.centred, found.eps, weight, bias, found.place)
+        if not found.centred and found.x.order is None:
+            before = self.step(found.x.expression)
+            if before.kind == "centre" and before.x is not None:
+                x = View(before.x, before.x.shape)
+                return Norm(x, True, found.eps, found.weight, found.bias, found.place)
+        return found
+
+    def scaled(self, at: Expression) -> tuple[Expression, float]:
+        """What is multiplied by single numbers, and their product; what changes nothing is taken off too."""
+        factor = 1.0
+        while True:
+            step = self.step(at)
+            if step.x is None:
+                return at, factor
+            if step.kind == "scale" and step.by is not None and step.by.size == 1:
+                factor *= float(step.by.reshape(()))
+            elif step.kind == "activation" and step.name == "identity":
+                factor *= step.factor
+            elif step.kind != "shift" or step.by is None or step.by.any():
+                return at, factor
+            at = step.x
+
+    def activation(self, view: View) -> tuple[View, str, float] | None:
+        """What an activation is of, its name, and what it is multiplied by before or behind it."""
+        factor = 1.0
+        while True:
+            at, order = unselected(view)
+            if at is None or order is None:
+                return None
+            inner, by = self.scaled(at)
+            factor *= by
+            step = self.step(inner)
+            if step.kind == "activation" and step.x is not None:
+                return view_as(step.x, view.shape, order), step.name, factor * step.factor
+            if inner is at:
+                return None
+            view = view_as(inner, view.shape, order)
+
+    def columns(self, view: View, width: int) -> tuple[Linear, np.ndarray] | None:
+        """A view of some outputs of a linear layer: the layer, and which output each of a row's elements is.
+
+        Args:
+            view: of (…, rows, width), or anything that has as many rows as the layer, in the same order.
+            width: outputs that the view takes from each row.
+        """
+        added: np.ndarray | None = None
+        while True:
+            at, order = unselected(view)
+            if at is None or order is None:
+                return None
+            layer, step = self.linear(at), self.step(at)
+            if layer is not None or step.kind != "shift" or step.x is None or step.by is None:
+                break
+            by = vector(step.by, at.shape[-1])
+            if by is None:
+                return None
+            by = by[order.reshape(-1, width)[0] % at.shape[-1]]  # a bias that a part of the outputs was given alone
+            added = by if added is None else added + by
+            view = View(step.x, view.shape, order)
+        if layer is None:
+            return None
+        outputs = layer.kernel.shape[1]
+        order = order.reshape(-1, width)
+        if order.shape[0] * layer.kernel.shape[0] != layer.x.size:
+            return None
+        taken = order[0]
+        if taken.max(initial=0) >= outputs or not np.array_equal(order, np.arange(len(order))[:, None] * outputs + taken):
+            return None
+        if added is None:
+            return layer, taken
+        bias = added if layer.bias is None else layer.bias[taken] + added
+        return Linear(layer.x, layer.kernel[:, taken], bias, layer.place), np.arange(width)
+
+
+def view_as(at: Expression, shape: tuple[int, ...], order: np.ndarray) -> View:
+    """These elements of another expression of the same size; an order that changes nothing is not kept."""
+    return View(at, shape, view_of(at, order).order)
+
+
+def unselected(view: View) -> tuple[Expression, np.ndarray] | tuple[None, None]:
+    """The one expression behind a view, and the numbers of its elements; ``None`` twice if there are several."""
+    at, order = view.expression, view.elements()
+    while at.kind == "select":
+        order = at.facts["order"].reshape(-1)[order]
+        if len(at.facts["bases"]) != 1:
+            return None, None
+        (at,) = at.facts["bases"]
+    return at, order
+
+
+def vector(array: np.ndarray, width: int) -> np.ndarray | None:
+    """A constant that is the same in each row, as (width,)."""
+    if array.size == width and array.shape[-1:] == (width,):
+        return array.reshape(-1)
+    return np.full(width, array.reshape(-1)[0], array.dtype) if array.size == 1 else None
+
+
+_DIRECT: Mapping[str, StepKind] = {"Add": "shift", "Sum": "shift", "Sub": "shift", "Mul": "scale", "Div": "scale"}
+
+
+def _step(at: Expression) -> Step:
+    if at.kind == "norm":
+        facts = at.facts
+        (x,) = at.views
+        norm = Norm(x, facts["centred"], facts["eps"], facts["weight"], facts["bias"], at.place)
+        return Step("norm", x.expression, norm=norm)
+    if at.kind == "softmax":
+        (x,) = at.views
+        return Step("softmax", x.expression) if x.order is None else Step("other")
+    if at.kind != "elementwise":
+        return Step("other")
+    return _with_constant(at) or _of_one(at) or _of_two(at) or Step("other")
+
+
+def _with_constant(at: Expression) -> Step | None:
+    """A single operation with a constant."""
+    op, args = at.facts["op"], at.args
+    if op not in _DIRECT or len(args) != 2 or len(at.views) != 1:
+        return None
+    x, first = at.views[0].expression, isinstance(args[0], View)
+    by = args[1] if first else args[0]
+    assert isinstance(by, np.ndarray)
+    if by.dtype.kind in "iub" or x.size != at.size:
+        return None
+    if op in ("Sub", "Div"):
+        if not first:
+            return None
+        by = -by if op == "Sub" else 1 / by.astype(np.float64)
+    return Step(_DIRECT[op], x, by=by)
+
+
+def _of_one(at: Expression) -> Step | None:
+    """A function of one expression."""
+    source = source_of(at)
+    if source is None or source.size != at.size:
+        return None
+    if (found := activation_of(at, source)) is not None:
+        return Step("activation", source, name=found[0], factor=found[1])
+    if centres(at, source):
+        return Step("centre", source)
+    if (facts := norm_of(at, source)) is not None:
+        dtype = _dtype(at)
+        weight, bias = (None if part is None else part.astype(dtype) for part in (facts.weight, facts.bias))
+        weight = None if weight is not None and (weight == 1).all() else weight
+        bias = None if bias is not None and not bias.any() else bias
+        x = View(source, source.shape)
+        return Step("norm", source, norm=Norm(x, facts.centred, facts.eps, weight, bias, at.place))
+    return Step("softmax", source) if is_softmax(at, source) else None
+
+
+def _of_two(at: Expression) -> Step | None:
+    views = at.views
+    if len(at.args) != 2 or len(views) != 2 or any(view.size != at.size for view in views):
+        return None
+    kinds: Mapping[str, StepKind] = {"Add": "sum", "Sum": "sum", "Mul": "multiply"}
+    kind = kinds.get(at.facts["op"])
+    return None if kind is None else Step(kind, views[0].expression, views[1].expression)
+
+
+def _dtype(at: Expression) -> np.dtype:
+    """The widest dtype of the constants around an expression."""
+    found: list[np.dtype] = []
+    waiting = [at]
+    for _ in range(20):
+        if not waiting:
+            break
+        now = waiting.pop(0)
+        found += [arg.dtype for arg in now.args if isinstance(arg, np.ndarray) and arg.dtype.kind not in "iub"]
+        waiting += [arg.expression for arg in now.views]
+    return max(found, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float32))

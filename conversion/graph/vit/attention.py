@@ -1,0 +1,145 @@
+"""Multi-head attention in a graph: heads, scale, and which outputs of which layers are queries, keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from conversion.graph.expression import Expression, View, numbers
+from conversion.graph.fold import fold
+from conversion.graph.graph import NotUnderstoodError
+from conversion.graph.layers import Layers, Linear, Norm, unselected
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """Queries, keys or values: outputs of a linear layer, head by head."""
+
+    layer: Linear
+    columns: np.ndarray  # (h d,)
+    norm: Norm | None
+    scale: float
+
+    @property
+    def kernel(self) -> np.ndarray:
+        """(D, h d)."""
+        return _taken(self.layer.kernel, self.columns)
+
+    @property
+    def bias(self) -> np.ndarray | None:
+        return None if self.layer.bias is None else _taken(self.layer.bias, self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """``softmax(scale q kᵀ) v`` of all heads."""
+
+    query: Operand
+    key: Operand
+    value: Operand
+    heads: int
+    scale: float
+    order: np.ndarray  # (h d,)
+    """For each element that the next layer reads, its number where heads lie side by side in order."""
+    place: str
+
+
+def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
+    """The attention whose heads a view puts side by side; ``None`` if it is no product of attention weights.
+
+    Raises:
+        NotUnderstoodError: if it is, and something about it is not a plain ViT's.
+    """
+    at, order = unselected(merged)
+    if at is None or order is None or at.kind != "product":
+        return None
+    weights, value = at.views
+    soft, factor = layers.scaled(weights.expression)
+    step = layers.step(soft)
+    if weights.order is not None or step.kind != "softmax" or step.x is None:
+        return None
+    scores, scale = layers.scaled(step.x)
+    if factor != 1.0:
+        raise NotUnderstoodError(f"The graph's {at.place} multiplies attention weights by {factor}, which no ViT does.")
+    if scores.kind != "product":
+        raise NotUnderstoodError(
+            f"The graph's {soft.place} is the softmax of {_what(scores)}, where scaled products of queries and keys alone "
+            "were expected: biases and masks on attention are not read."
+        )
+    query, key = scores.views
+    N, d = at.shape[-2:]
+    heads = at.size // (N * d * batch)
+    if heads * N * d * batch != at.size:
+        raise NotUnderstoodError(f"The graph's {at.place} mixes images of a batch in attention.")
+    key_order = np.swapaxes(key.elements(), -1, -2)
+    keys = View(key.expression, key_order.shape, key_order)
+    q, k, v = (_operand(view, layers, heads, at.place) for view in (query, keys, value))
+    if v.scale != 1.0 or v.norm is not None:
+        raise NotUnderstoodError(f"The graph's {at.place} scales or norms the values of attention, which no ViT does.")
+    merged_order = _merge_order(order, batch, heads, N, d, at.place)
+    return Attention(q, k, v, heads, scale * q.scale * k.scale, merged_order, at.place)
+
+
+def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:
+    """(…, N, d) of a stack of heads."""
+    scale, norm = 1.0, None
+    d = view.shape[-1]
+    while True:
+        at, order = unselected(view)
+        if at is None or order is None:
+            break
+        inner, factor = layers.scaled(at)
+        found = layers.norm(inner)
+        if found is not None and norm is None and found.x.shape[-1] == d:
+            norm, scale = found, scale * factor
+            view = View(found.x.expression, view.shape, found.x.elements().reshape(-1)[order])
+        elif inner is not at and (norm is None or factor == 1.0):
+            scale *= factor
+            view = View(inner, view.shape, order)
+        else:
+            break
+    if not view.expression.varies and layers.linear(view.expression) is None:
+        return _constant(fold(View(view.expression, view.shape, view.order)), heads, norm, scale, place)
+    N = view.shape[-2]
+    by_head = view.elements().reshape(-1, heads, N, d).transpose(0, 2, 1, 3).reshape(-1, heads * d)
+    found_columns = layers.columns(View(view.expression, by_head.shape, by_head), heads * d)
+    if found_columns is None:
+        raise NotUnderstoodError(
+            f"The graph's {place} attends to {_what(view.expression)}, where heads of a linear layer's outputs were "
+            "expected."
+        )
+    return Operand(*found_columns, norm, scale)
+
+
+def _constant(array: np.ndarray, heads: int, norm: Norm | None, scale: float, place: str) -> Operand:
+    """Queries that were computed when the graph was made: those of an identity."""
+    rows = array.reshape(-1, heads, array.shape[-2], array.shape[-1])
+    if rows.shape[2] != 1 or not (rows == rows[:1]).all():
+        raise NotUnderstoodError(f"The graph's {place} attends with constants that are not one query.")
+    row = rows[0].reshape(1, 1, -1)
+    width = row.shape[-1]
+    x = View(Expression("constant", row.shape, (), {"array": row}, place, varies=False), row.shape)
+    return Operand(Linear(x, np.eye(width, dtype=row.dtype), None, place), np.arange(width), norm, scale)
+
+
+def _merge_order(order: np.ndarray, batch: int, heads: int, N: int, d: int, place: str) -> np.ndarray:
+    stacked = numbers((batch, heads, N, d)).transpose(0, 2, 1, 3).reshape(batch * N, heads * d)
+    order = order.reshape(-1, heads * d)
+    first = order[0] if order.size else order
+    found = first // (N * d) * d + first % d
+    if order.shape != stacked.shape or (first // d % N).any() or not np.array_equal(order, stacked[:, found % (heads * d)]):
+        raise NotUnderstoodError(f"The graph's {place} puts attention's heads together in no order of channels.")
+    return found
+
+
+def _taken(array: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """``array[..., columns]``, without a copy where they follow one another."""
+    first = int(columns[0])
+    if np.array_equal(columns, np.arange(first, first + len(columns))):
+        return array[..., first : first + len(columns)]
+    return array[..., columns]
+
+
+def _what(at: Expression) -> str:
+    return f"the result of {at.place}" if at.place else at.kind

@@ -1,0 +1,256 @@
+"""A Transformer layer in a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from conversion.graph.expression import Expression, View
+from conversion.graph.graph import NotUnderstoodError
+from conversion.graph.layers import Layers, Linear, Norm, vector
+from conversion.graph.vit.attention import Attention, attention_of
+
+
+@dataclass(frozen=True, eq=False)
+class Mlp:
+    """``second(act(first))``, times ``value`` where there is a gate."""
+
+    first: Linear
+    columns: np.ndarray | None
+    """Outputs of ``first``; all if ``None``."""
+    value: tuple[Linear, np.ndarray | None] | None
+    activation: str
+    norm: Norm | None
+    second: Linear
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLayer:
+    """Attention with its projection."""
+
+    attention: Attention
+    norm: Norm | None
+    out: Linear
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """What is added to the residual stream: one layer of each kind, or both of a parallel block."""
+
+    before: Norm | None
+    after: Norm | None
+    scale: np.ndarray | None
+    attention: AttentionLayer | None
+    mlp: Mlp | None
+    place: str
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """All blocks: what goes into the first, the branches in order, and what is behind each."""
+
+    embedding: Expression
+    branches: tuple[Branch, ...]
+    sums: tuple[Expression, ...] = field(default=())
+
+
+class BlockReader:
+    """Reads the residual stream backwards.
+
+    Args:
+        layers: shared by all readers of a graph.
+        batch: images that the graph was followed with.
+    """
+
+    def __init__(self, layers: Layers, batch: int) -> None:
+        self.layers = layers
+        self.batch = batch
+        self._branches: dict[int, tuple[Branch, Expression] | NotUnderstoodError] = {}
+
+    def body(self, at: Expression) -> Body:
+        """The blocks that give ``at``.
+
+        Raises:
+            NotUnderstoodError: if what gives it is no block of a plain ViT.
+        """
+        branches: list[Branch] = []
+        sums: list[Expression] = []
+        while (found := self._summed(at)) is not None:
+            branches.append(found[0])
+            sums.append(at)
+            at = found[1]
+        return Body(at, tuple(reversed(branches)), tuple(reversed(sums)))
+
+    def _summed(self, at: Expression) -> tuple[Branch, Expression] | None:
+        """The last branch, and the stream that it is added to; ``None`` if ``at`` is no such sum."""
+        if at.number not in self._branches:
+            terms = self._terms(at)
+            if terms is None or not (terms[0].varies and terms[1].varies):  # a sum with a table of positions
+                return None
+            tries: list[tuple[Branch, Expression] | NotUnderstoodError] = []
+            first, second, bias = terms
+            for stream, branch in ((first, second), (second, first)):
+                try:
+                    tries.append((self.branch(branch, stream, bias), stream))
+                except NotUnderstoodError as error:
+                    tries.append(error)
+            known = [found for found in tries if isinstance(found, tuple)]
+            self._branches[at.number] = known[0] if known else _deepest(tries)
+        found = self._branches[at.number]
+        if isinstance(found, NotUnderstoodError):
+            raise found
+        return found
+
+    def _terms(self, at: Expression) -> tuple[Expression, Expression, np.ndarray | None] | None:
+        """Two terms, and a bias added to their sum that belongs to a linear layer."""
+        step = self.layers.step(at)
+        if step.kind == "sum" and step.x is not None and step.y is not None:
+            return step.x, step.y, None
+        if step.kind == "shift" and step.x is not None and step.by is not None:
+            inner = self.layers.step(step.x)
+            by = vector(step.by, at.shape[-1]) if at.shape else None
+            if inner.kind == "sum" and inner.x is not None and inner.y is not None and by is not None:
+                return inner.x, inner.y, by
+        return None
+
+    def branch(self, at: Expression, stream: Expression, bias: np.ndarray | None = None) -> Branch:
+        """What is added to ``stream``, if it is computed from it; ``bias`` belongs to its last layer.
+
+        Raises:
+            NotUnderstoodError: if it is not.
+        """
+        scale, after, place = None, None, at.place
+        step = self.layers.step(at)
+        if step.kind == "scale" and step.x is not None and step.by is not None and bias is None:
+            scale = vector(step.by, at.shape[-1])
+            at = step.x if scale is not None else at
+        if (after := self.layers.norm(at)) is not None and bias is None:
+            at = _whole(after.x, place)
+        step = self.layers.step(at)
+        if step.kind == "sum" and step.x is not None and step.y is not None:
+            parts = [self._layer(term, None) for term in (step.x, step.y)]
+        else:
+            parts = [self._layer(at, bias)]
+        inputs = [self._input(part) for part in parts]
+        before = self._before(inputs, stream, place)
+        if (before is None) == (after is None):
+            if before is not None:
+                raise NotUnderstoodError(f"The graph's {place} adds a layer with norms before and behind it.")
+            raise NotUnderstoodError(
+                f"The graph's {place} adds a layer with no norm before or behind it: a post-norm encoder, which norms the "
+                "sums instead, is not read."
+            )
+        attentions = [part for part in parts if isinstance(part, AttentionLayer)]
+        mlps = [part for part in parts if isinstance(part, Mlp)]
+        if max(len(attentions), len(mlps)) > 1:
+            raise NotUnderstoodError(f"The graph's {place} adds two layers of one kind, which no ViT does.")
+        return Branch(before, after, scale, attentions[0] if attentions else None, mlps[0] if mlps else None, place)
+
+    def _before(self, inputs: list[Expression], stream: Expression, place: str) -> Norm | None:
+        """The norm between the stream and the layers; ``None`` if they read the stream itself."""
+        if all(found is stream for found in inputs):
+            return None
+        norms = [self.layers.norm(found) for found in inputs]
+        for norm in norms:
+            if norm is None or _whole(norm.x, place) is not stream:
+                raise NotUnderstoodError(
+                    f"The graph's {place} adds to tokens what is not computed from these tokens' norm, as blocks of a ViT "
+                    "are."
+                )
+        if any(found is not inputs[0] for found in inputs) and not _alike(norms):
+            raise NotUnderstoodError(f"The graph's {place} adds two layers behind different norms.")
+        return norms[0]
+
+    def _layer(self, at: Expression, bias: np.ndarray | None) -> AttentionLayer | Mlp:
+        out = self.layers.linear(at)
+        if out is None:
+            raise NotUnderstoodError(f"The graph's {at.place} is added to tokens, where a linear layer was expected.")
+        if bias is not None:
+            out = Linear(out.x, out.kernel, bias if out.bias is None else out.bias + bias, out.place)
+        x, norm = out.x, self.layers.norm(out.x.expression) if out.x.order is None else None
+        if norm is not None:
+            x = norm.x
+        attention = attention_of(x, self.layers, self.batch)
+        if attention is not None:
+            return AttentionLayer(attention, norm, out)
+        return self._mlp(x, norm, out)
+
+    def _mlp(self, x: View, norm: Norm | None, out: Linear) -> Mlp:
+        if (found := self.layers.activation(x)) is not None:
+            source, name, factor = found
+            first = self._hidden(source, out.place)
+            return Mlp(*first, None, _activation(name, out), norm, _multiplied(out, factor, norm))
+        at = _whole(x, out.place)
+        step = self.layers.step(at)
+        if step.kind == "multiply" and step.x is not None and step.y is not None:
+            for gate, value in ((step.x, step.y), (step.y, step.x)):
+                if (found := self.layers.activation(View(gate, gate.shape))) is not None:
+                    source, name, factor = found
+                    gated = self._hidden(View(value, value.shape), at.place)
+                    return Mlp(*self._hidden(source, at.place), gated, _activation(name, out), norm,
+                               _multiplied(out, factor, norm))  # fmt: skip
+        raise NotUnderstoodError(
+            f"The graph's {at.place} stands before a linear layer, where attention, or a known activation of a linear "
+            "layer (GELU, its tanh form, quick GELU, SiLU, ReLU, gated or not) was expected."
+        )
+
+    def _hidden(self, view: View, place: str) -> tuple[Linear, np.ndarray | None]:
+        if view.order is None and (layer := self.layers.linear(view.expression)) is not None:
+            return layer, None
+        found = self.layers.columns(view, view.shape[-1])
+        if found is None:
+            raise NotUnderstoodError(f"The graph's {place} is not the activation of a linear layer.")
+        return found
+
+    def _input(self, part: AttentionLayer | Mlp) -> Expression:
+        if isinstance(part, Mlp):
+            layers = [part.first] if part.value is None else [part.first, part.value[0]]
+        else:
+            layers = [it.layer for it in (part.attention.query, part.attention.key, part.attention.value)]
+        inputs = [_whole(layer.x, layer.place) for layer in layers]
+        if any(found is not inputs[0] for found in inputs) and not _alike([self.layers.norm(it) for it in inputs]):
+            raise NotUnderstoodError(f"The graph's {layers[0].place} and its fellows read different tokens.")
+        return inputs[0]
+
+
+def _whole(view: View, place: str) -> Expression:
+    """The expression that a view is, in its own order."""
+    if view.order is not None:
+        raise NotUnderstoodError(f"The graph's {place} reads some tokens or channels, where all were expected.")
+    return view.expression
+
+
+def _alike(norms: list[Norm | None]) -> bool:
+    """Whether they are one norm, exported more than once."""
+    first = norms[0]
+    return first is not None and all(
+        it is not None and it.x.expression is first.x.expression and it.eps == first.eps
+        and it.centred == first.centred and _same(it.weight, first.weight) and _same(it.bias, first.bias)
+        for it in norms
+    )  # fmt: skip
+
+
+def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
+
+
+def _activation(name: str, out: Linear) -> str:
+    if name in ("identity", "tanh"):
+        raise NotUnderstoodError(f"The graph's {out.place} reads the {name} of a linear layer, which no MLP of a ViT has.")
+    return name
+
+
+def _multiplied(layer: Linear, factor: float, norm: Norm | None) -> Linear:
+    """The layer for inputs without a factor, such as the half of a GELU that an optimiser moved into it."""
+    if abs(factor - 1) <= 1e-6:
+        return layer
+    if norm is not None:
+        raise NotUnderstoodError(f"The graph's {norm.place} norms {factor:g} times an activation, which no ViT does.")
+    return Linear(layer.x, layer.kernel * np.asarray(factor, layer.kernel.dtype), layer.bias, layer.place)
+
+
+def _deepest(errors: list[tuple[Branch, Expression] | NotUnderstoodError]) -> NotUnderstoodError:
+    """The error of the try that went furthest: its sentence is not about the first thing that was expected."""
+    found = [error for error in errors if isinstance(error, NotUnderstoodError)]
+    return next((error for error in found if "where a linear layer was expected" not in str(error)), found[0])

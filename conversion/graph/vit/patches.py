@@ -1,0 +1,124 @@
+"""The patch projection: a linear layer over windows of the image, however they were cut out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from conversion.graph.expression import Expression
+from conversion.graph.graph import NotUnderstoodError
+from conversion.graph.layers import Layers, unselected
+
+
+@dataclass(frozen=True, eq=False)
+class Patches:
+    """A projection of patches in row-major order."""
+
+    kernel: np.ndarray  # (O, C, P, P)
+    bias: np.ndarray | None
+    image_size: tuple[int, int]
+    grid: tuple[int, int]
+    channels_last: bool
+    """Whether the graph takes (B, H, W, C)."""
+    folded: bool
+    """Whether arithmetic on pixels in front of it was folded into it."""
+
+
+def patches_of(at: Expression, layers: Layers) -> Patches | None:
+    """The patch projection that ``at`` is; ``None`` if it is no linear layer over elements of the image.
+
+    Raises:
+        NotUnderstoodError: if it is, and its windows are no patches.
+    """
+    layer = layers.linear(at)
+    if layer is None:
+        return None
+    source, order = unselected(layer.x)
+    if source is None or order is None:
+        return None
+    image, scale, shift = _pixels(source, layers)
+    if image.kind != "image":
+        return None
+    B = image.shape[0]
+    order = order.reshape(B, -1, layer.kernel.shape[0])
+    one = order[0]  # (N, C P P)
+    if len(image.shape) != 4 or not np.array_equal(order, one + np.arange(B)[:, None, None] * (image.size // B)):
+        raise NotUnderstoodError(f"The graph's {layer.place} mixes images of a batch.")
+    for channels_last in (False, True):
+        found = _placed(one, image.shape, channels_last)
+        if found is not None:
+            break
+    else:
+        raise NotUnderstoodError(
+            f"The graph's {layer.place} is a linear layer of the image, but not of square patches side by side."
+        )
+    places, patch, grid = found
+    kernel, bias = layer.kernel, layer.bias
+    if scale is not None or shift is not None:
+        kernel, bias = _folded(kernel, bias, one, scale, shift, layer.place)
+    height, width = image.shape[1:3] if channels_last else image.shape[2:4]
+    C = image.shape[3] if channels_last else image.shape[1]
+    own = np.empty_like(places)
+    own[places] = np.arange(len(places))
+    weight = kernel.T[:, own] if not np.array_equal(own, np.arange(len(own))) else kernel.T
+    return Patches(
+        weight.reshape(-1, C, patch, patch), bias, (height, width), grid, channels_last,
+        scale is not None or shift is not None,
+    )  # fmt: skip
+
+
+def _pixels(at: Expression, layers: Layers) -> tuple[Expression, np.ndarray | None, np.ndarray | None]:
+    """The image, with the factor and the offset that its pixels are given: ``image * scale + shift``."""
+    scale: np.ndarray | None = None
+    shift: np.ndarray | None = None
+    steps = []
+    while (step := layers.step(at)).kind in ("scale", "shift") and step.x is not None and step.by is not None:
+        steps.append((step.kind, np.broadcast_to(step.by.astype(np.float64), at.shape).reshape(-1)))
+        at = step.x
+    for kind, by in reversed(steps):
+        if kind == "scale":
+            scale = by if scale is None else scale * by
+            shift = None if shift is None else shift * by
+        else:
+            shift = by if shift is None else shift + by
+    return at, scale, shift
+
+
+def _placed(
+    order: np.ndarray, shape: tuple[int, ...], channels_last: bool
+) -> tuple[np.ndarray, int, tuple[int, int]] | None:
+    """For each input its number as (C, P, P), the patch's side, and the grid; ``None`` if the windows are no patches."""
+    C, H, W = (shape[3], *shape[1:3]) if channels_last else shape[1:4]
+    first = order[0] if len(order) else np.zeros(0, np.int64)
+    if channels_last:
+        y, x, c = first // (W * C), first // C % W, first % C
+    else:
+        c, y, x = first // (H * W), first // W % H, first % W
+    patch = int(y.max(initial=-1)) + 1
+    if len(first) != C * patch * patch or int(x.max(initial=-1)) + 1 != patch or c.max(initial=0) >= C:
+        return None
+    places = (c * patch + y) * patch + x
+    if not np.array_equal(np.sort(places), np.arange(len(places))):
+        return None
+    h, w = H // patch, W // patch
+    n = np.arange(h * w)[:, None]
+    rows, columns = n // w * patch + y, n % w * patch + x
+    expected = (rows * W + columns) * C + c if channels_last else (c * H + rows) * W + columns
+    return (places, patch, (h, w)) if np.array_equal(order, expected) else None
+
+
+def _folded(
+    kernel: np.ndarray, bias: np.ndarray | None, order: np.ndarray, scale: np.ndarray | None, shift: np.ndarray | None,
+    place: str,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Kernel and bias that give the same for plain pixels."""
+    result, offset = kernel.astype(np.float64), np.zeros(kernel.shape[1]) if bias is None else bias.astype(np.float64)
+    for by in (scale, shift):
+        if by is not None and not np.array_equal(by[order], np.broadcast_to(by[order[0]], order.shape)):
+            raise NotUnderstoodError(f"The graph scales pixels before its {place} by their place in the image.")
+    if shift is not None:
+        offset = offset + shift[order[0]] @ result
+    if scale is not None:
+        result = result * scale[order[0]][:, None]
+    return result.astype(kernel.dtype), offset.astype(kernel.dtype)

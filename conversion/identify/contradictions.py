@@ -1,0 +1,109 @@
+"""Whether what a record, a config.json or a name says of a model is what its tensors show.
+
+What no shape shows is taken from their words, so words of another model would give wrong outputs without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from conversion.config_json import huggingface as huggingface_config
+from conversion.identify.resolve import Fact
+from conversion.source import OWN_RECORD
+from vit_spec import Config, ViTConfig, VitportError, family_of, get_model
+
+CONFIG_JSON = "config.json"
+"""The origin of facts in the file of that name."""
+_PARTS = {"layer_scale": "LayerScale", "pos_embed": "position table", "final_norm": "last norm"}
+"""Parts that a model has or lacks, whatever their kind."""
+
+
+def check_told(told: Mapping[str, Fact], config: Config) -> None:
+    """Compare what the file's own record or config.json says with the tensors.
+
+    Args:
+        told: config field → what the file says.
+        config: what was made of it: what tensors show has overruled it.
+
+    Raises:
+        VitportError: naming every field that differs.
+    """
+    stated = {name: fact for name, fact in told.items() if fact.origin in (OWN_RECORD, CONFIG_JSON)}
+    if "mlp_hidden_dim" in stated and stated["mlp_hidden_dim"].value is not None:
+        stated.pop("mlp_ratio", None)  # which it overrules
+    differing = [
+        (f"{name}={_plain(fact.value)!r}", f"{name}={getattr(config, name)!r}", fact.origin)
+        for name, fact in stated.items()
+        if not _same(name, fact, config)
+    ]
+    if differing:
+        said, shown, origins = zip(*differing, strict=True)
+        raise VitportError(
+            f"{origins[0][:1].upper()}{origins[0][1:]} says {', '.join(said)}, but the tensors show "
+            f"{', '.join(shown)}: they are of two models, so fetch the weights again, or correct what is wrong."
+        )
+
+
+def check_width(config_json: Mapping[str, Any], config: Config) -> None:
+    """Compare the width of the MLPs in Hugging Face's config.json with the tensors.
+
+    Raises:
+        VitportError: if they differ.
+    """
+    stated = huggingface_config.hidden_width(config_json)
+    if stated is not None and isinstance(config, ViTConfig) and stated != config.hidden_dim:
+        raise VitportError(
+            f"config.json says that the MLPs are {stated} wide, but the tensors show {config.hidden_dim}: they are of "
+            "two models, so fetch the folder again."
+        )
+
+
+def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
+    """Refuse a registered name whose layers are not the tensors': its heads and epsilon would be another model's.
+
+    Args:
+        model: the name.
+        told: config field → what the file says itself.
+        config: what the file and its tensors are.
+
+    Raises:
+        VitportError: with the first difference.
+    """
+    named = get_model(model).config
+    for name in family_of(config).size_fields:
+        if getattr(named, name) != getattr(config, name):
+            raise VitportError(
+                f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
+                "the model that they are, or give a config."
+            )
+    for name, what in _PARTS.items():
+        has, holds = (getattr(it, name, None) not in (None, "none") for it in (named, config))
+        if has != holds:
+            raise VitportError(
+                f"{model} has {'a' if has else 'no'} {what}, but the file holds {'one' if holds else 'none'}: name the "
+                "model that the tensors are, or give a config."
+            )
+    heads, named_heads = told.get("num_heads"), getattr(named, "num_heads", None)
+    if heads is not None and heads.value != named_heads:
+        raise VitportError(
+            f"{model} has num_heads={named_heads}, but {heads.origin} says num_heads={heads.value}: leave out the "
+            "name (--model)."
+        )
+
+
+def _same(name: str, fact: Fact, config: Config) -> bool:
+    value = fact.value
+    if isinstance(config, ViTConfig):
+        if name == "image_size" and config.pos_embed == "none":
+            return True  # no tensor shows it
+        if name == "mlp_hidden_dim":
+            return value is None or value == config.hidden_dim
+        if name == "mlp_ratio":  # timm halves the width of a gated MLP
+            gated = config.mlp != "plain" and fact.origin == CONFIG_JSON
+            return gated or int(config.embed_dim * value) == config.hidden_dim
+    return _plain(value) == _plain(getattr(config, name))
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

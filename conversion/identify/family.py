@@ -1,0 +1,31 @@
+"""What a family's tensors show, in the module of this folder that is named after the family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+from conversion.tensors.table import Shapes
+from vit_spec import needed_module
+from vit_spec.family import FAMILIES
+
+
+class Identifier(Protocol):
+    """Such a module."""
+
+    NEVER_GUESSED: tuple[str, ...]
+    """Config fields that change outputs and that no shape shows: they must be stated somewhere."""
+    CHANGED_BY_FINE_TUNING: frozenset[str]
+    """First components of names whose shapes fine-tuning changes."""
+    REFUSED: Mapping[str, str]
+    """Endings of names that show models like the family's that are none of it → what they are."""
+
+    def facts_from_shapes(self, shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+        """The config fields that canonical names and shapes decide, given those that are known from elsewhere."""
+        ...
+
+
+def identifier(family: str) -> Identifier:
+    """The module of a family."""
+    found = needed_module("conversion.identify", FAMILIES[family].config, "are not recognised by their tensors yet")
+    return cast(Identifier, found)

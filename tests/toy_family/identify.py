@@ -1,0 +1,36 @@
+"""``conversion/identify/toy`` and a format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from conversion.containers import safetensors_file
+from conversion.format import Format
+from conversion.tensors.rules import Aliased
+from conversion.tensors.table import Shapes
+
+NEVER_GUESSED = ("heads",)
+CHANGED_BY_FINE_TUNING = frozenset({"head"})
+REFUSED: dict[str, str] = {}
+
+
+def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+    width, channels, patch, _ = shapes["patch_embed.proj.weight"]
+    blocks = {tuple(name.split(".")[1:4:2]) for name in shapes if name.startswith("stages.") and ".blocks." in name}
+    stages = [sum(stage == str(at) for stage, _ in blocks) for at in range(1 + max(int(stage) for stage, _ in blocks))]
+    classes = shapes["head.weight"][0] if "head.weight" in shapes else 0
+    return {"width": width, "in_channels": channels, "patch_size": patch, "depths": tuple(stages),
+            "num_classes": classes}  # fmt: skip
+
+
+FORMAT = Format(
+    name="toy",
+    summary="the names of the toy family",
+    family="toy",
+    group="timm",
+    before=("timm",),
+    names=Aliased(()),
+    signature=("stages.1.merge.weight",),
+    writer=safetensors_file.write,
+)

@@ -1,0 +1,38 @@
+"""The files of a work directory that say what the run is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import sys
+from pathlib import Path
+
+import jax
+
+from vit_jax.training.recipe.config import CONFIG, TrainConfig
+from vit_jax.training.run.writing import writing
+
+VERSIONS = "versions.json"
+
+
+def write_facts(options: TrainConfig, workdir: Path) -> None:
+    """The configuration, and what computed the run.
+
+    Raises:
+        UnwrittenError: if they cannot be written.
+    """
+    names = ("vitport", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+    facts = {
+        **versions,
+        "devices": sorted({device.device_kind for device in jax.devices()}),
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+        "command": sys.argv,
+    }
+    for name, values in {CONFIG: options.to_dict(), VERSIONS: facts}.items():
+        aside = workdir / f"{name}.part"
+        with writing(aside):
+            aside.write_text(json.dumps(values, indent=2) + "\n")
+            aside.replace(workdir / name)
