@@ -14,7 +14,7 @@ def random_params(config: Config, seed: int, dtype: DTypeLike = np.float64) -> d
     """Canonical name → array for every parameter.
 
     Matrices keep the variance of what they are applied to, so attention is neither uniform nor one-hot and logits are
-    of order 1; norm factors and layer scales lie around 1 ± 0.3.
+    of order 1; norm factors and layer scales lie around 1 ± 0.3, scales of cosines around 33.
     """
     rng = np.random.default_rng(seed)
     return {it.name: random_array(it.name, it.shape, rng).astype(dtype) for it in parameters(config)}
@@ -33,4 +33,6 @@ def random_array(name: str, shape: tuple[int, ...], rng: np.random.Generator) ->
         return noise / math.sqrt(math.prod(shape[1:]))
     if leaf in ("weight", "gamma"):
         return 1.0 + 0.3 * noise
+    if leaf == "logit_scale":
+        return 3.5 + noise  # one in seven beyond ln 100, where it is clamped
     return noise * (0.3 if leaf == "bias" else 0.7)

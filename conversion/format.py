@@ -10,9 +10,11 @@ from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.second_reading import SecondReading
+from conversion.second_reading_swin import SwinReading
 from conversion.tensors.rules import Names
 from conversion.tensors.table import TensorTable
 from vit_spec import Config, Preprocessing
+from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import Pooling
 
 Writer = Callable[[Path, TensorTable, Checkpoint, Callable[[str], None]], None]
@@ -79,10 +81,16 @@ class Format:
     """Config fields read from a folder's config.json."""
     shape_facts: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any]] | None = None
     """Config fields that the format's own shapes show and canonical ones do not, such as the number of heads."""
+    buffer_facts: Callable[[TensorTable, Mapping[str, tuple[int, ...]]], dict[str, Any]] | None = None
+    """Config fields that the tensors which are set aside show by their values; the others' shapes are given too."""
+    remarks: Callable[[TensorTable], list[str]] | None = None
+    """Sentences about what a file's tensors hold and the model does not."""
     preprocessing: Preprocessing | None = None
     """The family's preprocessing, for files that do not say theirs."""
     reader_defaults: Mapping[str, Any] = field(default_factory=dict)
     """Config fields that other readers of the format assume unless their users say otherwise."""
+    offset_resize: OffsetResize = "timm-geometric"
+    """How the family's code resizes tables of relative positions for another window."""
     drops: tuple[str, ...] = ()
     """What a checkpoint may have and the format's files have no place for, although it changes no output: ``labels``,
     ``preprocessing``, names of config fields. Fields that do change outputs belong in ``cannot_hold``."""
@@ -90,7 +98,9 @@ class Format:
     """``None`` for formats that are only read."""
     cannot_hold: Callable[[Any], list[str]] = _everything
     """What of a model the format has no place for, each in a few words; empty where the model can be written."""
-    second_reading: SecondReading | None = None
+    computed_otherwise: Callable[[Checkpoint], list[str]] | None = None
+    """Where other readers of a written file compute another function than the model, in sentences."""
+    second_reading: SecondReading | SwinReading | None = None
     """The format described without its rules, which ``vitport convert --verify`` runs files by."""
 
     @property

@@ -15,8 +15,8 @@ from conversion.tensors.table import Shapes
 from vit_spec import Config, ViTConfig, VitportError
 
 _HELD_BY_ALL = frozenset({
-    "image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio",
-    "mlp_hidden_dim", "norm_eps", "pos_embed_resize", "drop_rate", "attn_drop_rate", "drop_path_rate",
+    "image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth", "depths", "num_heads",
+    "mlp_ratio", "mlp_hidden_dim", "norm_eps", "pos_embed_resize", "drop_rate", "attn_drop_rate", "drop_path_rate",
 })  # fmt: skip
 """Sizes, and fields that change no output: rates of training, and how positions are resized for other images."""
 _OPTIONS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from conversion.containers import open_source
 from conversion.containers.wall import wall
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
-from conversion.identify.contradictions import check_name, check_told, check_width
+from conversion.identify.contradictions import check_given, check_name, check_told, check_width
 from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.order import told_order
@@ -127,12 +127,15 @@ def _understood(
         check_width(beside, config)
     if isinstance(model, str):
         check_name(model, told, config)
+    elif model is not None:
+        check_given(model, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
     preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
     notes = (
         f"{found.format.summary}, packed as {source.container}",
         *source.notes,
         *found.notes,
+        *(found.format.remarks(found.table) if found.format.remarks is not None else ()),
         *_untrained(table, config),
         *remarks(config),
         *timm_config.remarks(beside),
@@ -174,6 +177,9 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     if found.shape_facts is not None:
         shown = found.shape_facts(recognised.table.shapes)
         told |= {name: Fact(value, "the tensors' shapes") for name, value in shown.items()}
+    if found.buffer_facts is not None:
+        shown = found.buffer_facts(recognised.aside, recognised.table.shapes)
+        told |= {name: Fact(value, "the file's buffers") for name, value in shown.items()}
     if source.config_json is not None and found.facts is not None:
         facts = found.facts(source.config_json)
         told |= {name: Fact(value, "config.json") for name, value in facts.items()}

@@ -89,6 +89,8 @@ def save(
         _remove(aside)
     if progress is not None:
         progress("", len(table), len(table))
+    if target.computed_otherwise is not None:
+        notes += tuple(target.computed_otherwise(checkpoint))
     useless = [not_finite(name, count) for name, count in not_finite_in.items() if count]
     lost = [f"not written: {what}" for what in dropped(checkpoint, target, table.shapes)]
     return (*notes, *useless, *lost)

@@ -1,10 +1,10 @@
-"""Small, asymmetric configs that between them use every field of ``ViTConfig``."""
+"""Small, asymmetric configs that between them use every field of ``ViTConfig``, and of ``SwinConfig``."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from vit_spec import ViTConfig
+from vit_spec import SwinConfig, ViTConfig
 
 BASE = ViTConfig(
     image_size=(12, 20),  # 3 x 5 patches: rows and columns cannot be mixed up
@@ -117,3 +117,56 @@ COMBINATIONS: dict[str, ViTConfig] = {
 }
 # fmt: on
 """Every option again, several to a model, for what is too slow to try one by one."""
+
+SWIN_BASE = SwinConfig(
+    image_size=(24, 40),  # maps of 12 x 20 and 6 x 10: multiples of the window, and none
+    patch_size=2,
+    num_classes=7,
+    embed_dim=12,
+    depths=(2, 2),
+    num_heads=(2, 3),  # of widths 6 and 8
+    window_sizes=4,  # type: ignore[arg-type]
+    pretrained_window_sizes=0,  # type: ignore[arg-type]
+    mlp_ratio=1.5,
+)
+_THREE = {"depths": (2, 2, 2), "num_heads": (2, 3, 4), "pretrained_window_sizes": 0}
+
+SWIN_CHANGES: dict[str, dict[str, Any]] = {
+    "swin": {},
+    "swin-square": {"image_size": 16},
+    "swin-roll-pad": {"image_size": (20, 36), "pad_order": "roll_pad"},
+    "swin-odd-maps": {"image_size": (20, 28), "window_sizes": 3} | _THREE,  # 10 x 14, 5 x 7, 3 x 4
+    "swin-odd-maps-roll-pad": {"image_size": (20, 28), "window_sizes": 4, "pad_order": "roll_pad"} | _THREE,
+    "swin-rectangular-windows": {"window_sizes": ((2, 5), (3, 4))},
+    "swin-axis": {"image_size": (12, 40)},  # 6 x 20 and 3 x 10: one axis shorter than the window
+    "swin-axis-equal": {"image_size": (16, 32)},  # 8 x 16 and 4 x 8: one axis as long as the window
+    "swin-min": {"image_size": (12, 40), "window_rule": "min"},
+    "swin-min-equal": {"image_size": (32, 16), "window_rule": "min"},
+    "swin-pad": {"image_size": (12, 40), "window_rule": "pad"},
+    "swin-never": {"image_size": (12, 12), "window_rule": "never"},  # 6 x 6 and 3 x 3
+    "swin-window-1": {"window_sizes": (1, 4)},
+    "swin-odd-depths": {"depths": (1, 3)},
+    "swin-one-stage": {"depths": (2,), "num_heads": (3,), "window_sizes": 5, "pretrained_window_sizes": 0},
+    "swin-no-qkv-bias": {"qkv_bias": False},
+    "swin-no-patch-norm": {"patch_norm": False, "in_channels": 1},
+    "swin-positions": {"absolute_pos_embed": True},
+    "swin-gelu-tanh": {"activation": "gelu_tanh", "norm_eps": 0.1},
+    "swin-patch-norm-eps": {"patch_norm_eps": 0.1},
+    "swin-features": {"num_classes": 0},
+    "swin-backbone": {"num_classes": 0, "final_norm": False, "stage_norms": (0,), "window_rule": "never"},
+    "swin-backbone-normed": {"num_classes": 0, "stage_norms": (0, 1), "window_sizes": 3} | _THREE,
+    "swin-2": {"version": 2},
+    "swin-2-square": {"version": 2, "image_size": 16},
+    "swin-2-roll-pad": {"version": 2, "image_size": (20, 36), "pad_order": "roll_pad"},
+    "swin-2-odd-maps": {"version": 2, "image_size": (20, 28), "window_sizes": 3} | _THREE,
+    "swin-2-rectangular-windows": {"version": 2, "window_sizes": ((2, 5), (3, 4))},
+    "swin-2-axis": {"version": 2, "image_size": (12, 40)},
+    "swin-2-min": {"version": 2, "image_size": (12, 40), "window_rule": "min"},
+    "swin-2-pad": {"version": 2, "image_size": (12, 40), "window_rule": "pad"},
+    "swin-2-never": {"version": 2, "image_size": (12, 12), "window_rule": "never"},
+    "swin-2-window-1": {"version": 2, "window_sizes": (1, 4)},
+    "swin-2-pretrained": {"version": 2, "pretrained_window_sizes": ((3, 5), (0, 2))},
+    "swin-2-no-qkv-bias": {"version": 2, "qkv_bias": False, "activation": "relu"},
+}
+SWIN_CONFIGS: dict[str, SwinConfig] = {name: SWIN_BASE.replace(**changes) for name, changes in SWIN_CHANGES.items()}
+"""One option each."""

@@ -174,7 +174,19 @@ INSIDE_FUNCTIONS = {
     "vit_jax/inference": {"conversion"},
     "vit_jax/training": {"matplotlib", "tensorboardX", "pydantic", "yaml", "scipy"},
     "vit_jax/training/data": {"grain", "absl", "PIL", "sklearn", "pyarrow"},
-    "conversion": {"torch", "jax", "flax", "msgpack", "onnx", "orbax", "tensorstore", "PIL", "huggingface_hub", "yaml"},
+    "conversion": {
+        "torch",
+        "jax",
+        "flax",
+        "msgpack",
+        "onnx",
+        "orbax",
+        "tensorstore",
+        "PIL",
+        "huggingface_hub",
+        "scipy",
+        "yaml",
+    },
 }
 """What may besides be imported where it is used: `create_model` reads weights, a reader its own library."""
 FORMATS = ROOT / "conversion/formats/__init__.py"

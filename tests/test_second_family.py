@@ -161,7 +161,7 @@ def test_the_tensor_axis_must_divide_every_segments_heads() -> None:
     mesh = training.make_mesh(training.MeshShape(1, 1, 1))
     check_divides(CONFIG, 16, 1, mesh)
     wide = jax.sharding.AbstractMesh((1, 1, 4), ("data", "fsdp", "tensor"))
-    with pytest.raises(VitportError, match=r"tensor=4 does not divide num_heads in stages\.0\.blocks, 2: choose"):
+    with pytest.raises(VitportError, match=r"tensor=4 does not divide num_heads in levels\.0\.blocks, 2: choose"):
         check_divides(CONFIG, 16, 1, wide)
 
 

@@ -56,8 +56,9 @@ def _end_training(number: int, frame: FrameType | None) -> None:
     """
     name = signal.Signals(number).name
     os.write(2, f"vitport: stopped by {name}: run again to resume.\n".encode())
-    if (lock := sys.modules.get("vit_jax.training.run.lock")) is not None:
-        lock.release_all()
+    release = getattr(sys.modules.get("vit_jax.training.run.lock"), "release_all", None)  # it may just be imported
+    if release is not None:
+        release()
     os._exit(_STATUS[name])
 
 

@@ -12,6 +12,7 @@ from vit_cli.proof import prove
 from vit_cli.reading import ImageSize, Options
 from vit_cli.terminal import progress, say
 from vit_spec import VitportError, count_parameters
+from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import PositionResize
 
 if TYPE_CHECKING:
@@ -23,15 +24,19 @@ class Changing:
     """What is changed on the way; each change is printed, and kept in the record beside the weights."""
 
     image_size: Annotated[
-        ImageSize, tyro.conf.arg(help="Pixels, a side or height and width, to resize the position table for.")
+        ImageSize, tyro.conf.arg(help="Pixels, a side or height and width, to resize the tables of positions for.")
     ] = None
     patch_size: Annotated[
         int | None,
         tyro.conf.arg(metavar="PIXELS", help="Side of a patch, to resize the patch kernel for by pseudo-inverse."),
     ] = None
+    window_size: Annotated[
+        int | tuple[int, int] | None,
+        tyro.conf.arg(metavar="TOKENS", help="Side, or height and width, of the windows of a Swin Transformer."),
+    ] = None
     resize: Annotated[
-        PositionResize | None,
-        tyro.conf.arg(help="Method for the position table, instead of the one of the weights' family."),
+        PositionResize | OffsetResize | None,
+        tyro.conf.arg(help="Method for the tables of positions, instead of the one of the weights' family."),
     ] = None
     positions: Annotated[
         Literal["keep", "prefix", "patch"],
@@ -130,12 +135,13 @@ def convert(
 
 def _told(checkpoint: Checkpoint) -> str:
     """The facts that no shape shows, and who told them."""
-    from conversion.identify.vit import NEVER_GUESSED
+    from conversion.identify.family import identifier
 
+    asked = identifier(checkpoint.config.family).NEVER_GUESSED
     values, origins = checkpoint.config.to_dict(), checkpoint.provenance.origins
-    tellers = dict.fromkeys(origins.get(name, "nobody: the default") for name in NEVER_GUESSED)
+    tellers = dict.fromkeys(origins.get(name, "nobody: the default") for name in asked)
     facts = {
-        teller: ", ".join(f"{name} {values[name]}" for name in NEVER_GUESSED if origins.get(name) == teller)
+        teller: ", ".join(f"{name} {values[name]}" for name in asked if origins.get(name) == teller)
         for teller in tellers
     }
     return "; ".join(f"{told} (told by {teller})" for teller, told in facts.items() if told)

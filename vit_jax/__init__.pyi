@@ -15,6 +15,10 @@ from .layers.patch_embed import PatchEmbed as PatchEmbed
 from .model import VisionModel as VisionModel
 from .params import get_params as get_params
 from .params import set_params as set_params
+from .swin.block import SwinBlock as SwinBlock
+from .swin.patch_merging import PatchMerging as PatchMerging
+from .swin.swin_transformer import SwinTransformer as SwinTransformer
+from .swin.window_attention import WindowAttention as WindowAttention
 from .vit.block import Block as Block
 from .vit.parallel_block import ParallelBlock as ParallelBlock
 from .vit.vision_transformer import PreLogits as PreLogits

@@ -77,6 +77,27 @@ class VisionModel(nnx.Module, Generic[C]):
         """Images -> the outputs of chosen blocks, or stages; each family says which, and how they are laid out."""
         raise NotImplementedError
 
+    def stages(
+        self,
+        images: Float[Array, "B H W C"],
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        rngs: DropoutKeys | None = None,
+    ) -> list[Float[Array, "B rows columns D"]]:
+        """Images -> maps for a detector or a segmenter on top, each (B, rows, columns, D).
+
+        Args:
+            images: as for the model's call.
+            indices: which outputs, as for :meth:`forward_intermediates`: stages of a Swin Transformer, blocks of a ViT.
+            norm: apply the norms that the model has for them.
+            rngs: as for the model's call.
+
+        Raises:
+            VitportError: for an output that the model does not have.
+        """
+        return self.forward_intermediates(images, indices, norm=norm, intermediates_only=True, rngs=rngs)
+
     def forward_head(self, tokens: Float[Array, "B ..."]) -> Logits:
         """Tokens -> logits (B, K), or the pooled vector if ``num_classes`` is 0."""
         raise NotImplementedError

@@ -31,7 +31,7 @@ import numpy as np
 from vit_parity.points import stage_of, stages
 from vit_parity.replay import ReplayedModel, replay
 from vit_parity.ulp import roundoff
-from vit_spec import Config, Stage, longest_sum, parameters
+from vit_spec import Config, Parameter, Stage, longest_sum, parameters
 
 MARGIN = 4.0
 BY_DEPTH = "8 u sqrt(n) (k + 2): u unit roundoff, n longest sum in a layer, k blocks before; of the largest value"
@@ -122,6 +122,14 @@ def belongs(parameter: str, stage: str, config: Config) -> bool:
 @lru_cache(maxsize=64)
 def _stages_by_name(config: Config) -> Mapping[str, str]:
     """Parameters, and the layers that hold them → stage."""
-    first, *_, last = stages(config)
-    found = {it.name: it.block or (first if it.stage is Stage.EMBED else last) for it in parameters(config)}
+    order = stages(config)
+
+    def stage(it: Parameter) -> str:
+        if it.stage is Stage.EMBED:
+            return order[0]
+        if it.stage is Stage.MERGE:  # computed with the block that follows
+            return order[it.layer + 1]
+        return it.block or order[-1]
+
+    found = {it.name: stage(it) for it in parameters(config)}
     return {name.rpartition(".")[0]: stage for name, stage in found.items()} | found

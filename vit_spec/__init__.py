@@ -18,12 +18,13 @@ from vit_spec.family import (
     remarks,
     segments,
 )
+from vit_spec.intermediates import OutputFormat, block_indices, check_output_format
 from vit_spec.model import Model
 from vit_spec.parameter import BlockSizes, Kind, Parameter, Segment, Split, Stage, flax_path
 from vit_spec.preprocessing import Preprocessing
 from vit_spec.registry import get_config, get_model, list_models
+from vit_spec.swin.config import SwinConfig
 from vit_spec.vit.config import Pooling, ViTConfig
-from vit_spec.vit.intermediates import OutputFormat, block_indices, check_output_format
 from vit_spec.vit.pooling import with_pool
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Segment",
     "Split",
     "Stage",
+    "SwinConfig",
     "ViTConfig",
     "VitportError",
     "block_indices",

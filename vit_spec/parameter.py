@@ -17,7 +17,8 @@ class Kind(Enum):
     BIAS = "bias"  # (channels,)
     TOKEN = "token"  # (1, tokens, channels), learned tokens and queries
     TABLE = "table"  # (1, positions, channels), learned position embeddings
-    SCALE = "scale"  # (channels,), layer scale
+    SCALE = "scale"  # (channels,), layer scale; (heads, 1, 1), scale of the logits
+    OFFSETS = "offsets"  # (offsets, heads), learned biases of the logits by relative position
 
 
 class Stage(Enum):
@@ -26,6 +27,8 @@ class Stage(Enum):
     EMBED = "embed"
     """Before the first block."""
     BLOCK = "block"
+    MERGE = "merge"
+    """Between two segments of blocks."""
     POOL = "pool"
     """After the last block, up to the features."""
     CLASSIFIER = "classifier"
@@ -97,6 +100,8 @@ class Parameter:
     """The block's position in its segment."""
     split: Split | None = None
     """``None``: every device holds all of it."""
+    exempt: bool = False
+    """Whether a kernel is exempt from weight decay."""
 
     @property
     def path(self) -> str:
@@ -120,7 +125,7 @@ class Parameter:
     @property
     def decays(self) -> bool:
         """Whether weight decay applies: to kernels, not to biases, norms, tokens, tables and scales."""
-        return self.is_kernel
+        return self.is_kernel and not self.exempt
 
 
 def flax_path(name: str, axes: int) -> str:

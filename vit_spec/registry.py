@@ -10,9 +10,10 @@ from typing import Any
 from vit_spec.errors import VitportError
 from vit_spec.family import FAMILIES, Config, config_fields
 from vit_spec.model import Model
+from vit_spec.swin.family import SWIN
 from vit_spec.vit.family import VIT
 
-FAMILIES |= {family.name: family for family in (VIT,)}
+FAMILIES |= {family.name: family for family in (VIT, SWIN)}
 REGISTRY: dict[str, Model] = {model.name: model for family in FAMILIES.values() for model in family.models}
 _UNSUPPORTED = {name: reason for family in FAMILIES.values() for name, reason in family.unsupported.items()}
 

@@ -68,6 +68,25 @@ class VisionModel(nn.Module, Generic[C]):
         """Images -> the outputs of chosen blocks, or stages; each family says which, and how they are laid out."""
         raise NotImplementedError
 
+    def stages(
+        self,
+        images: Float[Tensor, "B C H W"],
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+    ) -> list[Float[Tensor, "B D rows columns"]]:
+        """Images -> maps for a detector or a segmenter on top, each (B, D, rows, columns).
+
+        Args:
+            images: as for the model's call.
+            indices: which outputs, as for :meth:`forward_intermediates`: stages of a Swin Transformer, blocks of a ViT.
+            norm: apply the norms that the model has for them.
+
+        Raises:
+            VitportError: for an output that the model does not have.
+        """
+        return self.forward_intermediates(images, indices, norm=norm, intermediates_only=True)
+
     def forward_head(self, tokens: Float[Tensor, "B ..."]) -> Logits:
         """Tokens -> logits (B, K), or the pooled vector if ``num_classes`` is 0."""
         raise NotImplementedError

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import conversion
     from conversion.changes import ActivationChoice, Dtype, Fold, HeadChoice, PositionChoice
     from vit_parity import Certificate
+    from vit_spec.swin.resizing import OffsetResize
     from vit_spec.vit.config import PositionResize
 
 
@@ -79,7 +80,8 @@ def convert(
     against: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
-    resize: PositionResize | None = None,
+    window_size: int | tuple[int, int] | None = None,
+    resize: PositionResize | OffsetResize | None = None,
     positions: PositionChoice = "keep",
     num_classes: int | None = None,
     head: HeadChoice | None = None,
@@ -105,7 +107,8 @@ def convert(
         against: ``MODULE:FUNCTION`` of the source's own PyTorch module, to verify against; it is run.
         image_size: pixels, a side or (height, width); the position table is resized to it.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
-        resize: method for the position table; ``None`` takes the one of the weights' family.
+        window_size: tokens, a side or (height, width), of every stage of a Swin Transformer; tables are resized to it.
+        resize: method for the tables of positions; ``None`` takes the one of the weights' family.
         positions: which tokens the position table is to have rows for.
         num_classes: classes of the head; where the weights have another number, ``head`` says what to do.
         head: ``keep`` it, ``drop`` it for features, or start one of zeros (``zero``).
@@ -123,6 +126,7 @@ def convert(
     changes = conversion.Changes(
         image_size=image_size,
         patch_size=patch_size,
+        window_size=window_size,
         resize=resize,
         positions=positions,
         num_classes=num_classes,

@@ -7,7 +7,7 @@ from typing import Literal
 
 from conversion.checkpoint import Checkpoint
 from vit_spec import VitportError
-from vit_spec.vit.config import Activation
+from vit_spec.activation import Activation
 
 ActivationChoice = Literal["keep", "erf", "tanh"]
 

@@ -11,6 +11,7 @@ from conversion.changes.positions import PositionChoice, with_positions
 from conversion.changes.sizes import with_sizes
 from conversion.changes.vit.fold import Fold, with_fold
 from conversion.checkpoint import Checkpoint
+from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import PositionResize
 
 
@@ -22,8 +23,10 @@ class Changes:
     """Pixels, a side or (height, width); the position table is resized to it."""
     patch_size: int | None = None
     """Side of a patch in pixels; the patch kernel is resized to it by pseudo-inverse."""
-    resize: PositionResize | None = None
-    """Method for the position table; ``None`` takes the one of the weights' family."""
+    window_size: int | tuple[int, int] | None = None
+    """Tokens, a side or (height, width), of every stage of a Swin Transformer; its tables are resized to it."""
+    resize: PositionResize | OffsetResize | None = None
+    """Method for the tables of positions; ``None`` takes the one of the weights' family."""
     positions: PositionChoice = "keep"
     """Rows of the position table: for class and distillation token too (``prefix``), or for patches alone."""
     num_classes: int | None = None
@@ -43,7 +46,13 @@ class Changes:
         Raises:
             VitportError: if a change is impossible for this checkpoint.
         """
-        checkpoint = with_sizes(checkpoint, image_size=self.image_size, patch_size=self.patch_size, resize=self.resize)
+        checkpoint = with_sizes(
+            checkpoint,
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            window_size=self.window_size,
+            resize=self.resize,
+        )
         checkpoint = with_positions(checkpoint, self.positions)
         checkpoint = with_head(checkpoint, num_classes=self.num_classes, head=self.head)
         checkpoint = with_activation(checkpoint, self.activation or "keep")

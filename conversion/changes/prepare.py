@@ -15,6 +15,7 @@ from conversion.formats import FORMATS
 from conversion.load import load
 from conversion.tensors.check import check_complete
 from vit_spec import Config, VitportError, config_fields, family_module, parameters
+from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import PositionResize
 
 RATES = ("drop_rate", "attn_drop_rate", "drop_path_rate")
@@ -25,7 +26,7 @@ def prepare(
     name_or_config: str | Config | None,
     *,
     weights: str | Path | Checkpoint,
-    resize: PositionResize | None = None,
+    resize: PositionResize | OffsetResize | None = None,
     family_head: bool = False,
     **fields: Any,
 ) -> Checkpoint:
@@ -45,7 +46,7 @@ def prepare(
     Args:
         name_or_config: for facts that the weights do not tell.
         weights: a path, or a checkpoint already loaded.
-        resize: method for the position table; ``None`` takes the one of the weights' family.
+        resize: method for the tables of positions; ``None`` takes the one of the weights' family.
         family_head: let a new head on a backbone without one read what the family's own classifier reads, unless
             ``pool`` is given.
         fields: fields of the config, under their own names or timm's.

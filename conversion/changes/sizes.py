@@ -1,12 +1,14 @@
-"""Another image size or patch size, with the position table resized to fit."""
+"""Another image size, patch size or window, with the tables of positions resized to fit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.tensors.patch_kernel import resize_patch_kernel
-from vit_spec import Config, Kind, VitportError, family_module, parameters, remarks
+from vit_spec import Config, Kind, SwinConfig, VitportError, family_module, parameters, remarks
+from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import PositionResize
 
 
@@ -15,27 +17,32 @@ def with_sizes(
     *,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
-    resize: PositionResize | None = None,
+    window_size: int | tuple[int, int] | None = None,
+    resize: PositionResize | OffsetResize | None = None,
 ) -> Checkpoint:
-    """The checkpoint for images or patches of another size.
+    """The checkpoint for images, patches or windows of another size.
 
     The patch kernel is resized by FlexiViT's pseudo-inverse. If the grid of patches changes, the position table is
-    resized to it.
+    resized to it; if windows change, so are a Swin Transformer's tables of relative positions.
 
     Args:
         image_size: pixels, a side or (height, width); ``None`` keeps the size.
         patch_size: pixels a side; ``None`` keeps the size.
-        resize: method for the position table; ``None`` takes the one of the weights' family.
+        window_size: tokens, a side or (height, width), of every stage of a Swin Transformer; its window rule still
+            applies where maps are smaller. ``None`` keeps the windows.
+        resize: method for the tables; ``None`` takes the one of the weights' family.
 
     Raises:
         VitportError: if the image is smaller than a patch, or ``resize`` is given without a size.
     """
     old = checkpoint.config
-    if image_size is None and patch_size is None:
+    if image_size is None and patch_size is None and window_size is None:
         if resize is not None:
             raise VitportError(f"resize={resize!r} has nothing to resize: give image_size or patch_size with it.")
         return checkpoint
-    sizes = {"image_size": image_size, "patch_size": patch_size}
+    sizes: dict[str, Any] = {"image_size": image_size, "patch_size": patch_size}
+    if window_size is not None:
+        sizes["window_sizes"] = _of_all_stages(window_size, old)
     config = old.replace(**{name: size for name, size in sizes.items() if size is not None})
     preprocessing = checkpoint.preprocessing.replace(size=config.image_size)
     sized = replace(checkpoint, config=config, preprocessing=preprocessing)
@@ -57,6 +64,12 @@ def _patch_resized(sized: Checkpoint, old: Config) -> Checkpoint:
     return replace(sized, params=params).changed(
         f"patches of {config.patch_size} pixels in place of {old.patch_size}, the kernel resized by pseudo-inverse"
     )
+
+
+def _of_all_stages(window: int | tuple[int, int], config: Config) -> tuple[Any, ...]:
+    if not isinstance(config, SwinConfig):
+        raise VitportError(f"window_size={window} is for Swin Transformers, but the weights are of another model.")
+    return (window,) * config.num_stages
 
 
 def by(size: tuple[int, int]) -> str:

@@ -47,7 +47,7 @@ CLASSES = {
     "Bit": _Class(**_CLIP),
     "CLIP": _Class(**_CLIP),
     "ChineseCLIP": _Class(**_CLIP),
-    "Siglip": _Class(**_HALF | {"one_number_is_square": False}, size=_square(224), crop=None),
+    "Siglip": _Class(mean=HALF, std=HALF, size=_square(224), crop=None, one_number_is_square=False),
     "Blip": _Class(size=_square(384), crop=None, mean=CLIP_MEAN, std=CLIP_STD, one_number_is_square=True),
 }
 """Image processors by the beginning of their names; others compute something else, or nothing here needs them."""
@@ -76,7 +76,8 @@ def preprocessing(told: Mapping[str, Any], config_json: Mapping[str, Any], chann
     for name in ("do_pad", "use_square_size"):
         if _flag(told, name, False):
             raise _refused(name, True, "this is not supported")
-    return Preprocessing(**_sizes(told, usual), **_colours(told, usual, channels), interpolation=_filter(told, usual))
+    mean, std = _colours(told, usual, channels)
+    return Preprocessing(**_sizes(told, usual), mean=mean, std=std, interpolation=_filter(told, usual))
 
 
 def _class(told: Mapping[str, Any], config_json: Mapping[str, Any]) -> _Class:
@@ -106,7 +107,7 @@ def _sizes(told: Mapping[str, Any], usual: _Class) -> dict[str, Any]:
         raise _refused("size", told.get("size"), "it must be a height and a width, or a shortest_edge")
     if crop is None:
         raise _refused("size", told.get("size", dict(size)), "without do_center_crop every image has another size")
-    return _cropped(told, crop, (size["shortest_edge"],) * 2, "shortest")
+    return _cropped(told, crop, (size["shortest_edge"], size["shortest_edge"]), "shortest")
 
 
 def _cropped(told: Mapping[str, Any], crop: Mapping[str, int], whole: tuple[int, int], resize: str) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def _is_side(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 20
 
 
-def _colours(told: Mapping[str, Any], usual: _Class, channels: int) -> dict[str, tuple[float, ...]]:
+def _colours(told: Mapping[str, Any], usual: _Class, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of pixels divided by 255, whatever the file divides them by."""
     factor = told.get("rescale_factor", 1 / 255)
     if not _is_number(factor) or factor <= 0:
@@ -160,8 +161,8 @@ def _colours(told: Mapping[str, Any], usual: _Class, channels: int) -> dict[str,
         key = "do_rescale" if not rescales else "rescale_factor" if abs(scale - 1) > 1e-3 else "image_std"
         raise _refused(key, told.get(key), f"it gives pixels beyond {_MOST:g}, which float32 holds to few decimals")
     if abs(scale - 1) < 1e-12:
-        return {"mean": mean, "std": std}
-    return {"mean": tuple(it / scale for it in mean), "std": tuple(it / scale for it in std)}
+        return mean, std
+    return tuple(it / scale for it in mean), tuple(it / scale for it in std)
 
 
 def _per_channel(told: Mapping[str, Any], key: str, default: tuple[float, ...], channels: int) -> tuple[float, ...]:

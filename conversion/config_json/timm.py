@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from vit_spec import Config, Preprocessing, ViTConfig, VitportError, family_module, get_model
 from vit_spec.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Interpolation, ResizeMode
@@ -197,12 +197,17 @@ def preprocessing(config: Mapping[str, Any], channels: int) -> Preprocessing:
     size = told.get("input_size", [channels, 224, 224])
     if not isinstance(size, (list, tuple)) or len(size) != 3 or size[0] != channels:
         raise _unprepared("input_size", size, f"it must be [{channels}, height, width]")
-    colours = {
-        name: _colours(name, told.get(name, list(usual)), channels)
-        for name, usual in {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.items()
-    }
+    mean = _colours("mean", told.get("mean", list(IMAGENET_MEAN)), channels)
+    std = _colours("std", told.get("std", list(IMAGENET_STD)), channels)
     resize = "squash" if mode == "squash" and share == 1 else _CROP_MODES[mode]
-    return Preprocessing(size=(size[1], size[2]), crop_fraction=share, resize=resize, interpolation=filter, **colours)
+    return Preprocessing(
+        size=(size[1], size[2]),
+        mean=mean,
+        std=std,
+        crop_fraction=share,
+        resize=resize,
+        interpolation=cast(Interpolation, filter),
+    )
 
 
 def _colours(name: str, value: Any, channels: int) -> tuple[float, ...]:

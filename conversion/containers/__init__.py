@@ -18,6 +18,7 @@ from conversion.containers import (
     torch_file,
     training_run,
 )
+from conversion.containers.wall import wall
 from conversion.source import Source
 from vit_spec import VitportError
 
@@ -40,7 +41,8 @@ def open_source(path: Path, weights_key: str | None = None) -> Source:
         VitportError: if the path does not exist, cannot be read, or holds nothing that a container recognises.
     """
     try:
-        return _opened(path, weights_key)
+        with wall(path, "cannot be recognised"):
+            return _opened(path, weights_key)
     except OSError as error:
         raise VitportError(
             f"{path} cannot be read ({error.strerror or error}): check the file and its permissions."

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from conversion.containers.file_checks import read_json
+from conversion.containers.file_checks import check_inside, read_json
 from vit_spec import VitportError
 
 NAME = "sha256.json"
@@ -33,6 +33,7 @@ def check_checksums(folder: Path) -> None:
         return  # the writer was killed between checkpoint and list
     for name, expected in read_json(path).items():
         file = folder / name
+        check_inside(folder, file)
         if not file.is_file() or _sha256(file) != expected:
             raise VitportError(f"{file} is damaged: its SHA-256 is not the one stored with it. Use another checkpoint.")
 

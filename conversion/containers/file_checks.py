@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,36 @@ def check_size(path: Path, claimed: int, real: int) -> None:
         raise VitportError(
             f"{path} has {real} bytes and would unpack to {claimed}, more than weights can: check its origin."
         )
+
+
+def regular_files(folder: Path) -> tuple[Path, ...]:
+    """All files below a folder, sorted.
+
+    Raises:
+        VitportError: for a link that leads out of it, and for a pipe, device or socket, whose reading may never end.
+    """
+    found: list[Path] = []
+    home = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for entry in (Path(place) / name for name in (*folders, *files)):
+            if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(home):
+                raise VitportError(f"{entry} is a link and lies outside the folder: put the file itself there.")
+            if not (entry.is_file() or entry.is_dir()):
+                raise VitportError(f"{entry} is neither a file nor a folder: take it out of the checkpoint.")
+            found += [entry] if entry.is_file() else []
+    return tuple(sorted(found))
+
+
+def check_inside(folder: Path, file: Path) -> None:
+    """Refuse a file of a folder that is a link to somewhere else, but for the cache of the Hub, which is made of links.
+
+    Raises:
+        VitportError: naming the link.
+    """
+    home, real = folder.resolve(), Path(os.path.realpath(file))
+    cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if not (real.is_relative_to(home) or real.is_relative_to(cache)):
+        raise VitportError(f"{file} is a link and lies outside the folder, at {real}: put the file itself there.")
 
 
 def read_json(path: Path) -> dict[str, Any]:

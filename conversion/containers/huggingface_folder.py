@@ -13,7 +13,7 @@ import numpy as np
 from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.containers import msgpack_file, safetensors_file, torch_file
-from conversion.containers.file_checks import read_json
+from conversion.containers.file_checks import check_inside, read_json
 from conversion.containers.wall import walled
 from conversion.format import FolderWriter
 from conversion.source import Source
@@ -40,9 +40,11 @@ def recognises(path: Path) -> bool:
 @walled("Hugging Face folder")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open the folder's weights, one file or the shards that an index lists."""
+    preprocessor, weights = path / "preprocessor_config.json", _weight_files(path)
+    for file in (path / "config.json", preprocessor, *weights):
+        check_inside(path, file)
     config = read_json(path / "config.json")
-    preprocessor = path / "preprocessor_config.json"
-    parts = [_open(part, weights_key) for part in _weight_files(path)]
+    parts = [_open(part, weights_key) for part in weights]
     names = [name for part in parts for name in part.table]
     if twice := sorted({name for name in names if names.count(name) > 1} if len(names) > len(set(names)) else ()):
         raise VitportError(f"{path} holds {', '.join(twice)} in more than one shard: it is damaged.")

@@ -40,6 +40,8 @@ _DTYPES = {
 _ARRAY = 1
 _CHUNKED = "__msgpack_chunked_array__"
 _LONGEST_AXIS = 1 << 40
+_MOST_VALUES = 500_000
+"""Keys, numbers, arrays and maps that are walked, each in a microsecond or two."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,15 @@ class _Walker:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
+        self._values = 0
 
     def left(self) -> int:
         return self._size - self._file.tell()
 
     def value(self) -> Any:
+        self._values += 1
+        if self._values > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES} values, which no tree of arrays does")
         code = self._take(1)[0]
         if code < 0x80 or code >= 0xE0:
             return code if code < 0x80 else code - 0x100

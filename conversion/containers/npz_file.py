@@ -25,6 +25,7 @@ from conversion.containers.stored_zip import StoredZip
 from conversion.containers.subtree import branch
 from conversion.containers.wall import wall, walled
 from conversion.containers.zip_member import checked_offset, content_offset
+from conversion.identify.quantised import quantised
 from conversion.source import Source
 from conversion.tensors import buffers
 from conversion.tensors.contiguous import contiguous
@@ -196,6 +197,8 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Mem
             f"{path} holds Python objects in {name}, and unpickling them could run code. If you trust its origin, save "
             f"its arrays without a pickle: {flat_arrays(path, _opened(path, name, shape))}."
         )
+    if dtype == np.dtype("V1"):  # as numpy stores ml_dtypes' float8 and int4
+        raise quantised(name, "V1, a byte of unknown meaning")
     if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
         raise VitportError(
             f"{path} is damaged: {name} says it is {shape} of {dtype}, but holds {info.file_size - start} bytes."

@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.file_checks import check_size, first_line, read_json
+from conversion.containers.file_checks import check_size, first_line, read_json, regular_files
 from conversion.containers.subtree import branch
 from conversion.containers.wall import walled
+from conversion.containers.zarr_metadata import FILES, check_zarr
 from conversion.format import FolderWriter
 from conversion.source import Source
 from conversion.tensors.flax_tree import nest
@@ -57,12 +58,13 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     """
     own = read_json(path / _OWN) if (path / _OWN).is_file() else None
     folder = (path / _PARAMS if own is not None else path).resolve()
-    tensors, strange = _tensors(folder, read_json(folder / _TREE))
+    files = regular_files(path)
+    real = sum(file.stat().st_size for file in files)
+    tensors, strange = _tensors(folder, read_json(folder / _TREE), real)
     if not tensors:
         raise VitportError(f"{path} is not a complete orbax checkpoint (it has no tree of arrays): save it again.")
-    files = tuple(sorted(file for file in path.rglob("*") if file.is_file()))
     table = TensorTable(tensors)
-    check_size(path, sum(map(table.nbytes, table)), sum(file.stat().st_size for file in files))
+    check_size(path, sum(map(table.nbytes, table)), real)
     table, notes = branch(path, table, weights_key)
     if strange:
         notes += (f"set aside because they are not arrays: {', '.join(strange)}",)
@@ -182,7 +184,7 @@ def _quiet_threads() -> Iterator[None]:
     sys.unraisablehook = before  # not after an error: its threads still run
 
 
-def _tensors(folder: Path, metadata: dict[str, Any]) -> tuple[dict[str, Tensor], list[str]]:
+def _tensors(folder: Path, metadata: dict[str, Any], real: int) -> tuple[dict[str, Tensor], list[str]]:
     """Arrays by Flax path, and the names of leaves that are not arrays."""
     import tensorstore as ts
 
@@ -190,7 +192,7 @@ def _tensors(folder: Path, metadata: dict[str, Any]) -> tuple[dict[str, Tensor],
     is_database = metadata.get("use_ocdbt", (folder / "manifest.ocdbt").is_file())
     tensors: dict[str, Tensor] = {}
     strange: list[str] = []
-    opening: dict[str, Any] = {}
+    specs: dict[str, Any] = {}
     context = ts.Context()
     for leaf in metadata["tree_metadata"].values():
         keys = [str(entry["key"]) for entry in leaf["key_metadata"]]
@@ -198,7 +200,7 @@ def _tensors(folder: Path, metadata: dict[str, Any]) -> tuple[dict[str, Tensor],
         if leaf["value_metadata"]["value_type"] not in _ARRAYS:
             strange.append(name)
             continue
-        if name in opening:
+        if name in specs:
             raise ValueError(f"it holds {name} more than once")
         where = {"driver": "ocdbt", "base": folder.as_uri(), "path": ".".join(keys) + "/"}
         place = folder / ".".join(keys)
@@ -207,12 +209,13 @@ def _tensors(folder: Path, metadata: dict[str, Any]) -> tuple[dict[str, Tensor],
         plain = {"driver": "file", "path": f"{place}/"}
         kvstore = where if is_database else plain
         # A chunk that is gone is an error, not zeros: orbax writes every chunk, of zeros too.
-        spec = {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}
-        opening[name] = ts.open(spec, open=True, read=True, context=context)
+        specs[name] = {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}
+    described = {name: ts.KvStore.open(spec["kvstore"], context=context) for name, spec in specs.items()}
+    reading = {name: store.result().read(FILES[driver]) for name, store in described.items()}
+    for name, found in reading.items():
+        check_zarr(name, found.result().value, real)
+    opening = {name: ts.open(spec, open=True, read=True, context=context) for name, spec in specs.items()}
     for name, future in opening.items():
         array = future.result()
-        chunk = array.chunk_layout.read_chunk.shape or ()
-        if any(part > max(1, axis) for part, axis in zip(chunk, array.shape, strict=True)):
-            raise ValueError(f"{name} has chunks of {chunk}, larger than its shape {array.shape}")  # memory for nothing
         tensors[name] = Tensor(tuple(array.shape), array.dtype.numpy_dtype, lambda array=array: array.read().result())
     return tensors, strange

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from conversion.containers import orbax_folder
 from conversion.containers.torch_entries import OPTIMIZER
+from conversion.containers.wall import walled
 from conversion.source import Source
 from vit_spec import VitportError
 
@@ -20,10 +21,11 @@ _STEP = re.compile(r"(?:[A-Za-z]\w*?[_-])?(\d+)")
 
 
 def recognises(path: Path) -> bool:
-    """A folder with a step or with an item of orbax in it."""
+    """A folder with a step or with an item of orbax in it. Links are not followed: they may lead back into it."""
     return bool(_steps(path) or _items(path))
 
 
+@walled("folder of checkpoints")
 def read(path: Path, weights_key: str | None = None) -> Source:
     """Open the last step, or the one that is named, and in it the item that is named, or the only one.
 
@@ -73,12 +75,14 @@ def _steps(path: Path) -> list[Path]:
     """What is a checkpoint by its name and its content, in the order of the steps."""
     from conversion.containers import is_readable
 
-    found = [child for child in path.iterdir() if _STEP.fullmatch(child.name) and is_readable(child)]
+    named = (child for child in path.iterdir() if _STEP.fullmatch(child.name) and not child.is_symlink())
+    found = [child for child in named if is_readable(child)]
     return sorted(found, key=lambda child: (int(_number(child)), child.name))
 
 
 def _items(path: Path) -> list[Path]:
-    found = (child for child in path.iterdir() if child.is_dir() and not _STEP.fullmatch(child.name))
+    folders = (child for child in path.iterdir() if child.is_dir() and not child.is_symlink())
+    found = (child for child in folders if not _STEP.fullmatch(child.name))
     return sorted(child for child in found if orbax_folder.recognises(child))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from vit_spec import VitportError
 
 _DEEPEST = 8
 """Dicts within dicts that are looked into: more than any trainer nests."""
+_MOST_VISITS = 100_000
+"""Dicts and lists that are looked into; the states of an optimizer have one for each parameter."""
 OPTIMIZER = re.compile(r"(\w*_)?(optim|optims|optimizers?|opt)(_\w*)?", re.IGNORECASE)
 """Names of entries whose tensors may be named like weights and are an optimizer's."""
 _MUCH_SMALLER = 4
@@ -33,7 +36,7 @@ def chosen_entry(path: Path, content: Any, weights_key: str | None) -> Choice:
     Raises:
         VitportError: if there is no state_dict, the key names none, or there are several and no key is given.
     """
-    entries = list(_entries(content)) or _plain(content)
+    entries = list(_entries(content, itertools.count())) or _plain(content)
     if not entries:
         raise VitportError(f"{path} holds no state_dict: expected names with tensors, found {type(content).__name__}.")
     if weights_key is not None:
@@ -101,8 +104,16 @@ def _asked(path: Path, entries: Sequence[Entry], weights_key: str) -> Choice:
     raise VitportError(f"{path} has no weights under {weights_key!r}: choose one of {choices or 'none'}.")
 
 
-def _entries(value: Any, keys: tuple[str, ...] = (), within: tuple[int, ...] = ()) -> Iterator[Entry]:
-    """All state_dicts, from outside to inside; of one around a larger one, that one alone."""
+def _entries(
+    value: Any, visits: Iterator[int], keys: tuple[str, ...] = (), within: tuple[int, ...] = ()
+) -> Iterator[Entry]:
+    """All state_dicts, from outside to inside; of one around a larger one, that one alone.
+
+    Raises:
+        ValueError: where dicts that are shared many times over make more ways than a checkpoint has.
+    """
+    if next(visits) > _MOST_VISITS:
+        raise ValueError(f"it leads to dicts in more than {_MOST_VISITS} ways")
     if len(keys) > _DEEPEST or id(value) in within:
         return
     if isinstance(value, Mapping):
@@ -115,7 +126,7 @@ def _entries(value: Any, keys: tuple[str, ...] = (), within: tuple[int, ...] = (
         entry
         for key, part in parts
         if isinstance(part, (Mapping, list, tuple))
-        for entry in _entries(part, (*keys, key), (*within, id(value)))
+        for entry in _entries(part, visits, (*keys, key), (*within, id(value)))
     ]
     own = _count(value)
     if isinstance(value, Mapping) and own and own >= max((_count(tensors) for _, tensors in inner), default=0):

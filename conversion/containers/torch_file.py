@@ -9,7 +9,7 @@ import pickle
 import sys
 import warnings
 import zipfile
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,8 +74,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     records = None if infos is None else Counter(info.file_size for info in infos)
     check = functools.cache(functools.partial(_check_checksums, path, infos or []))
     try:
-        # Training scripts store their options in a Namespace. The warning is about pickles that are refused anyway.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        # Training scripts store their options beside the weights: in a Namespace, or in a dict of yacs, whose code is
+        # not run. The warning is about pickles that are refused anyway.
+        options: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+        with torch.serialization.safe_globals(options), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=records is not None)
     except pickle.UnpicklingError as error:
@@ -84,10 +86,16 @@ def read(path: Path, weights_key: str | None = None) -> Source:
         ) from error
     tensors, under, notes = chosen_entry(path, content, weights_key)
     _check_quantised(tensors)
-    strange = [str(name) for name, value in tensors.items() if not _is_plain(value)]
+    strange = [str(name) for name, value in tensors.items() if not isinstance(value, torch.Tensor)]
+    for name, value in tensors.items():
+        if isinstance(value, torch.Tensor) and not _is_plain(value):
+            raise VitportError(
+                f"{path} holds {name} as a {str(value.layout).removeprefix('torch.')} tensor on the device "
+                f"{value.device}: save dense tensors on the CPU."
+            )
     if strange:
-        notes += (f"set aside because they are not dense tensors: {', '.join(strange)}",)
-    found = {str(name): value for name, value in tensors.items() if _is_plain(value)}
+        notes += (f"set aside because they are not tensors: {', '.join(strange)}",)
+    found = {str(name): value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
     _check_claims(path, list(found.values()), records)
     table = TensorTable({name: _tensor(value, check) for name, value in found.items()})
     metadata = getattr(tensors, "_metadata", None)

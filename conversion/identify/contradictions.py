@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conversion.config_json import huggingface as huggingface_config
+from conversion.identify.family import identifier
 from conversion.identify.resolve import Fact
 from conversion.source import OWN_RECORD
 from vit_spec import Config, ViTConfig, VitportError, family_of, get_model
@@ -78,18 +79,36 @@ def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
                 "the model that they are, or give a config."
             )
     for name, what in _PARTS.items():
-        has, holds = (getattr(it, name, None) not in (None, "none") for it in (named, config))
-        if has != holds:
+        if (holds := _has(config, name)) != _has(named, name):
             raise VitportError(
-                f"{model} has {'a' if has else 'no'} {what}, but the file holds {'one' if holds else 'none'}: name the "
-                "model that the tensors are, or give a config."
+                f"{model} has {'no' if holds else 'a'} {what}, but the file holds {'one' if holds else 'none'}: name "
+                "the model that the tensors are, or give a config."
             )
+    identifier(config.family).check_named(model, named, config)
     heads, named_heads = told.get("num_heads"), getattr(named, "num_heads", None)
     if heads is not None and heads.value != named_heads:
         raise VitportError(
             f"{model} has num_heads={named_heads}, but {heads.origin} says num_heads={heads.value}: leave out the "
             "name (--model)."
         )
+
+
+def check_given(given: Config, config: Config) -> None:
+    """Refuse tensors that lack a part which the caller's config has: they are incomplete, or another model's.
+
+    Raises:
+        VitportError: naming the part and the field that says so.
+    """
+    for name, what in _PARTS.items():
+        if _has(given, name) and not _has(config, name):
+            raise VitportError(
+                f"The config given has {name}={getattr(given, name)!r}, but the file holds no {what}: fetch the "
+                "weights again, or give a config without one."
+            )
+
+
+def _has(config: Config, part: str) -> bool:
+    return getattr(config, part, None) not in (None, "none")
 
 
 def _same(name: str, fact: Fact, config: Config) -> bool:

@@ -24,6 +24,18 @@ class Identifier(Protocol):
         """The config fields that canonical names and shapes decide, given those that are known from elsewhere."""
         ...
 
+    def usual(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Config fields that nobody has to tell, because they decide nothing for a model of these values."""
+        ...
+
+    def check_named(self, name: str, named: Any, config: Any) -> None:
+        """Refuse a registered name that has the sizes of the tensors and still is another model's.
+
+        Raises:
+            VitportError: with the difference.
+        """
+        ...
+
 
 def identifier(family: str) -> Identifier:
     """The module of a family."""

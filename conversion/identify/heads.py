@@ -15,7 +15,7 @@ import numpy as np
 
 from conversion.format import Format
 from conversion.tensors.table import Tensor, TensorTable
-from vit_spec import Parameter, Stage, ViTConfig, VitportError, parameters
+from vit_spec import Config, Parameter, Stage, SwinConfig, ViTConfig, VitportError, parameters
 
 _WORDS = re.compile(
     r"(\w*_)?(heads?|fc|classifiers?|logits?|linear|output|probe|scores?|predictions?)(\d+|_\w+)?"
@@ -30,12 +30,17 @@ _OTHER_WORDS = re.compile(
 )
 """What lies behind the features too, but is no classifier even as one linear layer."""
 _HIDDEN = 1
-_ALL = (
-    ViTConfig(representation_size=_HIDDEN),
-    ViTConfig(distilled=True, patch_norm=True, pre_norm=True, register_tokens=1),
-    ViTConfig(pool="map", final_norm="pooled"),
-)
-"""Between them they have every parameter outside the blocks."""
+_ALL: dict[str, tuple[Config, ...]] = {
+    "vit": (
+        ViTConfig(representation_size=_HIDDEN),
+        ViTConfig(distilled=True, patch_norm=True, pre_norm=True, register_tokens=1),
+        ViTConfig(pool="map", final_norm="pooled"),
+    ),
+    "swin": (SwinConfig(absolute_pos_embed=True), SwinConfig(num_classes=0, stage_norms=(0, 1, 2))),
+}
+"""Family → configs that have every parameter outside the blocks between them."""
+_WIDTHS = {"vit": (1, 2), "swin": (1, 2, 4, 8, 16, 32)}
+"""Family → how many times the width of the first tokens a head may read."""
 _KERNELS = ("weight", "kernel")
 
 
@@ -103,9 +108,9 @@ def misfits(table: TensorTable, format: Format) -> tuple[str, ...]:
     return ()
 
 
-def first_kernel() -> Parameter:
+def first_kernel(family: str) -> Parameter:
     """The kernel that cuts patches, by its canonical name."""
-    return next(it for it in _outside_blocks() if it.stage is Stage.EMBED and it.is_kernel)
+    return next(it for it in _outside_blocks(family) if it.stage is Stage.EMBED and it.is_kernel)
 
 
 def could_be_head(bare: str) -> bool:
@@ -116,7 +121,7 @@ def could_be_head(bare: str) -> bool:
 
 def head_names(format: Format) -> set[str]:
     """What the format calls the parameters between features and logits."""
-    return _foreign(format, (it for it in _outside_blocks() if it.stage is Stage.CLASSIFIER))
+    return _foreign(format, (it for it in _outside_blocks(format.family) if it.stage is Stage.CLASSIFIER))
 
 
 def describe(table: TensorTable, names: Iterable[str]) -> str:
@@ -153,7 +158,7 @@ def _place(format: Format, root: str) -> tuple[str, str] | None:
 def _pairs(format: Format) -> list[tuple[str, str]]:
     """The format's names for weight and bias of each head that is a layer of its own."""
     pairs: list[tuple[str, str]] = []
-    for kernel in (it for it in _outside_blocks() if _is_head(it)):
+    for kernel in (it for it in _outside_blocks(format.family) if _is_head(it)):
         bias = kernel.name.removesuffix("weight") + "bias"
         pair = format.names.foreign_name(kernel.name, 2), format.names.foreign_name(bias, 1)
         stand_in = Tensor((1, 1), np.dtype(np.float32), lambda: np.zeros((1, 1), np.float32))
@@ -173,7 +178,7 @@ def _is_known(format: Format, bare: str, tensor: Tensor) -> bool:
         read, unknown = format.names.read(TensorTable({bare: tensor}))
     except VitportError:  # known, but not alone
         return True
-    return not unknown and set(read) <= {it.name for it in _outside_blocks()}
+    return not unknown and set(read) <= {it.name for it in _outside_blocks(format.family)}
 
 
 def _foreign(format: Format, of: Iterable[Parameter]) -> set[str]:
@@ -183,11 +188,13 @@ def _foreign(format: Format, of: Iterable[Parameter]) -> set[str]:
 
 def _widths(table: TensorTable, names: Mapping[str, str], format: Format) -> set[int]:
     """What a head may read: the tokens' width, as the kernel that cuts patches shows it, or twice that for class token
-    and mean side by side; behind a hidden layer, that one's width."""
+    and mean side by side, or for each stage; behind a hidden layer, that one's width."""
     own = {bare: name for name, bare in names.items()}
 
     def outputs(of: Callable[[Parameter], bool]) -> int | None:
-        kernel = next(it for it in _outside_blocks() if it.is_kernel and of(it))
+        kernel = next((it for it in _outside_blocks(format.family) if it.is_kernel and of(it)), None)
+        if kernel is None:
+            return None
         foreign = format.names.foreign_name(kernel.name, len(kernel.shape))
         shape = table.spec(own[foreign])[0] if foreign in own else ()
         return None if not shape else shape[0] if foreign.endswith("weight") else shape[-1]
@@ -195,10 +202,10 @@ def _widths(table: TensorTable, names: Mapping[str, str], format: Format) -> set
     if (hidden := outputs(lambda it: it.stage is Stage.POOL and it.shape[0] == _HIDDEN)) is not None:
         return {hidden}
     width = outputs(lambda it: it.stage is Stage.EMBED)
-    return set() if width is None else {width, 2 * width}
+    return set() if width is None else {width * factor for factor in _WIDTHS[format.family]}
 
 
 @cache
-def _outside_blocks() -> tuple[Parameter, ...]:
-    found = {it.name: it for config in _ALL for it in parameters(config) if it.segment is None}
+def _outside_blocks(family: str) -> tuple[Parameter, ...]:
+    found = {it.name: it for config in _ALL[family] for it in parameters(config) if it.segment is None}
     return tuple(found.values())

@@ -12,11 +12,14 @@ from conversion.tensors.table import BFLOAT16, TensorTable
 from vit_spec import VitportError
 
 _SCALES = re.compile(
-    r"(^|[./])(SCB|weight_format|_packed_params.*|qweight|qzeros|g_idx|weight_scale(_inv)?|weight_zero_point"
-    r"|weight\.(absmax|quant_map|nested_absmax|quant_state.*)|zero_point)$"
+    r"(^|[./])(SCB|weight_format|_packed_params.*|qweight|qzeros|scales|g_idx|weight_scales?(_inv|_2)?|weight_zero_point"
+    r"|weight_packed|W_q|codebooks|qvalue|qrhs[./].*|zero_point|activation_post_process[./].*"
+    r"|weight\.(absmax|quant_map|nested_absmax|quant_state.*|_data|_scale|_shift)"
+    r"|\w*(_quantizer|fake_quant)[./].*)$"
 )
-"""Names beside quantised weights: bitsandbytes (SCB, absmax), GPTQ and AWQ (qweight), compressed-tensors and float8
-checkpoints (weight_scale), PyTorch (_packed_params, zero_point)."""
+"""Names beside quantised weights: bitsandbytes (SCB, absmax), GPTQ and AWQ (qweight, scales), compressed-tensors and
+float8 checkpoints (weight_scale, weight_packed), HQQ (W_q), Quanto (weight._data), AQLM (codebooks), AQT in JAX
+(qvalue, qrhs), ModelOpt and Quark (weight_quantizer), PyTorch (_packed_params, zero_point, fake_quant)."""
 _ADAPTER = re.compile(r"(^|[./])lora_(A|B|embedding_A|embedding_B|magnitude_vector)([./]|$)")
 _WEIGHT = re.compile(r"(^|[./])(weight|kernel|[a-z_]+_weight)$")
 _FLOATS = (BFLOAT16, *(np.dtype(kind) for kind in ("float16", "float32", "float64")))

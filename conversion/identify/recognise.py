@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from conversion.format import Format
 from conversion.formats import FORMATS, groups
@@ -13,13 +13,13 @@ from conversion.identify.family import identifier
 from conversion.identify.heads import NO_HEADS, Heads, could_be_head, describe, find_heads, head_names
 from conversion.identify.replicated import unreplicated
 from conversion.identify.spelling import spellings
-from conversion.tensors.table import TensorTable
+from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import VitportError
 from vit_spec.family import FAMILIES
 
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Path components that torch.compile, FSDP and activation checkpointing insert anywhere in a name."""
-_COPIES = {"momentum_encoder": "base_encoder"}
+_COPIES = {"momentum_encoder": "base_encoder", "encoder_k": "encoder"}
 """Prefix of a running copy kept by training → prefix of the model itself."""
 _OPTIMIZER = frozenset({"opt_state", "param_states", "mu", "nu", "trace", "opt", "optimizer"})
 """Path components under which an optimizer stores tensors named like the weights; ``opt/target`` is the weights."""
@@ -34,19 +34,21 @@ class Recognised:
     notes: tuple[str, ...]
     unread_head: tuple[str, ...] = ()
     """Tensors of a head that is not one linear layer."""
+    aside: TensorTable = field(default_factory=lambda: TensorTable({}))
+    """What ``Format.set_aside`` took out of the table."""
 
     def without(self, names: Mapping[str, str]) -> Recognised:
         """Without some tensors: name → reason."""
         notes = tuple(f"set aside {name}: {reason}" for name, reason in names.items())
         unread = tuple(name for name in self.unread_head if name not in names)
-        return Recognised(self.format, self.table.without(set(names)), self.notes + notes, unread)
+        return replace(self, table=self.table.without(set(names)), notes=self.notes + notes, unread_head=unread)
 
     def without_strange_head(self) -> Recognised:
         """Without the tensors of a head that cannot be read, whatever they are."""
         if not self.unread_head:
             return self
         note = f"set aside the head, which is {describe(self.table, self.unread_head)}"
-        return Recognised(self.format, self.table.without(set(self.unread_head)), (*self.notes, note))
+        return replace(self, table=self.table.without(set(self.unread_head)), notes=(*self.notes, note), unread_head=())
 
 
 def recognise(
@@ -110,11 +112,10 @@ def get_formats(name: str) -> tuple[Format, ...]:
     Raises:
         VitportError: if there is no such format or group; the message lists them.
     """
-    if (members := groups().get(name)) is not None:
-        return tuple(FORMATS[member] for member in members)
-    if name not in FORMATS:
+    members = dict.fromkeys([name] if name in FORMATS else []) | dict.fromkeys(groups().get(name, ()))
+    if not members:
         raise VitportError(f"No format is named {name!r}: choose one of {', '.join(sorted({*groups(), *FORMATS}))}.")
-    return (FORMATS[name],)
+    return tuple(FORMATS[member] for member in members)
 
 
 def _unwrapped(name: str) -> str:
@@ -160,8 +161,10 @@ def _peeled(table: TensorTable, found: Format, prefix: str, told: tuple[str, ...
             outside.append(name)
         else:
             names[name] = name.removeprefix(place)
+    removed: dict[str, Tensor] = {}
     for pattern, reason in found.set_aside.items():
         aside = [name for name, bare in names.items() if fnmatch.fnmatchcase(bare, pattern)]
+        removed |= {names[name]: table.tensors[name] for name in aside}
         if aside:
             what = aside[0] if len(aside) == 1 else f"{len(aside)} tensors {pattern}"
             notes.append(f"set aside {what}: {reason}")
@@ -178,7 +181,7 @@ def _peeled(table: TensorTable, found: Format, prefix: str, told: tuple[str, ...
     kept = TensorTable({name: table.tensors[name] for name in names}).renamed(names.__getitem__)
     whole = TensorTable({**kept.tensors, **heads.zeros, **beside.zeros})
     unread = tuple(names[name] for name in heads.unread)
-    return Recognised(found, whole, (*notes, *heads.notes, *beside.notes), unread)
+    return Recognised(found, whole, (*notes, *heads.notes, *beside.notes), unread, TensorTable(removed))
 
 
 def _heads_beside(

@@ -56,6 +56,9 @@ def resolve_config(
             values[name], origins[name] = getattr(named, name), named_by
         elif name in shown:
             values[name], origins[name] = shown[name], "the tensors' shapes"
+    for name, value in own.usual(values).items():
+        if name not in values:
+            values[name], origins[name] = value, "nobody, and it decides nothing"
     untold = [name for name in own.NEVER_GUESSED if name not in values]
     if untold:
         raise VitportError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conversion.tensors.table import Shapes
-from vit_spec import VitportError
+from vit_spec import ViTConfig, VitportError
 from vit_spec.vit.presence import shown_options
 
 NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
@@ -18,8 +18,9 @@ CHANGED_BY_FINE_TUNING = frozenset({"head", "head_dist", "pre_logits", "pos_embe
 
 _PLAIN = ": vitport converts plain Vision Transformers"
 REFUSED = {
-    ".attn.relative_position_bias_table": "a BEiT, EVA or Swin model, whose attention has relative positions" + _PLAIN,
+    ".attn.relative_position_bias_table": "a BEiT, EVA or other model, whose attention has relative positions" + _PLAIN,
     ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias" + _PLAIN,
+    ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, which is neither a Vision Transformer nor Swin v2",
     "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
     "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
 }
@@ -86,6 +87,17 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         | _pool(shapes, facts, told)
         | _grid(shapes, facts, told)
     )
+
+
+def usual(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Config fields that nobody has to tell, because they decide nothing: none."""
+    del values
+    return {}
+
+
+def check_named(name: str, named: ViTConfig, config: ViTConfig) -> None:
+    """Nothing: the sizes of a Vision Transformer are all that its name says and tensors show."""
+    del name, named, config
 
 
 def _layer_scale(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         return image.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
     goal = (math.floor(height / preprocessing.crop_fraction), math.floor(width / preprocessing.crop_fraction))
     if preprocessing.resize == "squash_crop":
-        image = image.resize(goal[::-1], Image.Resampling[preprocessing.interpolation.upper()])
+        image = image.resize((goal[1], goal[0]), Image.Resampling[preprocessing.interpolation.upper()])
     else:
         edge = max(goal) if preprocessing.cropping == "transformers" else None
         image = covering(image, goal if edge is None else (edge, edge), preprocessing)

@@ -9,7 +9,7 @@ from conversion.tensors.table import Shapes
 from vit_spec import Config, VitportError, parameters
 from vit_spec.printable import printable
 
-_LONGEST_NAME, _COMPARED = 150, 50
+_LONGEST_NAME, _COMPARED = 150, 20
 """Characters of a surplus name that are told, and how many such names are compared with every known one."""
 ForeignName = Callable[[str, int], str]
 """What a file calls the canonical name of a tensor with that many axes."""

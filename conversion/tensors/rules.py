@@ -1,6 +1,7 @@
 """Rules between canonical names and a format's names: data, read in both directions.
 
-A rule is a pair of name templates and a transform. ``{i}`` in a template stands for a block's number::
+A rule is a pair of name templates and a transform. ``{i}`` in a template stands for a block's number, and ``{i+1}`` or
+``{2i+1}`` for a number that follows from it::
 
     Rule("cls_token", "embeddings.cls_token")
     joined("blocks.{i}.attn.qkv", "layer.{i}.query", "layer.{i}.key", "layer.{i}.value")
@@ -74,7 +75,7 @@ class Names(Protocol):
         ...
 
     def write(self, table: TensorTable, config: Any) -> TensorTable:
-        """The format's table of canonical tensors."""
+        """The format's table of canonical tensors. ``config`` is the model's, of the format's family."""
         ...
 
     def foreign_name(self, canonical: str, axes: int) -> str:
@@ -114,18 +115,18 @@ class Rules:
     def foreign_name(self, canonical: str, axes: int) -> str:
         """What the format calls a canonical name (its parts joined by ``+``); the name itself if it has none."""
         del axes
-        for pattern, rule, _ in self._by_canonical:
-            if match := pattern.fullmatch(canonical):
-                return " + ".join(_fill(name, match.groupdict()) for name in rule.foreign_names)
+        for template, rule in self._by_canonical:
+            if (numbers := template.match(canonical)) is not None:
+                return " + ".join(Template(name).fill(numbers) for name in rule.foreign_names)
         return canonical
 
     @cached_property
-    def _by_foreign(self) -> list[tuple[re.Pattern[str], Rule, int]]:
-        return [(_pattern(name), rule, at) for rule in self.rules for at, name in enumerate(rule.foreign_names)]
+    def _by_foreign(self) -> list[tuple[Template, Rule]]:
+        return [(Template(name), rule) for rule in self.rules for name in rule.foreign_names]
 
     @cached_property
-    def _by_canonical(self) -> list[tuple[re.Pattern[str], Rule, int]]:
-        return [(_pattern(name), rule, at) for rule in self.rules for at, name in enumerate(rule.canonical_names)]
+    def _by_canonical(self) -> list[tuple[Template, Rule]]:
+        return [(Template(name), rule) for rule in self.rules for name in rule.canonical_names]
 
 
 class Aliased(Rules):
@@ -168,25 +169,27 @@ class _Siblings:
 
 
 def _carry(
-    index: list[tuple[re.Pattern[str], Rule, int]], table: TensorTable, config: Config | None
+    index: list[tuple[Template, Rule]], table: TensorTable, config: Config | None
 ) -> tuple[TensorTable, list[str]]:
     """Apply the rules to a table: to canonical names, or from them if a config is given."""
-    groups: dict[tuple[Rule, tuple[tuple[str, str], ...]], None] = {}
+    groups: dict[tuple[Rule, tuple[tuple[str, int], ...]], None] = {}
     unknown: list[str] = []
     for name in table:
-        found = next(((rule, match) for pattern, rule, _ in index if (match := pattern.fullmatch(name))), None)
+        found = next(
+            ((rule, numbers) for template, rule in index if (numbers := template.match(name)) is not None), None
+        )
         if found is None:
             unknown.append(name)
         else:
-            groups[found[0], tuple(found[1].groupdict().items())] = None
+            groups[found[0], tuple(found[1].items())] = None
     tensors: dict[str, Tensor] = {}
     siblings = _Siblings()
     for rule, numbers in groups:
         sources, targets = rule.foreign_names, rule.canonical_names
         if config is not None:
             sources, targets = targets, sources
-        sources = [_fill(name, dict(numbers)) for name in sources]
-        targets = [_fill(name, dict(numbers)) for name in targets]
+        sources = [Template(name).fill(dict(numbers)) for name in sources]
+        targets = [Template(name).fill(dict(numbers)) for name in targets]
         if twice := [name for name in targets if name in tensors]:
             raise VitportError(f"{', '.join(twice)} is given twice: {', '.join(sources)} is its second source.")
         tensors |= _apply(rule.transform, table, sources, targets, config, siblings)
@@ -234,18 +237,35 @@ def _apply(
     }
 
 
-def _pattern(template: str) -> re.Pattern[str]:
-    parts = re.split(r"\{(\w+)\}", template)
-    seen: set[str] = set()
-    pattern = ""
-    for at, part in enumerate(parts):
-        if at % 2 == 0:
-            pattern += re.escape(part)
-        else:
-            pattern += f"(?P={part})" if part in seen else rf"(?P<{part}>0|[1-9]\d*)"
-            seen.add(part)
-    return re.compile(pattern)
+class Template:
+    """A name in which ``{i}`` stands for a number, and ``{2i+1}`` for twice the number and one more."""
 
+    _PLACE = re.compile(r"\{(\d*)([a-z]+)(?:\+(\d+))?\}")
 
-def _fill(template: str, numbers: dict[str, str]) -> str:
-    return template.format(**numbers)
+    def __init__(self, text: str) -> None:
+        parts = self._PLACE.split(text)  # text, factor, name, offset, text, …
+        self._texts = parts[::4]
+        self._places = [
+            (int(factor or 1), name, int(offset or 0))
+            for factor, name, offset in zip(parts[1::4], parts[2::4], parts[3::4], strict=True)
+        ]
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(r"(0|[1-9]\d*)".join(map(re.escape, self._texts)))
+
+    def match(self, name: str) -> dict[str, int] | None:
+        """The numbers that make the template this name; ``None`` if none do."""
+        if (match := self._pattern.fullmatch(name)) is None:
+            return None
+        numbers: dict[str, int] = {}
+        for (factor, place, offset), text in zip(self._places, match.groups(), strict=True):
+            number, rest = divmod(int(text) - offset, factor)
+            if rest or number < 0 or numbers.setdefault(place, number) != number:
+                return None
+        return numbers
+
+    def fill(self, numbers: dict[str, int]) -> str:
+        """The name of these numbers."""
+        filled = (str(factor * numbers[place] + offset) for factor, place, offset in self._places)
+        return "".join(part for pair in zip(self._texts, (*filled, ""), strict=True) for part in pair)

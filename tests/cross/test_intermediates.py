@@ -109,13 +109,13 @@ def test_no_block_after_the_last_chosen_one_is_run():
 )
 def test_blocks_are_named_as_in_timm(indices: Any, expected: tuple[int, ...]):
     """Oracle: timm 1.0.31's ``feature_take_indices``, by hand; outputs come in the order of the blocks."""
-    assert block_indices(indices, 4) == expected
+    assert block_indices(indices, 4, "blocks") == expected
 
 
 @pytest.mark.parametrize("indices", [0, -1, 5, [4], [-5], []])
 def test_blocks_that_the_model_does_not_have_are_refused(indices: Any):
     with pytest.raises(VitportError, match=r"indices="):
-        block_indices(indices, 4)
+        block_indices(indices, 4, "blocks")
 
 
 def test_an_unknown_format_is_refused():

@@ -20,7 +20,7 @@ MODELS = [file for file in FILES if "/" in file]  # the layers and the families:
 # What JAX needs and PyTorch does not: random numbers and dtypes are arguments, the mode is an attribute of the module.
 JAX_ARGUMENTS = {"rngs", "dtype", "param_dtype", "init"}
 JAX_ATTRIBUTES = {"dtype", "param_dtype", "deterministic"}
-JAX_CLASSES = {"Init"}  # of those three arguments
+JAX_CLASSES = {"Init", "Constant"}  # of those three arguments; a buffer that is static
 JAX_FUNCTIONS = {"attend_cudnn"}  # PyTorch chooses among its kernels by itself
 # Counterparts of what PyTorch brings along: state_dict and load_state_dict, torch.export, nn.Dropout; and what training
 # and inference share.
@@ -47,13 +47,15 @@ SAME = {
     "_checkpoint": "checkpoint",  # torch.utils.checkpoint
 }
 # Calls that only one of the frameworks needs.
-# Modules are registered by their base class; a new head goes to the model's device and dtype; memory has an order.
-TORCH_CALLS = {"super", "__init__", "new_empty", "to", "contiguous"}
+# Modules are registered by their base class; a new head goes to the model's device and dtype; memory has an order; a
+# function in a list of modules is one.
+TORCH_CALLS = {"super", "__init__", "new_empty", "to", "contiguous", "ReLU"}
 JAX_CALLS = {"astype", "Init", "_check_rngs", "dropout", "isinstance"}  # dtypes, random numbers, traced rates
 ANY_CALLS = {"list"}
 # Bodies that differ: initial values are drawn in other ways, and feature maps have other layouts.
 DIFFERENT = {
-    "layers/initialization.py": {"make_linear", "make_patch_conv", "make_tokens"},
+    "layers/constant.py": {"make_constant"},
+    "layers/initialization.py": {"make_linear", "make_patch_conv", "make_tokens", "initialize"},
     "layers/patch_embed.py": {"_tokens"},
 }
 

@@ -40,7 +40,7 @@ class Toy(VisionModel[ToyConfig]):
         super().__init__(config, dtype=dtype, param_dtype=param_dtype)
         c, rates, init = config, iter(config.drop_path_rates), Init(rngs, dtype, param_dtype)
         self.patch_embed = PatchEmbed(c.image_size, c.patch_size, c.in_channels, c.width, init=init)
-        self.stages = nnx.List(Stage(c, at, rates, init) for at in range(len(c.depths)))
+        self.levels = nnx.List(Stage(c, at, rates, init) for at in range(len(c.depths)))
         self.norm = LayerNorm(c.widths[-1], dtype, param_dtype, eps=1e-6)
         self.reset_classifier(c.num_classes, rngs=rngs)
 
@@ -57,13 +57,13 @@ class Toy(VisionModel[ToyConfig]):
         return self.patch_embed(images)
 
     def segments(self) -> Any:
-        return [stage.blocks for stage in self.stages]
+        return [stage.blocks for stage in self.levels]
 
     def enter(self, segment: int, tokens: Array) -> Array:
         if not segment:
             return tokens
         B, N, D = tokens.shape
-        return self.stages[segment].merge(tokens.reshape(B, N // 2, 2 * D))
+        return self.levels[segment].merge(tokens.reshape(B, N // 2, 2 * D))
 
     def forward_head(self, tokens: Array) -> Array:
         return self.head(jnp.mean(tokens, axis=1))

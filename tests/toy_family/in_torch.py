@@ -30,13 +30,13 @@ class Toy(VisionModel[ToyConfig]):
         super().__init__(config)
         c, rates = config, iter(config.drop_path_rates)
         self.patch_embed = PatchEmbed(c.image_size, c.patch_size, c.in_channels, c.width)
-        self.stages = nn.ModuleList()
+        self.levels = nn.ModuleList()
         for at, (depth, D, heads) in enumerate(zip(c.depths, c.widths, c.heads, strict=True)):
             stage = nn.Module()
             if at:
                 stage.merge = make_linear(D, D, bias=False)
             stage.blocks = nn.ModuleList(Block(c, D, heads, next(rates)) for _ in range(depth))
-            self.stages.append(stage)
+            self.levels.append(stage)
         self.norm = nn.LayerNorm(c.widths[-1], eps=1e-6)
         self.reset_classifier(c.num_classes)
 
@@ -52,14 +52,14 @@ class Toy(VisionModel[ToyConfig]):
         return self.patch_embed(images)
 
     def segments(self) -> Any:
-        return [stage.blocks for stage in self.stages]
+        return [stage.blocks for stage in self.levels]
 
     def enter(self, segment: int, tokens: Tensor) -> Tensor:
         """Pairs of neighbours, side by side."""
         if not segment:
             return tokens
         B, N, D = tokens.shape
-        merge: Any = self.stages[segment].merge
+        merge: Any = self.levels[segment].merge
         return merge(tokens.reshape(B, N // 2, 2 * D))
 
     def forward_head(self, tokens: Tensor) -> Tensor:

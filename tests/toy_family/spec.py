@@ -55,7 +55,7 @@ class ToyConfig:
 
 
 def segments(c: ToyConfig) -> tuple[Segment, ...]:
-    return tuple(Segment(f"stages.{stage}.blocks", depth) for stage, depth in enumerate(c.depths))
+    return tuple(Segment(f"levels.{stage}.blocks", depth) for stage, depth in enumerate(c.depths))
 
 
 def parameters(c: ToyConfig) -> Iterator[Parameter]:
@@ -65,7 +65,7 @@ def parameters(c: ToyConfig) -> Iterator[Parameter]:
     layer = 0
     for stage, (segment, D) in enumerate(zip(segments(c), c.widths, strict=True)):
         if stage:
-            yield Parameter(name=f"stages.{stage}.merge.weight", shape=(D, D), kind=Kind.LINEAR, stage=Stage.BLOCK,
+            yield Parameter(name=f"levels.{stage}.merge.weight", shape=(D, D), kind=Kind.LINEAR, stage=Stage.BLOCK,
                             layer=layer + 1)  # fmt: skip
         for index in range(segment.count):
             layer += 1

@@ -31,7 +31,7 @@ def arguments(workdir: Path, *options: str) -> list[str]:
 
 
 def command(workdir: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "vit_cli.main", *arguments(workdir, *options)]
+    return [sys.executable, "-m", "vit_cli", *arguments(workdir, *options)]
 
 
 def environment(devices: int = 1) -> dict[str, str]:
@@ -66,6 +66,16 @@ def same_bits(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bo
 def furthest(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
     assert first.keys() == second.keys()
     return max(float(np.abs(first[name] - second[name]).max()) for name in first)
+
+
+SPEED = ("images_per_second", "teraflops", "mfu", "data_wait", "seconds_left")
+"""Fields of the log that depend on time."""
+
+
+def lines(workdir: Path) -> list[dict[str, float]]:
+    """The whole log, in order, beside what depends on time."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in SPEED} for line in found]
 
 
 def log(workdir: Path, of: str = "train") -> list[dict[str, float]]:

@@ -13,13 +13,15 @@ from jax.typing import DTypeLike
 
 from conversion import from_flax, to_flax
 from tests.random_weights import random_array, random_images, random_params
-from vit_jax import VisionTransformer, get_params, set_params
-from vit_spec import ViTConfig
+from vit_jax import get_params, set_params
+from vit_jax.families import make_model
+from vit_jax.model import VisionModel
+from vit_spec import Config
 
 
-def jax_model(config: ViTConfig, params: Mapping[str, np.ndarray], dtype: DTypeLike = jnp.float64) -> VisionTransformer:
+def jax_model(config: Config, params: Mapping[str, np.ndarray], dtype: DTypeLike = jnp.float64) -> VisionModel:
     """A model in training mode, its weights and its computation in ``dtype``; float64 needs x64 to be on."""
-    model = nnx.eval_shape(lambda: VisionTransformer(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype))
+    model = nnx.eval_shape(lambda: make_model(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=dtype))
     set_params(model, to_flax(params))
     return model
 
@@ -35,7 +37,7 @@ def quick_jit(function: Callable) -> Callable:
 
 
 @cache
-def jax_output(config: ViTConfig, seed: int, batch: int, dtype: str) -> np.ndarray:
+def jax_output(config: Config, seed: int, batch: int, dtype: str) -> np.ndarray:
     """What the model with random weights answers to random images in evaluation mode; compiled once per run."""
     with jax.enable_x64(dtype == "float64"):
         model = jax_model(config, random_params(config, seed), dtype)

@@ -7,7 +7,8 @@ import torch
 import transformers
 
 from vit_spec import ViTConfig, VitportError, count_parameters, forward_flops, get_model, list_models
-from vit_spec.vit.models import MODELS, PAPERS, UNSUPPORTED
+from vit_spec.family import FAMILIES
+from vit_spec.vit.models import PAPERS, UNSUPPORTED
 
 PUBLISHED = {
     # timm's results tables and the papers' appendices, at 1000 classes (DINOv2: the backbone with its mask token)
@@ -142,9 +143,9 @@ def test_patterns_match_as_in_a_shell() -> None:
 
 
 def test_no_name_stands_for_two_models() -> None:
-    names = [model.name for model in MODELS]
+    names = [model.name for family in FAMILIES.values() for model in family.models]
     assert len(names) == len(set(names)) == len(list_models())
-    assert not set(names) & set(UNSUPPORTED)
+    assert not set(names) & {name for family in FAMILIES.values() for name in family.unsupported}
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)

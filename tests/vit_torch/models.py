@@ -8,15 +8,14 @@ import numpy as np
 import torch
 
 from tests.random_weights import random_array
-from vit_spec import ViTConfig
-from vit_torch import VisionTransformer
+from vit_spec import Config
+from vit_torch.families import make_model
+from vit_torch.model import VisionModel
 
 
-def torch_model(
-    config: ViTConfig, params: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float64
-) -> VisionTransformer:
+def torch_model(config: Config, params: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float64) -> VisionModel:
     """A model in training mode, its weights cast to ``dtype``; every parameter is given, none is left over."""
-    model = VisionTransformer(config).to(dtype)
+    model = make_model(config).to(dtype)
     model.load_state_dict({name: torch.tensor(array) for name, array in params.items()}, strict=True)
     return model
 

@@ -79,7 +79,7 @@ def attend(
     v: Float[Array, "B h N d"],
     scale: float | Float[Array, "#B #h 1 1"],
     drop: Callable[[Array], Array],
-    bias: Float[Array, "#B #h #N #N"] | None = None,
+    bias: Float[Array, "#W #h #N #N"] | None = None,
 ) -> Float[Array, "B N h*d"]:
     """Scaled dot-product attention of all heads: (B, h, N, d) each -> (B, N, h d), heads side by side.
 
@@ -87,12 +87,13 @@ def attend(
         q, k, v: queries, keys and values.
         scale: factor on the logits; an array, such as one factor per head, is (B, h, 1, 1) or broadcasts to it.
         drop: applied to the attention weights, (B, h, N, N).
-        bias: added to the logits, for relative positions and masks; (B, h, N, N) or broadcasts to it, dtype as ``q``.
+        bias: added to the logits, for relative positions and masks; (W, h, N, N) or broadcasts to it, dtype as ``q``.
+            Its first axis may also be a divisor W of B, as for the W windows of each image: it is repeated.
     """
     B, h, N, d = q.shape
     logits = (q * scale) @ k.swapaxes(-2, -1)  # (B, h, N, N)
     if bias is not None:
-        logits = logits + bias
+        logits = _add_bias(logits, bias)
     weights = drop(softmax(logits))
     return (weights @ v).swapaxes(1, 2).reshape(B, N, h * d)
 
@@ -103,7 +104,7 @@ def attend_fused(
     v: Float[Array, "B h N d"],
     scale: float | Float[Array, "#B #h 1 1"],
     drop: Callable[[Array], Array],
-    bias: Float[Array, "#B #h #N #N"] | None = None,
+    bias: Float[Array, "#W #h #N #N"] | None = None,
 ) -> Float[Array, "B N h*d"]:
     """:func:`attend` with normalization after the values: attention weights are not stored, and none are dropped.
 
@@ -112,6 +113,7 @@ def attend_fused(
     del drop
     B, h, N, d = q.shape
     q, scale = _scalar(q, scale)
+    bias = None if bias is None else _repeated(bias, B)
     heads = scaled_dot_product_attention(q, k, v, bias, scale)  # (B, h, N, d)
     return heads.swapaxes(1, 2).reshape(B, N, h * d)
 
@@ -122,7 +124,7 @@ def attend_cudnn(
     v: Float[Array, "B h N d"],
     scale: float | Float[Array, "#B #h 1 1"],
     drop: Callable[[Array], Array],
-    bias: Float[Array, "#B #h #N #N"] | None = None,
+    bias: Float[Array, "#W #h #N #N"] | None = None,
 ) -> Float[Array, "B N h*d"]:
     """:func:`attend_fused` by cuDNN (FlashAttention, Dao et al. 2022): NVIDIA GPUs from Ampere on, 16-bit dtypes.
 
@@ -132,7 +134,7 @@ def attend_cudnn(
     B, h, N, d = q.shape
     q, scale = _scalar(q, scale)
     if bias is not None:
-        bias = jnp.broadcast_to(bias, (*bias.shape[:2], N, N))
+        bias = _repeated(jnp.broadcast_to(bias, (*bias.shape[:2], N, N)), B)
     tokens = [part.swapaxes(1, 2) for part in (q, k, v)]  # (B, N, h, d) each
     heads = jax.nn.dot_product_attention(*tokens, bias=bias, scale=scale, implementation="cudnn")
     return heads.reshape(B, N, h * d)
@@ -164,6 +166,16 @@ def head_width(dim: int, num_heads: int) -> int:
     if dim % num_heads:
         raise VitportError(f"dim={dim} is not divisible by num_heads={num_heads}: choose a multiple of {num_heads}.")
     return dim // num_heads
+
+
+def _add_bias(logits: Float[Array, "B h N N"], bias: Float[Array, "#W #h #N #N"]) -> Float[Array, "B h N N"]:
+    """``logits + bias``, with its first axis repeated along the batch."""
+    return (logits.reshape(-1, bias.shape[0], *logits.shape[1:]) + bias).reshape(logits.shape)
+
+
+def _repeated(bias: Float[Array, "#W #h #N #N"], batch: int) -> Float[Array, "#B #h #N #N"]:
+    """The bias with its first axis repeated along the batch, or 1."""
+    return bias if bias.shape[0] == 1 else jnp.tile(bias, (batch // bias.shape[0], 1, 1, 1))
 
 
 def _scalar(q: Array, scale: float | Array) -> tuple[Array, float]:

@@ -8,7 +8,8 @@ ten million draws.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from vit_jax.layers.xla.rows import Linear
-from vit_spec import VitportError
+from vit_spec import Parameter, VitportError
+from vit_spec.initialization import Constant, Distribution, Uniform
 from vit_spec.vit.initialization import CONV_GAIN, LINEAR_STD, TOKEN_STD
 
 
@@ -42,6 +44,11 @@ class Init:
                     f"{name}={jnp.dtype(dtype).name} needs JAX's 64-bit mode: call "
                     "jax.config.update('jax_enable_x64', True) first."
                 )
+
+    @property
+    def in_float32(self) -> Init:
+        """For layers that compute in at least float32."""
+        return replace(self, dtype=jnp.promote_types(self.dtype, jnp.float32))
 
 
 def make_linear(inputs: int, outputs: int, *, bias: bool = True, init: Init) -> Linear:
@@ -78,6 +85,30 @@ def make_patch_conv(inputs: int, outputs: int, patch_size: int, *, bias: bool = 
     )
 
 
+def make_zeros(*shape: int, init: Init) -> nnx.Param:
+    """A parameter of its own."""
+    return nnx.Param(jnp.zeros(shape, init.param_dtype))
+
+
 def make_tokens(count: int, width: int, *, init: Init) -> nnx.Param:
     """Learned tokens, or rows of a position table: (1, count, width)."""
     return nnx.Param(nnx.initializers.normal(TOKEN_STD)(init.rngs.params(), (1, count, width), init.param_dtype))
+
+
+def initialize(model: nnx.Module, values: Mapping[Parameter, Distribution], *, init: Init) -> None:
+    """Draws some of a model's parameters anew, in place."""
+    state = nnx.state(model, nnx.Param)
+    parameters = {"/".join(map(str, path)): parameter for path, parameter in nnx.to_flat_state(state)}
+    for parameter, distribution in values.items():
+        held = parameters[parameter.path]
+        held.set_value(_drawn(distribution, held.get_value().shape, init))
+    nnx.update(model, state)
+
+
+def _drawn(distribution: Distribution, shape: tuple[int, ...], init: Init) -> jax.Array:
+    if isinstance(distribution, Constant):
+        return jnp.full(shape, distribution.value, init.param_dtype)
+    if isinstance(distribution, Uniform):
+        bound = distribution.bound
+        return jax.random.uniform(init.rngs.params(), shape, init.param_dtype, -bound, bound)
+    return nnx.initializers.normal(distribution.std)(init.rngs.params(), shape, init.param_dtype)

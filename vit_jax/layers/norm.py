@@ -14,6 +14,11 @@ NormLayer = Callable[[int], nnx.Module]
 """Makes a norm over a last axis of the given width: tells a layer which norm to use."""
 
 
+def make_layer_norm(width: int, eps: float, bias: bool = True, *, init: Init) -> LayerNorm:
+    """LayerNorm (Ba et al. 2016) over the last axis, ``(..., width)``."""
+    return LayerNorm(width, init.dtype, init.param_dtype, eps=eps, bias=bias)
+
+
 def make_norm(config: ViTConfig, width: int, *, init: Init) -> LayerNorm | RMSNorm:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ``(..., width)``.
 
@@ -21,4 +26,4 @@ def make_norm(config: ViTConfig, width: int, *, init: Init) -> LayerNorm | RMSNo
     """
     if config.norm == "rmsnorm":
         return RMSNorm(width, init.dtype, init.param_dtype, eps=config.norm_eps)
-    return LayerNorm(width, init.dtype, init.param_dtype, eps=config.norm_eps, bias=config.norm_bias)
+    return make_layer_norm(width, config.norm_eps, config.norm_bias, init=init)

@@ -15,12 +15,12 @@ from jaxtyping import Float
 from vit_jax.layers.attention_pool import AttentionPool
 from vit_jax.layers.dropout import Dropout, DropoutKeys
 from vit_jax.layers.initialization import Init, make_linear, make_tokens
+from vit_jax.layers.maps import Intermediates, as_format
 from vit_jax.layers.norm import make_norm
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.model import VisionModel
 from vit_jax.serialization import register_states
 from vit_jax.vit.block import Block
-from vit_jax.vit.intermediates import Intermediates, as_format
 from vit_jax.vit.parallel_block import ParallelBlock
 from vit_spec import OutputFormat, Pooling, ViTConfig, block_indices, with_pool
 
@@ -190,7 +190,7 @@ class VisionTransformer(VisionModel[ViTConfig]):
             VitportError: for a block that the model does not have, or an unknown format.
         """
         self._check_rngs(rngs)
-        taken, prefix = block_indices(indices, self.config.depth), self.config.num_prefix_tokens
+        taken, prefix = block_indices(indices, self.config.depth, "blocks"), self.config.num_prefix_tokens
         last = taken[-1] if intermediates_only else self.config.depth - 1
         x, found = self.embed(images, rngs=rngs), []
         for at, block in zip(range(last + 1), self.blocks, strict=False):

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 Scope = Literal["stage", "segments", "model"]
 """One stage, every block, or the whole model."""
 EPSILONS = (1e-12, 1e-6, 1e-5, 1e-3)
+ACTIVATION_NAMES = {
+    "gelu": "erf GELU",
+    "gelu_tanh": "tanh GELU",
+    "quick_gelu": "Quick GELU",
+    "silu": "SiLU",
+    "relu": "ReLU",
+}
 
 NORMALISATIONS = {
     "ImageNet's mean and standard deviation": (IMAGENET_MEAN, IMAGENET_STD),

@@ -10,18 +10,10 @@ from typing import get_args
 import numpy as np
 
 from vit_parity.hypotheses import common
-from vit_parity.hypotheses.common import Hypothesis, Origin
+from vit_parity.hypotheses.common import ACTIVATION_NAMES, Hypothesis, Origin
 from vit_parity.hypotheses.rounding import precision
 from vit_parity.replay import ReplayedModel
 from vit_spec.vit.config import Activation, PositionResize
-
-ACTIVATION_NAMES = {
-    "gelu": "erf GELU",
-    "gelu_tanh": "tanh GELU",
-    "quick_gelu": "Quick GELU",
-    "silu": "SiLU",
-    "relu": "ReLU",
-}
 
 
 def hypotheses(model: ReplayedModel, stage: str, origin: Origin) -> Iterator[Hypothesis]:

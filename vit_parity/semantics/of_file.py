@@ -69,7 +69,8 @@ def semantics_of_file(
     config_json = source.config_json or {}
     if not isinstance(config, ViTConfig):
         family = needed_module(__package__ or "", config, "cannot be run by a file's own names yet: leave out --verify")
-        return family.meaning(source, found.table, reading, config, dtype=dtype, activation=activation, head=head)
+        whole = TensorTable({**found.table.tensors, **found.aside.tensors})
+        return family.meaning(source, whole, reading, config, dtype=dtype, activation=activation, head=head)
     if source.own is not None and isinstance(own := config_from_dict(source.own["config"]), ViTConfig):
         config = own  # the file's own words, not what a reader made of them
     facts = _facts(reading, config, config_json, found.table)

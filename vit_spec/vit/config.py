@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal
 
+from vit_spec.activation import Activation
 from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
-
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
-"""``gelu`` is the erf form (Hendrycks & Gimpel 2016, eq. 2), ``gelu_tanh`` its tanh approximation (the
-default of Flax, hence of Google's weights), ``quick_gelu`` is ``x * sigmoid(1.702 x)`` (OpenAI CLIP)."""
+from vit_spec.validation import (
+    check_at_least,
+    check_choices,
+    check_eps,
+    check_rates,
+    check_types,
+    field_types,
+    replaced,
+)
 
 MlpKind = Literal["plain", "swiglu", "swiglu_packed"]
 """``swiglu`` holds gate and value as ``fc1_g`` and ``fc1_x`` (AIMv2, EVA); ``swiglu_packed`` stacks them, gate
@@ -125,40 +130,17 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", height_and_width(self.image_size, "image_size"))
-        self._check_types()
-        self._check_choices()
+        check_types(self)
+        check_choices(self)
         self._check_sizes()
         self._check_tokens()
-        for name in ("drop_rate", "attn_drop_rate", "drop_path_rate"):
-            rate = getattr(self, name)
-            if not 0.0 <= rate < 1.0:
-                raise VitportError(f"{name} must be in [0, 1); got {rate}.")
+        check_rates(self)
         if self.distilled and self.representation_size is not None:
             warnings.warn(
                 f"representation_size={self.representation_size} is ignored because distilled=True: a distilled "
                 "model has two heads and no pre_logits layer.",
                 stacklevel=3,
             )
-
-    def _check_types(self) -> None:
-        for name, annotation in _TYPES.items():
-            value = getattr(self, name)
-            allowed = tuple(kind for kind in (get_args(annotation) or (annotation,)) if isinstance(kind, type))
-            number = float in allowed and isinstance(value, int)
-            if (name != "image_size" and allowed and not (number or isinstance(value, allowed))) or (
-                isinstance(value, bool) and bool not in allowed
-            ):
-                words = " or ".join("None" if kind is type(None) else kind.__name__ for kind in allowed)
-                raise VitportError(f"{name}={value!r} has the wrong type: it must be {words}.")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise VitportError(f"{name}={value} must be finite.")
-
-    def _check_choices(self) -> None:
-        for name, annotation in _TYPES.items():
-            choices = get_args(annotation)
-            value = getattr(self, name)
-            if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
-                raise VitportError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")
 
     def _check_sizes(self) -> None:
         size = self.image_size
@@ -169,14 +151,9 @@ class ViTConfig:
         at_least_one |= {"image_size": min(size)}
         if self.representation_size is not None:
             at_least_one["representation_size"] = self.representation_size
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise VitportError(f"{name}={value} is too small: it must be at least 1.")
-        for name, value in {"num_classes": self.num_classes, "register_tokens": self.register_tokens}.items():
-            if value < 0:
-                raise VitportError(f"{name}={value} is negative: it must be 0 or more.")
-        if self.norm_eps <= 0:
-            raise VitportError(f"norm_eps={self.norm_eps} is not positive: published models use 1e-6, 1e-5 or 1e-12.")
+        check_at_least(1, at_least_one)
+        check_at_least(0, {"num_classes": self.num_classes, "register_tokens": self.register_tokens})
+        check_eps("norm_eps", self.norm_eps)
         for side, length in zip(("height", "width"), size, strict=True):
             if length < self.patch_size:
                 raise VitportError(
@@ -277,10 +254,7 @@ class ViTConfig:
 
     def replace(self, **changes: Any) -> ViTConfig:
         """A copy with the named fields changed, validated anew."""
-        unknown = sorted(set(changes) - {field.name for field in dataclasses.fields(self)})
-        if unknown:
-            raise VitportError(f"ViTConfig has no field {', '.join(unknown)}: its fields are {', '.join(FIELDS)}.")
-        return dataclasses.replace(self, **changes)
+        return replaced(self, changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, every field written out."""
@@ -307,5 +281,4 @@ _OPTIONS = {
     "mlp": {"act": "activation", "bias": "proj_bias", "norm": "mlp_norm", "drop": "drop_rate"},
 }  # fmt: skip
 """Arguments of layers → fields."""
-FIELDS = tuple(field.name for field in dataclasses.fields(ViTConfig))
-_TYPES = {name: hint for name, hint in get_type_hints(ViTConfig).items() if name in FIELDS}
+FIELDS = tuple(field_types(ViTConfig))

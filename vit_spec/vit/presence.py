@@ -1,51 +1,15 @@
-"""What the presence of parameters says about a config: derived from the list of parameters, not written down again."""
+"""What the presence of parameters says about a ViT."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
 from collections.abc import Iterable
-from functools import cache
 
-from vit_spec.errors import VitportError
+from vit_spec.presence import shown_options as shown
 from vit_spec.vit.config import ViTConfig
-from vit_spec.vit.parameters import parameters
 
 _BASES = (ViTConfig(depth=1), ViTConfig(depth=1, pool="avg"), ViTConfig(depth=1, block="parallel"))
-"""Between them, each boolean field that adds parameters can be both true and false in one of these."""
 
 
 def shown_options(names: Iterable[str]) -> dict[str, bool]:
-    """The boolean fields that change which parameters there are, each true if a parameter is there that it adds.
-
-    One block with the parameter is enough: if another lacks it, that is a missing tensor and not another model.
-
-    Args:
-        names: canonical names.
-    """
-    there = {_of_any_block(name) for name in names}
-    return {field: not added.isdisjoint(there) for field, added in _added().items()}
-
-
-@cache
-def _added() -> dict[str, frozenset[str]]:
-    """Boolean field -> the parameters that a model has only if it is true."""
-    fields = [field.name for field in dataclasses.fields(ViTConfig) if isinstance(field.default, bool)]
-    added = {field: frozenset[str]().union(*(_difference(base, field) for base in _BASES)) for field in fields}
-    return {field: names for field, names in added.items() if names}
-
-
-def _difference(base: ViTConfig, field: str) -> set[str]:
-    try:
-        with_it, without = base.replace(**{field: True}), base.replace(**{field: False})
-    except VitportError:  # contradicts the rest of this base
-        return set()
-    return _names(with_it) - _names(without)
-
-
-def _names(config: ViTConfig) -> set[str]:
-    return {_of_any_block(parameter.name) for parameter in parameters(config)}
-
-
-def _of_any_block(name: str) -> str:
-    return re.sub(r"^blocks\.\d+\.", "blocks.*.", name)
+    """See :func:`vit_spec.presence.shown_options`."""
+    return shown(names, *_BASES)

@@ -72,7 +72,7 @@ def attend(
     v: Float[Tensor, "B h N d"],
     scale: float | Float[Tensor, "#B #h 1 1"],
     drop: Callable[[Tensor], Tensor],
-    bias: Float[Tensor, "#B #h #N #N"] | None = None,
+    bias: Float[Tensor, "#W #h #N #N"] | None = None,
 ) -> Float[Tensor, "B N h*d"]:
     """Scaled dot-product attention of all heads: (B, h, N, d) each -> (B, N, h d), heads side by side.
 
@@ -80,12 +80,13 @@ def attend(
         q, k, v: queries, keys and values.
         scale: factor on the logits; an array, such as one factor per head, is (B, h, 1, 1) or broadcasts to it.
         drop: applied to the attention weights, (B, h, N, N).
-        bias: added to the logits, for relative positions and masks; (B, h, N, N) or broadcasts to it, dtype as ``q``.
+        bias: added to the logits, for relative positions and masks; (W, h, N, N) or broadcasts to it, dtype as ``q``.
+            Its first axis may also be a divisor W of B, as for the W windows of each image: it is repeated.
     """
     B, h, N, d = q.shape
     logits = (q * scale) @ k.transpose(-2, -1)  # (B, h, N, N)
     if bias is not None:
-        logits = logits + bias
+        logits = _add_bias(logits, bias)
     weights = drop(logits.softmax(dim=-1))
     return (weights @ v).transpose(1, 2).reshape(B, N, h * d)
 
@@ -96,12 +97,13 @@ def attend_fused(
     v: Float[Tensor, "B h N d"],
     scale: float | Float[Tensor, "#B #h 1 1"],
     drop: Callable[[Tensor], Tensor],
-    bias: Float[Tensor, "#B #h #N #N"] | None = None,
+    bias: Float[Tensor, "#W #h #N #N"] | None = None,
 ) -> Float[Tensor, "B N h*d"]:
     """:func:`attend` by the kernel that PyTorch chooses. Attention weights are not stored, and none are dropped."""
     del drop
     B, h, N, d = q.shape
     q, scale = _scalar(q, scale)
+    bias = None if bias is None else _repeated(bias, B)
     heads = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)  # (B, h, N, d)
     return heads.transpose(1, 2).reshape(B, N, h * d)
 
@@ -128,6 +130,16 @@ def head_width(dim: int, num_heads: int) -> int:
     if dim % num_heads:
         raise VitportError(f"dim={dim} is not divisible by num_heads={num_heads}: choose a multiple of {num_heads}.")
     return dim // num_heads
+
+
+def _add_bias(logits: Float[Tensor, "B h N N"], bias: Float[Tensor, "#W #h #N #N"]) -> Float[Tensor, "B h N N"]:
+    """``logits + bias``, with its first axis repeated along the batch."""
+    return (logits.reshape(-1, bias.shape[0], *logits.shape[1:]) + bias).reshape(logits.shape)
+
+
+def _repeated(bias: Float[Tensor, "#W #h #N #N"], batch: int) -> Float[Tensor, "#B #h #N #N"]:
+    """The bias with its first axis repeated along the batch, or 1."""
+    return bias if bias.shape[0] == 1 else bias.tile((batch // bias.shape[0], 1, 1, 1))
 
 
 def _scalar(q: Tensor, scale: float | Tensor) -> tuple[Tensor, float]:

@@ -8,10 +8,13 @@ ten million draws.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from vit_spec import Parameter
+from vit_spec.initialization import Constant, Distribution, Uniform
 from vit_spec.vit.initialization import CONV_GAIN, LINEAR_STD, TOKEN_STD
 
 
@@ -36,11 +39,33 @@ def make_patch_conv(inputs: int, outputs: int, patch_size: int, *, bias: bool = 
     return layer
 
 
+def make_zeros(*shape: int) -> nn.Parameter:
+    """A parameter of its own."""
+    return nn.Parameter(torch.zeros(shape))
+
+
 def make_tokens(count: int, width: int) -> nn.Parameter:
     """Learned tokens, or rows of a position table: (1, count, width)."""
     tokens = nn.Parameter(torch.empty(1, count, width))
     _draw(tokens, TOKEN_STD)
     return tokens
+
+
+def initialize(model: nn.Module, values: Mapping[Parameter, Distribution]) -> None:
+    """Draws some of a model's parameters anew, in place; those on the meta device stay as they are."""
+    parameters = dict(model.named_parameters())
+    for parameter, distribution in values.items():
+        if not parameters[parameter.name].is_meta:
+            _fill(parameters[parameter.name], distribution)
+
+
+def _fill(parameter: Tensor, distribution: Distribution) -> None:
+    if isinstance(distribution, Constant):
+        nn.init.constant_(parameter, distribution.value)
+    elif isinstance(distribution, Uniform):
+        nn.init.uniform_(parameter, -distribution.bound, distribution.bound)
+    else:
+        nn.init.normal_(parameter, std=distribution.std)
 
 
 def _draw(parameter: Tensor, std: float) -> None:

@@ -12,6 +12,11 @@ NormLayer = Callable[[int], nn.Module]
 """Makes a norm over a last axis of the given width: tells a layer which norm to use."""
 
 
+def make_layer_norm(width: int, eps: float, bias: bool = True) -> nn.Module:
+    """LayerNorm (Ba et al. 2016) over the last axis, ``(..., width)``."""
+    return nn.LayerNorm(width, eps=eps, bias=bias)
+
+
 def make_norm(config: ViTConfig, width: int) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last axis, ``(..., width)``.
 
@@ -19,4 +24,4 @@ def make_norm(config: ViTConfig, width: int) -> nn.Module:
     """
     if config.norm == "rmsnorm":
         return nn.RMSNorm(width, eps=config.norm_eps)
-    return nn.LayerNorm(width, eps=config.norm_eps, bias=config.norm_bias)
+    return make_layer_norm(width, config.norm_eps, config.norm_bias)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from vit_spec import OutputFormat, Pooling, ViTConfig, block_indices, with_pool
 from vit_torch.layers.attention_pool import AttentionPool
 from vit_torch.layers.initialization import make_linear, make_tokens
+from vit_torch.layers.maps import Intermediates, as_format
 from vit_torch.layers.norm import make_norm
 from vit_torch.layers.patch_embed import PatchEmbed
 from vit_torch.model import VisionModel
 from vit_torch.vit.block import Block
-from vit_torch.vit.intermediates import Intermediates, as_format
 from vit_torch.vit.parallel_block import ParallelBlock
 
 BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
@@ -158,7 +158,7 @@ class VisionTransformer(VisionModel[ViTConfig]):
         Raises:
             VitportError: for a block that the model does not have, or an unknown format.
         """
-        taken, prefix = block_indices(indices, self.config.depth), self.config.num_prefix_tokens
+        taken, prefix = block_indices(indices, self.config.depth, "blocks"), self.config.num_prefix_tokens
         last = taken[-1] if intermediates_only else self.config.depth - 1
         x, found = self.embed(images), []
         for at, block in zip(range(last + 1), self.blocks, strict=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 from conversion.changes.sizes import by
 from conversion.checkpoint import Checkpoint
@@ -11,17 +12,23 @@ from vit_spec import Kind, ViTConfig, VitportError, parameters, with_pool
 from vit_spec.vit.config import Pooling, PositionResize
 
 
-def grid_resized(sized: Checkpoint[ViTConfig], old: ViTConfig, resize: PositionResize | None) -> Checkpoint[ViTConfig]:
+def grid_resized(sized: Checkpoint[ViTConfig], old: ViTConfig, resize: str | None) -> Checkpoint[ViTConfig]:
     """The checkpoint, whose config has another grid of patches already, with the position table resized to it.
 
     Args:
         old: the config before.
         resize: method; ``None`` takes the one of the weights' family.
+
+    Raises:
+        VitportError: if no method of that name resizes position tables.
     """
     config = sized.config
     if config.pos_embed == "none" or config.grid_size == old.grid_size:
         return sized
-    method = resize or config.pos_embed_resize
+    known: dict[str, PositionResize] = {method: method for method in get_args(PositionResize)}
+    if resize is not None and resize not in known:
+        raise VitportError(f"resize={resize!r} resizes no position table: choose one of {', '.join(known)}.")
+    method = config.pos_embed_resize if resize is None else known[resize]
     (name,) = (parameter.name for parameter in parameters(config) if parameter.kind is Kind.TABLE)
     table = resize_position_table(
         sized.params[name],

@@ -6,13 +6,18 @@ import json
 
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint
 import pytest
 import torch
 import transformers
+from flax import serialization
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 import conversion
+from conversion.formats import FORMATS
+from conversion.tensors.flax_tree import nest
+from conversion.tensors.table import TensorTable
 from tests.conversion.bad_files import CONFIG, PARAMS, STATE
 from vit_spec import VitportError
 
@@ -51,6 +56,15 @@ def test_integers_that_are_no_weights_are_left_alone(tmp_path) -> None:
         ("blocks.0.attn.qkv.weight.quant_state.bitsandbytes__nf4", "nf4 lies beside"),
         ("blocks.0.attn.qkv.weight_scale", "weight_scale lies beside"),
         ("blocks.0.attn.qkv.qweight", "qweight lies beside"),
+        ("blocks.0.attn.qkv.scales", "scales lies beside"),
+        ("blocks.0.attn.qkv.weight_packed", "weight_packed lies beside"),
+        ("blocks.0.attn.qkv.weight_scale_inv", "weight_scale_inv lies beside"),
+        ("blocks.0.attn.qkv.W_q", "W_q lies beside"),
+        ("blocks.0.attn.qkv.weight._scale", "weight._scale lies beside"),
+        ("blocks.0.attn.qkv.codebooks", "codebooks lies beside"),
+        ("blocks.0.attn.qkv.weight_fake_quant.scale", "fake_quant.scale lies beside"),
+        ("blocks.0.attn.qkv.activation_post_process.min_val", "min_val lies beside"),
+        ("blocks.0.attn.qkv.weight_quantizer._amax", "_amax lies beside"),
     ],
 )
 def test_scales_beside_weights(beside, words, tmp_path) -> None:
@@ -75,10 +89,52 @@ def test_pytorchs_dynamic_quantisation(tmp_path) -> None:
     _refused(tmp_path / "w.pth", "quantised: blocks.0.attn.qkv._packed_params._packed_params has dtype qint8")
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu],
+)
 def test_float8_in_a_pytorch_file(dtype, tmp_path) -> None:
     torch.save(STATE | {QKV: STATE[QKV].to(dtype)}, tmp_path / "w.pth")
     _refused(tmp_path / "w.pth", f"quantised: {QKV} has dtype float8_e")
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.uint8, torch.uint16, torch.bool])
+def test_integers_in_a_pytorch_file(dtype, tmp_path) -> None:
+    torch.save(STATE | {QKV: STATE[QKV].to(dtype)}, tmp_path / "w.pth")
+    _refused(tmp_path / "w.pth", f"quantised: {QKV} has dtype {str(dtype).removeprefix('torch.')}")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint32", "float8_e4m3fn", "int4"])
+def test_kernels_of_jax_in_npz_and_msgpack(dtype, tmp_path) -> None:
+    """numpy stores the types that it lacks as bytes without a meaning; msgpack names them."""
+    table = FORMATS["google"].names.write(TensorTable.of(PARAMS), CONFIG)
+    name = next(name for name in table if name.endswith("Dense_0/kernel"))
+    whole = {key: np.asarray(table[key]) for key in table}
+    whole[name] = whole[name].astype(getattr(ml_dtypes, dtype, dtype))
+    np.savez(tmp_path / "w.npz", **whole)
+    _refused(tmp_path / "w.npz", f"quantised: {name} has dtype {dtype if 'int4' != dtype != 'float8_e4m3fn' else 'V1'}")
+    (tmp_path / "w.msgpack").write_bytes(serialization.msgpack_serialize(nest(whole)))
+    _refused(tmp_path / "w.msgpack", f"quantised: .* has dtype {dtype}")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int32", "float8_e5m2", "int4"])
+def test_kernels_in_orbax(dtype, tmp_path) -> None:
+    table = FORMATS["flax"].names.write(TensorTable.of(PARAMS), CONFIG)
+    whole = {key: np.asarray(table[key]) for key in table}
+    name = "blocks/0/attn/qkv/kernel"
+    whole[name] = np.asarray(whole[name].astype(getattr(ml_dtypes, dtype, dtype)))
+    orbax.checkpoint.PyTreeCheckpointer(use_ocdbt=False).save(tmp_path / "w", nest(whole))
+    _refused(tmp_path / "w", f"quantised: {name} has dtype {dtype}")
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.float128, "<U3", "datetime64[s]", "S4"])
+def test_arrays_of_no_floats(dtype, tmp_path) -> None:
+    """What is no number is set aside by name; complex numbers and extended floats are no weights."""
+    table = FORMATS["google"].names.write(TensorTable.of(PARAMS), CONFIG)
+    whole = {key: np.asarray(table[key]) for key in table}
+    whole["head/bias"] = np.zeros(7, dtype)
+    np.savez(tmp_path / "w.npz", **whole)
+    _refused(tmp_path / "w.npz", r"head.bias (has dtype|\(in the file: head/bias\))")
 
 
 def test_float8_in_safetensors(tmp_path) -> None:

@@ -12,15 +12,16 @@ from conversion import from_flax, to_flax
 from conversion.tensors.flax_tree import flatten, nest
 from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_params
 from vit_spec import ViTConfig, VitportError, count_parameters, list_models, parameters
+from vit_spec.vit.models import MODELS
 
 SMALL = 30_000_000
 """Parameters of a model whose every value is carried; larger ones are followed by name and shape, below."""
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("name", [model.name for model in list_models() if count_parameters(model.config) < SMALL])
+@pytest.mark.parametrize("name", [model.name for model in MODELS if count_parameters(model.config) < SMALL])
 def test_there_and_back_is_the_identity_bit_for_bit(name: str, dtype: type) -> None:
-    config = next(model for model in list_models() if model.name == name).config
+    config = next(model for model in MODELS if model.name == name).config
     params = canary_params(config, dtype)
     assert_same_tensors(from_flax(to_flax(params)), params)
 

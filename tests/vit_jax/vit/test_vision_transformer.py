@@ -14,7 +14,8 @@ from tests.vit_jax.models import jax_model, jax_output, nhwc, quick_jit
 from vit_jax import DropPath, VisionTransformer, get_params
 from vit_jax.layers.dropout import Dropout
 from vit_jax.layers.xla.rows import LayerNorm
-from vit_spec import ViTConfig, VitportError, list_models, parameters
+from vit_spec import ViTConfig, VitportError, parameters
+from vit_spec.vit.models import MODELS
 
 pytestmark = pytest.mark.jax_alone
 
@@ -23,7 +24,7 @@ SEED = 11  # that of tests/cross/test_parity.py, so that each model is compiled 
 WHOLE = ("deit_tiny_distilled_patch16_224", "vit_large_patch14_reg4_dinov2")
 REGISTERED = [
     model.config if model.name in WHOLE else model.config.replace(depth=1)  # tracing every block takes minutes
-    for model in list_models()
+    for model in MODELS
 ]
 
 

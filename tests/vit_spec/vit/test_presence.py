@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.small_configs import COMBINATIONS, CONFIGS
-from vit_spec import ViTConfig, list_models, parameters
+from vit_spec import ViTConfig, parameters
+from vit_spec.vit.models import MODELS
 from vit_spec.vit.presence import shown_options
 
 WITHOUT_PARAMETERS = {"pool_prefix"}
@@ -22,7 +23,7 @@ def test_every_option_that_adds_parameters_is_seen(config: ViTConfig) -> None:
 
 
 def test_it_holds_for_every_registered_model() -> None:
-    for model in list_models():
+    for model in MODELS:
         shown = shown_options(parameter.name for parameter in parameters(model.config))
         assert shown == {name: options(model.config)[name] for name in shown}, model.name
 

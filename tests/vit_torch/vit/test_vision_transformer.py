@@ -8,11 +8,11 @@ from tests import numpy_reference
 from tests.random_weights import random_images, random_params
 from tests.small_configs import BASE, COMBINATIONS, CONFIGS
 from tests.vit_torch.models import torch_model
-from vit_spec import ViTConfig, list_models, parameters
-from vit_spec.vit.models import PAPERS
+from vit_spec import ViTConfig, parameters
+from vit_spec.vit.models import MODELS, PAPERS
 from vit_torch import DropPath, VisionTransformer
 
-REGISTERED = [model.config if model in PAPERS else model.config.replace(depth=1) for model in list_models()]
+REGISTERED = [model.config if model in PAPERS else model.config.replace(depth=1) for model in MODELS]
 
 
 @pytest.mark.parametrize("config", [*CONFIGS.values(), *COMBINATIONS.values()])

@@ -29,3 +29,10 @@ def scaled_dot_product_attention(
 def softmax(logits: Float[Array, "*batch N"]) -> Float[Array, "*batch N"]:
     """Softmax over the last axis, computed in at least float32 as PyTorch does; the dtype is kept."""
     return jax.nn.softmax(at_least_float32(logits), axis=-1).astype(logits.dtype)
+
+
+def normalize(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    """Vectors of length 1, and 0 where they are 0, computed in at least float32; the dtype is kept."""
+    z = at_least_float32(x)
+    # Not divided by the length: that has no derivative at 0, where keys of padding are.
+    return (z * jax.lax.rsqrt(jnp.maximum(jnp.square(z).sum(axis=-1, keepdims=True), 1e-24))).astype(x.dtype)

@@ -7,12 +7,14 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from multiprocessing import resource_tracker
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from vit_jax.cores import cores
+from vit_jax.training.background import Background
 from vit_jax.training.data.library import load_grain
 from vit_spec import VitportError
 
@@ -28,6 +30,7 @@ _AHEAD = 2
 _SHARED = 2**16
 """Arrays of so many bytes or more come from a worker in shared memory, smaller ones through a pipe."""
 _DIED = "terminated unexpectedly"
+_STOP = (signal.SIGINT, signal.SIGTERM)
 
 
 class BatchMaker(Protocol):
@@ -58,6 +61,7 @@ class Feed(Iterator[Batch]):
             options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD)
             made = made.mp_prefetch(options, _begin_worker)
         self._batches: Any = iter(made)
+        self._begun = not workers
 
     @property
     def corrupt(self) -> Mapping[str, str]:
@@ -73,7 +77,7 @@ class Feed(Iterator[Batch]):
             VitportError: if an image cannot be read and ``data.corrupt`` is ``fail``, or if a worker died.
         """
         try:
-            batch, corrupt = next(self._batches)
+            batch, corrupt = next(self._batches) if self._begun else self._begin()
         except VitportError as error:
             self.close()
             raise VitportError(str(error)) from error
@@ -88,6 +92,25 @@ class Feed(Iterator[Batch]):
         self._corrupt.update(corrupt)
         # A copy, so that shared memory is released now and not when the caller drops the batch, which may be too late.
         return {name: np.array(array) for name, array in batch.items()} if self._workers else batch
+
+    def _begin(self) -> Any:
+        """The first batch. Workers begin with these signals blocked, before they can ignore them.
+
+        They inherit that from a thread of its own; the caller's stays open to signals while it waits.
+        """
+
+        def begin() -> Any:
+            if hasattr(signal, "pthread_sigmask"):
+                resource_tracker.ensure_running()  # begins with the first process, and then unblocks them
+                signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+            return next(self._batches)
+
+        first = Background(begin)
+        first.wait(None)
+        self._begun = True
+        if first.error is not None:
+            raise first.error
+        return first.result
 
     def close(self) -> None:
         """Ends the workers. Closing twice is harmless."""
@@ -107,7 +130,7 @@ def _begin_worker(number: int, count: int) -> None:
 
     Ctrl-C in a terminal and the time limit of a job signal every process; a run that then saves still needs workers.
     """
-    for stop in (signal.SIGINT, signal.SIGTERM):
+    for stop in _STOP:
         signal.signal(stop, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

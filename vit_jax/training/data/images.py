@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +42,7 @@ def training_pixels(
 def _decode(record: Record, preprocessing: Preprocessing) -> Image.Image:
     from PIL import Image
 
+    _silence_pillow()
     grey = len(preprocessing.mean) == 1
     if isinstance(record.image, bytes):
         return decode_image(io.BytesIO(record.image), record.name, grey=grey)
@@ -47,3 +50,11 @@ def _decode(record: Record, preprocessing: Preprocessing) -> Image.Image:
         raise VitportError(f"{record.name} has shape {record.image.shape}: expected (H, W, 1) or (H, W, 3).")
     pixels = record.image[..., 0] if record.image.shape[2] == 1 else record.image
     return Image.fromarray(np.ascontiguousarray(pixels)).convert("L" if grey else "RGB")
+
+
+@cache
+def _silence_pillow() -> None:
+    """It warns of images that are refused anyway."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from vit_jax.training.data.record import Record, Source, Split
 from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.digits import open_digits
+from vit_jax.training.data.sources.files import walk
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
 from vit_jax.training.data.sources.labels import listed_classes
@@ -55,8 +55,11 @@ def open_source(path: str, split: Split, classes: tuple[str, ...] | None = None)
     """
     try:
         source = _open(path, split, classes)
-    except OSError as error:
-        raise VitportError(f"{path} cannot be read ({error}): check that it is complete and readable.") from error
+    except VitportError:
+        raise
+    except Exception as error:  # hostile files make the libraries that read them raise anything
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise VitportError(f"{path} cannot be read ({reason}): check that it is complete and readable.") from error
     if source is None:
         return None
     if not len(source):
@@ -101,7 +104,7 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
 
 def _kind_of_folder(root: Path) -> str:
     """The kind of the first file that has one, so that not all files of a large image folder are listed."""
-    names = (name for _, _, files in os.walk(root, followlinks=True) for name in files)
+    names = (name for _, files in walk(root) for name in files)
     return next((kind for name in names if (kind := _kind(name))), "folder")
 
 

@@ -199,12 +199,19 @@ def _read(
     name = f"{source.name}[{at}]"
     try:
         record = source[at]
-        name = record.name
-        return pixels(record, place), record.label
     except VitportError as error:
         return _Unreadable(name, str(error))
     except OSError as error:
-        return _Unreadable(error.filename or name, f"{error.filename or name} cannot be read ({error.strerror}).")
+        name = error.filename or name
+        return _Unreadable(name, f"{name} cannot be read ({error.strerror or error}).")
+    except Exception as error:  # hostile files make the libraries that read them raise anything
+        return _Unreadable(
+            name, f"{name} cannot be read ({' '.join(str(error).split())[:200] or type(error).__name__})."
+        )
+    try:
+        return pixels(record, place), record.label
+    except VitportError as error:
+        return _Unreadable(record.name, str(error))
 
 
 def _checked(rows: Sequence[int] | np.ndarray, batch: int, preprocessing: Preprocessing) -> np.ndarray:

@@ -14,9 +14,11 @@ from vit_jax.training.recipe.data import Data
 from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Parallel, Precision, Remat
 from vit_jax.training.recipe.recipe import Recipe
 from vit_spec import VitportError
+from vit_spec.activation import Activation
 from vit_spec.preprocessing import ResizeMode
-from vit_spec.vit.config import Activation
 
+_LARGEST = 1 << 20
+"""Bytes of a configuration file that are parsed."""
 CONFIG = "config.json"
 """Where a work directory holds its run's configuration."""
 Initialization = Literal["vit", "width", "deit", "big_vision"]
@@ -39,10 +41,14 @@ class ModelOptions:
     """1 for grey images; random start only."""
     depth: int | None = None
     """Number of blocks; random start only."""
+    depths: tuple[int, ...] | None = None
+    """Number of blocks of each stage of a Swin Transformer; random start only."""
     embed_dim: int | None = None
-    """Width of the tokens; random start only."""
-    num_heads: int | None = None
-    """Attention heads; random start only."""
+    """Width of the tokens, in the first stage of a Swin Transformer; random start only."""
+    num_heads: int | tuple[int, ...] | None = None
+    """Attention heads, for each stage of a Swin Transformer; random start only."""
+    window_sizes: int | None = None
+    """Side of the windows of a Swin Transformer, in tokens; random start only."""
     pool: Literal["token", "avg"] | None = None
     """What the head reads: the class token, or the mean of the patches, without a class token; random start only."""
     activation: Activation | None = None
@@ -50,7 +56,7 @@ class ModelOptions:
     representation_size: int | None = None
     """Width of a tanh layer before the head; random start only."""
     initialization: Initialization = "vit"
-    """Random values: the model's usual standard deviations, made for widths of hundreds; by width, which keeps the
+    """Random values: the model's own standard deviations, made for widths of hundreds; by width, which keeps the
     variance of each layer's inputs and suits narrow models; or those of DeiT's code or of big_vision's."""
     positions: Positions = "learned"
     """Initial position table: random, or sines and cosines of row and column, which recipe.optimizer.frozen can keep
@@ -225,11 +231,27 @@ def read_config(path: str | Path) -> TrainConfig:
     """
     import yaml
 
+    class Plain(yaml.SafeLoader):
+        """Without aliases: a few bytes of them can stand for gigabytes."""
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                raise VitportError(f"{path} uses a YAML alias (*name): write the values out instead.")
+            return super().compose_node(parent, index)
+
     try:
-        values = yaml.safe_load(Path(path).read_text())  # JSON is YAML too
+        if Path(path).exists() and not Path(path).is_file():  # reading a device or a pipe may never end
+            raise VitportError(f"{path} is not a file: give a YAML or JSON file.")
+        if (size := Path(path).stat().st_size) > _LARGEST:
+            raise VitportError(f"{path} has {size} bytes, more than a configuration: give a YAML or JSON file.")
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Plain)  # JSON is YAML too
     except OSError as error:
         raise VitportError(f"{path} cannot be read ({error.strerror}): give a YAML or JSON file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise VitportError(f"{path} nests its values too deeply: correct it.") from error
+    except VitportError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
         raise VitportError(f"{path} is not valid YAML or JSON ({' '.join(str(error).split())}): correct it.") from error
     if not isinstance(values, Mapping):
         raise VitportError(f"{path} holds no configuration: expected names and values such as `batch: 128`.")

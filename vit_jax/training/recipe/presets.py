@@ -117,6 +117,25 @@ PRESETS = {
             "hold out 1 %; a new head starts near 0, where theirs starts at 0",
         ),
         Preset(
+            "swin_t",
+            TrainConfig(
+                ModelOptions("swin_tiny_patch4_window7_224", drop_path_rate=0.2, crop_fraction=224 / 256),
+                Data("imagenet", augment=Augmentation(
+                    randaugment=RandAugment(2, "increasing", 9.0, 0.5, 0.5), erasing=0.25)),
+                Recipe(
+                    Optimizer("adamw", weight_decay=0.05, clip_norm=5.0),
+                    Schedule("cosine", peak=1e-3, final=1e-5, warmup=_epochs(20, 1024)),
+                    Loss("softmax", smoothing=0.1, mixup=0.8, cutmix=1.0),
+                ),
+                batch=1024,
+                epochs=300,
+                precision="bfloat16",
+            ),
+            "Liu et al. 2021, Swin Transformer, section 4.1 and appendix A2.1; config.py of their code",
+            "81.3 % on ImageNet-1k",
+            "the warm-up starts at a learning rate of 0, where theirs starts at 1e-6",
+        ),
+        Preset(
             "digits",
             TrainConfig(
                 ModelOptions("vit_tiny_patch16_224", image_size=8, patch_size=2, in_channels=1, embed_dim=48, depth=4,
@@ -133,6 +152,26 @@ PRESETS = {
                 log_every=100,
             ),
             "docs/training.md",
+            "97 % of scikit-learn's digits",
+        ),
+        Preset(
+            "swin_digits",
+            TrainConfig(
+                ModelOptions("swin_tiny_patch4_window7_224", image_size=16, patch_size=2, in_channels=1, embed_dim=20,
+                             depths=(2, 2), num_heads=(2, 4), window_sizes=4, drop_path_rate=0.1,
+                             initialization="width", crop_fraction=1.0),
+                Data("digits", augment=Augmentation("shift", pad=2, flip=0.0)),
+                Recipe(
+                    Optimizer("adamw", weight_decay=0.1, clip_norm=1.0),
+                    Schedule("cosine", peak=2e-3, warmup=50),
+                    Loss("softmax", smoothing=0.1),
+                ),
+                keep=CheckpointOptions(every=500),
+                batch=64,
+                epochs=60,
+                log_every=100,
+            ),
+            "our own",
             "97 % of scikit-learn's digits",
         ),
         Preset(

@@ -18,9 +18,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from conversion.containers.checksums import write_checksums
+from vit_jax.training.background import Background
 from vit_jax.training.devices.processes import gather_messages, raise_on_all
 from vit_jax.training.recipe.config import CheckpointOptions
-from vit_jax.training.run.background import Background
 from vit_jax.training.run.checkpoints import FOLDER, handlers, silence_orbax
 from vit_jax.training.run.keeping import METRICS, PARTS, RECORD, kept, saved_steps, write_metrics
 from vit_jax.training.run.state_tree import parts

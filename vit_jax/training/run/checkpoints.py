@@ -135,7 +135,7 @@ class CheckpointReader:
 def handlers(processes: ocp.options.MultiprocessingOptions) -> dict[str, Any]:
     """One for each part, so that the record can be read before the other parts are known."""
     kinds: dict[str, Any] = dict.fromkeys(PARTS, ocp.StandardCheckpointHandler)
-    kinds |= dict.fromkeys((RECORD, METRICS), ocp.JsonCheckpointHandler)
+    kinds |= {RECORD: ocp.JsonCheckpointHandler, METRICS: partial(ocp.JsonCheckpointHandler, METRICS)}
     return {name: kind(multiprocessing_options=processes) for name, kind in kinds.items()}
 
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from conversion import Checkpoint
 
 _CHANGES = (
-    "patch_size", "in_channels", "depth", "embed_dim", "num_heads", "layer_scale", "activation", "representation_size",
+    "patch_size", "in_channels", "depth", "depths", "embed_dim", "num_heads", "window_sizes", "layer_scale",
+    "activation", "representation_size",
 )  # fmt: skip
 _NEW_ONLY = (*_CHANGES, "pool", "initialization", "positions")
 

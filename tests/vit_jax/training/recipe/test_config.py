@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -187,7 +188,7 @@ def test_what_is_for_a_fresh_model_and_what_contradicts_the_weights_is_one_sente
     for options, sentence in (
         (ModelOptions(weights=digits, pool="avg"), "model.pool applies to a model that starts from random values"),
         (ModelOptions(weights=digits, initialization="deit"), "model.initialization applies to a model"),
-        (ModelOptions("vit_tiny_patch16_224", weights=digits), "depth 4 instead of 12"),
+        (ModelOptions("vit_tiny_patch16_224", weights=digits), "depth=12, but the tensors have depth=4"),
         (dataclasses.replace(SMALL, embed_dim=18, positions="sincos2d"), "an embed_dim that is a multiple of 4"),
     ):
         with pytest.raises(VitportError, match=sentence):
@@ -204,3 +205,30 @@ def test_the_cut_of_evaluation_is_the_names_unless_the_run_says_otherwise() -> N
     changed = dataclasses.replace(SMALL, crop_fraction=1.0, resize="squash")
     found = set_up(TrainConfig(changed, steps=1, batch=8)).preprocessing
     assert (found.crop_fraction, found.resize, found.size) == (1.0, "squash", (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("batch: &a [x, x]\nsteps: [*a, *a]", "uses a YAML alias"),
+        ("[" * 2000 + "]" * 2000, "too deeply"),
+        ("{a: " * 3000, "too deeply"),
+        ("batch: " + "9" * 5000, "not valid YAML"),
+        ("batch: 2001-99-99", "not valid YAML"),
+        ("? [a]\n: 1", "not valid YAML"),
+        ("!!python/object/apply:os.system [ls]", "not valid YAML"),
+        ("#" * (1 << 20) + "\nbatch: 3", "more than a configuration"),
+    ],
+)
+def test_a_configuration_that_would_cost_more_than_its_size_is_one_sentence(text, words, tmp_path) -> None:
+    """Nine levels of aliases in 410 bytes stand for a billion values; deep nesting exhausts the parser's stack."""
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(VitportError, match=words):
+        read_config(tmp_path / "c.yaml")
+
+
+def test_a_configuration_that_is_no_file_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", "/dev/zero", tmp_path):
+        with pytest.raises(VitportError, match="is not a file"):
+            read_config(path)

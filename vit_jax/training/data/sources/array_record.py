@@ -9,6 +9,7 @@ from typing import Any
 
 from vit_jax.training.data.library import load_grain
 from vit_jax.training.data.record import Record
+from vit_jax.training.data.sources.files import open_regular
 from vit_jax.training.data.sources.labels import LISTS, listed_classes
 from vit_jax.training.data.sources.tf_example import features
 from vit_spec import VitportError
@@ -31,7 +32,7 @@ class ArrayRecords:
         try:
             found = features(self.records[at])
             (image,), (label,) = found["image"], found["label"]
-        except (ValueError, KeyError) as error:
+        except Exception as error:  # damaged chunks make the library raise anything
             raise VitportError(
                 f"{name} is not a tf.train.Example with one image and one label ({error}): write the file again."
             ) from error
@@ -51,7 +52,10 @@ def open_array_records(name: str, files: Sequence[Path], classes: tuple[str, ...
     classes = classes or listed_classes(files[0].parent)
     if classes is None:
         raise VitportError(f"{files[0].parent} has no {LISTS[0]}: write one with a class name on each line.")
+    for file in files:
+        open_regular(file).close()
     try:
         return ArrayRecords(name, classes, load_grain().sources.ArrayRecordDataSource([str(file) for file in files]))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise VitportError(f"{name} has files that are not ArrayRecords ({error}): write them again.") from error
+    except Exception as error:  # as above
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise VitportError(f"{name} has files that are not ArrayRecords ({reason}): write them again.") from error

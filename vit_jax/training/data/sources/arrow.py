@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from conversion.containers.file_checks import check_size
 from vit_jax.training.data.record import Record
+from vit_jax.training.data.sources.files import open_regular
 from vit_jax.training.data.sources.labels import numbered
 from vit_spec import VitportError
 
 _IMAGES, _LABELS = ("image", "img"), ("label", "labels")
 """Usual column names, for files that do not describe their columns."""
+_MEMORY = 1 << 28
+"""Bytes that unpacking takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,19 +75,24 @@ def open_tables(name: str, files: Sequence[Path], classes: tuple[str, ...] | Non
         import pyarrow
     except ImportError as error:
         raise VitportError(f"Reading {name} needs pyarrow: pip install 'vitport[parquet]'.") from error
+    for file in files:
+        open_regular(file).close()
     try:
         paths = tuple(_unpacked(file) if file.suffix.lower() == ".parquet" else str(file) for file in files)
         tables = [_table(path) for path in paths]
     except (pyarrow.ArrowException, OSError) as error:
         raise VitportError(f"{name} has a file that cannot be read ({error}): download it again.") from error
-    described = _description(tables[0].schema)
+    described = _description(tables[0].schema, name)
     image = _column(tables[0].schema, described, "Image", _IMAGES, name)
     label = _column(tables[0].schema, described, "ClassLabel", _LABELS, name)
-    if any(table.column(label).null_count for table in tables):
-        raise VitportError(f"{name} has rows without a {label}: remove them.")
+    for table in tables:
+        _check_columns(table, tables[0].schema, image, label, name)
     values = np.concatenate([table.column(label).to_numpy() for table in tables])
-    if classes is None and described.get(label, {}).get("names"):
-        classes = tuple(described[label]["names"])
+    names = described.get(label, {}).get("names")
+    if classes is None and names:
+        if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+            raise VitportError(f"{name} describes classes that are no list of names: correct its description.")
+        classes = tuple(names)
     labels, classes = numbered(values, classes, name)
     sizes = [len(chunk) for table in tables for chunk in table.column(image).chunks]
     begins = np.cumsum([0, *sizes], dtype=np.int64)[:-1]
@@ -94,13 +103,46 @@ def _table(path: str) -> Any:
     """Memory-mapped; ``datasets`` writes Arrow's streaming format."""
     import pyarrow
 
-    return pyarrow.ipc.open_stream(pyarrow.memory_map(path)).read_all()
+    table = pyarrow.ipc.open_stream(pyarrow.memory_map(path)).read_all()
+    table.validate(full=True)  # else offsets of a damaged file lead outside it
+    return table
 
 
-def _description(schema: Any) -> dict[str, Any]:
+def _check_columns(table: Any, schema: Any, image: str, label: str, name: str) -> None:
+    """
+    Raises:
+        VitportError: if a file has other columns than the first, or they hold no images and labels.
+    """
+    from pyarrow import types
+
+    for column in (image, label):
+        if table.schema.names.count(column) != 1 or table.schema.field(column).type != schema.field(column).type:
+            raise VitportError(f"{name} has files whose column {column} differs: give files that belong together.")
+    kind = schema.field(image).type
+    kinds = [kind.field(at) for at in range(kind.num_fields)] if types.is_struct(kind) else []
+    content = next((field.type for field in kinds if field.name == "bytes"), kind)
+    if not (types.is_binary(content) or types.is_large_binary(content)):
+        raise VitportError(f"{name} has {kind} in the column {image}, and no bytes of image files: store them in it.")
+    kind = schema.field(label).type
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)):
+        raise VitportError(f"{name} has {kind} in the column {label}: give numbers or names as labels.")
+    if table.column(label).null_count:
+        raise VitportError(f"{name} has rows without a {label}: remove them.")
+
+
+def _description(schema: Any, name: str) -> dict[str, Any]:
     """Column → its description by ``datasets``."""
-    found = (schema.metadata or {}).get(b"huggingface")
-    return json.loads(found).get("info", {}).get("features", {}) if found else {}
+    text = (schema.metadata or {}).get(b"huggingface")
+    try:
+        found = json.loads(text) if text is not None else {}
+        for key in ("info", "features"):
+            found = found.get(key, {})
+        return {column: dict(facts) for column, facts in found.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise VitportError(
+            f"{name} describes itself in the schema's metadata (huggingface), but not by JSON objects: remove that."
+        ) from error
 
 
 def _column(schema: Any, described: dict[str, Any], kind: str, usual: Sequence[str], name: str) -> str:
@@ -125,12 +167,26 @@ def _unpacked(file: Path) -> str:
     if not goal.exists():
         cache.mkdir(parents=True, exist_ok=True)
         source = parquet.ParquetFile(at)
+        rows = _rows_at_a_time(file, source.metadata)
         handle, name = tempfile.mkstemp(dir=cache, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as sink, pyarrow.ipc.new_stream(sink, source.schema_arrow) as writer:
-                for batch in source.iter_batches(batch_size=1000):
+                for batch in source.iter_batches(batch_size=rows):
                     writer.write_batch(batch)
+                    check_size(file, sink.tell(), at.stat().st_size)  # equal values are stored once there, here each
             Path(name).replace(goal)
         finally:
             Path(name).unlink(missing_ok=True)
     return str(goal)
+
+
+def _rows_at_a_time(file: Path, metadata: Any) -> int:
+    """Rows that fit in memory even if each has the largest value that its column can hold.
+
+    Raises:
+        VitportError: if the file would unpack to more than a data set can.
+    """
+    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    columns = [group.column(at).total_uncompressed_size for group in groups for at in range(group.num_columns)]
+    check_size(file, sum(columns), file.stat().st_size)
+    return max(1, min(1000, _MEMORY // max([*columns, 1])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import zlib
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from conversion.containers.file_checks import check_size
 from vit_jax.training.data.record import Record, Split
+from vit_jax.training.data.sources.files import open_regular
 from vit_jax.training.data.sources.labels import numbered
 from vit_spec import VitportError
 
@@ -67,6 +70,8 @@ def open_idx(root: Path, split: Split, classes: tuple[str, ...] | None) -> Idx |
             raise VitportError(f"{root} has no {what} file of the {split} split: put it beside the others.")
     labels, classes = numbered(_read(files[split, "labels"], 1), classes, str(files[split, "labels"]))
     source = Idx(files[split, "images"], classes, labels)
+    if 0 in source.images.shape[1:]:
+        raise VitportError(f"{source.name} has images without pixels, {source.images.shape}: download it again.")
     if len(source.images) != len(labels):
         raise VitportError(
             f"{source.name} has {len(source.images)} images, and its label file {len(labels)} labels: give files that "
@@ -91,14 +96,28 @@ def _files(root: Path) -> dict[tuple[str, str], Path]:
 
 def _read(path: Path, dimensions: int) -> np.ndarray:
     """Two zeros, 8 for bytes, the number of dimensions, each size as a big-endian uint32, then the values."""
+    head = 4 + 4 * dimensions
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            unpacked = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+            data = unpacked.read(head)
+            shape = np.frombuffer(data[4:], ">u4", count=len(data) // 4 - 1).tolist() if len(data) == head else []
+            claimed = math.prod(shape)
+            if data[:4] != bytes([0, 0, 8, dimensions]) or len(shape) < dimensions:
+                raise _unlike_idx(path, dimensions)
+            check_size(path, claimed, size)
+            values = unpacked.read(claimed + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise VitportError(f"{path} cannot be read ({error}): download it again.") from error
-    head = 4 + 4 * dimensions
-    shape = np.frombuffer(data[4:head], ">u4").tolist()
-    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) != head + math.prod(shape):
-        raise VitportError(
-            f"{path} is not an IDX file of {dimensions}-dimensional bytes, or is truncated: download it again."
-        )
-    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+    if len(values) < claimed:
+        raise _unlike_idx(path, dimensions)
+    if len(values) > claimed:
+        raise VitportError(f"{path} holds more bytes than the {claimed} that its head states: download it again.")
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+def _unlike_idx(path: Path, dimensions: int) -> VitportError:
+    return VitportError(
+        f"{path} is not an IDX file of {dimensions}-dimensional bytes, or is truncated: download it again."
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_jax.training.data.record import Record, Split
+from vit_jax.training.data.sources.files import MOST_IMAGE, read_regular, walk
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
 
@@ -34,7 +35,7 @@ class ImageFolder:
     def __getitem__(self, at: int, /) -> Record:
         label = int(self.labels[at])
         path = Path(self.name, self.classes[label], self.names[at])
-        return Record(str(path), label, path.read_bytes())
+        return Record(str(path), label, read_regular(path, MOST_IMAGE))
 
 
 def open_folder(root: Path, split: Split) -> ImageFolder | None:
@@ -70,7 +71,7 @@ def _image_files(folder: Path) -> list[str]:
     """Paths relative to ``folder``, including those in subfolders."""
     return [
         os.path.relpath(Path(at, file), folder)
-        for at, _, files in os.walk(folder, followlinks=True)
+        for at, files in walk(folder)
         for file in files
         if file.lower().endswith(SUFFIXES) and not file.startswith(".")
     ]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vit_jax.training.data.sources.files import MOST_TEXT, read_regular
 from vit_spec import VitportError
 
 LISTS = ("classes.txt", "classnames.txt", "label.labels.txt")
 """Files with a class name on each line, in the order of the labels; TensorFlow Datasets writes the last."""
+
+_NUMBER = re.compile("[0-9]{1,18}")
+_MOST_CLASSES = 1_000_000
+"""Without a list of them; each costs memory before the first image is read."""
 
 
 def listed_classes(folder: Path) -> tuple[str, ...] | None:
@@ -23,7 +29,7 @@ def listed_classes(folder: Path) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        names = path.read_text(encoding="utf-8").rstrip().splitlines()
+        names = read_regular(path, MOST_TEXT).decode().rstrip().splitlines()
     except UnicodeDecodeError as error:
         raise VitportError(f"{path} is not UTF-8 text ({error}): write a class name on each line.") from error
     if not all(name.strip() for name in names):
@@ -40,16 +46,28 @@ def numbered(
     text is class names: of ``classes``, or, without these, all that occur, sorted.
 
     Raises:
-        VitportError: for a label that ``classes`` does not have, or a negative one.
+        VitportError: for a label that ``classes`` does not have, a negative one, or, without ``classes``, one of a
+            million or more.
     """
     texts = np.asarray(values)
     if texts.dtype.kind not in "iu":
         texts = texts.astype(str)
         if not np.char.isdigit(texts).all():
             return _named(texts, classes, where)
+        odd = next((text for text in texts.tolist() if not _NUMBER.fullmatch(text)), None)
+        if odd is not None:
+            raise VitportError(f"{where} has the label {odd[:40]!r}: give labels from 0, of at most 18 digits.")
+    elif texts.dtype.kind == "u" and texts.max(initial=0) > np.iinfo(np.int64).max:
+        raise VitportError(f"{where} has the label {texts.max()}: give labels from 0, of at most 18 digits.")
     labels = texts.astype(np.int64)
     if classes is None:
-        classes = tuple(map(str, range(int(labels.max(initial=-1)) + 1)))
+        largest = int(labels.max(initial=-1))
+        if largest >= _MOST_CLASSES:
+            raise VitportError(
+                f"{where} has the label {largest}, and no list of classes, without which labels go up to "
+                f"{_MOST_CLASSES - 1}: correct it, or write the names of the classes into {LISTS[0]}."
+            )
+        classes = tuple(map(str, range(largest + 1)))
     wrong = labels[(labels < 0) | (labels >= len(classes))]
     if wrong.size:
         raise VitportError(

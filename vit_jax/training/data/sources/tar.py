@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from vit_jax.training.data.record import Record
+from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT, open_regular
 from vit_jax.training.data.sources.image_folder import SUFFIXES
 from vit_jax.training.data.sources.labels import numbered
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
 
 _END = 1024
+_LONGEST = 4096
+"""Bytes of a ``.cls``: a number or a name."""
 _KEYS = ("label", "cls")
 """Keys of the label in a ``.json``."""
 
@@ -42,7 +47,7 @@ class TarShards:
     def __getitem__(self, at: int, /) -> Record:
         shard = self.shards[self.shard[at]]
         begin, size = self.place[at].tolist()
-        with Path(shard).open("rb") as file:
+        with open_regular(Path(shard)) as file:
             file.seek(begin)
             data = file.read(size)
         return Record(f"{shard}/{self.names[at]}", int(self.labels[at]), data)
@@ -83,15 +88,21 @@ def _index(file: Path) -> list[_Image]:
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, str] = {}
     try:
-        with tarfile.open(file, "r:") as tar:
-            _check_end(file)
+        with open_regular(file) as raw, _Bounded(raw) as bounded, tarfile.open(fileobj=bounded, mode="r:") as tar:
+            _check_end(bounded)
+            before = -1
             for member in tar:
+                if member.offset <= before or member.size < 0 or member.issparse():
+                    raise tarfile.ReadError(f"its member {member.name} has holes, or a size that cannot be")
+                before = member.offset
                 folder, _, base = member.name.rpartition("/")
                 key, dot, suffix = base.partition(".")
                 if not member.isfile() or not key:
                     continue
                 key, suffix = f"{folder}/{key}", f"{dot}{suffix}".lower()
                 if suffix in SUFFIXES:
+                    if member.size > MOST_IMAGE or member.offset_data + member.size > bounded.size:
+                        raise tarfile.ReadError(f"its member {member.name} claims {member.size} bytes")
                     if key in images:
                         raise VitportError(f"{file} has two images with the key {key.lstrip('/')}: keep one.")
                     images[key] = (member.name, member.offset_data, member.size)
@@ -99,7 +110,9 @@ def _index(file: Path) -> list[_Image]:
                     label = _label(tar, member, suffix, f"{file}/{member.name}")
                     if label is not None:
                         labels[key] = label
-    except (tarfile.TarError, EOFError) as error:
+    except VitportError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError) as error:
         raise VitportError(
             f"{file} cannot be read as a tar file ({error}): unpack .gz, or download it again."
         ) from error
@@ -112,23 +125,41 @@ def _index(file: Path) -> list[_Image]:
     return [_Image(*place, labels[key]) for key, place in images.items()]
 
 
-def _check_end(file: Path) -> None:
+def _check_end(shard: _Bounded) -> None:
     """A tar file that is truncated between two members lacks only the two empty blocks at its end."""
-    with file.open("rb") as tail:
-        tail.seek(-min(_END, file.stat().st_size), 2)
-        if any(tail.read()):
-            raise tarfile.ReadError("it is truncated")
+    place = shard.tell()
+    shard.seek(-min(_END, shard.size), 2)
+    if any(shard.read(_END)):
+        raise tarfile.ReadError("it is truncated")
+    shard.seek(place)
+
+
+class _Bounded(io.BufferedReader):
+    """Reads no more than there is: ``read(n)`` takes n bytes of memory first, and a member's head may claim any n."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)  # type: ignore[arg-type]
+        self.size = os.fstat(file.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(self.size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, name: str) -> str | None:
     """The text of a ``.cls``, or the value of a label key of a ``.json``, if it has one."""
+    most = _LONGEST if suffix == ".cls" else MOST_TEXT
+    if member.size > most:
+        raise VitportError(f"{name} has {member.size:,} bytes, and at most {most:,} are read: write the label into it.")
     file = tar.extractfile(member)
     data = file.read() if file else b""
     try:
         if suffix == ".cls":
             return data.decode().strip()
         entries = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VitportError(f"{name} cannot be read ({error}): write the label into it.") from error
     found = [entries[key] for key in _KEYS if isinstance(entries, dict) and key in entries]
+    if found and (not isinstance(found[0], str | int) or isinstance(found[0], bool)):
+        raise VitportError(f"{name} has a {type(found[0]).__name__} as its label: give a number or a name.")
     return str(found[0]) if found else None

@@ -11,12 +11,13 @@ OutputFormat = Literal["NCHW", "NHWC", "NLC"]
 """How patches are laid out, in timm's words: maps, channels first or last, or tokens."""
 
 
-def block_indices(indices: int | Sequence[int] | None, depth: int) -> tuple[int, ...]:
+def block_indices(indices: int | Sequence[int] | None, depth: int, what: str) -> tuple[int, ...]:
     """Rising numbers of blocks, from what timm's ``forward_intermediates`` is given.
 
     Args:
         indices: how many of the last blocks; or their numbers, negative ones from the end; or ``None`` for all.
-        depth: number of blocks of the model.
+        depth: how many the model has.
+        what: the word for them, such as stages.
 
     Raises:
         VitportError: for a number that the model does not have, or none at all.
@@ -25,12 +26,12 @@ def block_indices(indices: int | Sequence[int] | None, depth: int) -> tuple[int,
         return tuple(range(depth))
     if isinstance(indices, int):
         if not 1 <= indices <= depth:
-            raise VitportError(f"indices={indices} asks for the last {indices} blocks: choose from 1 to {depth}.")
+            raise VitportError(f"indices={indices} asks for the last {indices} {what}: choose from 1 to {depth}.")
         return tuple(range(depth - indices, depth))
     outside = [index for index in indices if not -depth <= index < depth]
     if outside or not indices:
         raise VitportError(
-            f"indices={list(indices)} must name blocks of the model: it has {depth}, numbered from 0 to {depth - 1}, "
+            f"indices={list(indices)} must name {what} of the model: it has {depth}, numbered from 0 to {depth - 1}, "
             f"or from -{depth} to -1."
         )
     return tuple(sorted({index % depth for index in indices}))

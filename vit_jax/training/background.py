@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 
 class Background:
     """Runs a function in a thread."""
 
     def __init__(self, act: Callable[[], object]) -> None:
+        self.result: Any = None
         self.error: BaseException | None = None
         """What it raised."""
         self._ended = threading.Event()
@@ -27,7 +29,7 @@ class Background:
 
     def _run(self) -> None:
         try:
-            self._act()
+            self.result = self._act()
         except BaseException as error:  # for whoever waits
             self.error = error
         finally:

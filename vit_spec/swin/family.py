@@ -1,0 +1,24 @@
+"""Swin Transformers as a family."""
+
+from __future__ import annotations
+
+from vit_spec.family import Family
+from vit_spec.swin.config import SwinConfig
+from vit_spec.swin.cost import block_sizes, forward_flops, longest_sum
+from vit_spec.swin.models import MODELS, UNSUPPORTED
+from vit_spec.swin.options import TIMM_NAMES
+from vit_spec.swin.parameters import parameters, segments
+
+SWIN = Family(
+    name=SwinConfig.family,
+    config=SwinConfig,
+    parameters=parameters,
+    segments=segments,
+    block_sizes=block_sizes,
+    forward_flops=forward_flops,
+    longest_sum=longest_sum,
+    size_fields=("version", "depths", "embed_dim", "patch_size"),
+    aliases=TIMM_NAMES,
+    models=MODELS,
+    unsupported=UNSUPPORTED,
+)

@@ -1,0 +1,10 @@
+"""How tables of relative position biases are resized for another window."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+OffsetResize = Literal["timm-geometric", "torch-bicubic", "geometric-cubic"]
+"""Named after the code that each reproduces: timm's loader (bilinear between positions in geometric progression),
+``torch.nn.functional.interpolate(mode="bicubic")`` (Microsoft's and mmdetection's), and SimMIM's, mmpretrain's and
+BEiT's (a cubic spline through the same positions)."""
