@@ -1,6 +1,14 @@
 """Weights between formats, as plain tables of names and numpy arrays. Needs neither torch nor jax."""
 
-from conversion.changes import with_activation, with_channels, with_dtype, with_head, with_positions, with_sizes
+from conversion.changes import (
+    with_activation,
+    with_channels,
+    with_dtype,
+    with_fold,
+    with_head,
+    with_positions,
+    with_sizes,
+)
 from conversion.changes.changes import Changes
 from conversion.changes.prepare import prepare
 from conversion.checkpoint import Checkpoint
@@ -39,6 +47,7 @@ __all__ = [
     "with_activation",
     "with_channels",
     "with_dtype",
+    "with_fold",
     "with_head",
     "with_positions",
     "with_sizes",

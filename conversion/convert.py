@@ -35,6 +35,8 @@ class Conversion:
     """As read back from the destination."""
     notes: tuple[str, ...]
     """The changes, and what the destination's format does not hold, in sentences."""
+    renamed: bool = False
+    """Whether the source was read by the user's own rules."""
 
 
 def convert(
@@ -51,6 +53,7 @@ def convert(
     base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     norm_first: bool | None = None,
+    rename: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -68,7 +71,7 @@ def convert(
         config: a JSON file that says what the source is; see :func:`load`.
         base: the weights that an adapter changes; see :func:`load`.
         facts: fields of ``ViTConfig`` that are true of the source; see :func:`load`.
-        norm_first: as of :func:`conversion.load`.
+        norm_first, rename: as of :func:`conversion.load`.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
 
@@ -92,6 +95,7 @@ def convert(
         if_untold=size,
         need_head=not fresh,
         norm_first=norm_first,
+        rename=rename,
         **asdict(opening),
     )
     changed = changes.apply(read)
@@ -107,4 +111,5 @@ def convert(
         destination=destination,
         result=result,
         notes=(*said, *notes),
+        renamed=rename is not None,
     )

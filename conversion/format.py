@@ -15,6 +15,7 @@ from conversion.tensors.rules import Names
 from conversion.tensors.table import TensorTable
 from vit_spec import Config, Preprocessing
 from vit_spec.swin.resizing import OffsetResize
+from vit_spec.vit.config import Pooling
 
 Writer = Callable[[Path, TensorTable, Checkpoint, Callable[[str], None]], None]
 """``write(path, table, checkpoint, progress)`` writes the tensors of ``table``, under the format's names, and what the
@@ -72,6 +73,8 @@ class Format:
     """Patterns of names that no forward pass reads, each with the reason; ``*`` and ``[0-9]`` are wildcards."""
     ignored_if: Callable[[TensorTable, Mapping[str, Any]], dict[str, str]] | None = None
     """From a file's tensors and config.json, the names that change no output of this file, each with the reason."""
+    classifier_pool: Pooling | None = None
+    """The pooling of the family's own classifier where it is not the backbone's: what a new head had better read."""
     conventions: Mapping[str, Any] = field(default_factory=dict)
     """Config fields that are the same in every file of this format, such as how positions are resized."""
     facts: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None

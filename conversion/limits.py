@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from conversion.changes.activation import GELUS, ActivationChoice
+from conversion.changes.vit.restate import restated_config
 from conversion.checkpoint import Checkpoint
 from conversion.format import Format
 from conversion.source import OWN_RECORD
@@ -21,6 +22,8 @@ _HELD_BY_ALL = frozenset({
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--positions prefix": {"pos_embed": "prefix"},
     "--positions patch": {"pos_embed": "patch"},
+    "--fold layer-scale": {"layer_scale": None},
+    "--fold qk-scale": {"qk_scale": None},
     "--activation erf": {"activation": "gelu"},
     "--activation tanh": {"activation": "gelu_tanh"},
     "--head drop": {"num_classes": 0},
@@ -66,17 +69,21 @@ def not_square(config: Config) -> list[str]:
     return [] if height == width else [f"images of {height}x{width} pixels (it holds square ones only)"]
 
 
-def helpful_options(config: Config, complaints: Callable[[Any], list[str]]) -> list[str]:
+def helpful_options(config: Config, cannot_hold: Callable[[Any], list[str]]) -> list[str]:
     """The options of ``vitport convert`` that let a format hold the model; empty if none do.
 
     Args:
-        complaints: the format's ``cannot_hold``.
+        cannot_hold: the format's.
     """
     if not isinstance(config, ViTConfig):
         return []
     side = max(config.image_size)
     square: dict[str, dict[str, Any]] = {f"--image-size {side}": {"image_size": side}}
     changed, helpful = config, []
+
+    def complaints(config: ViTConfig) -> list[str]:
+        return cannot_hold(restated_config(config, cannot_hold))
+
     for option, changes in (_OPTIONS | square).items():
         after = changed.replace(**changes)
         if _applies(config, changes) and len(complaints(after)) < len(complaints(changed)):
@@ -85,7 +92,9 @@ def helpful_options(config: Config, complaints: Callable[[Any], list[str]]) -> l
 
 
 def _applies(config: ViTConfig, changes: dict[str, Any]) -> bool:
-    return config.activation in GELUS.values() if "activation" in changes else config.pos_embed != "none"
+    if "activation" in changes:
+        return config.activation in GELUS.values()
+    return config.pos_embed != "none" or "pos_embed" not in changes
 
 
 def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]:

@@ -27,6 +27,7 @@ from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import Recognised, recognise
 from conversion.identify.resolve import SHAPES, Fact, resolve_config
 from conversion.opening import Opening
+from conversion.renaming.recognised import renamed
 from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
@@ -59,6 +60,7 @@ def load(
     if_untold: Mapping[str, Any] | None = None,
     need_head: bool = True,
     norm_first: bool | None = None,
+    rename: str | Path | None = None,
 ) -> Checkpoint:
     """Read weights of any known format.
 
@@ -80,6 +82,7 @@ def load(
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
         norm_first: whether blocks norm the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
+        rename: a file of rules for weights under names of the user's own; see docs/renaming.md.
 
     Raises:
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
@@ -88,7 +91,7 @@ def load(
     opening = Opening(format, weights_key, unreplicate, config, base)
     source, described = open_described(local(path), opening)
     given = both(described, given_facts(facts or {}))
-    understood = partial(_understood, source, str(path), opening, model, need_head, norm_first)
+    understood = partial(_understood, source, str(path), opening, model, need_head, norm_first, rename)
     with wall(path, "describes its model in names, shapes or values that make no sense"):
         return _with_untold(understood, given, if_untold or {})
 
@@ -121,6 +124,7 @@ def _understood(
     model: str | Config | None,
     need_head: bool,
     norm_first: bool | None,
+    rename: str | Path | None,
     given: Mapping[str, Any],
 ) -> Checkpoint:
     named, named_by = _named(model)
@@ -132,10 +136,13 @@ def _understood(
                 f"{model}: leave out the name (--model), or correct config.json."
             )
         named, named_by = architecture if model is None or isinstance(model, str) else (named, named_by)
-    if source.own is None:
+    if source.own is None and rename is None:
         check_class(beside)
     check_plain(source.table, beside)
-    found = recognise(source.table, opening.format or source.format, source.under, opening.unreplicate)
+    if rename is None:
+        found = recognise(source.table, opening.format or source.format, source.under, opening.unreplicate)
+    else:
+        found = renamed(source.table, rename)
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conversion.changes.activation import ActivationChoice, with_activation
+from conversion.changes.vit.restate import restated
 from conversion.checkpoint import Checkpoint
 from conversion.destination import beside, writable_weights
 from conversion.format import Format, Writer
@@ -61,7 +62,7 @@ def save(
     )
     told = len(checkpoint.provenance.notes)
     checkpoint = with_activation(checkpoint, activation or "keep")
-    target, writer = _target(format, checkpoint)
+    target, writer, checkpoint = _target(format, checkpoint)
     notes = (*checkpoint.provenance.notes[told:], *check_reader_defaults(checkpoint, target, activation))
     check_complete(checkpoint.params.shapes, checkpoint.config)
     # Count while writing: reading every tensor once more would cost as much as converting it.
@@ -96,7 +97,8 @@ def save(
     return (*notes, *useless, *lost)
 
 
-def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
+def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer, Checkpoint]:
+    """The format to write, and the checkpoint as it holds it: with zeros and ones where that changes no output."""
     unfit: list[tuple[Format, list[str]]] = []
     family = checkpoint.config.family
     for target in (target for target in get_formats(name) if target.family == family):
@@ -106,10 +108,14 @@ def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer]:
             raise VitportError(f"{target.name} is read but not written: choose {writable}.")
         unsupported = target.cannot_hold(checkpoint.config)
         if not unsupported:
-            return target, target.writer
+            return target, target.writer, checkpoint
         unfit.append((target, unsupported))
     if not unfit:
         raise VitportError(f"{name} holds no models of the family {family}: choose one of {', '.join(_of(family))}.")
+    found = [(target, restated(checkpoint, target.cannot_hold)) for target, _ in unfit]
+    held = [(target, target.writer, same) for target, same in found if target.writer is not None and same is not None]
+    if held:  # the one that needs the fewest additions
+        return min(held, key=lambda it: len(it[2].provenance.notes))
     raise _refusal(name, checkpoint.config, unfit)
 
 

@@ -111,6 +111,20 @@ def _two_towers(path: Path) -> None:
         np.savez(file, **tower, **text)
 
 
+def _by_hand(path: Path) -> None:
+    """A model under names of its own, which no format has."""
+    config = get_model("vit_tiny_patch16_224").config.replace(depth=2)
+    words = {"blocks": "layers", "attn.qkv": "mixer.joint", "attn.proj": "mixer.out", "mlp.fc": "ff.",
+             "cls_token": "cls", "pos_embed": "places", "patch_embed.proj": "patches", "head": "classes"}  # fmt: skip
+
+    def renamed(name: str) -> str:
+        for ours, theirs in words.items():
+            name = name.replace(ours, theirs)
+        return name
+
+    torch.save({renamed(name): torch.tensor(array) for name, array in _params(config).items()}, path)
+
+
 def _copies(path: Path) -> None:
     """What a script saves that forgets to unreplicate the parameters of eight devices."""
     _saved("vit_tiny_patch16_224", "google", **GOOGLE, depth=1)(path)
@@ -124,6 +138,8 @@ FILES: dict[str, Callable[[Path], None]] = {
     "copies.npz": _copies,
     "siglip.npz": _two_towers,
     "ti.safetensors": _saved("vit_tiny_patch16_224", "timm"),
+    "hand.pth": _by_hand,
+    "dino_head.safetensors": _saved("vit_tiny_patch16_224", "timm", layer_scale=1e-5, num_classes=10),
     "bare.safetensors": _bare("deit_tiny_patch16_224"),
     "nan.safetensors": _bare("deit_tiny_patch16_224", 3),
     "vit_s_focus.onnx": _fetched(fetch_dinov2_onnx),

@@ -185,6 +185,7 @@ INSIDE_FUNCTIONS = {
         "PIL",
         "huggingface_hub",
         "scipy",
+        "yaml",
     },
 }
 """What may besides be imported where it is used: `create_model` reads weights, a reader its own library."""

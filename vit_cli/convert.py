@@ -56,6 +56,10 @@ class Changing:
         Literal["keep", "drop", "zero"] | None,
         tyro.conf.arg(help="Keep the head, drop it for features, or put zeros for --classes in its place."),
     ] = None
+    fold: Annotated[
+        tuple[Literal["layer-scale", "qk-scale"], ...],
+        tyro.conf.arg(help="Factors to multiply into the layers beside them, for formats that have no place for them."),
+    ] = ()
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16", "float64"] | None,
         tyro.conf.arg(help="Cast every tensor to the nearest value of this type."),
@@ -89,6 +93,7 @@ def convert(
     overwrite: bool = False,
     verify: bool = False,
     certificate: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
+    against: Annotated[str | None, tyro.conf.arg(metavar="MODULE:FUNCTION")] = None,
     reading: FileOptions,
     changing: tyro.conf.OmitArgPrefixes[Changing],
 ) -> int:
@@ -102,12 +107,21 @@ def convert(
         verify: Run source and result side by side in both frameworks, and write a certificate; status 1 where any
             block differs by more than rounding.
         certificate: File for --verify to write; DST.certificate.json if not given.
+        against: Your own PyTorch module, for --verify to compare with: FUNCTION returns it, in evaluation mode and with
+            the weights of SRC loaded. Your code is run.
     """
     import conversion
     from conversion.destination import writable_file
 
     if certificate is not None and not verify:
         raise VitportError(f"--certificate {certificate} needs --verify, which writes it: add --verify.")
+    if against is not None and not verify:
+        raise VitportError(f"--against {against} is what --verify compares with: add --verify.")
+    if verify and reading.rename is not None and against is None:
+        raise VitportError(
+            "--verify has nothing but your own rules to compare with: name your module with --against "
+            "MODULE:FUNCTION, which is then run."
+        )
     changes = changing.changes()
     options = {**reading.options, "facts": {**reading.facts, **changing.facts}}
     if verify:
@@ -129,7 +143,9 @@ def convert(
     form = written.provenance.format
     say(f"wrote {destination}: {len(written.params)} tensors, {size:.2f} M parameters, format {form}")
     say(f"sha256 {written.provenance.sha256}")
-    return prove(done, Path(certificate or f"{destination}.certificate.json")) if verify else 0
+    if against is not None:
+        say(f"note: running {against}, which is code of yours")
+    return prove(done, Path(certificate or f"{destination}.certificate.json"), against) if verify else 0
 
 
 def _told(checkpoint: Checkpoint) -> str:

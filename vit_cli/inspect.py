@@ -19,6 +19,7 @@ def inspect(
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")],
     *,
     tensors: bool = False,
+    suggest: bool = False,
     as_json: Json = False,
     reading: SizedOptions,
 ) -> None:
@@ -27,8 +28,17 @@ def inspect(
     Args:
         path: File, folder or work directory of weights.
         tensors: List every tensor with shape and dtype.
+        suggest: Print a draft of rules for --rename instead, from names and shapes alone.
         as_json: Print JSON instead of tables.
     """
+    if suggest:
+        from conversion.containers import open_source
+        from conversion.hub import local
+        from conversion.renaming.vit.suggest import suggest_rules
+
+        for line in suggest_rules(open_source(local(path), reading.weights_key).table.shapes).splitlines():
+            say(line)
+        return
     checkpoint = reading.load(path)
     report = _report(checkpoint, tensors)
     if as_json:

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from vit_parity import Certificate
 
 
-def prove(done: Conversion, certificate: Path) -> int:
+def prove(done: Conversion, certificate: Path, against: str | None) -> int:
     """Verify a conversion, write its certificate, and print the result.
 
     Args:
         done: what was converted.
         certificate: file for the JSON.
+        against: ``MODULE:FUNCTION`` of the source's own PyTorch module.
 
     Returns:
         0, or 1 where some block differs by more than rounding.
@@ -26,7 +27,7 @@ def prove(done: Conversion, certificate: Path) -> int:
     from vit_parity import verify_conversion
 
     with spinner("Verifying"):
-        proof = verify_conversion(done)
+        proof = verify_conversion(done, against=against)
     write_file(certificate, f"{json_text(proof.to_dict())}\n".encode())
     _print(proof)
     say(f"certificate {certificate}")

@@ -95,11 +95,16 @@ class Files:
         tyro.conf.arg(help="Whether blocks norm the inputs of their layers, for names that do not show it."),
     ] = None
 
+    rename: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="RULES.yaml", help="Rules for weights under names of your own; see docs/renaming.md."),
+    ] = None
+
     @property
     def facts(self) -> dict[str, Any]:
         """What was stated about the weights, by the names of ``ViTConfig``'s fields."""
         names = {"heads": "num_heads", "eps": "norm_eps"}
-        files = ("model", "config", "base", "format", "weights_key", "unreplicate", "norm_first")
+        files = ("model", "config", "base", "format", "weights_key", "unreplicate", "norm_first", "rename")
         given = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in files}
         return {names.get(name, name): value for name, value in given.items() if value is not None}
 
@@ -115,6 +120,7 @@ class Files:
             "weights_key": self.weights_key,
             "unreplicate": self.unreplicate,
             "norm_first": None if self.norm_first is None else self.norm_first == "true",
+            "rename": self.rename,
         }
 
     def load(self, path: str, image_size: int | tuple[int, int] | None = None, *, several: bool = False) -> Checkpoint:

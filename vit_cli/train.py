@@ -139,6 +139,7 @@ def _train(
         refuse_held(workdir)  # the run itself does too, but reading data and weights before it may take long
     import jax
 
+    from conversion.source import CHANGED
     from vit_jax.training.devices.processes import join
     from vit_jax.training.run.setup import set_up
 
@@ -152,7 +153,8 @@ def _train(
     rematerialises = options.remat not in ("auto", "none") and not options.scan
     if is_main and rematerialises and options.parallel == "pmap" and jax.default_backend() == "cpu":
         _print(f"remat={options.remat} saves no memory on a CPU with parallel=pmap: give --scan, or --parallel jit")
-    for note in remarks(setup.model) if is_main else ():
+    changed = [note for note in setup.notes if note.startswith(CHANGED)]
+    for note in (*changed, *remarks(setup.model)) if is_main else ():
         _print(f"note: {note}")
     if dry_run:
         from vit_jax.training.run.plan import plan

@@ -8,6 +8,7 @@ from typing import Any
 from conversion import Changes, Checkpoint, Conversion
 from conversion.hub import local
 from vit_parity.certificate import Certificate
+from vit_parity.own_module import own_module
 from vit_parity.verify import Head, Original, Requested, verify
 from vit_spec import Config, VitportError
 from vit_spec.reading import height_and_width
@@ -33,22 +34,37 @@ def check_verifiable(changes: Changes, read: Callable[[], Checkpoint] | None = N
         )
 
 
-def verify_conversion(conversion: Conversion) -> Certificate:
+def verify_conversion(conversion: Conversion, *, against: str | None = None) -> Certificate:
     """Run source and result side by side in both frameworks; see :func:`vit_parity.verify`.
+
+    Args:
+        conversion: what was converted.
+        against: ``MODULE:FUNCTION`` of the source's own PyTorch module, which is run in place of the file's names.
 
     Raises:
         VitportError: if the changes cannot be verified, or the source cannot be run apart from this project's models.
     """
     check_verifiable(conversion.changes, lambda: conversion.source)
+    if conversion.renamed and against is None:
+        raise VitportError(
+            "--verify has nothing but your own rules to compare with: name your module with --against "
+            "MODULE:FUNCTION, which is then run."
+        )
     old, new = conversion.source.config, conversion.changed.config
     requested = Requested(
         head=_head(conversion),
         activation=_changed("activation", old, new),
         dtype=conversion.changes.dtype,
         positions=_changed("pos_embed", old, new) is not None,
+        folded=bool(conversion.changes.fold),
         notes=conversion.notes,
     )
-    original = Original(local(conversion.path), conversion.source, conversion.opening)
+    run = None if against is None else own_module(against, local(conversion.path), old)
+    if run is not None and (requested.head != "same" or requested.activation or requested.dtype):
+        raise VitportError(
+            "--against compares with your module as it is: verify first, and change head, type or GELU then."
+        )
+    original = Original(local(conversion.path), conversion.source, conversion.opening, run)
     return verify(original, conversion.destination, conversion.result, requested)
 
 

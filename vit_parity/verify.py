@@ -32,6 +32,7 @@ TITLES: dict[Framework, str] = {"torch": "PyTorch", "jax": "JAX"}
 Head = Literal["same", "dropped", "new"]
 """What became of the source's head."""
 Run = Callable[[np.ndarray], Activations]
+"""Images (B, H, W, C) → activations in float64."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Original:
     path: Path
     checkpoint: Checkpoint
     opening: Opening = AS_IT_IS
+    run: Run | None = None
+    """The source's own module, run instead of its file's names; see :mod:`vit_parity.own_module`."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Requested:
     """The dtype that the weights were rounded to."""
     positions: bool = False
     """Whether rows of the position table were added to tokens, which rounds the sums."""
+    folded: bool = False
+    """Whether factors were multiplied into weights, which rounds the products."""
     notes: tuple[str, ...] = ()
     """The changes, and what the format cannot represent, in words."""
 
@@ -84,7 +89,8 @@ def verify(
     Raises:
         VitportError: if the source cannot be run without this project's models.
     """
-    size = OnnxGraph(original.path, original.opening.weights_key).image_size() if _is_onnx(original.path) else None
+    graph = original.run is None and _is_onnx(original.path)
+    size = OnnxGraph(original.path, original.opening.weights_key).image_size() if graph else None
     sized = result if size is None else prepare(None, weights=result, image_size=size)
     inputs = _inputs(original.checkpoint.preprocessing, sized.config)
     label, unit, reference_of = _reference(original, requested)
@@ -114,6 +120,8 @@ def _is_onnx(path: Path) -> bool:
 
 def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]:
     """The source's run in words, the dtype whose rounding separates it from the result, and the run itself."""
+    if original.run is not None:
+        return "the source's own module", "float64", original.run
     if _is_onnx(original.path):
         graph = OnnxGraph(original.path, original.opening.weights_key)
         if requested.activation not in (None, original.checkpoint.config.activation):
@@ -134,7 +142,11 @@ def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]
     kernel = next(it.name for it in parameters(original.checkpoint.config) if it.is_kernel)
     stored = original.checkpoint.params.spec(kernel)[1]
     rounding = requested.dtype or str(stored)
-    return "the source by its own names", rounding if requested.positions else "float64", semantics.run
+    return (
+        "the source by its own names",
+        rounding if requested.positions or requested.folded else "float64",
+        semantics.run,
+    )
 
 
 def _ways(path: Path, result: Checkpoint, sized: Checkpoint) -> Iterator[tuple[str, str, Run]]:

@@ -11,7 +11,7 @@ from vit_spec import ViTConfig
 
 if TYPE_CHECKING:
     import conversion
-    from conversion.changes import ActivationChoice, Dtype, HeadChoice, PositionChoice
+    from conversion.changes import ActivationChoice, Dtype, Fold, HeadChoice, PositionChoice
     from vit_parity import Certificate
     from vit_spec.swin.resizing import OffsetResize
     from vit_spec.vit.config import PositionResize
@@ -29,6 +29,7 @@ def load(
     facts: Mapping[str, Any] | None = None,
     need_head: bool = True,
     norm_first: bool | None = None,
+    rename: str | Path | None = None,
 ) -> conversion.Checkpoint:
     """Weights of any known format, with their config, preprocessing and labels.
 
@@ -50,6 +51,7 @@ def load(
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
         norm_first: whether blocks norm the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
+        rename: a file of rules for weights under names of the user's own; see docs/renaming.md.
 
     Returns:
         A checkpoint whose ``params`` maps canonical names to NumPy arrays, each read when it is asked for.
@@ -70,6 +72,7 @@ def load(
         facts=facts,
         need_head=need_head,
         norm_first=norm_first,
+        rename=rename,
     )
 
 
@@ -100,6 +103,8 @@ def convert(
     base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     norm_first: bool | None = None,
+    rename: str | Path | None = None,
+    against: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
     window_size: int | tuple[int, int] | None = None,
@@ -107,6 +112,7 @@ def convert(
     positions: PositionChoice = "keep",
     num_classes: int | None = None,
     head: HeadChoice | None = None,
+    fold: tuple[Fold, ...] = (),
     dtype: Dtype | None = None,
     activation: ActivationChoice | None = None,
 ) -> Converted:
@@ -126,7 +132,8 @@ def convert(
         model: as of :func:`load`.
         source_format: as ``format`` of :func:`load`.
         weights_key: as of :func:`load`.
-        unreplicate, config, base, facts, norm_first: as of :func:`load`.
+        unreplicate, config, base, facts, norm_first, rename: as of :func:`load`.
+        against: ``MODULE:FUNCTION`` of the source's own PyTorch module, to verify against; it is run.
         image_size: pixels, a side or (height, width); the position table is resized to it. Where nothing else says the
             size of a table that is not square, it states that.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
@@ -135,6 +142,8 @@ def convert(
         positions: which tokens the position table is to have rows for.
         num_classes: classes of the head; where the weights have another number, ``head`` says what to do.
         head: ``keep`` it, ``drop`` it for features, or start one of zeros (``zero``).
+        fold: factors to multiply into the layers beside them, for formats that have no place for them: the layer scale
+            (``layer-scale``), an unusual scale of attention (``qk-scale``). Products are rounded once.
         dtype: cast every tensor to the nearest value of this type.
         activation: the form of GELU to write, where the destination's readers run the other one by default.
 
@@ -152,6 +161,7 @@ def convert(
         positions=positions,
         num_classes=num_classes,
         head=head,
+        fold=fold,
         dtype=dtype,
         activation=activation,
     )
@@ -164,6 +174,7 @@ def convert(
         "base": base,
         "facts": facts,
         "norm_first": norm_first,
+        "rename": rename,
     }
     if verify:
         from vit_parity import check_verifiable
@@ -175,4 +186,4 @@ def convert(
         return Converted(done.result, done.notes, None)
     from vit_parity import verify_conversion
 
-    return Converted(done.result, done.notes, verify_conversion(done))
+    return Converted(done.result, done.notes, verify_conversion(done, against=against))

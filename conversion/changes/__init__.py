@@ -6,15 +6,18 @@ from conversion.changes.dtype import Dtype, with_dtype
 from conversion.changes.head import HeadChoice, with_head
 from conversion.changes.positions import PositionChoice, with_positions
 from conversion.changes.sizes import with_sizes
+from conversion.changes.vit.fold import Fold, with_fold
 
 __all__ = [
     "ActivationChoice",
     "Dtype",
+    "Fold",
     "HeadChoice",
     "PositionChoice",
     "with_activation",
     "with_channels",
     "with_dtype",
+    "with_fold",
     "with_head",
     "with_positions",
     "with_sizes",

@@ -9,6 +9,7 @@ from conversion.changes.dtype import Dtype, with_dtype
 from conversion.changes.head import HeadChoice, with_head
 from conversion.changes.positions import PositionChoice, with_positions
 from conversion.changes.sizes import with_sizes
+from conversion.changes.vit.fold import Fold, with_fold
 from conversion.checkpoint import Checkpoint
 from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import PositionResize
@@ -32,6 +33,8 @@ class Changes:
     """Classes of the head; where the weights have another number, ``head`` says what to do."""
     head: HeadChoice | None = None
     """``keep`` the head, ``drop`` it for features, or start one of zeros (``zero``) with ``num_classes`` classes."""
+    fold: tuple[Fold, ...] = ()
+    """Factors to multiply into the layers beside them, so that formats without a place for them can hold the model."""
     dtype: Dtype | None = None
     """Every tensor is cast to the nearest value of this type."""
     activation: ActivationChoice | None = None
@@ -53,4 +56,5 @@ class Changes:
         checkpoint = with_positions(checkpoint, self.positions)
         checkpoint = with_head(checkpoint, num_classes=self.num_classes, head=self.head)
         checkpoint = with_activation(checkpoint, self.activation or "keep")
+        checkpoint = with_fold(checkpoint, self.fold)
         return checkpoint if self.dtype is None else with_dtype(checkpoint, self.dtype)

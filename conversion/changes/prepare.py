@@ -11,6 +11,7 @@ from conversion.changes.channels import with_channels
 from conversion.changes.head import head_names
 from conversion.changes.sizes import with_sizes
 from conversion.checkpoint import Checkpoint
+from conversion.formats import FORMATS
 from conversion.identify.given import with_own_names
 from conversion.load import load
 from conversion.tensors.check import check_complete
@@ -27,6 +28,7 @@ def prepare(
     *,
     weights: str | Path | Checkpoint,
     resize: PositionResize | OffsetResize | None = None,
+    family_head: bool = False,
     **fields: Any,
 ) -> Checkpoint:
     """Load weights and fit them to what the caller asks for.
@@ -46,6 +48,8 @@ def prepare(
         name_or_config: for facts that the weights do not tell.
         weights: a path, or a checkpoint already loaded.
         resize: method for the tables of positions; ``None`` takes the one of the weights' family.
+        family_head: let a new head on a backbone without one read what the family's own classifier reads, unless
+            ``pool`` is given.
         fields: fields of the config, under their own names or timm's.
 
     Raises:
@@ -60,6 +64,8 @@ def prepare(
         untold = with_own_names(fields)
         checkpoint = load(weights, model=name_or_config, if_untold=untold, need_head=num_classes is None)
     fields = config_fields(checkpoint.config, fields)
+    if family_head and num_classes and not checkpoint.config.num_classes:
+        fields = _family_pool(checkpoint) | fields
     sizes = {name: fields.pop(name) for name in ("image_size", "patch_size") if name in fields}
     checkpoint = with_sizes(checkpoint, **sizes, resize=resize)
     channels = fields.pop("in_channels", checkpoint.config.in_channels)
@@ -72,6 +78,11 @@ def prepare(
     if "pool" in fields and family is not None:
         checkpoint = family.pooled(checkpoint, fields.pop("pool"))
     return _with_fields(checkpoint, fields)
+
+
+def _family_pool(checkpoint: Checkpoint) -> dict[str, Any]:
+    found = FORMATS.get(checkpoint.provenance.format)
+    return {} if found is None or found.classifier_pool is None else {"pool": found.classifier_pool}
 
 
 def _check(checkpoint: Checkpoint, num_classes: int | None) -> None:

@@ -20,7 +20,6 @@ from conversion.containers import (
     training_run,
 )
 from conversion.containers.wall import wall
-from conversion.opening import UnusedKeyError
 from conversion.source import Source
 from vit_spec import VitportError
 

@@ -77,7 +77,10 @@ def recognise(
     for family in FAMILIES:
         _check_family(table, family)
     expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
-    raise VitportError(f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}.")
+    raise VitportError(
+        f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}. For a model written "
+        "by hand, `vitport inspect --suggest` drafts rules for --rename."
+    )
 
 
 def _check_family(table: TensorTable, family: str) -> None:

@@ -247,9 +247,9 @@ def test_the_side_to_scale_to_survives_rounding(side: int) -> None:
         ({"qk_norm": True}, "huggingface-vit", "qk_norm=True"),
         ({"representation_size": 3}, "huggingface-vit", "representation_size=3"),
         ({"distilled": True, "num_classes": 0}, "huggingface-deit", "num_classes=0"),
-        ({"layer_scale": None, "num_classes": 0}, "huggingface-dinov2", "layer_scale=None"),
-        ({"layer_scale": 1.0, "num_classes": 0, "mlp_hidden_dim": 41}, "huggingface-dinov2", "an MLP of width 41"),
-        ({"layer_scale": 1.0, "num_classes": 5}, "huggingface-dinov2", "pool='token'"),
+        ({"layer_scale": 1.0, "num_classes": 5, "pool": "avg", "final_norm": "pooled"}, "huggingface-dinov2", "pooled"),
+        ({"layer_scale": 1.0}, "huggingface-vit", r"layer_scale=1.0: .* or add --fold layer-scale"),
+        ({"qk_scale": 0.6}, "huggingface-vit", r"qk_scale=0.6: .* or add --fold qk-scale"),
         ({"pre_norm": True}, "huggingface-clip", "patch_bias=True"),
         ({"pool": "map", "class_token": False, "num_classes": 4}, "huggingface-siglip", "num_classes=4"),
         (

@@ -160,7 +160,7 @@ def test_a_stem_of_convolutions_is_refused_by_name(tmp_path: Path) -> None:
         ({"activation": "gelu_tanh"}, "activation='gelu_tanh'"),
         ({"norm_eps": 1e-5}, "norm_eps=1e-05"),
         ({"image_size": (12, 20)}, "images of 12x20 pixels"),
-        ({"qkv_bias": False}, "qkv_bias=False"),
+        ({"qk_norm": True}, "qk_norm=True"),
     ],
 )
 def test_what_torchvision_cannot_hold_is_named(tmp_path: Path, changes: dict, words: str) -> None:

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.peer
         "vit_xsmall_patch16_clip_224",  # pre-norm
         "vit_base_patch16_rpn_224",  # post-norm
         "vit_wee_patch16_reg1_gap_256",  # LayerScale, registers without positions
+        "vit_so400m_patch14_siglip_384",  # patches that do not fill the image
+        "vit_so400m_patch14_siglip_gap_384",
     ],
 )
 def test_the_outputs_are_those_of_timm(name) -> None:

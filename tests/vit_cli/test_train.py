@@ -252,3 +252,20 @@ def test_fine_tuning_begins_with_the_weights(finished, tmp_path) -> None:
     assert main(["train", "--workdir", str(tmp_path / "run"), *options, *tiny]) == 0
     given, tuned = weights(finished, "ema"), weights(tmp_path / "run")
     assert max(float(np.abs(tuned[name] - given[name]).max()) for name in given) < 1e-9
+
+
+def test_a_backbone_gets_the_head_of_its_familys_classifier(tmp_path, capsys) -> None:
+    """Oracle: transformers' Dinov2ForImageClassification loads what was trained, with no key missing."""
+    import transformers
+
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "image_size": 8, "patch_size": 4}
+    dino = transformers.Dinov2Model(transformers.Dinov2Config(**sizes, mlp_ratio=2, num_channels=1))
+    dino.save_pretrained(tmp_path / "dino")
+    options = ("--data", "digits", "--weights", str(tmp_path / "dino"), "--steps", "1", "--batch", "32")
+    assert main(["train", "--workdir", str(tmp_path / "run"), *options, "--data.augment.crop", "none"]) == 0
+    assert "changed: pool token_avg in place of token" in capsys.readouterr().out
+    assert main(["convert", str(tmp_path / "run"), str(tmp_path / "out"), "--to", "huggingface", "--verify"]) == 0
+    kind = transformers.Dinov2ForImageClassification
+    _, loading = kind.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]

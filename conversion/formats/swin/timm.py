@@ -60,5 +60,7 @@ FORMAT = Format(
     reader_defaults={"activation": "gelu"},
     writer=safetensors_file.write,
     computed_otherwise=computed_otherwise,
-    second_reading=SwinReading(names=PARTS, windows="axis", pads="roll_pad", recorded=True, activation=None, eps=None, inner_eps=None),
+    second_reading=SwinReading(
+        names=PARTS, windows="axis", pads="roll_pad", recorded=True, activation=None, eps=None, inner_eps=None
+    ),
 )  # fmt: skip

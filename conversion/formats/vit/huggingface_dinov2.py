@@ -149,6 +149,7 @@ FORMAT = Format(
     },
     base=("dinov2.", "dinov2_with_registers."),
     set_aside=MASK_TOKEN,
+    classifier_pool="token_avg",
     conventions=CONVENTIONS,
     facts=facts,
     shape_facts=shape_facts,

@@ -91,6 +91,7 @@ FORMAT = Format(
     classes={"siglip": ("SiglipModel",), "siglip_vision_model": ("SiglipVisionModel",)},
     base="vision_model.",
     set_aside=TEXT_HALF,
+    classifier_pool="avg",
     conventions=CONVENTIONS,
     facts=facts,
     preprocessing=PREPROCESSING,

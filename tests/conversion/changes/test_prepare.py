@@ -118,3 +118,29 @@ def test_weights_adapted_to_other_channels_are_told(create: Callable) -> None:
         create(weights=checkpoint, in_chans=1)
     assert len(told) == 1
     assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("registers", [0, 2])
+def test_a_new_head_on_a_backbone_is_the_one_of_the_familys_classifier(registers, tmp_path) -> None:
+    """Oracle: transformers' classifier of the family, whose head has that shape."""
+    import transformers
+
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "image_size": 12, "patch_size": 4}
+    kind = "Dinov2WithRegisters" if registers else "Dinov2"
+    config = getattr(transformers, f"{kind}Config")(**sizes, mlp_ratio=2, num_labels=5)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(tmp_path)
+    prepared = prepare(None, weights=tmp_path, num_classes=5, family_head=True)
+    theirs = getattr(transformers, f"{kind}ForImageClassification")(config).classifier.weight
+    (head,) = (it.shape for it in parameters(prepared.config) if it.name == "head.weight")
+    assert head == tuple(theirs.shape)
+    assert "changed: pool token_avg in place of token" in prepared.provenance.notes
+    chosen = prepare(None, weights=tmp_path, num_classes=5, family_head=True, pool="avg")
+    assert chosen.config.pool == "avg"
+    assert prepare(None, weights=tmp_path, num_classes=5).config.pool == "token"
+    assert prepare(None, weights=tmp_path, family_head=True).config.pool == "token"
+
+
+def test_a_new_head_in_place_of_another_reads_what_that_one_read() -> None:
+    config = CONFIGS["layer-scale"]
+    checkpoint = Checkpoint.of(config, random_params(config, seed=0))
+    assert prepare(None, weights=checkpoint, num_classes=3, family_head=True).config.pool == "token"

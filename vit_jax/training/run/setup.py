@@ -61,6 +61,8 @@ class Setup:
     engine: Engine
     make_state: Callable[[], TrainState]
     """Makes the state before the first step; to be compiled with the engine's shardings."""
+    notes: tuple[str, ...] = ()
+    """What was read and changed of the weights to start from, in sentences."""
 
     @cached_property
     def shapes(self) -> TrainState:
@@ -132,7 +134,8 @@ def set_up(options: TrainConfig) -> Setup:
         params = _fresh_params(model, options) if read is None else read()
         return init_state(params, optimizer, recipe)
 
-    return Setup(options, train, validation, model, preprocessing, steps, mesh, schedule, optimizer, engine, make_state)
+    return Setup(options, train, validation, model, preprocessing, steps, mesh, schedule, optimizer, engine, make_state,
+                 () if weights is None else weights.provenance.notes)  # fmt: skip
 
 
 def _check_attention(model: Config, options: TrainConfig) -> None:
@@ -166,7 +169,11 @@ def _model(options: ModelOptions, classes: int) -> tuple[Config, Preprocessing, 
                 "leave one of them out."
             )
         checkpoint = conversion.prepare(
-            options.name, weights=options.weights, num_classes=classes, image_size=options.image_size
+            options.name,
+            weights=options.weights,
+            num_classes=classes,
+            image_size=options.image_size,
+            family_head=True,
         )
         if options.name is not None:
             _check_named(options, get_model(options.name).config, checkpoint.config)

@@ -1,0 +1,1 @@
+"""What the names and shapes of a plain ViT suggest."""
