@@ -32,11 +32,8 @@ FRAMEWORKS = {"weight", "bias", "kernel", "scale"}
 
 FOREIGN = "reads names of other software, some of which are ours: belongs in the formats' folder of the family"
 ALL: tuple[Config, ...] = (*CONFIGS.values(), *SWIN_CONFIGS.values())
-OWN = "gives its own layers names that depend on its kind"
 EXCEPTIONS: dict[str, str] = {
     "conversion/containers/onnx_file.py": FOREIGN,
-    "vit_jax/layers/mlp.py": OWN,
-    "vit_torch/layers/mlp.py": OWN,
 }
 """Module → why it still spells names. The list only shrinks: a module that no longer needs its entry fails the test."""
 
