@@ -31,11 +31,7 @@ PACKAGES = ("vit_spec", "vit_torch", "vit_jax", "conversion", "vit_parity", "vit
 FRAMEWORKS = {"weight", "bias", "kernel", "scale"}
 
 ALL: tuple[Config, ...] = (*CONFIGS.values(), *SWIN_CONFIGS.values())
-OWN = "gives its own layers names that depend on its kind"
-EXCEPTIONS: dict[str, str] = {
-    "vit_jax/layers/mlp.py": OWN,
-    "vit_torch/layers/mlp.py": OWN,
-}
+EXCEPTIONS: dict[str, str] = {}
 """Module → why it still spells names. The list only shrinks: a module that no longer needs its entry fails the test."""
 
 

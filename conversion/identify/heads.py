@@ -68,6 +68,8 @@ def find_heads(table: TensorTable, names: Mapping[str, str], format: Format) -> 
         names: name in the table → name relative to the model, of all tensors to look at.
         format: the format of the rest.
     """
+    if format.family not in _ALL:
+        return NO_HEADS
     widths = _widths(table, names, format)
     groups: dict[str, dict[str, str]] = {}
     for name, bare in names.items():

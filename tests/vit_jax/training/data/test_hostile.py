@@ -150,6 +150,7 @@ def test_a_gzip_file_that_unpacks_to_more_than_its_head_states(tmp_path) -> None
         (b"", "", "is not an IDX file"),
         (b"abc", ".gz", "cannot be read"),
     ],
+    ids=["huge", "unpacked", "no-pixels", "empty", "no-gzip"],
 )
 def test_idx_files_that_state_what_cannot_be(images, suffix, sentence, tmp_path) -> None:
     assert sentence in _refused(_idx(tmp_path / "idx", images, suffix))
