@@ -48,12 +48,13 @@ class Lock:
     def __init__(self, workdir: Path, on_message: Callable[[str], None] = lambda sentence: None) -> None:
         self._on_message = on_message
         self._path = (workdir / FILE).absolute()
-        self._made = _missing(self._path.parent)
+        self._made: list[Path] = []
         self._owner = Owner.here()
         self.trouble: str | None = None
         """A sentence once the directory is no longer this process's, or cannot be written."""
         self._ended = threading.Event()
         try:
+            self._made = _missing(self._path.parent)
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._acquire()
         except OSError as error:
