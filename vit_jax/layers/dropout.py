@@ -71,12 +71,15 @@ def keep_mask(key: Array, keep: float | Array, shape: Sequence[int]) -> Array:
     """A boolean array that is True with probability ``keep``.
 
     Args:
-        key: (), or (B,), one for each row of the first axis.
+        key: (), or (B,), one for each image: of the first axis it gets a row, or as many as the image has windows.
         keep: probability, in (0, 1].
-        shape: of the result, (B, ...).
+        shape: of the result, (B, ...) or (B windows, ...).
     """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):  # made by jax.random.PRNGKey
         key = jax.random.wrap_key_data(key)
     if key.ndim == 0:
         return jax.random.bernoulli(key, keep, shape)
-    return jax.vmap(lambda one: jax.random.bernoulli(one, keep, shape[1:]))(key)
+    if shape[0] == len(key):
+        return jax.vmap(lambda one: jax.random.bernoulli(one, keep, shape[1:]))(key)
+    own = (shape[0] // len(key), *shape[1:])
+    return jax.vmap(lambda one: jax.random.bernoulli(one, keep, own))(key).reshape(shape)

@@ -77,3 +77,15 @@ def test_a_key_of_the_old_kind_is_one_key():
 def test_training_without_random_numbers_is_refused():
     with pytest.raises(VitportError, match=r"needs rngs=nnx.Rngs\(dropout=key\)"):
         Dropout(0.5)(jnp.ones((2, 3)))
+
+
+def test_windows_of_an_image_draw_from_its_key_alone():
+    """An image's masks do not depend on its batch, also where its windows are rows of their own."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    together = keep_mask(keys, 0.5, (6, 40))
+    assert together.shape == (6, 40)
+    for at in range(3):
+        alone = keep_mask(keys[at : at + 1], 0.5, (2, 40))
+        assert (together[2 * at : 2 * at + 2] == alone).all()
+        assert 0 < alone.mean() < 1
+    assert (together[0] != together[1]).any()

@@ -1,0 +1,77 @@
+"""A Swin Transformer of either version trains alike on one device, on meshes, under pmap and with scanned pairs of
+blocks: simulated devices, in another process.
+
+Dropout, stochastic depth, mixup, CutMix, smoothing and a moving average are all on. Oracle: the run on one device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.jax_alone, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = """
+import json
+import sys
+import numpy as np
+from tests.vit_jax.training.runs import run
+from vit_jax.training import MeshShape
+from vit_spec import SwinConfig
+
+config = SwinConfig(version=int(sys.argv[1])).replace(
+    image_size=(16, 24), patch_size=2, num_classes=5, embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_sizes=4,
+    drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.2,
+)
+ways = {
+    "data x fsdp x tensor": dict(mesh=MeshShape(1, 2, 2)),
+    "data x fsdp x tensor, scan": dict(mesh=MeshShape(1, 2, 2), scan=True),
+    "pmap, scan": dict(mesh=None, scan=True),
+}
+losses, state = run(MeshShape(), devices=1, config=config, steps=3)
+
+def furthest(first, second):
+    return max(float(np.abs(np.asarray(first[path]) - np.asarray(second[path])).max()) for path in first)
+
+found = {}
+for name, options in ways.items():
+    other, last = run(config=config, steps=3, **options)
+    found[name] = {
+        "losses": max(abs(a - b) for a, b in zip(losses, other)),
+        "params": furthest(state.params, last.params),
+        "ema": furthest(state.ema, last.ema),
+        "cut": {path: str(array.sharding.spec) for path, array in last.params.items()} if options["mesh"] else {},
+    }
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def found(request) -> dict[str, dict[str, Any]]:
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", SCRIPT, str(request.param)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_way_gives_the_losses_and_the_weights_of_one_device(found) -> None:
+    """With the bounds of tests/vit_jax/training/test_parallel.py."""
+    for way, distances in found.items():
+        assert distances["losses"] < 2e-6, way
+        assert distances["params"] < 1e-5, way
+        assert distances["ema"] < 2e-6, way
+
+
+def test_heads_lie_on_the_tensor_axis_with_their_biases(found) -> None:
+    cut = found["data x fsdp x tensor"]["cut"]
+    for path, spec in cut.items():
+        if path.endswith(("relative_position_bias_table", "q_bias", "cpb_mlp/2/kernel", "mlp/fc1/bias")):
+            assert "tensor" in spec, path
