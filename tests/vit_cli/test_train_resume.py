@@ -188,7 +188,7 @@ def _check_killed(workdir: Path, straight: Path, options: tuple[str, ...], seed:
         process.kill()
         process.communicate()
         deaths += process.returncode == -signal.SIGKILL
-    assert deaths >= 1  # the later ones may come after the end
+    assert deaths >= kills - 1  # the last may come after the end
     assert main(arguments(workdir, *options)) == 0
     for key in ("params", "ema"):
         assert same_bits(weights(workdir, key), weights(straight, key))
