@@ -52,7 +52,11 @@ def compare(
         model: as of :func:`vitport.load`, for both sides.
         format: the same.
         weights_key: the same; a side that holds one set of weights is read without it.
-        unreplicate, config, base, facts, norm_first: the same.
+        unreplicate: the same.
+        config: the same.
+        base: the same.
+        facts: the same.
+        norm_first: the same.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and

@@ -132,7 +132,12 @@ def convert(
         model: as of :func:`load`.
         source_format: as ``format`` of :func:`load`.
         weights_key: as of :func:`load`.
-        unreplicate, config, base, facts, norm_first, rename: as of :func:`load`.
+        unreplicate: as of :func:`load`.
+        config: as of :func:`load`.
+        base: as of :func:`load`.
+        facts: as of :func:`load`.
+        norm_first: as of :func:`load`.
+        rename: as of :func:`load`.
         against: ``MODULE:FUNCTION`` of the source's own PyTorch module, to verify against; it is run.
         image_size: pixels, a side or (height, width); the position table is resized to it. Where nothing else says the
             size of a table that is not square, it states that.

@@ -192,7 +192,7 @@ def test_unknown_model_names_are_refused(command, weights, image, tmp_path, refu
 
 
 @pytest.mark.parametrize("command", ["convert", "compare", "predict"])
-@pytest.mark.parametrize("size", [("13",), ("12", "21"), ("0",), ("-4",)], ids="x".join)
+@pytest.mark.parametrize("size", [("3",), ("12", "3"), ("0",), ("-4",)], ids="x".join)
 def test_image_sizes_that_do_not_fit_are_refused(size, command, weights, image, tmp_path, refused):
     """Patches are of 4 pixels."""
     args = {

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from vit_spec.family import Family
-from vit_spec.vit.config import ViTConfig
+from vit_spec.vit.config import FIELDS, ViTConfig
 from vit_spec.vit.cost import block_sizes, forward_flops, longest_sum
 from vit_spec.vit.margin import margin_in_words
 from vit_spec.vit.models import MODELS, UNSUPPORTED
 from vit_spec.vit.options import TIMM_NAMES
 from vit_spec.vit.parameters import parameters, segments
+
+_MAY_DIFFER = frozenset({
+    "image_size", "in_channels", "num_classes", "num_heads", "mlp_ratio", "mlp_hidden_dim", "activation", "qk_scale",
+    "norm", "norm_eps", "final_norm", "layer_scale", "pos_embed", "pos_embed_resize", "pool", "pool_prefix",
+    "representation_size", "drop_rate", "attn_drop_rate", "drop_path_rate",
+})  # fmt: skip
+"""Fields that fine-tuning changes, that tensors do not show, or of which one shape has several values."""
 
 VIT = Family(
     name=ViTConfig.family,
@@ -18,26 +25,7 @@ VIT = Family(
     block_sizes=block_sizes,
     forward_flops=forward_flops,
     longest_sum=longest_sum,
-    size_fields=(
-        "depth",
-        "embed_dim",
-        "patch_size",
-        "mlp",
-        "hidden_dim",
-        "block",
-        "norm_bias",
-        "qkv_bias",
-        "qk_norm",
-        "attn_norm",
-        "proj_bias",
-        "mlp_norm",
-        "pre_norm",
-        "patch_bias",
-        "patch_norm",
-        "class_token",
-        "distilled",
-        "register_tokens",
-    ),
+    size_fields=(*(name for name in FIELDS if name not in _MAY_DIFFER), "hidden_dim"),
     aliases=TIMM_NAMES,
     remarks=margin_in_words,
     models=MODELS,
