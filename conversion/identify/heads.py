@@ -204,10 +204,10 @@ def _widths(table: TensorTable, names: Mapping[str, str], format: Format) -> set
     if (hidden := outputs(lambda it: it.stage is Stage.POOL and it.shape[0] == _HIDDEN)) is not None:
         return {hidden}
     width = outputs(lambda it: it.stage is Stage.EMBED)
-    return set() if width is None else {width * factor for factor in _WIDTHS[format.family]}
+    return set() if width is None else {width * factor for factor in _WIDTHS.get(format.family, ())}
 
 
 @cache
 def _outside_blocks(family: str) -> tuple[Parameter, ...]:
-    found = {it.name: it for config in _ALL[family] for it in parameters(config) if it.segment is None}
+    found = {it.name: it for config in _ALL.get(family, ()) for it in parameters(config) if it.segment is None}
     return tuple(found.values())

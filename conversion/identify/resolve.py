@@ -78,10 +78,10 @@ def resolve_config(
             values[name], origins[name] = value, "nobody, and it decides nothing"
     untold = [name for name in own.NEVER_GUESSED if name not in values]
     if untold:
-        options = " ".join(OPTIONS[name] for name in untold)
+        options = "".join(f"{OPTIONS[name]}, " for name in untold if name in OPTIONS)
         raise UntoldError(
             f"The file does not say its {', '.join(untold)}, and shapes do not show them: name the model "
-            f"(--model, or the first argument of create_model), or state them ({options}, --config FILE, or "
+            f"(--model, or the first argument of create_model), or state them ({options}--config FILE, or "
             f"facts=){_candidates(family, shapes)}.",
             untold,
         )

@@ -13,12 +13,10 @@ from vit_spec import UnfitError, ViTConfig, VitportError
 
 BASE = ViTConfig(image_size=12, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=5)
 UNFIT = {
-    "dinov2 with a linear head": ({"layer_scale": 1e-5}, "huggingface", "--head drop"),
     "an image that is not square": (
         {"layer_scale": 1e-5, "num_classes": 0, "image_size": (12, 20)}, "huggingface-dinov2", "--image-size 20"
     ),
     "siglip with a head": ({"class_token": False, "pool": "map"}, "huggingface", "--head drop"),
-    "positions of the patches alone": ({"pos_embed": "patch"}, "huggingface", "--positions prefix"),
     "another GELU for google": ({}, "google", "--activation tanh"),
     "two changes for big_vision": ({}, "big-vision", "--positions patch --activation tanh"),
     "a GELU and a side for torchvision": (

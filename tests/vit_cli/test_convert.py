@@ -237,8 +237,8 @@ def test_a_conversion_that_differs_ends_with_status_1(weights, tmp_path, vitport
     ("options", "words"),
     [
         (["--certificate", "c.json"], "needs --verify, which writes it"),
-        (["--verify", "--image-size", "16"], "verify first, and change --image-size then"),
-        (["--verify", "--patch-size", "2"], "verify first, and change --patch-size then"),
+        (["--verify", "--image-size", "16"], "verify first, and change image_size (--image-size) then"),
+        (["--verify", "--patch-size", "2"], "verify first, and change patch_size (--patch-size) then"),
     ],
 )
 def test_what_cannot_be_verified_is_one_sentence(options, words, weights, tmp_path, vitport):

@@ -90,12 +90,14 @@ class SwinTransformer(VisionModel[SwinConfig]):
         Raises:
             VitportError: for another pooling.
         """
+        if rngs is None:
+            rngs = nnx.Rngs(0)
         if pool not in (None, "avg"):
             raise VitportError(
                 f"pool={pool!r} does not fit a Swin Transformer, which averages all tokens: leave it out."
             )
         self.config = c = self.config.replace(num_classes=num_classes)
-        init = Init(nnx.Rngs(0) if rngs is None else rngs, self.dtype, self.param_dtype)
+        init = Init(rngs, self.dtype, self.param_dtype)
         self.head = ClassifierHead(c.num_features, num_classes, init=init)
         values = initial_values(c).items()
         initialize(self, {it: drawn_from for it, drawn_from in values if it.stage is Stage.CLASSIFIER}, init=init)

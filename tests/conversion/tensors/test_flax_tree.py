@@ -72,7 +72,7 @@ def test_a_square_matrix_is_transposed_too() -> None:
     ],
 )
 def test_a_path_with_the_wrong_leaf_is_refused(path: str, axes: int, expected: str) -> None:
-    with pytest.raises(VitportError, match=f"not a path of a ViT's Flax tree; expected {expected}"):
+    with pytest.raises(VitportError, match=f"not a path of a Flax tree; expected {expected}"):
         from_flax({path: np.zeros((2,) * axes)})
 
 

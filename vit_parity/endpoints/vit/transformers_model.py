@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from conversion.formats import FORMATS
+from conversion.second_reading import SecondReading
 from vit_parity.capture import Capture
 from vit_parity.frameworks import torch_array, torch_dtype_name, torch_images
 from vit_parity.points import activation_names
@@ -32,7 +33,7 @@ def _modules() -> Mapping[str, str]:
     The second readings of transformers' formats have the names.
     """
     readings = [format.second_reading.names for format in FORMATS.values()
-                if format.group == "huggingface" and format.second_reading is not None]  # fmt: skip
+                if format.group == "huggingface" and isinstance(format.second_reading, SecondReading)]  # fmt: skip
     blocks = {block for names in readings for block in names.block}
     found = {module: ours for names in readings for part, ours in _OUTSIDE.items() for module in getattr(names, part)}
     for names in readings:
