@@ -110,9 +110,9 @@ def misfits(table: TensorTable, format: Format) -> tuple[str, ...]:
     return ()
 
 
-def first_kernel(family: str) -> Parameter:
-    """The kernel that cuts patches, by its canonical name."""
-    return next(it for it in _outside_blocks(family) if it.stage is Stage.EMBED and it.is_kernel)
+def first_kernel(family: str) -> Parameter | None:
+    """The kernel that cuts patches, by its canonical name; ``None`` for families whose heads are not looked for."""
+    return next((it for it in _outside_blocks(family) if it.stage is Stage.EMBED and it.is_kernel), None)
 
 
 def could_be_head(bare: str) -> bool:
