@@ -24,6 +24,14 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
             "num_classes": classes}  # fmt: skip
 
 
+def usual(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+def check_named(name: str, named: Any, config: Any) -> None:
+    pass
+
+
 FORMAT = Format(
     name="toy",
     summary="the names of the toy family",
