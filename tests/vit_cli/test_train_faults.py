@@ -38,7 +38,7 @@ def _move(run: Path) -> None:
 
 def _replace(run: Path) -> None:
     _move(run)
-    run.mkdir()
+    run.mkdir(exist_ok=True)  # what is just being written may have made it
 
 
 def _replace_log(run: Path) -> None:
