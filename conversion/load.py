@@ -198,7 +198,7 @@ def _earlier_changes(source: Source) -> list[str]:
         return []
     notes = _entry(source, "source").get("notes", ())
     if not isinstance(notes, (list, tuple)):
-        raise VitportError(f"{source.path} has a vitport record whose notes are no list: convert it again.")
+        raise VitportError(f"{source.path} has a vitport record whose notes are not a list: convert it again.")
     return [printable(note) for note in notes if str(note).startswith(CHANGED)]
 
 

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from conversion.tensors.table import Shapes
-from vit_spec import needed_module
+from vit_spec import Config, needed_module
 from vit_spec.family import FAMILIES
+
+HIDDEN = 1
+"""Width of the layer before the head in ``Identifier.EVERY_PARAMETER``, by which it is known."""
 
 
 class Identifier(Protocol):
@@ -19,6 +22,10 @@ class Identifier(Protocol):
     """First components of names whose shapes fine-tuning changes."""
     REFUSED: Mapping[str, str]
     """Endings of names that show models like the family's that are none of it → what they are."""
+    EVERY_PARAMETER: tuple[Config, ...]
+    """Configs that have every parameter outside the blocks between them."""
+    HEAD_WIDTHS: tuple[int, ...]
+    """How many times the width of the first tokens a head may read."""
 
     def facts_from_shapes(self, shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
         """The config fields that canonical names and shapes decide, given those that are known from elsewhere."""

@@ -14,8 +14,9 @@ from functools import cache
 import numpy as np
 
 from conversion.format import Format
+from conversion.identify.family import HIDDEN, identifier
 from conversion.tensors.table import Tensor, TensorTable
-from vit_spec import Config, Parameter, Stage, SwinConfig, ViTConfig, VitportError, parameters
+from vit_spec import Parameter, Stage, VitportError, parameters
 
 _WORDS = re.compile(
     r"(\w*_)?(heads?|fc|classifiers?|logits?|linear|output|probe|scores?|predictions?)(\d+|_\w+)?"
@@ -29,18 +30,6 @@ _OTHER_WORDS = re.compile(
     re.IGNORECASE,
 )
 """What lies behind the features too, but is no classifier even as one linear layer."""
-_HIDDEN = 1
-_ALL: dict[str, tuple[Config, ...]] = {
-    "vit": (
-        ViTConfig(representation_size=_HIDDEN),
-        ViTConfig(distilled=True, patch_norm=True, pre_norm=True, register_tokens=1),
-        ViTConfig(pool="map", final_norm="pooled"),
-    ),
-    "swin": (SwinConfig(absolute_pos_embed=True), SwinConfig(num_classes=0, stage_norms=(0, 1, 2))),
-}
-"""Family → configs that have every parameter outside the blocks between them."""
-_WIDTHS = {"vit": (1, 2), "swin": (1, 2, 4, 8, 16, 32)}
-"""Family → how many times the width of the first tokens a head may read."""
 _KERNELS = ("weight", "kernel")
 
 
@@ -68,8 +57,6 @@ def find_heads(table: TensorTable, names: Mapping[str, str], format: Format) -> 
         names: name in the table → name relative to the model, of all tensors to look at.
         format: the format of the rest.
     """
-    if format.family not in _ALL:
-        return NO_HEADS
     widths = _widths(table, names, format)
     groups: dict[str, dict[str, str]] = {}
     for name, bare in names.items():
@@ -110,9 +97,9 @@ def misfits(table: TensorTable, format: Format) -> tuple[str, ...]:
     return ()
 
 
-def first_kernel(family: str) -> Parameter | None:
-    """The kernel that cuts patches, by its canonical name; ``None`` for families whose heads are not looked for."""
-    return next((it for it in _outside_blocks(family) if it.stage is Stage.EMBED and it.is_kernel), None)
+def first_kernel(family: str) -> Parameter:
+    """The kernel that cuts patches, by its canonical name."""
+    return next(it for it in _outside_blocks(family) if it.stage is Stage.EMBED and it.is_kernel)
 
 
 def could_be_head(bare: str) -> bool:
@@ -201,13 +188,14 @@ def _widths(table: TensorTable, names: Mapping[str, str], format: Format) -> set
         shape = table.spec(own[foreign])[0] if foreign in own else ()
         return None if not shape else shape[0] if foreign.endswith("weight") else shape[-1]
 
-    if (hidden := outputs(lambda it: it.stage is Stage.POOL and it.shape[0] == _HIDDEN)) is not None:
+    if (hidden := outputs(lambda it: it.stage is Stage.POOL and it.shape[0] == HIDDEN)) is not None:
         return {hidden}
     width = outputs(lambda it: it.stage is Stage.EMBED)
-    return set() if width is None else {width * factor for factor in _WIDTHS.get(format.family, ())}
+    return set() if width is None else {width * factor for factor in identifier(format.family).HEAD_WIDTHS}
 
 
 @cache
 def _outside_blocks(family: str) -> tuple[Parameter, ...]:
-    found = {it.name: it for config in _ALL.get(family, ()) for it in parameters(config) if it.segment is None}
+    configs = identifier(family).EVERY_PARAMETER
+    found = {it.name: it for config in configs for it in parameters(config) if it.segment is None}
     return tuple(found.values())

@@ -42,8 +42,6 @@ def unreplicated(
 def _copies(table: TensorTable, names: Mapping[str, str], format: Format) -> int | None:
     """The length of the axis that all tensors have in front, where the kernel that cuts patches has one too many."""
     kernel = first_kernel(format.family)
-    if kernel is None:
-        return None
     shapes = {bare: table.spec(name)[0] for name, bare in names.items()}
     foreign = format.names.foreign_name(kernel.name, len(kernel.shape))
     if len(shapes.get(foreign, ())) != len(kernel.shape) + 1:

@@ -18,6 +18,10 @@ NEVER_GUESSED = (
 """Config fields that change outputs and that not every file shows: they must be stated somewhere."""
 CHANGED_BY_FINE_TUNING = frozenset({"head", "absolute_pos_embed"})
 """First components of names whose shapes fine-tuning changes."""
+EVERY_PARAMETER = (SwinConfig(absolute_pos_embed=True), SwinConfig(num_classes=0, stage_norms=(0, 1, 2)))
+"""Between them, they have every parameter outside the blocks."""
+HEAD_WIDTHS = (1, 2, 4, 8, 16, 32)
+"""Each further stage is twice as wide as the one before."""
 REFUSED: dict[str, str] = {}
 """No models are almost Swin Transformers under the names of its formats."""
 _TABLE = "attn.relative_position_bias_table"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from conversion.identify.family import HIDDEN
 from conversion.tensors.table import Shapes
 from vit_spec import UntoldError, ViTConfig, VitportError
 from vit_spec.vit.presence import shown_options
@@ -15,6 +16,14 @@ NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
 """Config fields that change outputs and that no shape shows: they must be stated somewhere, and are never guessed."""
 CHANGED_BY_FINE_TUNING = frozenset({"head", "head_dist", "pre_logits", "pos_embed"})
 """First components of names whose shapes fine-tuning changes."""
+EVERY_PARAMETER = (
+    ViTConfig(representation_size=HIDDEN),
+    ViTConfig(distilled=True, patch_norm=True, pre_norm=True, register_tokens=1),
+    ViTConfig(pool="map", final_norm="pooled"),
+)
+"""Between them, they have every parameter outside the blocks."""
+HEAD_WIDTHS = (1, 2)
+"""A head reads the pooled tokens, or the class token and the mean side by side."""
 
 _PLAIN = ": vitport converts plain Vision Transformers"
 REFUSED = {

@@ -207,10 +207,10 @@ def test_a_pooler_that_is_neither_tanh_nor_the_identity_is_refused(tmp_path: Pat
 
 @pytest.mark.parametrize("resize", ["squash", "shortest"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_transformers_prepares_a_picture_as_we_do(tmp_path: Path, resize, interpolation) -> None:
+def test_transformers_prepares_an_image_as_we_do(tmp_path: Path, resize, interpolation) -> None:
     """Oracle: the image processor that AutoImageProcessor makes of our file. Tolerance 1e-6: float32 rounding of
-    (x / 255 - mean) / std against x * (1 / 255); the resized pixels themselves are equal. How transformers cuts an
-    odd margin is read back, and told when it is not ours."""
+    (x / 255 - mean) / std against x * (1 / 255); the resized pixels themselves are equal. Reading the file back
+    gives transformers' rule for odd margins, and writing warns where ours differs."""
     preprocessing = Preprocessing(
         size=(28, 28), mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), resize=resize, interpolation=interpolation
     )

@@ -9,9 +9,12 @@ from conversion.containers import safetensors_file
 from conversion.format import Format
 from conversion.tensors.rules import Aliased
 from conversion.tensors.table import Shapes
+from tests.toy_family.spec import ToyConfig
 
 NEVER_GUESSED = ("heads",)
 CHANGED_BY_FINE_TUNING = frozenset({"head"})
+EVERY_PARAMETER = (ToyConfig(),)
+HEAD_WIDTHS = (2,)
 REFUSED: dict[str, str] = {}
 
 

@@ -56,7 +56,7 @@ def test_both_frameworks_read_the_held_out_digits(record, params, held_out):
     model.eval()
     in_jax = np.asarray(nnx.jit(model)(images))
     assert (in_torch.argmax(1) == labels).mean() >= 0.96
-    np.testing.assert_allclose(in_jax, in_torch, rtol=0, atol=1e-4)  # logits up to 10; measured 1e-5
+    np.testing.assert_allclose(in_jax, in_torch, rtol=0, atol=2e-5)  # logits up to 4.9; measured 3.8e-6
 
 
 def test_the_file_is_small_and_names_its_classes(record):

@@ -106,7 +106,7 @@ def _external(tensor: TensorProto, folder: Path, nbytes: int, where: str) -> tup
     try:
         offset, length = int(said.get("offset", 0)), int(said.get("length", nbytes))
     except ValueError as error:
-        raise VitportError(f"{where} lies at an offset that is no number: export the model again.") from error
+        raise VitportError(f"{where} has an offset that is not a number: export the model again.") from error
     if length != nbytes or offset < 0 or offset + nbytes > path.stat().st_size:
         raise VitportError(
             f"{where} should be {nbytes} bytes at byte {offset} of {path}, which has {path.stat().st_size}, {length} "

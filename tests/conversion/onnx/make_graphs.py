@@ -1,19 +1,20 @@
-"""Writes ``graphs.zip``: small models of this project and of transformers, as exporters and optimisers write them.
+"""Writes ``graphs.tar.xz``: small models of this project and of transformers, as exporters and optimisers write them.
 
 Run it with ``pip install onnxscript``, which torch's default exporter needs::
 
     PYTHONPATH=. python tests/conversion/onnx/make_graphs.py
 
-Beside each graph lie the image and what the PyTorch model gave for it. Weights are multiples of 1/64, which pack well.
+Beside each graph lie the image and what the PyTorch model gave for it. Weights are multiples of 1/64, which pack well,
+and the graphs of a model share them in one stream.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import tarfile
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from conversion import Checkpoint
 from tests.random_weights import random_params
 from tests.small_configs import COMBINATIONS, CONFIGS
 
-ZIP = Path(__file__).parent / "graphs.zip"
+ARCHIVE = Path(__file__).parent / "graphs.tar.xz"
 SIZE = {
     "image_size": (12, 20), "patch_size": 4, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3,
     "num_labels": 7, "num_channels": 3,
@@ -139,12 +140,12 @@ def bare(path: Path) -> bytes:
 
 
 def main() -> None:
-    """Write the archive anew."""
+    """Write the archive."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     with (
         tempfile.TemporaryDirectory() as folder,
-        zipfile.ZipFile(ZIP, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out,
+        tarfile.open(ARCHIVE, "w:xz", preset=9) as out,
     ):
         for name, model, (height, width) in (*transformers_models(), *our_models()):
             channels = 1 if "scaled" in name else 3
@@ -155,10 +156,16 @@ def main() -> None:
             outputs = given if isinstance(given, tuple) else (given,)
             buffer = io.BytesIO()
             np.savez(buffer, image=image.numpy(), **{f"output{at}": it.numpy() for at, it in enumerate(outputs)})
-            out.writestr(f"{name}.npz", buffer.getvalue())
+            _add(out, f"{name}.npz", buffer.getvalue())
             for way, path in _graphs(name, model, image, Path(folder)):
-                out.writestr(f"{name}.{way}.onnx", bare(path))
-    print(f"{ZIP}: {ZIP.stat().st_size} bytes")  # noqa: T201
+                _add(out, f"{name}.{way}.onnx", bare(path))
+    print(f"{ARCHIVE}: {ARCHIVE.stat().st_size} bytes")  # noqa: T201
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
 
 
 def _graphs(name: str, model: nn.Module, image: torch.Tensor, folder: Path) -> Iterator[tuple[str, Path]]:

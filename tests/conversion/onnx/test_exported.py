@@ -6,7 +6,7 @@ Oracles: what the PyTorch model gave when the graph was made, and onnxruntime on
 from __future__ import annotations
 
 import io
-import zipfile
+import tarfile
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
 from vit_spec import VitportError
 from vit_torch import create_model
 
-ZIP = Path(__file__).parent / "graphs.zip"
-NAMES = [name for name in zipfile.ZipFile(ZIP).namelist() if name.endswith(".onnx")]
+with tarfile.open(Path(__file__).parent / "graphs.tar.xz") as _archive:
+    MEMBERS = {it.name: file.read() for it in _archive if (file := _archive.extractfile(it)) is not None}
+NAMES = [name for name in MEMBERS if name.endswith(".onnx")]
 READ = [name for name in NAMES if "quantised" not in name]
 TOLERANCE = 1e-5
 """Of the largest value, in float32; 7e-7 measured."""
@@ -30,13 +31,14 @@ TOLERANCE = 1e-5
 @cache
 def answers(model: str) -> dict[str, np.ndarray]:
     """The image, and the PyTorch model's outputs."""
-    with zipfile.ZipFile(ZIP) as archive, np.load(io.BytesIO(archive.read(f"{model}.npz"))) as arrays:
+    with np.load(io.BytesIO(MEMBERS[f"{model}.npz"])) as arrays:
         return dict(arrays)
 
 
 def extracted(name: str, folder: Path) -> Path:
-    with zipfile.ZipFile(ZIP) as archive:
-        return Path(archive.extract(name, folder))
+    path = folder / name
+    path.write_bytes(MEMBERS[name])
+    return path
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, what: str) -> None:

@@ -78,27 +78,33 @@ def test_fused_attention_gives_the_same(name: str):
 
 @pytest.mark.parametrize("name", ["swin", "swin-2"])
 def test_half_precision_stays_half_precision(name: str):
+    """Of outputs up to 2.5, sqrt(40) roundings of 8 bits are 0.03. Version 2 multiplies cosines, which are rounded too,
+    by up to 100, so its weights are off by up to a fifth: 0.1. Measured against float64: 0.012 and 0.047."""
     config = SWIN_CONFIGS[name]
     model = jax_model(config, random_params(config, SEED), "bfloat16")
     model.eval()
     actual = run(model, nhwc(random_images(config, 2, SEED), "bfloat16"))
     assert actual.dtype == jnp.bfloat16
     expected = jax_output(config, SEED, 2, "float64")
-    np.testing.assert_allclose(np.asarray(actual, "float64"), expected, rtol=0, atol=0.2)  # 8 bits, logits up to 100
+    atol = 0.03 if config.version == 1 else 0.1
+    np.testing.assert_allclose(np.asarray(actual, "float64"), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_initial_values_are_those_of_the_reference_code(version: int):
-    """Oracle: ``_init_weights`` and constructors of microsoft/Swin-Transformer; torch's default for the convolution."""
+    """Oracle: ``_init_weights`` and constructors of microsoft/Swin-Transformer; torch's default for the convolution.
+
+    Five standard errors of a standard deviation, 1 / sqrt(2 n) of it for n normal numbers, less for uniform ones.
+    """
     config = SWIN_BASE.replace(version=version, embed_dim=48, num_heads=(3, 6), num_classes=100)
     bound = 1 / math.sqrt(config.in_channels * config.patch_size**2)
     for path, values in quick_jit(lambda: get_params(SwinTransformer(config, rngs=nnx.Rngs(0))))().items():
         *_, module, leaf = path.split("/")
         if path.startswith("patch_embed/proj"):
             assert abs(values).max() <= bound
-            assert values.std() == pytest.approx(bound / math.sqrt(3), rel=0.25)
+            assert values.std() == pytest.approx(bound / math.sqrt(3), rel=5 / math.sqrt(2 * values.size))
         elif leaf in ("kernel", "relative_position_bias_table"):
-            assert values.std() == pytest.approx(0.02, rel=0.25), path
+            assert values.std() == pytest.approx(0.02, rel=5 / math.sqrt(2 * values.size)), path
             assert abs(values.mean()) < 0.005
         elif leaf == "logit_scale":
             np.testing.assert_allclose(values, math.log(10), rtol=1e-6)

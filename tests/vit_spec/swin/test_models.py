@@ -99,7 +99,8 @@ def test_preprocessing_is_timms() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_costs_are_those_published(name: str) -> None:
-    assert forward_flops(get_model(name).config) / 2e9 == pytest.approx(PUBLISHED[name], abs=0.1)
+    multiply_adds = forward_flops(get_model(name).config) / 2e9
+    assert multiply_adds == pytest.approx(PUBLISHED[name], abs=0.1)  # published to 0.1; measured 0.083
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"])

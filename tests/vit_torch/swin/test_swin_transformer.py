@@ -64,18 +64,23 @@ def test_fused_attention_gives_the_same(name: str):
 
 @pytest.mark.parametrize("name", ["swin", "swin-2"])
 def test_half_precision_stays_half_precision(name: str):
+    """Of outputs up to 2.5, sqrt(40) roundings of 8 bits are 0.03. Version 2 multiplies cosines, which are rounded too,
+    by up to 100, so its weights are off by up to a fifth: 0.1. Measured against float64: 0.008 and 0.032."""
     config = SWIN_CONFIGS[name]
     model = torch_model(config, random_params(config, 1), torch.bfloat16).eval()
     with torch.no_grad():
         actual = model(torch.tensor(random_images(config, 2, 2), dtype=torch.bfloat16))
         expected = torch_model(config, random_params(config, 1)).eval()(torch.tensor(random_images(config, 2, 2)))
     assert actual.dtype == torch.bfloat16
-    torch.testing.assert_close(actual.double(), expected, rtol=0, atol=0.2)  # 8 bits, logits up to 100; measured 0.04
+    torch.testing.assert_close(actual.double(), expected, rtol=0, atol=0.03 if config.version == 1 else 0.1)
 
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_initial_values_are_those_of_the_reference_code(version: int):
-    """Oracle: ``_init_weights`` and constructors of microsoft/Swin-Transformer; torch's default for the convolution."""
+    """Oracle: ``_init_weights`` and constructors of microsoft/Swin-Transformer; torch's default for the convolution.
+
+    Five standard errors of a standard deviation, 1 / sqrt(2 n) of it for n normal numbers, less for uniform ones.
+    """
     torch.manual_seed(0)
     config = SWIN_BASE.replace(version=version, embed_dim=48, num_heads=(3, 6), num_classes=100)
     model = SwinTransformer(config)
@@ -85,9 +90,9 @@ def test_initial_values_are_those_of_the_reference_code(version: int):
         at, _, leaf = name.rpartition(".")
         if at == "patch_embed.proj":
             assert values.abs().max() <= bound
-            assert values.std() == pytest.approx(bound / math.sqrt(3), rel=0.25)
+            assert values.std() == pytest.approx(bound / math.sqrt(3), rel=5 / math.sqrt(2 * values.numel()))
         elif leaf == "relative_position_bias_table" or (leaf == "weight" and values.ndim > 1):
-            assert values.std() == pytest.approx(0.02, rel=0.25), name
+            assert values.std() == pytest.approx(0.02, rel=5 / math.sqrt(2 * values.numel())), name
             assert abs(values.mean()) < 0.005
         elif leaf == "logit_scale":
             torch.testing.assert_close(values, torch.full_like(values, math.log(10)))

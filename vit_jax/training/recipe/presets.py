@@ -32,6 +32,11 @@ def _epochs(count: int, batch: int) -> int:
 
 
 _INCEPTION = Augmentation(crop="random_resized", scale=(0.05, 1.0))
+_DIGITS = Recipe(
+    Optimizer("adamw", weight_decay=0.1, clip_norm=1.0),
+    Schedule("cosine", peak=2e-3, warmup=50),
+    Loss("softmax", smoothing=0.1),
+)
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -141,11 +146,7 @@ PRESETS = {
                 ModelOptions("vit_tiny_patch16_224", image_size=8, patch_size=2, in_channels=1, embed_dim=48, depth=4,
                              num_heads=4, drop_path_rate=0.1, initialization="width", crop_fraction=1.0),
                 Data("digits", augment=Augmentation("shift", pad=1, flip=0.0)),
-                Recipe(
-                    Optimizer("adamw", weight_decay=0.1, clip_norm=1.0),
-                    Schedule("cosine", peak=2e-3, warmup=50),
-                    Loss("softmax", smoothing=0.1),
-                ),
+                _DIGITS,
                 keep=CheckpointOptions(every=500),
                 batch=64,
                 epochs=60,
@@ -161,18 +162,14 @@ PRESETS = {
                              depths=(2, 2), num_heads=(2, 4), window_sizes=4, drop_path_rate=0.1,
                              initialization="width", crop_fraction=1.0),
                 Data("digits", augment=Augmentation("shift", pad=2, flip=0.0)),
-                Recipe(
-                    Optimizer("adamw", weight_decay=0.1, clip_norm=1.0),
-                    Schedule("cosine", peak=2e-3, warmup=50),
-                    Loss("softmax", smoothing=0.1),
-                ),
+                _DIGITS,
                 keep=CheckpointOptions(every=500),
                 batch=64,
                 epochs=60,
                 log_every=100,
             ),
-            "our own",
-            "97 % of scikit-learn's digits",
+            "docs/training.md",
+            "98.9 % of scikit-learn's digits",
         ),
         Preset(
             "fashion_mnist",
