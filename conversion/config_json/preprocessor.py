@@ -140,7 +140,7 @@ def _size(told: Mapping[str, Any], key: str, default: Mapping[str, int] | None, 
         sides = {name: side for name, side in value.items() if side is not None}
         if sides and all(map(_is_side, sides.values())):
             return sides
-    raise _refused(key, value, "it is no size in pixels")
+    raise _refused(key, value, "it is not a size in pixels")
 
 
 def _is_side(value: Any) -> bool:

@@ -159,7 +159,7 @@ def _dtype(name: Any) -> np.dtype:
         return _DTYPES[name]
     if str(name).startswith(("float8", "float4", "float6", "int4", "uint4", "int2", "uint2")):
         raise quantised("an array in it", str(name))
-    raise ValueError(f"an array in it is of {name!r}, which is no kind of number")
+    raise ValueError(f"an array in it is of {name!r}, which is not a type of number")
 
 
 def _fits(shape: tuple[Any, ...], dtype: np.dtype, count: int) -> bool:

@@ -60,7 +60,7 @@ def check_zarr(name: str, content: bytes, real: int) -> None:
 def _third_chunks(name: str, told: Mapping[str, Any]) -> Any:
     grid = told.get("chunk_grid")
     if told.get("node_type") != "array" or not isinstance(grid, Mapping) or grid.get("name") != "regular":
-        raise ValueError(f"{name} is no array of regular chunks")
+        raise ValueError(f"{name} is not an array of regular chunks")
     return _configuration(name, grid).get("chunk_shape")
 
 
@@ -96,7 +96,7 @@ def _check_dtype(name: str, dtype: Any) -> None:
     if str(dtype).startswith(("float8", "float4", "float6", "int4", "uint4", "int2", "uint2")):
         raise quantised(name, str(dtype))
     if not isinstance(dtype, str) or _DTYPE.fullmatch(dtype) is None:
-        raise ValueError(f"{name} is of {dtype!r}, which is no kind of number")
+        raise ValueError(f"{name} is of {dtype!r}, which is not a type of number")
 
 
 def _check_numbers(name: str, value: Any, depth: int) -> None:

@@ -93,7 +93,7 @@ def check_facts(given: Mapping[str, Any], config: Config, origins: Mapping[str, 
     """
     for name, value in given.items():
         if not hasattr(config, name):
-            raise VitportError(f"{name} is no fact about models of the family {config.family}: leave it out.")
+            raise VitportError(f"{name} is not a fact about models of the family {config.family}: leave it out.")
         if name not in _NO_OUTPUT and not _agrees(name, value, config, given):
             option = f" ({OPTIONS[name]})" if name in OPTIONS else ""
             own, teller = _said(getattr(config, name)), origins.get(name, "default")

@@ -50,7 +50,7 @@ def parts(table: TensorTable) -> Adapter:
             part = match["part"] if match["leaf"] == "weight" else "bias"
             factors.setdefault(match["module"], {})[part] = tensor
         elif ".lora_" in plain:
-            raise VitportError(f"The adapter holds {name}, which is no factor of LoRA: merge it with peft.")
+            raise VitportError(f"The adapter holds {name}, which is not a LoRA factor: merge it with peft.")
         else:
             replaced[_SAVED.sub(".", plain).replace(".base_layer.", ".")] = tensor
     if len(adapters) > 1:

@@ -182,5 +182,5 @@ def _coordinates(window: tuple[int, int], pretrained: tuple[int, int]) -> np.nda
 def _other(name: str, what: str, why: str) -> VitportError:
     return VitportError(
         f"{name} holds {what} {why}. Code that takes it from the file computes another model than Swin: if yours "
-        "computes it anew, remove it from the file."
+        "computes it itself, remove it from the file."
     )

@@ -74,7 +74,7 @@ class BlockReader:
         """The blocks that give ``at``.
 
         Raises:
-            NotUnderstoodError: if what gives it is no block of a plain ViT.
+            NotUnderstoodError: if what gives it is not a block of a plain ViT.
         """
         branches: list[Branch] = []
         sums: list[Expression] = []

@@ -95,7 +95,8 @@ class EmbeddingReader:
         if (rows.cell >= 0).any() and self._resized is not None:
             inner = fold(self._resized.views[0])
             if inner.ndim != 4 or not np.array_equal(rows.cell[prefix:], np.arange(len(behind))):
-                raise NotUnderstoodError(f"The graph's {self._resized.place} resizes what is no table of positions.")
+                at = self._resized.place
+                raise NotUnderstoodError(f"The graph's {at} resizes something other than a position table.")
             resize, grid = self._resized.facts["settings"], inner.shape[2:]
             table = inner[0].reshape(inner.shape[1], -1).T
         elif behind.all() and len(behind):

@@ -86,7 +86,7 @@ class HeadReader:
             return None
         first, second = sorted((self._logits(term) for term in (step.x, step.y)), key=lambda head: head.rows)
         if (first.rows, second.rows) != ((0,), (1,)) or (first.head is None) != (second.head is None):
-            raise NotUnderstoodError(f"The graph's {at.place} is the mean of what are no heads of two tokens.")
+            raise NotUnderstoodError(f"The graph's {at.place} averages something other than the heads of two tokens.")
         if first.tokens is not second.tokens or (first.hidden or second.hidden):
             raise NotUnderstoodError(f"The graph's {at.place} is the mean of heads of different tokens.")
         return replace(first, rows=(0, 1), distilled=second.head)
@@ -107,7 +107,9 @@ class HeadReader:
         if step.kind == "activation" and step.name == "tanh" and step.x is not None:
             layer = self.layers.linear(step.x)
             if layer is None or abs(step.factor - 1) > 1e-6 or (head := self._maybe(layer.x)) is None:
-                raise NotUnderstoodError(f"The graph's {at.place} is the tanh of what is no layer of pooled tokens.")
+                raise NotUnderstoodError(
+                    f"The graph's {at.place} is the tanh of something other than a layer on pooled tokens."
+                )
             return replace(head, hidden=layer)
         norm = self.layers.norm(at)
         if norm is not None:

@@ -98,8 +98,8 @@ class _Reader:
     def _unknown(self, name: str) -> NotUnderstoodError:
         if self.trace.unknown:
             return NotUnderstoodError(
-                f"The graph's output {name!r} depends on {self.trace.unknown[0]}, which is no operation of a Vision "
-                "Transformer that vitport reads."
+                f"The graph's output {name!r} depends on {self.trace.unknown[0]}, which is not an operation of a "
+                "Vision Transformer that vitport reads."
             )
         return NotUnderstoodError(f"The graph's output {name!r} does not depend on the image.")
 
@@ -109,9 +109,9 @@ class _Reader:
         if not head.body.branches:
             at = head.body.embedding
             raise NotUnderstoodError(
-                f"The graph's {at.place or at.kind}, behind its output {name!r}, is no block of a Vision Transformer, "
-                "and no head of one: one linear layer, behind a tanh layer or not, of the class token, of the mean of "
-                "tokens or of both, or attention pooling."
+                f"The graph's {at.place or at.kind}, behind its output {name!r}, is not a block of a Vision "
+                "Transformer, and not a head of one: one linear layer, behind a tanh layer or not, of the class token, "
+                "of the mean of tokens or of both, or attention pooling."
             )
 
 

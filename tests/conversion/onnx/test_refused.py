@@ -149,14 +149,14 @@ def test_what_is_nearly_a_known_function_is_not_taken_for_it(name, tmp_path):
 
 
 REFUSED: dict[str, tuple[Change, str]] = {
-    "unknown-operation": (behind("Hardmax", axis=-1)("Add"), r"depends on node .*\(Hardmax\), which is no operation"),
+    "unknown-operation": (behind("Hardmax", axis=-1)("Add"), r"depends on node .*\(Hardmax\), which is not an oper"),
     "other-domain": (behind("Mystery", domain="acme")("Conv"), r"\(acme::Mystery\)"),
     "overlapping-patches": (with_attribute("Conv", "strides", [2, 2]), r"\(Conv\), whose windows overlap"),
     "mask": (masked, r"biases and masks on attention are not read"),
     "two-epsilons": (other_epsilon, r"more than one epsilon: 1e-05 at node .*, 0.001 at node"),
     "no-known-activation": (other_activation, r"or a known activation of a linear layer"),
     "two-scales": (scaled_half, r"more than one scale of attention"),
-    "mlp-head": (second_linear, r"\(Relu\), behind its output 'logits', is no block .* and no head of one"),
+    "mlp-head": (second_linear, r"\(Relu\), behind its output 'logits', is not a block .* and not a head of one"),
     "shuffled-patches": (shuffled_patches, r"all patches in order were expected"),
     "tokens-moved": (swapped_heads, r"puts attention's heads together in no order|reads some tokens"),
     "noise": (behind("RandomNormalLike")("Softmax"), r"\(RandomNormalLike\)"),
