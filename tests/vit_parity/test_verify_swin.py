@@ -26,7 +26,7 @@ def test_the_changes_that_were_asked_for_are_proven_too(tmp_path: Path) -> None:
     changes = conversion.Changes(dtype="float16", head="drop")
     done = conversion.convert(tmp_path / "source", tmp_path / "result", to="huggingface", changes=changes)
     assert verify_conversion(done).passed
-    with pytest.raises(VitportError, match="change --window-size then"):
+    with pytest.raises(VitportError, match=r"change window_size \(--window-size\) then"):
         check_verifiable(conversion.Changes(window_size=8))
 
 

@@ -324,7 +324,7 @@ def test_weights_at_wrong_places_of_their_file_are_refused(key, value, tmp_path)
         tensor.external_data.extend(kept)
         tensor.external_data.add(key=key, value=value)
     path.write_bytes(made.SerializeToString())
-    with pytest.raises(VitportError, match=r"m.onnx: Tensor .*(bytes at byte|no number)"):
+    with pytest.raises(VitportError, match=r"m.onnx: Tensor .*(bytes at byte|not a number)"):
         conversion.load(path)
 
 
