@@ -11,7 +11,7 @@ from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Layers, Linear, Norm, vector
 from conversion.graph.vit.attention import Attention, attention_of
 
-_POST_NORM = "a post-norm encoder, which norms the sums instead, is not read"
+_POST_NORM = "post-norm encoders, which normalise the sums instead, are not supported"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class AttentionLayer:
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """What is added to the residual stream: one layer of each kind, or both of a parallel block."""
+    """What is added to the residual stream: attention or an MLP; both in a parallel block."""
 
     before: Norm | None
     after: Norm | None
@@ -50,7 +50,7 @@ class Branch:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """All blocks: what goes into the first, the branches in order, and what is behind each."""
+    """All blocks: the first one's input, the branches in order, and the residual stream after each."""
 
     embedding: Expression
     branches: tuple[Branch, ...]
@@ -62,7 +62,7 @@ class BlockReader:
 
     Args:
         layers: shared by all readers of a graph.
-        batch: images that the graph was followed with.
+        batch: number of images with which the graph was evaluated.
     """
 
     def __init__(self, layers: Layers, batch: int) -> None:
@@ -71,10 +71,10 @@ class BlockReader:
         self._branches: dict[int, tuple[Branch, Expression] | NotUnderstoodError] = {}
 
     def body(self, at: Expression) -> Body:
-        """The blocks that give ``at``.
+        """The blocks whose output is ``at``.
 
         Raises:
-            NotUnderstoodError: if what gives it is not a block of a plain ViT.
+            NotUnderstoodError: if they are not blocks of a plain ViT.
         """
         branches: list[Branch] = []
         sums: list[Expression] = []
@@ -85,11 +85,11 @@ class BlockReader:
         norm = self.layers.norm(at)
         terms = None if norm is None or norm.x.order is not None else self._terms(norm.x.expression)
         if norm is not None and terms is not None and terms[0].varies and terms[1].varies:
-            raise NotUnderstoodError(f"The graph's {norm.place} norms a sum between two layers: {_POST_NORM}.")
+            raise NotUnderstoodError(f"The graph's {norm.place} normalises a sum between two layers: {_POST_NORM}.")
         return Body(at, tuple(reversed(branches)), tuple(reversed(sums)))
 
     def _summed(self, at: Expression) -> tuple[Branch, Expression] | None:
-        """The last branch, and the stream that it is added to; ``None`` if ``at`` is no such sum."""
+        """The last branch, and the stream to which it is added; ``None`` if ``at`` is not such a sum."""
         if at.number not in self._branches:
             terms = self._terms(at)
             if terms is None or not (terms[0].varies and terms[1].varies):  # a sum with a table of positions
@@ -109,7 +109,7 @@ class BlockReader:
         return found
 
     def _terms(self, at: Expression) -> tuple[Expression, Expression, np.ndarray | None] | None:
-        """Two terms, and a bias added to their sum that belongs to a linear layer."""
+        """The two terms of a sum, and the bias of a linear layer if it is added to the sum."""
         step = self.layers.step(at)
         if step.kind == "sum" and step.x is not None and step.y is not None:
             return step.x, step.y, None
@@ -121,10 +121,15 @@ class BlockReader:
         return None
 
     def branch(self, at: Expression, stream: Expression, bias: np.ndarray | None = None) -> Branch:
-        """What is added to ``stream``, if it is computed from it; ``bias`` belongs to its last layer.
+        """The branch that computes ``at`` from ``stream``.
+
+        Args:
+            at: what is added to the stream.
+            stream: what it is added to.
+            bias: of the branch's last layer, if it is added to the sum.
 
         Raises:
-            NotUnderstoodError: if it is not.
+            NotUnderstoodError: if ``at`` is not computed from the stream as in a block.
         """
         scale, after, place = None, None, at.place
         step = self.layers.step(at)
@@ -142,14 +147,12 @@ class BlockReader:
         before = self._before(inputs, stream, place)
         if (before is None) == (after is None):
             if before is not None:
-                raise NotUnderstoodError(f"The graph's {place} adds a layer with norms before and behind it.")
-            raise NotUnderstoodError(
-                f"The graph's {place} adds a layer with no norm before or behind it: {_POST_NORM}."
-            )
+                raise NotUnderstoodError(f"The graph's {place} adds a layer with norms before and after it.")
+            raise NotUnderstoodError(f"The graph's {place} adds a layer with no norm before or after it: {_POST_NORM}.")
         attentions = [part for part in parts if isinstance(part, AttentionLayer)]
         mlps = [part for part in parts if isinstance(part, Mlp)]
         if max(len(attentions), len(mlps)) > 1:
-            raise NotUnderstoodError(f"The graph's {place} adds two layers of one kind, which no ViT does.")
+            raise NotUnderstoodError(f"The graph's {place} adds two layers of the same kind, which no ViT does.")
         return Branch(before, after, scale, attentions[0] if attentions else None, mlps[0] if mlps else None, place)
 
     def _before(self, inputs: list[Expression], stream: Expression, place: str) -> Norm | None:
@@ -160,11 +163,11 @@ class BlockReader:
         for norm in norms:
             if norm is None or _whole(norm.x, place) is not stream:
                 raise NotUnderstoodError(
-                    f"The graph's {place} adds to tokens what is not computed from these tokens' norm, as blocks of a "
-                    "ViT are."
+                    f"The graph's {place} adds to the tokens what is not computed from their norm, as in a block of a "
+                    "ViT."
                 )
         if any(found is not inputs[0] for found in inputs) and not _alike(norms):
-            raise NotUnderstoodError(f"The graph's {place} adds two layers behind different norms.")
+            raise NotUnderstoodError(f"The graph's {place} adds two layers that read different norms.")
         return norms[0]
 
     def _layer(self, at: Expression, bias: np.ndarray | None) -> AttentionLayer | Mlp:
@@ -196,8 +199,8 @@ class BlockReader:
                     return Mlp(*self._hidden(source, at.place), gated, _activation(name, out), norm,
                                _multiplied(out, factor, norm))  # fmt: skip
         raise NotUnderstoodError(
-            f"The graph's {at.place} stands before a linear layer, where attention, or a known activation of a linear "
-            "layer (GELU, its tanh form, quick GELU, SiLU, ReLU, gated or not) was expected."
+            f"The graph's {at.place} is the input of a linear layer, where attention, or a known activation of a "
+            "linear layer (GELU, its tanh form, quick GELU, SiLU, ReLU, gated or not) was expected."
         )
 
     def _hidden(self, view: View, place: str) -> tuple[Linear, np.ndarray | None]:
@@ -215,12 +218,12 @@ class BlockReader:
             layers = [it.layer for it in (part.attention.query, part.attention.key, part.attention.value)]
         inputs = [_whole(layer.x, layer.place) for layer in layers]
         if any(found is not inputs[0] for found in inputs) and not _alike([self.layers.norm(it) for it in inputs]):
-            raise NotUnderstoodError(f"The graph's {layers[0].place} and its fellows read different tokens.")
+            raise NotUnderstoodError(f"The graph's {layers[0].place} and the layers beside it read different tokens.")
         return inputs[0]
 
 
 def _whole(view: View, place: str) -> Expression:
-    """The expression that a view is, in its own order."""
+    """The expression of a view that has all of its elements, in order."""
     if view.order is not None:
         raise NotUnderstoodError(f"The graph's {place} reads some tokens or channels, where all were expected.")
     return view.expression
@@ -249,15 +252,17 @@ def _activation(name: str, out: Linear) -> str:
 
 
 def _multiplied(layer: Linear, factor: float, norm: Norm | None) -> Linear:
-    """The layer for inputs without a factor, such as the half of a GELU that an optimiser moved into it."""
+    """The layer with a factor on its inputs multiplied into its kernel, such as the half of a GELU."""
     if abs(factor - 1) <= 1e-6:
         return layer
     if norm is not None:
-        raise NotUnderstoodError(f"The graph's {norm.place} norms {factor:g} times an activation, which no ViT does.")
+        raise NotUnderstoodError(
+            f"The graph's {norm.place} normalises {factor:g} times an activation, which no ViT does."
+        )
     return Linear(layer.x, layer.kernel * np.asarray(factor, layer.kernel.dtype), layer.bias, layer.place)
 
 
 def _deepest(errors: list[tuple[Branch, Expression] | NotUnderstoodError]) -> NotUnderstoodError:
-    """The error of the try that went furthest: its sentence is not about the first thing that was expected."""
+    """The error of the attempt that went furthest, which does not complain about the first thing expected."""
     found = [error for error in errors if isinstance(error, NotUnderstoodError)]
     return next((error for error in found if "where a linear layer was expected" not in str(error)), found[0])
