@@ -16,7 +16,7 @@ def told_order(found: Format, norm_first: bool | None, *, known: bool) -> dict[s
         known: whether the file itself says the order, by its own record or by a graph.
 
     Raises:
-        VitportError: where names leave the order open and nobody says it; for post-norm blocks; where names show
+        VitportError: where names leave the order open and it is not stated; for post-norm blocks; where names show
             another order than the one given.
     """
     asked = found.either_order and not known
@@ -27,13 +27,13 @@ def told_order(found: Format, norm_first: bool | None, *, known: bool) -> dict[s
         )
     if norm_first is False and asked:
         raise VitportError(
-            "The file's blocks norm the sums behind their layers (post-norm, norm_first=False), which is not supported "
-            "yet: vitport computes blocks that norm the inputs of their layers (norm_first=True)."
+            "The file's blocks normalise the sums after their layers (post-norm, norm_first=False), which is not "
+            "supported yet: vitport computes blocks that normalise the inputs of their layers (norm_first=True)."
         )
     if norm_first is False:
-        teller = "its own record" if known else f"the names of {found.name}"
+        origin = "its own record" if known else f"the names of {found.name}"
         raise VitportError(
-            f"norm_first=False (--norm-first false) contradicts {teller}, by which blocks norm the inputs of their "
-            "layers: leave it out."
+            f"norm_first=False (--norm-first false) contradicts {origin}, by which blocks normalise the inputs of "
+            "their layers: leave it out."
         )
     return {"block": Fact("sequential", "norm_first=True, as given")} if asked else {}

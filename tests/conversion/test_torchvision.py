@@ -233,7 +233,7 @@ def test_our_own_file_says_the_order_itself(tmp_path: Path) -> None:
     )
     assert done.certificate is not None
     assert done.certificate.passed
-    assert done.certificate.to_dict()["told_by"]["block"] == "norm_first=True, as given"
+    assert done.certificate.to_dict()["origins"]["block"] == "norm_first=True, as given"
     assert conversion.load(tmp_path / "ours.pth").config.block == "sequential"
     assert conversion.load(tmp_path / "ours.pth", norm_first=True).config.block == "sequential"
     with pytest.raises(VitportError, match="contradicts its own record"):

@@ -119,7 +119,7 @@ def _block(c: ViTConfig, at: str) -> Iterator[Point]:
     layers = [name for name in names if name and not name.endswith(("q_norm", "k_norm"))]
     post = c.block == "post_norm"
     if post:
-        layers = _moved(_moved(layers, "norm1", behind="attn."), "norm2", behind="mlp.")
+        layers = _moved(_moved(layers, "norm1", after="attn."), "norm2", after="mlp.")
     second = next((layer for layer in layers if layer.startswith("mlp." if post else "norm2")), None)
     for layer in layers:
         if layer == second:
@@ -129,8 +129,8 @@ def _block(c: ViTConfig, at: str) -> Iterator[Point]:
             yield Point(f"{at}.{name}", f"{at}.{module}", side, "v" if name == "attn.v" else "")
 
 
-def _moved(layers: list[str], layer: str, *, behind: str) -> list[str]:
-    """The layers with one of them behind the last whose name begins so."""
+def _moved(layers: list[str], layer: str, *, after: str) -> list[str]:
+    """The layers with one of them moved to just after the last whose name begins with ``after``."""
     rest = [other for other in layers if other != layer]
-    place = 1 + max(at for at, other in enumerate(rest) if other.startswith(behind))
+    place = 1 + max(at for at, other in enumerate(rest) if other.startswith(after))
     return [*rest[:place], layer, *rest[place:]]
