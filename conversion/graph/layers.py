@@ -10,6 +10,7 @@ import numpy as np
 
 from conversion.graph.expression import Expression, View, view_of
 from conversion.graph.functions import activation_of, centres, is_softmax, norm_of, source_of
+from conversion.graph.graph import NotUnderstoodError
 
 StepKind = Literal["scale", "shift", "sum", "multiply", "activation", "centre", "norm", "softmax", "other"]
 
@@ -83,6 +84,18 @@ class Layers:
             factor = step.by.reshape(()).astype(inner.kernel.dtype)
             bias = None if inner.bias is None else inner.bias * factor
             return Linear(inner.x, inner.kernel * factor, bias, inner.place)
+        return None
+
+    def terms(self, at: Expression) -> tuple[Expression, Expression, np.ndarray | None] | None:
+        """The two terms of a sum, and the bias of a linear layer if it is added to the sum."""
+        step = self.step(at)
+        if step.kind == "sum" and step.x is not None and step.y is not None:
+            return step.x, step.y, None
+        if step.kind == "shift" and step.x is not None and step.by is not None:
+            inner = self.step(step.x)
+            by = vector(step.by, at.shape[-1]) if at.shape else None
+            if inner.kind == "sum" and inner.x is not None and inner.y is not None and by is not None:
+                return inner.x, inner.y, by
         return None
 
     def norm(self, at: Expression) -> Norm | None:
@@ -178,6 +191,13 @@ class Layers:
             return layer, taken
         bias = added if layer.bias is None else layer.bias[taken] + added
         return Linear(layer.x, layer.kernel[:, taken], bias, layer.place), np.arange(width)
+
+
+def in_own_order(view: View, place: str) -> Expression:
+    """The expression of a view that has all of its elements, in order."""
+    if view.order is not None:
+        raise NotUnderstoodError(f"The graph's {place} reads some tokens or channels, where all were expected.")
+    return view.expression
 
 
 def view_as(at: Expression, shape: tuple[int, ...], order: np.ndarray) -> View:
