@@ -110,8 +110,8 @@ def compile_step(step: Step) -> str:
 
 
 @dataclass(frozen=True)
-class Exchanged:
-    """Bytes that one step exchanges, by kind of collective."""
+class Comparison:
+    """Of one step."""
 
     step: Step
     predicted: dict[str, int]
@@ -125,6 +125,6 @@ class Exchanged:
         return apart / sum(self.counted.values())
 
 
-def compare(step: Step) -> Exchanged:
+def compare(step: Step) -> Comparison:
     """Compiles the step on this process's devices."""
-    return Exchanged(step, predicted_bytes(step), count_bytes(compile_step(step)))
+    return Comparison(step, predicted_bytes(step), count_bytes(compile_step(step)))
