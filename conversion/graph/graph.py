@@ -80,3 +80,7 @@ class Graph:
 
 class NotUnderstoodError(VitportError):
     """The graph computes something other than what was looked for; another reading may still fit."""
+
+
+class RecognisedError(NotUnderstoodError):
+    """The graph computes a model of the family that was looked for, but something in it is not understood."""

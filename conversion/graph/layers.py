@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 
 from conversion.graph.expression import Expression, View, view_of
-from conversion.graph.functions import activation_of, centres, is_softmax, norm_of, source_of
+from conversion.graph.functions import activation_of, centres, is_softmax, is_unit, norm_of, source_of
 from conversion.graph.graph import NotUnderstoodError
 
-StepKind = Literal["scale", "shift", "sum", "multiply", "activation", "centre", "norm", "softmax", "other"]
+StepKind = Literal["scale", "shift", "sum", "multiply", "activation", "centre", "norm", "softmax", "unit", "other"]
+"""``unit`` divides by the length over the last axis."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +274,9 @@ def _of_one(at: Expression) -> Step | None:
         bias = None if bias is not None and not bias.any() else bias
         x = View(source, source.shape)
         return Step("norm", source, norm=Norm(x, facts.centred, facts.eps, weight, bias, at.place))
-    return Step("softmax", source) if is_softmax(at, source) else None
+    if is_softmax(at, source):
+        return Step("softmax", source)
+    return Step("unit", source) if is_unit(at, source) else None
 
 
 def _of_two(at: Expression) -> Step | None:
