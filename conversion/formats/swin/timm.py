@@ -9,7 +9,7 @@ from conversion.format import Format
 from conversion.formats.swin import buffers
 from conversion.formats.swin.agreement import same_function
 from conversion.formats.swin.parts import CONVENTIONS, MODULES, merging, pure, tables
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Aliased
 from vit_spec import SwinConfig
 from vit_spec.swin.windows import windowings
