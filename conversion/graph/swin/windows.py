@@ -29,7 +29,7 @@ def windowing_of(tokens: np.ndarray, map_size: tuple[int, int], place: str) -> t
         NotUnderstoodError: if no windows of equal size, shifted by half or by nothing, are cut so.
     """
     for found in _candidates(map_size, *tokens.shape):
-        orders = tuple(order for order in ORDERS if np.array_equal(tokens, _cut(found, order)))
+        orders: tuple[PadOrder, ...] = tuple(order for order in ORDERS if np.array_equal(tokens, _cut(found, order)))
         if orders:
             return found, orders
     raise NotUnderstoodError(
