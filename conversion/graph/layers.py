@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from conversion.graph.expression import Expression, View, view_of
+from conversion.graph.expression import Expression, View, rows_of, view_of
 from conversion.graph.functions import activation_of, centres, is_softmax, norm_of, source_of
 
 StepKind = Literal["scale", "shift", "sum", "multiply", "activation", "centre", "norm", "softmax", "other"]
@@ -70,6 +70,8 @@ class Layers:
         if at.kind == "linear":
             (x,) = at.views
             return Linear(x, at.facts["kernel"], None, at.place)
+        if at.kind == "select":
+            return self._linear_of_rows(at)
         step = self.step(at)
         if step.kind not in ("shift", "scale") or step.x is None or step.by is None:
             return None
@@ -84,6 +86,22 @@ class Layers:
             bias = None if inner.bias is None else inner.bias * factor
             return Linear(inner.x, inner.kernel * factor, bias, inner.place)
         return None
+
+    def _linear_of_rows(self, at: Expression) -> Linear | None:
+        """The layer whose rows ``at`` puts into another order, as the same layer on rows in that order.
+
+        ``torch.nn.MultiheadAttention`` computes on (tokens, images, D), and turns its result back.
+        """
+        bases = at.facts["bases"]
+        inner = self.linear(bases[0]) if len(bases) == 1 else None
+        if inner is None:
+            return None
+        inputs, outputs = inner.kernel.shape
+        rows = rows_of(View(bases[0], at.shape, at.facts["order"].reshape(at.shape)), outputs)
+        if rows is None:
+            return None
+        order = inner.x.elements().reshape(-1, inputs)[rows]
+        return Linear(view_of(inner.x.expression, order), inner.kernel, inner.bias, inner.place)
 
     def norm(self, at: Expression) -> Norm | None:
         """The norm that gives ``at``, with its weight and bias."""
