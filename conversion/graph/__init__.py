@@ -14,6 +14,7 @@ import numpy as np
 from conversion.graph import vit
 from conversion.graph.expression import forget_numbers
 from conversion.graph.graph import Graph, GraphInput, NotUnderstoodError
+from conversion.graph.reading import Reading
 from conversion.graph.trace import trace
 from vit_spec import VitportError
 
@@ -28,7 +29,7 @@ class GraphReading:
     """A model that was found in a graph."""
 
     family: str
-    model: vit.Reading
+    model: Reading
     image: str
     """Name of the input."""
     shape: tuple[int, ...]

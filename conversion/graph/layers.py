@@ -10,6 +10,7 @@ import numpy as np
 
 from conversion.graph.expression import Expression, View, rows_of, view_of
 from conversion.graph.functions import activation_of, centres, is_softmax, norm_of, source_of
+from conversion.graph.graph import NotUnderstoodError
 
 StepKind = Literal["scale", "shift", "sum", "multiply", "activation", "centre", "norm", "softmax", "other"]
 
@@ -102,6 +103,18 @@ class Layers:
             return None
         order = inner.x.elements().reshape(-1, inputs)[rows]
         return Linear(view_of(inner.x.expression, order), inner.kernel, inner.bias, inner.place)
+
+    def terms(self, at: Expression) -> tuple[Expression, Expression, np.ndarray | None] | None:
+        """Two terms, and a bias added to their sum that belongs to a linear layer."""
+        step = self.step(at)
+        if step.kind == "sum" and step.x is not None and step.y is not None:
+            return step.x, step.y, None
+        if step.kind == "shift" and step.x is not None and step.by is not None:
+            inner = self.step(step.x)
+            by = vector(step.by, at.shape[-1]) if at.shape else None
+            if inner.kind == "sum" and inner.x is not None and inner.y is not None and by is not None:
+                return inner.x, inner.y, by
+        return None
 
     def norm(self, at: Expression) -> Norm | None:
         """The norm that gives ``at``, with its weight and bias."""
@@ -196,6 +209,13 @@ class Layers:
             return layer, taken
         bias = added if layer.bias is None else layer.bias[taken] + added
         return Linear(layer.x, layer.kernel[:, taken], bias, layer.place), np.arange(width)
+
+
+def in_own_order(view: View, place: str) -> Expression:
+    """The expression that a view is, in its own order."""
+    if view.order is not None:
+        raise NotUnderstoodError(f"The graph's {place} reads some tokens or channels, where all were expected.")
+    return view.expression
 
 
 def view_as(at: Expression, shape: tuple[int, ...], order: np.ndarray) -> View:

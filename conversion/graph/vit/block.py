@@ -6,23 +6,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from conversion.graph.expression import Expression, View
+from conversion.graph.expression import Expression
 from conversion.graph.graph import NotUnderstoodError
-from conversion.graph.layers import Layers, Linear, Norm, vector
+from conversion.graph.layers import Layers, Linear, Norm, in_own_order, vector
+from conversion.graph.mlp import Mlp, mlp_of
 from conversion.graph.vit.attention import Attention, attention_of
-
-
-@dataclass(frozen=True, eq=False)
-class Mlp:
-    """``second(act(first))``, times ``value`` where there is a gate."""
-
-    first: Linear
-    columns: np.ndarray | None
-    """Outputs of ``first``; all if ``None``."""
-    value: tuple[Linear, np.ndarray | None] | None
-    activation: str
-    norm: Norm | None
-    second: Linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +110,13 @@ class BlockReader:
         norm = self.layers.norm(at)
         if norm is None or norm.x.order is not None:
             return None
-        terms = self._terms(norm.x.expression)
+        terms = self.layers.terms(norm.x.expression)
         return norm if terms is not None and terms[0].varies and terms[1].varies else None
 
     def _summed(self, at: Expression) -> tuple[Branch, Expression] | None:
         """The last branch, and the stream that it is added to; ``None`` if ``at`` is no such sum."""
         if at.number not in self._branches:
-            terms = self._terms(at)
+            terms = self.layers.terms(at)
             if terms is None or not (terms[0].varies and terms[1].varies):  # a sum with a table of positions
                 return None
             tries: list[tuple[Branch, Expression] | NotUnderstoodError] = []
@@ -145,18 +133,6 @@ class BlockReader:
             raise found
         return found
 
-    def _terms(self, at: Expression) -> tuple[Expression, Expression, np.ndarray | None] | None:
-        """Two terms, and a bias added to their sum that belongs to a linear layer."""
-        step = self.layers.step(at)
-        if step.kind == "sum" and step.x is not None and step.y is not None:
-            return step.x, step.y, None
-        if step.kind == "shift" and step.x is not None and step.by is not None:
-            inner = self.layers.step(step.x)
-            by = vector(step.by, at.shape[-1]) if at.shape else None
-            if inner.kind == "sum" and inner.x is not None and inner.y is not None and by is not None:
-                return inner.x, inner.y, by
-        return None
-
     def branch(self, at: Expression, stream: Expression, bias: np.ndarray | None = None) -> Branch:
         """What is added to ``stream``, if it is computed from it; ``bias`` belongs to its last layer.
 
@@ -169,7 +145,7 @@ class BlockReader:
             scale = vector(step.by, at.shape[-1])
             at = step.x if scale is not None else at
         if (after := self.layers.norm(at)) is not None and bias is None:
-            at = _whole(after.x, place)
+            at = in_own_order(after.x, place)
         step = self.layers.step(at)
         if step.kind == "sum" and step.x is not None and step.y is not None:
             parts = [self._layer(term, None) for term in (step.x, step.y)]
@@ -192,7 +168,7 @@ class BlockReader:
             return None
         norms = [self.layers.norm(found) for found in inputs]
         for norm in norms:
-            if norm is None or _whole(norm.x, place) is not stream:
+            if norm is None or in_own_order(norm.x, place) is not stream:
                 raise NotUnderstoodError(
                     f"The graph's {place} adds to tokens what is not computed from these tokens' norm, as blocks of a "
                     "ViT are."
@@ -213,51 +189,17 @@ class BlockReader:
         attention = attention_of(x, self.layers, self.batch)
         if attention is not None:
             return AttentionLayer(attention, norm, out)
-        return self._mlp(x, norm, out)
-
-    def _mlp(self, x: View, norm: Norm | None, out: Linear) -> Mlp:
-        if (found := self.layers.activation(x)) is not None:
-            source, name, factor = found
-            first = self._hidden(source, out.place)
-            return Mlp(*first, None, _activation(name, out), norm, _multiplied(out, factor, norm))
-        at = _whole(x, out.place)
-        step = self.layers.step(at)
-        if step.kind == "multiply" and step.x is not None and step.y is not None:
-            for gate, value in ((step.x, step.y), (step.y, step.x)):
-                if (found := self.layers.activation(View(gate, gate.shape))) is not None:
-                    source, name, factor = found
-                    gated = self._hidden(View(value, value.shape), at.place)
-                    return Mlp(*self._hidden(source, at.place), gated, _activation(name, out), norm,
-                               _multiplied(out, factor, norm))  # fmt: skip
-        raise NotUnderstoodError(
-            f"The graph's {at.place} stands before a linear layer, where attention, or a known activation of a linear "
-            "layer (GELU, its tanh form, quick GELU, SiLU, ReLU, gated or not) was expected."
-        )
-
-    def _hidden(self, view: View, place: str) -> tuple[Linear, np.ndarray | None]:
-        if view.order is None and (layer := self.layers.linear(view.expression)) is not None:
-            return layer, None
-        found = self.layers.columns(view, view.shape[-1])
-        if found is None:
-            raise NotUnderstoodError(f"The graph's {place} is not the activation of a linear layer.")
-        return found
+        return mlp_of(x, norm, out, self.layers)
 
     def _input(self, part: AttentionLayer | Mlp) -> Expression:
         if isinstance(part, Mlp):
             layers = [part.first] if part.value is None else [part.first, part.value[0]]
         else:
             layers = [it.layer for it in (part.attention.query, part.attention.key, part.attention.value)]
-        inputs = [_whole(layer.x, layer.place) for layer in layers]
+        inputs = [in_own_order(layer.x, layer.place) for layer in layers]
         if any(found is not inputs[0] for found in inputs) and not _alike([self.layers.norm(it) for it in inputs]):
             raise NotUnderstoodError(f"The graph's {layers[0].place} and its fellows read different tokens.")
         return inputs[0]
-
-
-def _whole(view: View, place: str) -> Expression:
-    """The expression that a view is, in its own order."""
-    if view.order is not None:
-        raise NotUnderstoodError(f"The graph's {place} reads some tokens or channels, where all were expected.")
-    return view.expression
 
 
 def _alike(norms: list[Norm | None]) -> bool:
@@ -272,23 +214,6 @@ def _alike(norms: list[Norm | None]) -> bool:
 
 def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b or (a is not None and b is not None and np.array_equal(a, b))
-
-
-def _activation(name: str, out: Linear) -> str:
-    if name in ("identity", "tanh"):
-        raise NotUnderstoodError(
-            f"The graph's {out.place} reads the {name} of a linear layer, which no MLP of a ViT has."
-        )
-    return name
-
-
-def _multiplied(layer: Linear, factor: float, norm: Norm | None) -> Linear:
-    """The layer for inputs without a factor, such as the half of a GELU that an optimiser moved into it."""
-    if abs(factor - 1) <= 1e-6:
-        return layer
-    if norm is not None:
-        raise NotUnderstoodError(f"The graph's {norm.place} norms {factor:g} times an activation, which no ViT does.")
-    return Linear(layer.x, layer.kernel * np.asarray(factor, layer.kernel.dtype), layer.bias, layer.place)
 
 
 def _deepest(errors: list[tuple[Branch, Expression] | NotUnderstoodError]) -> NotUnderstoodError:

@@ -12,7 +12,7 @@ from conversion.graph.expression import Expression, View
 from conversion.graph.fold import fold
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Layers, Norm
-from conversion.graph.vit.patches import Patches, patches_of
+from conversion.graph.patches import Patches, patches_of
 
 _MOST = 64
 """Operations between patches and the first block."""

@@ -10,8 +10,9 @@ import numpy as np
 from conversion.graph.expression import Expression, View, numbers
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Layers, Linear, Norm, unselected
+from conversion.graph.mlp import Mlp
 from conversion.graph.vit.attention import Attention, attention_of
-from conversion.graph.vit.block import BlockReader, Body, Mlp
+from conversion.graph.vit.block import BlockReader, Body
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from conversion.graph.expression import Expression, View
 from conversion.graph.fold import fold
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Layers
+from conversion.graph.reading import Reading
 from conversion.graph.trace import Trace
 from conversion.graph.vit.block import BlockReader, Body, Branch
 from conversion.graph.vit.embedding import Embedding, EmbeddingReader
 from conversion.graph.vit.facts import all_norms, config_facts, is_distilled, is_low_precision, is_usual
 from conversion.graph.vit.head import Head, HeadReader
 from conversion.graph.vit.weights import Weights
-from conversion.tensors.table import Tensor
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A model, and where a graph computes its stages."""
-
-    facts: Mapping[str, Any]
-    """Config fields."""
-    tensors: Mapping[str, Tensor]
-    """Canonical name → tensor."""
-    notes: tuple[str, ...]
-    channels_last: bool
-    """Whether the graph takes (B, H, W, C)."""
-    stages: Mapping[str, str] = field(default_factory=dict)
-    """Stage of the model (``embed``, ``blocks.0``, …, ``norm``, ``head``) → the graph's value that holds it."""
 
 
 def read(found: Trace) -> Reading:

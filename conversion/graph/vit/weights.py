@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from conversion.graph.layers import Linear, Norm
+from conversion.graph.mlp import Mlp
 from conversion.graph.vit.attention import Attention
-from conversion.graph.vit.block import Branch, Mlp
+from conversion.graph.vit.block import Branch
 from conversion.graph.vit.head import AttentionPool, Head
 from conversion.tensors.table import Tensor
 
