@@ -110,8 +110,8 @@ def compile_step(step: Step) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Of one step."""
+class Exchanged:
+    """Bytes that one step exchanges, by kind of collective."""
 
     step: Step
     predicted: dict[str, int]
@@ -125,6 +125,6 @@ class Comparison:
         return apart / sum(self.counted.values())
 
 
-def compare(step: Step) -> Comparison:
+def compare(step: Step) -> Exchanged:
     """Compiles the step on this process's devices."""
-    return Comparison(step, predicted_bytes(step), count_bytes(compile_step(step)))
+    return Exchanged(step, predicted_bytes(step), count_bytes(compile_step(step)))

@@ -8,8 +8,8 @@ from vit_spec import VitportError
 
 _KINDS = {True: "sequential", False: "original"}
 """PyTorch's ``norm_first`` → ``vit_spec.BlockKind``."""
-_NORMED = {"post_norm": "the outputs of their layers", "original": "the sums behind their layers"}
-"""What a kind of block norms, if not the inputs of its layers."""
+_NORMED = {"post_norm": "the outputs of their layers", "original": "the sums after their layers"}
+"""What a kind of block normalises, if not the inputs of its layers."""
 
 
 def told_order(found: Format, norm_first: bool | None, stated: str | None) -> dict[str, Fact]:
@@ -21,7 +21,7 @@ def told_order(found: Format, norm_first: bool | None, stated: str | None) -> di
         stated: the kind of block by the file's own record, by a graph or by a config; ``None`` if nothing states it.
 
     Raises:
-        VitportError: where names leave the order open and nobody says it; where the file shows another order than the
+        VitportError: where names leave the order open and it is not stated; where the file shows another order than the
             one given.
     """
     if stated is None and found.either_order:
@@ -33,9 +33,9 @@ def told_order(found: Format, norm_first: bool | None, stated: str | None) -> di
         return {"block": Fact(_KINDS[norm_first], f"norm_first={norm_first}, as given")}
     normed = _NORMED.get(stated or "", "the inputs of their layers")
     if norm_first is not None and normed != _NORMED.get(_KINDS[norm_first], "the inputs of their layers"):
-        teller = f"the names of {found.name}" if stated is None else "what is known of the file"
+        origin = f"the names of {found.name}" if stated is None else "what is known of the file"
         raise VitportError(
-            f"norm_first={norm_first} (--norm-first {str(norm_first).lower()}) contradicts {teller}, by which blocks "
-            f"norm {normed}: leave it out."
+            f"norm_first={norm_first} (--norm-first {str(norm_first).lower()}) contradicts {origin}, by which blocks "
+            f"normalise {normed}: leave it out."
         )
     return {}

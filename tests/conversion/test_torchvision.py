@@ -250,7 +250,7 @@ def test_an_encoder_in_the_original_order_goes_there_and_back(tmp_path: Path, bi
     assert all(torch.equal(state[name], tensor) for name, tensor in theirs.state_dict().items())
     for norm_first in (False, None):
         assert conversion.load(tmp_path / "back.pth", norm_first=norm_first).config.block == "original"
-    with pytest.raises(VitportError, match=r"norm_first=True .* contradicts .* norm the sums behind their layers"):
+    with pytest.raises(VitportError, match=r"norm_first=True .* contradicts .* normalise the sums after their layers"):
         conversion.load(tmp_path / "back.pth", norm_first=True)
     for format in ("huggingface", "torchvision", "google"):
         with pytest.raises(VitportError, match="block='original'"):
@@ -265,7 +265,7 @@ def test_our_own_file_says_the_order_itself(tmp_path: Path) -> None:
     )
     assert done.certificate is not None
     assert done.certificate.passed
-    assert done.certificate.to_dict()["told_by"]["block"] == "norm_first=True, as given"
+    assert done.certificate.to_dict()["origins"]["block"] == "norm_first=True, as given"
     assert conversion.load(tmp_path / "ours.pth").config.block == "sequential"
     assert conversion.load(tmp_path / "ours.pth", norm_first=True).config.block == "sequential"
     with pytest.raises(VitportError, match="contradicts what is known of the file"):

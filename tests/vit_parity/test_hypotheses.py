@@ -164,7 +164,7 @@ def test_a_norm_or_layer_scale_that_is_missing_is_named(model, end, layer, cause
 ORDERS = {
     "norms before attention and MLP, not after": {"block": "sequential"},
     "norms after attention and MLP, not before": {"block": "post_norm"},
-    "norms the sums behind attention and MLP": {"block": "original"},
+    "normalises the sums after attention and MLP": {"block": "original"},
 }
 
 

@@ -107,7 +107,7 @@ def _key_bias(s: ReplayedModel, stage: str) -> Iterator[Hypothesis]:
 _ORDERS = {
     "sequential": "norms before attention and MLP, not after",
     "post_norm": "norms after attention and MLP, not before",
-    "original": "norms the sums behind attention and MLP",
+    "original": "normalises the sums after attention and MLP",
 }
 """Kind of block → what a model with such blocks does that one with other blocks does not."""
 

@@ -117,8 +117,8 @@ def _block(c: ViTConfig, at: str) -> Iterator[Point]:
     """
     names = dict.fromkeys(it.name.removeprefix(f"{at}.").rpartition(".")[0] for it in parameters(c) if it.block == at)
     layers = [name for name in names if name and not name.endswith(("q_norm", "k_norm"))]
-    for norm, parts in _NORMS_BEHIND.get(c.block, {}).items():
-        layers = _moved(layers, norm, behind=parts)
+    for norm, parts in _NORMS_AFTER.get(c.block, {}).items():
+        layers = _moved(layers, norm, after=parts)
     reads_sum = _READS_SUM.get(c.block, "norm2")
     second = next((layer for layer in layers if layer.startswith(reads_sum)), None)
     for layer in layers:
@@ -129,17 +129,17 @@ def _block(c: ViTConfig, at: str) -> Iterator[Point]:
             yield Point(f"{at}.{name}", f"{at}.{module}", side, "v" if name == "attn.v" else "")
 
 
-_NORMS_BEHIND = {
+_NORMS_AFTER = {
     "post_norm": {"norm1": ("attn.",), "norm2": ("mlp.",)},
     "original": {"norm1": ("attn.", "ls1"), "norm2": ("mlp.", "ls2")},
 }
-"""Block → norm → beginnings of the names of layers that it comes behind, where a block's norms are not in front."""
+"""Block → norm → beginnings of the names of the layers that it follows, where a block's norms do not come first."""
 _READS_SUM = {"post_norm": "mlp", "original": "norm1"}
 """Block → the module that reads the sum of the attention and its input, where that is not ``norm2``."""
 
 
-def _moved(layers: list[str], layer: str, *, behind: tuple[str, ...]) -> list[str]:
-    """The layers with one of them behind the last whose name begins so."""
+def _moved(layers: list[str], layer: str, *, after: tuple[str, ...]) -> list[str]:
+    """The layers with one of them moved to just after the last whose name begins with ``after``."""
     rest = [other for other in layers if other != layer]
-    place = 1 + max(at for at, other in enumerate(rest) if other.startswith(behind))
+    place = 1 + max(at for at, other in enumerate(rest) if other.startswith(after))
     return [*rest[:place], layer, *rest[place:]]

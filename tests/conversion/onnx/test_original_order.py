@@ -1,4 +1,4 @@
-"""Graphs of blocks that norm the sums behind their layers (Vaswani et al. 2017), by torch's exporter that traces."""
+"""Graphs of blocks that normalise the sums after their layers (Vaswani et al. 2017), by torch's exporter that traces."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_block_that_norms_one_of_its_sums_alone_is_refused(tmp_path: Path) -> 
     model.blocks[0].norm1 = nn.Identity()
     path = export(model, np.zeros((1, 3, *OURS.image_size), np.float32), tmp_path / "a.onnx")
     onnx.checker.check_model(str(path))
-    with pytest.raises(VitportError, match="adds a layer with no norm before it, behind it, or behind the sum"):
+    with pytest.raises(VitportError, match="adds a layer with no norm before it, after it, or after the sum"):
         conversion.load(path)
 
 
@@ -93,5 +93,5 @@ def test_blocks_of_two_orders_are_refused(tmp_path: Path) -> None:
     other = OURS.replace(block="sequential")
     model.blocks[0] = vit_torch.create_model(other).blocks[0]
     path = export(model, np.zeros((1, 3, *OURS.image_size), np.float32), tmp_path / "a.onnx")
-    with pytest.raises(VitportError, match="norms at another place than the first block"):
+    with pytest.raises(VitportError, match="has its norms in other places than the first block"):
         conversion.load(path)
