@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from vit_cli.proof import prove
-from vit_cli.reading import FileOptions, ImageSize
+from vit_cli.reading import FileOptions, ImageSize, WindowSize
 from vit_cli.terminal import progress, say
 from vit_spec import VitportError, count_parameters
 from vit_spec.swin.resizing import OffsetResize
@@ -35,8 +35,10 @@ class Changing:
         tyro.conf.arg(metavar="PIXELS", help="Side of a patch, to resize the patch kernel for by pseudo-inverse."),
     ] = None
     window_size: Annotated[
-        int | tuple[int, int] | None,
-        tyro.conf.arg(metavar="TOKENS", help="Side, or height and width, of the windows of a Swin Transformer."),
+        WindowSize,
+        tyro.conf.arg(
+            help="Side, or height and width, of a Swin Transformer's windows; or of each stage, as in 7,7,14x7,7."
+        ),
     ] = None
     resize: Annotated[
         PositionResize | OffsetResize | None,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import conversion
     from conversion.changes import ActivationChoice, Dtype, Fold, HeadChoice, PositionChoice
     from vit_parity import Certificate
-    from vit_spec.swin.resizing import OffsetResize
+    from vit_spec.swin.resizing import OffsetResize, WindowSize
     from vit_spec.vit.config import PositionResize
 
 
@@ -107,7 +107,7 @@ def convert(
     against: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
-    window_size: int | tuple[int, int] | None = None,
+    window_size: WindowSize | None = None,
     resize: PositionResize | OffsetResize | None = None,
     positions: PositionChoice = "keep",
     num_classes: int | None = None,
@@ -142,7 +142,8 @@ def convert(
         image_size: pixels, a side or (height, width); the position table is resized to it. Where nothing else says the
             size of a table that is not square, it states that.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
-        window_size: tokens, a side or (height, width), of every stage of a Swin Transformer; tables are resized to it.
+        window_size: tokens, a side or (height, width), of all stages of a Swin Transformer, or a tuple of one for each;
+            tables are resized to it.
         resize: method for the tables of positions; ``None`` takes the one of the weights' family.
         positions: which tokens the position table is to have rows for.
         num_classes: classes of the head; where the weights have another number, ``head`` says what to do.

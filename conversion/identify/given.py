@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def given_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_own_names(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields by their own names where timm's were given; unknown names as they are."""
-    aliases = FAMILIES[ViTConfig.family].aliases
+    aliases = dict(ChainMap(*(dict(family.aliases) for family in FAMILIES.values())))
     return {aliases.get(name, name): value for name, value in fields.items()}
 
 

@@ -99,7 +99,7 @@ class BlockReader:
                     sums.append(result)
                 elif behind is not None and behind is not last:
                     raise NotUnderstoodError(
-                        f"The graph's {behind.place} normalises the sum after a layer with a norm."
+                        f"The graph's {behind.place} normalises the sum after a normalised layer."
                     )
                 else:
                     sums.append(at)

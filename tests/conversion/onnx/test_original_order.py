@@ -1,4 +1,4 @@
-"""Graphs of blocks that normalise the sums after their layers (Vaswani et al. 2017), by torch's exporter that traces."""
+"""Graphs of blocks that normalise the sums after their layers (Vaswani et al. 2017), from the tracing exporter."""
 
 from __future__ import annotations
 
