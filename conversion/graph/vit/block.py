@@ -98,9 +98,7 @@ class BlockReader:
                     branch = replace(branch, outside=behind)
                     sums.append(result)
                 elif behind is not None and behind is not last:
-                    raise NotUnderstoodError(
-                        f"The graph's {behind.place} normalises the sum after a normalised layer."
-                    )
+                    raise NotUnderstoodError(f"The graph's {behind.place} normalises the sum after a normalised layer.")
                 else:
                     sums.append(at)
                 branches.append(branch)
