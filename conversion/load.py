@@ -159,7 +159,7 @@ def _understood(
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
-    told |= told_order(found.format, norm_first, known=source.own is not None or "block" in source.facts)
+    told |= told_order(found.format, norm_first, given.get("block", told["block"].value if "block" in told else None))
     config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
     check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)

@@ -23,7 +23,7 @@ Kind = Literal[
 elements of several values, side by side; ``resize`` a constant resized as an image; ``unknown`` anything else."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Expression:
     """A computation; its elements are numbered in row-major order.
 
@@ -43,6 +43,10 @@ class Expression:
     """Whether it depends on the image."""
     value: str = ""
     """The graph's name for this value; empty where it has none."""
+
+    def __repr__(self) -> str:
+        """Without what it is computed from, which would be the whole graph, many times over."""
+        return f"<{self.kind} {self.shape} {self.place or self.number}>"
 
     @property
     def size(self) -> int:

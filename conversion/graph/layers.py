@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conversion.graph.expression import Expression, View, view_of
+from conversion.graph.expression import Expression, View, rows_of, view_of
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.steps import Norm, Step, step_of
 
@@ -38,6 +38,8 @@ class Layers:
         if at.kind == "linear":
             (x,) = at.views
             return Linear(x, at.facts["kernel"], None, at.place)
+        if at.kind == "select":
+            return self._linear_of_rows(at)
         step = self.step(at)
         if step.kind not in ("shift", "scale") or step.x is None or step.by is None:
             return None
@@ -52,6 +54,22 @@ class Layers:
             bias = None if inner.bias is None else inner.bias * factor
             return Linear(inner.x, inner.kernel * factor, bias, inner.place)
         return None
+
+    def _linear_of_rows(self, at: Expression) -> Linear | None:
+        """The layer whose rows ``at`` puts into another order, as the same layer on rows in that order.
+
+        ``torch.nn.MultiheadAttention`` computes on (tokens, images, D), and turns its result back.
+        """
+        bases = at.facts["bases"]
+        inner = self.linear(bases[0]) if len(bases) == 1 else None
+        if inner is None:
+            return None
+        inputs, outputs = inner.kernel.shape
+        rows = rows_of(View(bases[0], at.shape, at.facts["order"].reshape(at.shape)), outputs)
+        if rows is None:
+            return None
+        order = inner.x.elements().reshape(-1, inputs)[rows]
+        return Linear(view_of(inner.x.expression, order), inner.kernel, inner.bias, inner.place)
 
     def terms(self, at: Expression) -> tuple[Expression, Expression, np.ndarray | None] | None:
         """The two terms of a sum, and the bias of a linear layer if it is added to the sum."""

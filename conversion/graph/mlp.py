@@ -25,7 +25,7 @@ class Mlp:
 
 
 def mlp_of(x: View, norm: Norm | None, out: Linear, layers: Layers) -> Mlp:
-    """The MLP whose last layer ``out`` reads ``x``, after ``norm`` if there is one.
+    """The MLP whose last layer ``out`` reads ``x``, behind ``norm`` if there is one.
 
     Raises:
         NotUnderstoodError: if it is not the activation of a linear layer.
@@ -44,8 +44,8 @@ def mlp_of(x: View, norm: Norm | None, out: Linear, layers: Layers) -> Mlp:
                 return Mlp(*_hidden(source, at.place, layers), gated, _activation(name, out), norm,
                            _multiplied(out, factor, norm))  # fmt: skip
     raise NotUnderstoodError(
-        f"The graph's {at.place} is the input of a linear layer, where attention, or a known activation of a linear "
-        "layer (GELU, its tanh form, quick GELU, SiLU, ReLU, gated or not) was expected."
+        f"The graph's {at.place} is the input of a linear layer, where attention, or a known activation of a "
+        "linear layer (GELU, its tanh form, quick GELU, SiLU, ReLU, gated or not) was expected."
     )
 
 
@@ -67,7 +67,7 @@ def _activation(name: str, out: Linear) -> str:
 
 
 def _multiplied(layer: Linear, factor: float, norm: Norm | None) -> Linear:
-    """The layer with a factor on its inputs multiplied into its kernel, such as the half of a GELU."""
+    """The layer for inputs without a factor, such as the half of a GELU that an optimiser moved into it."""
     if abs(factor - 1) <= 1e-6:
         return layer
     if norm is not None:

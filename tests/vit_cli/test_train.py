@@ -190,6 +190,7 @@ def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys
         (("--model", "vit_tinny"), "did you mean vit_tiny"),
         (("--model.in-channels", "2"), "takes images of 2 channels"),
         (("--attention", "cudnn"), "the device is a cpu, precision is float32"),
+        (("--attention", "flash"), "attention=flash needs a TPU"),
         (("--preset", "resnet"), "No preset is named"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
         (("--model.patch-size", "9"), "its height 8 is below patch_size=9"),

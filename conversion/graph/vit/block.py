@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,8 +11,6 @@ from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Layers, Linear, Norm, in_own_order, vector
 from conversion.graph.mlp import Mlp, mlp_of
 from conversion.graph.vit.attention import Attention, attention_of
-
-_POST_NORM = "post-norm encoders, which normalise the sums instead, are not supported"
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +28,17 @@ class Branch:
 
     before: Norm | None
     after: Norm | None
+    outside: Norm | None
+    """On the sum of the branch and the stream (Vaswani et al. 2017)."""
     scale: np.ndarray | None
     attention: AttentionLayer | None
     mlp: Mlp | None
     place: str
+
+    @property
+    def norms(self) -> tuple[Norm | None, Norm | None, Norm | None]:
+        """The norms of the branch by their places, of which it has one."""
+        return self.before, self.after, self.outside
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +47,10 @@ class Body:
 
     embedding: Expression
     branches: tuple[Branch, ...]
-    sums: tuple[Expression, ...] = field(default=())
+    sums: tuple[Expression | None, ...] = field(default=())
+    """``None`` where only some of the tokens are computed."""
+    has_last_norm: bool = False
+    """Whether the norm behind the tokens belongs to the last block, not to the model."""
 
 
 class BlockReader:
@@ -58,23 +66,52 @@ class BlockReader:
         self.batch = batch
         self._branches: dict[int, tuple[Branch, Expression] | NotUnderstoodError] = {}
 
-    def body(self, at: Expression) -> Body:
+    def body(self, at: Expression, last: Norm | None, normed: Expression | None) -> Body:
         """The blocks whose output is ``at``.
+
+        Args:
+            at: tokens.
+            last: the norm after them.
+            normed: what that norm gives, if it norms all tokens.
 
         Raises:
             NotUnderstoodError: if they are not blocks of a plain ViT.
         """
         branches: list[Branch] = []
-        sums: list[Expression] = []
-        while (found := self._summed(at)) is not None:
-            branches.append(found[0])
-            sums.append(at)
-            at = found[1]
+        sums: list[Expression | None] = []
+        behind, result, has_last_norm = last, normed, False
+        while True:
+            found = self._summed(at)
+            if found is None and (norm := self._norm_of_a_sum(at)) is not None:
+                behind, result, at = norm, at, norm.x.expression
+            elif found is None:
+                break
+            else:
+                branch, stream = found
+                if branch.norms == (None, None, None):
+                    if behind is None:
+                        raise NotUnderstoodError(
+                            f"The graph's {branch.place} adds a layer with no norm before it, after it, or after the "
+                            "sum, as blocks of a ViT have."
+                        )
+                    has_last_norm |= behind is last
+                    branch = replace(branch, outside=behind)
+                    sums.append(result)
+                elif behind is not None and behind is not last:
+                    raise NotUnderstoodError(f"The graph's {behind.place} normalises the sum after a normalised layer.")
+                else:
+                    sums.append(at)
+                branches.append(branch)
+                behind, result, at = None, None, stream
+        return Body(at, tuple(reversed(branches)), tuple(reversed(sums)), has_last_norm)
+
+    def _norm_of_a_sum(self, at: Expression) -> Norm | None:
+        """The norm whose output is ``at``, if it normalises the sum of two layers."""
         norm = self.layers.norm(at)
-        terms = None if norm is None or norm.x.order is not None else self.layers.terms(norm.x.expression)
-        if norm is not None and terms is not None and terms[0].varies and terms[1].varies:
-            raise NotUnderstoodError(f"The graph's {norm.place} normalises a sum between two layers: {_POST_NORM}.")
-        return Body(at, tuple(reversed(branches)), tuple(reversed(sums)))
+        if norm is None or norm.x.order is not None:
+            return None
+        terms = self.layers.terms(norm.x.expression)
+        return norm if terms is not None and terms[0].varies and terms[1].varies else None
 
     def _summed(self, at: Expression) -> tuple[Branch, Expression] | None:
         """The last branch, and the stream to which it is added; ``None`` if ``at`` is not such a sum."""
@@ -121,15 +158,14 @@ class BlockReader:
             parts = [self._layer(at, bias)]
         inputs = [self._input(part) for part in parts]
         before = self._before(inputs, stream, place)
-        if (before is None) == (after is None):
-            if before is not None:
-                raise NotUnderstoodError(f"The graph's {place} adds a layer with norms before and after it.")
-            raise NotUnderstoodError(f"The graph's {place} adds a layer with no norm before or after it: {_POST_NORM}.")
+        if before is not None and after is not None:
+            raise NotUnderstoodError(f"The graph's {place} adds a layer with norms before and after it.")
         attentions = [part for part in parts if isinstance(part, AttentionLayer)]
         mlps = [part for part in parts if isinstance(part, Mlp)]
         if max(len(attentions), len(mlps)) > 1:
             raise NotUnderstoodError(f"The graph's {place} adds two layers of the same kind, which no ViT does.")
-        return Branch(before, after, scale, attentions[0] if attentions else None, mlps[0] if mlps else None, place)
+        layers = attentions[0] if attentions else None, mlps[0] if mlps else None
+        return Branch(before, after, None, scale, *layers, place)
 
     def _before(self, inputs: list[Expression], stream: Expression, place: str) -> Norm | None:
         """The norm between the stream and the layers; ``None`` if they read the stream itself."""

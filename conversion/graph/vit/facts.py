@@ -13,12 +13,15 @@ from conversion.graph.vit.block import Body
 from conversion.graph.vit.embedding import Embedding
 from conversion.graph.vit.head import Head
 
+_ORDERS = ("sequential", "post_norm", "original")
+"""The kinds of blocks by the place of a branch's norm: before its layer, behind it, behind the sum."""
+
 
 def all_norms(e: Embedding, body: Body, h: Head) -> list[Norm]:
     """Every norm of a model."""
     found = [e.patch_norm, e.norm_pre, h.norm, h.pooled_norm, None if h.pool is None else h.pool.norm]
     for branch in body.branches:
-        found += [branch.before, branch.after]
+        found += branch.norms
         if branch.attention is not None:
             attention = branch.attention.attention
             found += [branch.attention.norm, attention.query.norm, attention.key.norm]
@@ -62,7 +65,7 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
             "scale of attention",
             [(None if is_usual(it.scale, d, low=low) else _decimal(it.scale, low), it.place) for it in attentions],
         ),
-        "block": "parallel" if parallel else "sequential" if first.after is None else "post_norm",
+        "block": "parallel" if parallel else _ORDERS[[norm is not None for norm in first.norms].index(True)],
         **({} if resize is None else {"pos_embed_resize": resize}),
         **_token_facts(e, h),
     }

@@ -77,7 +77,10 @@ class HeadReader:
         if step.kind == "softmax" and step.x is not None and len(at.shape) == 2:
             at, softmax = step.x, True
         found = self._pooled(output, None) if output.order is not None else self._distilled(at) or self._logits(at)
-        return replace(found, softmax=softmax, output=at, body=self.blocks.body(found.tokens))
+        body = self.blocks.body(found.tokens, found.norm, found.normed)
+        if body.has_last_norm:
+            found = replace(found, norm=None, normed=None)
+        return replace(found, softmax=softmax, output=at, body=body)
 
     def _distilled(self, at: Expression) -> Head | None:
         """``(head(tokens[0]) + head_dist(tokens[1])) / 2``."""

@@ -212,9 +212,8 @@ def _blocks(body: Body) -> Iterable[tuple[Branch, ...]]:
     for first, second in zip(branches[::2], branches[1::2], strict=True):
         if first.attention is None or second.mlp is None or first.mlp is not None or second.attention is not None:
             raise NotUnderstoodError(f"The graph's {first.place} is not a block: expected attention, then an MLP.")
-        if (first.after is None) != (branches[0].after is None) or (second.after is None) != (
-            branches[0].after is None
-        ):
+        places = [[norm is None for norm in branch.norms] for branch in (branches[0], first, second)]
+        if not places[0] == places[1] == places[2]:
             raise NotUnderstoodError(f"The graph's {first.place} has its norms in other places than the first block.")
         yield first, second
 

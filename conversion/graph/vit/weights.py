@@ -66,7 +66,7 @@ class Weights:
     def block(self, at: str, attention: Branch, mlp: Branch) -> None:
         """A block with attention and MLP in sequence."""
         for number, branch in ((1, attention), (2, mlp)):
-            norm = branch.before or branch.after
+            norm = branch.before or branch.after or branch.outside
             assert norm is not None
             self.norm(f"{at}.norm{number}", norm)
             if branch.scale is not None:

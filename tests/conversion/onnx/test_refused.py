@@ -183,32 +183,6 @@ def test_what_is_not_understood_is_refused_with_its_node(name, tmp_path):
     assert str(tmp_path / "a.onnx") in str(caught.value)
 
 
-def test_a_post_norm_encoder_is_refused_by_that_name(tmp_path):
-    """Each block's norms moved after its sums."""
-    model = vit_graph(PARAMS, CONFIG.replace(depth=1), Style())
-    nodes = list(model.graph.node)
-    norms = [node for node in nodes if node.op_type == "LayerNormalization"][:2]
-    sums = [node for node in nodes if node.op_type == "Add" and "LayerNormalization" in {
-        user.op_type for user in nodes if node.output[0] in user.input
-    }]  # fmt: skip
-    for norm in norms:
-        for user in nodes:
-            for at, name in enumerate(user.input):
-                if name == norm.output[0]:
-                    user.input[at] = norm.input[0]
-    for norm, total in zip(norms, sums[1:], strict=True):
-        output = total.output[0]
-        total.output[0] = f"{output}_sum"
-        norm.input[0], norm.output[0] = total.output[0], output
-        nodes.remove(norm)
-        nodes.insert(nodes.index(total) + 1, norm)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.save(model, tmp_path / "a.onnx")
-    with pytest.raises(VitportError, match="post-norm encoders, which normalise the sums instead, are not supported"):
-        conversion.load(tmp_path / "a.onnx")
-
-
 def test_a_part_of_a_graph_is_read_by_the_name_of_its_last_value(tmp_path):
     """The way out for a head that is none."""
     model = vit_graph(PARAMS, CONFIG, Style())
