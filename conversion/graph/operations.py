@@ -14,7 +14,6 @@ from conversion.graph.expression import View
 from conversion.graph.fold import fold
 from conversion.graph.graph import Node
 from conversion.graph.layout import LAYOUTS, ints
-from vit_spec import VitportError
 
 Inputs = Sequence[Value | None]
 Operation = Callable[[Builder, Node, Inputs, int], Sequence[Value]]
@@ -104,6 +103,13 @@ def _filled(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Valu
     return (np.full(shape, value.reshape(()), value.dtype),)
 
 
+def _eye(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
+    x = required(inputs, 0)
+    b.allow(x.shape)
+    dtype = node.attributes.get("dtype", x.dtype if isinstance(x, np.ndarray) else np.dtype(np.float32))
+    return (np.eye(*x.shape, k=node.attributes.get("k", 0), dtype=dtype),)
+
+
 def _range(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
     start, limit, step = (constant(required(inputs, at)) for at in range(3))
     assert start is not None and limit is not None and step is not None
@@ -161,7 +167,11 @@ def _conv(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]
         return (y.transpose(0, 2, 4, 1, 3, 5).reshape(B, h * w, C * P * Q),)
 
     (patches,) = b.moved(x, "", windows)
-    y: Value = b.linear(patches, kernel.reshape(outputs, -1).T)  # type: ignore[arg-type]
+    rows = kernel.reshape(outputs, -1)
+    if ((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all():  # TensorFlow's extract_patches
+        (y,) = b.moved(patches, "", lambda z: (z[..., rows.argmax(axis=1)],))
+    else:
+        y = b.linear(patches, rows.T)  # type: ignore[arg-type]
     y = y if bias is None else b.elementwise("Add", [y, bias])
     return b.moved(y, "", lambda z: (z.swapaxes(1, 2).reshape(B, outputs, h, w),))
 
@@ -254,48 +264,14 @@ def _trilu(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value
     return (np.triu(x, k) if node.attributes.get("upper", 1) else np.tril(x, k),)
 
 
-def _dequantize(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
-    """Of constant weights: exactly what onnxruntime computes with."""
-    x, scale, zero = required(inputs, 0), constant(required(inputs, 1)), constant(optional(inputs, 2))
-    assert scale is not None
-    if isinstance(x, View):
-        raise quantised(b.place)
-    block = node.attributes.get("block_size", 0)
-    axis = node.attributes.get("axis", 1)
-
-    def spread(array: np.ndarray) -> np.ndarray:
-        if block:
-            return np.repeat(array, block, axis).take(range(x.shape[axis]), axis)
-        return array.reshape([-1 if at == axis % x.ndim else 1 for at in range(x.ndim)]) if array.ndim == 1 else array
-
-    steps = x.astype(scale.dtype) if zero is None else x.astype(scale.dtype) - spread(zero).astype(scale.dtype)
-    b.dequantised += 1
-    return (steps * spread(scale),)
-
-
-def quantised(place: str) -> VitportError:
-    """The refusal of a graph that computes in integers."""
-    return VitportError(
-        f"The graph is quantised: its {place} rounds what the layers compute to integers, so no float weights give the "
-        "same results. Export the model in float32 or float16."
-    )
-
-
-def _quantised(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
-    raise quantised(b.place)
-
-
 OPERATIONS: dict[str, Operation] = {
     **dict.fromkeys(FUNCTIONS, _elementwise), **dict.fromkeys(REDUCTIONS, _reduce), **dict.fromkeys(LAYOUTS, _layout),
     "Concat": _concat, "Cast": _cast, "CastLike": _cast, "Shape": _shape, "Size": _size, "Constant": _constant,
-    "ConstantOfShape": _filled, "Range": _range, "Tile": _tile, "MatMul": _matmul, "Gemm": _gemm, "Conv": _conv,
+    "ConstantOfShape": _filled, "Range": _range, "EyeLike": _eye, "Tile": _tile, "MatMul": _matmul, "Gemm": _gemm,
+    "Conv": _conv,
     "GlobalAveragePool": _pool, "Softmax": _softmax, "LayerNormalization": _layer_norm,
     "RMSNormalization": _rms_norm, "SimplifiedLayerNormalization": _rms_norm, "Einsum": _einsum, "Resize": _resize,
-    "Trilu": _trilu, "DequantizeLinear": _dequantize,
-    **dict.fromkeys(
-        ("QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"),
-        _quantised,
-    ),
+    "Trilu": _trilu,
 }  # fmt: skip
 """Operation → what it does. Others are unknown."""
 
