@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from conversion.graph.arguments import Inputs, Operation, attributes_of, constant, optional, required
 from conversion.graph.builder import Builder, Value
 from conversion.graph.expression import View
 from conversion.graph.graph import Node
-from conversion.graph.operations import Inputs, Operation, attributes_of, constant, optional, required
 from vit_spec import VitportError
 
 _INT8 = 4

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import conversion
 from tests.conversion.test_huggingface_writing import ours
 from vit_cli.main import main
-from vit_spec import UntoldError, VitportError
+from vit_spec import UnstatedError, VitportError
 
 ROWS, COLUMNS, P, C, D, HEADS, M, CLASSES = 3, 5, 4, 3, 24, 3, 37, 7
 SIZE = (ROWS * P, COLUMNS * P)
@@ -185,10 +185,10 @@ def test_a_graph_of_it_is_read_by_what_it_computes(name: str, opset: int, tmp_pa
 
 def test_what_no_file_says_is_asked_for(tmp_path: Path) -> None:
     torch.save(model_of(token=None, mean=True).state_dict(), tmp_path / "simple.pt")
-    with pytest.raises(UntoldError, match="computes its positions from the size of the images"):
+    with pytest.raises(UnstatedError, match="computes its positions from the size of the images"):
         conversion.load(tmp_path / "simple.pt", facts={"num_heads": HEADS})
     torch.save(model_of(token=(1, 1, D), mean=True).state_dict(), tmp_path / "vit.pt")
-    with pytest.raises(UntoldError, match="does not say its num_heads, pool"):
+    with pytest.raises(UnstatedError, match="does not say its num_heads, pool"):
         conversion.load(tmp_path / "vit.pt", facts={"image_size": SIZE})
 
 

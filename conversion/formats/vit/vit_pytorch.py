@@ -1,7 +1,7 @@
-"""lucidrains' vit-pytorch, ``ViT`` since 1.0: norms before and behind the projection of patches.
+"""lucidrains' vit-pytorch, ``ViT`` since 1.0: LayerNorms before and after the projection of patches.
 
-A file of 1.0 to 1.2 has ``fn.`` in its blocks and norms the pooled vector in ``mlp_head.0``; later files have a norm
-behind the blocks. Files that this project writes are the newest version's.
+A file of 1.0 to 1.2 has ``fn.`` in its blocks and normalises the pooled vector in ``mlp_head.0``; later files have one
+after the blocks. Files that this project writes are the newest version's.
 """
 
 from __future__ import annotations
@@ -128,7 +128,6 @@ def _write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Cal
 FORMAT = Format(
     name="vit-pytorch",
     summary="lucidrains' vit-pytorch, the state_dict of its ViT in a PyTorch file",
-    group="vit-pytorch",
     before=("vit-pytorch-plain",),
     names=Rules((
         Rule("cls_token", "cls_token", Unbatched()),

@@ -24,7 +24,6 @@ def cannot_hold(config: ViTConfig) -> list[str]:
 FORMAT = Format(
     name="vit-pytorch-plain",
     summary="lucidrains' vit-pytorch before 1.0, the state_dict of its ViT in a PyTorch file",
-    group="vit-pytorch",
     names=Rules((
         Rule("cls_token", "cls_token"),
         Rule("pos_embed", "pos_embedding"),

@@ -11,7 +11,7 @@ from conversion.second_reading import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.table import Tensor, TensorTable
 from conversion.tensors.transforms import WithoutBias
-from vit_spec import UntoldError, ViTConfig, VitportError
+from vit_spec import UnstatedError, ViTConfig, VitportError
 
 BLOCKS = (
     *blocks("", "net.0", "net.1", "net.3"),
@@ -47,13 +47,13 @@ def positions(table: TensorTable, size: tuple[int, int] | None) -> Mapping[str, 
     """The table of sines and cosines, (1, patches, D) in float32: of columns first, then of rows.
 
     Raises:
-        UntoldError: if nobody says the size of the images.
+        UnstatedError: if nobody says the size of the images.
         VitportError: if the width is no multiple of 4.
     """
     shape, dtype = table.spec("patch_embed.proj.weight")
     wide, patch = shape[0], shape[-1]
     if size is None:
-        raise UntoldError(
+        raise UnstatedError(
             "SimpleViT computes its positions from the size of the images, which the file does not say: state it "
             "(--image-size 64x32, facts={'image_size': …} or a ViTConfig).",
             ["image_size"],
@@ -78,7 +78,6 @@ def _odd(width: int) -> bool:
 FORMAT = Format(
     name="vit-pytorch-simple",
     summary="lucidrains' vit-pytorch, the state_dict of its SimpleViT in a PyTorch file",
-    group="vit-pytorch",
     before=("vit-pytorch-simple-plain",),
     names=Rules((
         *PATCHES,

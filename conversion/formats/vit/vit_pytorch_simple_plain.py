@@ -22,7 +22,6 @@ def cannot_hold(config: ViTConfig) -> list[str]:
 FORMAT = Format(
     name="vit-pytorch-simple-plain",
     summary="lucidrains' vit-pytorch before 1.0, the state_dict of its SimpleViT in a PyTorch file",
-    group="vit-pytorch",
     names=Rules((
         Rule("patch_embed.proj.weight", "to_patch_embedding.1.weight", PixelRows()),
         Rule("patch_embed.proj.bias", "to_patch_embedding.1.bias"),

@@ -1,4 +1,4 @@
-"""Images with a table of labels, and folders of splits that are no classes. Oracle: what the tests wrote."""
+"""Images with a table of labels, and folders of splits that are not classes. Oracle: what the tests wrote."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_faulty_table_is_one_sentence(what, tmp_path) -> None:
 def test_splits_are_no_classes(folders, tmp_path) -> None:
     for folder in folders:
         _images(tmp_path / folder)
-    with pytest.raises(VitportError, match="splits of a data set and no classes: put the images of each class"):
+    with pytest.raises(VitportError, match="splits of a data set, not classes: put the images of each class"):
         open_sources(Data(str(tmp_path)))
     _table(tmp_path / "train.csv", ("image", "label"), ROWS)
     with pytest.raises(VitportError, match=r"with --data\.labels train\.csv"):

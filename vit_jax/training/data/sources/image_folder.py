@@ -106,7 +106,7 @@ def _refuse_splits(root: Path, names: list[str]) -> NoReturn:
         if tables
         else "put the images of each class into a folder of their own within them"
     )
-    raise VitportError(f"{root} holds {told}, which are splits of a data set and no classes: {remedy}.")
+    raise VitportError(f"{root} holds {told}, which are splits of a data set, not classes: {remedy}.")
 
 
 def _read(root: Path) -> ImageFolder:

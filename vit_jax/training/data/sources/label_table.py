@@ -106,7 +106,7 @@ def _rows(table: Path) -> tuple[list[str], list[list[str]]]:
     delimiter = max((",", ";", "\t", " "), key=first.count)
     rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
     if len(rows) < 2 or len(rows[0]) < 2:
-        raise VitportError(f"{table} is no table of labels: it must have rows with an image and its label.")
+        raise VitportError(f"{table} is not a table of labels: it must have rows with an image and its label.")
     odd = next((number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
     if odd is not None:
         raise VitportError(f"{table} has {len(rows[odd - 1])} values in row {odd}, but {len(rows[0])} in the first.")
