@@ -11,7 +11,7 @@ from typing import Any
 from conversion.checkpoint import Checkpoint
 from conversion.second_reading import Reading
 from conversion.tensors.rules import Names
-from conversion.tensors.table import TensorTable
+from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import Config, Preprocessing
 from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import Pooling
@@ -82,6 +82,9 @@ class Format:
     """Config fields that the format's own shapes show and canonical ones do not, such as the number of heads."""
     buffer_facts: Callable[[TensorTable, Mapping[str, tuple[int, ...]]], dict[str, Any]] | None = None
     """Config fields that the tensors which are set aside show by their values; the others' shapes are given too."""
+    computed: Callable[[TensorTable, tuple[int, int] | None], Mapping[str, Tensor]] | None = None
+    """From canonical tensors and the height and width of images, if they are known, the canonical tensors that the
+    format's code computes and does not store. A model is written if its own tensors are these, bit for bit."""
     remarks: Callable[[TensorTable], list[str]] | None = None
     """Sentences about what a file's tensors hold and the model does not."""
     preprocessing: Preprocessing | None = None

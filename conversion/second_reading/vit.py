@@ -18,6 +18,8 @@ class PartNames:
     """
 
     patches: Candidates
+    pixel_norm: Candidates = NONE
+    """Before the projection of patches, over their pixels by row, column and channel."""
     patch_norm: Candidates = NONE
     tokens: tuple[Candidates, ...] = ()
     """Class token, distillation token, registers: in the order of the sequence."""
@@ -85,6 +87,12 @@ class SecondReading(Reading):
     """``token``, ``avg``, ``map`` or ``token_avg``; ``None`` takes the config's."""
     pool_where: Mapping[str, str] = field(default_factory=dict)
     """Name of an array → pooling of the files that have it; the first that is there overrules ``pool``."""
+    pool_prefix: bool = False
+    """Whether a mean is one of all tokens, for families that are plain otherwise."""
+    flat_patches: Literal["channels first", "channels last"] = "channels first"
+    """The order of the pixels that a patch embedding stored as a linear layer reads."""
+    sincos: bool = False
+    """Whether the family's code adds sines and cosines of column and row to the patches, which no file holds."""
     plain: bool = True
     """Whether the family has pre-norm blocks with LayerNorm and the usual scale of attention only. If not, the config
     says ``norm``, ``block``, ``qk_scale``, ``pool_prefix`` and ``distilled``."""

@@ -32,7 +32,7 @@ SET_ASIDE = {
 
 
 PARTS = PartNames(
-    patches=("patch_embed.proj",), patch_norm=("patch_embed.norm",),
+    patches=("patch_embed.proj",), pixel_norm=("patch_embed.pixel_norm",), patch_norm=("patch_embed.norm",),
     tokens=(("cls_token",), ("dist_token",), ("reg_token", "register_tokens")), positions=("pos_embed",),
     norm_pre=("norm_pre",), block=("blocks.{i}",),
     norm1=("norm1", "in_norm"), qkv=("attn.qkv",), out=("attn.proj", "attn_out_proj"),
