@@ -14,7 +14,10 @@ from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.run.setup import Setup, set_up
 from vit_spec import VitportError
 
-_USED = re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMGT]) of (?P<limit>[\d.]+)(?P<limit_unit>[KMGT]) hbm")
+_USED = re.compile(
+    r"(?:Used |required for HLO temporaries \()(?P<used>[\d.]+)(?P<unit>[KMGT])"
+    r"(?: of |\) exceeds available HBM \()(?P<limit>[\d.]+)(?P<limit_unit>[KMGT])"
+)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 

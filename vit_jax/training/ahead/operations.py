@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vit_jax.training.ahead.exchange import KINDS
 from vit_jax.training.ahead.program import Array, Computation, Instruction, Program
 
 _FREE = {
@@ -42,7 +43,7 @@ def traffic(program: Program, here: Computation, one: Instruction) -> float:
 
     Of an operand that a fusion only slices, the slices count, and of an array that is updated in place, the update.
     """
-    if one.opcode in _FREE or one.opcode.endswith("-done"):
+    if one.opcode in _FREE or one.opcode.endswith("-done") or "AllocateBuffer" in one.rest:
         return 0.0
     if one.opcode == "fusion":
         inner = program.computations[dict(one.called)["calls"]]
@@ -56,10 +57,12 @@ def traffic(program: Program, here: Computation, one: Instruction) -> float:
     if one.opcode == "dynamic-update-slice":
         return 2 * _in_memory(_arrays(here, one.operands[1]))
     read = sum(_in_memory(_arrays(here, name)) for name in one.operands)
-    if one.opcode in ("copy-start", "async-start", "all-gather-start", "collective-permute-start"):
-        # Their results name the operands again.
-        written = max((_in_memory([each]) for each in one.arrays), default=0.0)
-        return read + written
+    if one.opcode == "copy-start":  # the copy, and the operand again
+        return read + _in_memory(one.arrays[:1])
+    if one.opcode == "slice-start":  # the operand again, and the slice
+        return one.arrays[1].held_bytes * sum(array.space == 0 for array in one.arrays[:2])
+    if one.opcode in ("async-start", "all-gather-start", "collective-permute-start"):
+        return read + _in_memory(one.arrays[len(one.operands) : 2 * len(one.operands)])
     return read + _in_memory(one.arrays)
 
 
@@ -82,6 +85,8 @@ def _read(program: Program, inner: Computation, name: str, whole: float) -> floa
             total += user.arrays[0].held_bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
             continue  # in place
+        elif user.opcode == "tuple" or user.opcode in KINDS:
+            continue  # passed on, or already on its way to other devices
         elif user.opcode == "bitcast":
             total += _read(program, inner, user.name, whole)
         elif user.opcode == "fusion":
@@ -101,6 +106,8 @@ def _written(program: Program, inner: Computation, root: Instruction, arrays: Se
             for name, array in zip(root.operands, arrays, strict=False)
             if name in inner.by_name
         )
+    if root.opcode == "parameter":
+        return 0.0  # passed on
     if root.opcode == "dynamic-update-slice":
         update = inner.by_name.get(root.operands[1])
         space = all(array.space == 0 for array in arrays)

@@ -72,11 +72,7 @@ class Roofline:
 
 
 def roofline(compiled: Compiled, assumed: Assumptions = _ASSUMED) -> Roofline:
-    """What follows from a compiled step for its time.
-
-    Raises:
-        VitportError: if the program has a loop whose number of iterations is unknown.
-    """
+    """What follows from a compiled step for its time."""
     chip, mesh = compiled.topology.chip, compiled.mesh
     work = work_of(compiled.program, chip, assumed)
     links = links_of(compiled)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from vit_spec import VitportError
 TPUS = {"v4": V4, "v5e": V5E, "v5p": V5P, "v6e": V6E}
 _QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",  # asks no server for the TPU of this machine
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several processes at once: none of them opens a TPU
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
@@ -85,10 +88,25 @@ def describe(name: str) -> Topology:
         )
     from jax.experimental import topologies
 
-    options = {"chip_config_name": "megachip"} if chip is V4 else {}  # one device a chip, as JAX starts it
+    options = {"chip_config_name": "megacore"} if chip is V4 else {}  # one device a chip, as JAX starts it
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+        with _silenced():
+            found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:  # the plug-in raises what it likes
         reason = " ".join(str(error).split())[:300]
         raise VitportError(f"--on {name} is no slice that the compiler knows ({reason}): give another.") from error
     return Topology(name, chip, sizes, tuple(found.devices))
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Without what libtpu writes to standard error when it is loaded on a machine without a TPU."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
