@@ -17,6 +17,7 @@ _FREE = {
 }  # fmt: skip
 _SLICES = ("dynamic-slice", "slice", "gather")
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
+_ESTIMATE = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
 
@@ -24,12 +25,14 @@ def flops(program: Program, here: Computation, one: Instruction) -> float:
     """Operations of matrix products and convolutions, two for a multiply-add, also those inside fusions.
 
     A convolution counts where the input is: not where a window lies on padding or between dilated values, which is
-    how XLA writes batched products.
+    how XLA writes batched products. Of a kernel that is not XLA's count what its authors say, if they do.
     """
     if one.opcode == "dot":
         return _dot(here, one)
     if one.opcode == "convolution":
         return _convolution(here, one)
+    if one.opcode == "custom-call" and (told := _ESTIMATE.search(one.rest)):
+        return float(told[1])
     inside = 0.0
     if one.opcode in ("fusion", "async-start", "call"):
         for _, name in one.called:
