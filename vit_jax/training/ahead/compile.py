@@ -91,7 +91,7 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
     assert lowered is not None  # jit's has it
     start = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=dict(topology.options) or None)
     except Exception as error:  # JaxRuntimeError, whatever the plug-in says
         message = str(error)
         if found := _USED.search(message):
@@ -112,4 +112,6 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
         code=found.generated_code_size_in_bytes,
         limit=topology.chip.memory,
     )
+    if memory.left < 0:  # which the compiler for GPUs leaves to the allocator
+        raise TooLargeError(topology, memory.used, memory.limit)
     return Compiled(setup, topology, read_program(compiled.as_text() or ""), memory, seconds)

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import ImageRngs
+from vit_jax.layers.xla.kernels import images_along
 from vit_jax.layers.xla.packed import FSDP
 from vit_jax.layers.xla.platform import platform_of
 from vit_jax.model import VisionModel
@@ -198,20 +199,22 @@ def _run_gathered(
     """
     groups = mesh.shape["data"]
     gathered = {path: _gathered(mesh, dtype, known[path], array, groups) for path, array in params.items()}
+    arrays = {path: array for path, (array, _) in gathered.items()}
     if groups == 1:
-        return _run_block(pure, x, {path: array for path, (array, _) in gathered.items()}, rate, keys)
+        return _run_block(pure, x, arrays, rate, keys)
     rows = NamedSharding(mesh, PartitionSpec("data", FSDP))
 
     def split(array: jax.Array) -> jax.Array:
         return jax.lax.with_sharding_constraint(array.reshape(groups, -1, *array.shape[1:]), rows)
 
-    arrays, copied = ({path: pair[at] for path, pair in gathered.items()} for at in (0, 1))
+    own = {path: 0 if copied else None for path, (_, copied) in gathered.items()}
     run = jax.vmap(
         partial(_run_block, pure),
-        in_axes=(0, {path: 0 if own else None for path, own in copied.items()}, None, None if keys is None else 0),
+        in_axes=(0, own, None, None if keys is None else 0),
         spmd_axis_name="data",
     )
-    y = run(split(x), arrays, rate, None if keys is None else split(keys))
+    with images_along(FSDP):
+        y = run(split(x), arrays, rate, None if keys is None else split(keys))
     return y.reshape(x.shape)
 
 

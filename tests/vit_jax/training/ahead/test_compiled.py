@@ -79,4 +79,4 @@ def test_what_does_not_fit_is_told_with_what_would(tmp_path) -> None:
 
 
 def test_a_slice_that_does_not_exist_is_one_sentence(tmp_path) -> None:
-    assert "is no slice that the compiler knows" in vitport(tmp_path, "--on", "v5e:3x3", status=2)
+    assert "is no arrangement that the compiler knows" in vitport(tmp_path, "--on", "v5e:3x3", status=2)
