@@ -68,7 +68,7 @@ def _of(
     """Of one instruction, each with its channel."""
     kind = one.opcode.removesuffix("-start")
     if kind in KINDS:
-        later = asynchronous or one.opcode.endswith("-start")
+        later = asynchronous or (one.opcode.endswith("-start") and '"is_sync":true' not in one.rest)
         channel = _CHANNEL.search(one.rest)
         found = Exchange(kind, _bytes(here, one, kind), _members(one, devices), times, later)
         yield (int(channel[1]) if channel else None, found)

@@ -61,5 +61,5 @@ CARDS = {
         bandwidth=7672320000000, cache=132644864, shared=233472, block=232448,
     ),
 }  # fmt: skip
-OPTIONS = {"xla_gpu_autotune_level": "0", "xla_gpu_enable_triton_gemm": "false"}
+OPTIONS: dict[str, bool | int] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 """Both would try kernels on a device."""

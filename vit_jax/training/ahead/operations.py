@@ -18,6 +18,7 @@ _FREE = {
 _SLICES = ("dynamic-slice", "slice", "gather")
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _ESTIMATE = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
+_SUMMED = re.compile(r'"lhs_contracting_dimensions":\[([^\]]*)\]')
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
 
@@ -31,8 +32,8 @@ def flops(program: Program, here: Computation, one: Instruction) -> float:
         return _dot(here, one)
     if one.opcode == "convolution":
         return _convolution(here, one)
-    if one.opcode == "custom-call" and (told := _ESTIMATE.search(one.rest)):
-        return float(told[1])
+    if one.opcode == "custom-call":
+        return _kernel(here, one)
     inside = 0.0
     if one.opcode in ("fusion", "async-start", "call"):
         for _, name in one.called:
@@ -60,6 +61,8 @@ def traffic(program: Program, here: Computation, one: Instruction) -> float:
     if one.opcode == "dynamic-update-slice":
         return 2 * _in_memory(_arrays(here, one.operands[1]))
     read = sum(_in_memory(_arrays(here, name)) for name in one.operands)
+    if one.opcode == "custom-call":
+        return read + _in_memory([array for array in one.arrays if array.dtype not in ("s8", "u8")])  # room to work in
     if one.opcode == "copy-start":  # the copy, and the operand again
         return read + _in_memory(one.arrays[:1])
     if one.opcode == "slice-start":  # the operand again, and the slice
@@ -134,6 +137,19 @@ def _in_memory(arrays: Sequence[Array]) -> float:
 
 def _held(arrays: Sequence[Array]) -> float:
     return sum(array.held_bytes for array in arrays)
+
+
+def _kernel(here: Computation, one: Instruction) -> float:
+    """Of a kernel from a library: cuBLAS's products, cuDNN's attention, or as its authors say."""
+    if told := _ESTIMATE.search(one.rest):
+        return float(told[1])
+    if "__cublas" in one.rest and (summed := _SUMMED.search(one.rest)) and (left := _arrays(here, one.operands[0])):
+        terms = math.prod(left[0].shape[int(axis)] for axis in re.findall(r"\d+", summed[1]))
+        return 2.0 * math.prod(one.arrays[0].shape) * terms
+    if "__cudnn$fmha" in one.rest and len(one.arrays[0].shape) == 4:
+        products = 5 if "Backward" in one.rest else 2
+        return 2.0 * products * math.prod(one.arrays[0].shape) * one.arrays[0].shape[2]
+    return 0.0
 
 
 def _dot(here: Computation, one: Instruction) -> float:

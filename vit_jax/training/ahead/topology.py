@@ -38,7 +38,7 @@ class Topology:
     """Of TPUs, chips along each axis of the links; of GPUs, hosts and GPUs of each."""
     devices: tuple[Any, ...]
     """As JAX describes them: programs are compiled for them, and none can run."""
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, bool | int] = field(default_factory=dict)
     """Of the compiler."""
 
     @property

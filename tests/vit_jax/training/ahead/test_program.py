@@ -112,3 +112,18 @@ def test_a_batched_product_written_as_a_convolution_counts_once() -> None:
         q, k, (5,), [(0, 0)], lhs_dilation=(6,), dimension_numbers=("WNC", "WOI", "WNC")
     )
     np.testing.assert_allclose(found, q @ k.swapaxes(1, 2), rtol=0, atol=1e-5)  # it is that product indeed
+
+
+def test_kernels_of_libraries_count_as_the_products_that_they_are() -> None:
+    """As XLA writes them for NVIDIA GPUs: cuBLAS with room to work in, cuDNN's attention of 198 tokens forward (two
+    products) and backward (five), and a kernel of Pallas with its authors' count."""
+    program = read_program((HERE / "kernels.hlo").read_text())
+    found = {one.name: flops(program, here, one) for here, one, _ in program.executed()}
+    product = 8 * 12 * 198 * 198 * 64
+    assert found["custom-call.1"] == 2 * 160 * 24 * 32
+    assert (found["forward.1"], found["backward.1"]) == (2 * 2 * product, 5 * 2 * product)
+    assert found["pallas.1"] == 13086228480
+    crossed = {one.name: traffic(program, here, one) for here, one, _ in program.executed()}
+    assert crossed["custom-call.1"] == 2 * (160 * 32 + 32 * 24 + 160 * 24)
+    (summed,) = exchanges(program, 8)
+    assert (summed.kind, summed.bytes, summed.asynchronous) == ("all-reduce", 2 * 160 * 24, False)
