@@ -69,8 +69,8 @@ def compile_step(step: Step) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Of one step."""
+class Exchanged:
+    """Bytes that one step exchanges, by kind of collective."""
 
     step: Step
     predicted: dict[str, int]
@@ -84,6 +84,6 @@ class Comparison:
         return apart / sum(self.counted.values())
 
 
-def compare(step: Step) -> Comparison:
+def compare(step: Step) -> Exchanged:
     """Compiles the step on this process's devices."""
-    return Comparison(step, predicted_bytes(step), count_bytes(compile_step(step), step.devices))
+    return Exchanged(step, predicted_bytes(step), count_bytes(compile_step(step), step.devices))

@@ -229,7 +229,7 @@ def test_a_disk_that_fills_at_a_checkpoint_is_one_sentence_and_a_later_start_goe
     assert done.returncode == 2
     assert "could not be written" in done.stderr
     assert "(File too large): free disk space and run again" in done.stderr
-    assert "could not be saved in a second try either" in done.stderr
+    assert "could not be saved at the second attempt either" in done.stderr
     assert len(done.stderr.splitlines()) == 1  # neither a traceback nor a warning
     assert main(["train", "--workdir", str(tmp_path / "run")]) == 0
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"2", "4"}

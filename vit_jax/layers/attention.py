@@ -197,7 +197,8 @@ def _attend_by(
 
 def _add_bias(logits: Float[Array, "B h N N"], bias: Float[Array, "#W #h #N #N"]) -> Float[Array, "B h N N"]:
     """``logits + bias``, with its first axis repeated along the batch."""
-    return (logits.reshape(-1, bias.shape[0], *logits.shape[1:]) + bias).reshape(logits.shape)
+    B, h, N, _ = logits.shape
+    return (logits.reshape(-1, bias.shape[0], h, N, N) + bias).reshape(B, h, N, N)
 
 
 def _repeated(bias: Float[Array, "#W #h #N #N"], batch: int) -> Float[Array, "#B #h #N #N"]:
