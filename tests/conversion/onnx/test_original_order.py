@@ -10,7 +10,6 @@ import onnx
 import pytest
 import torch
 from torch import nn
-from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
 
 import conversion
 import vit_torch
@@ -19,6 +18,7 @@ from tests.conversion.test_torchvision import CONFIG, Encoder
 from tests.random_weights import random_params
 from tests.small_configs import BASE
 from vit_parity import torch_activations
+from vit_parity.endpoints.onnx_graph import OnnxGraph
 from vit_spec import VitportError
 
 OURS = BASE.replace(block="original", depth=2)
