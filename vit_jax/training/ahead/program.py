@@ -63,7 +63,7 @@ class Instruction:
     called: tuple[tuple[str, str], ...]
     """How it calls computations, such as ``calls`` or ``body``, and their names."""
     rest: str
-    """The text after the operands."""
+    """What stands behind the operands."""
     root: bool
 
     @property
@@ -182,7 +182,7 @@ def read_program(text: str) -> Program:
         elif name and (match := _INSTRUCTION.match(line)):
             lines.append(_instruction(match["name"], line[match.end() :], match["root"] is not None))
     if entry not in computations:
-        raise VitportError("The text is not a compiled program: an ENTRY computation was expected.")
+        raise VitportError("The text is no compiled program: an ENTRY computation was expected.")
     return Program(computations, entry)
 
 

@@ -90,5 +90,5 @@ def describe(name: str) -> Topology:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:  # the plug-in raises what it likes
         reason = " ".join(str(error).split())[:300]
-        raise VitportError(f"--on {name} is not a slice that the compiler knows ({reason}): give another.") from error
+        raise VitportError(f"--on {name} is no slice that the compiler knows ({reason}): give another.") from error
     return Topology(name, chip, sizes, tuple(found.devices))

@@ -52,7 +52,7 @@ def test_a_loop_that_does_not_say_how_often_it_runs_is_refused() -> None:
     endless = re.sub(r', backend_config=\{"known.*', "", LOOP).replace("direction=LT", "direction=NE")
     with pytest.raises(VitportError, match=r"The loop while\.1 .* does not say how often"):
         list(read_program(endless).executed())
-    with pytest.raises(VitportError, match="not a compiled program"):
+    with pytest.raises(VitportError, match="no compiled program"):
         read_program("HloModule nothing")
 
 
