@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -21,6 +22,8 @@ class PatchEmbed(nnx.Module):
         embed_dim: width of a token.
         bias: whether the projection has a bias.
         norm: makes a norm over the tokens; ``None`` for none.
+        pad: whether zeros complete the rows at the bottom and columns at the right that fill no patch; else they are
+            not read.
         init: random numbers and dtypes.
     """
 
@@ -32,24 +35,30 @@ class PatchEmbed(nnx.Module):
         embed_dim: int = 768,
         bias: bool = True,
         norm: NormLayer | None = None,
+        pad: bool = False,
         *,
         init: Init,
     ) -> None:
         self.image_size = image_size
         self.in_channels = in_channels
+        self.margin = (-image_size[0] % patch_size, -image_size[1] % patch_size) if pad else (0, 0)
         self.proj = make_patch_conv(in_channels, embed_dim, patch_size, bias=bias, init=init)
         self.norm = nnx.identity if norm is None else norm(embed_dim)
 
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
         """(B, H, W, C) -> (B, N, D), patches in row-major order.
 
-        Rows at the bottom and columns at the right that fill no patch are not read.
-
         Raises:
             VitportError: if the images do not have the channels and size of the layer.
         """
         _check_images(images, self.in_channels, self.image_size)
-        return self.norm(_tokens(self.proj(images)))
+        return self.norm(_tokens(self.proj(_padded(images, self.margin))))
+
+
+def _padded(images: Float[Array, "B H W C"], margin: tuple[int, int]) -> Float[Array, "B _ _ C"]:
+    """Zeros below and on the right."""
+    below, right = margin
+    return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0))) if any(margin) else images
 
 
 def _check_images(images: Array, in_channels: int, image_size: tuple[int, int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from vit_spec import VitportError
 from vit_torch.layers.initialization import make_patch_conv
@@ -20,6 +21,8 @@ class PatchEmbed(nn.Module):
         embed_dim: width of a token.
         bias: whether the projection has a bias.
         norm: makes a norm over the tokens; ``None`` for none.
+        pad: whether zeros complete the rows at the bottom and columns at the right that fill no patch; else they are
+            not read.
     """
 
     def __init__(
@@ -30,23 +33,29 @@ class PatchEmbed(nn.Module):
         embed_dim: int = 768,
         bias: bool = True,
         norm: NormLayer | None = None,
+        pad: bool = False,
     ) -> None:
         super().__init__()
         self.image_size = image_size
         self.in_channels = in_channels
+        self.margin = (-image_size[0] % patch_size, -image_size[1] % patch_size) if pad else (0, 0)
         self.proj = make_patch_conv(in_channels, embed_dim, patch_size, bias=bias)
         self.norm = nn.Identity() if norm is None else norm(embed_dim)
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
         """(B, C, H, W) -> (B, N, D), patches in row-major order.
 
-        Rows at the bottom and columns at the right that fill no patch are not read.
-
         Raises:
             VitportError: if the images do not have the channels and size of the layer.
         """
         _check_images(images, self.in_channels, self.image_size)
-        return self.norm(_tokens(self.proj(images)))
+        return self.norm(_tokens(self.proj(_padded(images, self.margin))))
+
+
+def _padded(images: Float[Tensor, "B C H W"], margin: tuple[int, int]) -> Float[Tensor, "B C _ _"]:
+    """Zeros below and on the right."""
+    below, right = margin
+    return functional.pad(images, (0, right, 0, below)) if any(margin) else images
 
 
 @fx.wrap  # symbolic tracing records the call, because it cannot follow what depends on a shape

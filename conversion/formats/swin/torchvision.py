@@ -32,7 +32,7 @@ PARTS: dict[str, Any] = {
     "norm1": ("norm1",), "qkv": ("attn.qkv",), "out": ("attn.proj",), "norm2": ("norm2",), "first": ("mlp.0",),
     "second": ("mlp.3",),
 }  # fmt: skip
-WINDOWS = {"window_rule": "pad", "pad_order": "pad_roll"}
+WINDOWS = {"window_rule": "pad", "pad_order": "pad_roll", "margin_rule": "drop"}
 
 
 def unsupported_windows(config: SwinConfig) -> list[str]:
@@ -43,7 +43,7 @@ def unsupported_windows(config: SwinConfig) -> list[str]:
 
 def cannot_hold(config: SwinConfig) -> list[str]:
     """Version 1 with torchvision's options."""
-    return unsupported(config, 1, qkv_bias=(True,)) + unsupported_windows(config)
+    return unsupported(config, 1, margin="drop", qkv_bias=(True,)) + unsupported_windows(config)
 
 
 FORMAT = Format(
@@ -69,6 +69,9 @@ FORMAT = Format(
     writer=torch_file.write,
     cannot_hold=cannot_hold,
     second_reading=SwinReading(
-        names=SwinPartNames(**PARTS, table=("attn.relative_position_bias_table",)), windows="pad", pads="pad_roll"
+        names=SwinPartNames(**PARTS, table=("attn.relative_position_bias_table",)),
+        windows="pad",
+        pads="pad_roll",
+        margin="drop",
     ),
 )

@@ -51,7 +51,7 @@ def remarks(table: TensorTable) -> list[str]:
 
 def cannot_hold(config: SwinConfig) -> list[str]:
     """Version 2 with torchvision's options."""
-    return unsupported(config, 2, qkv_bias=(True,)) + unsupported_windows(config)
+    return unsupported(config, 2, margin="drop", qkv_bias=(True,)) + unsupported_windows(config)
 
 
 FORMAT = Format(
@@ -85,6 +85,6 @@ FORMAT = Format(
             bias_second=("attn.cpb_mlp.2",), coordinates=("attn.relative_coords_table",),
         ),
         windows="pad",
-        pads="pad_roll",
+        pads="pad_roll", margin="drop",
     ),
 )  # fmt: skip
