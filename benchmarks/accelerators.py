@@ -1,7 +1,7 @@
 """Steps compiled for accelerators that are not here: ``python -m benchmarks.accelerators [PATTERN …]``.
 
-Needs the extras ``aot-tpu`` and ``aot-cuda``. Each program takes one to some minutes; what it costs is kept in accelerators.json, from
-which docs/reports/accelerators.md is written.
+Needs the extras ``aot-tpu`` and ``aot-cuda``. Each program takes one to some minutes; what it costs is kept in
+accelerators.json, from which docs/reports/accelerators.md is written.
 """
 
 from __future__ import annotations

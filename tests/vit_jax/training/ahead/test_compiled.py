@@ -52,9 +52,11 @@ def test_a_step_over_data_and_fsdp(tmp_path) -> None:
     for one in found["collectives"]:
         moved[one["kind"], tuple(one["axes"])] += one["bytes"]
     # Weights are gathered for each pass, in bfloat16; their gradients are summed along fsdp, then by parts along data.
+    # Those that the compiler joins with gradients of biases it sums along fsdp whole: measured, a third of them.
     assert moved["all-gather", ("fsdp",)] > 2 * 2 * KERNELS
-    assert moved["reduce-scatter", ("fsdp",)] > KERNELS
-    assert KERNELS < moved["all-reduce", ("data",)] < 4 * KERNELS
+    assert moved["reduce-scatter", ("fsdp",)] > 0.5 * KERNELS
+    assert KERNELS < moved["all-reduce", ("data",)] < 2 * KERNELS
+    assert moved["all-reduce", ("data", "fsdp")] < 0.5 * KERNELS
     assert any(one["asynchronous"] for one in found["collectives"] if one["kind"] == "all-gather")
     assert 0 < found["roofline"]["mfu"] < 1
 
