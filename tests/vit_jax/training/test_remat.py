@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -65,6 +65,14 @@ def test_by_itself_nothing_is_dropped_anew() -> None:
     assert stepped("auto", 0.1)[0] == stepped("none", 0.1)[0]
 
 
+@dataclass(frozen=True)
+class Device:
+    platform: str
+    device_kind: str = "some"
+    id: int = 0
+    process_index: int = 0
+
+
 @pytest.mark.parametrize(
     ("platform", "scan", "dropout", "policy"),
     [
@@ -77,6 +85,6 @@ def test_by_itself_nothing_is_dropped_anew() -> None:
 )
 def test_auto_on_devices_that_are_not_here(platform, scan, dropout, policy) -> None:
     model = vit_jax.create_model(CONFIG.replace(drop_rate=dropout))
-    device = SimpleNamespace(platform=platform, device_kind=platform, id=0, process_index=0)
+    device = Device(platform)
     mesh = Mesh(np.array([[[device]]]), AXES)
     assert training.Forward(model, scan=scan).on_mesh(mesh)._remat() == policy
