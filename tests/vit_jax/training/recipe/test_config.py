@@ -121,7 +121,7 @@ def test_a_wrong_file_is_one_sentence(values, sentence) -> None:
 @pytest.mark.parametrize("text", ["{", "- 1", "\x00"])
 def test_a_file_that_is_no_configuration_is_one_sentence(text, tmp_path) -> None:
     (tmp_path / "run.yaml").write_text(text)
-    with pytest.raises(VitportError, match=r"run\.yaml (is not valid YAML|holds no configuration)"):
+    with pytest.raises(VitportError, match=r"run\.yaml (is not valid YAML|holds no names and values)"):
         read_config(tmp_path / "run.yaml")
 
 
@@ -225,8 +225,9 @@ def test_the_cut_of_evaluation_is_the_names_unless_the_run_says_otherwise() -> N
         ("batch: " + "9" * 5000, "not valid YAML"),
         ("batch: 2001-99-99", "not valid YAML"),
         ("? [a]\n: 1", "not valid YAML"),
+        ("batch: 3\nsteps: 2\nbatch: 4", "has batch twice"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
-        ("#" * (1 << 20) + "\nbatch: 3", "more than a configuration"),
+        ("#" * (1 << 20) + "\nbatch: 3", "and at most 1048576 are read"),
     ],
 )
 def test_a_configuration_that_would_cost_more_than_its_size_is_one_sentence(text, words, tmp_path) -> None:
