@@ -18,11 +18,11 @@ _NAMELESS = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionE
 """Errors whose message alone says little, such as the key of a KeyError."""
 
 
-def check_size(path: Path, claimed: int, real: int) -> None:
+def check_size(path: Path | str, claimed: int, real: int) -> None:
     """Refuse a file whose tensors would need far more memory than the file has bytes, before allocating any.
 
     Args:
-        path: for the message.
+        path: for the message; what it begins with.
         claimed: bytes that its tensors would take.
         real: bytes of the file or folder.
 
