@@ -12,7 +12,7 @@ import numpy as np
 from vit_jax.cores import cores
 from vit_jax.training.background import Background
 from vit_jax.training.data.library import load_grain
-from vit_jax.training.data.workers import LOOK, Workers, prepare_thread
+from vit_jax.training.data.workers import LOOK, Workers, prepare_thread, unpacked
 from vit_spec import VitportError
 
 Batch = dict[str, np.ndarray]
@@ -24,8 +24,10 @@ _MOST_THREADS = 4
 """Each thread holds a batch. Decoding releases the GIL, so a few threads help; more work belongs to processes."""
 _AHEAD = 2
 """Batches that a worker prefetches."""
-_SHARED = 2**16
-"""Arrays of so many bytes or more come from a worker in shared memory, smaller ones through a pipe."""
+_SHARED = 768
+"""Arrays of so many bytes or more come from a worker in shared memory, smaller ones through a pipe. A batch has four
+besides its images: what goes through the pipe stays below the 4 kB that are written as a whole or not at all. Else a
+worker that is killed leaves half of them, and whoever reads waits for the rest, even at the end of the program."""
 _PATIENCE = 5.0
 """Seconds that workers get to end by themselves."""
 _DIED = re.compile(r"terminated unexpectedly with exit code (-?\d+)")
@@ -84,10 +86,7 @@ class Feed(Iterator[Batch]):
         return {name: np.array(array) for name, array in batch.items()} if self._workers is not None else batch
 
     def _next_of(self, workers: Workers) -> Any:
-        """Takes it in a thread of its own: a worker that dies or stops in the middle of a batch leaves no end of it.
-
-        The first time that starts the workers.
-        """
+        """Takes it in a thread, so that a worker that is stopped is noticed. The first time starts them."""
 
         def take() -> Any:
             if not self._taken:
@@ -105,7 +104,7 @@ class Feed(Iterator[Batch]):
         self._taken += 1
         if self._taken == workers.count:  # they take turns
             workers.have_begun()
-        return waiting.result
+        return unpacked(*waiting.result)
 
     def close(self) -> None:
         """Ends the workers. Closing twice is harmless."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -17,6 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet, finalize
+
+import numpy as np
 
 from vit_spec import VitportError
 
@@ -139,12 +142,18 @@ class _Filed:
     def __getstate__(self) -> dict[str, Any]:
         return {"_path": self._path, "_make": None}
 
-    def __call__(self, number: int, /) -> Any:
+    def __call__(self, number: int, /) -> tuple[dict[str, np.ndarray], np.ndarray]:
         make = self._make
         if make is None:
             with self._path.open("rb") as file:
                 make = self._make = pickle.load(file)  # noqa: S301, for this program wrote it
-        return make(number)
+        batch, corrupt = make(number)
+        return batch, np.frombuffer(json.dumps(corrupt).encode(), np.uint8)
+
+
+def unpacked(batch: dict[str, np.ndarray], corrupt: np.ndarray) -> tuple[dict[str, np.ndarray], list[tuple[str, str]]]:
+    """What a worker made: the sentences of images that cannot be read come as an array, as they may be long."""
+    return batch, [(name, reason) for name, reason in json.loads(corrupt.tobytes())]
 
 
 def _begin(path: Path, number: int, count: int) -> None:
