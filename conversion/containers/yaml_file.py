@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
+from conversion.containers.file_checks import read_regular
 from vit_spec import VitportError
 
 _LARGEST = 1 << 20
@@ -55,17 +54,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _text(path: str | Path) -> str:
     try:
-        # What reading a device or a pipe returns may never end; opening one may never return.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise VitportError(f"{path} is not a file: give a YAML or JSON file.")
-            if found.st_size > _LARGEST:
-                raise VitportError(
-                    f"{path} has {found.st_size} bytes, and at most {_LARGEST} are read: give a YAML or JSON file."
-                )
-            return file.read(_LARGEST).decode("utf-8-sig")
+        return read_regular(Path(path), _LARGEST).decode("utf-8-sig")
+    except VitportError:
+        raise
     except OSError as error:
         raise VitportError(f"{path} cannot be read ({error.strerror}): give a YAML or JSON file.") from error
     except ValueError as error:  # bytes that are no text, or in the path

@@ -17,6 +17,8 @@ from vit_spec import VitportError
 from vit_spec.activation import Activation
 from vit_spec.preprocessing import ResizeMode
 
+_MOST_STEPS = 2**31 - 1
+"""The optimizer counts them in an int32."""
 CONFIG = "config.json"
 """Where a work directory holds its run's configuration."""
 Initialization = Literal["vit", "width", "deit", "big_vision"]
@@ -188,11 +190,17 @@ class TrainConfig:
         """Steps of the run on a training set of so many images; epochs are rounded up to whole steps.
 
         Raises:
-            VitportError: if neither steps nor epochs are given.
+            VitportError: if neither steps nor epochs are given, or they are more than are counted.
         """
         if self.steps is None and self.epochs is None:
             raise VitportError("The run has no length: give steps or epochs.")
-        return self.steps if self.steps is not None else math.ceil((self.epochs or 0) * images / self.batch)
+        steps = self.steps if self.steps is not None else (self.epochs or 0) * images / self.batch
+        if steps > _MOST_STEPS:
+            raise VitportError(
+                f"steps={self.steps} or epochs={self.epochs} is more than {_MOST_STEPS} steps, which is as far as they "
+                "are counted: give fewer."
+            )
+        return math.ceil(steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, every field written out."""

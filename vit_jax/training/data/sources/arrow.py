@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from conversion.containers.file_checks import check_size
+from conversion.containers.file_checks import check_size, open_regular
 from vit_jax.training.data.record import Record
 from vit_jax.training.data.sources.arrow_claims import check_claims
-from vit_jax.training.data.sources.files import open_regular
 from vit_jax.training.data.sources.labels import numbered
 from vit_jax.training.data.sources.parquet_pages import unpacked_sizes
 from vit_spec import VitportError

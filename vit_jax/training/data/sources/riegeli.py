@@ -16,8 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from conversion.containers.file_checks import check_size
-from vit_jax.training.data.sources.files import open_regular
+from conversion.containers.file_checks import check_size, open_regular
 from vit_jax.training.data.sources.protobuf import fields, varint
 from vit_spec import VitportError
 
