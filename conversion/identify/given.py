@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conversion.containers.file_checks import json_object
+from conversion.containers.file_checks import MOST_JSON, json_object, read_regular
 from vit_spec import Config, ViTConfig, VitportError, config_fields
 from vit_spec.family import FAMILIES
 from vit_spec.reading import height_and_width
@@ -43,7 +43,7 @@ def read_config(path: str | Path) -> Described:
     """
     path = Path(path)
     try:
-        values = json_object(path, path.read_bytes())
+        values = json_object(path, read_regular(path, MOST_JSON))
     except OSError as error:
         raise VitportError(f"{path} cannot be read ({error.strerror or error}): give a JSON file.") from error
     if _FOREIGN & set(values):
