@@ -95,7 +95,7 @@ def measure(name: str, depth: dict[str, Any]) -> Result:
             return Result(name, _torch_error(ours, file, image, expected), _jax_error(ours, file, image, expected))
         except VitportError as error:
             return Result(name, refusal=str(error))
-        except Exception as error:  # a fault of ours: told in the table, and the other names are measured all the same
+        except Exception as error:  # a fault of ours: a row of the table; the other names are measured all the same
             return Result(name, fault=f"{type(error).__name__}: {error}")
 
 

@@ -32,7 +32,7 @@ class PartNames:
     norm_pre: Candidates = NONE
     block: Candidates
     """``{i}`` stands for the block's number. Without it, arrays hold all blocks, stacked on their first axis; with
-    ``{chunk}`` in front of it, blocks lie in chunks and ``{i}`` counts through all of them."""
+    ``{chunk}`` before it, blocks lie in chunks and ``{i}`` counts through all of them."""
 
     norm1: Candidates = NONE
     qkv: Candidates = NONE

@@ -101,8 +101,12 @@ def block(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
     branches = (lambda x: attention(c, p, f"{at}.attn", x), lambda x: mlp(c, p, f"{at}.mlp", x, c.mlp))
     for number, branch in enumerate(branches, 1):
         at_norm = f"{at}.norm{number}"
+        gamma = p.get(f"{at}.ls{number}.gamma", 1.0)
+        if c.block == "original":  # Vaswani et al. 2017, section 3.1: LayerNorm(x + Sublayer(x))
+            x = norm(c, p, at_norm, x + gamma * branch(x))
+            continue
         y = norm(c, p, at_norm, branch(x)) if c.block == "post_norm" else branch(norm(c, p, at_norm, x))
-        x = x + p.get(f"{at}.ls{number}.gamma", 1.0) * y
+        x = x + gamma * y
     return x
 
 

@@ -25,7 +25,7 @@ def head(p: Params, features: np.ndarray) -> np.ndarray:
 
 
 def maps(c: SwinConfig, p: Params, image: np.ndarray, normed: bool = True) -> list[np.ndarray]:
-    """(C, H, W) -> the output of each stage, (rows, columns, D), the last one normed."""
+    """(C, H, W) -> the output of each stage, (rows, columns, D), the last one normalised."""
     x, found = embed(c, p, image), []
     for stage, depth in enumerate(c.depths):
         if stage:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from vit_spec import ViTConfig
-from vit_spec.vit.config import Activation, FinalNorm, MlpKind, Pooling, PositionEmbedding, PositionResize
+from vit_spec.vit.config import Activation, BlockKind, FinalNorm, MlpKind, Pooling, PositionEmbedding, PositionResize
 
 DROPS = ("drop_rate", "attn_drop_rate", "drop_path_rate")
 
@@ -44,7 +44,7 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
     fields["norm"], fields["norm_bias"] = draw(
         st.sampled_from([("layernorm", True), ("layernorm", False), ("rmsnorm", False)])
     )
-    fields["block"] = draw(st.sampled_from(["sequential", "post_norm", "parallel"]))
+    fields["block"] = draw(st.sampled_from(get_args(BlockKind)))
     if fields["block"] != "parallel":
         fields["mlp"] = draw(st.sampled_from(get_args(MlpKind)))
         fields["mlp_norm"], fields["attn_norm"] = draw(st.booleans()), draw(st.booleans())

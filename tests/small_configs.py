@@ -48,6 +48,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "norm-eps": {"norm_eps": 0.1},
     "pre-norm": {"pre_norm": True},
     "post-norm": {"block": "post_norm", "layer_scale": 1e-5},
+    "original": {"block": "original", "layer_scale": 1e-5},
     "parallel": {"block": "parallel", "layer_scale": 1e-5, "qk_scale": 0.6},
     "parallel-no-qkv-bias": {"block": "parallel", "qkv_bias": False, "qk_norm": True},
     "parallel-no-proj-bias": {"block": "parallel", "proj_bias": False, "activation": "silu"},
@@ -109,6 +110,7 @@ COMBINATIONS: dict[str, ViTConfig] = {
             "patch_size": 2, "block": "post_norm",
         },
         "distilled": {"distilled": True, "layer_scale": 1.0},
+        "original": {"block": "original", "depth": 2, "final_norm": "none", "layer_scale": 1e-5, "attn_norm": True},
         "parallel": {
             "block": "parallel", "norm": "rmsnorm", "norm_bias": False, "qkv_bias": False, "qk_norm": True,
             "pre_norm": True, "patch_bias": False, "pos_embed": "patch", "layer_scale": 1e-5,

@@ -114,7 +114,7 @@ class Files:
 
     norm_first: Annotated[
         Literal["true", "false"] | None,
-        tyro.conf.arg(help="Whether blocks norm the inputs of their layers, for names that do not show it."),
+        tyro.conf.arg(help="Whether blocks normalise the inputs of their layers, for names that do not show it."),
     ] = None
 
     rename: Annotated[

@@ -204,7 +204,7 @@ def _circumstances(original: Original, path: Path, result: Checkpoint, inputs: d
             "path": str(path), "format": result.provenance.format, "files": _hashes(result.provenance.files)
         },
         "config": result.config.to_dict(),
-        "told_by": dict(source.origins),
+        "origins": dict(source.origins),
         "images": {
             name: {"shape": list(images.shape), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
             for name, images in inputs.items()

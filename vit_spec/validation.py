@@ -42,7 +42,7 @@ def check_types(config: Any) -> None:
 
 
 def check_choices(config: Any) -> None:
-    """Refuse words that are none of a field's choices.
+    """Refuse words that are not among a field's choices.
 
     Raises:
         VitportError: for the first of them.
@@ -103,7 +103,7 @@ def check_patches(image_size: tuple[int, int], patch_size: int) -> None:
 
 
 def replaced(config: C, changes: Mapping[str, Any]) -> C:
-    """A copy with the named fields changed, validated anew.
+    """A copy with the named fields changed, validated again.
 
     Raises:
         VitportError: for an unknown field.

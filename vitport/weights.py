@@ -49,7 +49,7 @@ def load(
         facts: fields of ``ViTConfig`` that are true of the weights (``{"num_heads": 6, "activation": "gelu"}``);
             refused where they contradict the file.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
-        norm_first: whether blocks norm the inputs of their layers, for names that do not show it
+        norm_first: whether blocks normalise the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
         rename: a file of rules for weights under names of the user's own; see docs/renaming.md.
 
@@ -186,7 +186,7 @@ def convert(
         from vit_parity import check_verifiable
 
         size = {"image_size": image_size}
-        check_verifiable(changes, lambda: conversion.load(src, if_untold=size, **reading))
+        check_verifiable(changes, lambda: conversion.load(src, if_unstated=size, **reading))
     done = conversion.convert(src, dst, to=to, changes=changes, overwrite=overwrite, **reading)
     if not verify:
         return Converted(done.result, done.notes, None)

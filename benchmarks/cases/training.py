@@ -30,7 +30,7 @@ so that memory suffices for all; ours is timed again beside every two."""
 
 
 def cases() -> list[Case]:
-    """One a model."""
+    """One for each model."""
     names = {"ti": "vit_tiny_patch16_224", "s": "vit_small_patch16_224"}
     return [
         Case(f"training-{short}", f"Training step, ViT-{short.title()}/16", WORDS, partial(run, model))

@@ -62,8 +62,8 @@ def prepare(
         checkpoint = weights
         _check(checkpoint, num_classes)
     else:
-        untold = with_own_names(fields)
-        checkpoint = load(weights, model=name_or_config, if_untold=untold, need_head=num_classes is None)
+        unstated = with_own_names(fields)
+        checkpoint = load(weights, model=name_or_config, if_unstated=unstated, need_head=num_classes is None)
     fields = config_fields(checkpoint.config, fields)
     if family_head and num_classes and not checkpoint.config.num_classes:
         fields = _family_pool(checkpoint) | fields

@@ -1,4 +1,4 @@
-"""Functions of single elements, on numpy arrays."""
+"""Elementwise functions and reductions on numpy arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Function = Callable[..., np.ndarray]
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
-"""Element by element: it is computed for few numbers, and scipy's would be a library more."""
+"""Element by element, because it is computed for few numbers."""
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ def merge_order(order: np.ndarray, batch: int, heads: int, N: int, d: int, place
         or (first // d % N).any()
         or not np.array_equal(order, stacked[:, found % (heads * d)])
     ):
-        raise NotUnderstoodError(f"The graph's {place} puts attention's heads together in no order of channels.")
+        raise NotUnderstoodError(f"The graph's {place} does not concatenate the heads of attention channel by channel.")
     return found
 
 

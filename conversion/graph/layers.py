@@ -1,4 +1,4 @@
-"""The layers that expressions are: linear, norm, activation, sum, product, scale."""
+"""Reads expressions as layers: linear, norm, activation, sum, product, scale."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from conversion.graph.expression import Expression, View, view_of
+from conversion.graph.expression import Expression, View, rows_of, view_of
 from conversion.graph.functions import activation_of, centres, is_softmax, is_unit, norm_of, source_of
 from conversion.graph.graph import NotUnderstoodError
 
@@ -18,18 +18,18 @@ StepKind = Literal["scale", "shift", "sum", "multiply", "activation", "centre", 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What an expression does to the one or two before it."""
+    """What an expression computes from the one or two expressions before it."""
 
     kind: StepKind
     x: Expression | None = None
     y: Expression | None = None
     """The second term of a sum or factor of a product."""
     by: np.ndarray | None = None
-    """What is added or multiplied."""
+    """The constant that is added or multiplied."""
     name: str = ""
-    """Of an activation."""
+    """The activation's name."""
     factor: float = 1.0
-    """What an activation is multiplied by."""
+    """The factor on the activation's output."""
     norm: Norm | None = None
 
 
@@ -56,22 +56,24 @@ class Linear:
 
 
 class Layers:
-    """Reads expressions as layers; each is looked at once."""
+    """Reads expressions as layers; remembers what each one is."""
 
     def __init__(self) -> None:
         self._steps: dict[int, Step] = {}
 
     def step(self, at: Expression) -> Step:
-        """The last thing that an expression does."""
+        """The last step of an expression."""
         if at.number not in self._steps:
             self._steps[at.number] = _step(at)
         return self._steps[at.number]
 
     def linear(self, at: Expression) -> Linear | None:
-        """The linear layer that gives ``at``, with the bias behind it."""
+        """The linear layer whose output is ``at``, with its bias; ``None`` for anything else."""
         if at.kind == "linear":
             (x,) = at.views
             return Linear(x, at.facts["kernel"], None, at.place)
+        if at.kind == "select":
+            return self._linear_of_rows(at)
         step = self.step(at)
         if step.kind not in ("shift", "scale") or step.x is None or step.by is None:
             return None
@@ -87,6 +89,22 @@ class Layers:
             return Linear(inner.x, inner.kernel * factor, bias, inner.place)
         return None
 
+    def _linear_of_rows(self, at: Expression) -> Linear | None:
+        """The layer whose rows ``at`` puts into another order, as the same layer on rows in that order.
+
+        ``torch.nn.MultiheadAttention`` computes on (tokens, images, D), and turns its result back.
+        """
+        bases = at.facts["bases"]
+        inner = self.linear(bases[0]) if len(bases) == 1 else None
+        if inner is None:
+            return None
+        inputs, outputs = inner.kernel.shape
+        rows = rows_of(View(bases[0], at.shape, at.facts["order"].reshape(at.shape)), outputs)
+        if rows is None:
+            return None
+        order = inner.x.elements().reshape(-1, inputs)[rows]
+        return Linear(view_of(inner.x.expression, order), inner.kernel, inner.bias, inner.place)
+
     def terms(self, at: Expression) -> tuple[Expression, Expression, np.ndarray | None] | None:
         """Two terms, and a bias added to their sum that belongs to a linear layer."""
         step = self.step(at)
@@ -100,7 +118,7 @@ class Layers:
         return None
 
     def norm(self, at: Expression) -> Norm | None:
-        """The norm that gives ``at``, with its weight and bias."""
+        """The norm whose output is ``at``, with its weight and bias; ``None`` for anything else."""
         weight = bias = None
         step = self.step(at)
         width = at.shape[-1] if at.shape else 0
@@ -115,7 +133,7 @@ class Layers:
             return None
         if weight is not None or bias is not None:
             if found.bias is not None or (weight is not None and found.weight is not None):
-                return None  # what is peeled off belongs to no norm
+                return None  # this scale or shift is not part of a norm
             weight = found.weight if weight is None else weight
             found = Norm(found.x, found.centred, found.eps, weight, bias, found.place)
         if not found.centred and found.x.order is None:
@@ -126,7 +144,7 @@ class Layers:
         return found
 
     def scaled(self, at: Expression) -> tuple[Expression, float]:
-        """What is multiplied by single numbers, and their product; what changes nothing is taken off too."""
+        """The expression without its scalar factors and steps that change nothing, and the factors' product."""
         factor = 1.0
         while True:
             step = self.step(at)
@@ -141,7 +159,7 @@ class Layers:
             at = step.x
 
     def activation(self, view: View) -> tuple[View, str, float] | None:
-        """What an activation is of, its name, and what it is multiplied by before or behind it."""
+        """The input of an activation, its name, and the scalar factor on its output; ``None`` for anything else."""
         factor = 1.0
         while True:
             at, order = unselected(view)
@@ -157,10 +175,10 @@ class Layers:
             view = view_as(inner, view.shape, order)
 
     def columns(self, view: View, width: int) -> tuple[Linear, np.ndarray] | None:
-        """A view of some outputs of a linear layer: the layer, and which output each of a row's elements is.
+        """The linear layer of which a view has some outputs, and the output that each element of a row is.
 
         Args:
-            view: of (…, rows, width), or anything that has as many rows as the layer, in the same order.
+            view: (…, rows, width), or another shape with the layer's rows in the same order.
             width: outputs that the view takes from each row.
         """
         added: np.ndarray | None = None
@@ -174,7 +192,7 @@ class Layers:
             by = vector(step.by, at.shape[-1])
             if by is None:
                 return None
-            by = by[order.reshape(-1, width)[0] % at.shape[-1]]  # a bias that a part of the outputs was given alone
+            by = by[order.reshape(-1, width)[0] % at.shape[-1]]  # a bias on some of the outputs
             added = by if added is None else added + by
             view = View(step.x, view.shape, order)
         if layer is None:
@@ -202,12 +220,12 @@ def in_own_order(view: View, place: str) -> Expression:
 
 
 def view_as(at: Expression, shape: tuple[int, ...], order: np.ndarray) -> View:
-    """These elements of another expression of the same size; an order that changes nothing is not kept."""
+    """A view with this order of elements; the identity is stored as ``None``."""
     return View(at, shape, view_of(at, order).order)
 
 
 def unselected(view: View) -> tuple[Expression, np.ndarray] | tuple[None, None]:
-    """The one expression behind a view, and the numbers of its elements; ``None`` twice if there are several."""
+    """The one expression from which a view takes its elements, and their indices; ``None`` twice for several."""
     at, order = view.expression, view.elements()
     while at.kind == "select":
         order = at.facts["order"].reshape(-1)[order]
@@ -218,7 +236,7 @@ def unselected(view: View) -> tuple[Expression, np.ndarray] | tuple[None, None]:
 
 
 def vector(array: np.ndarray, width: int) -> np.ndarray | None:
-    """A constant that is the same in each row, as (width,)."""
+    """A constant that is the same for each row, as (width,); ``None`` for any other."""
     if array.size == width and array.shape[-1:] == (width,):
         return array.reshape(-1)
     return np.full(width, array.reshape(-1)[0], array.dtype) if array.size == 1 else None
@@ -242,7 +260,7 @@ def _step(at: Expression) -> Step:
 
 
 def _with_constant(at: Expression) -> Step | None:
-    """A single operation with a constant."""
+    """One operation of a value and a constant."""
     op, args = at.facts["op"], at.args
     if op not in _DIRECT or len(args) != 2 or len(at.views) != 1:
         return None
@@ -289,7 +307,7 @@ def _of_two(at: Expression) -> Step | None:
 
 
 def _dtype(at: Expression) -> np.dtype:
-    """The widest dtype of the constants around an expression."""
+    """The widest dtype of the constants in an expression."""
     found: list[np.dtype] = []
     waiting = [at]
     for _ in range(20):

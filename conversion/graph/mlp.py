@@ -44,8 +44,8 @@ def mlp_of(x: View, norm: Norm | None, out: Linear, layers: Layers) -> Mlp:
                 return Mlp(*_hidden(source, at.place, layers), gated, _activation(name, out), norm,
                            _multiplied(out, factor, norm))  # fmt: skip
     raise NotUnderstoodError(
-        f"The graph's {at.place} stands before a linear layer, where attention, or a known activation of a linear "
-        "layer (GELU, its tanh form, quick GELU, SiLU, ReLU, gated or not) was expected."
+        f"The graph's {at.place} is the input of a linear layer, where attention, or a known activation of a "
+        "linear layer (GELU, its tanh form, quick GELU, SiLU, ReLU, gated or not) was expected."
     )
 
 
@@ -71,5 +71,7 @@ def _multiplied(layer: Linear, factor: float, norm: Norm | None) -> Linear:
     if abs(factor - 1) <= 1e-6:
         return layer
     if norm is not None:
-        raise NotUnderstoodError(f"The graph's {norm.place} norms {factor:g} times an activation, which no ViT does.")
+        raise NotUnderstoodError(
+            f"The graph's {norm.place} normalises {factor:g} times an activation, which no ViT does."
+        )
     return Linear(layer.x, layer.kernel * np.asarray(factor, layer.kernel.dtype), layer.bias, layer.place)

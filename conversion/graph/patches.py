@@ -1,4 +1,4 @@
-"""The patch projection: a linear layer over windows of the image, however they were cut out."""
+"""The patch projection: a linear layer over windows of the image, however the graph extracts them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Patches:
     channels_last: bool
     """Whether the graph takes (B, H, W, C)."""
     folded: bool
-    """Whether arithmetic on pixels in front of it was folded into it."""
+    """Whether arithmetic on the pixels was folded into it."""
 
 
 def patches_of(at: Expression, layers: Layers) -> Patches | None:
-    """The patch projection that ``at`` is; ``None`` if it is no linear layer over elements of the image.
+    """The patch projection whose output is ``at``; ``None`` if that is not a linear layer on the image.
 
     Raises:
-        NotUnderstoodError: if it is, and its windows are no patches.
+        NotUnderstoodError: if it is one, but its windows are not patches.
     """
     layer = layers.linear(at)
     if layer is None:
@@ -51,7 +51,7 @@ def patches_of(at: Expression, layers: Layers) -> Patches | None:
             break
     else:
         raise NotUnderstoodError(
-            f"The graph's {layer.place} is a linear layer of the image, but not of square patches side by side."
+            f"The graph's {layer.place} is a linear layer on the image, but not on adjacent square patches."
         )
     places, patch, grid = found
     kernel, bias = layer.kernel, layer.bias
@@ -69,7 +69,7 @@ def patches_of(at: Expression, layers: Layers) -> Patches | None:
 
 
 def _pixels(at: Expression, layers: Layers) -> tuple[Expression, np.ndarray | None, np.ndarray | None]:
-    """The image, with the factor and the offset that its pixels are given: ``image * scale + shift``."""
+    """The image, and the scale and shift that are applied to its pixels: ``image * scale + shift``."""
     scale: np.ndarray | None = None
     shift: np.ndarray | None = None
     steps = []
@@ -88,7 +88,7 @@ def _pixels(at: Expression, layers: Layers) -> tuple[Expression, np.ndarray | No
 def _placed(
     order: np.ndarray, shape: tuple[int, ...], channels_last: bool
 ) -> tuple[np.ndarray, int, tuple[int, int]] | None:
-    """For each input its number as (C, P, P), the patch's side, and the grid; ``None`` if these are no patches."""
+    """The index of each input in (C, P, P), the patch's side, and the grid; ``None`` if these are not patches."""
     C, H, W = (shape[3], *shape[1:3]) if channels_last else shape[1:4]
     first = order[0] if len(order) else np.zeros(0, np.int64)
     if channels_last:
@@ -112,11 +112,11 @@ def _folded(
     kernel: np.ndarray, bias: np.ndarray | None, order: np.ndarray, scale: np.ndarray | None, shift: np.ndarray | None,
     place: str,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Kernel and bias that give the same for plain pixels."""
+    """Kernel and bias with the scale and shift of the pixels folded in."""
     result, offset = kernel.astype(np.float64), np.zeros(kernel.shape[1]) if bias is None else bias.astype(np.float64)
     for by in (scale, shift):
         if by is not None and not np.array_equal(by[order], np.broadcast_to(by[order[0]], order.shape)):
-            raise NotUnderstoodError(f"The graph scales pixels before its {place} by their place in the image.")
+            raise NotUnderstoodError(f"The graph scales pixels before its {place} differently from patch to patch.")
     if shift is not None:
         offset = offset + shift[order[0]] @ result
     if scale is not None:

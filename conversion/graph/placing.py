@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from conversion.graph.arguments import Inputs, Operation, constant, optional, required
 from conversion.graph.builder import Builder, Value
 from conversion.graph.expression import View
 from conversion.graph.graph import Node
 from conversion.graph.layout import ints
-from conversion.graph.operations import Inputs, Operation, constant, optional, required
 
 
 def _pad(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:

@@ -93,7 +93,7 @@ def _kind(facts: Mapping[str, Any]) -> type[Config]:
 
 
 def with_own_names(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields by their own names where timm's were given; names that nobody knows as they are."""
+    """Fields by their own names where timm's were given; unknown names as they are."""
     aliases = dict(ChainMap(*(dict(family.aliases) for family in FAMILIES.values())))
     return {aliases.get(name, name): value for name, value in fields.items()}
 
@@ -123,9 +123,9 @@ def check_facts(given: Mapping[str, Any], config: Config, origins: Mapping[str, 
             raise VitportError(f"{name} is not a fact about models of the family {config.family}: leave it out.")
         if name not in _NO_OUTPUT and not _agrees(name, value, config, given):
             option = f" ({OPTIONS[name]})" if name in OPTIONS else ""
-            own, teller = _said(getattr(config, name)), origins.get(name, "default")
+            own, origin = _said(getattr(config, name)), origins.get(name, "the default")
             raise VitportError(
-                f"{name}={_said(value)}{option} contradicts the file, which has {name}={own} by {teller}: leave it "
+                f"{name}={_said(value)}{option} contradicts the file, which has {name}={own} from {origin}: leave it "
                 "out, or give the file that it is true of."
             )
 

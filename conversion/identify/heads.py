@@ -29,7 +29,7 @@ _OTHER_WORDS = re.compile(
     r"|classification|embedding_layer|proxies|prototypes?)(\d+|_\w+)?",
     re.IGNORECASE,
 )
-"""What lies behind the features too, but is no classifier even as one linear layer."""
+"""What follows the features too, but is not a classifier even as one linear layer."""
 _KERNELS = ("weight", "kernel")
 
 
@@ -42,7 +42,7 @@ class Heads:
     zeros: Mapping[str, Tensor]
     """Biases that the head's layers do not have, under the format's names."""
     unread: tuple[str, ...]
-    """Names of a head's tensors that are no single linear layer."""
+    """Names of the tensors of a head that is not one linear layer."""
     notes: tuple[str, ...] = ()
 
 
@@ -103,7 +103,7 @@ def first_kernel(family: str) -> Parameter:
 
 
 def could_be_head(bare: str) -> bool:
-    """Whether a name is in a module that people put behind the features."""
+    """Whether a name is in a module that people put after the features."""
     root = re.split("[./]", bare)[0]
     return bool(_WORDS.fullmatch(root) or _OTHER_WORDS.fullmatch(root))
 
@@ -177,7 +177,7 @@ def _foreign(format: Format, of: Iterable[Parameter]) -> set[str]:
 
 def _widths(table: TensorTable, names: Mapping[str, str], format: Format) -> set[int]:
     """What a head may read: the tokens' width, as the kernel that cuts patches shows it, or twice that for class token
-    and mean side by side, or for each stage; behind a hidden layer, that one's width."""
+    and mean side by side, or for each stage; after a hidden layer, that layer's width."""
     own = {bare: name for name, bare in names.items()}
 
     def outputs(of: Callable[[Parameter], bool]) -> int | None:

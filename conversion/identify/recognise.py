@@ -84,7 +84,7 @@ def recognise(
 
 
 def _check_family(table: TensorTable, family: str) -> None:
-    """Refuse models that are like those of the family and are none."""
+    """Refuse models that resemble the family's but do not belong to it."""
     for ending, what in identifier(family).REFUSED.items():
         if any(name.endswith(ending) for name in table):
             raise VitportError(f"The file holds {what}.")

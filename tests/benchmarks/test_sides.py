@@ -55,8 +55,8 @@ def test_without_a_compiler_torch_compile_is_left_out(monkeypatch) -> None:
 
 
 def test_the_products_are_the_model_but_for_attention_patches_and_head() -> None:
-    """Of ViT-Ti/16: ``forward_flops``, which a test of its own holds to torch's counter, less what is no linear layer
-    of a block."""
+    """ViT-Ti/16. Oracle: ``forward_flops``, which another test compares with torch's counter, less everything but the
+    linear layers of blocks."""
     config = get_model("vit_tiny_patch16_224").config
     layers = 2 * config.depth * sum(M * K * N for M, K, N in product_shapes(config, 2).values())
     N, D = config.num_tokens, config.embed_dim

@@ -55,7 +55,7 @@ def models(draw: st.DrawFn) -> tuple[ViTConfig, np.dtype]:
         "num_classes": draw(st.integers(1, 9)),
     }
     if flavour.get("mlp") == "swiglu_packed":
-        hidden = heads * width * draw(st.integers(2, 4))  # two thirds of 1 would be no width
+        hidden = heads * width * draw(st.integers(2, 4))  # two thirds of 1 would not be a width
         sizes["mlp_hidden_dim"] = (int(hidden * 2 / 3) + 7) // 8 * 8
     if draw(st.booleans()) and "layer_scale" not in flavour:
         sizes["mlp_hidden_dim"] += 1  # no multiple of the width, except for DINOv2, whose config.json has a ratio

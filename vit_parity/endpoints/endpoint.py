@@ -45,7 +45,7 @@ def parse_endpoint(text: str, kind: Kind = "torch") -> Endpoint:
     """Parse ``KIND:PATH``; a bare path is a capture if the file is one, and else of the given kind.
 
     Raises:
-        VitportError: for an unknown kind in front of the colon, if no file has that name.
+        VitportError: for an unknown kind before the colon, if no file has that name.
     """
     before, colon, after = text.partition(":")
     named: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}

@@ -71,11 +71,10 @@ def semantics_of_file(
         family = needed_module(__package__ or "", config, "cannot be run by a file's own names yet: leave out --verify")
         whole = TensorTable({**found.table.tensors, **found.aside.tensors})
         return family.meaning(source, whole, reading, config, dtype=dtype, activation=activation, head=head)
-    assert isinstance(reading, SecondReading)  # a format of this family
+    if not isinstance(reading, SecondReading):
+        raise VitportError(f"{path} is in the format {found.format.name}, which holds other models than plain ViTs.")
     if source.own is not None and isinstance(own := config_from_dict(source.own["config"]), ViTConfig):
         config = own  # the file's own words, not what a reader made of them
-    if not isinstance(reading, SecondReading):
-        raise VitportError(f"{path} is in the format {found.format.name}, which holds no plain Vision Transformers.")
     facts = _facts(reading, config, config_json, found.table)
     if activation is not None:
         facts = replace(facts, activation=activation)

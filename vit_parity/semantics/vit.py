@@ -38,7 +38,8 @@ class Facts:
     """Factor on the attention logits; ``None`` means one over the root of the heads' width."""
     centred: bool = True
     """LayerNorm, not RMSNorm."""
-    post_norm: bool = False
+    order: str = "sequential"
+    """Where a block's norms are: ``vit_spec.BlockKind``."""
     pool_prefix: bool = False
     """Whether pooling averages all tokens, not only patches."""
     distilled: bool = False
@@ -113,7 +114,7 @@ class Semantics:
             self._norm(_at(at, n.norm2)),
             self._mlp(at),
             self._factor(_at(at, n.scale2)),
-            self.facts.post_norm,
+            self.facts.order,
         )
 
     def _mlp(self, at: str) -> Mlp:

@@ -36,7 +36,7 @@ WindowRule = Literal["axis", "min", "pad", "never"]
 """
 
 PadOrder = Literal["roll_pad", "pad_roll"]
-"""Whether a map that is no multiple of its window is padded after the cyclic shift (timm) or before it (all others)."""
+"""Whether a map that windows do not divide is padded after the cyclic shift (timm) or before it (all others)."""
 
 Windows = tuple[tuple[int, int], ...]
 """Height and width of a window, in tokens, for each stage."""
@@ -94,7 +94,7 @@ class SwinConfig:
     final_norm: bool = True
     """A norm after the last stage."""
     stage_norms: tuple[int, ...] = ()
-    """Stages before the last whose maps are normed when they are given out, as in backbones of detectors."""
+    """Stages before the last whose maps are normalised when they are returned, as in backbones of detectors."""
 
     drop_rate: float = 0.0
     """Dropout after the patch embedding and after every projection of attention and MLP."""
@@ -149,7 +149,7 @@ class SwinConfig:
             )
         if self.num_classes and not self.final_norm:
             raise VitportError(
-                f"num_classes={self.num_classes} needs final_norm=True: the head reads normed features. Choose "
+                f"num_classes={self.num_classes} needs final_norm=True: the head reads normalised features. Choose "
                 "num_classes=0 for a backbone."
             )
 
@@ -203,7 +203,7 @@ class SwinConfig:
         return tuple(self.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks))
 
     def replace(self, **changes: Any) -> SwinConfig:
-        """A copy with the named fields changed, validated anew.
+        """A copy with the named fields changed, validated again.
 
         With another number of stages, windows that are the same in all of them stay so.
         """

@@ -17,10 +17,10 @@ from vit_torch.layers.maps import Intermediates, as_format
 from vit_torch.layers.norm import make_norm
 from vit_torch.layers.patch_embed import PatchEmbed
 from vit_torch.model import VisionModel
-from vit_torch.vit.block import Block
+from vit_torch.vit.block import Block, OriginalBlock, PostNormBlock
 from vit_torch.vit.parallel_block import ParallelBlock
 
-BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
+BLOCKS = {"sequential": Block, "post_norm": PostNormBlock, "original": OriginalBlock, "parallel": ParallelBlock}
 
 
 class VisionTransformer(VisionModel[ViTConfig]):

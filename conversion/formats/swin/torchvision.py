@@ -32,7 +32,6 @@ PARTS: dict[str, Any] = {
     "norm1": ("norm1",), "qkv": ("attn.qkv",), "out": ("attn.proj",), "norm2": ("norm2",), "first": ("mlp.0",),
     "second": ("mlp.3",),
 }  # fmt: skip
-WINDOWS = {"window_rule": "pad", "pad_order": "pad_roll"}
 
 
 def unsupported_windows(config: SwinConfig) -> list[str]:
@@ -63,7 +62,7 @@ FORMAT = Format(
     signature=("features.0.0.weight", "features.1.0.attn.relative_position_bias_table"),
     set_aside=buffers.SET_ASIDE,
     buffer_facts=buffers.facts,
-    conventions={**CONVENTIONS, **WINDOWS},
+    conventions={**CONVENTIONS, "window_rule": "pad", "pad_order": "pad_roll"},
     preprocessing=Preprocessing(crop_fraction=224 / 232),
     reader_defaults={"activation": "gelu"},
     writer=torch_file.write,

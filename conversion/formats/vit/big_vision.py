@@ -1,4 +1,4 @@
-"""google-research/big_vision: one set of arrays a block, positions at the top, a MAP head (Zhai et al. 2022)."""
+"""google-research/big_vision: one set of arrays for each block, positions at the top, a MAP head (Zhai et al. 2022)."""
 
 from __future__ import annotations
 

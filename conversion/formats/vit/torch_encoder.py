@@ -1,8 +1,9 @@
-"""A module around ``torch.nn.TransformerEncoder(norm_first=True)``: the encoder's names in blocks, timm's elsewhere.
+"""A module around ``torch.nn.TransformerEncoder``: the encoder's names in blocks, timm's elsewhere.
 
 An encoder alone is not a ViT: patch embedding, tokens, positions and head must lie beside it, as ``patch_embed.proj``,
 ``cls_token``, ``pos_embed``, ``head`` and so on. The encoder's attribute may be ``encoder``, ``transformer`` or
-``transformer_encoder``; the last norm may be its ``norm`` or lie beside it.
+``transformer_encoder``; the last norm may be its ``norm`` or lie beside it. Its layers have
+the same names for ``norm_first=True`` (``block="sequential"``) and ``norm_first=False`` (``block="original"``).
 """
 
 from dataclasses import replace
@@ -54,6 +55,7 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     return unsupported_fields(
         config,
         **{name: (getattr(config, name),) for name in around},
+        block=("sequential", "original"),
         qkv_bias=(True, False),
         proj_bias=(config.qkv_bias,),
         norm_bias=(config.qkv_bias,),

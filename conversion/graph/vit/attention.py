@@ -1,4 +1,4 @@
-"""Multi-head attention in a graph: heads, scale, and which outputs of which layers are queries, keys and values."""
+"""Multi-head attention in a graph: heads, scale, and the layers' outputs that are queries, keys and values."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Attention:
     heads: int
     scale: float
     order: np.ndarray  # (h d,)
-    """For each element that the next layer reads, its number where heads lie side by side in order."""
+    """For each input of the next layer, its index if heads are concatenated in order."""
     place: str
 
 
 def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
-    """The attention whose heads a view puts side by side; ``None`` if it is no product of attention weights.
+    """The attention whose concatenated heads are the view; ``None`` if the view is not a matrix product.
 
     Raises:
-        NotUnderstoodError: if it is, and something about it is not a plain ViT's.
+        NotUnderstoodError: if it is one, but not the attention of a plain ViT.
     """
     at, order = unselected(merged)
     if at is None or order is None or at.kind != "product":
@@ -80,13 +80,15 @@ def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
     keys = View(key.expression, key_order.shape, key_order)
     q, k, v = (_operand(view, layers, heads, at.place) for view in (query, keys, value))
     if v.scale != 1.0 or v.norm is not None:
-        raise NotUnderstoodError(f"The graph's {at.place} scales or norms the values of attention, which no ViT does.")
+        raise NotUnderstoodError(
+            f"The graph's {at.place} scales or normalises the values of attention, which no ViT does."
+        )
     merged_order = merge_order(order, batch, heads, N, d, at.place)
     return Attention(q, k, v, heads, scale * q.scale * k.scale, merged_order, at.place)
 
 
 def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:
-    """(…, N, d) of a stack of heads."""
+    """Queries, keys or values of all heads, (…, N, d)."""
     scale, norm = 1.0, None
     d = view.shape[-1]
     while True:
@@ -117,10 +119,10 @@ def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:
 
 
 def _constant(array: np.ndarray, heads: int, norm: Norm | None, scale: float, place: str) -> Operand:
-    """Queries that were computed when the graph was made: those of an identity."""
+    """Queries that the exporter computed, as the outputs of an identity layer."""
     rows = array.reshape(-1, heads, array.shape[-2], array.shape[-1])
     if rows.shape[2] != 1 or not (rows == rows[:1]).all():
-        raise NotUnderstoodError(f"The graph's {place} attends with constants that are not one query.")
+        raise NotUnderstoodError(f"The graph's {place} attends with constants other than one query.")
     row = rows[0].reshape(1, 1, -1)
     width = row.shape[-1]
     x = View(Expression("constant", row.shape, (), {"array": row}, place, varies=False), row.shape)

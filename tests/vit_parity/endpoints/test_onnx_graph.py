@@ -74,7 +74,8 @@ def test_a_graph_without_a_model_is_refused(tmp_path):
     graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
     onnx.save(helper.make_model(graph), tmp_path / "a.onnx")
     with pytest.raises(
-        VitportError, match=r"a.onnx: The graph's node 'y' \(Relu\), behind its output 'y', is not a block"
+        VitportError,
+        match=r"a.onnx: The graph's node 'y' \(Relu\), from which its output 'y' is computed, is neither a block",
     ):
         onnx_activations(tmp_path / "a.onnx", IMAGES)
 

@@ -31,8 +31,22 @@ class Chip:
     network_bandwidth: float
     cudnn: bool = False
     """Whether it has cuDNN's attention."""
+    closes: int = 16
+    """An axis of a slice whose length is a multiple of it is closed to a ring; a shorter one is a line."""
 
 
+V4 = Chip(
+    "TPU v4", "TPU v4", flops=275e12, memory=32 * 2**30, memory_bandwidth=1228e9,
+    domain=4096, ring=16, ring_bandwidth=100e9, rings=3, network_bandwidth=3.125e9, closes=4,
+)  # fmt: skip
+"""https://cloud.google.com/tpu/docs/v4: a torus of three axes, in cubes of 4 x 4 x 4 that are closed to rings; 2,400
+Gb/s of links per chip. Its network is taken to be v5e's: no figure by chip is published."""
+V5P = Chip(
+    "TPU v5p", "TPU v5", flops=459e12, memory=95 * 2**30, memory_bandwidth=2765e9,
+    domain=8960, ring=16, ring_bandwidth=200e9, rings=3, network_bandwidth=6.25e9, closes=4,
+)  # fmt: skip
+"""https://cloud.google.com/tpu/docs/v5p: 1,200 GB/s of links per chip, both directions counted, on a torus of three
+axes, in cubes of 4 x 4 x 4 that are closed to rings; 50 Gb/s of network per chip."""
 V5E = Chip(
     "TPU v5e", "TPU v5 lite", flops=197e12, memory=16e9, memory_bandwidth=819e9,
     domain=256, ring=16, ring_bandwidth=100e9, rings=2, network_bandwidth=3.125e9,
@@ -53,16 +67,14 @@ H100 = Chip(
 """https://www.nvidia.com/en-us/data-center/h100: half of the operations that it states with sparsity; 900 GB/s of
 NVLink, both directions counted. One 400 Gb/s port of InfiniBand per GPU as in a DGX H100: How to Scale Your Model, part
 12 (https://jax-ml.github.io/scaling-book/gpus)."""
-CHIPS = {"v5e": V5E, "v6e": V6E, "h100": H100}
+CHIPS = {"v4": V4, "v5e": V5E, "v5p": V5P, "v6e": V6E, "h100": H100}
 
 PEAK_FLOPS = {chip.kind: chip.flops for chip in CHIPS.values()} | {
-    "TPU v4": 275e12,
-    "TPU v5": 459e12,
     "NVIDIA A100": 312e12,
     "NVIDIA H200": 989e12,
 }
-"""Dense bfloat16 operations per second of one device, by the prefix of JAX's ``device_kind``. The last four:
-https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and NVIDIA's data sheets of A100 and H200."""
+"""Dense bfloat16 operations per second of one device, by the prefix of JAX's ``device_kind``. The last two:
+NVIDIA's data sheets of A100 and H200."""
 
 
 def peak_flops(kind: str) -> float | None:

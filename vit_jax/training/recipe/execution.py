@@ -7,7 +7,8 @@ from typing import Literal
 
 Parallel = Literal["jit", "pmap"]
 Precision = Literal["float32", "bfloat16"]
-AttentionKind = Literal["explicit", "fused", "cudnn"]
+AttentionKernel = Literal["explicit", "fused", "cudnn", "flash"]
+AttentionKind = Literal["auto", "explicit", "fused", "cudnn", "flash"]
 Remat = Literal["auto", "none", "full", "dots", "dots_no_batch"]
 """What the backward pass recomputes of each block instead of storing it: what costs hardly any time; nothing;
 everything; everything but the results of matrix products; everything but products without batch axes, that is, the

@@ -9,8 +9,8 @@ from jax.sharding import AbstractMesh
 
 from vit_jax.training.devices.chips import Chip
 from vit_jax.training.devices.sharding import AXES, check_divides
-from vit_jax.training.recipe.config import AttentionKind, Precision
-from vit_jax.training.recipe.execution import MeshShape
+from vit_jax.training.recipe.config import Precision
+from vit_jax.training.recipe.execution import AttentionKernel, MeshShape
 from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.scaling.collectives import collectives, seconds
 from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes
@@ -125,7 +125,7 @@ def choose(
 
 
 def _candidates(
-    model: Config, batch: int, devices: int, precision: Precision, attention: AttentionKind
+    model: Config, batch: int, devices: int, precision: Precision, attention: AttentionKernel
 ) -> Iterator[Step]:
     powers = [2**power for power in range(devices.bit_length())]
     for tensor in powers:

@@ -13,8 +13,8 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from vit_jax.families import make_model
 from vit_jax.params import get_params, parameters_by_path
 from vit_jax.training.devices.sharding import AXES, partition
-from vit_jax.training.recipe.config import AttentionKind, Precision
-from vit_jax.training.recipe.execution import MeshShape, Remat
+from vit_jax.training.recipe.config import Precision
+from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Remat
 from vit_spec import BlockSizes, Config, Kind, Segment, block_sizes, count_blocks, forward_flops, segments
 
 _STATE = 16
@@ -41,7 +41,7 @@ class Step:
     remat: Remat = "none"
     """Policies between none and full count as none, except that weights, queries, keys and values are regathered."""
     accumulation: int = 1
-    attention: AttentionKind = "fused"
+    attention: AttentionKernel = "fused"
 
     @property
     def devices(self) -> int:
@@ -160,7 +160,7 @@ def activation_bytes(step: Step) -> tuple[float, ...]:
 
 def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut) -> float:
     tensor = step.mesh.tensor if cut.attentions else 1
-    weight = {"explicit": 4 if step.word == 4 else 4 + step.word, "fused": 4, "cudnn": 0}[step.attention]
+    weight = {"explicit": 4 if step.word == 4 else 4 + step.word, "fused": 4, "cudnn": 0, "flash": 0}[step.attention]
     weights = sizes.heads * sizes.tokens * sizes.keys * weight
     tokens = step.word * sizes.tokens
     return step.images * (tokens * (sizes.saved + sizes.saved_by_part / tensor) + weights / tensor)

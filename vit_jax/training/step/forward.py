@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import ImageRngs
 from vit_jax.layers.xla.packed import FSDP
+from vit_jax.layers.xla.platform import platform_of
 from vit_jax.model import VisionModel
 from vit_jax.params import parameters_by_path
 from vit_jax.pure import Params, Pure
@@ -69,7 +70,7 @@ class Forward:
     @property
     def on_one_cpu(self) -> bool:
         """Whether it is part of a step on a single CPU device."""
-        return self.mesh is not None and self.mesh.size == 1 and jax.default_backend() == "cpu"
+        return self.mesh is not None and self.mesh.size == 1 and platform_of(self.mesh) == "cpu"
 
     @property
     def cut_by_fsdp(self) -> bool:

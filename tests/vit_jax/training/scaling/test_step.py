@@ -31,7 +31,7 @@ def test_the_blocks_of_vit_22b_have_the_published_number_of_parameters() -> None
 
 
 def test_fsdp_cuts_all_but_the_small_parameters() -> None:
-    per_block = 6 * D  # two norms, and the biases behind attention and MLP
+    per_block = 6 * D  # two norms, and the biases after attention and MLP
     small = 12 * per_block + 2 * D + D + D + 1000  # the last norm, the class token, the patches' bias, the head's
     cut = cut_model(BASE, 8, 1)
     assert (cut.gathered, cut.copied) == (PARAMETERS - small, small)
