@@ -84,7 +84,8 @@ class Files:
         Path | None,
         tyro.conf.arg(
             metavar="FILE",
-            help="JSON that says what the weights are: fields of ViTConfig, or transformers' or timm's config.json.",
+            help="What the weights are: JSON with fields of the config, transformers' or timm's config.json, or an "
+            "options file (YAML) of microsoft/Swin-Transformer.",
         ),
     ] = None
     base: Annotated[
