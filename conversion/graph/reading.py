@@ -20,5 +20,7 @@ class Reading:
     notes: tuple[str, ...]
     channels_last: bool
     """Whether the graph takes (B, H, W, C)."""
+    head_widths: tuple[int, ...]
+    """Channels of attention's heads, each width once."""
     stages: Mapping[str, str] = field(default_factory=dict)
     """Stage of the model (``embed``, ``blocks.0``, …, ``norm``, ``head``) → name of its value in the graph."""

@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("timm", reason="the peer suite needs timm and torchvision: docs/testing.md")
 
 from benchmarks.timm_coverage import TOLERANCE, measure, names
-from vit_spec.registry import REGISTRY, UNSUPPORTED
+from vit_spec.registry import REGISTRY
+from vit_spec.vit.models import UNSUPPORTED
 
 pytestmark = pytest.mark.peer
 

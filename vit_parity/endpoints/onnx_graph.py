@@ -16,7 +16,7 @@ import numpy as np
 from conversion.containers.file_checks import first_line
 from conversion.containers.onnx import read_model
 from conversion.containers.onnx.proto import parse
-from vit_parity.endpoints.vit.onnx_float32 import in_float32
+from vit_parity.endpoints.onnx_float32 import in_float32
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -122,8 +122,7 @@ class OnnxGraph:
 
     def _in_float32(self, model: ModelProto) -> ModelProto | None:
         found, _ = read_model(self.path, self.weights_key)
-        width = found.model.tensors["patch_embed.proj.weight"].shape[0] // found.model.facts["num_heads"]
-        return in_float32(model, self.path.parent, width)
+        return in_float32(model, self.path.parent, found.model.head_widths)
 
     def _in_onnxruntime(self, model: ModelProto) -> _Session | None:
         try:

@@ -63,11 +63,14 @@ def _reading(found: Trace, layers: Layers) -> Reading:
     notes = [f"set aside the graph's output {it}: {str(error).removesuffix('.')}" for it, error in errors.items()]
     if found.dequantised:
         notes.append(f"dequantised {found.dequantised} weights by their scales")
+    config = model.config
+    widths = {width // heads for width, heads in zip(config.widths, config.num_heads, strict=True)}
     return Reading(
-        model.config.to_dict() | {"num_classes": model.config.num_classes},
+        config.to_dict() | {"num_classes": config.num_classes},
         model.tensors(),
         (*notes, *model.notes),
         patched.patches.channels_last,
+        tuple(sorted(widths)),
         _stages(embedding, stages, head, name, batch),
     )
 

@@ -140,7 +140,9 @@ class _Assembly:
             )
         if self.reader.trace.dequantised:
             self.notes.append(f"dequantised {self.reader.trace.dequantised} weights by their scales")
-        return Reading(facts, weights.tensors, tuple(self.notes), e.patches.channels_last, self._stages())
+        width = e.patches.kernel.shape[0] // facts["num_heads"]
+        notes, last = tuple(self.notes), e.patches.channels_last
+        return Reading(facts, weights.tensors, notes, last, (width,), self._stages())
 
     def _put(self, weights: Weights, parallel: bool) -> None:
         e, h = self.embedding, self.head
