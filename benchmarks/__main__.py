@@ -15,6 +15,7 @@ from benchmarks import check as guard
 from benchmarks.alternate import Pace
 from benchmarks.cases import CASES, Case, Scale
 from benchmarks.chart import draw
+from benchmarks.command import run
 from benchmarks.machine import load, machine
 from benchmarks.page import CHART, page, section
 from benchmarks.results import COMMITTED, Result, read_results, write_results
@@ -128,14 +129,5 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def main() -> int:
-    """The command: 2 after a user error, reported in one line."""
-    try:
-        return tyro.cli(benchmarks, prog="python -m benchmarks", config=(tyro.conf.FlagCreatePairsOff,))
-    except VitportError as error:
-        sys.stderr.write(f"benchmarks: {error}\n")
-        return 2
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(benchmarks, "benchmarks"))

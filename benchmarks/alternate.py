@@ -53,7 +53,7 @@ class Turn:
 
 
 def alternate(turns: Sequence[Turn], pace: Pace) -> dict[str, list[Sample]]:
-    """Warm up, choose how often each turn runs, and measure round by round; the turns' names → a sample a round."""
+    """Warm up, choose how often each turn runs, and measure round by round; turn → one sample for each round."""
     counts: dict[str, int] = {}
     taken = 0.0
     for turn in (turn for turn in turns if not turn.fixed):

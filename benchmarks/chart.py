@@ -11,7 +11,7 @@ from benchmarks.results import Result
 from benchmarks.targets import target_of
 
 MET, MISSED, STATED = ("#1a7f37", "o"), ("#c0392b", "X"), ("#6b7280", "D")
-"""Colour, and a form that tells the same."""
+"""Colour, and a shape with the same meaning."""
 TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 LABEL = "ratio, median and quartiles of the rounds;  |  target,  ●  met,  ✖  not met,  ◆  none"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -16,62 +14,23 @@ from vit_jax import training
 from vit_jax.families import make_model
 from vit_jax.layers.attention import ATTENTION, set_attention
 from vit_jax.params import get_params
+from vit_jax.training.ahead.exchange import exchanges
+from vit_jax.training.ahead.program import read_program
 from vit_jax.training.scaling import Step, collectives
 from vit_spec import Preprocessing
 
-_WORDS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
-_COMPUTATION = re.compile(r"^(ENTRY )?%?(?P<name>[\w.-]+) \(.*\{$")
-_WHILE = re.compile(r"\bwhile\(.*body=%?(?P<body>[\w.-]+)")
-_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
-_CALL = re.compile(r"\bcall\(.*to_apply=%?(?P<body>[\w.-]+)")
-_COLLECTIVE = re.compile(
-    r"= (?P<shape>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?P<start>-start)?\("
-)
-_ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\]")
 
-
-def count_bytes(hlo: str) -> dict[str, int]:
-    """Bytes of the arrays that each kind of collective gives on one device, in a run of the compiled program.
-
-    The bodies of loops count as often as they run. Of an asynchronous pair the start counts, and of what a gather's
-    start gives (operand and result) the result.
+def count_bytes(hlo: str, devices: int) -> dict[str, int]:
+    """Bytes that each kind of collective gives on one device, in a run of a compiled program.
 
     Args:
         hlo: of an optimised module.
+        devices: of the program.
     """
-    found: dict[str, Counter[str]] = {}
-    inner: dict[str, list[tuple[str, int]]] = {}
-    at = entry = ""
-    for line in hlo.splitlines():
-        if match := _COMPUTATION.match(line):
-            at = match["name"]
-            entry = at if match[1] else entry
-            found[at], inner[at] = Counter(), []
-        elif match := _COLLECTIVE.search(line):
-            found[at][match["kind"]] += _bytes(match["shape"], match["kind"], match["start"] is not None)
-        elif match := _WHILE.search(line):
-            trips = _TRIPS.search(line)
-            inner[at].append((match["body"], int(trips[1]) if trips else 1))
-        elif match := _CALL.search(line):
-            inner[at].append((match["body"], 1))
-
-    def total(name: str) -> Counter[str]:
-        counted = Counter(found[name])
-        for body, times in inner[name]:
-            for kind, size in total(body).items():
-                counted[kind] += times * size
-        return counted
-
-    return dict(total(entry))
-
-
-def _bytes(shape: str, kind: str, start: bool) -> int:
-    arrays = [
-        _WORDS[word] * math.prod(map(int, filter(None, sizes.split(",")))) for word, sizes in _ARRAY.findall(shape)
-    ]
-    if start and kind in ("all-gather", "collective-permute"):
-        arrays = arrays[len(arrays) // 2 :]
-    return sum(arrays)
+    found: Counter[str] = Counter()
+    for one in exchanges(read_program(hlo), devices):
+        found[one.kind] += round(one.total)
+    return dict(found)
 
 
 def predicted_bytes(step: Step) -> dict[str, int]:
@@ -110,8 +69,8 @@ def compile_step(step: Step) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Of one step."""
+class Exchanged:
+    """Bytes that one step exchanges, by kind of collective."""
 
     step: Step
     predicted: dict[str, int]
@@ -125,6 +84,6 @@ class Comparison:
         return apart / sum(self.counted.values())
 
 
-def compare(step: Step) -> Comparison:
+def compare(step: Step) -> Exchanged:
     """Compiles the step on this process's devices."""
-    return Comparison(step, predicted_bytes(step), count_bytes(compile_step(step)))
+    return Exchanged(step, predicted_bytes(step), count_bytes(compile_step(step), step.devices))

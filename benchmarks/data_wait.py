@@ -2,7 +2,7 @@
 
 A folder of JPEGs of 500 x 375 pixels, cut at random from scikit-learn's two photographs, trains a ViT-Ti/16 at 224
 pixels with random resized crops and flips; printed are the share of the time that the loop waited for data, and images
-a second.
+per second.
 """
 
 from __future__ import annotations

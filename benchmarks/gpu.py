@@ -21,6 +21,7 @@ import tyro
 from benchmarks.__main__ import DOCS, chosen, measure, say
 from benchmarks.alternate import Bench, Pace, Say, alternate
 from benchmarks.cases.case import CPU, Case, Outcome, Scale
+from benchmarks.command import run
 from benchmarks.measure import Comparison, Measured
 from benchmarks.page import machines, section
 from benchmarks.process import Sample
@@ -83,8 +84,8 @@ PARITY_WORDS = """Relative L2 distance of float32 logits from those of the same 
 that of PyTorch, where products are taken in float32 and in TensorFloat-32."""
 ATTENTION_WORDS = """All heads of a batch in bfloat16, times of the others over those of cuDNN through
 `jax.nn.dot_product_attention`; backward includes forward."""
-MODEL_WORDS = """Images a second, ours over timm under `torch.compile` with its fused attention; training in bfloat16
-with float32 parameters and fused AdamW. MFU: operations of matrix products a second over those that the card can do."""
+MODEL_WORDS = """Images per second, ours over timm under `torch.compile` with its fused attention; training in bfloat16
+with float32 parameters and fused AdamW. MFU: operations of matrix products per second over the card's peak."""
 
 
 def parity(card: Card, scale: Scale, say: Say) -> Outcome:
@@ -153,7 +154,7 @@ def model(card: Card, name: str, batch: int, scale: Scale, say: Say) -> Outcome:
 
 
 def speed(name: str, samples: Sequence[Sample], batch: int) -> Measured:
-    """Images a second of each round."""
+    """Images per second of each round."""
     return Measured(name, "images/s", tuple(batch / sample.seconds for sample in samples))
 
 
@@ -162,9 +163,9 @@ def utilisation(kind: str, speeds: dict[str, Measured], operations: float, peak:
 
     Args:
         kind: inference or training.
-        speeds: images a second.
+        speeds: images per second.
         operations: of matrix products, for an image.
-        peak: operations a second.
+        peak: operations per second.
     """
     if peak is None:
         return []
@@ -234,14 +235,5 @@ def gpu() -> str:
     return str(facts["device"])
 
 
-def command() -> int:
-    """2 after a user error, reported in one line."""
-    try:
-        return tyro.cli(main, prog="python -m benchmarks.gpu", config=(tyro.conf.FlagCreatePairsOff,))
-    except VitportError as error:
-        sys.stderr.write(f"benchmarks.gpu: {error}\n")
-        return 2
-
-
 if __name__ == "__main__":
-    sys.exit(command())
+    sys.exit(run(main, "benchmarks.gpu"))

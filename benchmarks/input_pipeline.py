@@ -55,7 +55,7 @@ def make_images(folder: Path, count: int) -> None:
 class Rate(NamedTuple):
     """What one turn took."""
 
-    pictures_a_second: float
+    images_per_second: float
     cpu_ms_per_image: float
 
 
@@ -177,7 +177,7 @@ def main() -> None:
             for name, side in zip(("ours", "plain", "kept nowhere"), zip(*rates, strict=True), strict=True):
                 rate, cpu = (statistics.median(values) for values in zip(*side, strict=True))
                 print(f"  {name:12} {rate:6.0f} images/s  {cpu:5.2f} ms of CPU an image")  # noqa: T201
-            over = sorted(a.pictures_a_second / b.pictures_a_second for a, b, _ in rates)
+            over = sorted(a.images_per_second / b.images_per_second for a, b, _ in rates)
             print(f"  ours over plain, images/s: {statistics.median(over):.2f} ({over[0]:.2f} to {over[-1]:.2f})")  # noqa: T201
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from vit_jax.training.devices.chips import CHIPS, Chip
+from vit_jax.training.devices.chips import H100, V5E, V6E, Chip
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling import Assumptions, Prediction, Step, choose
 from vit_spec import ViTConfig, count_parameters, forward_flops, get_model
@@ -36,6 +36,7 @@ MODELS = {
 }
 """With the batches of Dosovitskiy et al. 2021, Zhai et al. 2022 and Dehghani et al. 2023."""
 SIZES = (8, 64, 256, 1024, 4096)
+KINDS = (V5E, V6E, H100)
 SMALL = ViTConfig(
     image_size=(64, 64), patch_size=8, num_classes=16, embed_dim=128, depth=4, num_heads=8, mlp_hidden_dim=512
 )  # fmt: skip
@@ -136,7 +137,7 @@ def chip_table() -> str:
             f"{chip.ring_bandwidth / 1e9:.0f}" + (f", {chip.rings} axes" if chip.rings > 1 else ""),
             f"{chip.network_bandwidth / 1e9:.4g}",
         ]
-        for chip in CHIPS.values()
+        for chip in KINDS
     ]
     return table(head, rows)
 
@@ -152,7 +153,7 @@ def model_section(name: str, model: ViTConfig, batch: int) -> str:
 
 def fleets() -> list[tuple[int, Chip]]:
     """Numbers of chips, by chip."""
-    return [(devices, chip) for chip in CHIPS.values() for devices in SIZES]
+    return [(devices, chip) for chip in KINDS for devices in SIZES]
 
 
 def cells(found: Prediction | None) -> list[str]:
@@ -163,7 +164,7 @@ def cells(found: Prediction | None) -> list[str]:
     step = found.step
     return [
         mesh_words(step.mesh),
-        "blocks" if step.remat == "full" else "nothing",
+        {"full": "blocks", "dots": "elementwise"}.get(step.remat, "nothing"),
         str(step.accumulation),
         milliseconds(found.seconds),
         f"{milliseconds(low)} to {milliseconds(high)}",

@@ -16,14 +16,14 @@ def ours(folder: str) -> Side:
     """Our training stream over a folder of images; parts are called by their number of workers."""
     source = _source(folder)
     first = itertools.count()  # each turn reads batches of its own
-    return _side(lambda workers: input_pipeline.ours(source, workers, next(first)).pictures_a_second)
+    return _side(lambda workers: input_pipeline.ours(source, workers, next(first)).images_per_second)
 
 
 def plain(folder: str) -> Side:
     """A loop of Pillow."""
     source = _source(folder)
     files = [source[at].name for at in range(len(source))]
-    return _side(lambda workers: input_pipeline.plain(files, max(workers, 1)).pictures_a_second)
+    return _side(lambda workers: input_pipeline.plain(files, max(workers, 1)).images_per_second)
 
 
 def _side(rate: Callable[[int], float]) -> Side:

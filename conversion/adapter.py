@@ -32,14 +32,14 @@ def with_adapter_merged(source: Source, base: str | Path | None) -> Source:
         base: the base's weights; ``None`` takes those beside the adapter, else the path in adapter_config.json.
 
     Raises:
-        VitportError: for an adapter that cannot be merged, a base that cannot be found, or one that nothing is for.
+        VitportError: for an adapter that cannot be merged, a base that cannot be found, or a base without an adapter.
     """
     folder = source.path if source.path.is_dir() else source.path.parent
     adapted = next((name for name in source.table if _LORA.search(name)), None)
     described = (folder / CONFIG).is_file()
     if adapted is None and not (described and source.path == folder):
         if base is not None:
-            raise VitportError(f"{source.path} holds no adapter that would need a base: leave out --base.")
+            raise VitportError(f"{source.path} is not an adapter, so it needs no base: leave out --base.")
         return source
     if not described:
         raise VitportError(
@@ -80,7 +80,7 @@ def _base(path: Path, given: str | Path | None, config: Mapping[str, Any]) -> So
     named = str(config.get("base_model_name_or_path") or "")
     if named and Path(named).exists():
         return open_source(Path(named))
-    where = f"{named!r}, which is no path here" if named else "nothing"
+    where = f"{named!r}, which does not exist here" if named else "nothing"
     example = f"hf://{named}" if re.fullmatch(r"[\w.-]+/[\w.-]+", named) else "PATH"
     raise VitportError(
         f"{path} is an adapter, and its adapter_config.json names as base {where}: give the base's weights with "

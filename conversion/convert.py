@@ -92,7 +92,7 @@ def convert(
         source,
         model=model,
         facts=facts,
-        if_untold=size,
+        if_unstated=size,
         need_head=not fresh,
         norm_first=norm_first,
         rename=rename,

@@ -50,11 +50,11 @@ INSTEAD = {"openai-clip": "huggingface-clip", "dinov2-chunked": "timm", "mmpretr
 
 
 def unknown_format(name: str) -> VitportError:
-    """The refusal of a name that is no format's, with what is probably meant."""
+    """The error for a name that is not a format's, with what is probably meant."""
     names = sorted((*groups(), *FORMATS))
     word = re.sub(r"[\W_]+", "_", name.strip().lower()).strip("_")
     if word in _ADVICE:
-        return VitportError(f"{name!r} is no format of names and tensors: {_ADVICE[word]}.")
+        return VitportError(f"{name!r} is not a format of names and tensors: {_ADVICE[word]}.")
     if meant := _FORMATS.get(word, _FORMATS.get(word.replace("_", ""))):
         return VitportError(
             f"No format is named {name!r}: to write, choose --to {meant}; to read, leave out --from, because a file is "

@@ -18,6 +18,7 @@ from conversion.containers.wall import wall
 from conversion.described import open_described
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.computed import with_computed
 from conversion.identify.contradictions import check_given, check_name, check_told, check_width
 from conversion.identify.given import both, given_facts
 from conversion.identify.heads import describe, misfits
@@ -35,7 +36,7 @@ from vit_spec import (
     Config,
     Preprocessing,
     Stage,
-    UntoldError,
+    UnstatedError,
     ViTConfig,
     VitportError,
     config_from_dict,
@@ -57,7 +58,7 @@ def load(
     config: str | Path | None = None,
     base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
-    if_untold: Mapping[str, Any] | None = None,
+    if_unstated: Mapping[str, Any] | None = None,
     need_head: bool = True,
     norm_first: bool | None = None,
     rename: str | Path | None = None,
@@ -78,9 +79,9 @@ def load(
         base: the weights that an adapter changes, where its own adapter_config.json names none on this machine.
         facts: fields of ``ViTConfig`` (or timm's names for them) that are true of the weights, such as ``num_heads``;
             refused where they contradict the file.
-        if_untold: fields that count only where nothing else states them.
+        if_unstated: fields that count only where nothing else states them.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
-        norm_first: whether blocks norm the inputs of their layers, for names that do not show it
+        norm_first: whether blocks normalise the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
         rename: a file of rules for weights under names of the user's own; see docs/renaming.md.
 
@@ -93,27 +94,27 @@ def load(
     given = both(described, given_facts(facts or {}))
     understood = partial(_understood, source, str(path), opening, model, need_head, norm_first, rename)
     with wall(path, "describes its model in names, shapes or values that make no sense"):
-        return _with_untold(understood, given, if_untold or {})
+        return _with_unstated(understood, given, if_unstated or {})
 
 
-def _with_untold(
-    understood: Callable[[Mapping[str, Any]], Checkpoint], given: Mapping[str, Any], if_untold: Mapping[str, Any]
+def _with_unstated(
+    understood: Callable[[Mapping[str, Any]], Checkpoint], given: Mapping[str, Any], if_unstated: Mapping[str, Any]
 ) -> Checkpoint:
     """The checkpoint by the facts that are given, and by others where nothing else states them."""
     try:
         found = understood(given)
-    except UntoldError as error:
-        more = {name: value for name, value in if_untold.items() if name in error.fields and name not in given}
+    except UnstatedError as error:
+        more = {name: value for name, value in if_unstated.items() if name in error.fields and name not in given}
         if not more:
             raise
-        return _with_untold(understood, {**given, **more}, if_untold)
+        return _with_unstated(understood, {**given, **more}, if_unstated)
     origins, config = found.provenance.origins, found.config
     shapes_alone = origins.get("image_size") == SHAPES == origins.get("pos_embed")
     is_open = isinstance(config, ViTConfig) and config.num_prefix_tokens and config.pos_embed == "patch"
-    if "image_size" in if_untold and shapes_alone and is_open:
+    if "image_size" in if_unstated and shapes_alone and is_open:
         # 9 rows are 3x3 patches, or a class token and 4x2, if that is the size that is spoken of.
         with contextlib.suppress(VitportError):
-            return understood({**given, "image_size": height_and_width(if_untold["image_size"], "image_size")})
+            return understood({**given, "image_size": height_and_width(if_unstated["image_size"], "image_size")})
     return found
 
 
@@ -143,6 +144,15 @@ def _understood(
         found = recognise(source.table, opening.format or source.format, source.under, opening.unreplicate)
     else:
         found = renamed(source.table, rename)
+    for name in found.filled:  # a bias that is there, and set aside
+        if any(name in note.replace(",", " ").split() for note in source.notes):
+            dotted = name.replace("/", ".")
+            raise VitportError(f"{dotted} (in the file: {name}) holds no numbers: fetch or write the file again.")
+    if source.own is not None and found.filled:
+        raise VitportError(
+            f"{', '.join(found.filled)} is missing, which vitport wrote: the file is incomplete, so fetch or "
+            "write it again."
+        )
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:
@@ -159,7 +169,8 @@ def _understood(
     check_floats(table)
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
-    told |= told_order(found.format, norm_first, known=source.own is not None or "block" in source.facts)
+    told |= told_order(found.format, norm_first, given.get("block", told["block"].value if "block" in told else None))
+    table = with_computed(found.format, table, told, given, named)
     config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
     check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)
@@ -277,6 +288,6 @@ def _labels(source: Source, config: Config) -> tuple[str, ...] | None:
     if len(labels) != config.num_classes:
         raise VitportError(
             f"{where[:1].upper()}{where[1:]} names {len(labels)} classes, but the head has {config.num_classes}: they "
-            "are of two models, so correct the names or fetch the weights again."
+            "belong to different models, so correct the names or fetch the weights again."
         )
     return tuple(labels)

@@ -23,7 +23,7 @@ def load_sized(
         options: those of :func:`conversion.load`.
     """
     sizes = {} if image_size is None else {"image_size": image_size}
-    options = {"if_untold": sizes, **options}
+    options = {"if_unstated": sizes, **options}
     try:
         checkpoint = load(path, **options)
     except UnusedKeyError:

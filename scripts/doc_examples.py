@@ -1,7 +1,7 @@
 """Runs the examples of the documentation and records what they print: ``python -m scripts.doc_examples [PAGE …]``.
 
 An example is a fenced block ``console``, whose commands begin with ``$`` and are followed by what they print, or a
-block ``python`` with a block ``text`` right behind it, which holds what the program prints. The examples of a page run
+block ``python`` with a block ``text`` right after it, which holds what the program prints. The examples of a page run
 one after the other in a temporary folder. It holds the files of ``FILES`` that the page names: weights from fixed
 random numbers, and downloads of the demo. With ``--check`` nothing is written; the status is 1 where a page differs in
 more than numbers.
@@ -28,7 +28,7 @@ import conversion
 from benchmarks.random_weights import random_params
 from conversion.formats import FORMATS
 from vit_cli.download import default_cache, fetch_dinov2_onnx, fetch_photograph
-from vit_spec import ViTConfig, get_model
+from vit_spec import Config, ViTConfig, get_model
 
 ROOT = Path(__file__).parent.parent
 _BODY = r"(?:(?!^```).*\n)*"
@@ -40,7 +40,7 @@ EXAMPLE = re.compile(
 NUMBER = re.compile(r"\b[0-9a-f]{64}\b|\d+([.:]\d+)?(e[-+]?\d+)?")
 
 
-def _params(config: ViTConfig) -> dict[str, np.ndarray]:
+def _params(config: Config) -> dict[str, np.ndarray]:
     return random_params(config, seed=0, dtype=np.float32)
 
 
@@ -60,7 +60,8 @@ def _bare(name: str, not_numbers: int = 0) -> Callable[[Path], None]:
 
     def make(path: Path) -> None:
         params = _params(get_model(name).config)
-        params["blocks.3.mlp.fc1.weight"][0, :not_numbers] = np.nan
+        if not_numbers:
+            params["blocks.3.mlp.fc1.weight"][0, :not_numbers] = np.nan
         save_file(params, path)
 
     return make
@@ -83,6 +84,13 @@ def _pickled(name: str) -> Callable[[Path], None]:
         torch.save({"model": tensors, "epoch": 300}, path)
 
     return make
+
+
+def _microsoft_swin(path: Path) -> None:
+    """A checkpoint of Microsoft's training script, with the arrays that its code keeps beside the weights."""
+    config = get_model(path.stem).config
+    table = FORMATS["microsoft-swin"].names.write(conversion.TensorTable.of(_params(config)), config)
+    torch.save({"model": {name: torch.tensor(array) for name, array in table.items()}, "epoch": 299}, path)
 
 
 def _own_size(path: Path) -> None:
@@ -148,6 +156,8 @@ FILES: dict[str, Callable[[Path], None]] = {
     "vit.pth": _pickled("vit_tiny_patch16_224"),
     "own_size.safetensors": _own_size,
     "mlp_head.pth": _mlp_head,
+    "swin_tiny_patch4_window7_224.pth": _microsoft_swin,
+    "swinv2.safetensors": _bare("swinv2_base_window12to24_192to384"),
 }
 """Name of a file that examples start from → what makes it."""
 

@@ -50,7 +50,9 @@ def patches(c: ViTConfig, p: Params, image: np.ndarray) -> np.ndarray:
     rows = []
     for top in range(0, c.image_size[0] - P + 1, P):
         for left in range(0, c.image_size[1] - P + 1, P):
-            rows.append([np.sum(image[:, top : top + P, left : left + P] * k) for k in kernel])
+            pixels = image[:, top : top + P, left : left + P].transpose(1, 2, 0).ravel()
+            pixels = norm(c, p, "patch_embed.pixel_norm", pixels).reshape(P, P, -1).transpose(2, 0, 1)
+            rows.append([np.sum(pixels * k) for k in kernel])
     y = np.array(rows) + p.get("patch_embed.proj.bias", 0.0)
     return norm(c, p, "patch_embed.norm", y)
 
@@ -101,8 +103,12 @@ def block(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
     branches = (lambda x: attention(c, p, f"{at}.attn", x), lambda x: mlp(c, p, f"{at}.mlp", x, c.mlp))
     for number, branch in enumerate(branches, 1):
         at_norm = f"{at}.norm{number}"
+        gamma = p.get(f"{at}.ls{number}.gamma", 1.0)
+        if c.block == "original":  # Vaswani et al. 2017, section 3.1: LayerNorm(x + Sublayer(x))
+            x = norm(c, p, at_norm, x + gamma * branch(x))
+            continue
         y = norm(c, p, at_norm, branch(x)) if c.block == "post_norm" else branch(norm(c, p, at_norm, x))
-        x = x + p.get(f"{at}.ls{number}.gamma", 1.0) * y
+        x = x + gamma * y
     return x
 
 

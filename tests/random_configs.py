@@ -7,7 +7,7 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from vit_spec import ViTConfig
-from vit_spec.vit.config import Activation, FinalNorm, MlpKind, Pooling, PositionEmbedding, PositionResize
+from vit_spec.vit.config import Activation, BlockKind, FinalNorm, MlpKind, Pooling, PositionEmbedding, PositionResize
 
 DROPS = ("drop_rate", "attn_drop_rate", "drop_path_rate")
 
@@ -39,12 +39,13 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
         "pos_embed_resize": draw(st.sampled_from(get_args(PositionResize))),
         "final_norm": draw(st.sampled_from(get_args(FinalNorm))),
     }
-    for option in ("qkv_bias", "qk_norm", "proj_bias", "pre_norm", "patch_bias", "patch_norm", "pool_prefix"):
+    options = ("qkv_bias", "qk_norm", "proj_bias", "pre_norm", "pixel_norm", "patch_bias", "patch_norm", "pool_prefix")
+    for option in options:
         fields[option] = draw(st.booleans())
     fields["norm"], fields["norm_bias"] = draw(
         st.sampled_from([("layernorm", True), ("layernorm", False), ("rmsnorm", False)])
     )
-    fields["block"] = draw(st.sampled_from(["sequential", "post_norm", "parallel"]))
+    fields["block"] = draw(st.sampled_from(get_args(BlockKind)))
     if fields["block"] != "parallel":
         fields["mlp"] = draw(st.sampled_from(get_args(MlpKind)))
         fields["mlp_norm"], fields["attn_norm"] = draw(st.booleans()), draw(st.booleans())

@@ -29,7 +29,7 @@ OPTION: dict[str, dict[str, str]] = {
         '"norm": "mlp_norm",': '"norm": "mlp_norm", "out_norm": "mlp_out_norm",',
     },
     "vit_spec/vit/parameters.py": {
-        '    yield from _linear(make, f"{at}.fc2", M, D, "rows", bias=bias)\n': "    yield from _linear(make, "
+        '    yield from linear(make, f"{at}.fc2", M, D, "rows", bias=bias)\n': "    yield from linear(make, "
         'f"{at}.fc2", M, D, "rows", bias=bias)\n    if c.mlp_out_norm:\n'
         '        yield from _norm(c, make, f"{at}.out_norm", D)\n'
     },

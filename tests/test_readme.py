@@ -66,7 +66,7 @@ def _normal(requirement: str) -> str:
 
 def test_constraints_are_exact_and_cover_what_pyproject_names() -> None:
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins), "exact, and of no local build"
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins), "exact, without local builds"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     named = {_normal(name) for name in sum(project["optional-dependencies"].values(), project["dependencies"])}
     assert {"jax", "torch", "pytest"} <= named

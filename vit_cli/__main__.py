@@ -20,7 +20,7 @@ _PATIENCE = 5.0
 
 
 def entry() -> int:
-    """Runs the command line; it may start this process anew first: see :mod:`vit_cli.huge_pages`."""
+    """Runs the command line; it may restart this process first: see :mod:`vit_cli.huge_pages`."""
     trains = sys.argv[1:2] == ["train"]
     if trains:
         for name in _STATUS:

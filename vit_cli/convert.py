@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import tyro
 
 from vit_cli.proof import prove
-from vit_cli.reading import FileOptions, ImageSize
+from vit_cli.reading import FileOptions, ImageSize, WindowSize
 from vit_cli.terminal import progress, say
 from vit_spec import VitportError, count_parameters
 from vit_spec.swin.resizing import OffsetResize
@@ -35,8 +35,10 @@ class Changing:
         tyro.conf.arg(metavar="PIXELS", help="Side of a patch, to resize the patch kernel for by pseudo-inverse."),
     ] = None
     window_size: Annotated[
-        int | tuple[int, int] | None,
-        tyro.conf.arg(metavar="TOKENS", help="Side, or height and width, of the windows of a Swin Transformer."),
+        WindowSize,
+        tyro.conf.arg(
+            help="Side, or height and width, of a Swin Transformer's windows; or of each stage, as in 7,7,14x7,7."
+        ),
     ] = None
     resize: Annotated[
         PositionResize | OffsetResize | None,
@@ -128,14 +130,14 @@ def convert(
         from vit_parity import check_verifiable
 
         stated: dict[str, Any] = {"image_size": changes.image_size}
-        check_verifiable(changes, lambda: conversion.load(source, if_untold=stated, **options))
+        check_verifiable(changes, lambda: conversion.load(source, if_unstated=stated, **options))
         proof = Path(certificate or f"{destination}.certificate.json")
         writable_file(proof, sources=(source, destination), ending=".json")
     with progress("Writing") as told:
         done = conversion.convert(
             source, destination, to=to, changes=changes, overwrite=overwrite, progress=told, **options
         )
-    say(f"read {source}: {_told(done.source)}")
+    say(f"read {source}: {_origins(done.source)}")
     for note in (*done.source.provenance.notes, *done.notes):
         say(f"note: {note}")
     written = done.result
@@ -144,19 +146,17 @@ def convert(
     say(f"wrote {destination}: {len(written.params)} tensors, {size:.2f} M parameters, format {form}")
     say(f"sha256 {written.provenance.sha256}")
     if against is not None:
-        say(f"note: running {against}, which is code of yours")
+        say(f"note: running {against}, which is your own code")
     return prove(done, Path(certificate or f"{destination}.certificate.json"), against) if verify else 0
 
 
-def _told(checkpoint: Checkpoint) -> str:
-    """The facts that no shape shows, and who told them."""
+def _origins(checkpoint: Checkpoint) -> str:
+    """The facts that no shape shows, and where they are from."""
     from conversion.identify.family import identifier
 
     asked = identifier(checkpoint.config.family).NEVER_GUESSED
     values, origins = checkpoint.config.to_dict(), checkpoint.provenance.origins
-    tellers = dict.fromkeys(origins.get(name, "nobody: the default") for name in asked)
-    facts = {
-        teller: ", ".join(f"{name} {values[name]}" for name in asked if origins.get(name) == teller)
-        for teller in tellers
-    }
-    return "; ".join(f"{told} (told by {teller})" for teller, told in facts.items() if told)
+    facts: dict[str, list[str]] = {}
+    for name in asked:
+        facts.setdefault(origins.get(name, "nowhere: the default"), []).append(f"{name} {values[name]}")
+    return "; ".join(f"{', '.join(found)} (from {origin})" for origin, found in facts.items())

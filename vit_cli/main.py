@@ -45,7 +45,7 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
 _NO_MEMORY = "RESOURCE_EXHAUSTED"
 """What XLA's errors of every device begin with where memory is short."""
 DESCRIPTION = (
-    "One Vision Transformer in PyTorch and JAX, and its weights in every format.\n\n"
+    "Vision Transformers in PyTorch and JAX, and their weights in every format.\n\n"
     "`vitport COMMAND --help` explains a command, `vitport --version` is the version."
 )
 
@@ -57,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: arguments after the command's name; ``None`` takes those of the process.
 
     Returns:
-        What the subcommand returns, 0 where it returns nothing; 2 after a mistake of the user's, told on stderr in
+        What the subcommand returns, 0 where it returns nothing; 2 after a mistake of the user's, reported on stderr in
         one line, or in one for each alternative; 130 after Ctrl-C.
     """
     args = sys.argv[1:] if args is None else list(args)

@@ -37,6 +37,27 @@ _Crossed = Annotated[
 ImageSize = Annotated[int | _Crossed | tuple[int, int] | None, tyro.conf.arg(metavar="PIXELS")]
 """Side, or height and width (``64 32`` or ``64x32``), of the images; ``None`` keeps the weights' own."""
 
+
+def _windows(words: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    found = [re.fullmatch(r"(\d+)(?:x(\d+))?", word) for word in words[0].split(",")]
+    if len(found) < 2 or None in found:
+        raise ValueError(f"{words[0]} are not sizes")
+    return tuple((int(sides[1]), int(sides[2] or sides[1])) for sides in found if sides)
+
+
+_PerStage = Annotated[
+    tuple[tuple[int, int], ...],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="TOKENS,TOKENS,...",
+        instance_from_str=_windows,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(f"{height}x{width}" for height, width in value)],
+    ),
+]
+WindowSize = Annotated[int | _Crossed | tuple[int, int] | _PerStage | None, tyro.conf.arg(metavar="TOKENS")]
+"""Side, or height and width, of the windows of all stages, or of each (``7,7,14x7,7``); ``None`` keeps them."""
+
 Json = Annotated[bool, tyro.conf.arg(name="json")]
 
 
@@ -63,7 +84,8 @@ class Files:
         Path | None,
         tyro.conf.arg(
             metavar="FILE",
-            help="JSON that says what the weights are: fields of ViTConfig, or transformers' or timm's config.json.",
+            help="What the weights are: JSON with fields of the config, transformers' or timm's config.json, or an "
+            "options file (YAML) of microsoft/Swin-Transformer.",
         ),
     ] = None
     base: Annotated[
@@ -102,7 +124,7 @@ class Files:
 
     norm_first: Annotated[
         Literal["true", "false"] | None,
-        tyro.conf.arg(help="Whether blocks norm the inputs of their layers, for names that do not show it."),
+        tyro.conf.arg(help="Whether blocks normalise the inputs of their layers, for names that do not show it."),
     ] = None
 
     rename: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vit_cli.terminal import print_table, say
+from vit_cli.terminal import print_table, say, say_error, write_json
 from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, read_config
 from vit_jax.training.recipe.presets import get_preset
 from vit_spec import VitportError, count_parameters, remarks
@@ -60,6 +60,9 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
         config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
         dry_run: bool = False,
+        on: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None,
+        classes: int | None = None,
+        json: bool = False,
         profile: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="STEP COUNT")] = None,
         compilation_cache: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None,
         processes: Processes = Processes(),  # noqa: B008
@@ -77,10 +80,19 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
             preset: A published recipe to start from; an unknown name lists them all.
             config: A YAML or JSON file of options to start from, such as the config.json of a work directory.
             dry_run: Print parameters, operations, memory and shardings, and train nothing.
+            on: With --dry-run: compile the step for chips that are not here, such as v5e:4x4 or h100:2x8, and print
+                memory, collectives and the time that follow.
+            classes: With --on: classes of data that are not here; the data are not opened.
+            json: With --on: print JSON.
             profile: Trace COUNT steps after step STEP, and write the trace into the work directory.
             compilation_cache: Keep compiled programs in this folder, so that the next start is faster.
         """
         del preset, config  # they gave the defaults
+        if on is not None:
+            _check_ahead(dry_run)
+            return _compile_ahead(options, on, classes, json)
+        if classes is not None or json:
+            raise VitportError(f"--{'json' if json else 'classes'} is for --dry-run --on TOPOLOGY: give it too.")
         return _train(options, Path(workdir), processes, dry_run, profile, compilation_cache)
 
     return train
@@ -162,6 +174,35 @@ def _train(
         _print_plan(setup, plan(setup))
         return 0
     return _run(setup, workdir, profile, is_main)
+
+
+def _check_ahead(dry_run: bool) -> None:
+    if not dry_run:
+        raise VitportError("--on compiles for chips that are not here, and trains nothing: give --dry-run too.")
+
+
+def _compile_ahead(options: TrainConfig, on: str, classes: int | None, json: bool) -> int:
+    from vit_jax.training.ahead.topology import describe, prepare_environment
+
+    prepare_environment()
+    from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
+    from vit_jax.training.ahead.fitting import advice, attempts
+    from vit_jax.training.ahead.report import facts, values
+    from vit_jax.training.ahead.roofline import roofline
+
+    topology = describe(on)
+    try:
+        compiled = compile_ahead(options, topology, classes)
+    except TooLargeError as error:
+        made = attempts(options, topology, classes, error, lambda change: say_error(f"trying {change}"))
+        raise VitportError(f"{error}: {advice(made)}") from error
+    found = roofline(compiled)
+    if json:
+        write_json(values(compiled, found))
+        return 0
+    for name, value in facts(compiled, found).items():
+        say(f"{name}: {value}")
+    return 0
 
 
 def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: bool) -> int:

@@ -1,6 +1,7 @@
 from .create import create_model as create_model
 from .layers.attention import Attention as Attention
 from .layers.attention import attend_cudnn as attend_cudnn
+from .layers.attention import attend_flash as attend_flash
 from .layers.attention import attend_fused as attend_fused
 from .layers.attention import set_attention as set_attention
 from .layers.attention_pool import AttentionPool as AttentionPool

@@ -57,7 +57,7 @@ def is_capture(path: Path) -> bool:
     """Whether the file is one that :func:`save_capture` wrote."""
     try:
         return path.is_file() and _record(path) is not None
-    except Exception:  # what is damaged raises nearly every type, and is no capture
+    except Exception:  # a damaged file raises nearly any type, and is not a capture
         return False
 
 

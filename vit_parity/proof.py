@@ -18,7 +18,7 @@ def check_verifiable(changes: Changes, read: Callable[[], Checkpoint] | None = N
     """Refuse changes after which source and result cannot see the same image.
 
     Args:
-        read: the source, which is asked for its image size if one is requested: its own is no change.
+        read: the source, which is asked for its image size if one is requested: its own size changes nothing.
 
     Raises:
         VitportError: for a new image size, patch size or window.

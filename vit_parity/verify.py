@@ -19,7 +19,7 @@ from conversion.formats import FORMATS
 from conversion.opening import AS_IT_IS, Opening
 from vit_parity.capture import Activations, jax_activations, torch_activations
 from vit_parity.certificate import Certificate, Check, stages
-from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+from vit_parity.endpoints.onnx_graph import OnnxGraph
 from vit_parity.frameworks import Framework, installed, jax_dtype, jax_model, torch_model
 from vit_parity.points import stage_points
 from vit_parity.semantics import semantics_of_file
@@ -204,7 +204,7 @@ def _circumstances(original: Original, path: Path, result: Checkpoint, inputs: d
             "path": str(path), "format": result.provenance.format, "files": _hashes(result.provenance.files)
         },
         "config": result.config.to_dict(),
-        "told_by": dict(source.origins),
+        "origins": dict(source.origins),
         "images": {
             name: {"shape": list(images.shape), "sha256": hashlib.sha256(images.tobytes()).hexdigest()}
             for name, images in inputs.items()

@@ -1,6 +1,6 @@
 """What a model is, in the standard library alone: configs, parameters, named models, preprocessing."""
 
-from vit_spec.errors import UnfitError, UntoldError, VitportError
+from vit_spec.errors import UnfitError, UnstatedError, VitportError
 from vit_spec.family import (
     Config,
     Family,
@@ -42,7 +42,7 @@ __all__ = [
     "Stage",
     "SwinConfig",
     "UnfitError",
-    "UntoldError",
+    "UnstatedError",
     "ViTConfig",
     "VitportError",
     "block_indices",

@@ -16,7 +16,7 @@ class VitportError(ValueError):
         super().__init__(printable(message))
 
 
-class UntoldError(VitportError):
+class UnstatedError(VitportError):
     """Facts about weights are stated nowhere, and are never guessed."""
 
     def __init__(self, message: str, fields: Sequence[str]) -> None:

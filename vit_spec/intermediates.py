@@ -38,7 +38,7 @@ def block_indices(indices: int | Sequence[int] | None, depth: int, what: str) ->
 
 
 def check_output_format(output_fmt: str) -> None:
-    """Refuse a format that is none of :data:`OutputFormat`.
+    """Refuse a format that is not one of :data:`OutputFormat`.
 
     Raises:
         VitportError: naming all formats.

@@ -24,7 +24,7 @@ def escaped(text: str) -> str:
     """The text with escapes, as in a Python string, for what is not visible (``\\n``, ``\\x1b``, ``\\u202e``).
 
     These are line breaks, control characters of both blocks (ESC among them), marks that turn the direction of text,
-    invisible and private characters, spaces other than the plain one, and bytes of a file name that are no text.
+    invisible and private characters, spaces other than the plain one, and bytes of a file name that are not text.
     """
     if text.isprintable():
         return text

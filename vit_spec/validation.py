@@ -43,7 +43,7 @@ def check_types(config: Any) -> None:
 
 
 def check_choices(config: Any) -> None:
-    """Refuse words that are none of a field's choices.
+    """Refuse words that are not among a field's choices.
 
     Raises:
         VitportError: for the first of them.
@@ -100,22 +100,8 @@ def check_eps(name: str, eps: float) -> None:
         raise VitportError(f"{name}={eps} is not positive: published models use 1e-6, 1e-5 or 1e-12.")
 
 
-def check_patches(image_size: tuple[int, int], patch_size: int) -> None:
-    """Refuse images that do not divide into patches.
-
-    Raises:
-        VitportError: naming the side.
-    """
-    for side, length in zip(("height", "width"), image_size, strict=True):
-        if length % patch_size:
-            raise VitportError(
-                f"image_size={image_size[0]}x{image_size[1]} does not divide into patches: its {side} {length} is not "
-                f"a multiple of patch_size={patch_size}."
-            )
-
-
 def replaced(config: C, changes: Mapping[str, Any]) -> C:
-    """A copy with the named fields changed, validated anew.
+    """A copy with the named fields changed, validated again.
 
     Raises:
         VitportError: for an unknown field.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import conversion
     from conversion.changes import ActivationChoice, Dtype, Fold, HeadChoice, PositionChoice
     from vit_parity import Certificate
-    from vit_spec.swin.resizing import OffsetResize
+    from vit_spec.swin.resizing import OffsetResize, WindowSize
     from vit_spec.vit.config import PositionResize
 
 
@@ -49,7 +49,7 @@ def load(
         facts: fields of ``ViTConfig`` that are true of the weights (``{"num_heads": 6, "activation": "gelu"}``);
             refused where they contradict the file.
         need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
-        norm_first: whether blocks norm the inputs of their layers, for names that do not show it
+        norm_first: whether blocks normalise the inputs of their layers, for names that do not show it
             (``torch.nn.TransformerEncoder``).
         rename: a file of rules for weights under names of the user's own; see docs/renaming.md.
 
@@ -107,7 +107,7 @@ def convert(
     against: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
-    window_size: int | tuple[int, int] | None = None,
+    window_size: WindowSize | None = None,
     resize: PositionResize | OffsetResize | None = None,
     positions: PositionChoice = "keep",
     num_classes: int | None = None,
@@ -142,7 +142,8 @@ def convert(
         image_size: pixels, a side or (height, width); the position table is resized to it. Where nothing else says the
             size of a table that is not square, it states that.
         patch_size: side of a patch in pixels; the patch kernel is resized to it.
-        window_size: tokens, a side or (height, width), of every stage of a Swin Transformer; tables are resized to it.
+        window_size: tokens, a side or (height, width), of all stages of a Swin Transformer, or a tuple of one for each;
+            tables are resized to it.
         resize: method for the tables of positions; ``None`` takes the one of the weights' family.
         positions: which tokens the position table is to have rows for.
         num_classes: classes of the head; where the weights have another number, ``head`` says what to do.
@@ -185,7 +186,7 @@ def convert(
         from vit_parity import check_verifiable
 
         size = {"image_size": image_size}
-        check_verifiable(changes, lambda: conversion.load(src, if_untold=size, **reading))
+        check_verifiable(changes, lambda: conversion.load(src, if_unstated=size, **reading))
     done = conversion.convert(src, dst, to=to, changes=changes, overwrite=overwrite, **reading)
     if not verify:
         return Converted(done.result, done.notes, None)

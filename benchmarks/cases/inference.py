@@ -42,7 +42,7 @@ time, which is what faster code around them could reach."""
 
 
 def cases() -> list[Case]:
-    """One a model."""
+    """One for each model."""
     names = {"ti": "vit_tiny_patch16_224", "s": "vit_small_patch16_224", "b": "vit_base_patch16_224"}
     return [
         Case(f"inference-{short}", f"Inference, ViT-{short.title()}/16", WORDS, partial(run, model))
@@ -81,7 +81,7 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
 
 
 def rate(name: str, samples: list[Sample], operations: float) -> Measured:
-    """Operations a second of each round."""
+    """Operations per second of each round."""
     return Measured(name, "GFLOP/s", tuple(operations / sample.seconds / 1e9 for sample in samples))
 
 

@@ -1,4 +1,4 @@
-"""What may be changed in a checkpoint, each only on request, and each told in the notes of its provenance."""
+"""What may be changed in a checkpoint, each only on request, and each recorded in the notes of its provenance."""
 
 from conversion.changes.activation import ActivationChoice, with_activation
 from conversion.changes.channels import with_channels

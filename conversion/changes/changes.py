@@ -11,7 +11,7 @@ from conversion.changes.positions import PositionChoice, with_positions
 from conversion.changes.sizes import with_sizes
 from conversion.changes.vit.fold import Fold, with_fold
 from conversion.checkpoint import Checkpoint
-from vit_spec.swin.resizing import OffsetResize
+from vit_spec.swin.resizing import OffsetResize, WindowSize
 from vit_spec.vit.config import PositionResize
 
 
@@ -23,8 +23,8 @@ class Changes:
     """Pixels, a side or (height, width); the position table is resized to it."""
     patch_size: int | None = None
     """Side of a patch in pixels; the patch kernel is resized to it by pseudo-inverse."""
-    window_size: int | tuple[int, int] | None = None
-    """Tokens, a side or (height, width), of every stage of a Swin Transformer; its tables are resized to it."""
+    window_size: WindowSize | None = None
+    """Tokens, a side or (height, width), of all stages of a Swin Transformer, or of each; its tables are resized."""
     resize: PositionResize | OffsetResize | None = None
     """Method for the tables of positions; ``None`` takes the one of the weights' family."""
     positions: PositionChoice = "keep"

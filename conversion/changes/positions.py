@@ -50,7 +50,7 @@ def with_positions(checkpoint: Checkpoint, layout: PositionChoice) -> Checkpoint
     kept = [table[:, : min(before, after)], zeros, table[:, before:]]
     params = params.replacing(positions, np.concatenate(kept, axis=1))
     what = f"; added the rows of {', '.join(folded)} to the tokens" if folded else ""
-    what += f"; rows of zeros in front: {after - before}" if after > before else ""
+    what += f"; rows of zeros before it: {after - before}" if after > before else ""
     return replace(checkpoint, config=config, params=params).changed(f"position table {layout} in place of {old}{what}")
 
 

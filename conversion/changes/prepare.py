@@ -15,7 +15,7 @@ from conversion.formats import FORMATS
 from conversion.identify.given import with_own_names
 from conversion.load import load
 from conversion.tensors.check import check_complete
-from vit_spec import Config, VitportError, config_fields, family_module, parameters
+from vit_spec import Config, SwinConfig, VitportError, config_fields, family_module, parameters
 from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import PositionResize
 
@@ -36,7 +36,8 @@ def prepare(
     What the weights show by their shapes, and what their file says, wins over the name; ``fields`` win over both. Each
     change is recorded in the checkpoint's notes. The weights are fitted
 
-    - to ``image_size``, by resizing the position table, and to ``patch_size``, by resizing the patch kernel;
+    - to ``image_size``, by resizing the position table, to ``patch_size``, by resizing the patch kernel, and to
+      ``window_sizes``, by resizing the tables of relative positions;
     - to ``in_channels``, by :func:`conversion.with_channels`, with a warning;
     - to ``pool``, where they hold all that it needs; what it does not need is dropped;
     - to ``num_classes``: for another number than theirs their head is dropped, so that ``head.*`` is absent and the
@@ -61,12 +62,14 @@ def prepare(
         checkpoint = weights
         _check(checkpoint, num_classes)
     else:
-        untold = with_own_names(fields)
-        checkpoint = load(weights, model=name_or_config, if_untold=untold, need_head=num_classes is None)
+        unstated = with_own_names(fields)
+        checkpoint = load(weights, model=name_or_config, if_unstated=unstated, need_head=num_classes is None)
     fields = config_fields(checkpoint.config, fields)
     if family_head and num_classes and not checkpoint.config.num_classes:
         fields = _family_pool(checkpoint) | fields
     sizes = {name: fields.pop(name) for name in ("image_size", "patch_size") if name in fields}
+    if isinstance(checkpoint.config, SwinConfig) and "window_sizes" in fields:
+        sizes["window_size"] = checkpoint.config.replace(window_sizes=fields.pop("window_sizes")).window_sizes
     checkpoint = with_sizes(checkpoint, **sizes, resize=resize)
     channels = fields.pop("in_channels", checkpoint.config.in_channels)
     if channels != checkpoint.config.in_channels:

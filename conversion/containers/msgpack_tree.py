@@ -120,7 +120,7 @@ class _Walker:
     def _array(self, length: int) -> Stored:
         end = self._file.tell() + length
         if self._take(1) != b"\x93":
-            raise ValueError("an array in it is not told as shape, dtype and bytes")
+            raise ValueError("an array in it is not stored as shape, dtype and bytes")
         kind, rank = self._length(self._take(1)[0])
         if kind != "list" or rank > 64:
             raise ValueError("an array in it has no shape")

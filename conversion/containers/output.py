@@ -1,7 +1,7 @@
 """A file that is written from its beginning to its end.
 
 What is written goes to the disk at once, beside the work on what follows, and past the system's cache where the file
-system lets it: nobody reads it again soon, and gigabytes of it would cost the time of another copy, and of making room.
+system lets it: it is not read again soon, and caching gigabytes would cost as much as another copy.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Output:
                 if error.errno != errno.EINVAL or not _through_cache(self._file):
                     raise
         if hasattr(os, "posix_fadvise"):
-            # What went into the cache none the less goes on to the disk: Linux writes out what is not needed again.
+            # What went into the cache all the same goes on to the disk: Linux writes out what is not needed again.
             with contextlib.suppress(OSError):
                 os.posix_fadvise(self._file, at, count, os.POSIX_FADV_DONTNEED)
         return piece

@@ -31,7 +31,7 @@ def unregister_format(name: str) -> None:
     """Remove a format.
 
     Raises:
-        VitportError: if there is none of that name.
+        VitportError: if no format has that name.
     """
     if name not in FORMATS:
         raise VitportError(f"No format is named {name!r}: choose one of {', '.join(FORMATS)}.")
@@ -48,16 +48,16 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 def _ordered(formats: list[Format]) -> dict[str, Format]:
-    """The formats by name, each in front of those in its ``before``, else in the order given."""
+    """The formats by name, each before those in its ``before``, otherwise in the order given."""
     ordered: dict[str, Format] = {}
 
-    def place(format: Format, behind: tuple[str, ...]) -> None:
-        if format.name in behind:
-            raise VitportError(f"{' before '.join((format.name, *behind))} is a circle: change one of their `before`.")
+    def place(format: Format, after: tuple[str, ...]) -> None:
+        if format.name in after:
+            raise VitportError(f"{' before '.join((format.name, *after))} is a cycle: change one of their `before`.")
         if format.name not in ordered:
             for other in formats:
                 if format.name in other.before:
-                    place(other, (format.name, *behind))
+                    place(other, (format.name, *after))
             ordered[format.name] = format
 
     for format in formats:

@@ -1,7 +1,7 @@
 """Graphs of operations, and the models that they compute.
 
-A graph is followed from the image to its outputs (:mod:`conversion.graph.trace`), read as layers
-(:mod:`conversion.graph.layers`), and matched with what each family of models looks like: a folder for each family.
+A graph is evaluated symbolically (:mod:`conversion.graph.trace`), read as layers (:mod:`conversion.graph.layers`), and
+matched with the models of each family, which has a folder of its own.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conversion.graph import vit
+from conversion.graph import swin, vit
 from conversion.graph.expression import forget_numbers
-from conversion.graph.graph import Graph, GraphInput, NotUnderstoodError
+from conversion.graph.graph import Graph, GraphInput, NotUnderstoodError, RecognisedError
+from conversion.graph.reading import Reading
 from conversion.graph.trace import trace
 from vit_spec import VitportError
 
-FAMILIES = {"vit": vit.read}
-"""Family → what reads its models in a trace, or raises ``NotUnderstoodError``."""
+FAMILIES = {"vit": vit.read, "swin": swin.read}
+"""Family → the function that finds its model in a trace, or raises ``NotUnderstoodError``."""
 _MOST_SIZES = 8
-"""Image sizes that are tried where a graph takes any."""
+"""Number of image sizes to try if a graph takes images of any size."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class GraphReading:
     """A model that was found in a graph."""
 
     family: str
-    model: vit.Reading
+    model: Reading
     image: str
     """Name of the input."""
     shape: tuple[int, ...]
-    """Shape of the images that the graph was followed with."""
+    """Shape of the images with which the graph was evaluated."""
 
 
 def read_graph(graph: Graph, upto: str | None = None) -> GraphReading:
@@ -43,29 +44,29 @@ def read_graph(graph: Graph, upto: str | None = None) -> GraphReading:
         upto: name of a value to end at, instead of the graph's outputs.
 
     Raises:
-        VitportError: with the node that is not what any family has there.
+        VitportError: if it is not a model of any family; the message names the first node that does not fit.
     """
     image = _image(graph)
     first: VitportError | None = None
     for shape in _shapes(graph, image):
         try:
             return _read(graph, image, shape, upto)
-        except VitportError as error:  # of another size the graph may be understood
+        except VitportError as error:  # it may be understood at another size
             first = first or error
         finally:
             forget_numbers()
-    raise first or VitportError("The graph's image has an unknown size, and no table of positions shows one.")
+    raise first or VitportError("The graph's image has an unknown size, and no position table shows it.")
 
 
 def _read(graph: Graph, image: GraphInput, shape: tuple[int, ...], upto: str | None) -> GraphReading:
-    """The first family whose models look like the graph; the first family's error if none does."""
+    """The model of the first family that fits; if none fits, raises the error of the family that recognised it."""
     found = trace(graph, image.name, shape, upto)
     first: NotUnderstoodError | None = None
     for family, read in FAMILIES.items():
         try:
             return GraphReading(family, read(found), image.name, shape)
         except NotUnderstoodError as error:
-            first = first or error
+            first = error if first is None or isinstance(error, RecognisedError) else first
     assert first is not None
     raise first
 
@@ -84,7 +85,7 @@ def _image(graph: Graph) -> GraphInput:
 
 
 def _shapes(graph: Graph, image: GraphInput) -> Iterator[tuple[int, ...]]:
-    """Shapes of images to follow the graph with: its own, else those for which it has tables of positions."""
+    """Shapes of images to evaluate the graph with: its own, else those that match its position tables."""
     batch, *sides = image.shape
     if all(side is not None for side in sides):
         yield (batch or 1, *(side or 1 for side in sides))
@@ -108,7 +109,7 @@ def _kernels(graph: Graph) -> Iterator[tuple[int, ...]]:
 
 
 def _sizes(graph: Graph, width: int, patch: int) -> Iterator[tuple[int, int]]:
-    """Squares whose patches, with up to nine tokens in front, are as many as a constant has rows; the largest first."""
+    """Square image sizes, largest first, that match the rows of some constant, with up to nine prefix tokens."""
     shapes = [it.shape for it in graph.constants.values()]
     shapes += [
         value.shape for node in graph.nodes for value in node.attributes.values() if isinstance(value, np.ndarray)

@@ -1,4 +1,4 @@
-"""Builds expressions: constants are computed at once, layouts become index arrays, everything else is noted down."""
+"""Builds expressions: computes constants, turns movements of elements into index arrays, and records all else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Value = View | np.ndarray
 _LEAST_ELEMENTS = 1 << 24
 """Elements that a value may always have."""
 _MOST_FUNCTIONS = 32
-"""Functions in a row that elements are taken in front of."""
+"""Longest chain of functions that a selection of elements is moved through."""
 _SHAPE_ALONE = ("Identity", "Dropout", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 
@@ -26,7 +26,7 @@ class Builder:
     """Makes expressions for the nodes of one graph.
 
     Args:
-        nbytes: size of its files; no value may have more elements than that, beyond the first 16 million.
+        nbytes: size of its files; a value may have at most 16 million elements more than that.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -59,28 +59,31 @@ class Builder:
         varies: bool | None = None,
         **facts: Any,
     ) -> View:
-        """A new expression, seen whole."""
+        """A view of all of a new expression."""
         if varies is None:
             varies = any(arg.expression.varies for arg in args if isinstance(arg, View))
         return whole(Expression(kind, shape, tuple(args), facts, self.place, varies=varies))
 
     def constant(self, array: np.ndarray) -> View:
-        """A constant where a view is needed."""
+        """A constant as a view."""
         return self.make("constant", array.shape, varies=False, array=array)
 
     def unknown(self, args: Sequence[Value], what: str = "") -> View:
-        """What is not understood; everything computed from it is not either."""
+        """A value that is not understood; neither is anything that is computed from it."""
         if not any(is_unknown(arg) for arg in args):
             self.unknown_places.append(self.place + what)
         return self.make("unknown", (), [arg for arg in args if isinstance(arg, View)])
 
     def elementwise(self, op: str, args: Sequence[Value], **attributes: Any) -> Value:
-        """``FUNCTIONS[op]``, broadcast. What permutes elements is moved behind it where that changes nothing."""
+        """``FUNCTIONS[op]``, with broadcasting. A permutation of its inputs becomes one of its output where it can."""
         shape = np.broadcast_shapes(*(arg.shape for arg in args))
         self.allow(shape)
+        args = [_unspread(arg) for arg in args]
         arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
         if op == "Add" and len(arrays) == 2 and all(it.shape == shape and it.dtype.kind == "f" for it in arrays):
             args = [self.constant(it) for it in arrays] if len(shape) == 3 else args  # a token and its position
+        if op == "Relu" and all(it.ndim > 1 and it.dtype.kind == "f" for it in arrays):  # a layer of constants: it has
+            args = [self.constant(it) if isinstance(it, np.ndarray) else it for it in args]  # to be told from results
         views = [arg for arg in args if isinstance(arg, View)]
         if not views:
             with np.errstate(all="ignore"):
@@ -114,7 +117,7 @@ class Builder:
         return _compressed(spread.reshape(view.expression.shape))
 
     def selected(self, value: Value, depth: int = 0) -> Value:
-        """The value as an expression of its own if it is elements in another order."""
+        """The value as an expression of its own, if it is a reordering of another's elements."""
         if not isinstance(value, View) or value.order is None:
             return value
         key = (value.expression.number, id(value.order), value.shape)
@@ -123,7 +126,7 @@ class Builder:
         return self._selected[key][1]
 
     def _selected_below(self, view: View, depth: int) -> View:
-        """The elements are taken before functions of single elements rather than behind them."""
+        """Selects elements before elementwise functions rather than after them."""
         at, order = view.expression, view.order
         assert order is not None
         if at.kind == "select":
@@ -143,7 +146,7 @@ class Builder:
         return self.make("select", order.shape, [whole(base) for base in bases], bases=bases, order=order)
 
     def concat(self, values: Sequence[Value], axis: int) -> Value:
-        """Side by side along an axis."""
+        """The values concatenated along an axis."""
         arrays = [value for value in values if isinstance(value, np.ndarray)]
         self.allow((sum(math.prod(value.shape) for value in values),))
         if len(arrays) == len(values):
@@ -165,7 +168,7 @@ class Builder:
         return view_of(bases[0], order) if len(bases) == 1 else self._select(tuple(bases), order)
 
     def moved(self, value: Value, op: str, move: Callable[[np.ndarray], Sequence[np.ndarray]]) -> list[Value]:
-        """What ``move`` makes of the value's elements."""
+        """The value with its elements moved as ``move`` moves those of an array."""
         if isinstance(value, View) and value.order is None and op in _SHAPE_ALONE:
             (shaped,) = move(np.broadcast_to(np.zeros((), np.int8), value.shape))
             return [View(value.expression, shaped.shape)]
@@ -181,7 +184,7 @@ class Builder:
         return self.moved(value, "Transpose", lambda x: (x.swapaxes(-1, -2),))[0]
 
     def reshaped(self, value: Value, shape: tuple[int, ...]) -> Value:
-        """In another shape."""
+        """The value in another shape."""
         return self.moved(value, "Reshape", lambda x: (x.reshape(shape),))[0]
 
     def reduce(self, op: str, x: Value, axes: Sequence[int] | None, keepdims: bool) -> Value:
@@ -195,7 +198,7 @@ class Builder:
         return made if keepdims else View(made.expression, tuple(s for at, s in enumerate(x.shape) if at not in axes))
 
     def by_rows(self, kind: Kind, x: View, width: int, **facts: Any) -> View:
-        """An operation on the last axis, which gives rows of ``width``; rows in another order are given back in it."""
+        """An operation on the last axis, with rows of ``width`` as results; the order of the rows is kept."""
         inputs = x.shape[-1]
         rows = None if x.order is None else rows_of(x, inputs)
         if rows is None or not is_permutation(rows, x.expression.size // inputs):
@@ -248,7 +251,7 @@ class Builder:
         )[0]  # fmt: skip
 
     def softmax(self, x: Value, axis: int = -1) -> Value:
-        """Over one axis."""
+        """The softmax over one axis."""
         if isinstance(x, np.ndarray):
             e = np.exp(x - x.max(axis, keepdims=True))
             return e / e.sum(axis, keepdims=True)
@@ -266,7 +269,7 @@ class Builder:
 
 
 def is_unknown(value: Value) -> bool:
-    """Whether it is computed from something that was not understood."""
+    """Whether a value is computed from something that was not understood."""
     return isinstance(value, View) and value.expression.kind == "unknown"
 
 
@@ -275,13 +278,20 @@ def _view(value: Value) -> View:
     return value
 
 
+def _unspread(arg: Value) -> Value:
+    """One number for each row where a view only repeats it along the row: operations repeat it by themselves."""
+    if not isinstance(arg, View) or arg.order is None or arg.shape[-1:] in ((), (0,), (1,)) or arg.order.strides[-1]:
+        return arg
+    return view_of(arg.expression, arg.order[..., :1])
+
+
 def _starts(bases: Sequence[Expression]) -> list[int]:
     ends = np.cumsum([base.size for base in bases])
     return [int(end) - base.size for end, base in zip(ends, bases, strict=True)]
 
 
 def _compressed(array: np.ndarray) -> np.ndarray:
-    """Sides along which nothing changes made 1."""
+    """The array with length 1 along axes where it does not change."""
     for axis in range(array.ndim):
         first = array.take([0], axis)
         if array.shape[axis] > 1 and (array == first).all():

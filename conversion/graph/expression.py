@@ -1,9 +1,9 @@
-"""What a value of a graph is computed from, with all moving of elements written as index arrays.
+"""Values of a graph as expressions, in which every movement of elements is an index array.
 
 Exporters write the same model with many different operations that only move elements: reshapes, transposes, splits,
-slices, gathers, concatenations. None of them is kept. A value is a :class:`View`: the elements of an
-:class:`Expression`, and which of them, in which order. What an exporter wrote no longer matters then, and a wrong order
-cannot be mistaken for the right one.
+slices, gathers, concatenations. None of them is kept. A value is a :class:`View`: it says which elements of an
+:class:`Expression` it has, and in which order. So it does not matter which operations an exporter chose, and a wrong
+order cannot be mistaken for the right one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Kind = Literal[
 elements of several values, side by side; ``resize`` a constant resized as an image; ``unknown`` anything else."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Expression:
     """A computation; its elements are numbered in row-major order.
 
@@ -38,11 +38,15 @@ class Expression:
     place: str = ""
     """The node that computes it, in words."""
     number: int = field(default_factory=itertools.count().__next__)
-    """Rises in the order of computation."""
+    """Increases in the order of computation."""
     varies: bool = True
     """Whether it depends on the image."""
     value: str = ""
-    """The graph's name of a value that holds exactly this; empty where there is none."""
+    """The graph's name for this value; empty where it has none."""
+
+    def __repr__(self) -> str:
+        """Without what it is computed from, which would be the whole graph, many times over."""
+        return f"<{self.kind} {self.shape} {self.place or self.number}>"
 
     @property
     def size(self) -> int:
@@ -50,7 +54,7 @@ class Expression:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The arguments that are no constants."""
+        """The arguments that are views, not arrays."""
         return tuple(arg for arg in self.args if isinstance(arg, View))
 
 
@@ -61,7 +65,7 @@ class View:
     expression: Expression
     shape: tuple[int, ...]
     order: np.ndarray | None = None
-    """Number of the expression's element for each of the view's; ``None`` is all of them in their own order."""
+    """For each element of the view, its index in the expression; ``None`` means all of them, in order."""
 
     @property
     def size(self) -> int:
@@ -83,19 +87,19 @@ def whole(expression: Expression) -> View:
 
 
 def view_of(expression: Expression, order: np.ndarray) -> View:
-    """The view with these elements; an order that changes nothing is not kept."""
+    """The view of these elements; the identity is stored as ``None``."""
     return View(expression, order.shape, None if _in_order(order, expression.size) else order)
 
 
 def numbers(shape: tuple[int, ...]) -> np.ndarray:
-    """0, 1, 2, … in a shape."""
+    """0, 1, 2, … as an array of that shape."""
     size = math.prod(shape)
     return _counted(max(size - 1, 0).bit_length())[:size].reshape(shape)
 
 
 @lru_cache(maxsize=2)
 def _counted(bits: int) -> np.ndarray:
-    """All numbers of so many bits, made once for the many values of one size."""
+    """All numbers of that many bits, cached because many values have the same size."""
     found = np.arange(1 << bits, dtype=np.int32 if bits < 31 else np.int64)
     found.setflags(write=False)
     return found
@@ -107,11 +111,14 @@ def forget_numbers() -> None:
 
 
 def rows_of(view: View, width: int) -> np.ndarray | None:
-    """If the view consists of whole rows of its expression, the number of each, in the shape without the last axis.
+    """The row of the expression that each row of a view is, in the view's shape without its last axis.
 
     Args:
         view: its last axis is compared with the expression's.
         width: length of a row.
+
+    Returns:
+        ``None`` if the view does not consist of whole rows.
     """
     if not view.shape or view.shape[-1] != width or not view.expression.shape or view.expression.shape[-1] != width:
         return None
@@ -124,7 +131,7 @@ def rows_of(view: View, width: int) -> np.ndarray | None:
 
 
 def is_permutation(order: np.ndarray, size: int) -> bool:
-    """Whether every one of ``size`` elements occurs once."""
+    """Whether each of ``size`` elements occurs exactly once."""
     if order.size != size:
         return False
     seen = np.zeros(size, bool)
@@ -135,5 +142,5 @@ def is_permutation(order: np.ndarray, size: int) -> bool:
 def _in_order(order: np.ndarray, size: int) -> bool:
     if order.size != size:
         return False
-    some = np.linspace(0, size - 1, min(size, 64)).astype(np.int64)  # most orders differ at once
+    some = np.linspace(0, size - 1, min(size, 64)).astype(np.int64)  # a sample rules out most orders
     return bool((order.flat[some] == some).all()) and np.array_equal(order, numbers(order.shape))

@@ -1,4 +1,4 @@
-"""The array that an expression of constants alone stands for."""
+"""The value of an expression that depends on constants only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def fold(view: View) -> np.ndarray:
     """Compute a view that does not depend on the image, in the dtypes of its constants.
 
     Raises:
-        NotUnderstoodError: if it does, or an operation in it is not understood.
+        NotUnderstoodError: if it depends on the image, or an operation in it is not understood.
     """
     arrays: dict[int, np.ndarray] = {}
     waiting = [view.expression]

@@ -1,6 +1,7 @@
-"""Which function a group of operations computes, found by computing it on numbers that tell the known ones apart.
+"""Recognises the function that a group of operations computes, by evaluating it on inputs that distinguish the known
+functions.
 
-A GELU can be written in a dozen ways, a LayerNorm in as many. All of them give the same numbers.
+A GELU can be written in a dozen ways, and so can a LayerNorm. All of them give the same numbers.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ _KNOWN: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
     "identity": lambda x: x,
 }
-"""``vit_spec.Activation``, and what stands elsewhere in a model."""
+"""The functions of ``vit_spec.Activation``, and those that occur elsewhere in a model."""
 _POINTS = np.concatenate([np.linspace(-6, 6, 241), [-20.0, 20.0]])
 _TOLERANCE = {"float16": 1e-4, "bfloat16": 2e-3}
-"""How far constants rounded to a dtype move a known function; 2e-6 for all others. The two forms of GELU, the closest
-pair, are 4.7e-4 apart."""
+"""How far rounding constants to a dtype moves a known function; 2e-6 for all other dtypes. The two forms of GELU, the
+closest pair, are 4.7e-4 apart."""
 _MOST = 64
 """Operations in one function."""
 
@@ -43,7 +44,7 @@ class NormFacts:
 
 
 def source_of(at: Expression) -> Expression | None:
-    """The nearest expression that alone decides all of ``at``'s elements, row by row; ``None`` if there are several."""
+    """The nearest expression from which alone ``at`` is computed, row by row; ``None`` if there is more than one."""
     waiting = {arg.expression.number: arg.expression for arg in at.views}
     for _ in range(_MOST):
         if len(waiting) == 1:
@@ -62,7 +63,7 @@ def _is_pointwise(at: Expression) -> bool:
 
 
 def activation_of(at: Expression, source: Expression) -> tuple[str, float] | None:
-    """Name and factor: ``at = factor * name(source)``, element by element."""
+    """Name and factor of an elementwise function: ``at = factor * name(source)``; ``None`` for an unknown one."""
     try:
         y = _Rows(source, 1).compute(at, _POINTS[:, None])[:, 0]
         tolerance = max((_TOLERANCE.get(name, 2e-6) for name in _dtypes(at, source)), default=2e-6)
@@ -80,7 +81,7 @@ def activation_of(at: Expression, source: Expression) -> tuple[str, float] | Non
 
 
 def norm_of(at: Expression, source: Expression) -> NormFacts | None:
-    """The norm over the last axis that ``at`` is of ``source``."""
+    """The norm over the last axis that computes ``at`` from ``source``; ``None`` if it is another function."""
     D = source.shape[-1] if source.shape else 0
     if D < 2:
         return None
@@ -107,7 +108,7 @@ def norm_of(at: Expression, source: Expression) -> NormFacts | None:
 
 
 def centres(at: Expression, source: Expression) -> bool:
-    """Whether ``at`` is ``source`` less its mean over the last axis."""
+    """Whether ``at`` is ``source`` minus its mean over the last axis."""
     D = source.shape[-1] if source.shape else 0
     x = np.random.default_rng(0).standard_normal((3, max(D, 1))) + 0.5
     try:
@@ -115,6 +116,18 @@ def centres(at: Expression, source: Expression) -> bool:
     except (_NoRowsError, TypeError):
         return False
     return y.shape == x.shape and bool(np.abs(y - _centred(x)).max() <= 1e-9)
+
+
+def is_unit(at: Expression, source: Expression) -> bool:
+    """Whether ``at`` is ``source`` divided by its length over the last axis, with no guard that shows above 1e-9."""
+    D = source.shape[-1] if source.shape else 0
+    x = np.random.default_rng(0).standard_normal((4, max(D, 1))) * np.array([[1e-9], [1e-3], [1.0], [30.0]])
+    try:
+        y = _Rows(source, D).compute(at, np.concatenate([x, np.zeros_like(x[:1])]))
+    except (_NoRowsError, TypeError):
+        return False
+    unit = x / np.sqrt((x * x).sum(-1, keepdims=True))
+    return y[:-1].shape == x.shape and bool(np.abs(y[:-1] - unit).max() <= 1e-6) and not y[-1].any()
 
 
 def is_softmax(at: Expression, source: Expression) -> bool:
@@ -161,14 +174,14 @@ def _dtypes(at: Expression, source: Expression) -> set[str]:
 
 
 class _NoRowsError(Exception):
-    """It is no function of single rows."""
+    """The expression is not computed row by row."""
 
 
 class _Rows:
-    """Computes expressions for some rows of their source alone.
+    """Evaluates expressions on chosen rows in place of their source.
 
     Args:
-        source: the expression that all others are computed from.
+        source: the expression from which the others are computed.
         width: length of a row; 1 for functions of single elements.
     """
 

@@ -1,4 +1,4 @@
-"""Operations that optimisers fuse, taken apart again: onnxruntime's own, and ONNX's ``Attention``.
+"""Fused operations, split into plain ones: onnxruntime's own, and ONNX's ``Attention``.
 
 Their definitions: docs/ContribOperators.md of onnxruntime, and ONNX's operator schemas.
 """
@@ -10,21 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from conversion.graph.arguments import Inputs, Operation, attributes_of, constant, optional, required
 from conversion.graph.builder import Builder, Value
 from conversion.graph.expression import View
 from conversion.graph.graph import Node
-from conversion.graph.operations import (
-    OPERATIONS,
-    Inputs,
-    Operation,
-    attributes_of,
-    constant,
-    norm_node,
-    optional,
-    quantised,
-    required,
-    scaled,
-)
+from conversion.graph.operations import OPERATIONS, norm_node
+from conversion.graph.products import scaled
 
 
 def _bias_activation(op: str) -> Operation:
@@ -57,7 +48,7 @@ def _fused_matmul(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequenc
     x, y = required(inputs, 0), required(inputs, 1)
     left, right, alpha, first, second = attributes_of(node, transA=0, transB=0, alpha=1.0, transBatchA=0, transBatchB=0)
     x, y = (
-        b.moved(value, "", lambda z: (np.moveaxis(z, 0, -2),))[0] if batch else value  # rows lie in front of the batch
+        b.moved(value, "", lambda z: (np.moveaxis(z, 0, -2),))[0] if batch else value  # rows come before the batch
         for value, batch in ((x, first), (y, second))
     )
     product = b.matmul(b.transposed(x) if left else x, b.transposed(y) if right else y)
@@ -98,7 +89,7 @@ def _part(b: Builder, x: Value, start: int, end: int) -> Value:
 
 
 def _attention(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
-    """onnxruntime's: queries, keys and values out of one matrix."""
+    """onnxruntime's Attention: one matrix for queries, keys and values."""
     x, kernel, bias = required(inputs, 0), constant(required(inputs, 1)), optional(inputs, 2)
     heads, scale, causal, sizes = attributes_of(node, num_heads=0, scale=None, unidirectional=0, qkv_hidden_sizes=None)
     if causal or any(value is not None for value in inputs[3:]) or kernel is None:
@@ -112,7 +103,7 @@ def _attention(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[V
 
 
 def _multi_head_attention(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
-    """onnxruntime's: queries, keys and values as they are, or packed (B, N, h, 3, d), or keys and values packed."""
+    """onnxruntime's MultiHeadAttention: queries, keys and values apart, all packed (B, N, h, 3, d), or the last two."""
     q, k, v, bias = required(inputs, 0), optional(inputs, 1), optional(inputs, 2), optional(inputs, 3)
     heads, scale, causal = attributes_of(node, num_heads=0, scale=None, unidirectional=0)
     if causal or any(value is not None for value in inputs[4:]):
@@ -137,7 +128,7 @@ def _multi_head_attention(b: Builder, node: Node, inputs: Inputs, opset: int) ->
 
 
 def _onnx_attention(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
-    """ONNX's, of version 23."""
+    """ONNX's Attention, since version 23."""
     q, k, v, mask = required(inputs, 0), required(inputs, 1), required(inputs, 2), optional(inputs, 3)
     scale, causal, cap, q_heads, heads = attributes_of(
         node, scale=None, is_causal=0, softcap=0.0, q_num_heads=0, kv_num_heads=0
@@ -163,18 +154,5 @@ FUSED: dict[str, Operation] = {
     f"{_MS}MultiHeadAttention": _multi_head_attention, "Attention": _onnx_attention,
     f"{_MS}TransposeMatMul": _fused_matmul,
     f"{_MS}LayerNormalization": OPERATIONS["LayerNormalization"],
-    f"{_MS}DequantizeLinear": OPERATIONS["DequantizeLinear"],
 }  # fmt: skip
 """Operation → what it stands for."""
-
-_INTEGERS = ("QAttention", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QuantizeLinear", "MatMulNBits",
-             "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSoftmax", "QOrderedMatMul", "MatMulFpQ4",
-             "MatMulBnb4", "DynamicQuantizeLSTM", "QMoE", "QLinearGlobalAveragePool", "QLinearSigmoid",
-             "QLinearLeakyRelu", "QLinearAveragePool", "QLinearReduceMean")  # fmt: skip
-
-
-def _refused(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
-    raise quantised(b.place)
-
-
-FUSED.update({f"{_MS}{name}": _refused for name in _INTEGERS})

@@ -22,10 +22,10 @@ class Constant:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation: values in, values out, each under a name that one node alone gives."""
+    """One operation on values. Every value has a name, and only one node computes it."""
 
     op: str
-    """``Add``, or with its domain where that is not ONNX's own: ``com.microsoft::Gelu``."""
+    """``Add``; with its domain if that is not ONNX's own, ``com.microsoft::Gelu``."""
     inputs: tuple[str, ...]
     """Names of values; an optional one that is left out is empty."""
     outputs: tuple[str, ...]
@@ -42,7 +42,7 @@ class Node:
 
 @dataclass(frozen=True)
 class GraphInput:
-    """A value that the graph is given."""
+    """An input of the graph."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -53,7 +53,7 @@ class GraphInput:
 
 @dataclass(frozen=True)
 class Function:
-    """Operations under a name, as exporters group the parts of a layer."""
+    """A named group of operations, into which exporters put the parts of a layer."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -75,8 +75,12 @@ class Graph:
     functions: Mapping[str, Function] = field(default_factory=dict)
     """Operation (see :attr:`Node.op`) → what it stands for."""
     nbytes: int = 0
-    """Bytes of the files that hold it, to which the memory for reading is held."""
+    """Bytes of its files, which limit the memory for reading it."""
 
 
 class NotUnderstoodError(VitportError):
-    """The graph computes something other than what was looked for; another reading may still fit."""
+    """The graph is not the expected model; another reading may still fit."""
+
+
+class RecognisedError(NotUnderstoodError):
+    """The graph is a model of the expected family, but something in it is not understood."""

@@ -1,46 +1,14 @@
-"""The layers that expressions are: linear, norm, activation, sum, product, scale."""
+"""Reads expressions as layers: linear, norm, activation, sum, product, scale."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from conversion.graph.expression import Expression, View, view_of
-from conversion.graph.functions import activation_of, centres, is_softmax, norm_of, source_of
-
-StepKind = Literal["scale", "shift", "sum", "multiply", "activation", "centre", "norm", "softmax", "other"]
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """What an expression does to the one or two before it."""
-
-    kind: StepKind
-    x: Expression | None = None
-    y: Expression | None = None
-    """The second term of a sum or factor of a product."""
-    by: np.ndarray | None = None
-    """What is added or multiplied."""
-    name: str = ""
-    """Of an activation."""
-    factor: float = 1.0
-    """What an activation is multiplied by."""
-    norm: Norm | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Norm:
-    """LayerNorm, or RMSNorm if not ``centred``, over the last axis."""
-
-    x: View
-    centred: bool
-    eps: float
-    weight: np.ndarray | None
-    bias: np.ndarray | None
-    place: str
+from conversion.graph.expression import Expression, View, rows_of, view_of
+from conversion.graph.graph import NotUnderstoodError
+from conversion.graph.steps import Norm, Step, step_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,22 +22,24 @@ class Linear:
 
 
 class Layers:
-    """Reads expressions as layers; each is looked at once."""
+    """Reads expressions as layers; remembers what each one is."""
 
     def __init__(self) -> None:
         self._steps: dict[int, Step] = {}
 
     def step(self, at: Expression) -> Step:
-        """The last thing that an expression does."""
+        """The last step of an expression."""
         if at.number not in self._steps:
-            self._steps[at.number] = _step(at)
+            self._steps[at.number] = step_of(at)
         return self._steps[at.number]
 
     def linear(self, at: Expression) -> Linear | None:
-        """The linear layer that gives ``at``, with the bias behind it."""
+        """The linear layer whose output is ``at``, with its bias; ``None`` for anything else."""
         if at.kind == "linear":
             (x,) = at.views
             return Linear(x, at.facts["kernel"], None, at.place)
+        if at.kind == "select":
+            return self._linear_of_rows(at)
         step = self.step(at)
         if step.kind not in ("shift", "scale") or step.x is None or step.by is None:
             return None
@@ -85,8 +55,36 @@ class Layers:
             return Linear(inner.x, inner.kernel * factor, bias, inner.place)
         return None
 
+    def _linear_of_rows(self, at: Expression) -> Linear | None:
+        """The layer whose rows ``at`` puts into another order, as the same layer on rows in that order.
+
+        ``torch.nn.MultiheadAttention`` computes on (tokens, images, D), and turns its result back.
+        """
+        bases = at.facts["bases"]
+        inner = self.linear(bases[0]) if len(bases) == 1 else None
+        if inner is None:
+            return None
+        inputs, outputs = inner.kernel.shape
+        rows = rows_of(View(bases[0], at.shape, at.facts["order"].reshape(at.shape)), outputs)
+        if rows is None:
+            return None
+        order = inner.x.elements().reshape(-1, inputs)[rows]
+        return Linear(view_of(inner.x.expression, order), inner.kernel, inner.bias, inner.place)
+
+    def terms(self, at: Expression) -> tuple[Expression, Expression, np.ndarray | None] | None:
+        """The two terms of a sum, and the bias of a linear layer if it is added to the sum."""
+        step = self.step(at)
+        if step.kind == "sum" and step.x is not None and step.y is not None:
+            return step.x, step.y, None
+        if step.kind == "shift" and step.x is not None and step.by is not None:
+            inner = self.step(step.x)
+            by = vector(step.by, at.shape[-1]) if at.shape else None
+            if inner.kind == "sum" and inner.x is not None and inner.y is not None and by is not None:
+                return inner.x, inner.y, by
+        return None
+
     def norm(self, at: Expression) -> Norm | None:
-        """The norm that gives ``at``, with its weight and bias."""
+        """The norm whose output is ``at``, with its weight and bias; ``None`` for anything else."""
         weight = bias = None
         step = self.step(at)
         width = at.shape[-1] if at.shape else 0
@@ -101,7 +99,7 @@ class Layers:
             return None
         if weight is not None or bias is not None:
             if found.bias is not None or (weight is not None and found.weight is not None):
-                return None  # what is peeled off belongs to no norm
+                return None  # this scale or shift is not part of a norm
             weight = found.weight if weight is None else weight
             found = Norm(found.x, found.centred, found.eps, weight, bias, found.place)
         if not found.centred and found.x.order is None:
@@ -112,7 +110,7 @@ class Layers:
         return found
 
     def scaled(self, at: Expression) -> tuple[Expression, float]:
-        """What is multiplied by single numbers, and their product; what changes nothing is taken off too."""
+        """The expression without its scalar factors and steps that change nothing, and the factors' product."""
         factor = 1.0
         while True:
             step = self.step(at)
@@ -127,7 +125,7 @@ class Layers:
             at = step.x
 
     def activation(self, view: View) -> tuple[View, str, float] | None:
-        """What an activation is of, its name, and what it is multiplied by before or behind it."""
+        """The input of an activation, its name, and the scalar factor on its output; ``None`` for anything else."""
         factor = 1.0
         while True:
             at, order = unselected(view)
@@ -143,10 +141,10 @@ class Layers:
             view = view_as(inner, view.shape, order)
 
     def columns(self, view: View, width: int) -> tuple[Linear, np.ndarray] | None:
-        """A view of some outputs of a linear layer: the layer, and which output each of a row's elements is.
+        """The linear layer of which a view has some outputs, and the output that each element of a row is.
 
         Args:
-            view: of (…, rows, width), or anything that has as many rows as the layer, in the same order.
+            view: (…, rows, width), or another shape with the layer's rows in the same order.
             width: outputs that the view takes from each row.
         """
         added: np.ndarray | None = None
@@ -160,7 +158,7 @@ class Layers:
             by = vector(step.by, at.shape[-1])
             if by is None:
                 return None
-            by = by[order.reshape(-1, width)[0] % at.shape[-1]]  # a bias that a part of the outputs was given alone
+            by = by[order.reshape(-1, width)[0] % at.shape[-1]]  # a bias on some of the outputs
             added = by if added is None else added + by
             view = View(step.x, view.shape, order)
         if layer is None:
@@ -180,13 +178,20 @@ class Layers:
         return Linear(layer.x, layer.kernel[:, taken], bias, layer.place), np.arange(width)
 
 
+def in_own_order(view: View, place: str) -> Expression:
+    """The expression of a view that has all of its elements, in order."""
+    if view.order is not None:
+        raise NotUnderstoodError(f"The graph's {place} reads some tokens or channels, where all were expected.")
+    return view.expression
+
+
 def view_as(at: Expression, shape: tuple[int, ...], order: np.ndarray) -> View:
-    """These elements of another expression of the same size; an order that changes nothing is not kept."""
+    """A view with this order of elements; the identity is stored as ``None``."""
     return View(at, shape, view_of(at, order).order)
 
 
 def unselected(view: View) -> tuple[Expression, np.ndarray] | tuple[None, None]:
-    """The one expression behind a view, and the numbers of its elements; ``None`` twice if there are several."""
+    """The one expression from which a view takes its elements, and their indices; ``None`` twice for several."""
     at, order = view.expression, view.elements()
     while at.kind == "select":
         order = at.facts["order"].reshape(-1)[order]
@@ -197,82 +202,7 @@ def unselected(view: View) -> tuple[Expression, np.ndarray] | tuple[None, None]:
 
 
 def vector(array: np.ndarray, width: int) -> np.ndarray | None:
-    """A constant that is the same in each row, as (width,)."""
+    """A constant that is the same for each row, as (width,); ``None`` for any other."""
     if array.size == width and array.shape[-1:] == (width,):
         return array.reshape(-1)
     return np.full(width, array.reshape(-1)[0], array.dtype) if array.size == 1 else None
-
-
-_DIRECT: Mapping[str, StepKind] = {"Add": "shift", "Sum": "shift", "Sub": "shift", "Mul": "scale", "Div": "scale"}
-
-
-def _step(at: Expression) -> Step:
-    if at.kind == "norm":
-        facts = at.facts
-        (x,) = at.views
-        norm = Norm(x, facts["centred"], facts["eps"], facts["weight"], facts["bias"], at.place)
-        return Step("norm", x.expression, norm=norm)
-    if at.kind == "softmax":
-        (x,) = at.views
-        return Step("softmax", x.expression) if x.order is None else Step("other")
-    if at.kind != "elementwise":
-        return Step("other")
-    return _with_constant(at) or _of_one(at) or _of_two(at) or Step("other")
-
-
-def _with_constant(at: Expression) -> Step | None:
-    """A single operation with a constant."""
-    op, args = at.facts["op"], at.args
-    if op not in _DIRECT or len(args) != 2 or len(at.views) != 1:
-        return None
-    x, first = at.views[0].expression, isinstance(args[0], View)
-    by = args[1] if first else args[0]
-    assert isinstance(by, np.ndarray)
-    if by.dtype.kind in "iub" or x.size != at.size:
-        return None
-    if op in ("Sub", "Div"):
-        if not first:
-            return None
-        by = -by if op == "Sub" else 1 / by.astype(np.float64)
-    return Step(_DIRECT[op], x, by=by)
-
-
-def _of_one(at: Expression) -> Step | None:
-    """A function of one expression."""
-    source = source_of(at)
-    if source is None or source.size != at.size:
-        return None
-    if (found := activation_of(at, source)) is not None:
-        return Step("activation", source, name=found[0], factor=found[1])
-    if centres(at, source):
-        return Step("centre", source)
-    if (facts := norm_of(at, source)) is not None:
-        dtype = _dtype(at)
-        weight, bias = (None if part is None else part.astype(dtype) for part in (facts.weight, facts.bias))
-        weight = None if weight is not None and (weight == 1).all() else weight
-        bias = None if bias is not None and not bias.any() else bias
-        x = View(source, source.shape)
-        return Step("norm", source, norm=Norm(x, facts.centred, facts.eps, weight, bias, at.place))
-    return Step("softmax", source) if is_softmax(at, source) else None
-
-
-def _of_two(at: Expression) -> Step | None:
-    views = at.views
-    if len(at.args) != 2 or len(views) != 2 or any(view.size != at.size for view in views):
-        return None
-    kinds: Mapping[str, StepKind] = {"Add": "sum", "Sum": "sum", "Mul": "multiply"}
-    kind = kinds.get(at.facts["op"])
-    return None if kind is None else Step(kind, views[0].expression, views[1].expression)
-
-
-def _dtype(at: Expression) -> np.dtype:
-    """The widest dtype of the constants around an expression."""
-    found: list[np.dtype] = []
-    waiting = [at]
-    for _ in range(20):
-        if not waiting:
-            break
-        now = waiting.pop(0)
-        found += [arg.dtype for arg in now.args if isinstance(arg, np.ndarray) and arg.dtype.kind not in "iub"]
-        waiting += [arg.expression for arg in now.views]
-    return max(found, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float32))

@@ -1,4 +1,4 @@
-"""Operations that only move elements, on numpy arrays: on constants, and on the numbers of elements."""
+"""Operations that only move elements, on numpy arrays: constants, or the indices of elements."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _split(x: np.ndarray, more: Sequence[np.ndarray | None], a: Attributes, opse
 
 def _gather(x: np.ndarray, more: Sequence[np.ndarray | None], a: Attributes, opset: int, count: int) -> Moved:
     axis, at = a.get("axis", 0), np.asarray(more[0])
-    ints(at)  # which checks that it is whole numbers
+    ints(at)  # checks that they are integers
     if at.ndim == 0:  # a view
         return (x[(slice(None),) * (axis % x.ndim) + (int(at),)],)
     return (np.take(x, at, axis),)
@@ -104,7 +104,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def ints(array: np.ndarray | None) -> tuple[int, ...]:
-    """A constant of whole numbers."""
+    """The integers in a constant."""
     if array is None or array.dtype.kind not in "iu":
-        raise ValueError("expected whole numbers that are constants")
+        raise ValueError("expected constant integers")
     return tuple(int(value) for value in array.reshape(-1))

@@ -1,4 +1,4 @@
-"""A graph followed from its inputs to its outputs, node by node."""
+"""Evaluates a graph symbolically, node by node, from its inputs to its outputs."""
 
 from __future__ import annotations
 
@@ -8,35 +8,38 @@ from typing import Any
 
 import numpy as np
 
+from conversion.graph.arguments import Inputs
 from conversion.graph.builder import Builder, Value, is_unknown
 from conversion.graph.expression import View
 from conversion.graph.fused import FUSED
 from conversion.graph.graph import Constant, Graph, Node
-from conversion.graph.operations import OPERATIONS, Inputs
+from conversion.graph.operations import OPERATIONS
+from conversion.graph.placing import PLACING
+from conversion.graph.quantised import QUANTISED
 from vit_spec import VitportError
 
 MOST_NODES = 50_000
-"""A model of 48 blocks has 3,000, with all its shapes computed in the graph some 10,000."""
+"""A model of 48 blocks has 3,000 nodes, or some 10,000 if the graph computes every shape."""
 _MOST_CALLS = 16
 """Functions within functions, and branches within branches."""
-_READ = OPERATIONS | FUSED
+_READ = OPERATIONS | PLACING | FUSED | QUANTISED
 
 
 @dataclass(frozen=True)
 class Reference:
-    """An attribute of a function's node that stands for the call's own."""
+    """An attribute in a function that refers to an attribute of the call."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What a graph's outputs are computed from."""
+    """A graph as expressions."""
 
     image: View
     outputs: Mapping[str, Value]
     values: Mapping[str, Value]
-    """Every value that outputs depend on, by its name."""
+    """Every value that the outputs depend on, by name."""
     unknown: tuple[str, ...]
     """Nodes that were not understood, in order; everything computed from them is unknown."""
     dequantised: int
@@ -44,10 +47,10 @@ class Trace:
 
 
 def trace(graph: Graph, image: str, shape: tuple[int, ...], upto: str | None = None) -> Trace:
-    """Follow a graph.
+    """Evaluate a graph symbolically.
 
     Args:
-        graph: what to follow.
+        graph: what to evaluate.
         image: name of the input that is the image.
         shape: its shape.
         upto: a value to end at, instead of the graph's outputs.
@@ -115,8 +118,8 @@ class _Tracer:
             return values[name]
         if name not in constants:
             raise VitportError(
-                f"The graph's {user} uses {name!r}, which nothing before it computes: its nodes are out of order, or "
-                "form a circle."
+                f"The graph's {user} uses {name!r}, which no node before it computes: its nodes are out of order, or "
+                "form a cycle."
             )
         stored = constants[name]
         if id(stored) not in self.read:
@@ -180,7 +183,7 @@ class _Tracer:
 
 
 def _reads(node: Node) -> set[str]:
-    """Names of the values that a node uses, in its branches too."""
+    """Names of the values that a node uses, including those used in its branches."""
     names = {name for name in node.inputs if name}
     for value in node.attributes.values():
         if isinstance(value, Graph):
@@ -189,7 +192,7 @@ def _reads(node: Node) -> set[str]:
 
 
 def _bound(node: Node, attributes: Mapping[str, Any]) -> Node:
-    """A function's node with the attributes of its call."""
+    """A node of a function, with the attributes of the call filled in."""
     if not any(isinstance(value, Reference) for value in node.attributes.values()):
         return node
     own = {

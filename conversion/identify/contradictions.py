@@ -42,7 +42,7 @@ def check_told(told: Mapping[str, Fact], config: Config) -> None:
         said, shown, origins = zip(*differing, strict=True)
         raise VitportError(
             f"{origins[0][:1].upper()}{origins[0][1:]} says {', '.join(said)}, but the tensors show "
-            f"{', '.join(shown)}: they are of two models, so fetch the weights again, or correct what is wrong."
+            f"{', '.join(shown)}: they belong to different models, so fetch the weights again, or correct the error."
         )
 
 

@@ -21,7 +21,7 @@ class Identifier(Protocol):
     CHANGED_BY_FINE_TUNING: frozenset[str]
     """First components of names whose shapes fine-tuning changes."""
     REFUSED: Mapping[str, str]
-    """Endings of names that show models like the family's that are none of it → what they are."""
+    """Endings of names that show models which resemble the family's but do not belong to it → what they are."""
     EVERY_PARAMETER: tuple[Config, ...]
     """Configs that have every parameter outside the blocks between them."""
     HEAD_WIDTHS: tuple[int, ...]
@@ -32,7 +32,7 @@ class Identifier(Protocol):
         ...
 
     def usual(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Config fields that nobody has to tell, because they decide nothing for a model of these values."""
+        """Config fields that need not be stated, because they have no effect in a model with these values."""
         ...
 
     def check_named(self, name: str, named: Any, config: Any) -> None:

@@ -29,7 +29,7 @@ _OTHER_WORDS = re.compile(
     r"|classification|embedding_layer|proxies|prototypes?)(\d+|_\w+)?",
     re.IGNORECASE,
 )
-"""What lies behind the features too, but is no classifier even as one linear layer."""
+"""What follows the features too, but is not a classifier even as one linear layer."""
 _KERNELS = ("weight", "kernel")
 
 
@@ -42,7 +42,7 @@ class Heads:
     zeros: Mapping[str, Tensor]
     """Biases that the head's layers do not have, under the format's names."""
     unread: tuple[str, ...]
-    """Names of a head's tensors that are no single linear layer."""
+    """Names of the tensors of a head that is not one linear layer."""
     notes: tuple[str, ...] = ()
 
 
@@ -77,12 +77,15 @@ def find_heads(table: TensorTable, names: Mapping[str, str], format: Format) -> 
         renamed[kernel] = place[0]
         notes.append(f"took {re.split('[./](weight|kernel)$', names[kernel])[0]} as the head, one linear layer")
         if bias is None:
-            shape, dtype = table.spec(kernel)
-            count = shape[0] if kernel.endswith("weight") else shape[1]
-            zeros[place[1]] = Tensor((count,), dtype, lambda count=count, dtype=dtype: np.zeros(count, dtype))
+            zeros[place[1]] = _zeros(table, kernel)
             notes[-1] += " without a bias; zeros are its bias"
         else:
             renamed[bias] = place[1]
+    own = {bare: name for name, bare in names.items()}
+    for kernel, bias in _pairs(format):
+        if kernel in own and bias not in own and _linear(table, {kernel: own[kernel]}, widths) is not None:
+            zeros[bias] = _zeros(table, own[kernel])
+            notes.append(f"{own[kernel]} has no bias beside it; zeros are its bias")
     return Heads(renamed, zeros, tuple(unread), tuple(notes))
 
 
@@ -103,7 +106,7 @@ def first_kernel(family: str) -> Parameter:
 
 
 def could_be_head(bare: str) -> bool:
-    """Whether a name is in a module that people put behind the features."""
+    """Whether a name is in a module that people put after the features."""
     root = re.split("[./]", bare)[0]
     return bool(_WORDS.fullmatch(root) or _OTHER_WORDS.fullmatch(root))
 
@@ -136,6 +139,13 @@ def _linear(table: TensorTable, group: Mapping[str, str], widths: set[int]) -> t
     if columns not in widths or (bias is not None and table.spec(bias)[0] != (rows,)):
         return None
     return kernel, bias
+
+
+def _zeros(table: TensorTable, kernel: str) -> Tensor:
+    """The bias of a layer that has none."""
+    shape, dtype = table.spec(kernel)
+    count = shape[0] if kernel.endswith("weight") else shape[1]
+    return Tensor((count,), dtype, lambda: np.zeros(count, dtype))
 
 
 def _place(format: Format, root: str) -> tuple[str, str] | None:
@@ -177,7 +187,7 @@ def _foreign(format: Format, of: Iterable[Parameter]) -> set[str]:
 
 def _widths(table: TensorTable, names: Mapping[str, str], format: Format) -> set[int]:
     """What a head may read: the tokens' width, as the kernel that cuts patches shows it, or twice that for class token
-    and mean side by side, or for each stage; behind a hidden layer, that one's width."""
+    and mean side by side, or for each stage; after a hidden layer, that layer's width."""
     own = {bare: name for name, bare in names.items()}
 
     def outputs(of: Callable[[Parameter], bool]) -> int | None:

@@ -66,7 +66,7 @@ def check_format(config_json: Mapping[str, Any], found: Format) -> None:
     if found.classes and kind is not None and kind not in found.classes:
         raise VitportError(
             f"config.json has model_type={kind!r}, but the tensors' names are those of {found.summary} (model_type "
-            f"{' or '.join(found.classes)}): they are of two models, so fetch the folder again."
+            f"{' or '.join(found.classes)}): they belong to different models, so fetch the folder again."
         )
 
 

@@ -1,4 +1,4 @@
-"""Weights that are no plain floats: quantised ones, and adapters beside the weights that they change."""
+"""Weights that are not plain floats: quantised ones, and adapters beside the weights that they change."""
 
 from __future__ import annotations
 

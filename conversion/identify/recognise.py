@@ -36,6 +36,8 @@ class Recognised:
     notes: tuple[str, ...]
     unread_head: tuple[str, ...] = ()
     """Tensors of a head that is not one linear layer."""
+    filled: tuple[str, ...] = ()
+    """Tensors of zeros that the file does not hold: biases of heads without one."""
     aside: TensorTable = field(default_factory=lambda: TensorTable({}))
     """What ``Format.set_aside`` took out of the table."""
 
@@ -84,7 +86,7 @@ def recognise(
 
 
 def _check_family(table: TensorTable, family: str) -> None:
-    """Refuse models that are like those of the family and are none."""
+    """Refuse models that resemble the family's but do not belong to it."""
     for ending, what in identifier(family).REFUSED.items():
         if any(name.endswith(ending) for name in table):
             raise VitportError(f"The file holds {what}.")
@@ -183,7 +185,8 @@ def _peeled(table: TensorTable, found: Format, prefix: str, told: tuple[str, ...
     kept = TensorTable({name: table.tensors[name] for name in names}).renamed(names.__getitem__)
     whole = TensorTable({**kept.tensors, **heads.zeros, **beside.zeros})
     unread = tuple(names[name] for name in heads.unread)
-    return Recognised(found, whole, (*notes, *heads.notes, *beside.notes), unread, TensorTable(removed))
+    told = (*notes, *heads.notes, *beside.notes)
+    return Recognised(found, whole, told, unread, (*heads.zeros, *beside.zeros), TensorTable(removed))
 
 
 def _heads_beside(

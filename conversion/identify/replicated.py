@@ -40,7 +40,7 @@ def unreplicated(
 
 
 def _copies(table: TensorTable, names: Mapping[str, str], format: Format) -> int | None:
-    """The length of the axis that all tensors have in front, where the kernel that cuts patches has one too many."""
+    """The length of the first axis of all tensors, if the patch kernel has one axis too many."""
     kernel = first_kernel(format.family)
     shapes = {bare: table.spec(name)[0] for name, bare in names.items()}
     foreign = format.names.foreign_name(kernel.name, len(kernel.shape))

@@ -11,7 +11,7 @@ from typing import Any
 from conversion.identify.family import identifier
 from conversion.identify.given import OPTIONS, check_facts
 from conversion.tensors.table import Shapes
-from vit_spec import Config, Model, UntoldError, VitportError, list_models, parameters
+from vit_spec import Config, Model, UnstatedError, VitportError, list_models, parameters
 from vit_spec.family import FAMILIES
 
 SHAPES = "the tensors' shapes"
@@ -45,7 +45,7 @@ def resolve_config(
         given: config fields that the caller stated one by one; they count before ``named``.
 
     Raises:
-        UntoldError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
+        UnstatedError: if a field that changes outputs and that no shape shows is stated nowhere. The message lists the
             registered models that have these shapes.
         VitportError: if a given field contradicts the file, or the caller names a model of another family.
     """
@@ -75,15 +75,15 @@ def resolve_config(
             values[name], origins[name] = shown[name], SHAPES
     for name, value in own.usual(values).items():
         if name not in values:
-            values[name], origins[name] = value, "nobody, and it decides nothing"
-    untold = [name for name in own.NEVER_GUESSED if name not in values]
-    if untold:
-        options = "".join(f"{OPTIONS[name]}, " for name in untold if name in OPTIONS)
-        raise UntoldError(
-            f"The file does not say its {', '.join(untold)}, and shapes do not show them: name the model "
+            values[name], origins[name] = value, "nowhere, and it has no effect"
+    unstated = [name for name in own.NEVER_GUESSED if name not in values]
+    if unstated:
+        options = "".join(f"{OPTIONS[name]}, " for name in unstated if name in OPTIONS)
+        raise UnstatedError(
+            f"The file does not say its {', '.join(unstated)}, and shapes do not show them: name the model "
             f"(--model, or the first argument of create_model), or state them ({options}--config FILE, or "
             f"facts=){_candidates(family, shapes)}.",
-            untold,
+            unstated,
         )
     config = kind.from_dict(values)
     check_facts(given, config, origins)

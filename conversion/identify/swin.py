@@ -73,7 +73,7 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
 
 
 def usual(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Config fields that nobody has to tell: the image size where windows never shrink, so that it decides nothing.
+    """Config fields that need not be stated: the image size where windows never shrink, because it has no effect there.
 
     Args:
         values: the fields that are known.

@@ -9,7 +9,7 @@ from typing import Any
 
 from conversion.identify.family import HIDDEN
 from conversion.tensors.table import Shapes
-from vit_spec import UntoldError, ViTConfig, VitportError
+from vit_spec import UnstatedError, ViTConfig, VitportError
 from vit_spec.vit.presence import shown_options
 
 NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
@@ -18,7 +18,7 @@ CHANGED_BY_FINE_TUNING = frozenset({"head", "head_dist", "pre_logits", "pos_embe
 """First components of names whose shapes fine-tuning changes."""
 EVERY_PARAMETER = (
     ViTConfig(representation_size=HIDDEN),
-    ViTConfig(distilled=True, patch_norm=True, pre_norm=True, register_tokens=1),
+    ViTConfig(distilled=True, pixel_norm=True, patch_norm=True, pre_norm=True, register_tokens=1),
     ViTConfig(pool="map", final_norm="pooled"),
 )
 """Between them, they have every parameter outside the blocks."""
@@ -30,8 +30,6 @@ REFUSED = {
     ".attn.relative_position_bias_table": "a BEiT, EVA or other model, whose attention has relative positions" + _PLAIN,
     ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias" + _PLAIN,
     ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, which is neither a Vision Transformer nor Swin v2",
-    "to_patch_embedding.2.weight": "a model of vit-pytorch, which norms the pixels of each patch before projecting them"
-    + _PLAIN,
     "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
     "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
 }
@@ -101,7 +99,7 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
 
 
 def usual(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Config fields that nobody has to tell, because they decide nothing: none."""
+    """Config fields that need not be stated because they have no effect: none."""
     del values
     return {}
 
@@ -166,7 +164,7 @@ def _grid(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> 
     square = {kind: math.isqrt(rows - prefix[kind]) for kind in kinds
               if rows > prefix[kind] and math.isqrt(rows - prefix[kind]) ** 2 == rows - prefix[kind]}  # fmt: skip
     if not square:
-        raise UntoldError(
+        raise UnstatedError(
             f"pos_embed has {rows} rows, which fit neither a square grid after {tokens} tokens nor a known image size: "
             "state the height and width that the weights were trained at (--image-size 64x32, facts={'image_size': …} "
             "or a ViTConfig).",
@@ -174,7 +172,7 @@ def _grid(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> 
         )
     kind = next(iter(square))
     if "pos_embed" not in told and len({prefix[kind] for kind in square}) > 1:
-        raise UntoldError(
+        raise UnstatedError(
             f"pos_embed has {rows} rows, which could be {' or '.join(square)}: "
             "name the model, or state it (--pos-embed, facts={'pos_embed': …} or a ViTConfig).",
             ["pos_embed"],

@@ -40,7 +40,7 @@ class Recipe:
     reshape: tuple[int, ...] | None = None
     """New shape of each tensor, before anything else."""
     axes: tuple[int, ...] | None = None
-    """Order of the axes behind that; ``None`` keeps it."""
+    """Order of the axes after that; ``None`` keeps it."""
     transpose: bool = False
     """Whether the axes are reversed."""
     times: float | str = 1.0

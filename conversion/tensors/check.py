@@ -10,7 +10,7 @@ from vit_spec import Config, VitportError, parameters
 from vit_spec.printable import printable
 
 _LONGEST_NAME, _COMPARED = 150, 20
-"""Characters of a surplus name that are told, and how many such names are compared with every known one."""
+"""Characters of a surplus name that are shown, and how many such names are compared with every known one."""
 ForeignName = Callable[[str, int], str]
 """What a file calls the canonical name of a tensor with that many axes."""
 

@@ -81,7 +81,7 @@ def resize_position_table(
 
     Args:
         table: (1, prefix + h·w, D), of any float dtype; the result has the same one. The arithmetic is in float64.
-        prefix: rows in front that belong to no patch; they are copied.
+        prefix: number of first rows that belong to no patch; they are copied.
         source_grid: rows and columns (h, w) of patches that the table is for.
         target_grid: rows and columns of patches of the result.
         method: named after the code it reproduces: ``torch.nn.functional.interpolate`` with its modes and options,

@@ -35,7 +35,7 @@ def test_a_machine_without_a_gpu_is_told() -> None:
 
 
 def test_utilisation_is_operations_over_the_peak() -> None:
-    """100 images a second of 2 TFLOP each are 200 of 1,000 TFLOP/s."""
+    """100 images per second of 2 TFLOP each are 200 of 1,000 TFLOP/s."""
     found = gpu.utilisation("training", {"ours": Measured("ours", "images/s", (100.0,))}, 2e12, 1e15)
     assert [(each.name, each.ratio.median) for each in found] == [("MFU, training, ours", pytest.approx(0.2))]
     assert gpu.utilisation("training", {"ours": Measured("ours", "images/s", (100.0,))}, 2e12, None) == []

@@ -99,7 +99,7 @@ def flips(content: bytes, count: int, rng: random.Random) -> Iterator[bytes]:
 
 
 def removals(content: bytes, count: int, rng: random.Random) -> Iterator[bytes]:
-    """A few bytes taken out, so that all behind them lies elsewhere than an index says."""
+    """A few bytes taken out, so that everything after them lies elsewhere than an index says."""
     for _ in range(count):
         place = rng.randrange(len(content))
         yield content[:place] + content[place + rng.randrange(1, 64) :]

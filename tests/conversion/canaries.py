@@ -35,7 +35,7 @@ def canary_params(config: ViTConfig, dtype: type | np.dtype = np.float32) -> dic
 
 
 def canary_checkpoint(config: ViTConfig = ASYMMETRIC, dtype: type | np.dtype = np.float32) -> Checkpoint:
-    """A checkpoint of canaries with preprocessing and labels that are no defaults."""
+    """A checkpoint of canaries whose preprocessing and labels are not the defaults."""
     preprocessing = Preprocessing(size=config.image_size, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), resize="squash")
     return Checkpoint.of(config, canary_params(config, dtype), preprocessing, tuple(f"class {k}" for k in range(7)))
 

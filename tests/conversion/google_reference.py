@@ -36,7 +36,7 @@ def _logits(w: Weights, image: np.ndarray) -> np.ndarray:
 
 
 def tokens(w: Weights, image: np.ndarray) -> np.ndarray:
-    """Equation 1: (H, W, C) -> (N, D). The position table is added before or behind the class token's arrival."""
+    """Equation 1: (H, W, C) -> (N, D). The position table is added before or after the class token joins."""
     side = w["embedding/kernel"].shape[0]
     rows, columns = image.shape[0] // side, image.shape[1] // side
     patches = np.array(

@@ -51,7 +51,7 @@ def test_the_good_file_is_read_bit_for_bit(good) -> None:
 
 
 def test_a_file_cut_anywhere_is_refused_or_read_as_it_was(good, tmp_path) -> None:
-    """A folder's file that is not needed, such as orbax's statistics, may be cut; so may a graph behind its weights."""
+    """A folder's file that is not needed, such as orbax's statistics, may be cut; so may a graph after its weights."""
     path = tmp_path / good.name
     (shutil.copytree if good.is_dir() else shutil.copy)(good, path)
     refused = 0

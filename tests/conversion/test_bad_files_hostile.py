@@ -362,7 +362,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 def test_values_that_are_not_finite_are_counted(dtype) -> None:
-    """Oracle: they were put there. Large finite values, whose sum is infinite, are none of them."""
+    """Oracle: they were put there. Large finite values, whose sum is infinite, are not counted."""
     array = np.full((30, 50), ml_dtypes.finfo(dtype).max, dtype)
     assert count_not_finite(array) == 0
     array[3, 4], array[5, 6], array[0, 0] = np.nan, np.inf, -np.inf

@@ -61,7 +61,7 @@ def test_a_revision_is_the_one_that_was_asked_for(cache) -> None:
     assert conversion.load("hf://me/tiny@v1").config.num_classes == 5
 
 
-def test_timms_config_json_tells_the_model_the_pictures_and_the_labels(cache) -> None:
+def test_timms_config_json_gives_the_model_the_preprocessing_and_the_labels(cache) -> None:
     """``vit_tiny_patch16_224`` with a head of three classes, as timm pushes it to the Hub."""
     folder = _snapshot(cache, "timm/vit_tiny")
     config = get_model("vit_tiny_patch16_224").config.replace(num_classes=3)

@@ -87,7 +87,7 @@ DAMAGED = {
     "an unknown dtype": _entry((2,), "float33", bytes(8)),
     "an array of records": _entry((1,), "float32,float32", bytes(8)),
     "an array of nothing": _entry((1 << 60,), "S0", b""),
-    "an array whose axes are no numbers": _entry(("3",), "uint8", bytes(3)),
+    "an array whose axes are not numbers": _entry(("3",), "uint8", bytes(3)),
     "an array with a negative axis": _entry((-1, -3), "uint8", bytes(3)),
     "an array told in two parts": msgpack.packb({"a": msgpack.ExtType(1, msgpack.packb(((1,), "uint8")))}),
     "an array that is longer than its entry": msgpack.packb({"a": msgpack.ExtType(1, _entry((9,), "uint8", bytes(9)))}),
@@ -95,7 +95,7 @@ DAMAGED = {
         {"a": {"__msgpack_chunked_array__": True, "shape": {"0": 3}, "chunks": {"0": 7}}}
     ),
     "a code that means nothing": b"\x81\xa1a\xc1",
-    "more behind its end": msgpack.packb({"a": 1}) + b"\x01",
+    "more after its end": msgpack.packb({"a": 1}) + b"\x01",
     "a list for a key": b"\x81\xa1a\x81\x91\x01\x02",
     "a name that occurs twice": b"\x82\xa1a\x01\xa1a\x02",
     "a name that occurs twice inside": b"\x81\xa1b\x82\xa1a\x01\xa1a\x02",

@@ -41,7 +41,7 @@ def close(actual: list[np.ndarray], expected: list[np.ndarray]) -> None:
 
 
 def test_maps_and_norms_are_those_of_transformers_backbone():
-    """Oracle: ``Dinov2WithRegistersBackbone``, whose maps are (B, D, rows, columns), normed."""
+    """Oracle: ``Dinov2WithRegistersBackbone``, whose maps are (B, D, rows, columns), normalised."""
     case = CASES["Dinov2WithRegistersModel, packed SwiGLU"]
     config = transformers.Dinov2WithRegistersConfig(
         **SIZES, mlp_ratio=2, image_size=12, use_swiglu_ffn=True, num_register_tokens=3, out_indices=[1, 2]

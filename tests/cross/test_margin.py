@@ -24,7 +24,7 @@ from vit_spec import VitportError, get_model
 SIZES = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
 MLP = {**SIZES, "intermediate_size": 41}
 OBLONG = {**MLP, "image_size": (29, 38), "patch_size": 6}  # 4 x 6 patches; 5 rows and 2 columns are left over
-SQUARE = {**MLP, "image_size": 36, "patch_size": 8}  # as 384 by 14: the grid is square, the image is no multiple
+SQUARE = {**MLP, "image_size": 36, "patch_size": 8}  # as 384 by 14: the grid is square, the image is not a multiple
 MODELS: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, int]]] = {
     "SigLIP": (
         lambda: transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**SQUARE)),

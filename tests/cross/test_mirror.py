@@ -21,7 +21,7 @@ MODELS = [file for file in FILES if "/" in file]  # the layers and the families:
 JAX_ARGUMENTS = {"rngs", "dtype", "param_dtype", "init"}
 JAX_ATTRIBUTES = {"dtype", "param_dtype", "deterministic"}
 JAX_CLASSES = {"Init", "Constant"}  # of those three arguments; a buffer that is static
-JAX_FUNCTIONS = {"attend_cudnn"}  # PyTorch chooses among its kernels by itself
+JAX_FUNCTIONS = {"attend_cudnn", "attend_flash"}  # PyTorch chooses among its kernels by itself
 # Counterparts of what PyTorch brings along: state_dict and load_state_dict, torch.export, nn.Dropout; and what training
 # and inference share.
 JAX_FILES = {"params.py", "serialization.py", "layers/dropout.py", "cores.py", "preprocessing.py", "pure.py"}
@@ -252,4 +252,4 @@ def test_both_packages_export_the_same_names():
     )
     stub = ast.parse((JAX / "__init__.pyi").read_text())
     jax_names = {alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert set(torch_names) == jax_names - {"Init", "attend_cudnn", "get_params", "set_params"}
+    assert set(torch_names) == jax_names - {"Init", "attend_cudnn", "attend_flash", "get_params", "set_params"}

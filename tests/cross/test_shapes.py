@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 CHECKED = [f"{package}.{room}" for package in ("vit_torch", "vit_jax") for room in ("layers", "vit")]
 FILES = sorted(path for room in CHECKED for path in (ROOT / room.replace(".", "/")).rglob("*.py"))
 WITHOUT_A_SHAPE = {
-    "attend", "attend_cudnn", "attend_fused",  # what drops attention weights
+    "attend", "attend_cudnn", "attend_flash", "attend_fused",  # what drops attention weights
     "drop_path", "keep_mask",  # random keys, () or (B,)
     "set_attention",  # a function like `attend`
     "unpacked",  # as many axes as it is asked for

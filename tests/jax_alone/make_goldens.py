@@ -27,7 +27,7 @@ def answer(config: ViTConfig) -> dict[str, np.ndarray]:
     gradients = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
     return {
         "output": output.detach().numpy(),
-        "picture_gradient": images.grad.numpy(),
+        "image_gradient": images.grad.numpy(),
         **question.measure(gradients),
     }
 

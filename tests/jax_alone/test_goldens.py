@@ -39,7 +39,7 @@ def _answer(config: ViTConfig, dtype: str) -> dict[str, np.ndarray]:
     gradients = from_flax({path: np.asarray(array) for path, array in get_params(nnx.merge(graphdef, by[0])).items()})
     return {
         "output": np.asarray(output),
-        "picture_gradient": np.asarray(by[1]).transpose(0, 3, 1, 2),
+        "image_gradient": np.asarray(by[1]).transpose(0, 3, 1, 2),
         **question.measure({name: gradients[name] for name in question.params}),
     }
 
@@ -49,7 +49,7 @@ def _errors(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> d
     assert actual.keys() == expected.keys()
     whole = {
         key: float(np.linalg.norm(actual[key] - expected[key]) / np.linalg.norm(expected[key]))
-        for key in ("output", "picture_gradient")
+        for key in ("output", "image_gradient")
     }
     norms = expected["norms"]
     return whole | {key: float(np.max(np.abs(actual[key] - expected[key]) / norms)) for key in ("norms", "projections")}

@@ -16,7 +16,7 @@ from vit_spec import ViTConfig
 def test_goldens_are_what_vit_torch_answers(name) -> None:
     """The same operations on another machine: a few float64 roundings; measured 0 on the one that wrote them."""
     stored = np.load(GOLDENS, allow_pickle=False)
-    again = "the goldens are of another day: run `python -m tests.jax_alone.make_goldens`"
+    again = "the goldens are out of date: run `python -m tests.jax_alone.make_goldens`"
     assert ViTConfig.from_json(str(stored[f"{name}/config"])) == MODELS[name], again
     for key, array in answer(MODELS[name]).items():
         tolerance = 1e-12 * np.abs(array).max()

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.peer
     "name",
     [
         "test_vit",
-        "test_vit2",  # mean, registers with positions, norm behind
+        "test_vit2",  # mean, registers with positions, norm after it
         "test_vit3",  # attention pooling over all tokens
         "test_vit4",  # RMSNorm
         "deit_tiny_distilled_patch16_224",

@@ -41,7 +41,7 @@ def test_what_was_written_is_told_with_its_hash(weights, tmp_path, vitport):
     wrote = f"wrote {target}: {len(load_file(target))} tensors, 0.01 M parameters, format timm"
     assert result.out.splitlines()[-2] == wrote
     facts = "num_heads 3, activation gelu, norm_eps 1e-06, pool token, norm layernorm"
-    assert result.out.startswith(f"read {weights}: {facts} (told by the file's own record)\n")
+    assert result.out.startswith(f"read {weights}: {facts} (from the file's own record)\n")
     assert result.err == ""
 
 
@@ -210,7 +210,7 @@ def test_a_verified_conversion_leaves_a_certificate(google, tmp_path, vitport):
     assert proof["passed"] is True
     assert proof["source"]["files"] == {"google.npz": hashlib.sha256(google.read_bytes()).hexdigest()}
     assert proof["result"]["files"] == {"out.safetensors": hashlib.sha256(target.read_bytes()).hexdigest()}
-    assert proof["told_by"]["activation"] == "the convention of google"
+    assert proof["origins"]["activation"] == "the convention of google"
     worst = [stage["relative"] for it in proof["comparisons"] if it["judged"] for stage in it["stages"].values()]
     assert max(worst) < 1e-12
 

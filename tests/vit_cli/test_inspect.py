@@ -35,8 +35,8 @@ def test_report_tells_what_the_file_holds(weights, vitport):
 def test_every_config_fact_comes_with_who_told_it(weights, vitport):
     """The file's own record tells all of it."""
     report = json.loads(vitport("inspect", weights, "--json").out)
-    assert set(report["told_by"]) == set(report["config"])
-    assert report["told_by"]["norm_eps"] == "the file's own record"
+    assert set(report["origins"]) == set(report["config"])
+    assert report["origins"]["norm_eps"] == "the file's own record"
     assert "tensors" not in report
 
 
@@ -50,8 +50,8 @@ def test_facts_that_only_the_name_tells_are_marked_so(tmp_path, vitport):
     save_file({p.name: np.ones(p.shape, np.float32) for p in parameters(config)}, tmp_path / "bare.safetensors")
     args = (tmp_path / "bare.safetensors", "--model", "vit_tiny_patch16_224")
     report = json.loads(vitport("inspect", *args, "--json").out)
-    assert report["told_by"]["num_heads"] == "the model name vit_tiny_patch16_224"
-    assert report["told_by"]["num_classes"] == "the tensors' shapes"
+    assert report["origins"]["num_heads"] == "the model name vit_tiny_patch16_224"
+    assert report["origins"]["num_classes"] == "the tensors' shapes"
     text = vitport("inspect", *args).out
     (row,) = [line for line in text.splitlines() if line.startswith("num_heads")]
     assert row.split() == ["num_heads", "3", "the", "model", "name", "vit_tiny_patch16_224"]

@@ -30,14 +30,14 @@ def test_json_has_no_numbers_that_json_lacks(capsys):
 
 
 def test_tables_in_a_pipe_are_never_squeezed(capsys):
-    """A name of 300 characters stays whole, and square brackets are no markup."""
+    """A name of 300 characters stays whole, and square brackets are not markup."""
     print_table(("name", "<words"), [("x" * 300, "[red]")])
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.split() == ["x" * 300, "[red]"]
 
 
 def test_progress_is_silent_where_nobody_watches(capsys):
-    """stderr is no terminal here: an error's line stays the only one."""
+    """stderr is not a terminal here: an error's line stays the only one."""
     with spinner("text"), progress("text") as told:
         told("name", 1, 2)
     assert capsys.readouterr() == ("", "")

@@ -190,6 +190,7 @@ def test_a_run_that_overflows_stops_with_the_batch_of_that_step(tmp_path, capsys
         (("--model", "vit_tinny"), "did you mean vit_tiny"),
         (("--model.in-channels", "2"), "takes images of 2 channels"),
         (("--attention", "cudnn"), "the device is a cpu, precision is float32"),
+        (("--attention", "flash"), "attention=flash needs a TPU"),
         (("--preset", "resnet"), "No preset is named"),
         (("--config", "/nowhere.yaml"), "cannot be read"),
         (("--model.patch-size", "9"), "its height 8 is below patch_size=9"),
@@ -228,7 +229,7 @@ def test_a_disk_that_fills_at_a_checkpoint_is_one_sentence_and_a_later_start_goe
     assert done.returncode == 2
     assert "could not be written" in done.stderr
     assert "(File too large): free disk space and run again" in done.stderr
-    assert "could not be saved in a second try either" in done.stderr
+    assert "could not be saved at the second attempt either" in done.stderr
     assert len(done.stderr.splitlines()) == 1  # neither a traceback nor a warning
     assert main(["train", "--workdir", str(tmp_path / "run")]) == 0
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"2", "4"}

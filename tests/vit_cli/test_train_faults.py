@@ -78,7 +78,7 @@ def test_what_is_lost_in_mid_run_ends_it_in_one_sentence(
     assert sentence in told
     assert len(told.splitlines()) == 1
     assert ("is saved" in told) == saved
-    assert ("could not be saved in a second try either" in told) == (not saved)
+    assert ("could not be saved at the second attempt either" in told) == (not saved)
     if not saved:
         assert not saved_steps(run / "checkpoints")  # nothing goes into a folder that may be another's
         assert not (run / "metrics.jsonl").exists()

@@ -78,7 +78,7 @@ def test_nnx_jit_agrees_with_no_jit():
     assert_close(nnx.jit(lambda model, x: model(x))(model, images), plain_call())
 
 
-def test_vmap_over_pictures_agrees():
+def test_vmap_over_images_agrees():
     model, images = model_and_images()
     assert_close(quick_jit(jax.vmap(lambda image: model(image[None])[0]))(images), plain_call())
 

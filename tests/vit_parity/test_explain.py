@@ -52,6 +52,7 @@ FAULTS: dict[str, tuple[Callable[[], Capture], str, str]] = {
     ),
     "no-scale": (options(qk_scale=1.0), "blocks.0.attn.softmax", "divides the attention logits by nothing"),
     "post-norm": (options(block="post_norm"), "blocks.0.norm1", "norms after attention and MLP, not before"),
+    "original": (options(block="original"), "blocks.0.norm1", "normalises the sums after attention and MLP"),
     "mean": (options(pool="avg"), "pooled", "pools the mean of the patches"),
     "mean-of-all": (options(pool="avg", pool_prefix=True), "pooled", "pools the mean of all tokens"),
     "no-pre-norm": (without("norm_pre"), "embed", "leaves out the norm before the first block"),

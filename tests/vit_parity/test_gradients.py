@@ -73,7 +73,7 @@ def batches() -> list[tuple[np.ndarray, np.ndarray]]:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_twenty_steps_in_float64_stay_together(batches, optimizer):
-    """Goal 1e-10; measured 1.1e-12 (AdamW) and 8e-17 (SGD). The loss moves, so that it is no standing still."""
+    """Goal 1e-10; measured 1.1e-12 (AdamW) and 8e-17 (SGD). The loss moves, so the models do train."""
     steps = compare_training(SHALLOW, batches, optimizer, "float64")
     assert len(steps) == 20
     for step in steps:

@@ -161,15 +161,17 @@ def test_a_norm_or_layer_scale_that_is_missing_is_named(model, end, layer, cause
     assert (found.layer, found.cause) == (layer, cause)
 
 
-@pytest.mark.parametrize("block", ["sequential", "post_norm"])
-def test_norms_before_or_after_are_named(block):
-    other = {"sequential": "post_norm", "post_norm": "sequential"}[block]
-    weights, run = planted(BASE.replace(block=block), block=other)
-    told = {
-        "sequential": "norms before attention and MLP, not after",
-        "post_norm": "norms after attention and MLP, not before",
-    }
-    assert the_one(run, weights).cause == told[other]
+ORDERS = {
+    "norms before attention and MLP, not after": {"block": "sequential"},
+    "norms after attention and MLP, not before": {"block": "post_norm"},
+    "normalises the sums after attention and MLP": {"block": "original"},
+}
+
+
+@pytest.mark.parametrize(("right", "wrong"), pairs(ORDERS))
+def test_the_place_of_the_norms_is_named(right, wrong):
+    weights, run = planted(BASE.replace(**ORDERS[right]), **ORDERS[wrong])
+    assert the_one(run, weights).cause == wrong
 
 
 def test_a_mean_that_is_subtracted_is_named():

@@ -101,7 +101,7 @@ def test_the_same_number_of_classes_keeps_the_head_and_none_drops_it():
     assert not [name for name in create_model(weights=CHECKPOINT, num_classes=0).state_dict() if "head" in name]
 
 
-def test_another_picture_size_gives_a_resized_position_table():
+def test_another_image_size_gives_a_resized_position_table():
     model = create_model(weights=CHECKPOINT, image_size=(16, 8))
     assert model.pos_embed is not None
     assert model.pos_embed.shape == (1, 2 + 4 * 2, CONFIG.embed_dim)

@@ -8,6 +8,7 @@ import jax
 
 from vit_jax.cores import cores
 from vit_jax.inference.inference import Inference
+from vit_jax.layers.xla.platform import platform
 from vit_jax.pure import Params
 from vit_spec import Config, block_sizes
 
@@ -25,7 +26,7 @@ def microbatched(inference: Inference) -> Callable[[Params, jax.Array], jax.Arra
 
     def run(params: Params, images: jax.Array) -> jax.Array:
         batch, *shape = images.shape
-        if jax.default_backend() != "cpu":
+        if platform() != "cpu":
             return inference(params, images)
         devices = jax.sharding.get_abstract_mesh().size or 1
         size = microbatch_size(inference.config, batch, inference.dtype.itemsize, max(1, cores() // devices))

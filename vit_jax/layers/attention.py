@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -16,6 +15,7 @@ from vit_jax.layers.dropout import Dropout, DropoutKeys
 from vit_jax.layers.initialization import Init, make_linear
 from vit_jax.layers.norm import NormLayer
 from vit_jax.layers.qkv import project_qkv
+from vit_jax.layers.xla import kernels
 from vit_jax.layers.xla.attention import scaled_dot_product_attention, softmax
 from vit_spec import VitportError
 
@@ -128,19 +128,29 @@ def attend_cudnn(
 ) -> Float[Array, "B N h*d"]:
     """:func:`attend_fused` by cuDNN (FlashAttention, Dao et al. 2022): NVIDIA GPUs from Ampere on, 16-bit dtypes.
 
-    cuDNN masks with finite numbers, and training with a bias requires an even N.
+    Odd numbers of tokens are padded by one. cuDNN masks with finite numbers.
     """
     del drop
-    B, h, N, d = q.shape
-    q, scale = _scalar(q, scale)
-    if bias is not None:
-        bias = _repeated(jnp.broadcast_to(bias, (*bias.shape[:2], N, N)), B)
-    tokens = [part.swapaxes(1, 2) for part in (q, k, v)]  # (B, N, h, d) each
-    heads = jax.nn.dot_product_attention(*tokens, bias=bias, scale=scale, implementation="cudnn")
-    return heads.reshape(B, N, h * d)
+    return _attend_by(kernels.cudnn, q, k, v, scale, bias)
 
 
-ATTENTION = {"explicit": attend, "fused": attend_fused, "cudnn": attend_cudnn}
+def attend_flash(
+    q: Float[Array, "B h N d"],
+    k: Float[Array, "B h N d"],
+    v: Float[Array, "B h N d"],
+    scale: float | Float[Array, "#B #h 1 1"],
+    drop: Callable[[Array], Array],
+    bias: Float[Array, "#W #h #N #N"] | None = None,
+) -> Float[Array, "B N h*d"]:
+    """:func:`attend_fused` by JAX's kernel for TPUs (FlashAttention, Dao et al. 2022); head widths up to 128.
+
+    Tokens are padded to a multiple of 128. No array (B, h, N, N) is in memory but a bias.
+    """
+    del drop
+    return _attend_by(kernels.flash, q, k, v, scale, bias)
+
+
+ATTENTION = {"explicit": attend, "fused": attend_fused, "cudnn": attend_cudnn, "flash": attend_flash}
 """The attention functions by the names that recipes use."""
 
 
@@ -149,7 +159,8 @@ def set_attention(model: nnx.Module, attend: Callable[..., Array]) -> None:
 
     Args:
         model: its outputs stay the same, up to rounding.
-        attend: :func:`attend`, :func:`attend_fused`, :func:`attend_cudnn`, or one with their signature.
+        attend: :func:`attend`, :func:`attend_fused`, :func:`attend_cudnn`, :func:`attend_flash`, or one with their
+            signature.
     """
     modules: list[Any] = [module for _, module in nnx.iter_modules(model)]
     for module in modules:
@@ -168,9 +179,26 @@ def head_width(dim: int, num_heads: int) -> int:
     return dim // num_heads
 
 
+def _attend_by(
+    kernel: kernels.Kernel,
+    q: Float[Array, "B h N d"],
+    k: Float[Array, "B h N d"],
+    v: Float[Array, "B h N d"],
+    scale: float | Float[Array, "#B #h 1 1"],
+    bias: Float[Array, "#W #h #N #N"] | None,
+) -> Float[Array, "B N h*d"]:
+    """A kernel's attention, with a scale and a bias as kernels take them."""
+    B, h, N, d = q.shape
+    q, scale = _scalar(q, scale)
+    if bias is not None:
+        bias = _repeated(jnp.broadcast_to(bias, (*bias.shape[:2], N, N)), B)
+    return kernel(q, k, v, bias, scale).swapaxes(1, 2).reshape(B, N, h * d)
+
+
 def _add_bias(logits: Float[Array, "B h N N"], bias: Float[Array, "#W #h #N #N"]) -> Float[Array, "B h N N"]:
     """``logits + bias``, with its first axis repeated along the batch."""
-    return (logits.reshape(-1, bias.shape[0], *logits.shape[1:]) + bias).reshape(logits.shape)
+    B, h, N, _ = logits.shape
+    return (logits.reshape(-1, bias.shape[0], h, N, N) + bias).reshape(B, h, N, N)
 
 
 def _repeated(bias: Float[Array, "#W #h #N #N"], batch: int) -> Float[Array, "#B #h #N #N"]:

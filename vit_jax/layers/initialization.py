@@ -96,7 +96,7 @@ def make_tokens(count: int, width: int, *, init: Init) -> nnx.Param:
 
 
 def initialize(model: nnx.Module, values: Mapping[Parameter, Distribution], *, init: Init) -> None:
-    """Draws some of a model's parameters anew, in place."""
+    """Draws new values for some of a model's parameters, in place."""
     state = nnx.state(model, nnx.Param)
     parameters = {"/".join(map(str, path)): parameter for path, parameter in nnx.to_flat_state(state)}
     for parameter, distribution in values.items():

@@ -19,7 +19,7 @@ from vit_spec import SwinConfig
 class SwinBlock(nnx.Module):
     """Attention within windows, then an MLP (Liu et al. 2021, equation 3).
 
-    Version 1 norms the inputs of both branches, version 2 their outputs (Liu et al. 2022, section 3.2).
+    Version 1 normalises the inputs of both branches, version 2 their outputs (Liu et al. 2022, section 3.2).
 
     Args:
         config: the model that the block belongs to.

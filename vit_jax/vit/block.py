@@ -22,7 +22,7 @@ MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
 
 
 class Block(nnx.Module):
-    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), pre-norm or post-norm.
+    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), which normalises the inputs of its two parts.
 
     Args:
         config: the model that the block belongs to.
@@ -33,7 +33,6 @@ class Block(nnx.Module):
     def __init__(self, config: ViTConfig, drop_path: float = 0.0, *, init: Init) -> None:
         c, D = config, config.embed_dim
         norm = partial(make_norm, config, init=init)
-        self.post_norm = c.block == "post_norm"
         self.norm1 = norm(D)
         self.attn = Attention(D, c.num_heads, **c.options("attention", norm), init=init)
         self.ls1 = nnx.identity if c.layer_scale is None else LayerScale(D, c.layer_scale, init=init)
@@ -45,8 +44,23 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "B N D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "B N D"]:
         """(B, N, D) -> (B, N, D); ``rngs`` is required if dropout or stochastic depth is active."""
-        if self.post_norm:
-            x = add(x, self.drop_path1(self.ls1(self.norm1(self.attn(x, rngs=rngs))), rngs=rngs))
-            return add(x, self.drop_path2(self.ls2(self.norm2(self.mlp(x, rngs=rngs))), rngs=rngs))
         x = add(x, self.drop_path1(self.ls1(self.attn(self.norm1(x), rngs=rngs)), rngs=rngs))
         return add(x, self.drop_path2(self.ls2(self.mlp(self.norm2(x), rngs=rngs)), rngs=rngs))
+
+
+class PostNormBlock(Block):
+    """A layer that normalises the outputs of its two parts (Liu et al. 2022, section 3.2)."""
+
+    def __call__(self, x: Float[Array, "B N D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "B N D"]:
+        """(B, N, D) -> (B, N, D); ``rngs`` is required if dropout or stochastic depth is active."""
+        x = add(x, self.drop_path1(self.ls1(self.norm1(self.attn(x, rngs=rngs))), rngs=rngs))
+        return add(x, self.drop_path2(self.ls2(self.norm2(self.mlp(x, rngs=rngs))), rngs=rngs))
+
+
+class OriginalBlock(Block):
+    """A layer that normalises its two sums, ``LayerNorm(x + f(x))`` (Vaswani et al. 2017, section 3.1)."""
+
+    def __call__(self, x: Float[Array, "B N D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "B N D"]:
+        """(B, N, D) -> (B, N, D); ``rngs`` is required if dropout or stochastic depth is active."""
+        x = self.norm1(add(x, self.drop_path1(self.ls1(self.attn(x, rngs=rngs)), rngs=rngs)))
+        return self.norm2(add(x, self.drop_path2(self.ls2(self.mlp(x, rngs=rngs)), rngs=rngs)))

@@ -19,11 +19,11 @@ from vit_jax.layers.maps import Intermediates, as_format
 from vit_jax.layers.norm import make_norm
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.model import VisionModel
-from vit_jax.vit.block import Block
+from vit_jax.vit.block import Block, OriginalBlock, PostNormBlock
 from vit_jax.vit.parallel_block import ParallelBlock
 from vit_spec import OutputFormat, Pooling, ViTConfig, block_indices, with_pool
 
-BLOCKS = {"sequential": Block, "post_norm": Block, "parallel": ParallelBlock}
+BLOCKS = {"sequential": Block, "post_norm": PostNormBlock, "original": OriginalBlock, "parallel": ParallelBlock}
 
 
 class VisionTransformer(VisionModel[ViTConfig]):
@@ -66,6 +66,7 @@ class VisionTransformer(VisionModel[ViTConfig]):
             c.in_channels,
             D,
             bias=c.patch_bias,
+            pixel_norm=norm if c.pixel_norm else None,
             norm=norm if c.patch_norm else None,
             init=init,
         )

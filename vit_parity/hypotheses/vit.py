@@ -104,16 +104,22 @@ def _key_bias(s: ReplayedModel, stage: str) -> Iterator[Hypothesis]:
     yield Hypothesis("drops the bias of the keys", s.with_params(change))
 
 
+_ORDERS = {
+    "sequential": "norms before attention and MLP, not after",
+    "post_norm": "norms after attention and MLP, not before",
+    "original": "normalises the sums after attention and MLP",
+}
+"""Kind of block → what a model with such blocks does that one with other blocks does not."""
+
+
 def _mlp(s: ReplayedModel) -> Iterator[Hypothesis]:
     c = s.config
     for name in get_args(Activation):
         if name != c.activation:
             yield Hypothesis(f"uses {ACTIVATION_NAMES[name]}", replace(s, config=c.replace(activation=name)))
-    other = {"sequential": "post_norm", "post_norm": "sequential"}.get(c.block)
-    if other == "post_norm":
-        yield Hypothesis("norms after attention and MLP, not before", replace(s, config=c.replace(block="post_norm")))
-    if other == "sequential":
-        yield Hypothesis("norms before attention and MLP, not after", replace(s, config=c.replace(block="sequential")))
+    for order, what in _ORDERS.items():
+        if c.block in _ORDERS and order != c.block:
+            yield Hypothesis(what, replace(s, config=c.replace(block=order)))
     if c.mlp == "swiglu":
         swapped = {".fc1_g.": ".fc1_x.", ".fc1_x.": ".fc1_g."}
         params = {

@@ -55,6 +55,8 @@ def covered_by_maps(images: np.ndarray, config: ViTConfig) -> np.ndarray:
 
 
 def _points(c: ViTConfig) -> Iterator[Point]:
+    if c.pixel_norm:
+        yield Point("patch_embed.pixel_norm", "patch_embed.pixel_norm")
     yield Point("patch_embed.proj", "patch_embed.proj", part="patches")
     if c.patch_norm:
         yield Point("patch_embed.norm", "patch_embed.norm")
@@ -117,20 +119,29 @@ def _block(c: ViTConfig, at: str) -> Iterator[Point]:
     """
     names = dict.fromkeys(it.name.removeprefix(f"{at}.").rpartition(".")[0] for it in parameters(c) if it.block == at)
     layers = [name for name in names if name and not name.endswith(("q_norm", "k_norm"))]
-    post = c.block == "post_norm"
-    if post:
-        layers = _moved(_moved(layers, "norm1", behind="attn."), "norm2", behind="mlp.")
-    second = next((layer for layer in layers if layer.startswith("mlp." if post else "norm2")), None)
+    for norm, parts in _NORMS_AFTER.get(c.block, {}).items():
+        layers = _moved(layers, norm, after=parts)
+    reads_sum = _READS_SUM.get(c.block, "norm2")
+    second = next((layer for layer in layers if layer.startswith(reads_sum)), None)
     for layer in layers:
         if layer == second:
-            yield Point(f"{at}.mid", f"{at}.mlp" if post else f"{at}.norm2", "input")
+            yield Point(f"{at}.mid", f"{at}.{reads_sum}", "input")
         yield Point(f"{at}.{layer}", f"{at}.{layer}")
         for name, module, side in _BEHIND.get(layer, ()):
             yield Point(f"{at}.{name}", f"{at}.{module}", side, "v" if name == "attn.v" else "")
 
 
-def _moved(layers: list[str], layer: str, *, behind: str) -> list[str]:
-    """The layers with one of them behind the last whose name begins so."""
+_NORMS_AFTER = {
+    "post_norm": {"norm1": ("attn.",), "norm2": ("mlp.",)},
+    "original": {"norm1": ("attn.", "ls1"), "norm2": ("mlp.", "ls2")},
+}
+"""Block → norm → beginnings of the names of the layers that it follows, where a block's norms do not come first."""
+_READS_SUM = {"post_norm": "mlp", "original": "norm1"}
+"""Block → the module that reads the sum of the attention and its input, where that is not ``norm2``."""
+
+
+def _moved(layers: list[str], layer: str, *, after: tuple[str, ...]) -> list[str]:
+    """The layers with one of them moved to just after the last whose name begins with ``after``."""
     rest = [other for other in layers if other != layer]
-    place = 1 + max(at for at, other in enumerate(rest) if other.startswith(behind))
+    place = 1 + max(at for at, other in enumerate(rest) if other.startswith(after))
     return [*rest[:place], layer, *rest[place:]]

@@ -21,8 +21,11 @@ def _embed(r: Replay) -> np.ndarray:
     c, images = r.config, r.model.images.astype(np.float64)
     (B, H, W, C), P = images.shape, c.patch_size
     covered = images[:, : H // P * P, : W // P * P]
-    cut = covered.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 5, 2, 4).reshape(B, c.num_patches, -1)
-    kernel = r.params["patch_embed.proj.weight"].reshape(c.embed_dim, -1)  # (D, C P P)
+    cut = covered.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, H // P, W // P, -1)
+    if c.pixel_norm:
+        cut = r.note("patch_embed.pixel_norm", r.norm("patch_embed.pixel_norm", cut))
+    cut = cut.reshape(B, c.num_patches, -1)
+    kernel = r.params["patch_embed.proj.weight"].transpose(0, 2, 3, 1).reshape(c.embed_dim, -1)  # (D, P P C)
     x = r.model.linear(cut, kernel, r.params.get("patch_embed.proj.bias", 0.0))
     x = r.note("patch_embed.proj", x)
     if c.patch_norm:
@@ -44,11 +47,11 @@ def _block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
     """(B, N, D) -> (B, N, D)."""
     if r.config.block == "parallel":
         return _parallel_block(r, at, x)
+    if r.config.block == "original":
+        return _original_block(r, at, x)
     post = r.config.block == "post_norm"
     y = x if post else r.note(f"{at}.norm1", r.norm(f"{at}.norm1", x))
-    y = _attention(r, at, r.note(f"{at}.attn.qkv", r.linear(f"{at}.attn.qkv", y)), f"{at}.attn")
-    y = r.note(f"{at}.attn.norm", r.norm(f"{at}.attn.norm", y)) if r.config.attn_norm else y
-    y = r.note(f"{at}.attn.proj", r.linear(f"{at}.attn.proj", y))
+    y = _attention_layer(r, at, y)
     y = r.note(f"{at}.norm1", r.norm(f"{at}.norm1", y)) if post else y
     y = _scale(r, f"{at}.ls1", y)
     x = r.note(f"{at}.mid", x + y)
@@ -57,6 +60,22 @@ def _block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
     y = r.note(f"{at}.norm2", r.norm(f"{at}.norm2", y)) if post else y
     y = _scale(r, f"{at}.ls2", y)
     return r.note(at, x + y)
+
+
+def _original_block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
+    """(B, N, D) -> (B, N, D)."""
+    x = r.note(f"{at}.mid", x + _scale(r, f"{at}.ls1", _attention_layer(r, at, x)))
+    x = r.note(f"{at}.norm1", r.norm(f"{at}.norm1", x))
+    x = x + _scale(r, f"{at}.ls2", _mlp(r, f"{at}.mlp", x, r.config.mlp))
+    x = r.note(f"{at}.norm2", r.norm(f"{at}.norm2", x))
+    return r.note(at, x)
+
+
+def _attention_layer(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
+    """Attention with its projection, (B, N, D) -> (B, N, D)."""
+    y = _attention(r, at, r.note(f"{at}.attn.qkv", r.linear(f"{at}.attn.qkv", x)), f"{at}.attn")
+    y = r.note(f"{at}.attn.norm", r.norm(f"{at}.attn.norm", y)) if r.config.attn_norm else y
+    return r.note(f"{at}.attn.proj", r.linear(f"{at}.attn.proj", y))
 
 
 def _parallel_block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ Attending = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Block:
-    """Equations 2 and 3 of Dosovitskiy et al. 2021; ``post_norm`` as in Liu et al. 2022, section 3.2."""
+    """Equations 2 and 3 of Dosovitskiy et al. 2021, with norms where ``order`` has them (``vit_spec.BlockKind``)."""
 
     norm1: Layer
     attention: Attending
@@ -91,11 +91,14 @@ class Block:
     norm2: Layer
     mlp: Layer
     scale2: np.ndarray | float
-    post_norm: bool = False
+    order: str = "sequential"
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """(B, N, D) -> (B, N, D)."""
-        if self.post_norm:
+        if self.order == "original":
+            x = self.norm1(x + self.scale1 * self.attention(x, x))
+            return self.norm2(x + self.scale2 * self.mlp(x))
+        if self.order == "post_norm":
             x = x + self.scale1 * self.norm1(self.attention(x, x))
             return x + self.scale2 * self.norm2(self.mlp(x))
         y = self.norm1(x)

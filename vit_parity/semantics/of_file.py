@@ -12,7 +12,7 @@ import numpy as np
 from conversion.described import open_described
 from conversion.identify.recognise import recognise
 from conversion.opening import AS_IT_IS, Opening
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.table import TensorTable
 from vit_parity.capture import Activations
 from vit_parity.semantics.readers import JaxReader, TorchReader, separate_blocks
@@ -71,11 +71,10 @@ def semantics_of_file(
         family = needed_module(__package__ or "", config, "cannot be run by a file's own names yet: leave out --verify")
         whole = TensorTable({**found.table.tensors, **found.aside.tensors})
         return family.meaning(source, whole, reading, config, dtype=dtype, activation=activation, head=head)
-    assert isinstance(reading, SecondReading)  # a format of this family
+    if not isinstance(reading, SecondReading):
+        raise VitportError(f"{path} is in the format {found.format.name}, which holds other models than plain ViTs.")
     if source.own is not None and isinstance(own := config_from_dict(source.own["config"]), ViTConfig):
         config = own  # the file's own words, not what a reader made of them
-    if not isinstance(reading, SecondReading):
-        raise VitportError(f"{path} is in the format {found.format.name}, which holds no plain Vision Transformers.")
     facts = _facts(reading, config, config_json, found.table)
     if activation is not None:
         facts = replace(facts, activation=activation)
@@ -84,7 +83,8 @@ def semantics_of_file(
         names = replace(names, pre_logits=())  # a stand-in, see conversion.config_json.huggingface.ignored_pooler
     if not head:
         names = replace(names, head=(), head_dist=(), projection=())
-    return Semantics(_READERS[reading.axes](table, dtype), names, facts)
+    reader = _READERS[reading.axes](table, dtype, reading.flat_patches == "channels last")
+    return Semantics(reader, names, facts)
 
 
 def _blocks_apart(table: TensorTable, names: PartNames) -> tuple[TensorTable, PartNames]:
@@ -103,6 +103,8 @@ def _facts(reading: SecondReading, config: ViTConfig, config_json: Mapping[str, 
         eps=config.norm_eps if reading.norm_eps is None else reading.norm_eps,
         activation=config.activation if reading.activation is None else reading.activation,
         pool=_pool(reading, config, table),
+        pool_prefix=reading.pool_prefix,
+        sincos=reading.sincos,
     )
     if reading.config_json is not None and config_json:
         return _told_by_config_json(fixed, {**reading.config_json, **config_json.get("vision_config", config_json)})

@@ -45,7 +45,7 @@ def facts_of_config(config: ViTConfig) -> Facts:
         pool=config.pool,
         scale=config.qk_scale,
         centred=config.norm == "layernorm",
-        post_norm=config.block == "post_norm",
+        order=config.block,
         pool_prefix=config.pool_prefix,
         distilled=config.distilled,
     )

@@ -17,7 +17,6 @@ from vit_spec.validation import (
     check_at_most,
     check_choices,
     check_eps,
-    check_patches,
     check_rates,
     check_types,
     field_types,
@@ -39,7 +38,12 @@ WindowRule = Literal["axis", "min", "pad", "never"]
 """
 
 PadOrder = Literal["roll_pad", "pad_roll"]
-"""Whether a map that is no multiple of its window is padded after the cyclic shift (timm) or before it (all others)."""
+"""Whether a map that windows do not divide is padded after the cyclic shift (timm) or before it (all others)."""
+
+MarginRule = Literal["pad", "drop"]
+"""What becomes of pixels at the bottom and the right that fill no patch: zeros complete them to one (Hugging Face,
+OpenMMLab, Microsoft's detectors), or they are not read (torchvision). timm and Microsoft's classifiers refuse images
+that have such pixels."""
 
 Windows = tuple[tuple[int, int], ...]
 """Height and width of a window, in tokens, for each stage."""
@@ -62,6 +66,7 @@ class SwinConfig:
     image_size: tuple[int, int] = (224, 224)
     """Height and width of the input image; an int means a square."""
     patch_size: int = 4
+    margin_rule: MarginRule = "pad"
     in_channels: int = 3
     num_classes: int = 1000
     """Width of the head; 0 means no head: the model returns the pooled features."""
@@ -97,7 +102,7 @@ class SwinConfig:
     final_norm: bool = True
     """A norm after the last stage."""
     stage_norms: tuple[int, ...] = ()
-    """Stages before the last whose maps are normed when they are given out, as in backbones of detectors."""
+    """Stages before the last whose maps are normalised when they are returned, as in backbones of detectors."""
 
     drop_rate: float = 0.0
     """Dropout after the patch embedding and after every projection of attention and MLP."""
@@ -133,7 +138,11 @@ class SwinConfig:
         check_at_most({"the sum of depths": sum(self.depths)}, MOST_BLOCKS)
         check_eps("norm_eps", self.norm_eps)
         check_eps("patch_norm_eps", self.patch_norm_eps)
-        check_patches(self.image_size, self.patch_size)
+        if self.margin_rule == "drop" and min(self.image_size) < self.patch_size:
+            raise VitportError(
+                f"image_size={self.image_size[0]}x{self.image_size[1]} has no whole patch of patch_size="
+                f"{self.patch_size}, and margin_rule='drop' reads no others: choose a larger image or a smaller patch."
+            )
 
     def _check_stages(self) -> None:
         if len(self.num_heads) != len(self.depths):
@@ -156,7 +165,7 @@ class SwinConfig:
             )
         if self.num_classes and not self.final_norm:
             raise VitportError(
-                f"num_classes={self.num_classes} needs final_norm=True: the head reads normed features. Choose "
+                f"num_classes={self.num_classes} needs final_norm=True: the head reads normalised features. Choose "
                 "num_classes=0 for a backbone."
             )
 
@@ -196,8 +205,14 @@ class SwinConfig:
     @property
     def map_sizes(self) -> tuple[tuple[int, int], ...]:
         """Rows and columns of tokens in each stage. Merging halves them, rounded up."""
-        rows, columns = (side // self.patch_size for side in self.image_size)
+        more = self.patch_size - 1 if self.margin_rule == "pad" else 0
+        rows, columns = ((side + more) // self.patch_size for side in self.image_size)
         return tuple((-(-rows // 2**stage), -(-columns // 2**stage)) for stage in range(self.num_stages))
+
+    @property
+    def whole_patches(self) -> bool:
+        """Whether patches fill the image, so that ``margin_rule`` means nothing."""
+        return all(side % self.patch_size == 0 for side in self.image_size)
 
     def hidden_dim(self, stage: int) -> int:
         """Hidden width of the MLPs of a stage."""
@@ -210,7 +225,7 @@ class SwinConfig:
         return tuple(self.drop_path_rate * block / max(blocks - 1, 1) for block in range(blocks))
 
     def replace(self, **changes: Any) -> SwinConfig:
-        """A copy with the named fields changed, validated anew.
+        """A copy with the named fields changed, validated again.
 
         With another number of stages, windows that are the same in all of them stay so.
         """

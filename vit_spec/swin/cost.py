@@ -12,7 +12,7 @@ from vit_spec.swin.windows import BIAS_HIDDEN, windowings
 def forward_flops(config: SwinConfig) -> int:
     """See :func:`vit_spec.forward_flops`.
 
-    Attention counts the padding of maps that are no multiple of their window. Version 2's network for the bias counts
+    Attention counts the padding of maps that are not multiples of their window. Version 2's network for the bias counts
     too, although a batch computes it once: 1 % of a model with windows of 24, less otherwise.
     """
     c = config

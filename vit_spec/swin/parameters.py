@@ -5,15 +5,13 @@ Patch merging stands at the beginning of the stage that it leads to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
-from vit_spec.parameter import Kind, Parameter, Segment, Split, Stage
+from vit_spec.layer_parameters import Make, linear, norm
+from vit_spec.parameter import Kind, Parameter, Segment, Stage
 from vit_spec.swin.config import SwinConfig
 from vit_spec.swin.windows import BIAS_HIDDEN, Windowing, windowings
-
-_Make = Callable[..., Parameter]
-"""``Parameter``, given its stage and layer, and in a block its segment and index."""
 
 
 def segments(config: SwinConfig) -> tuple[Segment, ...]:
@@ -44,10 +42,10 @@ def parameters(config: SwinConfig) -> Iterator[Parameter]:
     yield from _norms(config, partial(after, stage=Stage.POOL))
     if config.num_classes:
         make = partial(after, stage=Stage.CLASSIFIER)
-        yield from _linear(make, "head.fc", config.num_features, config.num_classes)
+        yield from linear(make, "head.fc", config.num_features, config.num_classes)
 
 
-def _embedding(c: SwinConfig, make: _Make) -> Iterator[Parameter]:
+def _embedding(c: SwinConfig, make: Make) -> Iterator[Parameter]:
     D, (rows, columns) = c.embed_dim, c.map_sizes[0]
     if c.absolute_pos_embed:
         yield make(name="absolute_pos_embed", shape=(1, rows * columns, D), kind=Kind.TABLE)
@@ -55,34 +53,34 @@ def _embedding(c: SwinConfig, make: _Make) -> Iterator[Parameter]:
     yield make(name="patch_embed.proj.weight", shape=kernel, kind=Kind.CONV)
     yield make(name="patch_embed.proj.bias", shape=(D,), kind=Kind.BIAS)
     if c.patch_norm:
-        yield from _norm(make, "patch_embed.norm", D)
+        yield from norm(make, "patch_embed.norm", D)
 
 
-def _merging(c: SwinConfig, make: _Make, stage: int) -> Iterator[Parameter]:
+def _merging(c: SwinConfig, make: Make, stage: int) -> Iterator[Parameter]:
     at, before, after = f"layers.{stage}.downsample", c.widths[stage - 1], c.widths[stage]
-    yield from _norm(make, f"{at}.norm", 4 * before if c.version == 1 else after)
-    yield from _linear(make, f"{at}.reduction", 4 * before, after, bias=False)
+    yield from norm(make, f"{at}.norm", 4 * before if c.version == 1 else after)
+    yield from linear(make, f"{at}.reduction", 4 * before, after, bias=False)
 
 
-def _block(c: SwinConfig, make: _Make, at: str, stage: int, windowing: Windowing) -> Iterator[Parameter]:
+def _block(c: SwinConfig, make: Make, at: str, stage: int, windowing: Windowing) -> Iterator[Parameter]:
     D, M, h = c.widths[stage], c.hidden_dim(stage), c.num_heads[stage]
-    yield from _norm(make, f"{at}.norm1", D)
+    yield from norm(make, f"{at}.norm1", D)
     attention = _biased if c.version == 1 else _cosine
     yield from attention(c, make, f"{at}.attn", D, h, windowing)
-    yield from _norm(make, f"{at}.norm2", D)
-    yield from _linear(make, f"{at}.mlp.fc1", D, M, "columns")
-    yield from _linear(make, f"{at}.mlp.fc2", M, D, "rows")
+    yield from norm(make, f"{at}.norm2", D)
+    yield from linear(make, f"{at}.mlp.fc1", D, M, "columns")
+    yield from linear(make, f"{at}.mlp.fc2", M, D, "rows")
 
 
-def _biased(c: SwinConfig, make: _Make, at: str, D: int, h: int, windowing: Windowing) -> Iterator[Parameter]:
+def _biased(c: SwinConfig, make: Make, at: str, D: int, h: int, windowing: Windowing) -> Iterator[Parameter]:
     """Attention of version 1."""
     table = f"{at}.relative_position_bias_table"
     yield make(name=table, shape=(windowing.offsets, h), kind=Kind.OFFSETS, split="columns")
-    yield from _linear(make, f"{at}.qkv", D, 3 * D, "packed", bias=c.qkv_bias)
-    yield from _linear(make, f"{at}.proj", D, D, "rows")
+    yield from linear(make, f"{at}.qkv", D, 3 * D, "packed", bias=c.qkv_bias)
+    yield from linear(make, f"{at}.proj", D, D, "rows")
 
 
-def _cosine(c: SwinConfig, make: _Make, at: str, D: int, h: int, windowing: Windowing) -> Iterator[Parameter]:
+def _cosine(c: SwinConfig, make: Make, at: str, D: int, h: int, windowing: Windowing) -> Iterator[Parameter]:
     """Attention of version 2."""
     del windowing
     undecayed = partial(make, exempt=True)
@@ -90,27 +88,14 @@ def _cosine(c: SwinConfig, make: _Make, at: str, D: int, h: int, windowing: Wind
     if c.qkv_bias:
         yield make(name=f"{at}.q_bias", shape=(D,), kind=Kind.BIAS, split="columns")
         yield make(name=f"{at}.v_bias", shape=(D,), kind=Kind.BIAS, split="columns")
-    yield from _linear(make, f"{at}.qkv", D, 3 * D, "packed", bias=False)
-    yield from _linear(undecayed, f"{at}.cpb_mlp.0", 2, BIAS_HIDDEN)
-    yield from _linear(undecayed, f"{at}.cpb_mlp.2", BIAS_HIDDEN, h, "columns", bias=False)
-    yield from _linear(make, f"{at}.proj", D, D, "rows")
+    yield from linear(make, f"{at}.qkv", D, 3 * D, "packed", bias=False)
+    yield from linear(undecayed, f"{at}.cpb_mlp.0", 2, BIAS_HIDDEN)
+    yield from linear(undecayed, f"{at}.cpb_mlp.2", BIAS_HIDDEN, h, "columns", bias=False)
+    yield from linear(make, f"{at}.proj", D, D, "rows")
 
 
-def _norms(c: SwinConfig, make: _Make) -> Iterator[Parameter]:
+def _norms(c: SwinConfig, make: Make) -> Iterator[Parameter]:
     for stage in c.stage_norms:
-        yield from _norm(make, f"stage_norms.{stage}", c.widths[stage])
+        yield from norm(make, f"stage_norms.{stage}", c.widths[stage])
     if c.final_norm:
-        yield from _norm(make, "norm", c.num_features)
-
-
-def _norm(make: _Make, at: str, width: int) -> Iterator[Parameter]:
-    yield make(name=f"{at}.weight", shape=(width,), kind=Kind.NORM)
-    yield make(name=f"{at}.bias", shape=(width,), kind=Kind.BIAS)
-
-
-def _linear(
-    make: _Make, at: str, inputs: int, outputs: int, split: Split | None = None, *, bias: bool = True
-) -> Iterator[Parameter]:
-    yield make(name=f"{at}.weight", shape=(outputs, inputs), kind=Kind.LINEAR, split=split)
-    if bias:
-        yield make(name=f"{at}.bias", shape=(outputs,), kind=Kind.BIAS, split=split)
+        yield from norm(make, "norm", c.num_features)

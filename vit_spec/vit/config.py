@@ -28,16 +28,18 @@ MlpKind = Literal["plain", "swiglu", "swiglu_packed"]
 """``swiglu`` holds gate and value as ``fc1_g`` and ``fc1_x`` (AIMv2, EVA); ``swiglu_packed`` stacks them, gate
 first, in one ``fc1`` of twice the hidden width (DINOv2 giant). Shazeer 2020, section 2."""
 
-BlockKind = Literal["sequential", "post_norm", "parallel"]
-"""``sequential`` norms the inputs of attention and of MLP (Dosovitskiy et al. 2021, equations 2 and 3);
-``post_norm`` norms their outputs (Swin v2's residual post-norm, Liu et al. 2022, section 3.2); ``parallel`` gives both
-the same normed input and adds their outputs (ViT-22B, Dehghani et al. 2023, section 2)."""
+BlockKind = Literal["sequential", "post_norm", "original", "parallel"]
+"""``sequential`` normalises the inputs of attention and of MLP (Dosovitskiy et al. 2021, equations 2 and 3);
+``post_norm`` normalises their outputs (Swin v2's residual post-norm, Liu et al. 2022, section 3.2); ``original``
+normalises the sums of inputs and outputs (the first Transformer, Vaswani et al. 2017, section 3.1; PyTorch's
+``norm_first=False``); ``parallel`` gives both the same normalised input and adds their outputs (ViT-22B, Dehghani et
+al. 2023, section 2)."""
 
 NormKind = Literal["layernorm", "rmsnorm"]
 
 PositionEmbedding = Literal["none", "patch", "prefix", "all"]
 """Which tokens the learned position table has rows for: patches alone (added before the other tokens are
-prepended: big_vision, DeiT III, timm's ``no_embed_class``); also the class and distillation tokens, in front
+prepended: big_vision, DeiT III, timm's ``no_embed_class``); also the class and distillation tokens, first
 (ViT, DeiT, DINOv2 with registers as Meta released it); or also the registers."""
 
 PositionResize = Literal[
@@ -108,8 +110,12 @@ class ViTConfig:
     """Initial value of the per-channel scale after attention and MLP (Touvron et al. 2021, CaiT); ``None``
     means no such scale."""
 
+    pixel_norm: bool = False
+    """A norm over the pixels of each patch before their projection (vit-pytorch; Kumar et al. 2023, "Dual PatchNorm").
+    Its factors are in the order row, column, channel."""
     patch_bias: bool = True
     patch_norm: bool = False
+    """A norm over each token behind the projection."""
     class_token: bool = True
     distilled: bool = False
     """A distillation token with a head of its own (DeiT, Touvron et al. 2021, section 4)."""
@@ -223,7 +229,7 @@ class ViTConfig:
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens in front of the patches: class, distillation, registers, in this order."""
+        """Tokens before the patches: class, distillation, registers, in this order."""
         return int(self.class_token) + int(self.distilled) + self.register_tokens
 
     @property

@@ -11,6 +11,6 @@ def margin_in_words(config: ViTConfig) -> tuple[str, ...]:
     if not (rows or columns):
         return ()
     return (
-        f"images of {height}x{width} pixels are no whole number of patches of {config.patch_size}: the last {rows} "
+        f"images of {height}x{width} pixels do not divide into patches of {config.patch_size}: the last {rows} "
         f"rows and the last {columns} columns are not read",
     )

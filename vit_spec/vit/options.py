@@ -14,7 +14,7 @@ TIMM_NAMES: dict[str, str] = {
 }
 """Arguments of timm's ``VisionTransformer`` → the field that means the same.
 
-``global_pool`` sets the pooling alone. For a mean of the patches timm also moves the last norm behind it, unless it is
+``global_pool`` sets the pooling alone. For a mean of the patches timm also moves the last norm after it, unless it is
 given ``fc_norm=False``; here that is ``final_norm="pooled"``.
 """
 

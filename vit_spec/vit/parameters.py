@@ -6,14 +6,12 @@ else in the project states a parameter's shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
-from vit_spec.parameter import Kind, Parameter, Segment, Split, Stage
+from vit_spec.layer_parameters import Make, linear, norm
+from vit_spec.parameter import Kind, Parameter, Segment, Stage
 from vit_spec.vit.config import ViTConfig
-
-_Make = Callable[..., Parameter]
-"""``Parameter``, given its stage and layer, and in a block its segment and index."""
 
 
 def segments(config: ViTConfig) -> tuple[Segment]:
@@ -34,7 +32,7 @@ def parameters(config: ViTConfig) -> Iterator[Parameter]:
     yield from _classifier(config, partial(after, stage=Stage.CLASSIFIER))
 
 
-def _embedding(c: ViTConfig, make: _Make) -> Iterator[Parameter]:
+def _embedding(c: ViTConfig, make: Make) -> Iterator[Parameter]:
     D = c.embed_dim
     if c.class_token:
         yield make(name="cls_token", shape=(1, 1, D), kind=Kind.TOKEN)
@@ -45,6 +43,8 @@ def _embedding(c: ViTConfig, make: _Make) -> Iterator[Parameter]:
     if c.pos_embed != "none":
         rows = c.num_positioned_prefix_tokens + c.num_patches
         yield make(name="pos_embed", shape=(1, rows, D), kind=Kind.TABLE)
+    if c.pixel_norm:
+        yield from _norm(c, make, "patch_embed.pixel_norm", c.patch_size**2 * c.in_channels)
     kernel = (D, c.in_channels, c.patch_size, c.patch_size)
     yield make(name="patch_embed.proj.weight", shape=kernel, kind=Kind.CONV)
     if c.patch_bias:
@@ -55,16 +55,16 @@ def _embedding(c: ViTConfig, make: _Make) -> Iterator[Parameter]:
         yield from _norm(c, make, "norm_pre", D)
 
 
-def _block(c: ViTConfig, make: _Make, at: str) -> Iterator[Parameter]:
+def _block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     D = c.embed_dim
     yield from _norm(c, make, f"{at}.norm1", D)
-    yield from _linear(make, f"{at}.attn.qkv", D, 3 * D, "packed", bias=c.qkv_bias)
+    yield from linear(make, f"{at}.attn.qkv", D, 3 * D, "packed", bias=c.qkv_bias)
     if c.qk_norm:
         yield from _norm(c, make, f"{at}.attn.q_norm", c.head_dim)
         yield from _norm(c, make, f"{at}.attn.k_norm", c.head_dim)
     if c.attn_norm:
         yield from _norm(c, make, f"{at}.attn.norm", D)
-    yield from _linear(make, f"{at}.attn.proj", D, D, "rows", bias=c.proj_bias)
+    yield from linear(make, f"{at}.attn.proj", D, D, "rows", bias=c.proj_bias)
     if c.layer_scale is not None:
         yield make(name=f"{at}.ls1.gamma", shape=(D,), kind=Kind.SCALE)
     yield from _norm(c, make, f"{at}.norm2", D)
@@ -73,34 +73,34 @@ def _block(c: ViTConfig, make: _Make, at: str) -> Iterator[Parameter]:
         yield make(name=f"{at}.ls2.gamma", shape=(D,), kind=Kind.SCALE)
 
 
-def _parallel_block(c: ViTConfig, make: _Make, at: str) -> Iterator[Parameter]:
+def _parallel_block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     D, M = c.embed_dim, c.hidden_dim
     if not c.qkv_bias:
         yield make(name=f"{at}.mlp_bias", shape=(M,), kind=Kind.BIAS, split="columns")
     yield from _norm(c, make, f"{at}.in_norm", D)
-    yield from _linear(make, f"{at}.in_proj", D, M + 3 * D, "packed", bias=c.qkv_bias)
+    yield from linear(make, f"{at}.in_proj", D, M + 3 * D, "packed", bias=c.qkv_bias)
     if c.qk_norm:
         yield from _norm(c, make, f"{at}.q_norm", c.head_dim)
         yield from _norm(c, make, f"{at}.k_norm", c.head_dim)
-    yield from _linear(make, f"{at}.attn_out_proj", D, D, "rows", bias=c.proj_bias)
-    yield from _linear(make, f"{at}.mlp_out_proj", M, D, "rows", bias=c.proj_bias)
+    yield from linear(make, f"{at}.attn_out_proj", D, D, "rows", bias=c.proj_bias)
+    yield from linear(make, f"{at}.mlp_out_proj", M, D, "rows", bias=c.proj_bias)
     if c.layer_scale is not None:
         yield make(name=f"{at}.ls.gamma", shape=(D,), kind=Kind.SCALE)
 
 
-def _mlp(c: ViTConfig, make: _Make, at: str) -> Iterator[Parameter]:
+def _mlp(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     D, M, bias = c.embed_dim, c.hidden_dim, c.proj_bias
     if c.mlp == "swiglu":
-        yield from _linear(make, f"{at}.fc1_g", D, M, "columns", bias=bias)
-        yield from _linear(make, f"{at}.fc1_x", D, M, "columns", bias=bias)
+        yield from linear(make, f"{at}.fc1_g", D, M, "columns", bias=bias)
+        yield from linear(make, f"{at}.fc1_x", D, M, "columns", bias=bias)
     else:
-        yield from _linear(make, f"{at}.fc1", D, 2 * M if c.mlp == "swiglu_packed" else M, "columns", bias=bias)
+        yield from linear(make, f"{at}.fc1", D, 2 * M if c.mlp == "swiglu_packed" else M, "columns", bias=bias)
     if c.mlp_norm:
         yield from _norm(c, make, f"{at}.norm", M)
-    yield from _linear(make, f"{at}.fc2", M, D, "rows", bias=bias)
+    yield from linear(make, f"{at}.fc2", M, D, "rows", bias=bias)
 
 
-def _pooling(c: ViTConfig, make: _Make) -> Iterator[Parameter]:
+def _pooling(c: ViTConfig, make: Make) -> Iterator[Parameter]:
     D = c.embed_dim
     if c.final_norm == "tokens":
         yield from _norm(c, make, "norm", D)
@@ -109,37 +109,27 @@ def _pooling(c: ViTConfig, make: _Make) -> Iterator[Parameter]:
     if c.final_norm == "pooled":
         yield from _norm(c, make, "fc_norm", D)
     if c.pre_logits_dim is not None:
-        yield from _linear(make, "pre_logits.fc", c.pooled_dim, c.pre_logits_dim)
+        yield from linear(make, "pre_logits.fc", c.pooled_dim, c.pre_logits_dim)
 
 
-def _attention_pool(c: ViTConfig, make: _Make, at: str) -> Iterator[Parameter]:
+def _attention_pool(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     D = c.embed_dim
     yield make(name=f"{at}.latent", shape=(1, 1, D), kind=Kind.TOKEN)
-    yield from _linear(make, f"{at}.q", D, D, "columns")
-    yield from _linear(make, f"{at}.kv", D, 2 * D, "columns")
-    yield from _linear(make, f"{at}.proj", D, D, "rows")
+    yield from linear(make, f"{at}.q", D, D, "columns")
+    yield from linear(make, f"{at}.kv", D, 2 * D, "columns")
+    yield from linear(make, f"{at}.proj", D, D, "rows")
     yield from _norm(c, make, f"{at}.norm", D)
-    yield from _linear(make, f"{at}.mlp.fc1", D, c.hidden_dim, "columns")
-    yield from _linear(make, f"{at}.mlp.fc2", c.hidden_dim, D, "rows")
+    yield from linear(make, f"{at}.mlp.fc1", D, c.hidden_dim, "columns")
+    yield from linear(make, f"{at}.mlp.fc2", c.hidden_dim, D, "rows")
 
 
-def _classifier(c: ViTConfig, make: _Make) -> Iterator[Parameter]:
+def _classifier(c: ViTConfig, make: Make) -> Iterator[Parameter]:
     features = c.pooled_dim if c.pre_logits_dim is None else c.pre_logits_dim
     if c.num_classes:
-        yield from _linear(make, "head", features, c.num_classes)
+        yield from linear(make, "head", features, c.num_classes)
         if c.distilled:
-            yield from _linear(make, "head_dist", features, c.num_classes)
+            yield from linear(make, "head_dist", features, c.num_classes)
 
 
-def _norm(c: ViTConfig, make: _Make, at: str, width: int) -> Iterator[Parameter]:
-    yield make(name=f"{at}.weight", shape=(width,), kind=Kind.NORM)
-    if c.norm_bias:
-        yield make(name=f"{at}.bias", shape=(width,), kind=Kind.BIAS)
-
-
-def _linear(
-    make: _Make, at: str, inputs: int, outputs: int, split: Split | None = None, *, bias: bool = True
-) -> Iterator[Parameter]:
-    yield make(name=f"{at}.weight", shape=(outputs, inputs), kind=Kind.LINEAR, split=split)
-    if bias:
-        yield make(name=f"{at}.bias", shape=(outputs,), kind=Kind.BIAS, split=split)
+def _norm(c: ViTConfig, make: Make, at: str, width: int) -> Iterator[Parameter]:
+    return norm(make, at, width, bias=c.norm_bias)

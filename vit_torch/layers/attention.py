@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from vit_spec import VitportError
@@ -134,9 +134,11 @@ def head_width(dim: int, num_heads: int) -> int:
 
 def _add_bias(logits: Float[Tensor, "B h N N"], bias: Float[Tensor, "#W #h #N #N"]) -> Float[Tensor, "B h N N"]:
     """``logits + bias``, with its first axis repeated along the batch."""
-    return (logits.reshape(-1, bias.shape[0], *logits.shape[1:]) + bias).reshape(logits.shape)
+    B, h, N, _ = logits.shape
+    return (logits.reshape(-1, bias.shape[0], h, N, N) + bias).reshape(B, h, N, N)
 
 
+@fx.wrap  # symbolic tracing records the call, because it cannot follow what depends on a shape
 def _repeated(bias: Float[Tensor, "#W #h #N #N"], batch: int) -> Float[Tensor, "#B #h #N #N"]:
     """The bias with its first axis repeated along the batch, or 1."""
     return bias if bias.shape[0] == 1 else bias.tile((batch // bias.shape[0], 1, 1, 1))

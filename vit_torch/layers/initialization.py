@@ -52,7 +52,7 @@ def make_tokens(count: int, width: int) -> nn.Parameter:
 
 
 def initialize(model: nn.Module, values: Mapping[Parameter, Distribution]) -> None:
-    """Draws some of a model's parameters anew, in place; those on the meta device stay as they are."""
+    """Draws new values for some of a model's parameters, in place; those on the meta device stay as they are."""
     parameters = dict(model.named_parameters())
     for parameter, distribution in values.items():
         if not parameters[parameter.name].is_meta:

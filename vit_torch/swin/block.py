@@ -16,7 +16,7 @@ from vit_torch.swin.window_attention import WindowAttention
 class SwinBlock(nn.Module):
     """Attention within windows, then an MLP (Liu et al. 2021, equation 3).
 
-    Version 1 norms the inputs of both branches, version 2 their outputs (Liu et al. 2022, section 3.2).
+    Version 1 normalises the inputs of both branches, version 2 their outputs (Liu et al. 2022, section 3.2).
 
     Args:
         config: the model that the block belongs to.

@@ -19,7 +19,7 @@ MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
 
 
 class Block(nn.Module):
-    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), pre-norm or post-norm.
+    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), which normalises the inputs of its two parts.
 
     Args:
         config: the model that the block belongs to.
@@ -30,7 +30,6 @@ class Block(nn.Module):
         super().__init__()
         c, D = config, config.embed_dim
         norm = partial(make_norm, config)
-        self.post_norm = c.block == "post_norm"
         self.norm1 = norm(D)
         self.attn = Attention(D, c.num_heads, **c.options("attention", norm))
         self.ls1 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
@@ -42,8 +41,23 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """(B, N, D) -> (B, N, D)."""
-        if self.post_norm:
-            x = add(x, self.drop_path1(self.ls1(self.norm1(self.attn(x)))))
-            return add(x, self.drop_path2(self.ls2(self.norm2(self.mlp(x)))))
         x = add(x, self.drop_path1(self.ls1(self.attn(self.norm1(x)))))
         return add(x, self.drop_path2(self.ls2(self.mlp(self.norm2(x)))))
+
+
+class PostNormBlock(Block):
+    """A layer that normalises the outputs of its two parts (Liu et al. 2022, section 3.2)."""
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """(B, N, D) -> (B, N, D)."""
+        x = add(x, self.drop_path1(self.ls1(self.norm1(self.attn(x)))))
+        return add(x, self.drop_path2(self.ls2(self.norm2(self.mlp(x)))))
+
+
+class OriginalBlock(Block):
+    """A layer that normalises its two sums, ``LayerNorm(x + f(x))`` (Vaswani et al. 2017, section 3.1)."""
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        """(B, N, D) -> (B, N, D)."""
+        x = self.norm1(add(x, self.drop_path1(self.ls1(self.attn(x)))))
+        return self.norm2(add(x, self.drop_path2(self.ls2(self.mlp(x)))))

@@ -16,7 +16,7 @@ from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import ViTConfig, VitportError, segments
 
 Fold = Literal["layer-scale", "qk-scale"]
-"""``layer-scale``: the factors behind attention and MLP go into their last linear layer, or into the norm behind it.
+"""``layer-scale``: the factors after attention and MLP go into their last linear layer, or into the norm after it.
 ``qk-scale``: a scale of attention that is not one over the root of the heads' width goes into the queries."""
 
 

@@ -1,4 +1,4 @@
-"""The same function with zeros or ones for what a format always has: nothing is rounded, so nobody need ask for it."""
+"""The same function with zeros or ones for what a format always has: nothing is rounded, so it needs no option."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Step:
     """Configs to try; none where the step does not apply."""
     apply: Callable[[Checkpoint, ViTConfig], Checkpoint]
     told: Callable[[ViTConfig, ViTConfig], str]
-    """What was added, from the config before and after; empty where ``apply`` tells it."""
+    """What was added, from the config before and after; empty where ``apply`` records it."""
 
 
 def restated_config(config: ViTConfig, cannot_hold: CannotHold) -> ViTConfig:

@@ -25,7 +25,7 @@ def parse(path: Path) -> ModelProto:
     """The file's message; weights beside it are not read.
 
     Raises:
-        VitportError: if onnx is missing, or the file is no complete message.
+        VitportError: if onnx is missing, or the file is not a complete message.
     """
     try:
         import onnx

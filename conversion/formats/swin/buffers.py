@@ -1,6 +1,6 @@
 """Arrays that Swin's codes keep beside their weights, and that follow from the config.
 
-They are read as facts, and written anew.
+They are read as facts, and computed when a file is written.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _window_of_index(name: str, index: np.ndarray) -> tuple[int, int]:
             expected = np.array(offset_indices(window))
             if index.size == expected.size and np.array_equal(index.reshape(expected.shape), expected):
                 return window
-    raise _other(name, "an index of relative positions", "of no window: another order of offsets, or damaged")
+    raise _other(name, "an index of relative positions", "that fits no window: another order of offsets, or damaged")
 
 
 def _windows_of_coordinates(name: str, table: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -149,7 +149,7 @@ def _windows_of_coordinates(name: str, table: np.ndarray) -> tuple[tuple[int, in
     tolerance = 16 * float(np.finfo(table.dtype).eps) if table.dtype.kind == "f" else 0.1
     known = np.isfinite(values)  # a window of 1 divides by zero in the original code
     if np.abs(np.where(known, values - expected, 0)).max(initial=0.0) > max(tolerance, 1e-6):
-        raise _other(name, "coordinates of relative positions", "of no pretraining window")
+        raise _other(name, "coordinates of relative positions", "that fit no pretraining window")
     return window, pretrained
 
 
@@ -164,7 +164,7 @@ def _map_of_mask(name: str, mask: np.ndarray, window: tuple[int, int]) -> tuple[
         expected = _mask(Windowing(size, window, half))
         if mask.shape == expected.shape and np.array_equal(mask.astype(np.float64), expected):
             return size
-    raise _other(name, "masks of shifted windows", "of no map: another mask, or damaged")
+    raise _other(name, "masks of shifted windows", "that fit no map: another mask, or damaged")
 
 
 def _mask(windowing: Windowing) -> np.ndarray:

@@ -5,18 +5,15 @@ relative positions come from the file, so that a pretraining window can be state
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from conversion.containers import torch_file
-from conversion.format import Format
-from conversion.formats.swin import buffers
+from conversion.formats.swin import torchvision
 from conversion.formats.swin.agreement import unsupported
 from conversion.formats.swin.buffers import Buffered
-from conversion.formats.swin.parts import CONVENTIONS
-from conversion.formats.swin.torchvision import BLOCK, PARTS, RULES, THEIRS, WINDOWS, unsupported_windows
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.formats.swin.torchvision import BLOCK, PARTS, RULES, THEIRS, unsupported_windows
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Rule, module
 from conversion.tensors.table import TensorTable
 from vit_spec import Config, Preprocessing, SwinConfig
@@ -51,14 +48,15 @@ def remarks(table: TensorTable) -> list[str]:
 
 def cannot_hold(config: SwinConfig) -> list[str]:
     """Version 2 with torchvision's options."""
-    return unsupported(config, 2, qkv_bias=(True,)) + unsupported_windows(config)
+    return unsupported(config, 2, margin="drop", qkv_bias=(True,)) + unsupported_windows(config)
 
 
-FORMAT = Format(
+_READING = torchvision.FORMAT.second_reading
+assert isinstance(_READING, SwinReading)
+FORMAT = replace(
+    torchvision.FORMAT,
     name="torchvision-swinv2",
     summary="torchvision's swin_v2_* state_dict in a PyTorch file",
-    family="swin",
-    group="torchvision",
     names=Buffered(
         (
             *RULES,
@@ -71,20 +69,14 @@ FORMAT = Format(
         flat=True,
     ),
     signature=("features.0.0.weight", "features.1.0.attn.logit_scale"),
-    set_aside=buffers.SET_ASIDE,
-    buffer_facts=buffers.facts,
     remarks=remarks,
-    conventions={**CONVENTIONS, **WINDOWS},
     preprocessing=Preprocessing(crop_fraction=256 / 260),
-    reader_defaults={"activation": "gelu"},
-    writer=torch_file.write,
     cannot_hold=cannot_hold,
-    second_reading=SwinReading(
+    second_reading=replace(
+        _READING,
         names=SwinPartNames(
             **PARTS, logit_scale=("attn.logit_scale",), bias_first=("attn.cpb_mlp.0",),
             bias_second=("attn.cpb_mlp.2",), coordinates=("attn.relative_coords_table",),
         ),
-        windows="pad",
-        pads="pad_roll",
     ),
 )  # fmt: skip

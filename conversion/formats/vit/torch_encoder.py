@@ -1,8 +1,9 @@
-"""A module around ``torch.nn.TransformerEncoder(norm_first=True)``: the encoder's names in blocks, timm's elsewhere.
+"""A module around ``torch.nn.TransformerEncoder``: the encoder's names in blocks, timm's elsewhere.
 
 An encoder alone is not a ViT: patch embedding, tokens, positions and head must lie beside it, as ``patch_embed.proj``,
 ``cls_token``, ``pos_embed``, ``head`` and so on. The encoder's attribute may be ``encoder``, ``transformer`` or
-``transformer_encoder``; the last norm may be its ``norm`` or lie beside it.
+``transformer_encoder``; the last norm may be its ``norm`` or lie beside it. Its layers have
+the same names for ``norm_first=True`` (``block="sequential"``) and ``norm_first=False`` (``block="original"``).
 """
 
 from dataclasses import replace
@@ -11,7 +12,7 @@ from conversion.containers import torch_file
 from conversion.format import Format
 from conversion.formats.vit.timm import PARTS
 from conversion.limits import unsupported_fields
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import ViTConfig
 
@@ -35,6 +36,7 @@ _BESIDE = (
         rule
         for name in (
             "patch_embed.proj",
+            "patch_embed.pixel_norm",
             "patch_embed.norm",
             "norm_pre",
             "fc_norm",
@@ -49,11 +51,12 @@ _BESIDE = (
 
 def cannot_hold(config: ViTConfig) -> list[str]:
     """A layer has all biases or none; what lies around the encoder is up to the module that holds it."""
-    around = ("class_token", "distilled", "register_tokens", "pos_embed", "patch_bias", "patch_norm", "pre_norm",
-              "final_norm", "representation_size", "activation")  # fmt: skip
+    around = ("class_token", "distilled", "register_tokens", "pos_embed", "patch_bias", "pixel_norm", "patch_norm",
+              "pre_norm", "final_norm", "representation_size", "activation")  # fmt: skip
     return unsupported_fields(
         config,
         **{name: (getattr(config, name),) for name in around},
+        block=("sequential", "original"),
         qkv_bias=(True, False),
         proj_bias=(config.qkv_bias,),
         norm_bias=(config.qkv_bias,),

@@ -1,5 +1,5 @@
 """Graphs of Vision Transformers."""
 
-from conversion.graph.vit.reading import Reading, read
+from conversion.graph.vit.reading import read
 
-__all__ = ["Reading", "read"]
+__all__ = ["read"]

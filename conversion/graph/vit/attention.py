@@ -1,4 +1,4 @@
-"""Multi-head attention in a graph: heads, scale, and which outputs of which layers are queries, keys and values."""
+"""Multi-head attention in a graph: heads, scale, and the layers' outputs that are queries, keys and values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from conversion.graph.expression import Expression, View, numbers
 from conversion.graph.fold import fold
 from conversion.graph.graph import NotUnderstoodError
+from conversion.graph.heads import in_words, merge_order, taken
 from conversion.graph.layers import Layers, Linear, Norm, unselected
 
 
@@ -24,11 +25,11 @@ class Operand:
     @property
     def kernel(self) -> np.ndarray:
         """(D, h d)."""
-        return _taken(self.layer.kernel, self.columns)
+        return taken(self.layer.kernel, self.columns)
 
     @property
     def bias(self) -> np.ndarray | None:
-        return None if self.layer.bias is None else _taken(self.layer.bias, self.columns)
+        return None if self.layer.bias is None else taken(self.layer.bias, self.columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +42,15 @@ class Attention:
     heads: int
     scale: float
     order: np.ndarray  # (h d,)
-    """For each element that the next layer reads, its number where heads lie side by side in order."""
+    """For each input of the next layer, its index if heads are concatenated in order."""
     place: str
 
 
 def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
-    """The attention whose heads a view puts side by side; ``None`` if it is no product of attention weights.
+    """The attention whose concatenated heads are the view; ``None`` if the view is not a matrix product.
 
     Raises:
-        NotUnderstoodError: if it is, and something about it is not a plain ViT's.
+        NotUnderstoodError: if it is one, but not the attention of a plain ViT.
     """
     at, order = unselected(merged)
     if at is None or order is None or at.kind != "product":
@@ -59,33 +60,58 @@ def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
     step = layers.step(soft)
     if weights.order is not None or step.kind != "softmax" or step.x is None:
         raise NotUnderstoodError(
-            f"The graph's {at.place} multiplies values by {_what(soft)}, where the softmax of scaled products of "
+            f"The graph's {at.place} multiplies values by {in_words(soft)}, where the softmax of scaled products of "
             "queries and keys was expected."
         )
-    scores, scale = layers.scaled(step.x)
+    scores, scale, turned = _scores(step.x, layers)
     if factor != 1.0:
         raise NotUnderstoodError(f"The graph's {at.place} multiplies attention weights by {factor}, which no ViT does.")
     if scores.kind != "product":
         raise NotUnderstoodError(
-            f"The graph's {soft.place} is the softmax of {_what(scores)}, where scaled products of queries and keys "
+            f"The graph's {soft.place} is the softmax of {in_words(scores)}, where scaled products of queries and keys "
             "alone were expected: biases and masks on attention are not read."
         )
-    query, key = scores.views
+    query, key = scores.views if not turned else tuple(_turned(view) for view in reversed(scores.views))
     N, d = at.shape[-2:]
     heads = at.size // (N * d * batch)
     if heads * N * d * batch != at.size:
         raise NotUnderstoodError(f"The graph's {at.place} mixes images of a batch in attention.")
-    key_order = np.swapaxes(key.elements(), -1, -2)
-    keys = View(key.expression, key_order.shape, key_order)
-    q, k, v = (_operand(view, layers, heads, at.place) for view in (query, keys, value))
+    q, k, v = (_operand(view, layers, heads, at.place) for view in (query, _turned(key), value))
     if v.scale != 1.0 or v.norm is not None:
-        raise NotUnderstoodError(f"The graph's {at.place} scales or norms the values of attention, which no ViT does.")
-    merged_order = _merge_order(order, batch, heads, N, d, at.place)
+        raise NotUnderstoodError(
+            f"The graph's {at.place} scales or normalises the values of attention, which no ViT does."
+        )
+    merged_order = merge_order(order, batch, heads, N, d, at.place)
     return Attention(q, k, v, heads, scale * q.scale * k.scale, merged_order, at.place)
 
 
+def _scores(at: Expression, layers: Layers) -> tuple[Expression, float, bool]:
+    """What a softmax reads without what it does not see, a number added to all; its factor, and whether the product is
+    that of keys and queries, with its last axes exchanged afterwards."""
+    scores, scale = layers.scaled(at)
+    while (
+        (step := layers.step(scores)).kind == "shift"
+        and step.x is not None
+        and step.by is not None
+        and step.by.size == 1
+    ):
+        scores, factor = layers.scaled(step.x)
+        scale *= factor
+    product, order = unselected(View(scores, scores.shape))
+    if product is None or order is None or product.kind != "product" or product is scores:
+        return scores, scale, False
+    exchanged = np.array_equal(order, np.swapaxes(numbers(product.shape), -1, -2))
+    return (product, scale, True) if exchanged else (scores, scale, False)
+
+
+def _turned(view: View) -> View:
+    """With its last two axes exchanged."""
+    order = np.swapaxes(view.elements(), -1, -2)
+    return View(view.expression, order.shape, order)
+
+
 def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:
-    """(…, N, d) of a stack of heads."""
+    """Queries, keys or values of all heads, (…, N, d)."""
     scale, norm = 1.0, None
     d = view.shape[-1]
     while True:
@@ -109,44 +135,18 @@ def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:
     found_columns = layers.columns(View(view.expression, by_head.shape, by_head), heads * d)
     if found_columns is None:
         raise NotUnderstoodError(
-            f"The graph's {place} attends to {_what(view.expression)}, where heads of a linear layer's outputs were "
+            f"The graph's {place} attends to {in_words(view.expression)}, where heads of a linear layer's outputs were "
             "expected."
         )
     return Operand(*found_columns, norm, scale)
 
 
 def _constant(array: np.ndarray, heads: int, norm: Norm | None, scale: float, place: str) -> Operand:
-    """Queries that were computed when the graph was made: those of an identity."""
+    """Queries that the exporter computed, as the outputs of an identity layer."""
     rows = array.reshape(-1, heads, array.shape[-2], array.shape[-1])
     if rows.shape[2] != 1 or not (rows == rows[:1]).all():
-        raise NotUnderstoodError(f"The graph's {place} attends with constants that are not one query.")
+        raise NotUnderstoodError(f"The graph's {place} attends with constants other than one query.")
     row = rows[0].reshape(1, 1, -1)
     width = row.shape[-1]
     x = View(Expression("constant", row.shape, (), {"array": row}, place, varies=False), row.shape)
     return Operand(Linear(x, np.eye(width, dtype=row.dtype), None, place), np.arange(width), norm, scale)
-
-
-def _merge_order(order: np.ndarray, batch: int, heads: int, N: int, d: int, place: str) -> np.ndarray:
-    stacked = numbers((batch, heads, N, d)).transpose(0, 2, 1, 3).reshape(batch * N, heads * d)
-    order = order.reshape(-1, heads * d)
-    first = order[0] if order.size else order
-    found = first // (N * d) * d + first % d
-    if (
-        order.shape != stacked.shape
-        or (first // d % N).any()
-        or not np.array_equal(order, stacked[:, found % (heads * d)])
-    ):
-        raise NotUnderstoodError(f"The graph's {place} puts attention's heads together in no order of channels.")
-    return found
-
-
-def _taken(array: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """``array[..., columns]``, without a copy where they follow one another."""
-    first = int(columns[0])
-    if np.array_equal(columns, np.arange(first, first + len(columns))):
-        return array[..., first : first + len(columns)]
-    return array[..., columns]
-
-
-def _what(at: Expression) -> str:
-    return f"the result of {at.place}" if at.place else at.kind

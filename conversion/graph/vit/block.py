@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from conversion.graph.expression import Expression, View
+from conversion.graph.expression import Expression
 from conversion.graph.graph import NotUnderstoodError
-from conversion.graph.layers import Layers, Linear, Norm, vector
+from conversion.graph.layers import Layers, Linear, Norm, in_own_order, vector
+from conversion.graph.mlp import Mlp, mlp_of
 from conversion.graph.vit.attention import Attention, attention_of
-
-_POST_NORM = "a post-norm encoder, which norms the sums instead, is not read"
-
-
-@dataclass(frozen=True, eq=False)
-class Mlp:
-    """``second(act(first))``, times ``value`` where there is a gate."""
-
-    first: Linear
-    columns: np.ndarray | None
-    """Outputs of ``first``; all if ``None``."""
-    value: tuple[Linear, np.ndarray | None] | None
-    activation: str
-    norm: Norm | None
-    second: Linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +24,33 @@ class AttentionLayer:
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """What is added to the residual stream: one layer of each kind, or both of a parallel block."""
+    """What is added to the residual stream: attention or an MLP; both in a parallel block."""
 
     before: Norm | None
     after: Norm | None
+    outside: Norm | None
+    """On the sum of the branch and the stream (Vaswani et al. 2017)."""
     scale: np.ndarray | None
     attention: AttentionLayer | None
     mlp: Mlp | None
     place: str
 
+    @property
+    def norms(self) -> tuple[Norm | None, Norm | None, Norm | None]:
+        """The norms of the branch by their places, of which it has one."""
+        return self.before, self.after, self.outside
+
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """All blocks: what goes into the first, the branches in order, and what is behind each."""
+    """All blocks: the first one's input, the branches in order, and the residual stream after each."""
 
     embedding: Expression
     branches: tuple[Branch, ...]
-    sums: tuple[Expression, ...] = field(default=())
+    sums: tuple[Expression | None, ...] = field(default=())
+    """``None`` where only some of the tokens are computed."""
+    has_last_norm: bool = False
+    """Whether the norm after the tokens belongs to the last block, not to the model."""
 
 
 class BlockReader:
@@ -62,7 +58,7 @@ class BlockReader:
 
     Args:
         layers: shared by all readers of a graph.
-        batch: images that the graph was followed with.
+        batch: number of images with which the graph was evaluated.
     """
 
     def __init__(self, layers: Layers, batch: int) -> None:
@@ -70,28 +66,57 @@ class BlockReader:
         self.batch = batch
         self._branches: dict[int, tuple[Branch, Expression] | NotUnderstoodError] = {}
 
-    def body(self, at: Expression) -> Body:
-        """The blocks that give ``at``.
+    def body(self, at: Expression, last: Norm | None, normed: Expression | None) -> Body:
+        """The blocks whose output is ``at``.
+
+        Args:
+            at: tokens.
+            last: the norm after them.
+            normed: what that norm gives, if it normalises all tokens.
 
         Raises:
-            NotUnderstoodError: if what gives it is not a block of a plain ViT.
+            NotUnderstoodError: if they are not blocks of a plain ViT.
         """
         branches: list[Branch] = []
-        sums: list[Expression] = []
-        while (found := self._summed(at)) is not None:
-            branches.append(found[0])
-            sums.append(at)
-            at = found[1]
+        sums: list[Expression | None] = []
+        later, result, has_last_norm = last, normed, False
+        while True:
+            found = self._summed(at)
+            if found is None and (norm := self._norm_of_a_sum(at)) is not None:
+                later, result, at = norm, at, norm.x.expression
+            elif found is None:
+                break
+            else:
+                branch, stream = found
+                if branch.norms == (None, None, None):
+                    if later is None:
+                        raise NotUnderstoodError(
+                            f"The graph's {branch.place} adds a layer with no norm before it, after it, or after the "
+                            "sum, as blocks of a ViT have."
+                        )
+                    has_last_norm |= later is last
+                    branch = replace(branch, outside=later)
+                    sums.append(result)
+                elif later is not None and later is not last:
+                    raise NotUnderstoodError(f"The graph's {later.place} normalises the sum after a normalised layer.")
+                else:
+                    sums.append(at)
+                branches.append(branch)
+                later, result, at = None, None, stream
+        return Body(at, tuple(reversed(branches)), tuple(reversed(sums)), has_last_norm)
+
+    def _norm_of_a_sum(self, at: Expression) -> Norm | None:
+        """The norm whose output is ``at``, if it normalises the sum of two layers."""
         norm = self.layers.norm(at)
-        terms = None if norm is None or norm.x.order is not None else self._terms(norm.x.expression)
-        if norm is not None and terms is not None and terms[0].varies and terms[1].varies:
-            raise NotUnderstoodError(f"The graph's {norm.place} norms a sum between two layers: {_POST_NORM}.")
-        return Body(at, tuple(reversed(branches)), tuple(reversed(sums)))
+        if norm is None or norm.x.order is not None:
+            return None
+        terms = self.layers.terms(norm.x.expression)
+        return norm if terms is not None and terms[0].varies and terms[1].varies else None
 
     def _summed(self, at: Expression) -> tuple[Branch, Expression] | None:
-        """The last branch, and the stream that it is added to; ``None`` if ``at`` is no such sum."""
+        """The last branch, and the stream to which it is added; ``None`` if ``at`` is not such a sum."""
         if at.number not in self._branches:
-            terms = self._terms(at)
+            terms = self.layers.terms(at)
             if terms is None or not (terms[0].varies and terms[1].varies):  # a sum with a table of positions
                 return None
             tries: list[tuple[Branch, Expression] | NotUnderstoodError] = []
@@ -108,23 +133,16 @@ class BlockReader:
             raise found
         return found
 
-    def _terms(self, at: Expression) -> tuple[Expression, Expression, np.ndarray | None] | None:
-        """Two terms, and a bias added to their sum that belongs to a linear layer."""
-        step = self.layers.step(at)
-        if step.kind == "sum" and step.x is not None and step.y is not None:
-            return step.x, step.y, None
-        if step.kind == "shift" and step.x is not None and step.by is not None:
-            inner = self.layers.step(step.x)
-            by = vector(step.by, at.shape[-1]) if at.shape else None
-            if inner.kind == "sum" and inner.x is not None and inner.y is not None and by is not None:
-                return inner.x, inner.y, by
-        return None
-
     def branch(self, at: Expression, stream: Expression, bias: np.ndarray | None = None) -> Branch:
-        """What is added to ``stream``, if it is computed from it; ``bias`` belongs to its last layer.
+        """The branch that computes ``at`` from ``stream``.
+
+        Args:
+            at: what is added to the stream.
+            stream: what it is added to.
+            bias: of the branch's last layer, if it is added to the sum.
 
         Raises:
-            NotUnderstoodError: if it is not.
+            NotUnderstoodError: if ``at`` is not computed from the stream as in a block.
         """
         scale, after, place = None, None, at.place
         step = self.layers.step(at)
@@ -132,7 +150,7 @@ class BlockReader:
             scale = vector(step.by, at.shape[-1])
             at = step.x if scale is not None else at
         if (after := self.layers.norm(at)) is not None and bias is None:
-            at = _whole(after.x, place)
+            at = in_own_order(after.x, place)
         step = self.layers.step(at)
         if step.kind == "sum" and step.x is not None and step.y is not None:
             parts = [self._layer(term, None) for term in (step.x, step.y)]
@@ -140,17 +158,14 @@ class BlockReader:
             parts = [self._layer(at, bias)]
         inputs = [self._input(part) for part in parts]
         before = self._before(inputs, stream, place)
-        if (before is None) == (after is None):
-            if before is not None:
-                raise NotUnderstoodError(f"The graph's {place} adds a layer with norms before and behind it.")
-            raise NotUnderstoodError(
-                f"The graph's {place} adds a layer with no norm before or behind it: {_POST_NORM}."
-            )
+        if before is not None and after is not None:
+            raise NotUnderstoodError(f"The graph's {place} adds a layer with norms before and after it.")
         attentions = [part for part in parts if isinstance(part, AttentionLayer)]
         mlps = [part for part in parts if isinstance(part, Mlp)]
         if max(len(attentions), len(mlps)) > 1:
-            raise NotUnderstoodError(f"The graph's {place} adds two layers of one kind, which no ViT does.")
-        return Branch(before, after, scale, attentions[0] if attentions else None, mlps[0] if mlps else None, place)
+            raise NotUnderstoodError(f"The graph's {place} adds two layers of the same kind, which no ViT does.")
+        layers = attentions[0] if attentions else None, mlps[0] if mlps else None
+        return Branch(before, after, None, scale, *layers, place)
 
     def _before(self, inputs: list[Expression], stream: Expression, place: str) -> Norm | None:
         """The norm between the stream and the layers; ``None`` if they read the stream itself."""
@@ -158,13 +173,13 @@ class BlockReader:
             return None
         norms = [self.layers.norm(found) for found in inputs]
         for norm in norms:
-            if norm is None or _whole(norm.x, place) is not stream:
+            if norm is None or in_own_order(norm.x, place) is not stream:
                 raise NotUnderstoodError(
-                    f"The graph's {place} adds to tokens what is not computed from these tokens' norm, as blocks of a "
-                    "ViT are."
+                    f"The graph's {place} adds to the tokens what is not computed from their norm, as in a block of a "
+                    "ViT."
                 )
         if any(found is not inputs[0] for found in inputs) and not _alike(norms):
-            raise NotUnderstoodError(f"The graph's {place} adds two layers behind different norms.")
+            raise NotUnderstoodError(f"The graph's {place} adds two layers that read different norms.")
         return norms[0]
 
     def _layer(self, at: Expression, bias: np.ndarray | None) -> AttentionLayer | Mlp:
@@ -179,51 +194,17 @@ class BlockReader:
         attention = attention_of(x, self.layers, self.batch)
         if attention is not None:
             return AttentionLayer(attention, norm, out)
-        return self._mlp(x, norm, out)
-
-    def _mlp(self, x: View, norm: Norm | None, out: Linear) -> Mlp:
-        if (found := self.layers.activation(x)) is not None:
-            source, name, factor = found
-            first = self._hidden(source, out.place)
-            return Mlp(*first, None, _activation(name, out), norm, _multiplied(out, factor, norm))
-        at = _whole(x, out.place)
-        step = self.layers.step(at)
-        if step.kind == "multiply" and step.x is not None and step.y is not None:
-            for gate, value in ((step.x, step.y), (step.y, step.x)):
-                if (found := self.layers.activation(View(gate, gate.shape))) is not None:
-                    source, name, factor = found
-                    gated = self._hidden(View(value, value.shape), at.place)
-                    return Mlp(*self._hidden(source, at.place), gated, _activation(name, out), norm,
-                               _multiplied(out, factor, norm))  # fmt: skip
-        raise NotUnderstoodError(
-            f"The graph's {at.place} stands before a linear layer, where attention, or a known activation of a linear "
-            "layer (GELU, its tanh form, quick GELU, SiLU, ReLU, gated or not) was expected."
-        )
-
-    def _hidden(self, view: View, place: str) -> tuple[Linear, np.ndarray | None]:
-        if view.order is None and (layer := self.layers.linear(view.expression)) is not None:
-            return layer, None
-        found = self.layers.columns(view, view.shape[-1])
-        if found is None:
-            raise NotUnderstoodError(f"The graph's {place} is not the activation of a linear layer.")
-        return found
+        return mlp_of(x, norm, out, self.layers)
 
     def _input(self, part: AttentionLayer | Mlp) -> Expression:
         if isinstance(part, Mlp):
             layers = [part.first] if part.value is None else [part.first, part.value[0]]
         else:
             layers = [it.layer for it in (part.attention.query, part.attention.key, part.attention.value)]
-        inputs = [_whole(layer.x, layer.place) for layer in layers]
+        inputs = [in_own_order(layer.x, layer.place) for layer in layers]
         if any(found is not inputs[0] for found in inputs) and not _alike([self.layers.norm(it) for it in inputs]):
-            raise NotUnderstoodError(f"The graph's {layers[0].place} and its fellows read different tokens.")
+            raise NotUnderstoodError(f"The graph's {layers[0].place} and the layers beside it read different tokens.")
         return inputs[0]
-
-
-def _whole(view: View, place: str) -> Expression:
-    """The expression that a view is, in its own order."""
-    if view.order is not None:
-        raise NotUnderstoodError(f"The graph's {place} reads some tokens or channels, where all were expected.")
-    return view.expression
 
 
 def _alike(norms: list[Norm | None]) -> bool:
@@ -240,24 +221,7 @@ def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
 
-def _activation(name: str, out: Linear) -> str:
-    if name in ("identity", "tanh"):
-        raise NotUnderstoodError(
-            f"The graph's {out.place} reads the {name} of a linear layer, which no MLP of a ViT has."
-        )
-    return name
-
-
-def _multiplied(layer: Linear, factor: float, norm: Norm | None) -> Linear:
-    """The layer for inputs without a factor, such as the half of a GELU that an optimiser moved into it."""
-    if abs(factor - 1) <= 1e-6:
-        return layer
-    if norm is not None:
-        raise NotUnderstoodError(f"The graph's {norm.place} norms {factor:g} times an activation, which no ViT does.")
-    return Linear(layer.x, layer.kernel * np.asarray(factor, layer.kernel.dtype), layer.bias, layer.place)
-
-
 def _deepest(errors: list[tuple[Branch, Expression] | NotUnderstoodError]) -> NotUnderstoodError:
-    """The error of the try that went furthest: its sentence is not about the first thing that was expected."""
+    """The error of the attempt that went furthest, which does not complain about the first thing expected."""
     found = [error for error in errors if isinstance(error, NotUnderstoodError)]
     return next((error for error in found if "where a linear layer was expected" not in str(error)), found[0])

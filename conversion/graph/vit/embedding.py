@@ -1,4 +1,4 @@
-"""The tokens before the first block: where each comes from, and which rows of a table are added to it."""
+"""The tokens before the first block: patches or constants, and the position that is added to each."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from conversion.graph.expression import Expression, View
 from conversion.graph.fold import fold
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Layers, Norm
-from conversion.graph.vit.patches import Patches, patches_of
+from conversion.graph.patches import Patches, patches_of
 
 _MOST = 64
-"""Operations between patches and the first block."""
+"""Most operations between patches and the first block."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Tokens of one image, row by row: a patch, or constants."""
+    """Tokens of one image, one in each row: patches or constants."""
 
     patch: np.ndarray  # (N,)
-    """Number of the patch; -1 for none."""
+    """Index of the patch; -1 for a constant."""
     token: np.ndarray  # (N, D)
-    """The constant that a row was made with; zeros for patches."""
+    """The constant; zeros for patches."""
     table: np.ndarray  # (N, D)
-    """What was added."""
+    """What is added to it."""
     positioned: np.ndarray  # (N,)
-    """Whether anything was."""
+    """Whether anything is added."""
     cell: np.ndarray  # (N,)
-    """Number of the row of the resized table that a row is or was given; -1 for none."""
+    """Index of the row of the resized table that is, or is added to, this one; -1 for none."""
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """All that happens before the first block."""
+    """Everything before the first block."""
 
     patches: Patches
     patch_norm: Norm | None
@@ -47,11 +47,11 @@ class Embedding:
     """Rows of the table that belong to prefix tokens."""
     table_grid: tuple[int, int]
     resize: Mapping[str, Any] | None
-    """Settings of ONNX's Resize, if the table goes through it."""
+    """Attributes of the Resize node, if the graph resizes the table."""
 
 
 class EmbeddingReader:
-    """Reads the tokens that go into the first block."""
+    """Reads the tokens that enter the first block."""
 
     def __init__(self, layers: Layers, batch: int) -> None:
         self.layers = layers
@@ -63,10 +63,10 @@ class EmbeddingReader:
         self._left = _MOST
 
     def read(self, at: Expression) -> Embedding:
-        """The embedding that gives ``at``.
+        """The embedding whose output is ``at``.
 
         Raises:
-            NotUnderstoodError: if it is none of a plain ViT.
+            NotUnderstoodError: if it is not the embedding of a plain ViT.
         """
         norm_pre = self.layers.norm(at)
         if norm_pre is not None and norm_pre.x.order is None and not self._is_patches(norm_pre.x.expression):
@@ -81,8 +81,8 @@ class EmbeddingReader:
         count = patches.grid[0] * patches.grid[1]
         if not np.array_equal(rows.patch, np.r_[[-1] * prefix, np.arange(count)]):
             raise NotUnderstoodError(
-                f"The graph's {at.place} has {prefix} constant tokens among {count} patches, where constant tokens in "
-                "front of all patches in order were expected."
+                f"The graph's {at.place} has {prefix} constant tokens among {count} patches, where constant tokens "
+                "followed by all patches in order were expected."
             )
         return self._embedding(rows, prefix, patches, patch_norm, norm_pre)
 
@@ -91,18 +91,18 @@ class EmbeddingReader:
     ) -> Embedding:
         rows = self._told_apart(rows, prefix)
         tokens, grid, resize, table = rows.token[:prefix], patches.grid, None, None
-        behind = rows.positioned[prefix:]
+        positioned = rows.positioned[prefix:]
         if (rows.cell >= 0).any() and self._resized is not None:
             inner = fold(self._resized.views[0])
-            if inner.ndim != 4 or not np.array_equal(rows.cell[prefix:], np.arange(len(behind))):
+            if inner.ndim != 4 or not np.array_equal(rows.cell[prefix:], np.arange(len(positioned))):
                 at = self._resized.place
                 raise NotUnderstoodError(f"The graph's {at} resizes something other than a position table.")
             resize, grid = self._resized.facts["settings"], inner.shape[2:]
             table = inner[0].reshape(inner.shape[1], -1).T
-        elif behind.all() and len(behind):
+        elif positioned.all() and len(positioned):
             table = rows.table[prefix:]
-        elif behind.any():
-            raise NotUnderstoodError("The graph gives positions to some patches, and to others none.")
+        elif positioned.any():
+            raise NotUnderstoodError("The graph adds positions to some patches and not to others.")
         before = int(np.argmin(rows.positioned[:prefix])) if not rows.positioned[:prefix].all() else prefix
         if (
             table is None or rows.positioned[before:prefix].any()
@@ -116,7 +116,7 @@ class EmbeddingReader:
         )
 
     def _told_apart(self, rows: Rows, prefix: int) -> Rows:
-        """Of tokens that were added to constant positions: which of both is a part of the patches' table."""
+        """Tells tokens from their positions where both are constants: positions are part of the patches' table."""
         if not self._pairs:
             return rows
         first, second = (
@@ -132,12 +132,12 @@ class EmbeddingReader:
         return replace(rows, token=token, table=table, positioned=positioned)
 
     def _is_patches(self, at: Expression) -> bool:
-        return patches_of(at, self.layers) is not None
+        return patches_of(at, self.layers, normed=True) is not None
 
     def _rows(self, at: Expression) -> Rows:
         self._left -= 1
         if self._left < 0:
-            raise NotUnderstoodError(f"The graph puts its tokens together in more than {_MOST} steps.")
+            raise NotUnderstoodError(f"The graph assembles its tokens in more than {_MOST} steps.")
         if (found := self._patch_rows(at)) is not None:
             return found
         if at.kind == "constant":
@@ -159,14 +159,14 @@ class EmbeddingReader:
         if not at.varies:
             return self._constant(fold(View(at, at.shape)), at)
         raise NotUnderstoodError(
-            f"The graph's {at.place or at.kind} is where the tokens of the first block were expected: patches of the "
-            "image, constant tokens in front, and constants added."
+            f"The graph's {at.place or at.kind} is not what was expected as tokens of the first block: patches of "
+            "the image, constant tokens before them, and constants added to both."
         )
 
     def _patch_rows(self, at: Expression) -> Rows | None:
         norm = self.layers.norm(at)
         inner = at if norm is None or norm.x.order is not None else norm.x.expression
-        found = patches_of(inner, self.layers)
+        found = patches_of(inner, self.layers, normed=True)
         if found is None:
             return None
         if self._patches is None:
@@ -180,12 +180,12 @@ class EmbeddingReader:
         if len(rows) > 1 and array.ndim > 2 and array.shape[0] == self.batch:
             rows = rows[: len(rows) // self.batch]
             if not (array.reshape(self.batch, *rows.shape) == rows).all():
-                raise NotUnderstoodError(f"The graph's {at.place} gives images of a batch different constants.")
+                raise NotUnderstoodError(f"The graph's {at.place} has different constants for the images of a batch.")
         N = len(rows)
         return Rows(np.full(N, -1), rows, np.zeros_like(rows), np.zeros(N, bool), np.full(N, -1))
 
     def _spread(self, by: np.ndarray, at: Expression) -> np.ndarray:
-        """A constant as rows of one image."""
+        """A constant, broadcast to the rows of one image."""
         self._tables.append(by)
         whole = np.broadcast_to(by, at.shape).reshape(self.batch, -1, at.shape[-1])
         if not (whole == whole[:1]).all():
@@ -193,16 +193,16 @@ class EmbeddingReader:
         return whole[0]
 
     def _cells(self, at: Expression) -> Rows:
-        """A resized grid, (1, D, h, w), whose cells are rows."""
+        """The rows of a resized position table, (1, D, h, w)."""
         if self._resized not in (None, at) or len(at.shape) != 4 or at.shape[0] != 1:
-            raise NotUnderstoodError(f"The graph's {at.place} resizes something else than one table of positions.")
+            raise NotUnderstoodError(f"The graph's {at.place} resizes something other than one position table.")
         self._resized = at
         N, D = at.shape[2] * at.shape[3], at.shape[1]
         none = np.zeros((N, D), np.float32)
         return Rows(np.full(N, -1), none, none, np.zeros(N, bool), np.arange(N))
 
     def _selected(self, at: Expression) -> Rows:
-        """Rows of several expressions, one behind the other."""
+        """Rows of several expressions, one after the other."""
         bases, D = at.facts["bases"], at.shape[-1]
         order = at.facts["order"].reshape(-1, D)
         order = order[: len(order) // self.batch] if len(order) % self.batch == 0 and len(at.shape) > 2 else order
@@ -218,15 +218,13 @@ class EmbeddingReader:
             if not np.array_equal(inside, inside[:, :1] + np.arange(D) * step) or (
                 not cells and (inside[:, 0] % D).any()
             ):
-                raise NotUnderstoodError(
-                    f"The graph's {at.place} takes tokens apart, where whole tokens were expected."
-                )
+                raise NotUnderstoodError(f"The graph's {at.place} splits tokens, where whole tokens were expected.")
             found.append(_taken(self._rows(base), number, at))
         return Rows(*(np.concatenate([getattr(rows, name) for rows in found]) for name in Rows.__dataclass_fields__))
 
 
 def _stored(array: np.ndarray) -> np.ndarray:
-    """The constant of the file that an array is a part of."""
+    """The constant of the file of which an array is a view."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
@@ -243,7 +241,7 @@ def _added(rows: Rows, by: np.ndarray) -> Rows:
 
 
 def _both(rows: Rows, constant: Rows, at: Expression) -> Rows:
-    """Tokens with a table that is partly resized."""
+    """Tokens plus a table of which a part is resized."""
     if len(constant.patch) != len(rows.patch) or (rows.cell >= 0).any():
         raise NotUnderstoodError(f"The graph's {at.place} adds {len(constant.patch)} rows to {len(rows.patch)} tokens.")
     return replace(_added(rows, constant.token + constant.table), cell=constant.cell)

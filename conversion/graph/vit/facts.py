@@ -13,12 +13,15 @@ from conversion.graph.vit.block import Body
 from conversion.graph.vit.embedding import Embedding
 from conversion.graph.vit.head import Head
 
+_ORDERS = ("sequential", "post_norm", "original")
+"""The kinds of blocks by the place of a branch's norm: before its layer, after it, after the sum."""
+
 
 def all_norms(e: Embedding, body: Body, h: Head) -> list[Norm]:
     """Every norm of a model."""
-    found = [e.patch_norm, e.norm_pre, h.norm, h.pooled_norm, None if h.pool is None else h.pool.norm]
+    found = [e.patches.norm, e.patch_norm, e.norm_pre, h.norm, h.pooled_norm, None if h.pool is None else h.pool.norm]
     for branch in body.branches:
-        found += [branch.before, branch.after]
+        found += branch.norms
         if branch.attention is not None:
             attention = branch.attention.attention
             found += [branch.attention.norm, attention.query.norm, attention.key.norm]
@@ -31,7 +34,7 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
     """Config fields, as far as shapes alone do not show them.
 
     Raises:
-        NotUnderstoodError: if layers differ in what a config holds once.
+        NotUnderstoodError: if layers differ where a config has one value for all.
     """
     norms, first = all_norms(e, body, h), body.branches[0]
     low = _low_precision(norms)
@@ -47,7 +50,9 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
             f"blocks have {heads}."
         )
     size, P = e.patches.image_size, e.patches.kernel.shape[2]
-    if e.table is not None and e.table_grid != e.patches.grid:  # the table is of another size than the graph's images
+    if (
+        e.table is not None and e.table_grid != e.patches.grid
+    ):  # the table is for images of another size than the graph's
         size = (e.table_grid[0] * P, e.table_grid[1] * P)
     resize = _resize_name(e.resize)
     return {
@@ -60,7 +65,7 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
             "scale of attention",
             [(None if is_usual(it.scale, d, low=low) else _decimal(it.scale, low), it.place) for it in attentions],
         ),
-        "block": "parallel" if parallel else "sequential" if first.after is None else "post_norm",
+        "block": "parallel" if parallel else _ORDERS[[norm is not None for norm in first.norms].index(True)],
         **({} if resize is None else {"pos_embed_resize": resize}),
         **_token_facts(e, h),
     }
@@ -72,22 +77,22 @@ def is_usual(scale: float, d: int, *, low: bool) -> bool:
 
 
 def is_distilled(h: Head) -> bool:
-    """Whether two tokens are pooled, each by a head of its own."""
+    """Whether two tokens are read, each by its own head."""
     return h.kind == "token" and h.rows == (0, 1)
 
 
 def is_low_precision(e: Embedding, body: Body, h: Head) -> bool:
-    """Whether norms hold numbers of 16 bits."""
+    """Whether the weights of norms have 16 bits."""
     return _low_precision(all_norms(e, body, h))
 
 
 def _token_facts(e: Embedding, h: Head) -> dict[str, Any]:
-    """Tokens in front, their positions, and pooling."""
+    """Prefix tokens, their positions, and pooling."""
     prefix, count = len(e.tokens), e.patches.grid[0] * e.patches.grid[1]
     named = min(prefix, 2 if is_distilled(h) else 1)
     if e.table is not None and e.positioned not in (0, named, prefix):
         raise NotUnderstoodError(
-            f"The graph gives positions to {e.positioned} of {prefix} tokens in front of the patches, where none, the "
+            f"The graph adds positions to {e.positioned} of {prefix} tokens before the patches, where none, the "
             "class token or all were expected."
         )
     kinds = {0: "patch", prefix: "all", named: "prefix"} if prefix else {0: "prefix"}
@@ -97,14 +102,17 @@ def _token_facts(e: Embedding, h: Head) -> dict[str, Any]:
         everything = len(rows) == prefix + count and prefix > 0
         if rows != tuple(range(0 if everything else prefix, prefix + count)):
             raise NotUnderstoodError(
-                f"The graph pools {len(rows)} of {prefix + count} tokens, where all or all patches were expected."
+                f"The graph pools {len(rows)} of {prefix + count} tokens, where all tokens or all patches were "
+                "expected."
             )
     if h.kind in ("token", "token_avg") and (prefix == 0 or h.rows[0] != 0):
         raise NotUnderstoodError(
-            f"The graph's head reads token {h.rows[0]}, where the first, made of constants, was expected."
+            f"The graph's head reads token {h.rows[0]}, where the first, a constant, was expected."
         )
     if h.norm is not None and h.pooled_norm is not None:
-        raise NotUnderstoodError(f"The graph's {h.pooled_norm.place} norms what is pooled from normed tokens.")
+        raise NotUnderstoodError(
+            f"The graph's {h.pooled_norm.place} normalises the pooled vector after a norm on the tokens."
+        )
     return {
         "pool": ("token" if prefix else "avg") if h.kind == "tokens" else h.kind,
         "pool_prefix": everything,
@@ -122,13 +130,13 @@ def _only(what: str, found: list[tuple[Any, str]]) -> Any:
     for value, place in found[1:]:
         if value != first:
             raise NotUnderstoodError(
-                f"The graph has more than one {what}: {first} at {at}, {value} at {place}; a ViTConfig holds one."
+                f"The graph has more than one {what}: {first} at {at}, {value} at {place}; a ViTConfig has one for all."
             )
     return first
 
 
 def _decimal(value: float, low: bool) -> float:
-    """The shortest decimal that the stored number is, which is what somebody wrote."""
+    """The shortest decimal that rounds to the stored number, as an author would write it."""
     return float(str(np.float16(value) if low and value > 1e-7 else np.float32(value)))
 
 
@@ -137,7 +145,7 @@ def _low_precision(norms: list[Norm]) -> bool:
 
 
 def _resize_name(settings: Mapping[str, Any] | None) -> str | None:
-    """Which of ``vit_spec.PositionResize`` a Resize node is."""
+    """The member of ``vit_spec.PositionResize`` that a Resize node computes."""
     if settings is None:
         return None
     mode = settings.get("mode", "nearest")
@@ -153,6 +161,6 @@ def _resize_name(settings: Mapping[str, Any] | None) -> str | None:
     if mode == "linear" and plain and not antialias:
         return "torch-bilinear"
     raise NotUnderstoodError(
-        f"The graph resizes positions in a way that vitport does not have (mode {mode}, {where}, antialias "
+        f"The graph resizes positions in a way that vitport does not support (mode {mode}, {where}, antialias "
         f"{antialias}, coefficient {coefficient:g})."
     )

@@ -1,4 +1,4 @@
-"""From the tokens behind the last block to an output: norm, pooling, heads."""
+"""From the tokens after the last block to an output: norm, pooling, heads."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from conversion.graph.expression import Expression, View, numbers
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Layers, Linear, Norm, unselected
+from conversion.graph.mlp import Mlp
 from conversion.graph.vit.attention import Attention, attention_of
-from conversion.graph.vit.block import BlockReader, Body, Mlp
+from conversion.graph.vit.block import BlockReader, Body
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +28,17 @@ class AttentionPool:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """What an output is made of, from its end to its beginning."""
+    """How an output is computed from the tokens after the last block."""
 
     tokens: Expression
-    """Behind the last block, before any norm."""
+    """After the last block, before any norm."""
     rows: tuple[int, ...]
     """Tokens that are pooled."""
     kind: Literal["tokens", "token", "avg", "token_avg", "map"]
     norm: Norm | None = None
     """On tokens."""
     normed: Expression | None = None
-    """All tokens behind that norm; ``None`` if only some were normed."""
+    """All tokens after that norm; ``None`` if only some are normalised."""
     pooled_norm: Norm | None = None
     pool: AttentionPool | None = None
     hidden: Linear | None = None
@@ -45,20 +46,20 @@ class Head:
     head: Linear | None = None
     distilled: Linear | None = None
     softmax: bool = False
-    """Whether probabilities were computed from logits, which are read instead."""
+    """Whether the graph gives probabilities; the logits before the softmax are read instead."""
     output: Expression | None = None
-    """What a model without the softmax gives."""
+    """The output without that softmax."""
     body: Body | None = None
 
     @property
     def completeness(self) -> tuple[int, int, int]:
-        """Which of several outputs says most: blocks, heads, pooling."""
+        """Of several outputs, the one with the largest value shows most of the model: blocks, heads, pooling."""
         blocks = 0 if self.body is None else len(self.body.branches)
         return blocks, int(self.head is not None) + int(self.distilled is not None), int(self.kind != "tokens")
 
 
 class HeadReader:
-    """Reads outputs backwards, down to the tokens behind the last block."""
+    """Reads outputs backwards, down to the tokens after the last block."""
 
     def __init__(self, layers: Layers, blocks: BlockReader, batch: int) -> None:
         self.layers = layers
@@ -66,17 +67,20 @@ class HeadReader:
         self.batch = batch
 
     def read(self, output: View) -> Head:
-        """What an output is.
+        """How an output is computed.
 
         Raises:
-            NotUnderstoodError: if it is nothing that a ViT gives.
+            NotUnderstoodError: if it is not an output of a ViT.
         """
         at, softmax = output.expression, False
         step = self.layers.step(at)
         if step.kind == "softmax" and step.x is not None and len(at.shape) == 2:
             at, softmax = step.x, True
         found = self._pooled(output, None) if output.order is not None else self._distilled(at) or self._logits(at)
-        return replace(found, softmax=softmax, output=at, body=self.blocks.body(found.tokens))
+        body = self.blocks.body(found.tokens, found.norm, found.normed)
+        if body.has_last_norm:
+            found = replace(found, norm=None, normed=None)
+        return replace(found, softmax=softmax, output=at, body=body)
 
     def _distilled(self, at: Expression) -> Head | None:
         """``(head(tokens[0]) + head_dist(tokens[1])) / 2``."""
@@ -98,7 +102,7 @@ class HeadReader:
         return self._features(at)
 
     def _maybe(self, view: View) -> Head | None:
-        """What a layer reads, if it is something pooled."""
+        """The pooling of a layer's input; ``None`` if the input is not pooled."""
         head = self._features(view.expression) if view.order is None else self._pooled(view, None)
         return head if head.kind != "tokens" else None
 
@@ -117,7 +121,7 @@ class HeadReader:
         return self._pooled(View(at, at.shape), None)
 
     def _pooled(self, view: View, norm: Norm | None) -> Head:
-        """Pooling of tokens, perhaps with a norm behind it."""
+        """Pooling of tokens, with the norm after it, if there is one."""
         at, order = unselected(view)
         if at is None or order is None:
             return self._joined(view)
@@ -151,7 +155,7 @@ class HeadReader:
         return replace(head, norm=norm or head.norm)
 
     def _tokens(self, at: Expression) -> Head:
-        """All tokens, behind the last norm or before it."""
+        """All tokens, after the last norm or before it."""
         T = at.size // at.shape[-1] // self.batch
         norm = self.layers.norm(at)
         if norm is None or norm.x.order is not None:
@@ -159,7 +163,7 @@ class HeadReader:
         return Head(norm.x.expression, tuple(range(T)), "tokens", norm, at)
 
     def _mean(self, at: Expression) -> Head | None:
-        """The mean over tokens, in whatever layout they are."""
+        """The mean over tokens, in any layout."""
         (view,) = at.views
         base, order = unselected(view)
         if base is None or order is None or not base.shape:
@@ -185,7 +189,7 @@ class HeadReader:
         return head if head is not None and abs(factor * len(head.rows) - 1) < 1e-5 else None
 
     def _joined(self, view: View) -> Head:
-        """Class token and mean side by side."""
+        """The class token and the mean of the patches, concatenated."""
         at = view.expression
         bases = at.facts["bases"] if at.kind == "select" else ()
         order = at.facts["order"] if view.order is None else at.facts["order"].reshape(-1)[view.order]
@@ -205,7 +209,7 @@ class HeadReader:
         raise self._no_head(at)
 
     def _attention_pool(self, at: Expression, order: np.ndarray) -> Head | None:
-        """``x + mlp(norm(x))`` of what a learned query attends to."""
+        """``x + mlp(norm(x))``, where x is the attention of a learned query."""
         step = self.layers.step(at)
         if step.kind != "sum" or step.x is None or step.y is None or order.size != at.size:
             return None
@@ -226,16 +230,16 @@ class HeadReader:
         return None
 
     def _read_by(self, view: View, place: str) -> tuple[Head, tuple[int, ...]]:
-        """Which tokens keys and values are made of."""
+        """The tokens from which keys and values are computed."""
         base, order = unselected(view)
         if base is None or order is None:
-            raise NotUnderstoodError(f"The graph's {place} pools what are not tokens.")
+            raise NotUnderstoodError(f"The graph's {place} pools something other than tokens.")
         D = base.shape[-1]
         rows = order.reshape(self.batch, -1, D)[0, :, 0] // D
         return self._tokens(base), tuple(rows.tolist())
 
     def _no_head(self, at: Expression) -> NotUnderstoodError:
         return NotUnderstoodError(
-            f"The graph's {at.place or at.kind} is where a head was expected: one linear layer (behind a tanh layer or "
-            "not) of the class token, of the mean of tokens, or of both, or attention pooling."
+            f"The graph's {at.place or at.kind} is not a head: expected one linear layer (with or without a tanh layer "
+            "before it) on the class token, the mean of tokens, or both, or attention pooling."
         )

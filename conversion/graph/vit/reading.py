@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from conversion.graph.expression import Expression, View
 from conversion.graph.fold import fold
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Layers
+from conversion.graph.reading import Reading
 from conversion.graph.trace import Trace
 from conversion.graph.vit.block import BlockReader, Body, Branch
 from conversion.graph.vit.embedding import Embedding, EmbeddingReader
 from conversion.graph.vit.facts import all_norms, config_facts, is_distilled, is_low_precision, is_usual
 from conversion.graph.vit.head import Head, HeadReader
 from conversion.graph.vit.weights import Weights
-from conversion.tensors.table import Tensor
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A model, and where a graph computes its stages."""
-
-    facts: Mapping[str, Any]
-    """Config fields."""
-    tensors: Mapping[str, Tensor]
-    """Canonical name → tensor."""
-    notes: tuple[str, ...]
-    channels_last: bool
-    """Whether the graph takes (B, H, W, C)."""
-    stages: Mapping[str, str] = field(default_factory=dict)
-    """Stage of the model (``embed``, ``blocks.0``, …, ``norm``, ``head``) → the graph's value that holds it."""
 
 
 def read(found: Trace) -> Reading:
-    """Read a graph that was followed.
+    """Find the Vision Transformer in a trace.
 
     Raises:
-        NotUnderstoodError: with the node that is not what a ViT has there.
+        NotUnderstoodError: if it is another model; the message names the first node that does not fit.
     """
     reader = _Reader(found)
     head, name, notes = reader.output()
@@ -46,7 +30,7 @@ def read(found: Trace) -> Reading:
 
 
 class _Reader:
-    """Finds the output that says most about the model."""
+    """Finds the output that shows most of the model."""
 
     def __init__(self, found: Trace) -> None:
         self.trace = found
@@ -78,7 +62,7 @@ class _Reader:
         return read[name], name, notes
 
     def _behind(self, errors: Mapping[str, NotUnderstoodError]) -> tuple[Head, str, list[str]]:
-        """A model with something else behind it, such as a decoder of maps: its tokens alone."""
+        """The tokens of a model that feeds something else, such as a decoder."""
         first = next(iter(errors.values()))
         shapes = [value.shape for value in self.trace.outputs.values() if isinstance(value, View)]
         if any(len(shape) == 2 for shape in shapes):  # a vector for each image: a head that must not be left out
@@ -92,7 +76,7 @@ class _Reader:
             except NotUnderstoodError:
                 continue
             what = self.trace.unknown[0] if self.trace.unknown else str(first)
-            return head, expression.value, [f"set aside what follows the last norm and is no head ({what})"]
+            return head, expression.value, [f"set aside what follows the last norm, which is not a head ({what})"]
         raise first
 
     def _unknown(self, name: str) -> NotUnderstoodError:
@@ -109,14 +93,14 @@ class _Reader:
         if not head.body.branches:
             at = head.body.embedding
             raise NotUnderstoodError(
-                f"The graph's {at.place or at.kind}, behind its output {name!r}, is not a block of a Vision "
-                "Transformer, and not a head of one: one linear layer, behind a tanh layer or not, of the class token, "
-                "of the mean of tokens or of both, or attention pooling."
+                f"The graph's {at.place or at.kind}, from which its output {name!r} is computed, is neither a block of "
+                "a Vision Transformer nor a head: one linear layer (with or without a tanh layer before it) on the "
+                "class token, the mean of tokens, or both, or attention pooling."
             )
 
 
 class _Assembly:
-    """Config and weights of one reading."""
+    """The config and the weights of one reading."""
 
     def __init__(self, reader: _Reader, head: Head, output: str, notes: list[str]) -> None:
         assert head.body is not None
@@ -149,9 +133,11 @@ class _Assembly:
                 "takes them"
             )
         if h.softmax:
-            self.notes.append("set aside the softmax behind the head: the model gives logits")
+            self.notes.append("set aside the softmax after the head: the model gives logits")
         if h.kind == "tokens":
-            self.notes.append("the graph gives all tokens and pools none: pool is what features are taken from")
+            self.notes.append(
+                "the graph gives all tokens and does not pool them: pool says what features are taken from"
+            )
         if self.reader.trace.dequantised:
             self.notes.append(f"dequantised {self.reader.trace.dequantised} weights by their scales")
         return Reading(facts, weights.tensors, tuple(self.notes), e.patches.channels_last, self._stages())
@@ -169,7 +155,8 @@ class _Assembly:
         weights.put("patch_embed.proj.weight", e.patches.kernel)
         if e.patches.bias is not None:
             weights.put("patch_embed.proj.bias", e.patches.bias)
-        for name, norm in (("patch_embed.norm", e.patch_norm), ("norm_pre", e.norm_pre)):
+        norms = {"patch_embed.pixel_norm": e.patches.norm, "patch_embed.norm": e.patch_norm, "norm_pre": e.norm_pre}
+        for name, norm in norms.items():
             if norm is not None:
                 weights.norm(name, norm)
         for at, block in enumerate(self.blocks):
@@ -190,11 +177,11 @@ class _Assembly:
         weights.heads(h)
 
     def _is_tokens(self, at: Expression) -> bool:
-        """Whether it is (B, N, D), not another order of the same elements."""
+        """Whether a value is tokens, (B, N, D), and not their elements in another order."""
         return len(at.shape) == 3 and at.shape[0] == self.reader.batch
 
     def _stages(self) -> dict[str, str]:
-        """Stages whose value the graph has under a name of its own."""
+        """The stages that are named values of the graph."""
         sums = self.body.sums if len(self.body.sums) == len(self.blocks) else self.body.sums[1::2]
         found: dict[str, Expression | None] = {"embed": self.body.embedding}
         found |= {f"blocks.{at}": sums[at] for at in range(len(self.blocks))}
@@ -209,12 +196,14 @@ class _Assembly:
 
 
 def _blocks(body: Body) -> Iterable[tuple[Branch, ...]]:
-    """Branches two by two, attention before MLP; one by one where each has both."""
+    """The branches of each block: attention and MLP, or one branch with both."""
     branches = body.branches
     if branches[0].attention is not None and branches[0].mlp is not None:
         for branch in branches:
             if branch.attention is None or branch.mlp is None:
-                raise NotUnderstoodError(f"The graph's {branch.place} is a block unlike the first, a parallel one.")
+                raise NotUnderstoodError(
+                    f"The graph's {branch.place} is not a parallel block, but the first block is one."
+                )
             yield (branch,)
         return
     if len(branches) % 2:
@@ -223,16 +212,15 @@ def _blocks(body: Body) -> Iterable[tuple[Branch, ...]]:
         )
     for first, second in zip(branches[::2], branches[1::2], strict=True):
         if first.attention is None or second.mlp is None or first.mlp is not None or second.attention is not None:
-            raise NotUnderstoodError(f"The graph's {first.place} is where a block's attention and MLP were expected.")
-        if (first.after is None) != (branches[0].after is None) or (second.after is None) != (
-            branches[0].after is None
-        ):
-            raise NotUnderstoodError(f"The graph's {first.place} norms at another place than the first block.")
+            raise NotUnderstoodError(f"The graph's {first.place} is not a block: expected attention, then an MLP.")
+        places = [[norm is None for norm in branch.norms] for branch in (branches[0], first, second)]
+        if not places[0] == places[1] == places[2]:
+            raise NotUnderstoodError(f"The graph's {first.place} has its norms in other places than the first block.")
         yield first, second
 
 
 def _backwards(outputs: Iterable[Any]) -> list[Expression]:
-    """Every expression behind the outputs, the last one first."""
+    """Every expression that the outputs depend on, the last one first."""
     seen: dict[int, Expression] = {}
     waiting = [value.expression for value in outputs if isinstance(value, View)]
     while waiting:

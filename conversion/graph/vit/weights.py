@@ -1,4 +1,4 @@
-"""The canonical tensors of what was read in a graph."""
+"""The canonical tensors of a model that was read from a graph."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from conversion.graph.layers import Linear, Norm
+from conversion.graph.mlp import Mlp
 from conversion.graph.vit.attention import Attention
-from conversion.graph.vit.block import Branch, Mlp
+from conversion.graph.vit.block import Branch
 from conversion.graph.vit.head import AttentionPool, Head
 from conversion.tensors.table import Tensor
 
@@ -17,8 +18,7 @@ class Weights:
     """Collects tensors under canonical names; nothing is copied before it is used.
 
     Args:
-        biases: whether linear layers, queries with keys and values, and norms have biases in this model: where one has,
-            the others get zeros.
+        qkv_bias, proj_bias, norm_bias: whether any layer of that kind has a bias; the others then get zeros.
     """
 
     def __init__(self, *, qkv_bias: bool, proj_bias: bool, norm_bias: bool) -> None:
@@ -32,7 +32,7 @@ class Weights:
         self.later(name, array.shape, array.dtype, lambda: np.ascontiguousarray(array))
 
     def later(self, name: str, shape: tuple[int, ...], dtype: np.dtype, read: Callable[[], np.ndarray]) -> None:
-        """A tensor that is put together when it is used."""
+        """A tensor that is assembled when it is used."""
         native = dtype.newbyteorder("=")
         self.tensors[name] = Tensor(shape, native, lambda: np.asarray(read(), native))
 
@@ -42,8 +42,8 @@ class Weights:
         """(inputs, outputs) → ``weight`` (outputs, inputs), and ``bias``.
 
         Args:
-            biased: whether it has a bias; zeros if it came without one.
-            order: number of the canonical input for each input, if they come in another order.
+            biased: whether the layer has a bias in the model; zeros if the graph has none.
+            order: the canonical index of each input, if the graph has them in another order.
         """
         if order is not None and not np.array_equal(order, np.arange(len(order))):
             kernel = kernel[np.argsort(order)]
@@ -52,7 +52,7 @@ class Weights:
             self.put(f"{name}.bias", np.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias)
 
     def norm(self, name: str, norm: Norm, order: np.ndarray | None = None) -> None:
-        """``weight``, ones if it has none, and ``bias``."""
+        """``weight`` and ``bias``; ones and zeros where the graph has none."""
         width = norm.x.shape[-1]
         like = next((part.dtype for part in (norm.weight, norm.bias) if part is not None), np.dtype(np.float32))
         weight = np.ones(width, like) if norm.weight is None else norm.weight.reshape(-1)
@@ -64,9 +64,9 @@ class Weights:
             self.put(f"{name}.bias", np.broadcast_to(bias, (width,)))
 
     def block(self, at: str, attention: Branch, mlp: Branch) -> None:
-        """A block of two branches."""
+        """A block with attention and MLP in sequence."""
         for number, branch in ((1, attention), (2, mlp)):
-            norm = branch.before or branch.after
+            norm = branch.before or branch.after or branch.outside
             assert norm is not None
             self.norm(f"{at}.norm{number}", norm)
             if branch.scale is not None:
@@ -82,7 +82,7 @@ class Weights:
         self.mlp(f"{at}.mlp", mlp.mlp)
 
     def parallel_block(self, at: str, branch: Branch) -> None:
-        """A block whose branch holds attention and MLP."""
+        """A block with attention and MLP in parallel."""
         assert branch.attention is not None and branch.mlp is not None and branch.before is not None
         layer, mlp = branch.attention, branch.mlp
         self.norm(f"{at}.in_norm", branch.before)
@@ -104,7 +104,7 @@ class Weights:
                 self.norm(f"{at}.{name}", operand.norm)
 
     def joined(self, name: str, before: list[tuple[np.ndarray, np.ndarray | None]], attention: Attention) -> None:
-        """One layer for queries, keys and values, with others in front."""
+        """One layer for queries, keys and values, and before them the layers in ``before``."""
         operands = (attention.query, attention.key, attention.value)
         parts = [*before, *((it.kernel, it.bias) for it in operands)]
         kernels = [kernel for kernel, _ in parts]
@@ -140,7 +140,7 @@ class Weights:
         self.linear(f"{at}.fc2", mlp.second.kernel, mlp.second.bias, biased=biased)
 
     def pool(self, at: str, pool: AttentionPool, latent: np.ndarray, query_factor: float) -> None:
-        """Attention pooling; queries are multiplied by a factor where the graph scales them otherwise."""
+        """Attention pooling; a scale other than the usual one is multiplied into the queries."""
         q, k, v = pool.attention.query, pool.attention.key, pool.attention.value
         D = latent.size
         self.put(f"{at}.latent", latent.reshape(1, 1, D))
@@ -159,7 +159,7 @@ class Weights:
         self.mlp(f"{at}.mlp", pool.mlp, biased=True)
 
     def heads(self, head: Head) -> None:
-        """The layers behind the pooling."""
+        """The layers after pooling."""
         if head.hidden is not None:
             self.linear("pre_logits.fc", head.hidden.kernel, head.hidden.bias, biased=True)
         if head.head is not None:

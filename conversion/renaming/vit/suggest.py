@@ -12,7 +12,7 @@ from vit_spec import VitportError
 _UNTOLD = {
     "num_heads": "the number of heads", "norm": "layernorm or rmsnorm", "norm_eps": "such as 1.0e-5 or 1.0e-6",
     "activation": "gelu, gelu_tanh, quick_gelu, silu or relu", "pool": "token, avg, map or token_avg",
-    "block": "sequential where layers get normed inputs",
+    "block": "sequential where layers get normalised inputs",
 }  # fmt: skip
 """Facts that no shape shows → what may stand there."""
 _QUERY = re.compile(r"(^|[._])w?q([._]|$)|query|to_q", re.IGNORECASE)
@@ -88,7 +88,7 @@ def _templates(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _with_heads(templates: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Numbers behind ``<i>`` that count equal tensors, at least two, become ``<h>``."""
+    """Numbers after ``<i>`` that count equal tensors, at least two, become ``<h>``."""
     result: dict[str, tuple[int, ...]] = {}
     for name, shape in templates.items():
         head, mark, rest = name.partition("<i>")

@@ -51,7 +51,7 @@ def _numpy(tensor: torch.Tensor) -> np.ndarray:
 
 
 def test_values_that_become_infinite_are_told_with_their_tensors() -> None:
-    """float16 ends at 65504; 65520 is the first value that rounds beyond. An infinity of the file is no news."""
+    """float16 ends at 65504; 65520 is the first value that rounds beyond. An infinity in the file is not reported."""
     params = random_params(CONFIG, seed=1, dtype=np.float32)
     params["head.bias"][:5] = [65504, 65519, 65520, -1e30, np.inf]
     params["cls_token"][0, 0, :3] = [np.nan, 70000, 1]

@@ -56,12 +56,12 @@ def test_what_is_lost_is_told() -> None:
     assert (
         with_positions(checkpoint, "prefix").provenance.notes[0].endswith("; added the rows of reg_token to the tokens")
     )
-    assert with_positions(folded, "prefix").provenance.notes[1].endswith("; rows of zeros in front: 2")
+    assert with_positions(folded, "prefix").provenance.notes[1].endswith("; rows of zeros before it: 2")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_dtypes_are_kept_and_a_row_of_zeros_changes_no_bit(dtype) -> None:
-    """There: zeros in front. Back: zeros added to the token. Oracle: the tensors that went in."""
+    """There: zeros before the table. Back: zeros added to the token. Oracle: the tensors that went in."""
     config = BASE.replace(pos_embed="patch")
     params = random_params(config, seed=1, dtype=dtype)
     back = with_positions(with_positions(Checkpoint.of(config, params), "prefix"), "patch")

@@ -19,7 +19,7 @@ CHECKPOINT = Checkpoint.of(CONFIG, random_params(CONFIG, seed=1))
 
 
 @torch.no_grad()
-def test_larger_patches_on_larger_pictures_give_the_same_outputs() -> None:
+def test_larger_patches_on_larger_images_give_the_same_outputs() -> None:
     """Patches of 4 become patches of 6 and so does every image's patch, resized by torch: the grid stays.
 
     Measured: 2e-15 on outputs of order 1.

@@ -19,13 +19,13 @@ from conversion.opening import Opening
 from tests import numpy_reference
 from tests.random_weights import random_images, random_params
 from vit_parity.semantics import semantics_of_file
-from vit_spec import UntoldError, ViTConfig, VitportError
+from vit_spec import UnstatedError, ViTConfig, VitportError
 
 CONFIG = ViTConfig(
     image_size=(16, 12), patch_size=4, embed_dim=24, depth=2, num_heads=6, num_classes=5, norm_eps=1e-3, pool="avg",
     activation="quick_gelu",
 )  # fmt: skip
-"""A size that no registered name has; the table's rows are no square, with the class token's or without."""
+"""A size that no registered name has; the table's rows are not a square number, with the class token's or without."""
 FACTS: dict[str, Any] = {
     "num_heads": 6, "norm_eps": 1e-3, "activation": "quick_gelu", "pool": "avg", "image_size": (16, 12)
 }  # fmt: skip
@@ -62,7 +62,7 @@ def test_facts_are_stated_one_by_one(bare, params) -> None:
 def test_each_fact_that_is_missing_is_asked_for_by_its_option(missing, bare) -> None:
     facts = {name: value for name, value in FACTS.items() if name != missing}
     option = {"num_heads": "--heads", "norm_eps": "--eps"}.get(missing, f"--{missing.replace('_', '-')}")
-    with pytest.raises(UntoldError, match=option) as caught:
+    with pytest.raises(UnstatedError, match=option) as caught:
         vitport.load(bare, facts=facts)
     assert caught.value.fields == (missing,)
 
@@ -84,7 +84,7 @@ def test_a_fact_that_contradicts_the_tensors_is_refused(name, params, tmp_path) 
 def test_a_fact_that_contradicts_the_files_own_words_is_refused(bare, tmp_path) -> None:
     vitport.convert(bare, tmp_path / "told", to="timm", facts=FACTS)
     assert vitport.load(tmp_path / "told", facts=FACTS).config == CONFIG
-    with pytest.raises(VitportError, match=r"num_heads=3 \(--heads\) contradicts .*=6 by the file's own record"):
+    with pytest.raises(VitportError, match=r"num_heads=3 \(--heads\) contradicts .*=6 from the file's own record"):
         vitport.load(tmp_path / "told", facts={"num_heads": 3})
     with pytest.raises(VitportError, match=r"num_head='x' is not a field of ViTConfig: did you mean num_heads"):
         vitport.load(bare, facts={"num_head": "x"})
@@ -96,7 +96,7 @@ def test_a_config_file_states_them_all(bare, params, tmp_path) -> None:
     told = {"heads": 6, **FACTS}
     del told["heads"], told["pool"]
     (tmp_path / "part.json").write_text(json.dumps(told))
-    with pytest.raises(UntoldError, match="--pool"):
+    with pytest.raises(UnstatedError, match="--pool"):
         vitport.load(bare, config=tmp_path / "part.json")
     checkpoint = vitport.load(bare, config=tmp_path / "part.json", facts={"global_pool": "avg"})
     _assert_right(checkpoint, params)

@@ -129,7 +129,7 @@ def test_kernels_in_orbax(dtype, tmp_path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.complex64, np.float128, "<U3", "datetime64[s]", "S4"])
 def test_arrays_of_no_floats(dtype, tmp_path) -> None:
-    """What is no number is set aside by name; complex numbers and extended floats are no weights."""
+    """What is not a number is set aside by name; complex numbers and extended floats are not weights."""
     table = FORMATS["google"].names.write(TensorTable.of(PARAMS), CONFIG)
     whole = {key: np.asarray(table[key]) for key in table}
     whole["head/bias"] = np.zeros(7, dtype)

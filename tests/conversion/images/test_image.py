@@ -77,7 +77,7 @@ def test_an_oblong_cut_is_covered_by_the_image(size, crop_fraction, scaled) -> N
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (31, 33)])
 @pytest.mark.parametrize("settings", [Preprocessing(size=32), Preprocessing(size=(16, 48)), Preprocessing(size=7)])
-def test_any_picture_gives_the_size_that_is_asked_for(tmp_path, shape, settings) -> None:
+def test_any_image_gives_the_size_that_is_asked_for(tmp_path, shape, settings) -> None:
     Image.new("RGB", shape, (255, 0, 51)).save(tmp_path / "image.png")
     loaded = load_image(tmp_path / "image.png", settings.replace(mean=(0.0,) * 3, std=(1.0,) * 3))
     np.testing.assert_allclose(loaded, np.full((*settings.size, 3), (1.0, 0.0, 0.2)), rtol=0, atol=1e-7)
@@ -107,7 +107,7 @@ def test_orientation_tags_are_applied(tmp_path, orientation) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_every_kind_of_picture_becomes_rgb(tmp_path, mode) -> None:
+def test_every_kind_of_image_becomes_rgb(tmp_path, mode) -> None:
     Image.open(CHINA).convert(mode).save(tmp_path / "image.tiff")
     assert load_image(tmp_path / "image.tiff", Preprocessing(size=32)).shape == (32, 32, 3)
 

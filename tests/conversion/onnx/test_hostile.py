@@ -128,7 +128,7 @@ def outer() -> onnx.ModelProto:
 
 
 def deep() -> onnx.ModelProto:
-    """A hundred thousand nodes, one behind the other."""
+    """A chain of a hundred thousand nodes."""
     names = ["image", *(f"v{at}" for at in range(99_999)), "y"]
     return model([helper.make_node("Relu", [a], [b]) for a, b in pairwise(names)])
 
@@ -338,7 +338,7 @@ def test_weights_beside_the_graph_stay_on_disk_until_they_are_used(tmp_path):
 
 
 def test_any_order_of_bits_is_a_model_or_a_sentence(tmp_path):
-    """Bits flipped all over the structure, which lies in front of the weights and behind them."""
+    """Bits flipped all over the structure, which lies before the weights and after them."""
     content, rng = whole().SerializeToString(), np.random.default_rng(0)
     start = time.monotonic()
     for _ in range(60):

@@ -159,7 +159,7 @@ def test_a_conversion_is_verified_against_the_module_block_by_block(tmp_path, mo
     assert "name your module with --against" in capsys.readouterr().err
     assert main([*command, "--verify", "--against", "hand_written:load"]) == 0
     printed = capsys.readouterr().out
-    assert "note: running hand_written:load, which is code of yours" in printed
+    assert "note: running hand_written:load, which is your own code" in printed
     assert "blocks.0" in (tmp_path / "out.certificate.json").read_text()
     wrong = RULES[PerHead].replace("times: 0.5", "times: 0.6")
     (tmp_path / "rules.yaml").write_text(wrong)

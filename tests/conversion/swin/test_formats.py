@@ -238,7 +238,7 @@ def test_torchvisions_coordinates_state_the_pretraining_window(tmp_path: Path) -
     assert conversion.load(tmp_path / "plain.pth").config.pretrained_window_sizes == ((3, 3), (2, 2))
     state["features.1.0.attn.relative_coords_table"] *= 1.2
     torch.save(state, tmp_path / "scaled.pth")
-    with pytest.raises(VitportError, match="of no pretraining window"):
+    with pytest.raises(VitportError, match="that fit no pretraining window"):
         conversion.load(tmp_path / "scaled.pth")
 
 
@@ -248,7 +248,7 @@ def test_another_index_is_refused(tmp_path: Path) -> None:
     name = "layers.0.blocks.0.attn.relative_position_index"
     state[name] = state[name].T.contiguous()  # key minus query
     torch.save(state, tmp_path / "strange.pth")
-    with pytest.raises(VitportError, match="of no window: another order of offsets"):
+    with pytest.raises(VitportError, match="that fits no window: another order of offsets"):
         conversion.load(tmp_path / "strange.pth")
 
 

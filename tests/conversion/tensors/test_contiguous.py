@@ -88,7 +88,7 @@ def test_what_does_not_go_behind_each_other_is_refused_and_never_spread(shapes: 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
 def test_large_transposed_matrices_are_right_in_memory_that_is_used_again(dtype: type) -> None:
-    """Above the size from which memory is kept; rows and columns that are no multiples of a panel."""
+    """Above the size from which memory is kept; rows and columns that are not multiples of a panel."""
     matrices = [np.random.default_rng(at).normal(size=(517, 389)).astype(dtype) for at in range(3)]
     with buffers.kept():
         for matrix in matrices * 2:

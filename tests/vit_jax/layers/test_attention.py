@@ -13,7 +13,7 @@ import vit_jax
 from tests import numpy_reference
 from tests.small_configs import BASE
 from tests.vit_jax.models import quick_jit, randomize
-from vit_jax import Attention, Init, attend_cudnn, attend_fused, make_norm, set_attention, set_params
+from vit_jax import Attention, Init, attend_cudnn, attend_flash, attend_fused, make_norm, set_attention, set_params
 from vit_jax.layers.attention import attend
 from vit_jax.layers.xla.attention import softmax
 from vit_spec import ViTConfig, VitportError
@@ -124,27 +124,64 @@ def test_cudnn_attention_is_the_fused_one(with_bias):
     np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), rtol=0, atol=2**-6)
 
 
-@pytest.mark.parametrize("bias", [None, (2, 1, 5, 5), (1, 3, 1, 5)])
-@pytest.mark.parametrize("scale", [0.3, (1, 3, 1, 1)])
-def test_cudnn_is_given_what_the_fused_attention_takes(scale, bias, monkeypatch):
-    """The layout, the scale and the bias for cuDNN, run by XLA. Oracle: the fused attention, in float32 with sums of 8
-    and 5 products of order 1, u = 6e-8; measured 2.4e-7. cuDNN takes a number for a scale, and a bias per query."""
+def outputs_and_gradients(attend, q, k, v, scale, bias):
+    """Heads, and the gradients of their sum with random weights: of queries, keys, values, scale and bias."""
+    weights = jnp.asarray(np.random.default_rng(3).standard_normal((*q.shape[:1], q.shape[2], q.shape[1] * 8)), q.dtype)
+
+    def weighted(*parts):
+        heads = attend(*parts[:3], parts[3] if len(parts) > 3 else scale, lambda weights: weights, *parts[4:])
+        return (heads * weights).sum(), heads
+
+    parts = [q, k, v]
+    if bias is not None:
+        parts += [jnp.asarray(scale), bias]
+    (_, heads), gradients = jax.value_and_grad(weighted, range(len(parts)), has_aux=True)(*parts)
+    return [heads, *gradients]
+
+
+@pytest.mark.parametrize(
+    ("scale", "bias", "tokens"),
+    [(0.3, None, 5), ((1, 3, 1, 1), None, 6), (0.3, (2, 1, 0, 0), 5), ((1, 3, 1, 1), (1, 3, 1, 0), 5)],
+)
+def test_cudnn_is_given_what_the_fused_attention_takes(scale, bias, tokens, monkeypatch):
+    """The layout, the padding, the scale and the bias for cuDNN, run by XLA, forward and backward. Oracle: the fused
+    attention, in float32 with sums of 8 and 6 products of order 1, u = 6e-8; measured 6e-7 of the largest. cuDNN takes
+    even lengths, a number for a scale, and a bias per query."""
     run = jax.nn.dot_product_attention
 
-    def by_xla(*tokens, bias, scale, implementation):
+    def by_xla(q, k, v, *, bias, scale, key_value_seq_lengths, implementation):
         assert implementation == "cudnn"
         assert isinstance(scale, float)
-        assert bias is None or bias.shape[2:] == (5, 5)
-        return run(*tokens, bias=bias, scale=scale, implementation="xla")
+        assert q.shape[1] == 6
+        assert bias is None or bias.shape[2:] == (6, 6)
+        assert (key_value_seq_lengths is None) == (tokens == 6)
+        return run(q, k, v, bias=bias, scale=scale, key_value_seq_lengths=key_value_seq_lengths, implementation="xla")
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
     rng = np.random.default_rng(0)
-    q, k, v = jnp.asarray(rng.standard_normal((3, 2, 3, 5, 8)), jnp.float32)
-    scale, bias = (
-        jnp.asarray(rng.uniform(0.1, 0.9, at), jnp.float32) if isinstance(at, tuple) else at for at in (scale, bias)
-    )
-    found, expected = (attend(q, k, v, scale, lambda weights: weights, bias) for attend in (attend_cudnn, attend_fused))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    q, k, v = jnp.asarray(rng.standard_normal((3, 2, 3, tokens, 8)), jnp.float32)
+    if isinstance(scale, tuple):
+        scale = jnp.asarray(rng.uniform(0.1, 0.9, scale), jnp.float32)
+    if bias is not None:
+        bias = jnp.asarray(rng.standard_normal([size or tokens for size in bias]), jnp.float32)
+        scale = jnp.broadcast_to(scale, (1, 3, 1, 1))
+    found, expected = (outputs_and_gradients(one, q, k, v, scale, bias) for one in (attend_cudnn, attend_fused))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * max(1, np.abs(other).max()))
+
+
+def test_flash_attention_is_the_fused_one():
+    """JAX's kernel for TPUs, in Pallas's interpreter, padded to two blocks, forward and backward. Oracle: the fused
+    attention, in float32; sums of 130 products of order 1, u = 6e-8; measured 5e-7 of the largest."""
+    from jax.experimental.pallas import tpu as pltpu
+
+    rng = np.random.default_rng(0)
+    q, k, v = jnp.asarray(rng.standard_normal((3, 2, 1, 130, 8)), jnp.float32)
+    bias = jnp.asarray(rng.standard_normal((1, 1, 130, 130)), jnp.float32)
+    with pltpu.force_tpu_interpret_mode():
+        found = outputs_and_gradients(attend_flash, q, k, v, 0.3, bias)
+    for one, other in zip(found, outputs_and_gradients(attend_fused, q, k, v, 0.3, bias), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * max(1, np.abs(other).max()))
 
 
 def test_defaults_are_no_qkv_bias_and_scale_by_head_width():

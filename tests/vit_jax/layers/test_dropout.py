@@ -24,7 +24,7 @@ def test_dropout_sets_to_zero_and_divides_what_is_left():
     assert abs(kept.mean() - 0.7) < 0.041
 
 
-def test_a_picture_is_given_what_it_would_be_alone():
+def test_an_image_gets_the_masks_that_it_would_get_alone():
     """Whatever is with it, and at whichever place: in the second draw too."""
     keys = jax.random.split(jax.random.key(0), 6)
     x = jnp.ones((6, 5, 8))

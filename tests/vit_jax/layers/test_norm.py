@@ -40,7 +40,7 @@ def test_norm_starts_as_one_and_zero_with_epsilon_1e_6():
 def test_variance_survives_a_mean_far_from_zero():
     """Oracle: numpy float64. Values 1000 ± 0.1: the mean square less the squared mean would leave no digit of 0.01.
 
-    float32 holds the values to 3e-5, so the normed values, of order 1, to 3e-4.
+    float32 holds the values to 3e-5, so the normalised values, of order 1, to 3e-4.
     """
     x = (1000 + 0.1 * np.random.default_rng(0).standard_normal((4, 64))).astype(np.float32)
     layer = make_norm(ViTConfig(), 64, init=Init(nnx.Rngs(0)))

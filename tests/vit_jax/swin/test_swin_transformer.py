@@ -57,7 +57,7 @@ def test_state_is_parameters_and_nothing_else():
 
 @pytest.mark.parametrize("name", ["swin", "swin-2"])
 def test_equal_configs_make_equal_graphs(name: str):
-    """Else each model of the same config would be compiled anew."""
+    """Otherwise each model of the same config would be compiled again."""
     models = [nnx.eval_shape(lambda: SwinTransformer(SWIN_CONFIGS[name], rngs=nnx.Rngs(0))) for _ in range(2)]
     first, second = (nnx.split(model)[0] for model in models)
     assert first == second

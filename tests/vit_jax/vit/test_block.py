@@ -10,17 +10,20 @@ from tests import numpy_reference
 from tests.small_configs import BASE, CONFIGS
 from tests.vit_jax.models import quick_jit, randomize
 from vit_jax import Block, Init
+from vit_jax.vit.vision_transformer import BLOCKS
 
 pytestmark = pytest.mark.jax_alone
 
 
-@pytest.mark.parametrize("name", ["plain", "swiglu", "swiglu-packed", "layer-scale", "qk-norm", "attn-norm"])
+@pytest.mark.parametrize(
+    "name", ["plain", "swiglu", "swiglu-packed", "layer-scale", "qk-norm", "attn-norm", "post-norm", "original"]
+)
 def test_block_is_the_published_formula(name: str):
     """Oracle: numpy float64."""
     config = CONFIGS[name]
     x = np.random.default_rng(1).standard_normal((2, 5, config.embed_dim))
     with jax.enable_x64(True):
-        block = Block(config, init=Init(nnx.Rngs(0), jnp.float64, jnp.float64))
+        block = BLOCKS[config.block](config, init=Init(nnx.Rngs(0), jnp.float64, jnp.float64))
         params = randomize(block, "blocks/0")
         actual = np.asarray(quick_jit(block)(jnp.asarray(x)))
     expected = np.stack([numpy_reference.block(config, params, "blocks.0", tokens) for tokens in x])

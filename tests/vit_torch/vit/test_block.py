@@ -8,17 +8,20 @@ from tests import numpy_reference
 from tests.small_configs import BASE, CONFIGS
 from tests.vit_torch.models import randomize
 from vit_torch import Block
+from vit_torch.vit.vision_transformer import BLOCKS
 
 
+@pytest.mark.parametrize("kind", ["sequential", "original"])
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
-def test_block_is_torchs_pre_norm_encoder_layer(activation: str):
-    """Oracle: ``torch.nn.TransformerEncoderLayer(norm_first=True)``, float64; epsilon as torch has it, 1e-5."""
-    config = BASE.replace(norm_eps=1e-5, activation=activation)
-    block = Block(config)
+def test_block_is_torchs_encoder_layer(activation: str, kind: str):
+    """Oracle: ``torch.nn.TransformerEncoderLayer``, float64; epsilon as torch has it, 1e-5."""
+    config = BASE.replace(norm_eps=1e-5, activation=activation, block=kind)
+    block = BLOCKS[kind](config)
     params = randomize(block, "blocks.0")
     oracle = torch.nn.TransformerEncoderLayer(
-        config.embed_dim, config.num_heads, config.hidden_dim, 0.0, activation, batch_first=True, norm_first=True
-    ).double()
+        config.embed_dim, config.num_heads, config.hidden_dim, 0.0, activation, batch_first=True,
+        norm_first=kind == "sequential",
+    ).double()  # fmt: skip
     modules = {"self_attn.in_proj_": "attn.qkv.", "self_attn.out_proj.": "attn.proj.", "linear1.": "mlp.fc1."}
     modules |= {"linear2.": "mlp.fc2.", "norm1.": "norm1.", "norm2.": "norm2."}
     oracle.load_state_dict(
@@ -32,11 +35,13 @@ def test_block_is_torchs_pre_norm_encoder_layer(activation: str):
     torch.testing.assert_close(block(x), oracle(x), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["plain", "swiglu", "swiglu-packed", "layer-scale", "qk-norm", "attn-norm"])
+@pytest.mark.parametrize(
+    "name", ["plain", "swiglu", "swiglu-packed", "layer-scale", "qk-norm", "attn-norm", "post-norm", "original"]
+)
 def test_block_is_the_published_formula(name: str):
     """Oracle: numpy float64."""
     config = CONFIGS[name]
-    block = Block(config)
+    block = BLOCKS[config.block](config)
     params = randomize(block, "blocks.0")
     x = np.random.default_rng(1).standard_normal((2, 5, config.embed_dim))
     expected = np.stack([numpy_reference.block(config, params, "blocks.0", tokens) for tokens in x])

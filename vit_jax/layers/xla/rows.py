@@ -11,6 +11,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from vit_jax.layers.xla.platform import platform
+
 
 class Linear(nnx.Linear):
     """``x @ kernel + bias``; kernel (inputs, outputs)."""
@@ -92,7 +94,7 @@ def as_rows(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
     every such copy all residual sums since the last block, so that the cost of the backward pass grows with the square
     of the depth. 2-D inputs avoid both. TPUs pad N to multiples of 8: there the reshape would copy.
     """
-    return x.reshape(-1, x.shape[-1]) if x.ndim == 3 and jax.default_backend() == "cpu" else x
+    return x.reshape(-1, x.shape[-1]) if x.ndim == 3 and platform() == "cpu" else x
 
 
 def at_least_float32(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+
+from vit_spec import VitportError
 
 Split = Literal["train", "validation"]
 
@@ -35,3 +38,26 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, at: int, /) -> Record: ...
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Stands for a million images that are elsewhere, where only what a step costs is asked."""
+
+    count: int
+    """Of classes, two or more."""
+    name: str = "images that are not here"
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise VitportError(f"A data set has 2 classes or more; got {self.count}: give their number.")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(map(str, range(self.count)))
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def __getitem__(self, at: int, /) -> Record:
+        raise VitportError(f"Image {at} was asked for, and only the number of classes is known: open the data.")

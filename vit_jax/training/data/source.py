@@ -36,8 +36,10 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
         raise VitportError(f"{options.path} has no training images: give another path.")
     path = options.validation or options.path
     own = table if options.validation is None else None
+    if options.validation_labels is not None:
+        own = Table(options.validation_labels, options.image_column, options.label_column, rows_of="validation")
     validation = open_source(path, "validation", train.classes, own)
-    if validation is None and options.validation is not None:
+    if validation is None and options.validation is not None and own is None:
         validation = open_source(path, "train", train.classes)
     if validation is not None and validation.classes != train.classes:
         raise VitportError(_difference(train, validation))
@@ -51,6 +53,8 @@ class Table:
     path: str
     image_column: str | None = None
     label_column: str | None = None
+    rows_of: Split | None = None
+    """The split of all rows, where no column tells; ``None`` is what the table's name says, else training."""
 
 
 def open_source(
@@ -67,7 +71,7 @@ def open_source(
         ``None`` where the path does not have the split.
 
     Raises:
-        VitportError: if the path does not exist, is of no known format, has no image, or has a single class.
+        VitportError: if the path does not exist, has no known format, has no image, or has a single class.
     """
     try:
         source = _open(path, split, classes) if table is None else _labelled(path, split, classes, table)
@@ -114,16 +118,18 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
     if not files:
         raise VitportError(f"{path} does not exist: give the path of a data set, or digits for a small one.")
     if len(kinds) > 1 or not kinds <= _READERS.keys():
-        raise VitportError(f"{path} is of no known format: give a folder, or files of one kind; see docs/data.md.")
+        raise VitportError(f"{path} has no known format: give a folder, or files of one kind; see docs/data.md.")
     return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None
 
 
 def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: Table) -> Source | None:
     root = Path(path)
     if not root.is_dir():
-        raise VitportError(f"{path} is no folder of images, which data.labels needs: give the folder that holds them.")
+        raise VitportError(
+            f"{path} is not a folder of images, which data.labels needs: give the folder that holds them."
+        )
     file = root / table.path if (root / table.path).is_file() else Path(table.path)
-    return open_table(root, file, split, classes, table.image_column, table.label_column)
+    return open_table(root, file, split, classes, table.image_column, table.label_column, table.rows_of)
 
 
 def _kind_of_folder(root: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from vit_jax.layers.xla.platform import platform_of
 from vit_jax.training.devices.sharding import BATCH, like_params, shardings
 from vit_jax.training.recipe.recipe import Recipe
 from vit_jax.training.step.forward import Forward
@@ -77,14 +78,17 @@ def jit_engine(
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # read by layers.xla.packed
             return update(state, batch, key)
 
-    taught = None if teacher is None else jax.device_put(teacher.params, NamedSharding(mesh, PartitionSpec()))
     compiled: dict[Any, Any] = {}
+
+    @cache
+    def taught() -> Any:
+        return None if teacher is None else jax.device_put(teacher.params, NamedSharding(mesh, PartitionSpec()))
 
     def program(state: TrainState) -> Any:
         if whole not in compiled:
             places, shared = where(state), NamedSharding(mesh, PartitionSpec())
             into, out = (places, rows, shared, shared), (places, shared)
-            options = _KEEP_BARRIERS if jax.default_backend() == "cpu" else None
+            options = _KEEP_BARRIERS if platform_of(mesh) == "cpu" else None
             compiled[whole] = jax.jit(
                 whole, donate_argnums=0, in_shardings=into, out_shardings=out, compiler_options=options
             )
@@ -97,12 +101,13 @@ def jit_engine(
         return compiled[kind](state)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        return program(state)(state, batch, key, taught)
+        return program(state)(state, batch, key, taught())
 
     def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
         if forward.scan:
             state = jax.eval_shape(stacked, state)
-        return program(state).lower(state, batch, key, taught)
+        shapes = jax.eval_shape(lambda: (key, None if teacher is None else teacher.params))  # devices may not be here
+        return program(state).lower(state, batch, *shapes)
 
     def place_state(state: TrainState) -> TrainState:
         state = jax.device_put(state, where(state))

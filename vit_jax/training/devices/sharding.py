@@ -27,13 +27,37 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over devices.
 
     Args:
-        devices: in this order, ``tensor`` innermost. ``None`` means all devices of all processes, in an order that
-            makes neighbours on the mesh neighbours on their network, as far as JAX knows it.
+        devices: in this order, ``tensor`` innermost. ``None`` means all devices of all processes, as
+            :func:`mesh_by_network` arranges them.
 
     Raises:
         VitportError: if the axes do not multiply to the number of devices.
     """
-    given, devices = devices, jax.devices() if devices is None else devices
+    if devices is None:
+        return mesh_by_network(shape, jax.devices())
+    return _mesh(np.array(devices).reshape(axis_sizes(shape, len(devices))))
+
+
+def mesh_by_network(shape: MeshShape, devices: Sequence[Any]) -> Mesh:
+    """A mesh over devices, in an order that makes neighbours on the mesh neighbours on their network, as far as JAX
+    knows it.
+
+    Raises:
+        VitportError: as :func:`make_mesh` does.
+    """
+    return _mesh(_by_network(devices, axis_sizes(shape, len(devices))))
+
+
+def _mesh(devices: np.ndarray) -> Mesh:
+    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def axis_sizes(shape: MeshShape, devices: int) -> list[int]:
+    """The devices along ``data``, ``fsdp`` and ``tensor``, -1 replaced by those that remain.
+
+    Raises:
+        VitportError: if the axes do not multiply to the number of devices.
+    """
     sizes = [shape.data, shape.fsdp, shape.tensor]
     if any(size < 1 and size != -1 for size in sizes):
         raise VitportError(f"mesh {_words(sizes)} has an empty axis: give 1 or more, or -1 for the remaining devices.")
@@ -41,19 +65,18 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
         raise VitportError(f"mesh {_words(sizes)} has more than one -1: give a size for every axis but one.")
     if -1 in sizes:
         known = math.prod(size for size in sizes if size != -1)
-        if len(devices) % known:
+        if devices % known:
             raise VitportError(
-                f"mesh {_words(sizes)} needs a multiple of {known} devices, {len(devices)} are visible: choose axes "
-                f"that divide {len(devices)}."
+                f"mesh {_words(sizes)} needs a multiple of {known} devices, {devices} are visible: choose axes that "
+                f"divide {devices}."
             )
-        sizes[sizes.index(-1)] = len(devices) // known
-    if math.prod(sizes) != len(devices):
+        sizes[sizes.index(-1)] = devices // known
+    if math.prod(sizes) != devices:
         raise VitportError(
-            f"mesh {_words(sizes)} needs {math.prod(sizes)} devices, {len(devices)} are visible: choose axes whose "
-            f"product is {len(devices)}, or -1 for one of them."
+            f"mesh {_words(sizes)} needs {math.prod(sizes)} devices, {devices} are visible: choose axes whose product "
+            f"is {devices}, or -1 for one of them."
         )
-    laid_out = _by_network(devices, sizes) if given is None else np.array(devices).reshape(sizes)
-    return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * 3)
+    return sizes
 
 
 def _by_network(devices: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:

@@ -79,7 +79,7 @@ def read_real_labels(path: Path, source: Source) -> list[list[int]]:
     except (OSError, ValueError, RecursionError) as error:
         raise VitportError(f"{path} cannot be read as ReaL labels ({error}): download real.json again.") from error
     if not isinstance(lists, list) or not all(isinstance(labels, list) for labels in lists):
-        raise VitportError(f"{path} holds no list of ReaL labels: download real.json again.")
+        raise VitportError(f"{path} does not hold a list of ReaL labels: download real.json again.")
     found = []
     for at in range(len(source)):
         name = source[at].name

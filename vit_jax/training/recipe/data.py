@@ -99,10 +99,13 @@ class Data:
     labels: str | None = None
     """A table (CSV) with the image and the label of each row, for images in one folder; a path, or a name in ``path``.
     """
+    validation_labels: str | None = None
+    """A second table, of the validation images, if these are not rows of ``labels``; they lie in ``validation``, or in
+    ``path``."""
     image_column: str | None = None
-    """The table's column of images, if it is not found by its values."""
+    """The tables' column of images, if it is not found by its values."""
     label_column: str | None = None
-    """The table's column of labels, if it is not found by its name."""
+    """The tables' column of labels, if it is not found by its name."""
     workers: int = 0
     """Processes that decode and augment; 0: threads of the training process."""
     repeats: int = 1
@@ -113,7 +116,12 @@ class Data:
     augment: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
-        if self.labels is None and (self.image_column or self.label_column):
+        if self.validation_labels is not None and self.labels is None and self.validation is None:
+            raise VitportError(
+                f"data.validation_labels={self.validation_labels} has no place to look: give data.labels with it, "
+                "or the folder of the validation images as data.validation."
+            )
+        if self.labels is None and self.validation_labels is None and (self.image_column or self.label_column):
             raise VitportError("data.image_column and data.label_column are a table's: give it with data.labels.")
         if self.workers < 0:
             raise VitportError(f"data.workers must be 0 processes or more; got {self.workers}.")

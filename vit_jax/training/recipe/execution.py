@@ -7,14 +7,16 @@ from typing import Literal
 
 Parallel = Literal["jit", "pmap"]
 Precision = Literal["float32", "bfloat16"]
-AttentionKind = Literal["explicit", "fused", "cudnn"]
+AttentionKernel = Literal["explicit", "fused", "cudnn", "flash"]
+AttentionKind = Literal["auto", "explicit", "fused", "cudnn", "flash"]
 Remat = Literal["auto", "none", "full", "dots", "dots_no_batch"]
 """What the backward pass recomputes of each block instead of storing it: what costs hardly any time; nothing;
 everything; everything but the results of matrix products; everything but products without batch axes, that is, the
 results of linear layers.
 
 ``auto`` is ``dots_no_batch`` in a step of :func:`vit_jax.training.jit_engine` on a single CPU device, where it costs
-hardly any time, unless dropout would have to be drawn again; elsewhere it is ``none``."""
+hardly any time, and ``dots`` on TPUs with ``scan``, which otherwise keeps three float32 arrays for every norm; unless
+dropout would have to be drawn again. Elsewhere it is ``none``."""
 
 
 @dataclass(frozen=True)

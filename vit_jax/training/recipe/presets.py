@@ -32,6 +32,8 @@ def _epochs(count: int, batch: int) -> int:
 
 
 _INCEPTION = Augmentation(crop="random_resized", scale=(0.05, 1.0))
+_DEIT_AUGMENTATION = Augmentation(randaugment=RandAugment(2, "increasing", 9.0, 0.5, 0.5), erasing=0.25)
+_DEIT_LOSS = Loss("softmax", smoothing=0.1, mixup=0.8, cutmix=1.0)
 _DIGITS = Recipe(
     Optimizer("adamw", weight_decay=0.1, clip_norm=1.0),
     Schedule("cosine", peak=2e-3, warmup=50),
@@ -66,12 +68,11 @@ PRESETS = {
             "deit_s",
             TrainConfig(
                 ModelOptions("deit_small_patch16_224", drop_path_rate=0.1, initialization="deit"),
-                Data("imagenet", repeats=3, augment=Augmentation(
-                    randaugment=RandAugment(2, "increasing", 9.0, 0.5, 0.5), erasing=0.25)),
+                Data("imagenet", repeats=3, augment=_DEIT_AUGMENTATION),
                 Recipe(
                     Optimizer("adamw", weight_decay=0.05),
                     Schedule("cosine", peak=1e-3, final=1e-5, warmup=_epochs(5, 1024)),
-                    Loss("softmax", smoothing=0.1, mixup=0.8, cutmix=1.0),
+                    _DEIT_LOSS,
                 ),
                 batch=1024,
                 epochs=300,
@@ -125,12 +126,11 @@ PRESETS = {
             "swin_t",
             TrainConfig(
                 ModelOptions("swin_tiny_patch4_window7_224", drop_path_rate=0.2, crop_fraction=224 / 256),
-                Data("imagenet", augment=Augmentation(
-                    randaugment=RandAugment(2, "increasing", 9.0, 0.5, 0.5), erasing=0.25)),
+                Data("imagenet", augment=_DEIT_AUGMENTATION),
                 Recipe(
                     Optimizer("adamw", weight_decay=0.05, clip_norm=5.0),
                     Schedule("cosine", peak=1e-3, final=1e-5, warmup=_epochs(20, 1024)),
-                    Loss("softmax", smoothing=0.1, mixup=0.8, cutmix=1.0),
+                    _DEIT_LOSS,
                 ),
                 batch=1024,
                 epochs=300,

@@ -133,7 +133,7 @@ class CheckpointWriter:
     def close(self, patience: float | None = None) -> None:
         """Ends the threads, and waits so many seconds for a write in the background; ``None``: as long as it takes."""
         if self._background is not None and not self._background.wait(patience):
-            return  # abandoned: the thread may wait for ever, for a lost disk or another process
+            return  # abandoned: the thread may wait forever, for a lost disk or another process
         try:
             self._writer.close()
         except Exception:  # told already, or the run ends by another error

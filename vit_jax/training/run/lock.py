@@ -51,7 +51,7 @@ class Lock:
         self._made: list[Path] = []
         self._owner = Owner.here()
         self.trouble: str | None = None
-        """A sentence once the directory is no longer this process's, or cannot be written."""
+        """A sentence once this process no longer owns the directory, or cannot write it."""
         self._ended = threading.Event()
         try:
             self._made = _missing(self._path.parent)
@@ -66,10 +66,10 @@ class Lock:
         threading.Thread(target=self._beat, name="work directory's lease", daemon=True).start()
 
     def check(self) -> None:
-        """Reads the lock anew.
+        """Reads the lock again.
 
         Raises:
-            UnwrittenError: if the directory is no longer this process's, or cannot be written.
+            UnwrittenError: if this process no longer owns the directory, or cannot write it.
         """
         with suppress(OSError):  # a passing trouble; the lease counts how long it lasts
             self._look()

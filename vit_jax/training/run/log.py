@@ -26,7 +26,7 @@ class Log:
         workdir: of the run.
         step: where the run resumes; later lines are removed.
         unwritten: lines up to that step that an earlier start could not write.
-        evaluates: whether the run resumes with the evaluation of that step, so that its line comes anew.
+        evaluates: whether the run resumes with the evaluation of that step, which writes its line again.
 
     Raises:
         UnwrittenError: if the log cannot be written.

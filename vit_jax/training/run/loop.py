@@ -158,7 +158,7 @@ class _Loop:
         """To the end, or until it is stopped.
 
         Raises:
-            UnwrittenError: if something could not be written, after a further try to save the run.
+            UnwrittenError: if something could not be written, after another attempt to save the run.
         """
         try:
             self._take_steps(trace)
@@ -269,7 +269,7 @@ class _Loop:
             with suppress(OSError):
                 saved = self.checkpoints.steps()
             newest = f"the newest checkpoint is that of step {saved[-1]}" if saved else "there is no checkpoint"
-            return f"Step {self.step} could not be saved in a second try either; {newest}."
+            return f"Step {self.step} could not be saved at the second attempt either; {newest}."
         return f"Step {self.step} is saved."
 
     def _write(self, act: Callable[[Log], None]) -> None:

@@ -36,7 +36,7 @@ class Owner:
 
     @classmethod
     def read(cls, path: Path) -> Owner | None:
-        """``None`` if there is no such file, or what it holds is no owner.
+        """``None`` if there is no such file, or it does not name an owner.
 
         Raises:
             OSError: if it cannot be read.
@@ -64,7 +64,7 @@ def state_of(path: Path) -> tuple[int, bytes] | None:
     """Modification time and content; a network file system asks its server when a file is opened."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-            raise OSError(errno.EINVAL, f"{path.name} is no regular file")
+            raise OSError(errno.EINVAL, f"{path.name} is not a regular file")
         with path.open("rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns, file.read(4096)
     except FileNotFoundError:

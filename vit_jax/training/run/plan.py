@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from vit_jax.training.devices.sharding import shardings
@@ -77,17 +76,8 @@ def _bytes_per_device(leaf: Any) -> int:
 
 
 def _temporary(setup: Setup) -> int | None:
-    if setup.engine.lower is None:
-        return None
-    size, o = setup.preprocessing, setup.options
-    batch = {
-        "image": ((o.batch, *size.size, len(size.mean)), np.uint8),
-        "label": ((o.batch,), np.int32),
-        "index": ((o.batch,), np.uint32),
-        "weight": ((o.batch,), np.float32),
-    }
-    shapes = {name: jax.ShapeDtypeStruct(*shape) for name, shape in batch.items()}
-    found = setup.engine.lower(setup.shapes, shapes).compile().memory_analysis()
+    lowered = setup.lower()
+    found = None if lowered is None else lowered.compile().memory_analysis()
     return getattr(found, "temp_size_in_bytes", None)
 
 

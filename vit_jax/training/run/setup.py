@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
@@ -19,14 +20,16 @@ from vit_jax.families import make_model
 from vit_jax.inference.inference import Inference
 from vit_jax.inference.microbatch import microbatched
 from vit_jax.layers.attention import ATTENTION, set_attention
+from vit_jax.layers.xla.platform import platform_of
 from vit_jax.model import VisionModel
 from vit_jax.params import get_params
 from vit_jax.pure import Params
-from vit_jax.training.data import Source, check_channels, open_sources
+from vit_jax.training.data import Absent, Source, check_channels, open_sources
 from vit_jax.training.devices.engine import Engine, jit_engine, own_rows, pmap_engine
-from vit_jax.training.devices.sharding import check_divides, make_mesh
+from vit_jax.training.devices.sharding import check_divides, mesh_by_network
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
-from vit_jax.training.recipe.execution import MeshShape
+from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Precision
+from vit_jax.training.run.attention import choose_attention
 from vit_jax.training.run.init_schemes import check_scheme, initialized
 from vit_jax.training.step.distillation import load_teacher
 from vit_jax.training.step.forward import Forward
@@ -53,6 +56,8 @@ class Setup:
     validation: Source | None
     model: Config
     preprocessing: Preprocessing
+    attention: AttentionKernel
+    """Chosen, if the options leave it to the run."""
     steps: int
     mesh: Mesh
     """All devices; with pmap, the mesh of evaluation."""
@@ -79,13 +84,26 @@ class Setup:
         """Rows of each batch that this process reads."""
         return own_rows(self.mesh, self.options.batch)
 
+    def lower(self) -> jax.stages.Lowered | None:
+        """The step, lowered for a batch; ``None`` where it is not one program."""
+        if self.engine.lower is None:
+            return None
+        size, rows = self.preprocessing, (self.options.batch,)
+        batch = {
+            "image": ((*rows, *size.size, len(size.mean)), np.uint8),
+            "label": (rows, np.int32),
+            "index": (rows, np.uint32),
+            "weight": (rows, np.float32),
+        }
+        return self.engine.lower(self.shapes, {name: jax.ShapeDtypeStruct(*shape) for name, shape in batch.items()})
+
     def first_state(self) -> TrainState:
         """The state before the first step, on the devices."""
         return self.engine.place_state(jax.jit(self.make_state, out_shardings=self.engine.layout(self.shapes))())
 
     def inference(self) -> Callable[[Params, jax.Array], jax.Array]:
         """The model in evaluation mode: parameters and images (B, H, W, C) -> logits (B, K)."""
-        inference = Inference(_abstract(self.model, self.options))
+        inference = Inference(_abstract(self.model, self.options.precision, self.attention))
         return microbatched(inference) if self.mesh.size == 1 else inference
 
     def record(self) -> dict[str, Any]:
@@ -101,22 +119,28 @@ class Setup:
         }
 
 
-def set_up(options: TrainConfig) -> Setup:
+def set_up(options: TrainConfig, devices: Sequence[Any] | None = None, classes: int | None = None) -> Setup:
     """Opens the data, and prepares model, mesh, schedule and engine; compiles nothing and makes no large array.
+
+    Args:
+        devices: that the run is for, which need not be here; ``None``: all of this run's processes.
+        classes: of data that are not here, which are not opened then.
 
     Raises:
         VitportError: for every mistake that can be found before compiling.
     """
-    train, validation = open_sources(options.data)
+    train, validation = open_sources(options.data) if classes is None else (Absent(classes), None)
     model, preprocessing, weights = _model(options.model, len(train.classes))
     check_channels(preprocessing)
-    mesh = make_mesh(options.mesh if options.parallel == "jit" else MeshShape())
+    mesh = mesh_by_network(
+        options.mesh if options.parallel == "jit" else MeshShape(), jax.devices() if devices is None else devices
+    )
     if options.parallel == "pmap" and options.mesh != MeshShape():
         raise VitportError("parallel=pmap copies everything to every device, so it takes no mesh: leave mesh out.")
     check_divides(model, options.batch, options.recipe.accumulation, mesh)
-    _check_attention(model, options)
+    attention = choose_attention(options, model, platform_of(mesh))
     steps = options.total_steps(len(train))
-    abstract = _abstract(model, options)
+    abstract = _abstract(model, options.precision, attention)
     schedule = make_schedule(options.recipe.schedule, steps)
     optimizer = make_optimizer(options.recipe.optimizer, schedule, model)
     forward = Forward(abstract, remat=options.remat, scan=options.scan)
@@ -134,25 +158,8 @@ def set_up(options: TrainConfig) -> Setup:
         params = _fresh_params(model, options) if read is None else read()
         return init_state(params, optimizer, recipe)
 
-    return Setup(options, train, validation, model, preprocessing, steps, mesh, schedule, optimizer, engine, make_state,
-                 () if weights is None else weights.provenance.notes)  # fmt: skip
-
-
-def _check_attention(model: Config, options: TrainConfig) -> None:
-    if options.attention != "cudnn":
-        return
-    obstacles = {
-        f"the device is a {jax.default_backend()}": jax.default_backend() != "gpu",
-        f"precision is {options.precision}": options.precision != "bfloat16",
-        **{f"the head width is {each.head_width}": each.head_width % 8 != 0 for each in block_sizes(model)},
-        f"attn_drop_rate is {model.attn_drop_rate}": model.attn_drop_rate > 0,
-    }
-    found = [obstacle for obstacle, true in obstacles.items() if true]
-    if found:
-        raise VitportError(
-            f"attention=cudnn needs an NVIDIA GPU, bfloat16, a head width that is a multiple of 8 and no dropout of "
-            f"attention weights; {', '.join(found)}: choose fused."
-        )
+    return Setup(options, train, validation, model, preprocessing, attention, steps, mesh, schedule, optimizer, engine,
+                 make_state, () if weights is None else weights.provenance.notes)  # fmt: skip
 
 
 def _model(options: ModelOptions, classes: int) -> tuple[Config, Preprocessing, Checkpoint | None]:
@@ -215,11 +222,11 @@ def _with_crop(options: ModelOptions, preprocessing: Preprocessing) -> Preproces
     return preprocessing.replace(**changes)
 
 
-def _abstract(model: Config, options: TrainConfig) -> VisionModel:
+def _abstract(model: Config, precision: Precision, attention: AttentionKernel) -> VisionModel:
     """The model without arrays: computes in the run's precision, with float32 parameters."""
-    dtype = jnp.dtype(options.precision)
+    dtype = jnp.dtype(precision)
     abstract = nnx.eval_shape(lambda: make_model(model, rngs=nnx.Rngs(0), dtype=dtype))
-    set_attention(abstract, ATTENTION[options.attention])
+    set_attention(abstract, ATTENTION[attention])
     return abstract
 
 

@@ -100,5 +100,9 @@ def seconds(one: Collective, mesh: MeshShape, chip: Chip) -> float:
     links = chip.ring_bandwidth * (chip.rings if inside > chip.ring else 1)
     within = one.size * (inside - 1) / inside / links
     between = one.size / inside * (outside - 1) / outside / chip.network_bandwidth
-    rounds = {"all-reduce": 2.0, "all-to-all": members / 4}.get(one.kind, 1.0)
-    return rounds * one.count * (within + between)
+    return ring_rounds(one.kind, members) * one.count * (within + between)
+
+
+def ring_rounds(kind: str, members: int) -> float:
+    """How often a collective of a size takes the time of an all-gather of that size: see :func:`seconds`."""
+    return {"all-reduce": 2.0, "all-to-all": members / 4}.get(kind, 1.0)

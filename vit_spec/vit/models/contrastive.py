@@ -64,7 +64,7 @@ _SIGLIP: dict[str, tuple[int, ...]] = {
     "giantopt_patch16": (256, 384),
 }
 _TANH = {("base_patch32", 256), ("large_patch16", 512)}
-"""Besides all of so400m_patch16 and giantopt, those that only SigLIP 2 has: timm computes its tanh GELU for these."""
+"""The names that only SigLIP 2 has, besides all of so400m_patch16 and giantopt; timm gives them the tanh GELU."""
 _SO400M = (1152, 27, 16, 3.7362)
 
 

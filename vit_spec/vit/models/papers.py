@@ -1,4 +1,4 @@
-"""The families of the papers that everything here began with: every one of their sizes."""
+"""The models of the ViT, DeiT and DINOv2 papers, in every size."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from vit_spec.vit.models.model import IMAGENET, UNSCALED, Model, Options, model
 
 GAP: Options = {"class_token": False, "pool": "avg", "pos_embed": "patch"}
-"""Mean of the patches, normed before; no other tokens."""
+"""Mean of the normalised patches; no other tokens."""
 REGISTERS: Options = GAP | {"final_norm": "pooled"}
-"""Mean of the patches, normed behind; registers without a position."""
+"""Mean of the patches, then a norm; registers without a position."""
 
 
 def _larger_vit() -> list[Model]:

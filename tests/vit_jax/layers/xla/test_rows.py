@@ -27,7 +27,7 @@ def instructions(depth: int) -> int:
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="rows are for XLA's CPU compiler")
 def test_the_backward_pass_grows_with_the_depth_and_not_with_its_square():
     """Four blocks more cost as much after six as after two. Measured 2664 and 2664 instructions; of tokens (B, N, D)
-    9921 and 15682, where every block sums the gradients of all behind it again."""
+    9921 and 15682, where every block sums the gradients of all later blocks again."""
     two, six, ten = (instructions(depth) for depth in (2, 6, 10))
     assert ten - six < 1.1 * (six - two)
 

@@ -24,7 +24,7 @@ GREY = np.array([299, 587, 114]) / 1000
 FILL = (10, 20, 30)
 DRAWS = 4000
 LIKELY = 1e-3
-"""Seeds are fixed, so a test passes or fails for ever; a p-value below this is no accident of the seed chosen."""
+"""Seeds are fixed, so a test always passes or always fails; a p-value below this is not an accident of the seed."""
 
 
 def _image(seed: int = 0, size: tuple[int, int] = (30, 40)) -> Image.Image:

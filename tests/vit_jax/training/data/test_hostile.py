@@ -187,7 +187,7 @@ def test_a_table_whose_classes_have_no_names(names, tmp_path) -> None:
     path = _parquet(tmp_path / "table") / "train-0.parquet"
     description = b'{"info": {"features": {"label": {"_type": "ClassLabel", "names": %s}}}}' % names
     parquet.write_table(parquet.read_table(path).replace_schema_metadata({b"huggingface": description}), path)
-    assert "describes classes that are no list of names" in _refused(path.parent)
+    assert "describes classes that are not a list of names" in _refused(path.parent)
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name, tmp_path) -> None
     folder.mkdir(exist_ok=True)
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
-    assert "no regular file" in _refused(folder)
+    assert "not a regular file" in _refused(folder)
 
 
 def test_a_pipe_in_the_place_of_a_list_of_classes_is_no_list(tmp_path) -> None:

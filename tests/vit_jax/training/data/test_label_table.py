@@ -1,4 +1,4 @@
-"""Images with a table of labels, and folders of splits that are no classes. Oracle: what the tests wrote."""
+"""Images with a table of labels, and folders of splits that are not classes. Oracle: what the tests wrote."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
-from vit_jax.training.data import Data, open_sources
+from vit_jax.training.data import Data, Table, open_source, open_sources
 from vit_spec import VitportError
 
 pytestmark = pytest.mark.jax_alone
@@ -118,7 +118,7 @@ def test_a_faulty_table_is_one_sentence(what, tmp_path) -> None:
 def test_splits_are_no_classes(folders, tmp_path) -> None:
     for folder in folders:
         _images(tmp_path / folder)
-    with pytest.raises(VitportError, match="splits of a data set and no classes: put the images of each class"):
+    with pytest.raises(VitportError, match="splits of a data set, not classes: put the images of each class"):
         open_sources(Data(str(tmp_path)))
     _table(tmp_path / "train.csv", ("image", "label"), ROWS)
     with pytest.raises(VitportError, match=r"with --data\.labels train\.csv"):
@@ -140,3 +140,41 @@ def test_classes_that_sound_like_splits_are_classes(classes, tmp_path) -> None:
     train, validation = open_sources(Data(str(tmp_path)))
     assert validation is None
     assert train.classes == tuple(sorted(classes))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_second_table_names_the_validation_images(apart: bool, tmp_path) -> None:
+    """In the same folder, whose images have the same names as those for training, or in another."""
+    _images(tmp_path / "train_images")
+    held = tmp_path / "other" if apart else tmp_path / "val_images"
+    _images(held, 4)
+    _images(tmp_path / "test_images")
+    _table(tmp_path / "train.csv", ("image", "label"), ROWS)
+    rows = [(name, NAMES[(at + 1) % 3]) for at, (name, _) in enumerate(ROWS[:2])]  # not every class
+    _table((held if apart else tmp_path) / "held_out.csv", ("image", "label"), rows)
+    given = {"validation": str(held)} if apart else {}
+    train, validation = open_sources(Data(str(tmp_path), labels="train.csv", validation_labels="held_out.csv", **given))
+    assert validation is not None
+    assert (len(train), len(validation)) == (9, 2)
+    assert [(it.name, it.label) for it in (validation[0], validation[1])] == [
+        (str(held / name), (at + 1) % 3) for at, (name, _) in enumerate(rows)
+    ]
+    assert train.classes == validation.classes == NAMES
+
+
+def test_a_table_is_of_the_split_that_its_name_says(tmp_path) -> None:
+    for folder in ("train_images", "val_images", "test_images"):
+        _images(tmp_path / folder)
+    for name in ("train", "val", "test"):
+        _table(tmp_path / f"{name}.csv", ("image", "label"), ROWS)
+    for name, split in (("train", "train"), ("val", "validation"), ("test", "validation")):
+        source = open_source(str(tmp_path), split, table=Table(f"{name}.csv"))
+        assert source is not None
+        assert source[0].name == str(tmp_path / f"{name}_images" / "0000.jpg")
+        other = "train" if split == "validation" else "validation"
+        assert open_source(str(tmp_path), other, table=Table(f"{name}.csv")) is None
+
+
+def test_a_second_table_alone_has_no_images(tmp_path) -> None:
+    with pytest.raises(VitportError, match="has no place to look"):
+        Data(str(tmp_path), validation_labels="val.csv")

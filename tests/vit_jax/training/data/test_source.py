@@ -155,7 +155,7 @@ def _idx_of_two(root) -> str:
     [
         (_no_folder, "nowhere does not exist"),
         (_empty, "has no class folders"),
-        (_file, "a.bin is of no known format"),
+        (_file, "a.bin has no known format"),
         (_one_class, "must have 2 classes or more; got ant"),
         (_empty_class, "dog has no images"),
         (_idx_without_labels, "has no labels file of the train split"),

@@ -55,8 +55,8 @@ def test_whatever_is_in_an_images_list_is_correct_and_empty_lists_do_not_count(t
     ("text", "source", "sentence"),
     [
         ("{", IMAGENET, "cannot be read as ReaL labels"),
-        ("{}", IMAGENET, "no list of ReaL labels"),
-        ("[1, 2, 3, 4, 5]", IMAGENET, "no list of ReaL labels"),
+        ("{}", IMAGENET, "not hold a list of ReaL labels"),
+        ("[1, 2, 3, 4, 5]", IMAGENET, "not hold a list of ReaL labels"),
         ("[[1]]", IMAGENET, "has no labels for"),
         ("[[1]]", Named(("cat.jpg",)), "has no labels for"),
         ("[[], [], [], [], []]", IMAGENET, "has no label for any image"),

@@ -216,7 +216,7 @@ def test_a_file_that_names_no_owner_gives_way(content, quick, tmp_path) -> None:
 
 def test_what_is_no_file_is_one_sentence(tmp_path) -> None:
     os.mkfifo(tmp_path / FILE)
-    with pytest.raises(VitportError, match=r"cannot be written .*no regular file"):
+    with pytest.raises(VitportError, match=r"cannot be written .*not a regular file"):
         Lock(tmp_path)
 
 

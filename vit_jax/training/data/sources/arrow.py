@@ -92,7 +92,7 @@ def open_tables(name: str, files: Sequence[Path], classes: tuple[str, ...] | Non
     names = _description(tables[0].schema, name).get(label, {}).get("names")
     if classes is None and names:
         if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
-            raise VitportError(f"{name} describes classes that are no list of names: correct its description.")
+            raise VitportError(f"{name} describes classes that are not a list of names: correct its description.")
         classes = tuple(names)
     labels, classes = numbered(values, classes, name)
     sizes = [len(chunk) for table in tables for chunk in table.column(image).chunks]

@@ -54,7 +54,7 @@ def open_folder(root: Path, split: Split) -> ImageFolder | None:
     """
     parts = {entry.name: split_of(entry.name) for entry in os.scandir(root) if entry.is_dir()}
     training = sorted((name for name, found in parts.items() if found == "train"), key=len)
-    held_out = sorted((name for name, found in parts.items() if found == "validation"), key=_rank)
+    held_out = sorted((name for name, found in parts.items() if found == "validation"), key=rank)
     others = len(parts) - len(training) - len(held_out)
     is_class = len(training) == 1 and others > 1 and not held_out  # of cars, buses and trains
     if not training or (is_class and not _has_folders(root / training[0])):
@@ -79,7 +79,12 @@ def split_of(name: str) -> Split | None:
     return "train" if split in _TRAINING else "validation" if split in _VALIDATION else None
 
 
-def _rank(name: str) -> tuple[int, str]:
+def split_word(name: str) -> str | None:
+    """The first of the splits' names that is in a name."""
+    return next((word for word in (*_TRAINING, *_VALIDATION) if word in name.lower()), None)
+
+
+def rank(name: str) -> tuple[int, str]:
     """The order of preference among folders of validation images."""
     return next(at for at, word in enumerate(_VALIDATION) if word in name.lower()), name
 
@@ -102,7 +107,7 @@ def _refuse_splits(root: Path, names: list[str]) -> NoReturn:
         if tables
         else "put the images of each class into a folder of their own within them"
     )
-    raise VitportError(f"{root} holds {told}, which are splits of a data set and no classes: {remedy}.")
+    raise VitportError(f"{root} holds {told}, which are splits of a data set, not classes: {remedy}.")
 
 
 def _read(root: Path) -> ImageFolder:

@@ -14,7 +14,7 @@ import numpy as np
 from conversion.containers.file_checks import read_regular
 from vit_jax.training.data.record import Record, Split
 from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT, walk
-from vit_jax.training.data.sources.image_folder import SUFFIXES, split_of
+from vit_jax.training.data.sources.image_folder import SUFFIXES, rank, split_of, split_word
 from vit_jax.training.data.sources.labels import listed_classes, numbered
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
@@ -49,23 +49,27 @@ def open_table(
     classes: tuple[str, ...] | None,
     image_column: str | None = None,
     label_column: str | None = None,
+    rows_of: Split | None = None,
 ) -> LabelledImages | None:
     """The images that a table of comma-, semicolon- or tab-separated values lists.
 
     Args:
-        root: a folder with the images, at any depth. Where it has a folder of training images, such as
-            ``train_images``, only these are the table's.
+        root: a folder with the images, at any depth. Where it has a folder of the images of the table's split, such
+            as ``train_images``, only these are the table's.
         table: its columns may have names in the first row. Without ``image_column`` the first column whose values are
             image files counts, with or without their extension. Without ``label_column`` it is the one that is named
             ``label``, ``class`` or the like, the only other one, or, where all others are 0 and 1 with one 1 in a row,
             the name of the column with the 1.
-        split: rows with ``train`` or ``test`` in a column ``split`` are of that split; without one all are training.
+        split: rows with ``train`` or ``test`` in a column ``split`` are of that split; without one all are of the
+            table's.
+        rows_of: the table's split; ``None`` is what its name says, ``val.csv``, else training.
 
     Raises:
         VitportError: if the table cannot be read, a column cannot be found, or rows have no image.
     """
     header, rows = _rows(table)
-    files = _image_files(root)
+    whole = rows_of or split_of(table.stem) or "train"
+    files = _image_files(root, whole, table.stem)
     at = _image_column(table, header, rows, files, image_column)
     if at is None:
         raise VitportError(
@@ -80,7 +84,7 @@ def open_table(
     if splits is not None:
         kept = [n for n, row in enumerate(rows) if split_of(row[splits]) == split]
     else:
-        kept = list(range(len(rows))) if split == "train" else []
+        kept = list(range(len(rows))) if split == whole else []
     if not kept:
         return None
     absent = [rows[n][at] for n in kept if rows[n][at] not in files]
@@ -103,16 +107,18 @@ def _rows(table: Path) -> tuple[list[str], list[list[str]]]:
     delimiter = max((",", ";", "\t", " "), key=first.count)
     rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
     if len(rows) < 2 or len(rows[0]) < 2:
-        raise VitportError(f"{table} is no table of labels: it must have rows with an image and its label.")
+        raise VitportError(f"{table} is not a table of labels: it must have rows with an image and its label.")
     odd = next((number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])), None)
     if odd is not None:
         raise VitportError(f"{table} has {len(rows[odd - 1])} values in row {odd}, but {len(rows[0])} in the first.")
     return rows[0], rows[1:]
 
 
-def _image_files(root: Path) -> dict[str, str]:
-    """How a table may call an image → its path below ``root``. Of training images, if there is a folder of them."""
-    parts = [entry.name for entry in os.scandir(root) if entry.is_dir() and split_of(entry.name) == "train"]
+def _image_files(root: Path, split: Split, stem: str) -> dict[str, str]:
+    """How a table may call an image → its path below ``root``. Of the split's images, if there is a folder of them."""
+    parts = [entry.name for entry in os.scandir(root) if entry.is_dir() and split_of(entry.name) == split]
+    said = [name for name in parts if split_word(name) == split_word(stem)]  # test.csv is not of val_images
+    parts = said or (sorted(parts, key=rank)[:1] if split == "validation" else parts)
     start = root / parts[0] if len(parts) == 1 else root
     found: dict[str, str] = {}
     twice: set[str] = set()

@@ -16,7 +16,7 @@ from conversion import Checkpoint
 from tests.conversion.onnx.write_graph import Style, vit_graph
 from tests.random_weights import random_images, random_params
 from vit_parity import onnx_activations, torch_activations
-from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+from vit_parity.endpoints.onnx_graph import OnnxGraph
 from vit_parity.verify import Original, verify
 from vit_spec import ViTConfig, VitportError
 from vit_torch import create_model
@@ -74,7 +74,8 @@ def test_a_graph_without_a_model_is_refused(tmp_path):
     graph.output.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, None))
     onnx.save(helper.make_model(graph), tmp_path / "a.onnx")
     with pytest.raises(
-        VitportError, match=r"a.onnx: The graph's node 'y' \(Relu\), behind its output 'y', is not a block"
+        VitportError,
+        match=r"a.onnx: The graph's node 'y' \(Relu\), from which its output 'y' is computed, is neither a block",
     ):
         onnx_activations(tmp_path / "a.onnx", IMAGES)
 

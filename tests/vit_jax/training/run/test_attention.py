@@ -1,0 +1,44 @@
+"""Which kernel a run takes. Oracle: what the kernels' documentation says that they need."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.run.attention import choose_attention
+from vit_spec import VitportError, get_model
+
+VIT = get_model("vit_small_patch16_224").config
+SWIN = get_model("swin_tiny_patch4_window7_224").config
+
+
+@pytest.mark.parametrize(
+    ("platform", "precision", "model", "chosen"),
+    [
+        ("gpu", "bfloat16", VIT, "cudnn"),
+        ("gpu", "float32", VIT, "fused"),  # cuDNN computes in 16 bits
+        ("gpu", "bfloat16", SWIN, "fused"),  # its bias would be repeated for every window
+        ("gpu", "bfloat16", VIT.replace(embed_dim=6 * 132), "fused"),  # 132 wide
+        ("gpu", "bfloat16", VIT.replace(attn_drop_rate=0.1), "fused"),
+        ("tpu", "bfloat16", VIT, "fused"),
+        ("cpu", "float32", VIT, "fused"),
+    ],
+)
+def test_auto_takes_what_the_device_has(platform, precision, model, chosen) -> None:
+    assert choose_attention(TrainConfig(precision=precision), model, platform) == chosen
+
+
+@pytest.mark.parametrize(
+    ("attention", "platform", "model", "sentence"),
+    [
+        ("cudnn", "tpu", VIT, "the device is a tpu, precision is float32"),
+        ("cudnn", "gpu", VIT.replace(embed_dim=6 * 12), "precision is float32, the head width is 12"),
+        ("flash", "gpu", VIT, "attention=flash needs a TPU"),
+        ("flash", "tpu", VIT.replace(embed_dim=6 * 132), "the head width is 132: choose auto or fused"),
+    ],
+)
+def test_a_kernel_that_cannot_be_is_refused(attention, platform, model, sentence) -> None:
+    with pytest.raises(VitportError, match=re.escape(sentence)):
+        choose_attention(TrainConfig(attention=attention), model, platform)

@@ -1,0 +1,55 @@
+"""Which kernel computes attention in a run."""
+
+from __future__ import annotations
+
+from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.recipe.execution import AttentionKernel, Precision
+from vit_spec import Config, VitportError, block_sizes
+
+_WIDEST = 128
+"""Head width that both kernels take on every device that has them."""
+
+
+def choose_attention(options: TrainConfig, model: Config, platform: str) -> AttentionKernel:
+    """The run's attention: as its options name it, or for ``auto`` what is best for backend, dtype and tokens.
+
+    ``auto`` is cuDNN on NVIDIA GPUs in bfloat16 where every token attends to all, without a bias; else it is the fused
+    one, which stores no attention weights on a CPU, and stores them once elsewhere.
+
+    Args:
+        options: of the run.
+        model: to be trained.
+        platform: of the devices: ``cpu``, ``gpu`` or ``tpu``.
+
+    Raises:
+        VitportError: for a kernel that the device, the precision or the model does not allow.
+    """
+    if options.attention == "auto":
+        whole = all(each.keys == each.tokens for each in block_sizes(model))
+        return "cudnn" if whole and not _obstacles("cudnn", model, platform, options.precision) else "fused"
+    found = _obstacles(options.attention, model, platform, options.precision)
+    if found:
+        raise VitportError(f"attention={options.attention} {_NEEDS[options.attention]}; {', '.join(found)}: choose "
+                           "auto or fused.")  # fmt: skip
+    return options.attention
+
+
+_NEEDS = {
+    "cudnn": "needs an NVIDIA GPU, bfloat16, head widths up to 128 that are multiples of 8, and no dropout of "
+    "attention weights",
+    "flash": "needs a TPU, head widths up to 128, and no dropout of attention weights",
+}
+
+
+def _obstacles(kind: AttentionKernel, model: Config, platform: str, precision: Precision) -> list[str]:
+    if kind not in _NEEDS:
+        return []
+    device, multiple = {"cudnn": ("gpu", 8), "flash": ("tpu", 1)}[kind]
+    widths = sorted({each.head_width for each in block_sizes(model)})
+    obstacles = {
+        f"the device is a {platform}": platform != device,
+        f"precision is {precision}": kind == "cudnn" and precision != "bfloat16",
+        **{f"the head width is {width}": width % multiple != 0 or width > _WIDEST for width in widths},
+        f"attn_drop_rate is {model.attn_drop_rate}": model.attn_drop_rate > 0,
+    }
+    return [obstacle for obstacle, true in obstacles.items() if true]
