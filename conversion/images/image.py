@@ -53,6 +53,7 @@ def open_image(path: Path, *, grey: bool = False) -> Image.Image:
             what = "is a folder" if path.is_dir() else "does not exist"
             raise VitportError(f"{path} {what}: give the path of an image, such as a JPEG or PNG file.")
         with path.open("rb") as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # what is damaged is refused, or shows
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return decode_image(file, str(path), grey=grey)
     except PermissionError as error:

@@ -157,14 +157,14 @@ def _with_json(content: bytes, place: tuple[int, int], rng: random.Random) -> by
     value = json.loads(content[slice(*place)])
     own = value.get("__metadata__", {}).get("vitport") if place[0] else None
     if own is not None and rng.random() < 0.6:
-        value["__metadata__"]["vitport"] = json.dumps(_changed(json.loads(own), rng))
+        value["__metadata__"]["vitport"] = json.dumps(changed(json.loads(own), rng))
     else:
-        value = _changed(value, rng)
+        value = changed(value, rng)
     text = json.dumps(value).encode()
     return struct.pack("<Q", len(text)) + text + content[place[1] :] if place[0] else text
 
 
-def _changed(value: Any, rng: random.Random) -> Any:
+def changed(value: Any, rng: random.Random) -> Any:
     """JSON with one value replaced, removed or doubled, somewhere."""
     places: list[tuple[Any, Any]] = []
 

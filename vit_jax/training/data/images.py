@@ -54,7 +54,8 @@ def _decode(record: Record, preprocessing: Preprocessing) -> Image.Image:
 
 @cache
 def _silence_pillow() -> None:
-    """It warns of images that are refused anyway."""
+    """It warns of images that are refused anyway, and of what is damaged beside their pixels."""
     from PIL import Image
 
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
