@@ -43,7 +43,7 @@ def rollout(
     from vit_parity.rollout import of_family
     from vit_parity.rollout import rollout as rolled_out
 
-    writable_file(output, sources=(image, weights))
+    writable_file(output, sources=(image, weights), ending=".png")
     checkpoint = reading.load(weights, image_size)
     of_family(checkpoint.config)  # before anything runs
     normalised = conversion.load_image(image, checkpoint.preprocessing)

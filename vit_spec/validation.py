@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from vit_spec.errors import VitportError
 
 C = TypeVar("C")
+MOST_CLASSES, MOST_BLOCKS = 1 << 24, 10_000
 
 
 @lru_cache
@@ -52,6 +53,17 @@ def check_choices(config: Any) -> None:
         value = getattr(config, name)
         if choices and all(isinstance(choice, str) for choice in choices) and value not in choices:
             raise VitportError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")
+
+
+def check_at_most(values: Mapping[str, int], most: int = 1 << 20) -> None:
+    """Refuse numbers beyond what any model has, which would take for ever or all memory before anything else fails.
+
+    Raises:
+        VitportError: for the first of them.
+    """
+    for name, value in values.items():
+        if value > most:
+            raise VitportError(f"{name}={value} is too large: it must be at most {most}.")
 
 
 def check_at_least(least: int, values: Mapping[str, int]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vit_parity.points import answer_name
+from vit_parity.points.swin import is_masked
 from vit_parity.replay.common import Replay
 from vit_parity.semantics.layers import ACTIVATIONS, softmax
 
@@ -178,10 +179,13 @@ def _attention(r: Replay, at: str, stage: int, index: int, x: np.ndarray) -> np.
         own = r.params[f"{at}.attn.logit_scale"]
         scale = np.exp(own if "unclamped" in deviations else np.minimum(own, LARGEST))
     logits = r.model.attention_product(q * scale, k.swapaxes(-2, -1))  # (W, h, n, n)
-    logits = logits + _bias(r, at, stage, cut)
+    logits = r.note(f"{at}.attn.scores", logits)
+    logits = r.note(f"{at}.attn.biased", logits + _bias(r, at, stage, cut))
     if "unmasked" not in deviations:
         mask = cut.mask()
         logits = (logits.reshape(-1, len(mask), *logits.shape[1:]) + mask).reshape(logits.shape)
+    if is_masked(c, stage, index):
+        logits = r.note(f"{at}.attn.masked", logits)
     weights = r.note(f"{at}.attn.softmax", softmax(logits))
     heads = r.model.attention_product(weights, v).swapaxes(1, 2).reshape(W, n, -1)
     heads = r.note(f"{at}.attn.heads", heads)

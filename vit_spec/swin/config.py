@@ -11,7 +11,10 @@ from vit_spec.activation import Activation
 from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
 from vit_spec.validation import (
+    MOST_BLOCKS,
+    MOST_CLASSES,
     check_at_least,
+    check_at_most,
     check_choices,
     check_eps,
     check_rates,
@@ -126,9 +129,13 @@ class SwinConfig:
     def _check_sizes(self) -> None:
         numbers = {name: getattr(self, name) for name in ("patch_size", "in_channels", "embed_dim")}
         least = {"image_size": self.image_size, "depths": self.depths, "num_heads": self.num_heads}
+        check_at_most(numbers | {"image_size": max(self.image_size)})
         check_at_least(1, numbers | {name: min(values, default=0) for name, values in least.items()})
         check_at_least(1, {"mlp_ratio * embed_dim": self.hidden_dim(0)})
         check_at_least(0, {"num_classes": self.num_classes})
+        check_at_most({"mlp_ratio * embed_dim": self.hidden_dim(0)})
+        check_at_most({"num_classes": self.num_classes}, MOST_CLASSES)
+        check_at_most({"the sum of depths": sum(self.depths)}, MOST_BLOCKS)
         check_eps("norm_eps", self.norm_eps)
         check_eps("patch_norm_eps", self.patch_norm_eps)
         if self.margin_rule == "drop" and min(self.image_size) < self.patch_size:
