@@ -40,10 +40,12 @@ def rollout(
     import vit_jax
     from conversion.destination import writable_file, write_file
     from vit_parity import capture_jax
+    from vit_parity.rollout import of_family
     from vit_parity.rollout import rollout as rolled_out
 
     writable_file(output, sources=(image, weights), ending=".png")
     checkpoint = reading.load(weights, image_size)
+    of_family(checkpoint.config)  # before anything runs
     normalised = conversion.load_image(image, checkpoint.preprocessing)
     model = vit_jax.create_model(weights=checkpoint)
     model.eval()

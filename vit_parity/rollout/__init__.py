@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 
 from vit_parity.capture import Capture
@@ -19,9 +21,9 @@ def rollout(capture: Capture, config: Config) -> np.ndarray:
         (B, rows, columns), float64; an image's sum to at most 1, the rest belongs to prefix tokens.
 
     Raises:
-        VitportError: if attention weights were not captured, or the family's attention is not among all tokens.
+        VitportError: if attention weights were not captured, or as :func:`of_family`.
     """
-    family = needed_module(__name__, config, "have no attention rollout: it needs attention among all tokens")
+    family = of_family(config)
     joint: np.ndarray | None = None
     for name in family.attention_weights(config):
         if name not in capture.activations:
@@ -36,3 +38,12 @@ def rollout(capture: Capture, config: Config) -> np.ndarray:
     maps = patch_maps(seen, config)
     assert maps is not None  # there is a weight for each token
     return maps[..., 0]
+
+
+def of_family(config: Config) -> ModuleType:
+    """How a family's attention is read.
+
+    Raises:
+        VitportError: if its attention is not among all tokens.
+    """
+    return needed_module(__name__, config, "have no attention rollout: it needs attention among all tokens")
