@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conversion.checkpoint import Checkpoint
-from conversion.second_reading import SecondReading
-from conversion.second_reading_swin import SwinReading
+from conversion.second_reading import Reading
 from conversion.tensors.rules import Names
 from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import Config, Preprocessing
@@ -103,7 +102,7 @@ class Format:
     """What of a model the format has no place for, each in a few words; empty where the model can be written."""
     computed_otherwise: Callable[[Checkpoint], list[str]] | None = None
     """Where other readers of a written file compute another function than the model, in sentences."""
-    second_reading: SecondReading | SwinReading | None = None
+    second_reading: Reading | None = None
     """The format described without its rules, which ``vitport convert --verify`` runs files by."""
 
     @property

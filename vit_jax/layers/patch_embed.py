@@ -54,16 +54,16 @@ class PatchEmbed(nnx.Module):
         """
         _check_images(images, self.in_channels, self.image_size)
         if self.pixel_norm is not None:
-            images = self._normed(images)
+            images = self._normed(images, self.pixel_norm)
         return self.norm(_tokens(self.proj(images)))
 
-    def _normed(self, images: Float[Array, "B H W C"]) -> Float[Array, "B h*P w*P C"]:
+    def _normed(self, images: Float[Array, "B H W C"], norm: nnx.Module) -> Float[Array, "B h*P w*P C"]:
         """The images without their margin, the pixels of each patch normed: (B, H, W, C) -> (B, h P, w P, C)."""
         C, P = self.in_channels, self.patch_size
         rows, columns = self.image_size[0] // P, self.image_size[1] // P
         whole = images[:, : rows * P, : columns * P].reshape(-1, rows, P, columns, P, C)
         pixels = whole.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, P * P * C)
-        x = self.pixel_norm(pixels).reshape(-1, rows, columns, P, P, C).transpose(0, 1, 3, 2, 4, 5)
+        x = norm(pixels).reshape(-1, rows, columns, P, P, C).transpose(0, 1, 3, 2, 4, 5)
         return x.reshape(-1, rows * P, columns * P, C)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from conversion.described import open_described
 from conversion.identify.recognise import recognise
 from conversion.opening import AS_IT_IS, Opening
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.table import TensorTable
 from vit_parity.capture import Activations
 from vit_parity.semantics.readers import JaxReader, TorchReader, separate_blocks

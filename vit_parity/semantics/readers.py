@@ -122,8 +122,8 @@ def separate_blocks(table: TensorTable, template: str) -> tuple[TensorTable, str
 
     Args:
         table: the file's names → arrays.
-        template: as in :class:`conversion.second_reading.PartNames.block`: with ``{chunk}`` where blocks lie in chunks,
-            without ``{i}`` where arrays hold all blocks, stacked on axis 0.
+        template: as :class:`conversion.second_reading.vit.PartNames` has it for blocks: with ``{chunk}`` where they lie
+            in chunks, without ``{i}`` where arrays hold all blocks, stacked on axis 0.
     """
     if "{chunk}" in template:
         before, _, after = template.partition("{chunk}.")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conversion.second_reading import Candidates, PartNames
+from conversion.second_reading import Candidates
+from conversion.second_reading.vit import PartNames
 from vit_parity.capture import Activations
 from vit_parity.semantics.layers import (
     ACTIVATIONS,

@@ -51,16 +51,16 @@ class PatchEmbed(nn.Module):
         """
         _check_images(images, self.in_channels, self.image_size)
         if self.pixel_norm is not None:
-            images = self._normed(images)
+            images = self._normed(images, self.pixel_norm)
         return self.norm(_tokens(self.proj(images)))
 
-    def _normed(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h*P w*P"]:
+    def _normed(self, images: Float[Tensor, "B C H W"], norm: nn.Module) -> Float[Tensor, "B C h*P w*P"]:
         """The images without their margin, the pixels of each patch normed: (B, C, H, W) -> (B, C, h P, w P)."""
         C, P = self.in_channels, self.patch_size
         rows, columns = self.image_size[0] // P, self.image_size[1] // P
         whole = images[:, :, : rows * P, : columns * P].reshape(-1, C, rows, P, columns, P)
         pixels = whole.permute(0, 2, 4, 3, 5, 1).reshape(-1, rows, columns, P * P * C)
-        x = self.pixel_norm(pixels).reshape(-1, rows, columns, P, P, C).permute(0, 5, 1, 3, 2, 4)
+        x = norm(pixels).reshape(-1, rows, columns, P, P, C).permute(0, 5, 1, 3, 2, 4)
         return x.reshape(-1, C, rows * P, columns * P)
 
 

@@ -4,7 +4,7 @@ The activation is not in the file: QuickGELU for OpenAI's weights, the erf GELU 
 """
 
 from conversion.format import Format
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.transforms import Leading, WithoutBias
 from vit_spec import Preprocessing

@@ -8,7 +8,7 @@ from typing import Any
 
 from conversion.containers import safetensors_file
 from conversion.format import Format
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Aliased, Rule, module
 from conversion.tensors.table import TensorTable
 from conversion.tensors.transforms import LinearPatches

@@ -12,7 +12,7 @@ from conversion.containers import torch_file
 from conversion.format import Format
 from conversion.formats.vit.timm import PARTS
 from conversion.limits import unsupported_fields
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import ViTConfig
 

@@ -17,7 +17,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.containers import torch_file
 from conversion.format import Format
 from conversion.limits import margin_around_patches, unsupported_fields
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.table import Shapes, TensorTable
 from conversion.tensors.transforms import PixelRows, Unbatched

@@ -5,7 +5,7 @@ from dataclasses import replace
 from conversion.containers import torch_file
 from conversion.format import Format
 from conversion.formats.vit.vit_pytorch import BLOCK, EARLY, LATE, common_limits, facts, remarks
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.transforms import PixelRows
 from vit_spec import ViTConfig

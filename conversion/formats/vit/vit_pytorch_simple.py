@@ -7,7 +7,7 @@ import numpy as np
 from conversion.containers import torch_file
 from conversion.format import Format
 from conversion.formats.vit.vit_pytorch import BLOCK, LAYER, PATCHES, blocks, common_limits, facts, remarks
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.table import Tensor, TensorTable
 from conversion.tensors.transforms import WithoutBias

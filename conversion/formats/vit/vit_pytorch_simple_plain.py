@@ -6,7 +6,7 @@ from conversion.containers import torch_file
 from conversion.format import Format
 from conversion.formats.vit.vit_pytorch import BLOCK, common_limits, facts, remarks
 from conversion.formats.vit.vit_pytorch_simple import BLOCKS, positions, width
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.transforms import PixelRows
 from vit_spec import ViTConfig

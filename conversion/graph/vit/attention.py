@@ -89,7 +89,12 @@ def _scores(at: Expression, layers: Layers) -> tuple[Expression, float, bool]:
     """What a softmax reads without what it does not see, a number added to all; its factor, and whether the product is
     that of keys and queries, with its last axes exchanged afterwards."""
     scores, scale = layers.scaled(at)
-    while (step := layers.step(scores)).kind == "shift" and step.x is not None and np.size(step.by) == 1:
+    while (
+        (step := layers.step(scores)).kind == "shift"
+        and step.x is not None
+        and step.by is not None
+        and step.by.size == 1
+    ):
         scores, factor = layers.scaled(step.x)
         scale *= factor
     product, order = unselected(View(scores, scores.shape))

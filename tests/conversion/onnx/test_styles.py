@@ -13,7 +13,7 @@ import conversion
 from tests.conversion.onnx.write_graph import Style, vit_graph
 from tests.random_weights import random_images, random_params
 from vit_parity import torch_activations
-from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+from vit_parity.endpoints.onnx_graph import OnnxGraph
 from vit_spec import ViTConfig, VitportError
 from vit_torch import create_model
 

@@ -1,9 +1,4 @@
-"""A format described a second time, for ``vitport convert --verify``: what it calls a model's parts, in its own words.
-
-``vit_parity.semantics`` builds a model from this description alone. It uses neither the format's rules nor canonical
-names, so a mistake in one description does not repeat itself in the other. Write both from the format's documentation;
-never derive one from the other.
-"""
+"""The second description of a format of plain Vision Transformers; see :mod:`conversion.second_reading`."""
 
 from __future__ import annotations
 
@@ -11,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Candidates = tuple[str, ...]
-"""Names that a part goes by in one version of the format or another; the first that a file has counts."""
-NONE: Candidates = ()
+from conversion.second_reading import NONE, Candidates, Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +72,7 @@ class PartNames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondReading:
+class SecondReading(Reading):
     """How to run a format's files without its rules."""
 
     names: PartNames
