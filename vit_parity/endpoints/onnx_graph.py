@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conversion import load
 from conversion.containers.file_checks import first_line
 from conversion.containers.onnx import read_model
 from conversion.containers.onnx.proto import parse
-from vit_parity.endpoints.vit.onnx_float32 import in_float32
-from vit_spec import VitportError
+from vit_parity.endpoints.onnx_float32 import in_float32
+from vit_spec import VitportError, block_sizes
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -121,9 +122,10 @@ class OnnxGraph:
         return runner
 
     def _in_float32(self, model: ModelProto) -> ModelProto | None:
-        found, _ = read_model(self.path, self.weights_key)
-        width = found.model.tensors["patch_embed.proj.weight"].shape[0] // found.model.facts["num_heads"]
-        return in_float32(model, self.path.parent, width)
+        if not {tensor.data_type for tensor in model.graph.initializer} & {10, 16}:  # float16, bfloat16
+            return None
+        config = load(self.path, weights_key=self.weights_key).config
+        return in_float32(model, self.path.parent, {sizes.head_width for sizes in block_sizes(config)})
 
     def _in_onnxruntime(self, model: ModelProto) -> _Session | None:
         try:

@@ -7,7 +7,7 @@ on attention logits. They are replaced by what they were rounded from, where tha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,13 @@ _SHORT = 64
 """A number whose significand is a multiple of 1/64 was meant as it is."""
 
 
-def in_float32(model: ModelProto, folder: Path, head_width: int) -> ModelProto | None:
+def in_float32(model: ModelProto, folder: Path, head_widths: Collection[int]) -> ModelProto | None:
     """The same graph in float32.
 
     Args:
         model: the graph, which is left as it is.
         folder: where its weights lie.
-        head_width: d, whose square root scales attention.
+        head_widths: d of each stage, whose square root scales attention.
 
     Returns:
         ``None`` for a graph without 16-bit floats, one that is too large or dequantises weights, and one with a rounded
@@ -48,7 +48,7 @@ def in_float32(model: ModelProto, folder: Path, head_width: int) -> ModelProto |
     wide = ModelProto()
     wide.CopyFrom(model)
     load_external_data_for_model(wide, str(folder))  # who read the graph has checked where they lie
-    usual = (*_USUAL, *(head_width**power for power in (-0.5, -0.25, 0.25, 0.5)))
+    usual = (*_USUAL, *(d**power for d in head_widths for power in (-0.5, -0.25, 0.25, 0.5)))
     bodies = [wide.graph.node, *(function.node for function in wide.functions)]
     nodes = [node for body in bodies for node in _nodes(body)]
     if any(node.op_type in ("DequantizeLinear", "MatMulNBits") for node in nodes):
