@@ -71,10 +71,13 @@ class Topology:
 
 
 def prepare_environment() -> None:
-    """Keeps JAX on this machine's CPU while it compiles for other chips. Call it before JAX is imported."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    """Keeps JAX on this machine's CPU while it compiles for other chips. Call it before JAX looks at any device."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    import jax
+
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
 
 
 def describe(name: str) -> Topology:

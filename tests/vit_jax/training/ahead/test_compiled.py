@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
+from vit_jax.training.ahead.topology import describe, prepare_environment
+from vit_jax.training.recipe.config import ModelOptions, TrainConfig
+
 pytestmark = [
     pytest.mark.compiler,
     pytest.mark.skipif(
@@ -52,9 +56,11 @@ def test_a_step_over_data_and_fsdp(tmp_path) -> None:
     for one in found["collectives"]:
         moved[one["kind"], tuple(one["axes"])] += one["bytes"]
     # Weights are gathered for each pass, in bfloat16; their gradients are summed along fsdp, then by parts along data.
+    # Those that the compiler joins with gradients of biases it sums along fsdp whole: measured, a third of them.
     assert moved["all-gather", ("fsdp",)] > 2 * 2 * KERNELS
-    assert moved["reduce-scatter", ("fsdp",)] > KERNELS
-    assert KERNELS < moved["all-reduce", ("data",)] < 4 * KERNELS
+    assert moved["reduce-scatter", ("fsdp",)] > 0.5 * KERNELS
+    assert KERNELS < moved["all-reduce", ("data",)] < 2 * KERNELS
+    assert moved["all-reduce", ("data", "fsdp")] < 0.5 * KERNELS
     assert any(one["asynchronous"] for one in found["collectives"] if one["kind"] == "all-gather")
     assert 0 < found["roofline"]["mfu"] < 1
 
@@ -69,13 +75,15 @@ def test_flash_attention_holds_no_attention_weights(tmp_path) -> None:
     assert fused - flash > 0.8 * weights
 
 
-def test_what_does_not_fit_is_told_with_what_would(tmp_path) -> None:
-    """16,384 images a chip: a block keeps some 20 kB for each token."""
-    told = vitport(tmp_path, "--batch", "65536", "--on", "v5e:2x2", "--remat", "none", status=2)
-    last = told.strip().splitlines()[-1]
-    assert "The step does not fit TPU v5e: the compiler needs" in last
-    assert "16.9 GB are there" in last
-    assert "--recipe.accumulation" in last
+def test_what_does_not_fit_is_refused_by_the_compiler() -> None:
+    """16,384 images a chip, of which a block keeps some 20 kB for each token. What is tried then: test_fitting."""
+    prepare_environment()
+    model = ModelOptions("vit_tiny_patch16_224", embed_dim=128, depth=2, num_heads=4)
+    options = TrainConfig(model, batch=65536, steps=10, precision="bfloat16", scan=True, remat="none")
+    with pytest.raises(
+        TooLargeError, match=r"does not fit TPU v5e: the compiler needs [\d.]+ GB .* 16\.9 GB are there"
+    ):
+        compile_ahead(options, describe("v5e:2x2"), 10)
 
 
 def test_a_slice_that_does_not_exist_is_one_sentence(tmp_path) -> None:
