@@ -115,5 +115,5 @@ def test_a_name_of_other_heads_than_config_json_says_is_refused(tmp_path) -> Non
 def test_a_name_whose_heads_do_not_divide_the_width_is_refused_as_the_name(tmp_path) -> None:
     config = ViTConfig(image_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=3)
     save_file(random_params(config, seed=1, dtype=np.float32), tmp_path / "w.safetensors")
-    with pytest.raises(VitportError, match="The model name vit_large_patch16_224 does not fit .*: embed_dim=24"):
+    with pytest.raises(VitportError, match=r"The model name vit_large_patch16_224 does not fit .*: embed_dim=24"):
         conversion.load(tmp_path / "w.safetensors", model="vit_large_patch16_224")
