@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,10 +29,23 @@ def get_model(name: str) -> Model:
     if name in _UNSUPPORTED:
         raise VitportError(f"{name} is not supported: {_UNSUPPORTED[name]}; choose another name.")
     if name not in REGISTRY:
-        near = difflib.get_close_matches(name.partition(".")[0], REGISTRY, n=3, cutoff=0.5)
+        near = _near(name.rpartition("/")[2].partition(".")[0].lower())
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise VitportError(f"No model is named {name!r}: {hint}`vitport models` lists the {len(REGISTRY)} names.")
     return REGISTRY[name]
+
+
+def _near(name: str) -> list[str]:
+    """Known names that are spelled like this one. Of another architecture, which a word of it says, there is none."""
+    words = re.findall(r"[a-z]\w*?(?=[_\W]|$)", name)
+    alike = [
+        known for known in REGISTRY if known.split("_")[0] == words[0] and all(_is_word(word, known) for word in words)
+    ] if words else []  # fmt: skip
+    return difflib.get_close_matches(name, alike, n=3, cutoff=0.5)
+
+
+def _is_word(word: str, known: str) -> bool:
+    return bool(difflib.get_close_matches(word, known.split("_"), n=1, cutoff=0.75))
 
 
 def list_models(pattern: str = "*") -> list[Model]:

@@ -85,7 +85,12 @@ def resolve_config(
             f"facts=){_candidates(family, shapes)}.",
             unstated,
         )
-    config = kind.from_dict(values)
+    try:
+        config = kind.from_dict(values)
+    except VitportError as error:
+        if named is None:
+            raise
+        raise VitportError(f"{named_by[:1].upper()}{named_by[1:]} does not fit the tensors: {error}") from error
     check_facts(given, config, origins)
     return config, origins
 

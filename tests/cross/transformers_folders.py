@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 import conversion
 from vit_parity.capture import jax_activations, torch_activations
 from vit_parity.frameworks import Framework, run_in
+from vit_spec.swin.windows import offset_coordinates
 
 
 def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -73,6 +75,8 @@ def answers(model: torch.nn.Module, images: np.ndarray, dtype: str) -> dict[str,
     pixels = torch.tensor(images.transpose(0, 3, 1, 2)).to(getattr(torch, dtype))
     name = type(model).__name__
     model = (model.base_model if "For" in name and "Classification" not in name else model).to(pixels.dtype)
+    if dtype == "float64":
+        with_exact_coordinates(model)
     with torch.no_grad():
         if hasattr(model, "get_image_features"):
             return {"answer": model.get_image_features(pixel_values=pixels).pooler_output.numpy()}
@@ -87,6 +91,15 @@ def answers(model: torch.nn.Module, images: np.ndarray, dtype: str) -> dict[str,
         return {"answer": output.logits.numpy()}
     tokens, pooled = output.last_hidden_state.numpy(), output.get("image_embeds", output.get("pooler_output"))
     return {"tokens": tokens} if pooled is None else {"tokens": tokens, "answer": pooled.numpy()}
+
+
+def with_exact_coordinates(model: torch.nn.Module) -> None:
+    """Swin v2's coordinates in float64, which transformers computes in float32: 1e-8 in the outputs."""
+    modules: list[Any] = [module for module in model.modules() if hasattr(module, "continuous_position_bias_mlp")]
+    for module in modules:
+        window, pretrained = tuple(map(int, module.window_size)), tuple(module.pretrained_window_size)
+        table = torch.tensor(offset_coordinates(window, pretrained), dtype=torch.float64)
+        module.relative_coords_table = table.reshape(module.relative_coords_table.shape)
 
 
 def relative(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -161,3 +161,17 @@ def test_preprocessing_belongs_to_the_usual_weights() -> None:
     assert get_model("deit_base_patch16_224").preprocessing.crop_fraction == 0.9
     assert all(model.preprocessing.size == model.config.image_size for model in list_models())
     assert all(get_model(model.name) is model for model in list_models())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "eva02_tiny_patch14_224", "beit_base_patch16_224", "xcit_tiny_12_p8_224", "maxvit_tiny_tf_224",
+        "vit_base_patch16_rope_224", "vit_relpos_base_patch16_224", "vit_tiny_r_s16_p8_224", "dinov2_vits14",
+    ],
+)  # fmt: skip
+def test_a_name_of_another_architecture_is_no_misspelling(name: str) -> None:
+    """The nearest names would be of models that compute something else."""
+    with pytest.raises(VitportError) as caught:
+        get_model(name)
+    assert "did you mean" not in str(caught.value)

@@ -110,3 +110,10 @@ def test_a_name_of_other_heads_than_config_json_says_is_refused(tmp_path) -> Non
     with pytest.raises(VitportError, match=r"num_heads=3, but config\.json says num_heads=6"):
         conversion.load(tmp_path / "hf", model="vit_tiny_patch16_224")
     assert load_file(tmp_path / "hf" / "model.safetensors")
+
+
+def test_a_name_whose_heads_do_not_divide_the_width_is_refused_as_the_name(tmp_path) -> None:
+    config = ViTConfig(image_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=3)
+    save_file(random_params(config, seed=1, dtype=np.float32), tmp_path / "w.safetensors")
+    with pytest.raises(VitportError, match=r"The model name vit_large_patch16_224 does not fit .*: embed_dim=24"):
+        conversion.load(tmp_path / "w.safetensors", model="vit_large_patch16_224")

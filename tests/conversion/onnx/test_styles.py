@@ -23,10 +23,10 @@ CONFIG = ViTConfig(
 )  # fmt: skip
 PARAMS = random_params(CONFIG, seed=3, dtype=np.float32)
 STYLES = {
-    **{f"patches-{it}": Style(patches=it) for it in ("conv", "reshape", "last", "pixels")},
+    **{f"patches-{it}": Style(patches=it) for it in ("conv", "reshape", "last", "pixels", "extract")},
     **{f"norm-{it}": Style(norm=it) for it in ("spelled", "twice", "batchnorm", "skip")},
     **{f"qkv-{it}": Style(qkv=it) for it in ("split", "separate", "heads", "attention")},
-    **{f"scale-{it}": Style(scale=it) for it in ("query", "both", "divided", "weights")},
+    **{f"scale-{it}": Style(scale=it) for it in ("query", "both", "divided", "weights", "shifted", "keys")},
     **{f"linear-{it}": Style(linear=it) for it in ("gemm", "transposed", "cast", "left")},
     **{f"pool-{it}": Style(pool=it) for it in ("slice", "early")},
     "activation-node": Style(activation="node", opset=20),
@@ -54,6 +54,15 @@ def test_every_way_to_write_a_model_is_the_same_model(name, tmp_path):
     if name not in ("patches-pixels", "scale-weights"):  # elsewhere every weight is the one that was written
         for key, array in PARAMS.items():
             np.testing.assert_array_equal(checkpoint.params[key], array, err_msg=key)
+
+
+def test_a_gelu_by_tensorflows_erfc_is_read(tmp_path):
+    """tf2onnx leaves it in graphs, which no runtime computes: the weights are the ones that were written."""
+    onnx.save(vit_graph(PARAMS, CONFIG, Style(activation="erfc", scale="keys")), tmp_path / "a.onnx")
+    checkpoint = conversion.load(tmp_path / "a.onnx")
+    assert checkpoint.config == CONFIG
+    for key, array in PARAMS.items():
+        np.testing.assert_array_equal(checkpoint.params[key], array, err_msg=key)
 
 
 def test_a_graph_of_a_larger_batch_is_the_same_model(tmp_path):

@@ -17,15 +17,17 @@ class Style:
     """How each part is written; any choice computes the same model."""
 
     patches: str = "conv"
-    """``conv``, ``reshape`` with a matrix, ``last`` for images (B, H, W, C), ``pixels`` normalised in the graph."""
+    """``conv``, ``reshape`` with a matrix, ``last`` for images (B, H, W, C), ``pixels`` normalised in the graph,
+    ``extract`` (a convolution with an identity in front of a matrix, as TensorFlow's ``extract_patches``)."""
     norm: str = "node"
     """``node``, ``spelled``, ``twice`` (the difference computed twice), ``batchnorm`` as Keras does it, ``skip``."""
     qkv: str = "fused"
     """``fused``, ``split``, ``separate``, ``heads`` (einsum, a matrix for each head), ``attention`` (onnxruntime's)."""
     scale: str = "scores"
-    """``query``, ``both``, ``scores``, ``divided``, ``weights`` (folded into those of queries)."""
+    """``query``, ``both``, ``scores``, ``divided``, ``weights`` (folded into those of queries), ``shifted`` (one number
+    is added to all logits), ``keys`` (keys times queries, and the softmax over the axis of keys, as in Keras)."""
     activation: str = "spelled"
-    """``spelled``, ``node``, ``fused`` (onnxruntime's)."""
+    """``spelled``, ``node``, ``fused`` (onnxruntime's), ``erfc`` (TensorFlow's, which no ONNX has)."""
     linear: str = "matmul"
     """``matmul``, ``gemm``, ``transposed`` (weights as PyTorch has them), ``cast``, ``left`` (weights on the left)."""
     pool: str = "gather"
@@ -134,6 +136,11 @@ def _patches(w: Writer, params: dict[str, np.ndarray], c: ViTConfig) -> str:
         x = w.op("Transpose", w.reshape(x, w.batch, C, h, P, v, P), perm=[0, 2, 4, 3, 5, 1])
         x = w.reshape(x, w.batch, h * v, P * P * C)  # height, width, channels, as einops users have it
         return w.op("Add", w.op("MatMul", x, kernel.transpose(2, 3, 1, 0).reshape(-1, D)), bias)
+    if w.style.patches == "extract":
+        eye = w.op("EyeLike", w.op("ConstantOfShape", w.ints(C * P * P, C * P * P)))
+        x = w.op("Conv", x, w.reshape(eye, C * P * P, C, P, P), strides=[P, P], kernel_shape=[P, P])
+        x = w.op("Transpose", w.reshape(x, w.batch, C * P * P, -1), perm=[0, 2, 1])
+        return w.op("Add", w.op("MatMul", x, kernel.reshape(D, -1).T), bias)
     if w.style.patches == "last":
         x = w.op("Transpose", x, perm=[0, 3, 1, 2])
     if w.style.patches == "pixels":  # undone again: the model is the same
@@ -202,13 +209,21 @@ def _attention(w: Writer, x: str, p: dict[str, np.ndarray], c: ViTConfig) -> str
             w.op("Transpose", w.reshape(_linear(w, x, a, b), w.batch, N, h, d), perm=[0, 2, 1, 3])
             for a, b in zip(np.split(weight, 3), np.split(bias, 3), strict=True)
         )
+    if s.scale == "keys":
+        q = w.op("Mul", w.op("Transpose", q, perm=[0, 1, 3, 2]), np.float32(d**-0.5))
+        weights = w.op("Softmax", w.op("MatMul", k, q), axis=2)
+        y = w.op("MatMul", w.op("Transpose", weights, perm=[0, 1, 3, 2]), v)
+        y = w.reshape(w.op("Transpose", y, perm=[0, 2, 1, 3]), w.batch, N, D)
+        return _linear(w, y, p["attn.proj.weight"], p["attn.proj.bias"])
     k = w.op("Transpose", k, perm=[0, 1, 3, 2])
     if s.scale in ("query", "both"):
         q = w.op("Mul", q, np.float32(d**-0.5 if s.scale == "query" else d**-0.25))
         k = w.op("Mul", k, np.float32(d**-0.25)) if s.scale == "both" else k
     scores = w.op("MatMul", q, k)
-    if s.scale == "scores":
+    if s.scale in ("scores", "shifted"):
         scores = w.op("Mul", np.float32(d**-0.5), scores)
+    if s.scale == "shifted":
+        scores = w.op("Add", scores, np.float32(0.25))
     if s.scale == "divided":
         scores = w.op("Div", scores, np.float32(d**0.5))
     y = w.op("MatMul", w.op("Softmax", scores, axis=-1), v)
@@ -229,5 +244,8 @@ def _activation(w: Writer, x: str, p: dict[str, np.ndarray], c: ViTConfig) -> st
         cube = w.op("Mul", w.op("Pow", y, np.float32(3)), np.float32(0.044715))
         inner = w.op("Tanh", w.op("Mul", w.op("Add", y, cube), np.float32(np.sqrt(2 / np.pi))))
         return w.op("Mul", w.op("Mul", half, y), w.op("Add", inner, one))
+    if w.style.activation == "erfc":
+        inner = w.op("Erfc", w.op("Mul", w.op("Neg", y), np.float32(np.sqrt(0.5))))
+        return w.op("Mul", w.op("Mul", half, y), inner)
     inner = w.op("Erf", w.op("Div", y, np.float32(np.sqrt(2))))
     return w.op("Mul", w.op("Mul", y, w.op("Add", inner, one)), half)

@@ -18,8 +18,8 @@ import transformers
 
 import conversion
 from tests.conversion.swin.models import BACKBONE, BASE, checkpoint, images, outputs, relative, weights
+from tests.cross.transformers_folders import with_exact_coordinates
 from vit_spec import SwinConfig, VitportError
-from vit_spec.swin.windows import offset_coordinates
 
 TOLERANCE = 1e-12
 V2 = BASE.replace(version=2)
@@ -48,11 +48,7 @@ def load(kind: str, path: Path) -> tuple[Any, dict[str, Any]]:
     model, told = getattr(transformers, kind).from_pretrained(
         path, output_loading_info=True, dtype=torch.float64, **options
     )
-    for module in model.modules():
-        if hasattr(module, "continuous_position_bias_mlp"):
-            window, pretrained = module.window_size, tuple(module.pretrained_window_size)
-            table = torch.tensor(offset_coordinates(tuple(map(int, window)), pretrained), dtype=torch.float64)
-            module.relative_coords_table = table.reshape(module.relative_coords_table.shape)
+    with_exact_coordinates(model)
     return model.eval(), told
 
 
