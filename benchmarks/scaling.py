@@ -164,7 +164,7 @@ def cells(found: Prediction | None) -> list[str]:
     step = found.step
     return [
         mesh_words(step.mesh),
-        "blocks" if step.remat == "full" else "nothing",
+        {"full": "blocks", "dots": "elementwise"}.get(step.remat, "nothing"),
         str(step.accumulation),
         milliseconds(found.seconds),
         f"{milliseconds(low)} to {milliseconds(high)}",

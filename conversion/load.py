@@ -18,6 +18,7 @@ from conversion.containers.wall import wall
 from conversion.described import open_described
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.computed import with_computed
 from conversion.identify.contradictions import check_given, check_name, check_told, check_width
 from conversion.identify.given import both, given_facts
 from conversion.identify.heads import describe, misfits
@@ -143,6 +144,15 @@ def _understood(
         found = recognise(source.table, opening.format or source.format, source.under, opening.unreplicate)
     else:
         found = renamed(source.table, rename)
+    for name in found.filled:  # a bias that is there, and set aside
+        if any(name in note.replace(",", " ").split() for note in source.notes):
+            dotted = name.replace("/", ".")
+            raise VitportError(f"{dotted} (in the file: {name}) holds no numbers: fetch or write the file again.")
+    if source.own is not None and found.filled:
+        raise VitportError(
+            f"{', '.join(found.filled)} is missing, which vitport wrote: the file is incomplete, so fetch or "
+            "write it again."
+        )
     if source.own is None:
         check_format(beside, found.format)
     if found.format.ignored_if is not None:
@@ -160,6 +170,7 @@ def _understood(
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
     told |= told_order(found.format, norm_first, given.get("block", told["block"].value if "block" in told else None))
+    table = with_computed(found.format, table, told, given, named)
     config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
     check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)

@@ -56,6 +56,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "norm-none": {"final_norm": "none"},
     "layer-scale": {"layer_scale": 1e-5},
     "no-patch-bias": {"patch_bias": False},
+    "pixel-norm": {"pixel_norm": True, "in_channels": 2, "image_size": (14, 23)},
     "patch-norm": {"patch_norm": True},
     "no-class-token": {"class_token": False, "pool": "avg"},
     "distilled": {"distilled": True},
@@ -110,6 +111,9 @@ COMBINATIONS: dict[str, ViTConfig] = {
             "patch_size": 2, "block": "post_norm",
         },
         "distilled": {"distilled": True, "layer_scale": 1.0},
+        "normed-pixels": {
+            "pixel_norm": True, "patch_norm": True, "class_token": False, "pool": "avg", "image_size": (14, 22),
+        },
         "original": {"block": "original", "depth": 2, "final_norm": "none", "layer_scale": 1e-5, "attn_norm": True},
         "parallel": {
             "block": "parallel", "norm": "rmsnorm", "norm_bias": False, "qkv_bias": False, "qk_norm": True,
@@ -151,6 +155,8 @@ SWIN_CHANGES: dict[str, dict[str, Any]] = {
     "swin-one-stage": {"depths": (2,), "num_heads": (3,), "window_sizes": 5, "pretrained_window_sizes": 0},
     "swin-no-qkv-bias": {"qkv_bias": False},
     "swin-no-patch-norm": {"patch_norm": False, "in_channels": 1},
+    "swin-margin": {"image_size": (21, 35)},  # of 11 x 18 patches
+    "swin-margin-drop": {"image_size": (21, 35), "margin_rule": "drop"},  # of 10 x 17 patches
     "swin-positions": {"absolute_pos_embed": True},
     "swin-gelu-tanh": {"activation": "gelu_tanh", "norm_eps": 0.1},
     "swin-patch-norm-eps": {"patch_norm_eps": 0.1},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from vit_spec import VitportError
 from vit_spec.vit.config import Activation, FinalNorm, NormKind, Pooling, PositionEmbedding
 
 if TYPE_CHECKING:
@@ -58,6 +59,15 @@ WindowSize = Annotated[int | _Crossed | tuple[int, int] | _PerStage | None, tyro
 """Side, or height and width, of the windows of all stages, or of each (``7,7,14x7,7``); ``None`` keeps them."""
 
 Json = Annotated[bool, tyro.conf.arg(name="json")]
+
+
+def check_limit(fail_above: float | None) -> None:
+    """
+    Raises:
+        VitportError: for a limit that nothing, or everything, is above.
+    """
+    if fail_above is not None and not fail_above >= 0:
+        raise VitportError(f"--fail-above must be a relative difference, 0 or more; got {fail_above:g}.")
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
             preset: A published recipe to start from; an unknown name lists them all.
             config: A YAML or JSON file of options to start from, such as the config.json of a work directory.
             dry_run: Print parameters, operations, memory and shardings, and train nothing.
-            on: With --dry-run: compile the step for chips that are not here, such as v5e:4x4 or v5p:2x2x1, and print
+            on: With --dry-run: compile the step for chips that are not here, such as v5e:4x4 or h100:2x8, and print
                 memory, collectives and the time that follow.
             classes: With --on: classes of data that are not here; the data are not opened.
             json: With --on: print JSON.

@@ -83,4 +83,4 @@ class NotUnderstoodError(VitportError):
 
 
 class RecognisedError(NotUnderstoodError):
-    """The graph computes a model of the family that was looked for, but something in it is not understood."""
+    """The graph is a model of the expected family, but something in it is not understood."""

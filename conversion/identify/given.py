@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from conversion.config_json import microsoft
-from conversion.containers.file_checks import json_object
+from conversion.containers.file_checks import MOST_JSON, json_object, read_regular
 from vit_spec import Config, ViTConfig, VitportError, config_fields
 from vit_spec.family import FAMILIES
 from vit_spec.reading import height_and_width
@@ -55,7 +55,7 @@ def read_config(path: str | Path) -> Described:
             "that it sets, such as window_sizes and image_size, or the model's name (--model)."
         )
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MOST_JSON)
     except OSError as error:
         raise VitportError(f"{path} cannot be read ({error.strerror or error}): give a JSON file.") from error
     text = content[:_MOST_TEXT].decode(errors="replace")

@@ -99,7 +99,10 @@ def _axis(side: int, window: int, shift: int, order: str, other_way: bool) -> tu
 def _embed(r: Replay) -> np.ndarray:
     """Images -> (B, N, D)."""
     c, images = r.config, r.model.images.astype(np.float64)
-    (B, H, W, C), P = images.shape, c.patch_size
+    P, (rows, columns) = c.patch_size, c.map_sizes[0]
+    below, right = (max(0, count * P - side) for count, side in zip((rows, columns), images.shape[1:3], strict=True))
+    images = np.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))[:, : rows * P, : columns * P]
+    B, H, W, C = images.shape
     cut = images.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 5, 2, 4).reshape(B, -1, C * P * P)
     kernel = r.params["patch_embed.proj.weight"].reshape(c.embed_dim, -1)  # (D, C P P)
     x = r.note("patch_embed.proj", r.model.linear(cut, kernel, r.params.get("patch_embed.proj.bias", 0.0)))

@@ -3,7 +3,7 @@
 from conversion.containers import orbax_folder
 from conversion.format import Format
 from conversion.formats.swin.timm import PARTS
-from conversion.second_reading_swin import SwinReading
+from conversion.second_reading.swin import SwinReading
 from conversion.tensors.flax_tree import FlaxTree
 
 FORMAT = Format(
@@ -15,5 +15,5 @@ FORMAT = Format(
     signature=("layers/0/blocks/0/attn/qkv/kernel",),
     before=("flax",),
     writer=orbax_folder.write,
-    second_reading=SwinReading(names=PARTS, axes="jax", eps=None, inner_eps=None, activation=None),
+    second_reading=SwinReading(names=PARTS, axes="jax", eps=None, inner_eps=None, activation=None, margin=None),
 )

@@ -12,7 +12,7 @@ from conversion.formats.swin import buffers
 from conversion.formats.swin.agreement import one_window, stated_by, unlike_windows, unsupported
 from conversion.formats.swin.buffers import Buffered
 from conversion.formats.swin.parts import BLOCK, CONVENTIONS, MASK_TOKEN, MODULES, merging, pure, tables
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Rule, module
 from vit_spec import Preprocessing, SwinConfig
 from vit_spec.swin.windows import windowings
@@ -45,6 +45,9 @@ def cannot_hold(config: SwinConfig) -> list[str]:
 
 
 def _padded(config: SwinConfig) -> Iterator[str]:
+    if not config.whole_patches:
+        height, width = config.image_size
+        yield f"image_size={height}x{width}, which patches of {config.patch_size} do not fill"
     for stage, windowing in enumerate(windowings(config)):
         rows, columns = windowing.map_size
         if windowing.padded != windowing.map_size:

@@ -2,7 +2,7 @@
 
 from conversion.format import Format
 from conversion.formats.swin.timm import PARTS
-from conversion.second_reading_swin import SwinReading
+from conversion.second_reading.swin import SwinReading
 from conversion.tensors.rules import Aliased
 
 FORMAT = Format(

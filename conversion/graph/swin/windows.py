@@ -29,12 +29,12 @@ def windowing_of(tokens: np.ndarray, map_size: tuple[int, int], place: str) -> t
         NotUnderstoodError: if no windows of equal size, shifted by half or by nothing, are cut so.
     """
     for found in _candidates(map_size, *tokens.shape):
-        orders = tuple(order for order in ORDERS if np.array_equal(tokens, _cut(found, order)))
+        orders: tuple[PadOrder, ...] = tuple(order for order in ORDERS if np.array_equal(tokens, _cut(found, order)))
         if orders:
             return found, orders
     raise NotUnderstoodError(
         f"The graph's {place} attends within groups of {tokens.shape[1]} of {map_size[0]} x {map_size[1]} tokens that "
-        "are no windows of a Swin Transformer, shifted by half their size or not at all."
+        "are not windows of a Swin Transformer, shifted by half their size or not at all."
     )
 
 

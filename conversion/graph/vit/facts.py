@@ -14,12 +14,12 @@ from conversion.graph.vit.embedding import Embedding
 from conversion.graph.vit.head import Head
 
 _ORDERS = ("sequential", "post_norm", "original")
-"""The kinds of blocks by the place of a branch's norm: before its layer, behind it, behind the sum."""
+"""The kinds of blocks by the place of a branch's norm: before its layer, after it, after the sum."""
 
 
 def all_norms(e: Embedding, body: Body, h: Head) -> list[Norm]:
     """Every norm of a model."""
-    found = [e.patch_norm, e.norm_pre, h.norm, h.pooled_norm, None if h.pool is None else h.pool.norm]
+    found = [e.patches.norm, e.patch_norm, e.norm_pre, h.norm, h.pooled_norm, None if h.pool is None else h.pool.norm]
     for branch in body.branches:
         found += branch.norms
         if branch.attention is not None:

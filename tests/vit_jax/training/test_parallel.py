@@ -26,6 +26,8 @@ import re
 import numpy as np
 from tests.vit_jax.training.runs import CONFIG, RECIPE, compiled, run, without
 from vit_jax.training import MeshShape
+from vit_jax.training.ahead.exchange import exchanges
+from vit_jax.training.ahead.program import read_program
 
 PARALLEL = CONFIG.replace(block="parallel", qk_norm=True, qkv_bias=False)
 
@@ -59,7 +61,11 @@ for dtype in ("float32", "bfloat16"):
     text = compiled(MeshShape(1, 8, 1), scan=True, dtype=dtype)
     shapes = re.findall(r"= b?f\\d+\\[([\\d,]+)\\]\\S* all-gather\\(", text)
     gathered[dtype] = [[int(x) for x in dims.split(",")] for dims in shapes]
-print(json.dumps({"losses": losses, "found": found, "gathered": gathered}))
+summed = {}
+for one in exchanges(read_program(compiled(MeshShape(2, 4, 1), scan=True)), 8):
+    if one.kind == "all-reduce" and one.times > 1:  # in a loop over blocks
+        summed.setdefault(str(one.members), []).append(one.bytes)
+print(json.dumps({"losses": losses, "found": found, "gathered": gathered, "summed": summed}))
 """
 
 
@@ -124,3 +130,13 @@ def test_a_scan_under_fsdp_gathers_one_blocks_weights_in_both_passes_and_no_toke
         assert all(math.prod(dims) == math.prod(kernel) for dims in same)
     # 16 images of 7 tokens
     assert not any(7 in dims or 16 * 7 in dims for dims in shapes)
+
+
+def test_under_data_and_fsdp_a_scan_sums_whole_kernels_along_fsdp_alone(answer) -> None:
+    """The CPU's compiler sums an array among the four devices along ``fsdp`` where others scatter it; along ``data`` go
+    the quarters. Left alone, XLA sums whole kernels among all eight."""
+    kernels, others = 4 * (32 * 96 + 32 * 32 + 2 * 32 * 64), 4 * (4 * 32 + 96 + 32 + 64 + 32)
+    summed = {members: sum(sizes) for members, sizes in answer["summed"].items()}
+    assert kernels <= summed["(0, 1, 2, 3)"] <= kernels + others
+    assert kernels / 4 <= summed["(0, 4)"] <= kernels / 4 + others
+    assert summed.get("(0, 1, 2, 3, 4, 5, 6, 7)", 0) <= 2 * others

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 import vit_jax
 from vit_jax import training
+from vit_jax.training.devices.sharding import AXES
 from vit_spec import Preprocessing, ViTConfig
 
 pytestmark = pytest.mark.jax_alone
@@ -60,3 +63,28 @@ def test_a_step_is_the_same_with_it(remat) -> None:
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="auto is none elsewhere")
 def test_by_itself_nothing_is_dropped_anew() -> None:
     assert stepped("auto", 0.1)[0] == stepped("none", 0.1)[0]
+
+
+@dataclass(frozen=True)
+class Device:
+    platform: str
+    device_kind: str = "some"
+    id: int = 0
+    process_index: int = 0
+
+
+@pytest.mark.parametrize(
+    ("platform", "scan", "dropout", "policy"),
+    [
+        ("tpu", True, 0.0, "dots"),
+        ("tpu", True, 0.1, "none"),  # it would be drawn again
+        ("tpu", False, 0.0, "none"),
+        ("gpu", True, 0.0, "none"),
+        ("cpu", True, 0.0, "dots_no_batch"),
+    ],
+)
+def test_auto_on_devices_that_are_not_here(platform, scan, dropout, policy) -> None:
+    model = vit_jax.create_model(CONFIG.replace(drop_rate=dropout))
+    device = Device(platform)
+    mesh = Mesh(np.array([[[device]]]), AXES)
+    assert training.Forward(model, scan=scan).on_mesh(mesh)._remat() == policy

@@ -6,7 +6,9 @@ cut off, and so are their gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import jax
@@ -15,9 +17,12 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
+from vit_jax.layers.xla.packed import FSDP, TENSOR
+
 Tokens = Float[Array, "B h N d"]
 Kernel = Callable[[Tokens, Tokens, Tokens, Float[Array, "#B #h N N"] | None, float], Tokens]
 """Queries, keys, values, bias and scale to heads, (B, h, N, d)."""
+_IMAGES: ContextVar[tuple[str, ...]] = ContextVar("axes", default=("data", FSDP))
 _BLOCK = 128
 """Tokens in a block of the TPU kernel at least."""
 _BLOCKS = (512, 384, 256, _BLOCK)
@@ -49,13 +54,24 @@ def flash(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1:
         return run(q, k, v, bias)
-    own = PartitionSpec(tuple(name for name in mesh.axis_names if name != "tensor"), "tensor")
+    own = PartitionSpec(_IMAGES.get(), TENSOR)
     if bias is None:
         divided = jax.shard_map(lambda q, k, v: run(q, k, v, None), in_specs=(own,) * 3, out_specs=own, check_vma=False)
         return divided(q, k, v)
     spread = PartitionSpec(*(axis if size > 1 else None for axis, size in zip(own, bias.shape, strict=False)))
     divided = jax.shard_map(run, in_specs=(own, own, own, spread), out_specs=own, check_vma=False)
     return divided(q, k, v, bias)
+
+
+@contextmanager
+def images_along(*axes: str) -> Iterator[None]:
+    """While traced code sees images that lie along these axes of the mesh alone, as under ``jax.vmap`` with
+    ``spmd_axis_name`` for the others."""
+    token = _IMAGES.set(axes)
+    try:
+        yield
+    finally:
+        _IMAGES.reset(token)
 
 
 def padded(

@@ -14,7 +14,10 @@ from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.run.setup import Setup, set_up
 from vit_spec import VitportError
 
-_USED = re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMGT]) of (?P<limit>[\d.]+)(?P<limit_unit>[KMGT]) hbm")
+_USED = re.compile(
+    r"(?:Used |required for HLO temporaries \()(?P<used>[\d.]+)(?P<unit>[KMGT])"
+    r"(?: of |\) exceeds available HBM \()(?P<limit>[\d.]+)(?P<limit_unit>[KMGT])"
+)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -88,7 +91,7 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
     assert lowered is not None  # jit's has it
     start = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=dict(topology.options) or None)
     except Exception as error:  # JaxRuntimeError, whatever the plug-in says
         message = str(error)
         if found := _USED.search(message):
@@ -109,4 +112,6 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
         code=found.generated_code_size_in_bytes,
         limit=topology.chip.memory,
     )
+    if memory.left < 0:  # which the compiler for GPUs leaves to the allocator
+        raise TooLargeError(topology, memory.used, memory.limit)
     return Compiled(setup, topology, read_program(compiled.as_text() or ""), memory, seconds)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from vit_jax.training.ahead.program import Computation, Instruction, Program
 
@@ -13,6 +15,11 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all
          "collective-broadcast")  # fmt: skip
 _GROUPS = re.compile(r"replica_groups=\{(\{[\d,{} ]*\})\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(r"replica_groups=mesh\[(?P<mesh>[^\]]*)\](?P<order>[^{]*)\{(?P<axes>[^}]*)\}")
+_MESH_AXIS = re.compile(r"'([^']+)'=(\d+)")
+_GROUP_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
+_ORDER = re.compile(r"\[[\d,]+\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 _PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
 
 
@@ -39,48 +46,50 @@ def exchanges(program: Program, devices: int) -> list[Exchange]:
     """All collectives of more than one device, those in loops as often as they run.
 
     A reduction of which every device then takes its part, in one fusion, is a reduce-scatter: so XLA writes it for
-    TPUs.
+    TPUs. A collective that starts in a fusion of its own, goes on within the fusions of other kernels and ends in
+    another, all over the same channel, is one asynchronous collective.
 
     Args:
         devices: of the program.
     """
-    return [
-        found
-        for here, one, times in program.executed()
-        for found in _of(program, here, one, times, devices, asynchronous=False)
-        if len(found.members) > 1
-    ]
+    result, seen = [], set()
+    for here, one, times in program.executed():
+        for channel, found in _of(program, here, one, times, devices, asynchronous=False):
+            known = channel is not None and (here.name, found.kind, channel) in seen
+            seen.add((here.name, found.kind, channel))
+            if len(found.members) > 1 and not known:
+                result.append(found)
+    return result
 
 
 def _of(
     program: Program, here: Computation, one: Instruction, times: int, devices: int, *, asynchronous: bool
-) -> Iterator[Exchange]:
+) -> Iterator[tuple[int | None, Exchange]]:
+    """Of one instruction, each with its channel."""
     kind = one.opcode.removesuffix("-start")
     if kind in KINDS:
-        later = asynchronous or one.opcode.endswith("-start")
-        yield Exchange(kind, _bytes(here, one, kind), _members(one, devices), times, later)
+        later = asynchronous or (one.opcode.endswith("-start") and '"is_sync":true' not in one.rest)
+        channel = _CHANNEL.search(one.rest)
+        found = Exchange(kind, _bytes(here, one, kind), _members(one, devices), times, later)
+        yield (int(channel[1]) if channel else None, found)
     elif one.opcode in ("fusion", "async-start"):
         for _, name in one.called:
             inner = program.computations[name]
+            later = asynchronous or one.opcode == "async-start" or _starts(inner)
             for each in inner.instructions:
-                found = list(
-                    _of(program, inner, each, times, devices,
-                        asynchronous=asynchronous or one.opcode == "async-start" or _is_async(one))
-                )  # fmt: skip
-                if each.opcode == "all-reduce" and _is_scattered(inner, each):
-                    yield from (
-                        Exchange("reduce-scatter", it.bytes, it.members, times, it.asynchronous) for it in found
-                    )
-                else:
-                    yield from found
+                for channel, found in _of(program, inner, each, times, devices, asynchronous=later):
+                    scattered = each.opcode == "all-reduce" and _is_scattered(inner, each)
+                    yield channel, replace(found, kind="reduce-scatter") if scattered else found
 
 
-def _is_async(fusion: Instruction) -> bool:
-    return "async_collective" in fusion.name or "async-collective" in fusion.name
+def _starts(inner: Computation) -> bool:
+    return any(each.opcode == "custom-call" and "AsyncCollectiveStart" in each.rest for each in inner.instructions)
 
 
 def _is_scattered(inner: Computation, reduction: Instruction) -> bool:
-    return any(user.opcode == "dynamic-slice" for user in inner.users.get(reduction.name, []))
+    users = inner.users.get(reduction.name, [])
+    parts = [user for each in users if each.opcode == "get-tuple-element" for user in inner.users.get(each.name, [])]
+    return any(user.opcode == "dynamic-slice" for user in (*users, *parts))
 
 
 def _bytes(here: Computation, one: Instruction, kind: str) -> float:
@@ -98,6 +107,8 @@ def _members(one: Instruction, devices: int) -> tuple[int, ...]:
     if groups := _GROUPS.search(one.rest):
         first = groups[1].split("}")[0].strip("{ ")
         return tuple(int(number) for number in first.split(",") if number.strip())
+    if mesh := _MESH.search(one.rest):
+        return _along(mesh["mesh"], mesh["order"], mesh["axes"])
     if iota := _IOTA.search(one.rest):
         return _iota(*iota.groups())
     return tuple(range(devices))
@@ -105,11 +116,27 @@ def _members(one: Instruction, devices: int) -> tuple[int, ...]:
 
 def _iota(groups: str, sizes: str, order: str | None) -> tuple[int, ...]:
     """The first group of ``[groups, members]<=[sizes]T(order)``: numbers 0, 1, … in that shape, transposed."""
-    import numpy as np
+    rows = int(groups.split(",", maxsplit=1)[0])
+    return tuple(int(number) for number in _numbers(sizes, order).reshape(rows, -1)[0])
 
+
+def _along(mesh: str, order: str, axes: str) -> tuple[int, ...]:
+    """The first group of ``mesh['a'=2,'b'=4] {'b'}``: the devices along some axes of a mesh, or along a part of one,
+    ``'b':(1)2``: two, with one before them."""
+    sizes = {name: int(size) for name, size in _MESH_AXIS.findall(mesh)}
+    given = _ORDER.search(order)
+    numbers = np.arange(math.prod(sizes.values())) if given is None else _numbers(*given.groups())
+    parts = {name: (int(before or 1), int(size or sizes[name])) for name, before, size in _GROUP_AXIS.findall(axes)}
+    shape: list[int] = []
+    taken: list[slice] = []
+    for name, size in sizes.items():
+        before, own = parts.get(name, (size, 1))
+        shape += [before, own, size // (before * own)]
+        taken += [slice(1), slice(None), slice(1)]
+    return tuple(int(number) for number in numbers.reshape(shape)[tuple(taken)].flat)
+
+
+def _numbers(sizes: str, order: str | None) -> np.ndarray:
     shape = [int(size) for size in sizes.split(",")]
     numbers = np.arange(math.prod(shape)).reshape(shape)
-    if order is not None:
-        numbers = numbers.transpose([int(axis) for axis in order.split(",")])
-    rows = int(groups.split(",", maxsplit=1)[0])
-    return tuple(int(number) for number in numbers.reshape(rows, -1)[0])
+    return numbers if order is None else numbers.transpose([int(axis) for axis in order.split(",")])

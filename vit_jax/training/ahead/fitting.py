@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
 from vit_jax.training.ahead.topology import Topology
-from vit_jax.training.devices.sharding import mesh_by_network
+from vit_jax.training.devices.sharding import axis_sizes
 from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.recipe.execution import MeshShape
 from vit_spec import VitportError
@@ -43,22 +43,20 @@ def attempts(
         tell: called with each change before it is compiled.
     """
     made: list[Attempt] = []
-    last: list[tuple[str, TrainConfig]] = []
-    for ways in (_rematerialised(options), _accumulated(options, found), _sharded(options, topology)):
+
+    def first_that_fits(ways: Iterator[tuple[str, TrainConfig]]) -> None:
         for change, other in ways:
-            own = _attempt(change, other, topology, classes, tell)
-            if own is None:
+            tell(change)
+            own = _attempt(change, other, topology, classes)
+            made.extend([] if own is None else [own])
+            if own is None or own.fits:
                 break
-            made.append(own)
-            if own.fits:
-                break
-        else:
-            continue
+
+    first_that_fits(_rematerialised(options))
+    first_that_fits(_accumulated(options, found))
+    first_that_fits(_sharded(options, topology))
     if not any(one.fits for one in made):
-        last = list(_together(options, topology))
-    for change, other in last:
-        own = _attempt(change, other, topology, classes, tell)
-        made += [] if own is None else [own]
+        first_that_fits(_together(options, topology))
     return made
 
 
@@ -74,10 +72,7 @@ def advice(made: list[Attempt]) -> str:
     return "; ".join(parts) + "."
 
 
-def _attempt(
-    change: str, options: TrainConfig, topology: Topology, classes: int | None, tell: Callable[[str], None]
-) -> Attempt | None:
-    tell(change)
+def _attempt(change: str, options: TrainConfig, topology: Topology, classes: int | None) -> Attempt | None:
     try:
         return Attempt(change, compile_ahead(options, topology, classes).memory.used, True)
     except TooLargeError as error:
@@ -103,10 +98,10 @@ def _accumulated(options: TrainConfig, found: TooLargeError) -> Iterator[tuple[s
 
 def _sharded(options: TrainConfig, topology: Topology) -> Iterator[tuple[str, TrainConfig]]:
     """Four times as many shards, and as many as the data axis has."""
-    mesh = mesh_by_network(options.mesh, topology.devices).shape
-    for more in dict.fromkeys((4, mesh["data"])):
-        if more > 1 and mesh["data"] % more == 0:
-            shape = MeshShape(mesh["data"] // more, mesh["fsdp"] * more, mesh["tensor"])
+    data, fsdp, tensor = axis_sizes(options.mesh, len(topology.devices))
+    for more in dict.fromkeys((4, data)):
+        if more > 1 and data % more == 0:
+            shape = MeshShape(data // more, fsdp * more, tensor)
             yield _mesh_words(shape), dataclasses.replace(options, mesh=shape)
 
 

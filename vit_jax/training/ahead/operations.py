@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vit_jax.training.ahead.exchange import KINDS
 from vit_jax.training.ahead.program import Array, Computation, Instruction, Program
 
 _FREE = {
@@ -16,6 +17,8 @@ _FREE = {
 }  # fmt: skip
 _SLICES = ("dynamic-slice", "slice", "gather")
 _WINDOW = re.compile(r"window=\{([^}]*)\}")
+_ESTIMATE = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
+_SUMMED = re.compile(r'"lhs_contracting_dimensions":\[([^\]]*)\]')
 _LABELS = re.compile(r"dim_labels=(\w+)_(\w+)->(\w+)")
 
 
@@ -23,12 +26,14 @@ def flops(program: Program, here: Computation, one: Instruction) -> float:
     """Operations of matrix products and convolutions, two for a multiply-add, also those inside fusions.
 
     A convolution counts where the input is: not where a window lies on padding or between dilated values, which is
-    how XLA writes batched products.
+    how XLA writes batched products. Of a kernel that is not XLA's count what its authors say, if they do.
     """
     if one.opcode == "dot":
         return _dot(here, one)
     if one.opcode == "convolution":
         return _convolution(here, one)
+    if one.opcode == "custom-call":
+        return _kernel(here, one)
     inside = 0.0
     if one.opcode in ("fusion", "async-start", "call"):
         for _, name in one.called:
@@ -42,7 +47,7 @@ def traffic(program: Program, here: Computation, one: Instruction) -> float:
 
     Of an operand that a fusion only slices, the slices count, and of an array that is updated in place, the update.
     """
-    if one.opcode in _FREE or one.opcode.endswith("-done"):
+    if one.opcode in _FREE or one.opcode.endswith("-done") or "AllocateBuffer" in one.rest:
         return 0.0
     if one.opcode == "fusion":
         inner = program.computations[dict(one.called)["calls"]]
@@ -56,10 +61,14 @@ def traffic(program: Program, here: Computation, one: Instruction) -> float:
     if one.opcode == "dynamic-update-slice":
         return 2 * _in_memory(_arrays(here, one.operands[1]))
     read = sum(_in_memory(_arrays(here, name)) for name in one.operands)
-    if one.opcode in ("copy-start", "async-start", "all-gather-start", "collective-permute-start"):
-        # Their results name the operands again.
-        written = max((_in_memory([each]) for each in one.arrays), default=0.0)
-        return read + written
+    if one.opcode == "custom-call":
+        return read + _in_memory([array for array in one.arrays if array.dtype not in ("s8", "u8")])  # room to work in
+    if one.opcode == "copy-start":  # the copy, and the operand again
+        return read + _in_memory(one.arrays[:1])
+    if one.opcode == "slice-start":  # the operand again, and the slice
+        return one.arrays[1].held_bytes * sum(array.space == 0 for array in one.arrays[:2])
+    if one.opcode in ("async-start", "all-gather-start", "collective-permute-start"):
+        return read + _in_memory(one.arrays[len(one.operands) : 2 * len(one.operands)])
     return read + _in_memory(one.arrays)
 
 
@@ -82,6 +91,8 @@ def _read(program: Program, inner: Computation, name: str, whole: float) -> floa
             total += user.arrays[0].held_bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
             continue  # in place
+        elif user.opcode == "tuple" or user.opcode in KINDS:
+            continue  # passed on, or already on its way to other devices
         elif user.opcode == "bitcast":
             total += _read(program, inner, user.name, whole)
         elif user.opcode == "fusion":
@@ -101,6 +112,8 @@ def _written(program: Program, inner: Computation, root: Instruction, arrays: Se
             for name, array in zip(root.operands, arrays, strict=False)
             if name in inner.by_name
         )
+    if root.opcode == "parameter":
+        return 0.0  # passed on
     if root.opcode == "dynamic-update-slice":
         update = inner.by_name.get(root.operands[1])
         space = all(array.space == 0 for array in arrays)
@@ -124,6 +137,19 @@ def _in_memory(arrays: Sequence[Array]) -> float:
 
 def _held(arrays: Sequence[Array]) -> float:
     return sum(array.held_bytes for array in arrays)
+
+
+def _kernel(here: Computation, one: Instruction) -> float:
+    """Of a kernel from a library: cuBLAS's products, cuDNN's attention, or as its authors say."""
+    if told := _ESTIMATE.search(one.rest):
+        return float(told[1])
+    if "__cublas" in one.rest and (summed := _SUMMED.search(one.rest)) and (left := _arrays(here, one.operands[0])):
+        terms = math.prod(left[0].shape[int(axis)] for axis in re.findall(r"\d+", summed[1]))
+        return 2.0 * math.prod(one.arrays[0].shape) * terms
+    if "__cudnn$fmha" in one.rest and len(one.arrays[0].shape) == 4:
+        products = 5 if "Backward" in one.rest else 2
+        return 2.0 * products * math.prod(one.arrays[0].shape) * one.arrays[0].shape[2]
+    return 0.0
 
 
 def _dot(here: Computation, one: Instruction) -> float:

@@ -111,10 +111,8 @@ class Program:
 
     def executed(self) -> Iterator[tuple[Computation, Instruction, int]]:
         """The instructions that the device runs one by one, and how often: in the entry, and in the bodies of loops
-        and calls. Fusions are single instructions. Of branches the first counts.
-
-        Raises:
-            VitportError: for a loop whose number of iterations is not to be found.
+        and calls. Fusions are single instructions. Of branches the first counts. A loop that runs until its data say
+        so, as those that draw random numbers by rejection do, counts once.
         """
         yield from self._within(self.entry, 1)
 
@@ -123,7 +121,7 @@ class Program:
         for one in here.instructions:
             if one.opcode == "while":
                 inner = dict(one.called)
-                often = times * self.trips(here, one)
+                often = times * (self.trips(here, one) or 1)
                 yield from self._within(inner["body"], often)
             elif one.opcode in ("call", "conditional"):
                 for _, called in one.called[:1]:
@@ -131,20 +129,13 @@ class Program:
             else:
                 yield here, one, times
 
-    def trips(self, here: Computation, loop: Instruction) -> int:
-        """How often a loop's body runs: as noted by the compiler, or as start, end and step of its counter say."""
-        if loop.trips is not None:
-            return loop.trips
-        found = self._counted(here, loop)
-        if found is None:
-            raise VitportError(
-                f"The loop {loop.name} of the compiled program does not say how often it runs: its costs cannot be "
-                "counted. Compile without --scan and accumulation."
-            )
-        return found
+    def trips(self, here: Computation, loop: Instruction) -> int | None:
+        """How often a loop's body runs, by the compiler's note or by its counter's start, end and step; ``None`` where
+        its data decide."""
+        return self._counted(here, loop) if loop.trips is None else loop.trips
 
     def _counted(self, here: Computation, loop: Instruction) -> int | None:
-        """Of a loop that counts from a constant up to a constant, one by one."""
+        """Of a loop that counts from a constant up to a constant in constant steps."""
         inner = dict(loop.called)
         condition = self.computations[inner["condition"]]
         compare = condition.root
@@ -157,10 +148,32 @@ class Program:
         first = here.by_name.get(loop.operands[0])
         if end.opcode != "constant" or place is None or first is None or first.opcode != "tuple":
             return None
-        start = here.by_name.get(first.operands[int(place[1])])
-        if start is None or start.opcode != "constant" or start.number is None or end.number is None:
+        at = int(place[1])
+        start = _constant(here, first.operands[at])
+        body = self.computations[inner["body"]]
+        step = _step(body, at) if body.root.opcode == "tuple" else None
+        if start is None or step is None or end.number is None:
             return None
-        return max(0, end.number - start.number)
+        return max(0, -(-(end.number - start) // step))
+
+
+def _constant(here: Computation, name: str) -> int | None:
+    """The number that a value is, behind copies."""
+    one = here.by_name.get(name)
+    while one is not None and one.opcode in ("copy", "bitcast", "convert"):
+        one = here.by_name.get(one.operands[0])
+    return one.number if one is not None and one.opcode == "constant" else None
+
+
+def _step(body: Computation, at: int) -> int | None:
+    """By how much a loop's body increases one element of what it carries."""
+    one = body.by_name.get(body.root.operands[at])
+    while one is not None and one.opcode in ("copy", "bitcast"):
+        one = body.by_name.get(one.operands[0])
+    if one is None or one.opcode != "add":
+        return None
+    steps = [number for name in one.operands if (number := _constant(body, name)) is not None]
+    return steps[0] if steps and steps[0] > 0 else None
 
 
 def read_program(text: str) -> Program:

@@ -16,6 +16,8 @@ from vit_jax.training.scaling.collectives import ring_rounds
 from vit_jax.training.scaling.predict import Assumptions
 
 _ASSUMED = Assumptions()
+_ROUNDS = {"collective-permute": 4.0}
+"""All of an array goes one way along one ring, where two gather its halves both ways."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,7 @@ class Roofline:
 
 
 def roofline(compiled: Compiled, assumed: Assumptions = _ASSUMED) -> Roofline:
-    """What follows from a compiled step for its time.
-
-    Raises:
-        VitportError: if the program has a loop whose number of iterations is unknown.
-    """
+    """What follows from a compiled step for its time."""
     chip, mesh = compiled.topology.chip, compiled.mesh
     work = work_of(compiled.program, chip, assumed)
     links = links_of(compiled)
@@ -114,7 +112,8 @@ def links_of(compiled: Compiled) -> tuple[Link, ...]:
     for one in exchanges(compiled.program, mesh.size):
         key = (one.kind, _axes(one, mesh.devices.shape, mesh.axis_names), one.asynchronous)
         count, size, seconds = found.get(key, (0, 0.0, 0.0))
-        own = _seconds(one, topology.bandwidth([devices[member] for member in one.members]))
+        gather = topology.gather_seconds([devices[member] for member in one.members])
+        own = _ROUNDS.get(one.kind, ring_rounds(one.kind, len(one.members))) * one.total * gather
         found[key] = (count + one.times, size + one.total, seconds + own)
     links = (Link(*key, *values) for key, values in found.items())
     return tuple(sorted(links, key=lambda link: -link.seconds))
@@ -124,10 +123,3 @@ def _axes(one: Exchange, shape: tuple[int, ...], names: tuple[str, ...]) -> tupl
     """The axes of the mesh along which the members of a group differ."""
     places = np.unravel_index(np.array(one.members), shape)
     return tuple(name for name, at in zip(names, places, strict=True) if len(np.unique(at)) > 1)
-
-
-def _seconds(one: Exchange, bandwidth: float) -> float:
-    members = len(one.members)
-    if one.kind == "collective-permute":
-        return one.total / (bandwidth / 2)  # one way
-    return ring_rounds(one.kind, members) * one.total * (members - 1) / members / bandwidth

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+from vit_jax.training.ahead.gpus import CARDS, OPTIONS
 from vit_jax.training.devices.chips import V4, V5E, V5P, V6E, Chip
 from vit_spec import VitportError
 
 TPUS = {"v4": V4, "v5e": V5E, "v5p": V5P, "v6e": V6E}
 _QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",  # asks no server for the TPU of this machine
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several processes at once: none of them opens a TPU
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
@@ -29,19 +35,32 @@ class Topology:
     name: str
     chip: Chip
     sizes: tuple[int, ...]
-    """Chips along each axis of the links."""
+    """Of TPUs, chips along each axis of the links; of GPUs, hosts and GPUs of each."""
     devices: tuple[Any, ...]
     """As JAX describes them: programs are compiled for them, and none can run."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the compiler."""
 
     @property
     def hosts(self) -> int:
         return len({device.process_index for device in self.devices})
 
-    def bandwidth(self, devices: Sequence[Any]) -> float:
-        """Bytes per second that each of some devices sends while it receives as much, all taking part in a collective.
+    def gather_seconds(self, devices: Sequence[Any]) -> float:
+        """Seconds of an all-gather among some devices, for each byte of its result, at the links' full bandwidth.
 
-        The axes along which they lie carry it together; an axis that is not closed to a ring carries half.
+        On a torus the axes along which they lie carry it together; an axis that is not closed to a ring carries half.
+        GPUs gather within their hosts, then between hosts.
         """
+        members = len(devices)
+        if self.chip.closes:
+            return (members - 1) / members / self._torus(devices)
+        hosts = Counter(device.process_index for device in devices)
+        inside, outside = max(hosts.values()), len(hosts)
+        within = (inside - 1) / inside / self.chip.ring_bandwidth
+        return within + (outside - 1) / outside / inside / self.chip.network_bandwidth
+
+    def _torus(self, devices: Sequence[Any]) -> float:
+        """Bytes per second that each device sends while it receives as much."""
         total = 0.0
         for axis, size in enumerate(self.sizes):
             along = {device.coords[axis] for device in devices}
@@ -52,43 +71,85 @@ class Topology:
 
 
 def prepare_environment() -> None:
-    """Keeps JAX on this machine's CPU while it compiles for other chips. Call it before JAX is imported."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    """Keeps JAX on this machine's CPU while it compiles for other chips. Call it before JAX looks at any device."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    import jax
+
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
 
 
 def describe(name: str) -> Topology:
-    """The chips of a slice, by their kind and their number along each axis of links.
+    """The chips of a TPU slice, by their kind and their number along each axis of links, or GPUs by hosts and devices.
 
     Args:
-        name: such as ``v5e:4x4`` or ``v5p:2x2x1``.
+        name: such as ``v5e:4x4``, ``v5p:2x2x1`` or ``h100:2x8``.
 
     Raises:
-        VitportError: for another name, a slice that does not exist, or without the compiler.
+        VitportError: for another name, chips that do not exist so, or without their compiler.
     """
     match = _NAME.fullmatch(name)
-    if match is None or match["chip"] not in TPUS:
+    if match is None or match["chip"] not in TPUS.keys() | CARDS.keys():
         raise VitportError(
             f"--on {name} names no known chips: give one of {', '.join(TPUS)} and the chips along each axis of its "
-            "links, such as v5e:4x4, v6e:16x16 or v5p:2x2x1."
+            f"links, such as v5e:4x4 or v5p:2x2x1, or one of {', '.join(CARDS)} with hosts and GPUs, such as h100:2x8."
         )
-    chip = TPUS[match["chip"]]
+    chip = TPUS[match["chip"]] if match["chip"] in TPUS else CARDS[match["chip"]].chip
     sizes = tuple(int(size) for size in match["sizes"].split("x"))
     axes = 3 if chip.rings == 3 else 2
     if len(sizes) != axes:
-        raise VitportError(f"--on {name} has {len(sizes)} axes, and slices of {chip.name} have {axes}: give as many.")
-    if importlib.util.find_spec("libtpu") is None:
+        raise VitportError(f"--on {name} has {len(sizes)} axes, and {chip.name} have {axes}: give as many.")
+    is_gpu = match["chip"] in CARDS
+    if not is_gpu and importlib.util.find_spec("libtpu") is None:
         raise VitportError(
             f"--on {name} needs XLA's compiler for TPUs, which is not installed: `pip install 'vitport[aot-tpu]'` "
             "(Linux on x86-64, 700 MB; no TPU is needed)."
         )
-    from jax.experimental import topologies
-
-    options = {"chip_config_name": "megachip"} if chip is V4 else {}  # one device a chip, as JAX starts it
+    if is_gpu and importlib.util.find_spec("jax_cuda12_plugin") is None:
+        raise VitportError(
+            f"--on {name} needs NVIDIA's compilers, which are not installed: `pip install 'vitport[aot-cuda]'` "
+            "(Linux on x86-64, 5 GB; no GPU is needed)."
+        )
+    if is_gpu and sizes[1] > chip.domain:
+        raise VitportError(f"--on {name} has hosts of {sizes[1]} GPUs, and known are hosts of up to {chip.domain}: "
+                           f"give them, as in {match['chip']}:2x8.")  # fmt: skip
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+        devices = _gpus(CARDS[match["chip"]].target, sizes) if is_gpu else _tpus(name, chip)
     except Exception as error:  # the plug-in raises what it likes
         reason = " ".join(str(error).split())[:300]
-        raise VitportError(f"--on {name} is no slice that the compiler knows ({reason}): give another.") from error
-    return Topology(name, chip, sizes, tuple(found.devices))
+        raise VitportError(
+            f"--on {name} is not an arrangement that the compiler knows ({reason}): give another."
+        ) from error
+    return Topology(name, chip, sizes, devices, OPTIONS if is_gpu else {})
+
+
+def _tpus(name: str, chip: Chip) -> tuple[Any, ...]:
+    from jax.experimental import topologies
+
+    options = {"chip_config_name": "megacore"} if chip is V4 else {}  # one device a chip, as JAX starts it
+    with _silenced():
+        return tuple(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
+
+
+def _gpus(target: str, sizes: tuple[int, ...]) -> tuple[Any, ...]:
+    from jax.experimental import topologies
+
+    shape = "x".join(map(str, (1, *sizes)))
+    found = topologies.get_topology_desc("any", platform="cuda", target_config=target, topology=shape).devices
+    assert len(found) == math.prod(sizes)
+    return tuple(found)
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Without what libtpu writes to standard error when it is loaded on a machine without a TPU."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

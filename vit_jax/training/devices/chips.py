@@ -18,7 +18,7 @@ class Chip:
     flops: float
     """Dense bfloat16 operations per second."""
     memory: float
-    """Bytes of HBM."""
+    """Bytes of HBM that a program can have; of TPUs, as libtpu's compiler says."""
     memory_bandwidth: float
     domain: int
     """Chips that the fast links connect."""
@@ -31,32 +31,34 @@ class Chip:
     network_bandwidth: float
     cudnn: bool = False
     """Whether it has cuDNN's attention."""
-    closes: int = 16
-    """An axis of a slice whose length is a multiple of it is closed to a ring; a shorter one is a line."""
+    tile: tuple[int, int] = (1, 1)
+    """Rows and columns of the tiles in which its compiler holds arrays."""
+    closes: int = 0
+    """On a torus: an axis of a slice whose length is a multiple of it is closed to a ring; others are lines."""
 
 
 V4 = Chip(
-    "TPU v4", "TPU v4", flops=275e12, memory=32 * 2**30, memory_bandwidth=1228e9,
-    domain=4096, ring=16, ring_bandwidth=100e9, rings=3, network_bandwidth=3.125e9, closes=4,
+    "TPU v4", "TPU v4", flops=275e12, memory=31.25 * 2**30, memory_bandwidth=1228e9,
+    domain=4096, ring=16, ring_bandwidth=100e9, rings=3, network_bandwidth=3.125e9, closes=4, tile=(8, 128),
 )  # fmt: skip
 """https://cloud.google.com/tpu/docs/v4: a torus of three axes, in cubes of 4 x 4 x 4 that are closed to rings; 2,400
 Gb/s of links per chip. Its network is taken to be v5e's: no figure by chip is published."""
 V5P = Chip(
-    "TPU v5p", "TPU v5", flops=459e12, memory=95 * 2**30, memory_bandwidth=2765e9,
-    domain=8960, ring=16, ring_bandwidth=200e9, rings=3, network_bandwidth=6.25e9, closes=4,
+    "TPU v5p", "TPU v5", flops=459e12, memory=95.74 * 2**30, memory_bandwidth=2765e9,
+    domain=8960, ring=16, ring_bandwidth=200e9, rings=3, network_bandwidth=6.25e9, closes=4, tile=(8, 128),
 )  # fmt: skip
 """https://cloud.google.com/tpu/docs/v5p: 1,200 GB/s of links per chip, both directions counted, on a torus of three
 axes, in cubes of 4 x 4 x 4 that are closed to rings; 50 Gb/s of network per chip."""
 V5E = Chip(
-    "TPU v5e", "TPU v5 lite", flops=197e12, memory=16e9, memory_bandwidth=819e9,
-    domain=256, ring=16, ring_bandwidth=100e9, rings=2, network_bandwidth=3.125e9,
+    "TPU v5e", "TPU v5 lite", flops=197e12, memory=15.75 * 2**30, memory_bandwidth=819e9,
+    domain=256, ring=16, ring_bandwidth=100e9, rings=2, network_bandwidth=3.125e9, tile=(8, 128), closes=16,
 )  # fmt: skip
 """https://cloud.google.com/tpu/docs/v5e: 400 GB/s of links per chip, both directions counted, on four ports of a torus
 of 16 x 16; 6.4 Tb/s of network per pod of 256. By direction and axis: Austin et al. 2025, How to Scale Your Model, part
 2 (https://jax-ml.github.io/scaling-book/tpus)."""
 V6E = Chip(
-    "TPU v6e", "TPU v6 lite", flops=918e12, memory=32e9, memory_bandwidth=1638e9,
-    domain=256, ring=16, ring_bandwidth=200e9, rings=2, network_bandwidth=12.5e9,
+    "TPU v6e", "TPU v6 lite", flops=918e12, memory=31.25 * 2**30, memory_bandwidth=1638e9,
+    domain=256, ring=16, ring_bandwidth=200e9, rings=2, network_bandwidth=12.5e9, tile=(8, 128), closes=16,
 )  # fmt: skip
 """https://cloud.google.com/tpu/docs/v6e: 800 GB/s of links per chip, both directions counted, on four ports of a torus
 of 16 x 16; 25.6 Tb/s of network per pod of 256."""
@@ -67,14 +69,25 @@ H100 = Chip(
 """https://www.nvidia.com/en-us/data-center/h100: half of the operations that it states with sparsity; 900 GB/s of
 NVLink, both directions counted. One 400 Gb/s port of InfiniBand per GPU as in a DGX H100: How to Scale Your Model, part
 12 (https://jax-ml.github.io/scaling-book/gpus)."""
-CHIPS = {"v4": V4, "v5e": V5E, "v5p": V5P, "v6e": V6E, "h100": H100}
+A100 = Chip(
+    "A100 SXM", "NVIDIA A100", flops=312e12, memory=80e9, memory_bandwidth=2.039e12,
+    domain=8, ring=8, ring_bandwidth=300e9, rings=1, network_bandwidth=25e9, cudnn=True,
+)  # fmt: skip
+"""https://www.nvidia.com/en-us/data-center/a100: 600 GB/s of NVLink, both directions counted. One 200 Gb/s port of
+InfiniBand per GPU as in a DGX A100."""
+B200 = Chip(
+    "B200", "NVIDIA B200", flops=2250e12, memory=180e9, memory_bandwidth=7.67e12,
+    domain=8, ring=8, ring_bandwidth=900e9, rings=1, network_bandwidth=50e9, cudnn=True,
+)  # fmt: skip
+"""https://www.nvidia.com/en-us/data-center/dgx-b200: an eighth of its figures; 1.8 TB/s of NVLink per GPU, both
+directions counted; one 400 Gb/s port per GPU."""
+CHIPS = {"v4": V4, "v5e": V5E, "v5p": V5P, "v6e": V6E, "a100": A100, "h100": H100, "b200": B200}
 
 PEAK_FLOPS = {chip.kind: chip.flops for chip in CHIPS.values()} | {
-    "NVIDIA A100": 312e12,
     "NVIDIA H200": 989e12,
 }
-"""Dense bfloat16 operations per second of one device, by the prefix of JAX's ``device_kind``. The last two:
-NVIDIA's data sheets of A100 and H200."""
+"""Dense bfloat16 operations per second of one device, by the prefix of JAX's ``device_kind``. The last one:
+NVIDIA's data sheet of the H200."""
 
 
 def peak_flops(kind: str) -> float | None:

@@ -35,7 +35,7 @@ def make_mesh(shape: MeshShape, devices: Sequence[Any] | None = None) -> Mesh:
     """
     if devices is None:
         return mesh_by_network(shape, jax.devices())
-    return _mesh(np.array(devices).reshape(_sizes(shape, len(devices))))
+    return _mesh(np.array(devices).reshape(axis_sizes(shape, len(devices))))
 
 
 def mesh_by_network(shape: MeshShape, devices: Sequence[Any]) -> Mesh:
@@ -45,14 +45,19 @@ def mesh_by_network(shape: MeshShape, devices: Sequence[Any]) -> Mesh:
     Raises:
         VitportError: as :func:`make_mesh` does.
     """
-    return _mesh(_by_network(devices, _sizes(shape, len(devices))))
+    return _mesh(_by_network(devices, axis_sizes(shape, len(devices))))
 
 
 def _mesh(devices: np.ndarray) -> Mesh:
     return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def _sizes(shape: MeshShape, devices: int) -> list[int]:
+def axis_sizes(shape: MeshShape, devices: int) -> list[int]:
+    """The devices along ``data``, ``fsdp`` and ``tensor``, -1 replaced by those that remain.
+
+    Raises:
+        VitportError: if the axes do not multiply to the number of devices.
+    """
     sizes = [shape.data, shape.fsdp, shape.tensor]
     if any(size < 1 and size != -1 for size in sizes):
         raise VitportError(f"mesh {_words(sizes)} has an empty axis: give 1 or more, or -1 for the remaining devices.")

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh
 from vit_jax.training.devices.chips import Chip
 from vit_jax.training.devices.sharding import AXES, check_divides
 from vit_jax.training.recipe.config import Precision
-from vit_jax.training.recipe.execution import AttentionKernel, MeshShape
+from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Remat
 from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.scaling.collectives import collectives, seconds
 from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes
@@ -78,12 +78,12 @@ def predict(step: Step, chip: Chip, assumed: Assumptions = Assumptions()) -> Pre
     exchanged = {True: 0.0, False: 0.0}
     for one in collectives(step):
         exchanged[one.waits] += seconds(one, step.mesh, chip) / assumed.bandwidth
-    memory = memory_bytes(step)
+    memory = memory_bytes(step, chip.tile)
     return Prediction(
         step,
         chip,
         products=flops(step) / (chip.flops * assumed.products),
-        traffic=traffic_bytes(step) / (chip.memory_bandwidth * assumed.bandwidth),
+        traffic=traffic_bytes(step, chip.tile) / (chip.memory_bandwidth * assumed.bandwidth),
         beside=exchanged[False],
         waited_for=exchanged[True],
         memory=memory,
@@ -101,9 +101,10 @@ def choose(
 ) -> Prediction | None:
     """The fastest step that fits into memory.
 
-    Searches all meshes whose axes are powers of two, with and without rematerialisation, each with the least
-    accumulation that fits. Among those within 2 % of the fastest it takes the simplest: the smallest tensor axis, then
-    the smallest FSDP axis, then no rematerialisation. Attention is cuDNN's if the chip has it.
+    Searches all meshes whose axes are powers of two, with rematerialisation of blocks and with what ``remat=auto``
+    does in a scan, each with the least accumulation that fits. Among those within 2 % of the fastest it takes the
+    simplest: the smallest tensor axis, then the smallest FSDP axis, then the least rematerialisation. Attention is
+    cuDNN's if the chip has it.
 
     Args:
         devices: a power of two.
@@ -116,22 +117,21 @@ def choose(
     """
     if devices < 1 or devices & (devices - 1):
         raise VitportError(f"devices={devices} is not a power of two: choose one, such as 8 or 256.")
-    cudnn = chip.cudnn and precision == "bfloat16"
-    candidates = _candidates(model, batch, devices, precision, "cudnn" if cudnn else "fused")
+    candidates = _candidates(model, batch, devices, precision, chip)
     found = [one for step in candidates if (one := _least(step, chip, assumed))]
     fastest = min((one.seconds for one in found), default=0.0)
     near = [one for one in found if one.seconds <= _NEAR * fastest]
     return min(near, key=lambda one: (one.step.mesh.tensor, one.step.mesh.fsdp, one.step.remat == "full"), default=None)
 
 
-def _candidates(
-    model: Config, batch: int, devices: int, precision: Precision, attention: AttentionKernel
-) -> Iterator[Step]:
+def _candidates(model: Config, batch: int, devices: int, precision: Precision, chip: Chip) -> Iterator[Step]:
+    attention: AttentionKernel = "cudnn" if chip.cudnn and precision == "bfloat16" else "fused"
+    least: Remat = "none" if chip.cudnn else "dots"  # what remat=auto is
     powers = [2**power for power in range(devices.bit_length())]
     for tensor in powers:
         for fsdp in (size for size in powers if size * tensor <= devices):
             mesh = MeshShape(devices // (fsdp * tensor), fsdp, tensor)
-            for remat in ("none", "full"):
+            for remat in (least, "full"):
                 yield Step(model, batch, mesh, precision, remat, attention=attention)
 
 

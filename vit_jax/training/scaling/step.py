@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from flax import nnx
@@ -17,15 +17,19 @@ from vit_jax.training.recipe.config import Precision
 from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Remat
 from vit_spec import BlockSizes, Config, Kind, Segment, block_sizes, count_blocks, forward_flops, segments
 
-_STATE = 16
-"""Bytes of float32 per value: parameter, gradient and the two moments of AdamW."""
+_HELD = 12
+"""Bytes of float32 per value: parameter and the two moments of AdamW."""
+_WORKING = {"full": 1.05, "dots": 1.65, "dots_no_batch": 1.65}
+"""What one block's forward or backward pass holds at a time beside what is kept, by what a block would keep without
+rematerialisation: its arrays, their gradients, and copies in another layout. Measured in compiled programs."""
+_WORKING_OTHERS = 1.4
 _UPDATE = 28
 """Bytes per value that AdamW reads (all four) and writes (all but the gradient)."""
 _TOUCHED = 5
 """Times that an activation crosses the memory bus: written and read in the forward pass, read again in the backward
 pass, where its gradient is written and read."""
-_TOUCHED_AGAIN = 2
-"""Further times if it is recomputed."""
+_TOUCHED_ONCE_MORE = 4
+"""The same where a block is recomputed: less is written in the forward pass. Measured in compiled programs."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Step:
     """Every axis has a size, none is -1."""
     precision: Precision = "bfloat16"
     remat: Remat = "none"
-    """Policies between none and full count as none, except that weights, queries, keys and values are regathered."""
+    """``auto`` counts as none. Policies between none and full compute as none does, but gather weights again."""
     accumulation: int = 1
     attention: AttentionKernel = "fused"
 
@@ -147,45 +151,75 @@ def flops(step: Step) -> float:
     return (4 if step.remat == "full" else 3) * forward * step.images * step.accumulation
 
 
-def activation_bytes(step: Step) -> tuple[float, ...]:
-    """Bytes of one block of each segment and one microbatch that the backward pass reads, without rematerialisation.
+def activation_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> tuple[float, ...]:
+    """Bytes of one block of each segment and one microbatch that a ``scan`` keeps for the backward pass, as
+    ``step.remat`` says.
 
-    Inputs of norms and of linear layers, queries, keys and values, attention weights, and the MLP before and after its
-    activation function. Attention weights are held in float32; explicit attention also holds them in the compute dtype,
-    and cuDNN does not hold them.
+    Without rematerialisation these are inputs of linear layers, queries, keys, values and attention weights, and in
+    float32 three arrays for each norm (the centred input, twice that, and the normalised one) and the heads before
+    their division. Attention weights are kept in float32 and, as factors of a product, in the compute dtype. ``dots``
+    keeps results of matrix products alone, ``full`` the block's input.
+
+    Args:
+        step: the step.
+        tile: rows and columns of the tiles in which the chip holds arrays.
     """
     sizes = block_sizes(step.model)
-    return tuple(_of_block(step, own, cut) for own, cut in zip(sizes, step.cut.segments, strict=True))
+    return tuple(_of_block(step, own, cut, tile) for own, cut in zip(sizes, step.cut.segments, strict=True))
 
 
-def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut) -> float:
+def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, int]) -> float:
     tensor = step.mesh.tensor if cut.attentions else 1
-    weight = {"explicit": 4 if step.word == 4 else 4 + step.word, "fused": 4, "cudnn": 0, "flash": 0}[step.attention]
-    weights = sizes.heads * sizes.tokens * sizes.keys * weight
-    tokens = step.word * sizes.tokens
-    return step.images * (tokens * (sizes.saved + sizes.saved_by_part / tensor) + weights / tensor)
-
-
-def memory_bytes(step: Step) -> float:
-    """Peak bytes on one device: state, weights in the compute dtype, activations."""
-    c, cut = step.model, step.cut
-    copies = cut.gathered + cut.copied
-    blocks = count_blocks(c)
-    activations = _over_blocks(c, activation_bytes(step))
+    word, width = step.word, sizes.width
+    whole, parts = sizes.saved, sizes.saved_by_part
     if step.remat == "full":
-        boundaries = [step.images * step.word * sizes.tokens * sizes.width for sizes in block_sizes(c)]
-        activations = _over_blocks(c, boundaries) + max(activation_bytes(step))
-        # One block's weights are in use while the next block's are gathered.
+        return step.images * word * sizes.tokens * width
+    rows = sizes.tokens // sizes.keys * _up(sizes.keys, tile[0])  # of all windows
+    weights = sizes.heads * rows * _up(sizes.keys, tile[1])
+    if step.attention in ("cudnn", "flash"):
+        weights = 0
+    if step.remat in ("dots", "dots_no_batch"):
+        kept = 2 * width + (parts - sizes.hidden)
+        if step.remat == "dots_no_batch":
+            kept, weights = kept - width, 0
+        return step.images * word * (sizes.tokens * kept + weights) / (tensor if cut.attentions else 1)
+    norms = whole // 2
+    padded = 3 * width * (sizes.tokens // sizes.keys * _up(sizes.keys, tile[1]) - sizes.tokens)
+    heads = 4 * width if step.attention == "fused" and word < 4 else 0
+    by_part = word * (sizes.tokens * parts + padded) + sizes.tokens * heads + weights * (4 if word == 4 else 4 + word)
+    return step.images * (sizes.tokens * norms * (3 * 4 + word) + by_part / tensor)
+
+
+def _up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def memory_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:
+    """Peak bytes on one device: parameters and moments, gathered weights in the compute dtype and their gradients, what
+    the backward pass reads of all blocks, and what one block works on."""
+    cut = step.cut
+    blocks = count_blocks(step.model)
+    kept = activation_bytes(step, tile)
+    working = activation_bytes(replace(step, remat="none"), tile)
+    copies = cut.gathered + cut.copied
+    if step.mesh.fsdp > 1:
+        # A block's weights are in use while the next block's are gathered; gradients are summed block by block.
         copies -= cut.gathered_in_blocks * (1 - 2 / max(blocks, 2))
-    kept = step.word * copies if step.word == 2 or step.mesh.fsdp > 1 else 0
-    return _STATE * cut.held + kept + activations
+    gradients = 4 * cut.held + (4 * cut.held if step.accumulation > 1 else 0)
+    return (
+        _HELD * cut.held
+        + gradients
+        + step.word * copies
+        + _over_blocks(step.model, kept)
+        + _WORKING.get(step.remat, _WORKING_OTHERS) * max(working)
+    )
 
 
-def traffic_bytes(step: Step) -> float:
+def traffic_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:
     """Bytes that cross one device's memory bus: weights, their gradients, AdamW, activations."""
     weights = (4 if step.remat == "full" else 3) * step.word * (step.cut.gathered + step.cut.copied)
-    touched = _TOUCHED + (_TOUCHED_AGAIN if step.remat == "full" else 0)
-    activations = touched * _over_blocks(step.model, activation_bytes(step))
+    touched = _TOUCHED_ONCE_MORE if step.remat == "full" else _TOUCHED
+    activations = touched * _over_blocks(step.model, activation_bytes(replace(step, remat="none"), tile))
     return step.accumulation * (weights + activations) + _UPDATE * step.cut.held
 
 

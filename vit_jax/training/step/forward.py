@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import ImageRngs
+from vit_jax.layers.xla.kernels import images_along
 from vit_jax.layers.xla.packed import FSDP
 from vit_jax.layers.xla.platform import platform_of
 from vit_jax.model import VisionModel
@@ -114,10 +115,13 @@ class Forward:
         return around.forward_head(around.norm(x))
 
     def _remat(self) -> Remat:
+        drops = self.config.drop_rate > 0 or self.config.attn_drop_rate > 0
         if self.remat != "auto":
             return self.remat
-        drops = self.config.drop_rate > 0 or self.config.attn_drop_rate > 0
-        return "dots_no_batch" if self.on_one_cpu and not drops else "none"
+        if self.on_one_cpu and not drops:
+            return "dots_no_batch"
+        on_tpu = self.mesh is not None and platform_of(self.mesh) == "tpu"
+        return "dots" if on_tpu and self.scan and not drops else "none"
 
     def _runner(self, segment: Segment, block: Pure) -> _Runner:
         policy = _POLICIES[self._remat()]
@@ -125,15 +129,12 @@ class Forward:
             alone = partial(_run_block, block)
             return alone if policy is None else jax.checkpoint(alone, policy=policy)
         keep = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(self.mesh, BATCH))
-        known = {path: parameters_by_path(self.config)[single_path(segment, 0, path)] for path in block.paths}
-        gather = partial(_gathered, self.mesh, self.dtype, known) if self.scan else dict
-        if self.scan and policy is None:
-            policy = _all_but_weights(block)
-
-        def gathering(x: jax.Array, params: Params, *random: jax.Array | None) -> jax.Array:
-            return _run_block(block, x, gather(params), *random)
-
-        run = gathering if policy is None else jax.checkpoint(gathering, policy=policy)
+        run: _Runner = partial(_run_block, block)
+        if self.scan:
+            known = {path: parameters_by_path(self.config)[single_path(segment, 0, path)] for path in block.paths}
+            run = partial(_run_gathered, block, self.mesh, self.dtype, known)
+            policy = policy or _all_but_weights(block)
+        run = run if policy is None else jax.checkpoint(run, policy=policy)
         return lambda x, *block: keep(run(keep(x), *block))
 
 
@@ -179,18 +180,58 @@ def _scanned(
     return jax.lax.scan(body, x, jax.tree.map(lambda each: each.reshape(-1, segment.period, *each.shape[1:]), xs))[0]
 
 
-def _gathered(mesh: Mesh, dtype: DTypeLike, known: dict[str, Parameter], block: Params) -> Params:
-    """One block's parameters without FSDP's sharding: in a scan XLA would shard its activations like its weights.
+def _run_gathered(
+    pure: Pure,
+    mesh: Mesh,
+    dtype: DTypeLike,
+    known: dict[str, Parameter],
+    x: jax.Array,
+    params: Params,
+    rate: jax.Array | None,
+    keys: jax.Array | None,
+) -> jax.Array:
+    """:func:`_run_block` with the parameters that FSDP shards gathered first: in a scan XLA would shard its activations
+    like its weights.
 
-    Kernels are first cast to the dtype that the block computes in; else XLA would cast them after gathering.
+    With a data axis too, its images are an axis of their own, each with its own copy of those parameters. So gradients
+    are summed along ``fsdp`` first, of which each device keeps its part (reduce-scatter), and only parts along
+    ``data``; XLA would sum whole kernels among all devices, and cut them then.
     """
-    found = {}
-    for path, x in block.items():
-        x = x.astype(dtype) if known[path].is_kernel else x
-        cut = partition(known[path], x.shape, mesh)
-        whole = PartitionSpec(*(None if axis == FSDP else axis for axis in cut))
-        found[path] = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole))
-    return found
+    groups = mesh.shape["data"]
+    gathered = {path: _gathered(mesh, dtype, known[path], array, groups) for path, array in params.items()}
+    arrays = {path: array for path, (array, _) in gathered.items()}
+    if groups == 1:
+        return _run_block(pure, x, arrays, rate, keys)
+    rows = NamedSharding(mesh, PartitionSpec("data", FSDP))
+
+    def split(array: jax.Array) -> jax.Array:
+        return jax.lax.with_sharding_constraint(array.reshape(groups, -1, *array.shape[1:]), rows)
+
+    own = {path: 0 if copied else None for path, (_, copied) in gathered.items()}
+    run = jax.vmap(
+        partial(_run_block, pure),
+        in_axes=(0, own, None, None if keys is None else 0),
+        spmd_axis_name="data",
+    )
+    with images_along(FSDP):
+        y = run(split(x), arrays, rate, None if keys is None else split(keys))
+    return y.reshape(x.shape)
+
+
+def _gathered(mesh: Mesh, dtype: DTypeLike, known: Parameter, x: jax.Array, groups: int) -> tuple[jax.Array, bool]:
+    """One parameter of one block without FSDP's sharding, and whether it has an axis of copies.
+
+    A kernel is first cast to the dtype that the block computes in; else XLA would cast it after gathering.
+    """
+    x = x.astype(dtype) if known.is_kernel else x
+    cut = partition(known, x.shape, mesh)
+    whole = PartitionSpec(*(None if axis == FSDP else axis for axis in cut))
+    copied = groups > 1 and whole != cut
+    if copied:
+        x = jnp.broadcast_to(x, (groups, *x.shape))
+        x = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec("data", *cut)))
+        whole = PartitionSpec("data", *whole)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole)), copied
 
 
 def _all_but_weights(block: Pure) -> Callable[..., bool]:
@@ -198,8 +239,9 @@ def _all_but_weights(block: Pure) -> Callable[..., bool]:
     shapes = set(block.shapes)
 
     def saveable(primitive: Any, *operands: Any, **_: Any) -> bool:
-        moves = primitive.name in ("sharding_constraint", "convert_element_type")
-        return not (moves and operands[0].shape in shapes)
+        moves = primitive.name in ("sharding_constraint", "convert_element_type", "broadcast_in_dim")
+        shape = operands[0].shape if operands else ()
+        return not (moves and (shape in shapes or shape[1:] in shapes))
 
     return saveable
 

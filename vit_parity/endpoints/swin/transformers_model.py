@@ -9,7 +9,7 @@ import numpy as np
 
 from conversion.formats import FORMATS
 from conversion.second_reading import Candidates
-from conversion.second_reading_swin import SwinReading
+from conversion.second_reading.swin import SwinReading
 from vit_parity.capture import Capture
 from vit_parity.frameworks import torch_array, torch_dtype_name, torch_images
 from vit_parity.points import activation_names, answer_name

@@ -10,7 +10,7 @@ import pytest
 
 from vit_cli.main import main
 from vit_jax.training.ahead.topology import Topology, describe
-from vit_jax.training.devices.chips import V5E, V5P
+from vit_jax.training.devices.chips import H100, V5E, V5P
 from vit_spec import VitportError
 
 
@@ -19,18 +19,31 @@ def chips(*sizes: int) -> tuple[Any, ...]:
     return tuple(SimpleNamespace(coords=each, process_index=number // 4) for number, each in enumerate(at))
 
 
+def seconds(topology: Topology, count: int) -> float:
+    """Of a gather of one gigabyte among the first devices."""
+    return 1e9 * topology.gather_seconds(topology.devices[:count])
+
+
 def test_an_axis_that_is_not_closed_to_a_ring_carries_half() -> None:
     """v5e closes an axis of 16 chips, v5p one of 4; a group along two axes uses the links of both."""
     small = Topology("v5e:4x4", V5E, (4, 4), chips(4, 4))
-    assert small.bandwidth(small.devices[:4]) == 50e9
-    assert small.bandwidth(small.devices) == 100e9
+    assert seconds(small, 4) == pytest.approx(3 / 4 / 50)
+    assert seconds(small, 16) == pytest.approx(15 / 16 / 100)
     assert small.hosts == 4
     pod = Topology("v5e:16x16", V5E, (16, 16), chips(16, 16))
-    assert pod.bandwidth(pod.devices[:16]) == 100e9
-    assert pod.bandwidth(pod.devices[:8]) == 50e9
-    assert pod.bandwidth(pod.devices) == 200e9
+    assert seconds(pod, 16) == pytest.approx(15 / 16 / 100)
+    assert seconds(pod, 8) == pytest.approx(7 / 8 / 50)
+    assert seconds(pod, 256) == pytest.approx(255 / 256 / 200)
     cube = Topology("v5p:4x4x4", V5P, (4, 4, 4), chips(4, 4, 4))
-    assert cube.bandwidth(cube.devices) == 600e9
+    assert seconds(cube, 64) == pytest.approx(63 / 64 / 600)
+
+
+def test_gpus_gather_within_hosts_then_between_them() -> None:
+    """NVLink's 450 GB/s, then a port of 50 GB/s for each GPU, which brings the part that it lacks."""
+    hosts = tuple(SimpleNamespace(process_index=number // 8) for number in range(16))
+    cluster = Topology("h100:2x8", H100, (2, 8), hosts)
+    assert seconds(cluster, 8) == pytest.approx(7 / 8 / 450)
+    assert seconds(cluster, 16) == pytest.approx(7 / 8 / 450 + 1 / 2 / 8 / 50)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +52,10 @@ def test_an_axis_that_is_not_closed_to_a_ring_carries_half() -> None:
         ("v3:4x4", "names no known chips: give one of v4, v5e, v5p, v6e"),
         ("v5e", "such as v5e:4x4"),
         ("v5e:4x0", "names no known chips"),
-        ("v5e:4x4x4", "has 3 axes, and slices of TPU v5e have 2"),
-        ("v5p:4x4", "has 2 axes, and slices of TPU v5p have 3"),
+        ("v5e:4x4x4", "has 3 axes, and TPU v5e have 2"),
+        ("v5p:4x4", "has 2 axes, and TPU v5p have 3"),
         ("v5e:4x4", r"pip install 'vitport\[aot-tpu\]'"),
+        ("h100:2x8", r"pip install 'vitport\[aot-cuda\]'"),
     ],
 )
 def test_what_cannot_be_compiled_for_is_told_in_a_sentence(name, sentence, monkeypatch) -> None:

@@ -1,11 +1,11 @@
-"""A format of Swin Transformers described a second time; see :mod:`conversion.second_reading`."""
+"""The second description of a format of Swin Transformers; see :mod:`conversion.second_reading`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from conversion.second_reading import NONE, Candidates
+from conversion.second_reading import NONE, Candidates, Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class SwinPartNames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinReading:
+class SwinReading(Reading):
     """How to run a format's files without its rules."""
 
     names: SwinPartNames
@@ -61,11 +61,13 @@ class SwinReading:
     ``axis``, ``min``, ``pad`` and ``never`` as in ``SwinConfig``; ``height``: as ``min``, by the height alone."""
     pads: Literal["roll_pad", "pad_roll"] | None = None
     """Whether the family's code pads after the shift or before it; ``None`` takes the config's."""
+    margin: Literal["pad", "drop"] | None = "pad"
+    """Whether the family's code completes pixels that fill no patch by zeros, or drops them; ``None``: the config's."""
     never_where: Literal["nowhere", "norms", "earlier norms"] = "nowhere"
     """Files whose windows never shrink, whatever ``windows`` says: those with any ``stage_norm``, or with one of a
     stage before the last."""
     recorded: bool = False
-    """Whether this project's record, where a file has one, overrules ``windows`` and ``pads``."""
+    """Whether this project's record, where a file has one, overrules ``windows``, ``pads`` and ``margin``."""
     merges: Literal["corners", "unfold"] = "corners"
     """How patch merging lays out four neighbours: corner after corner, down first; or as ``torch.nn.Unfold`` does,
     channel after channel."""

@@ -1,0 +1,236 @@
+"""Steps compiled for accelerators that are not here: ``python -m benchmarks.accelerators [PATTERN …]``.
+
+Needs the extras ``aot-tpu`` and ``aot-cuda``. Each program takes one to some minutes; what it costs is kept in
+accelerators.json, from which docs/reports/accelerators.md is written.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks.scaling import mesh_words, table
+from vit_jax.training.recipe.config import ModelOptions, TrainConfig
+from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Precision, Remat
+from vit_jax.training.recipe.recipe import Recipe
+from vit_jax.training.scaling import CHIPS, Step
+from vit_jax.training.scaling.step import memory_bytes
+from vit_spec import VitportError, get_model
+
+KEPT = Path(__file__).parent / "accelerators.json"
+APART = 0.02
+"""Share of its memory by which a program may differ from the one that is kept."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A step in the table."""
+
+    model: str
+    topology: str
+    batch: int
+    mesh: MeshShape
+    precision: Precision = "bfloat16"
+    remat: Remat = "auto"
+    scan: bool = True
+    attention: AttentionKind = "auto"
+    accumulation: int = 1
+
+    @property
+    def name(self) -> str:
+        """Its place in the file and in patterns."""
+        return " ".join([self.model, self.topology, str(self.batch), mesh_words(self.mesh).strip("`"), *self.words])
+
+    @property
+    def words(self) -> list[str]:
+        """What it does not leave to the defaults."""
+        words = [self.precision] if self.precision != "bfloat16" else []
+        words += [f"remat {self.remat}"] if self.remat != "auto" else []
+        words += [] if self.scan else ["unrolled"]
+        words += [self.attention] if self.attention != "auto" else []
+        return words + ([f"accumulation {self.accumulation}"] if self.accumulation > 1 else [])
+
+    @property
+    def predicted(self) -> float:
+        """Bytes of a chip's memory by :mod:`vit_jax.training.scaling`."""
+        kind = self.topology.partition(":")[0]
+        chip, on_gpu = CHIPS[kind], CHIPS[kind].cudnn
+        remat = ("none" if on_gpu else "dots") if self.remat == "auto" else self.remat
+        attention = self.attention
+        if attention == "auto":
+            attention = "cudnn" if on_gpu and self.precision == "bfloat16" else "fused"
+        model = get_model(self.model).config
+        step = Step(model, self.batch, self.mesh, self.precision, remat, self.accumulation, attention)
+        return memory_bytes(step, chip.tile)
+
+    @property
+    def options(self) -> TrainConfig:
+        """Of a run with this step."""
+        return TrainConfig(
+            ModelOptions(self.model), batch=self.batch, steps=100_000, mesh=self.mesh, precision=self.precision,
+            remat=self.remat, scan=self.scan, attention=self.attention, recipe=Recipe(accumulation=self.accumulation),
+        )  # fmt: skip
+
+
+TINY, SMALL, BASE, LARGE = (f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
+HUGE, GIANT, SWIN = "vit_huge_patch14_224", "vit_giant_patch14_224", "swin_tiny_patch4_window7_224"
+
+
+def programs() -> list[Program]:
+    """The whole table."""
+
+    def mesh(data: int, fsdp: int = 1, tensor: int = 1) -> MeshShape:
+        return MeshShape(data, fsdp, tensor)
+
+    return [
+        Program(TINY, "v5e:2x2", 512, mesh(4)),
+        Program(TINY, "v5e:2x2", 512, mesh(4), precision="float32"),
+        Program(TINY, "v4:2x2x1", 512, mesh(4)),
+        Program(TINY, "v5p:2x2x1", 512, mesh(4)),
+        Program(TINY, "v6e:2x2", 512, mesh(4)),
+        Program(SMALL, "v5e:2x4", 1024, mesh(8)),
+        Program(SMALL, "v5e:2x4", 1024, mesh(8), remat="none"),
+        Program(SMALL, "v5e:2x4", 1024, mesh(8), remat="full"),
+        Program(SMALL, "v5e:2x4", 1024, mesh(8), remat="none", attention="flash"),
+        Program(SMALL, "v5e:2x4", 1024, mesh(8), precision="float32"),
+        Program(SMALL, "v6e:2x4", 1024, mesh(8)),
+        Program(BASE, "v5e:2x4", 4096, mesh(8), accumulation=4),
+        Program(BASE, "v5e:4x4", 2048, mesh(4, 4)),
+        Program(BASE, "v5e:4x4", 2048, mesh(4, 4), remat="none"),
+        Program(BASE, "v5e:4x4", 2048, mesh(4, 4), remat="full"),
+        Program(BASE, "v5e:4x4", 1024, mesh(16)),
+        Program(BASE, "v5e:4x4", 1024, mesh(4, 2, 2)),
+        Program(BASE, "v6e:4x4", 2048, mesh(16)),
+        Program(BASE, "v5p:2x2x2", 2048, mesh(8)),
+        Program(LARGE, "v5e:8x8", 4096, mesh(32, 2)),
+        Program(LARGE, "v6e:8x8", 4096, mesh(16, 4)),
+        Program(LARGE, "v5p:4x4x4", 4096, mesh(16, 4)),
+        Program(HUGE, "v6e:16x16", 4096, mesh(16, 16)),
+        Program(GIANT, "v5e:16x16", 4096, mesh(32, 8)),
+        Program(SWIN, "v5e:2x4", 1024, mesh(8)),
+        Program(SWIN, "v6e:2x4", 1024, mesh(2, 4)),
+        Program(SMALL, "h100:1x8", 1024, mesh(8)),
+        Program(SMALL, "a100:1x8", 1024, mesh(8)),
+        Program(BASE, "h100:2x8", 2048, mesh(2, 8)),
+        Program(LARGE, "h100:1x8", 512, mesh(2, 4)),
+        Program(LARGE, "b200:1x8", 1024, mesh(8)),
+    ]
+
+
+def main(patterns: tyro.conf.Positional[tuple[str, ...]] = (), *, check: bool = False, missing: bool = False) -> int:
+    """Compile the programs, keep what they cost, and write the page.
+
+    Args:
+        patterns: Of names, such as 'vit_small* v5e*'; none: all.
+        check: Keep nothing, and fail where a program differs from the one that is kept.
+        missing: Only those of which nothing is kept.
+    """
+    kept: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    failed = 0
+    for program in programs():
+        chosen = not patterns or any(fnmatch(program.name, pattern) for pattern in patterns)
+        if not chosen or (missing and program.name in kept):
+            continue
+        sys.stderr.write(f"{program.name}\n")
+        found = compiled(program)
+        if not check:
+            kept[program.name] = found
+            KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
+            Path("docs/reports/accelerators.md").write_text(page(kept))
+        elif problem := difference(found, kept.get(program.name)):
+            failed += 1
+            sys.stderr.write(f"  {problem}\n")
+    return 1 if failed else 0
+
+
+def compiled(program: Program) -> dict[str, Any]:
+    """What it costs, as ``vitport train --dry-run --on`` says in JSON; or what it needs where it does not fit."""
+    from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
+    from vit_jax.training.ahead.report import values
+    from vit_jax.training.ahead.roofline import roofline
+    from vit_jax.training.ahead.topology import describe
+
+    topology = describe(program.topology)
+    try:
+        found = compile_ahead(program.options, topology, get_model(program.model).config.num_classes)
+    except TooLargeError as error:
+        return {"needs": error.used, "limit": error.limit}
+    except VitportError as error:
+        return {"refused": str(error)}
+    return values(found, roofline(found))
+
+
+def difference(found: dict[str, Any], kept: dict[str, Any] | None) -> str | None:
+    """What is wrong with a program beside the one that is kept."""
+    if kept is None:
+        return "is not in accelerators.json: run without --check"
+    if found.keys() != kept.keys():
+        return f"{_outcome(found)}, and it was: {_outcome(kept)}"
+    own, other = _used(found), _used(kept)
+    if abs(own - other) > APART * other:
+        return f"takes {own / 1e9:.2f} GB, and it took {other / 1e9:.2f} GB"
+    return None
+
+
+def _outcome(found: dict[str, Any]) -> str:
+    return found.get("refused", "does not fit" if "needs" in found else "compiles")
+
+
+def _used(found: dict[str, Any]) -> float:
+    if "memory" not in found:
+        return found.get("needs", 0.0)
+    return found["memory"]["limit"] - found["memory"]["left"]
+
+
+def page(kept: dict[str, Any]) -> str:
+    """The whole of docs/reports/accelerators.md."""
+    text = (Path(__file__).parent / "accelerators.md").read_text()
+    rows = [list(_row(program, kept[program.name])) for program in programs() if program.name in kept]
+    head = ["model", "chips", "batch", "mesh", "options", "state", "temporaries", "left", "predicted",
+            "collectives", "compute",
+            "memory", "links", "ms a step", "MFU"]  # fmt: skip
+    return text.replace("{programs}", table(head, rows)).replace("{count}", str(len(rows)))
+
+
+def _row(program: Program, found: dict[str, Any]) -> Iterator[str]:
+    yield from (
+        program.model,
+        program.topology,
+        f"{program.batch:,}",
+        mesh_words(program.mesh),
+        ", ".join(program.words),
+    )
+    if "memory" not in found:
+        needs = f"**does not fit: needs {found['needs'] / 1e9:.1f} GB**" if "needs" in found else found["refused"]
+        predicted = f"{program.predicted / 1e9:.2f}"
+        yield from (needs, "", "", predicted, *[""] * 6)
+        return
+    memory, line = found["memory"], found["roofline"]
+    yield from (f"{memory[name] / 1e9:.2f}" for name in ("state", "temporaries", "left"))
+    yield f"{program.predicted / 1e9:.2f} ({program.predicted / _used(found) - 1:+.0%})"
+    yield "; ".join(_words(each) for each in found["collectives"][:4])
+    yield from (_number(line[f"{name}_seconds"]) for name in ("compute", "memory", "links", "step"))
+    yield f"{line['mfu']:.0%}"
+
+
+def _words(link: dict[str, Any]) -> str:
+    how = " beside" if link["asynchronous"] else ""
+    return f"{link['count']} {link['kind']}{how} ({link['bytes'] / 1e6:,.0f} MB)"
+
+
+def _number(seconds: float) -> str:
+    return f"{seconds * 1e3:,.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
+
+
+if __name__ == "__main__":
+    from vit_jax.training.ahead.topology import prepare_environment
+
+    prepare_environment()
+    sys.exit(tyro.cli(main))
