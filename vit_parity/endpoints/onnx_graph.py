@@ -122,8 +122,11 @@ class OnnxGraph:
 
     def _in_float32(self, model: ModelProto) -> ModelProto | None:
         found, _ = read_model(self.path, self.weights_key)
-        width = found.model.tensors["patch_embed.proj.weight"].shape[0] // found.model.facts["num_heads"]
-        return in_float32(model, self.path.parent, width)
+        embedding = next(it.shape for it in found.model.tensors.values() if len(it.shape) == 4)  # a convolution's
+        heads = found.model.facts["num_heads"]
+        of_stages = (heads,) if isinstance(heads, int) else heads  # each stage is twice as wide as the one before
+        widths = {embedding[0] * 2**stage // count for stage, count in enumerate(of_stages)}
+        return in_float32(model, self.path.parent, *widths) if len(widths) == 1 else None
 
     def _in_onnxruntime(self, model: ModelProto) -> _Session | None:
         try:
