@@ -28,7 +28,7 @@ import conversion
 from benchmarks.random_weights import random_params
 from conversion.formats import FORMATS
 from vit_cli.download import default_cache, fetch_dinov2_onnx, fetch_photograph
-from vit_spec import Config, ViTConfig, get_model
+from vit_spec import Config, SwinConfig, ViTConfig, get_model
 
 ROOT = Path(__file__).parent.parent
 _BODY = r"(?:(?!^```).*\n)*"
@@ -93,6 +93,27 @@ def _microsoft_swin(path: Path) -> None:
     torch.save({"model": {name: torch.tensor(array) for name, array in table.items()}, "epoch": 299}, path)
 
 
+def _small_swin(form: str, **changes: object) -> Callable[[Path], None]:
+    """A small Swin Transformer of version 2 whose last maps are smaller than its windows."""
+
+    def make(path: Path) -> None:
+        config = SMALL_SWIN.replace(**changes)
+        conversion.save(conversion.Checkpoint.of(config, _params(config)), path, format=form)
+
+    return make
+
+
+def _unfolded_swin(path: Path) -> None:
+    """The same as version 1, with the layers that merge patches in mmpretrain's order under timm's names."""
+    config = SMALL_SWIN.replace(version=1, pretrained_window_sizes=0)
+    params = _params(config)
+    for name, array in params.items():
+        if ".downsample." in name:
+            parts = array.reshape(*array.shape[:-1], 4, -1)[..., [0, 2, 1, 3], :]
+            params[name] = parts.swapaxes(-1, -2).reshape(array.shape).copy()
+    conversion.save(conversion.Checkpoint.of(config, params), path, format="timm")
+
+
 def _own_size(path: Path) -> None:
     """A size that no name has."""
     config = ViTConfig(image_size=(64, 32), patch_size=8, embed_dim=96, depth=4, num_heads=6, num_classes=10)
@@ -141,6 +162,10 @@ def _copies(path: Path) -> None:
 
 
 GOOGLE = {"activation": "gelu_tanh", "pos_embed_resize": "scipy-zoom"}
+SMALL_SWIN = SwinConfig().replace(
+    version=2, image_size=(64, 128), embed_dim=32, depths=(2, 2, 2), num_heads=(2, 4, 8), window_sizes=8,
+    pretrained_window_sizes=0, pad_order="roll_pad", num_classes=10,
+)  # fmt: skip
 FILES: dict[str, Callable[[Path], None]] = {
     "Ti_16.npz": _saved("vit_tiny_patch16_224", "google", **GOOGLE),
     "copies.npz": _copies,
@@ -157,6 +182,10 @@ FILES: dict[str, Callable[[Path], None]] = {
     "own_size.safetensors": _own_size,
     "mlp_head.pth": _mlp_head,
     "swin_tiny_patch4_window7_224.pth": _microsoft_swin,
+    "of_timm.safetensors": _small_swin("timm"),
+    "of_torchvision.pth": _small_swin("torchvision", window_rule="pad", pad_order="pad_roll"),
+    "swin.safetensors": _small_swin("timm", version=1),
+    "renamed.safetensors": _unfolded_swin,
     "swinv2.safetensors": _bare("swinv2_base_window12to24_192to384"),
 }
 """Name of a file that examples start from → what makes it."""

@@ -12,7 +12,7 @@ import numpy as np
 from vit_parity.bound import bounds, bounds_without_weights, relative
 from vit_parity.capture import Capture
 from vit_parity.measure import Difference, measure
-from vit_parity.points import is_tokens
+from vit_parity.points import is_tokens, path_in_block
 from vit_parity.replay import ReplayedModel
 from vit_parity.ulp import Ulps, measure_ulps, roundoff
 from vit_spec import VitportError
@@ -99,16 +99,21 @@ def compare_captures(
     """
     if a.images.shape != b.images.shape or not np.array_equal(a.images, b.images):
         raise VitportError(f"{a.title} and {b.title} ran on different images: capture both on the same input.")
-    names = [name for name in a.activations if name in b.activations]
+    names = [name for name in a.activations if name in b.activations and not _cut_otherwise(name, a, b)]
     if not names:
         raise VitportError(f"{a.title} and {b.title} have no activation in common: capture both again.")
     allowed_a = _allowed(a, truth, model)
     same = a.dtype == b.dtype and set(b.activations) <= set(allowed_a)
     allowed_b = allowed_a if same else _allowed(b, truth, model)
     rows = tuple(_row(name, a, b, truth, allowed_a[name], allowed_b[name]) for name in names)
-    only_a = tuple(name for name in a.activations if name not in b.activations)
-    only_b = tuple(name for name in b.activations if name not in a.activations)
+    only_a = tuple(name for name in a.activations if name not in names)
+    only_b = tuple(name for name in b.activations if name not in names)
     return Comparison(a, b, rows, only_a, only_b, truth)
+
+
+def _cut_otherwise(name: str, a: Capture, b: Capture) -> bool:
+    """Whether a layer within a block has other shapes, as that of other windows has: the tokens behind it tell more."""
+    return path_in_block(name) != name and a.activations[name].shape != b.activations[name].shape
 
 
 def _allowed(run: Capture, truth: Capture | None, model: ReplayedModel | None) -> Mapping[str, float]:

@@ -2,7 +2,7 @@
 
 Version 1 runs with scaled dot-product attention, because transformers' eager one casts its softmax to float32. Version
 2's coordinates are replaced by float64 ones, for the same reason. The tolerance of 1e-12 of the largest value is for
-float64; measured at most 2e-15 (version 1) and 2e-14 (version 2).
+float64; measured at most 6.8e-16 (version 1) and 1.7e-15 (version 2).
 """
 
 from __future__ import annotations
