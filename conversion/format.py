@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from conversion.checkpoint import Checkpoint
-from conversion.second_reading import SecondReading
-from conversion.second_reading_swin import SwinReading
+from conversion.second_reading import Reading
 from conversion.tensors.rules import Names
-from conversion.tensors.table import TensorTable
+from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import Config, Preprocessing
 from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import Pooling
@@ -83,6 +82,9 @@ class Format:
     """Config fields that the format's own shapes show and canonical ones do not, such as the number of heads."""
     buffer_facts: Callable[[TensorTable, Mapping[str, tuple[int, ...]]], dict[str, Any]] | None = None
     """Config fields that the tensors which are set aside show by their values; the others' shapes are given too."""
+    computed: Callable[[TensorTable, tuple[int, int] | None], Mapping[str, Tensor]] | None = None
+    """From canonical tensors and the height and width of images, if they are known, the canonical tensors that the
+    format's code computes and does not store. A model is written if its own tensors are these, bit for bit."""
     remarks: Callable[[TensorTable], list[str]] | None = None
     """Sentences about what a file's tensors hold and the model does not."""
     preprocessing: Preprocessing | None = None
@@ -100,7 +102,7 @@ class Format:
     """What of a model the format has no place for, each in a few words; empty where the model can be written."""
     computed_otherwise: Callable[[Checkpoint], list[str]] | None = None
     """Where other readers of a written file compute another function than the model, in sentences."""
-    second_reading: SecondReading | SwinReading | None = None
+    second_reading: Reading | None = None
     """The format described without its rules, which ``vitport convert --verify`` runs files by."""
 
     @property

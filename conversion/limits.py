@@ -42,6 +42,8 @@ def unsupported_fields(config: Config, **allowed: tuple[Any, ...]) -> list[str]:
     rules = {name: (value,) for name, value in defaults(config).items() if name not in _HELD_BY_ALL} | allowed
     if isinstance(config, ViTConfig) and config.qk_scale == config.head_dim**-0.5:
         config = config.replace(qk_scale=None)  # the default scale, whether stated or not
+    if isinstance(config, ViTConfig) and (config.pool == "token" or not config.num_prefix_tokens):
+        config = config.replace(pool_prefix=False)  # it decides nothing
     return [
         f"{name}={getattr(config, name)!r}" for name, values in rules.items() if getattr(config, name) not in values
     ]

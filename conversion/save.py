@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from conversion.changes.activation import ActivationChoice, with_activation
 from conversion.changes.vit.restate import restated
 from conversion.checkpoint import Checkpoint
@@ -20,6 +22,7 @@ from conversion.limits import check_reader_defaults, dropped, helpful_options
 from conversion.tensors import buffers
 from conversion.tensors.check import check_complete
 from conversion.tensors.finite import not_finite, watched
+from conversion.tensors.table import TensorTable
 from vit_spec import Config, UnfitError, VitportError
 
 Progress = Callable[[str, int, int], None]
@@ -67,7 +70,8 @@ def save(
     check_complete(checkpoint.params.shapes, checkpoint.config)
     # Count while writing: reading every tensor once more would cost as much as converting it.
     not_finite_in: dict[str, int] = {}
-    table = target.names.write(watched(checkpoint.params, not_finite_in), checkpoint.config)
+    params = watched(_stored(checkpoint, target), not_finite_in)
+    table = target.names.write(params, checkpoint.config)
     written: list[str] = []
 
     def count(name: str) -> None:
@@ -95,6 +99,21 @@ def save(
     useless = [not_finite(name, count) for name, count in not_finite_in.items() if count]
     lost = [f"not written: {what}" for what in dropped(checkpoint, target, table.shapes)]
     return (*notes, *useless, *lost)
+
+
+def _stored(checkpoint: Checkpoint, target: Format) -> TensorTable:
+    """The tensors without those that the format's code computes."""
+    if target.computed is None:
+        return checkpoint.params
+    computed = target.computed(checkpoint.params, checkpoint.config.image_size)
+    for name, tensor in computed.items():
+        if not np.array_equal(checkpoint.params[name], tensor.read()):
+            raise UnfitError(
+                f"{target.name} cannot hold {name}, which is not the fixed table that its code computes: choose "
+                "another format, such as timm.",
+                [],
+            )
+    return checkpoint.params.without(set(computed))
 
 
 def _target(name: str, checkpoint: Checkpoint) -> tuple[Format, Writer, Checkpoint]:

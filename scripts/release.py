@@ -60,7 +60,7 @@ def changelog_faults(text: str, version: str) -> list[str]:
 def tree_faults(root: Path) -> list[str]:
     """What stops a release: changes that no commit holds."""
     if _git(root, "status", "--porcelain"):
-        return ["The tree has changes that are not committed: commit them, for a release is a commit."]
+        return ["The tree has changes that are not committed: commit them, because a release is a commit."]
     return []
 
 

@@ -50,7 +50,9 @@ def patches(c: ViTConfig, p: Params, image: np.ndarray) -> np.ndarray:
     rows = []
     for top in range(0, c.image_size[0] - P + 1, P):
         for left in range(0, c.image_size[1] - P + 1, P):
-            rows.append([np.sum(image[:, top : top + P, left : left + P] * k) for k in kernel])
+            pixels = image[:, top : top + P, left : left + P].transpose(1, 2, 0).ravel()
+            pixels = norm(c, p, "patch_embed.pixel_norm", pixels).reshape(P, P, -1).transpose(2, 0, 1)
+            rows.append([np.sum(pixels * k) for k in kernel])
     y = np.array(rows) + p.get("patch_embed.proj.bias", 0.0)
     return norm(c, p, "patch_embed.norm", y)
 

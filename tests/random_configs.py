@@ -39,7 +39,8 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
         "pos_embed_resize": draw(st.sampled_from(get_args(PositionResize))),
         "final_norm": draw(st.sampled_from(get_args(FinalNorm))),
     }
-    for option in ("qkv_bias", "qk_norm", "proj_bias", "pre_norm", "patch_bias", "patch_norm", "pool_prefix"):
+    options = ("qkv_bias", "qk_norm", "proj_bias", "pre_norm", "pixel_norm", "patch_bias", "patch_norm", "pool_prefix")
+    for option in options:
         fields[option] = draw(st.booleans())
     fields["norm"], fields["norm_bias"] = draw(
         st.sampled_from([("layernorm", True), ("layernorm", False), ("rmsnorm", False)])

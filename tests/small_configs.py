@@ -56,6 +56,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "norm-none": {"final_norm": "none"},
     "layer-scale": {"layer_scale": 1e-5},
     "no-patch-bias": {"patch_bias": False},
+    "pixel-norm": {"pixel_norm": True, "in_channels": 2, "image_size": (14, 23)},
     "patch-norm": {"patch_norm": True},
     "no-class-token": {"class_token": False, "pool": "avg"},
     "distilled": {"distilled": True},
@@ -110,6 +111,9 @@ COMBINATIONS: dict[str, ViTConfig] = {
             "patch_size": 2, "block": "post_norm",
         },
         "distilled": {"distilled": True, "layer_scale": 1.0},
+        "normed-pixels": {
+            "pixel_norm": True, "patch_norm": True, "class_token": False, "pool": "avg", "image_size": (14, 22),
+        },
         "original": {"block": "original", "depth": 2, "final_norm": "none", "layer_scale": 1e-5, "attn_norm": True},
         "parallel": {
             "block": "parallel", "norm": "rmsnorm", "norm_bias": False, "qkv_bias": False, "qk_norm": True,

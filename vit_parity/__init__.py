@@ -12,7 +12,7 @@ from vit_parity.capture import (
 from vit_parity.certificate import Certificate
 from vit_parity.compare import Findings, compare
 from vit_parity.comparison import Comparison, Row, compare_captures
-from vit_parity.endpoints.vit.onnx_graph import onnx_activations
+from vit_parity.endpoints.onnx_graph import onnx_activations
 from vit_parity.explain import Explanation, explain
 from vit_parity.measure import Difference, measure, measure_all
 from vit_parity.points import activation_names, answer_name

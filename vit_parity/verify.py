@@ -19,7 +19,7 @@ from conversion.formats import FORMATS
 from conversion.opening import AS_IT_IS, Opening
 from vit_parity.capture import Activations, jax_activations, torch_activations
 from vit_parity.certificate import Certificate, Check, stages
-from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+from vit_parity.endpoints.onnx_graph import OnnxGraph
 from vit_parity.frameworks import Framework, installed, jax_dtype, jax_model, torch_model
 from vit_parity.points import stage_points
 from vit_parity.semantics import semantics_of_file

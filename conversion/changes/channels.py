@@ -6,8 +6,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from conversion.checkpoint import Checkpoint
-from conversion.tensors.patch_kernel import resize_channels
-from vit_spec import Kind, parameters
+from conversion.tensors.patch_kernel import patch_kernel_name, resize_channels
 
 
 def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
@@ -17,13 +16,13 @@ def with_channels(checkpoint: Checkpoint, in_channels: int) -> Checkpoint:
     follow the kernel: repeated for more channels, averaged for one.
 
     Raises:
-        VitportError: if ``in_channels`` is below 1.
+        VitportError: if ``in_channels`` is below 1, or the model norms pixels.
     """
     old = checkpoint.config.in_channels
     if in_channels == old:
         return checkpoint
     config = checkpoint.config.replace(in_channels=in_channels)
-    (name,) = (entry.name for entry in parameters(config) if entry.kind is Kind.CONV)
+    name = patch_kernel_name(checkpoint.config, config)
     params = checkpoint.params.replacing(name, resize_channels(checkpoint.params[name], in_channels))
     preprocessing = checkpoint.preprocessing.replace(
         mean=_per_channel(checkpoint.preprocessing.mean, in_channels),

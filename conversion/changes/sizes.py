@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from conversion.checkpoint import Checkpoint
-from conversion.tensors.patch_kernel import resize_patch_kernel
-from vit_spec import Config, Kind, SwinConfig, VitportError, family_module, parameters, remarks
+from conversion.tensors.patch_kernel import patch_kernel_name, resize_patch_kernel
+from vit_spec import Config, SwinConfig, VitportError, family_module, remarks
 from vit_spec.swin.resizing import OffsetResize, WindowSize
 from vit_spec.vit.config import PositionResize
 
@@ -33,7 +33,8 @@ def with_sizes(
         resize: method for the tables; ``None`` takes the one of the weights' family.
 
     Raises:
-        VitportError: if the image is smaller than a patch, or ``resize`` is given without a size.
+        VitportError: if the image is smaller than a patch, the model norms the pixels of patches of another size, or
+            ``resize`` is given without a size.
     """
     old = checkpoint.config
     if image_size is None and patch_size is None and window_size is None:
@@ -61,7 +62,7 @@ def _patch_resized(sized: Checkpoint, old: Config) -> Checkpoint:
     config = sized.config
     if config.patch_size == old.patch_size:
         return sized
-    (name,) = (parameter.name for parameter in parameters(config) if parameter.kind is Kind.CONV)
+    name = patch_kernel_name(old, config)
     params = sized.params.replacing(name, resize_patch_kernel(sized.params[name], config.patch_size))
     return replace(sized, params=params).changed(
         f"patches of {config.patch_size} pixels in place of {old.patch_size}, the kernel resized by pseudo-inverse"

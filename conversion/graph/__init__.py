@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conversion.graph import vit
+from conversion.graph import swin, vit
 from conversion.graph.expression import forget_numbers
-from conversion.graph.graph import Graph, GraphInput, NotUnderstoodError
+from conversion.graph.graph import Graph, GraphInput, NotUnderstoodError, RecognisedError
 from conversion.graph.reading import Reading
 from conversion.graph.trace import trace
 from vit_spec import VitportError
 
-FAMILIES = {"vit": vit.read}
+FAMILIES = {"vit": vit.read, "swin": swin.read}
 """Family → the function that finds its model in a trace, or raises ``NotUnderstoodError``."""
 _MOST_SIZES = 8
 """Number of image sizes to try if a graph takes images of any size."""
@@ -59,14 +59,14 @@ def read_graph(graph: Graph, upto: str | None = None) -> GraphReading:
 
 
 def _read(graph: Graph, image: GraphInput, shape: tuple[int, ...], upto: str | None) -> GraphReading:
-    """The model of the first family that fits; if none fits, raises the first family's error."""
+    """The model of the first family that fits; if none fits, raises the error of the family that recognised it."""
     found = trace(graph, image.name, shape, upto)
     first: NotUnderstoodError | None = None
     for family, read in FAMILIES.items():
         try:
             return GraphReading(family, read(found), image.name, shape)
         except NotUnderstoodError as error:
-            first = first or error
+            first = error if first is None or isinstance(error, RecognisedError) else first
     assert first is not None
     raise first
 

@@ -78,9 +78,12 @@ class Builder:
         """``FUNCTIONS[op]``, with broadcasting. A permutation of its inputs becomes one of its output where it can."""
         shape = np.broadcast_shapes(*(arg.shape for arg in args))
         self.allow(shape)
+        args = [_unspread(arg) for arg in args]
         arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
         if op == "Add" and len(arrays) == 2 and all(it.shape == shape and it.dtype.kind == "f" for it in arrays):
             args = [self.constant(it) for it in arrays] if len(shape) == 3 else args  # a token and its position
+        if op == "Relu" and all(it.ndim > 1 and it.dtype.kind == "f" for it in arrays):  # a layer of constants: it has
+            args = [self.constant(it) if isinstance(it, np.ndarray) else it for it in args]  # to be told from results
         views = [arg for arg in args if isinstance(arg, View)]
         if not views:
             with np.errstate(all="ignore"):
@@ -273,6 +276,13 @@ def is_unknown(value: Value) -> bool:
 def _view(value: Value) -> View:
     assert isinstance(value, View)
     return value
+
+
+def _unspread(arg: Value) -> Value:
+    """One number for each row where a view only repeats it along the row: operations repeat it by themselves."""
+    if not isinstance(arg, View) or arg.order is None or arg.shape[-1:] in ((), (0,), (1,)) or arg.order.strides[-1]:
+        return arg
+    return view_of(arg.expression, arg.order[..., :1])
 
 
 def _starts(bases: Sequence[Expression]) -> list[int]:

@@ -53,6 +53,7 @@ def _many(function: Callable[[Any, Any], Any]) -> Function:
 FUNCTIONS: Mapping[str, Function] = {
     "Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": _div, "Pow": np.power, "Neg": np.negative,
     "Abs": np.abs, "Exp": np.exp, "Log": np.log, "Sqrt": np.sqrt, "Reciprocal": np.reciprocal, "Erf": _erf,
+    "Erfc": lambda x: 1 - _erf(x),
     "Tanh": np.tanh, "Sigmoid": _sigmoid, "Relu": lambda x: np.maximum(x, 0), "Max": _many(np.maximum),
     "Min": _many(np.minimum), "Sum": _many(np.add), "Clip": _clip, "Where": np.where, "Equal": np.equal,
     "Greater": np.greater, "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
@@ -67,7 +68,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "com.microsoft::Gelu": _gelu, "com.microsoft::FastGelu": lambda x: _gelu(x, "tanh"),
     "com.microsoft::QuickGelu": lambda x, alpha=1.702: x * _sigmoid(alpha * x),
 }  # fmt: skip
-"""Operation → function of its inputs and attributes."""
+"""Operation → function of its inputs and attributes. Erfc is TensorFlow's, which tf2onnx leaves in its graphs."""
 
 REDUCTIONS: Mapping[str, Function] = {
     "ReduceMean": np.mean, "ReduceSum": np.sum, "ReduceMax": np.max, "ReduceMin": np.min, "ReduceProd": np.prod,

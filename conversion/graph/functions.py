@@ -118,6 +118,18 @@ def centres(at: Expression, source: Expression) -> bool:
     return y.shape == x.shape and bool(np.abs(y - _centred(x)).max() <= 1e-9)
 
 
+def is_unit(at: Expression, source: Expression) -> bool:
+    """Whether ``at`` is ``source`` divided by its length over the last axis, with no guard that shows above 1e-9."""
+    D = source.shape[-1] if source.shape else 0
+    x = np.random.default_rng(0).standard_normal((4, max(D, 1))) * np.array([[1e-9], [1e-3], [1.0], [30.0]])
+    try:
+        y = _Rows(source, D).compute(at, np.concatenate([x, np.zeros_like(x[:1])]))
+    except (_NoRowsError, TypeError):
+        return False
+    unit = x / np.sqrt((x * x).sum(-1, keepdims=True))
+    return y[:-1].shape == x.shape and bool(np.abs(y[:-1] - unit).max() <= 1e-6) and not y[-1].any()
+
+
 def is_softmax(at: Expression, source: Expression) -> bool:
     """Whether ``at`` is the softmax of ``source`` over the last axis."""
     D = source.shape[-1] if source.shape else 0

@@ -14,7 +14,7 @@ from conversion.graph.arguments import Inputs, Operation, attributes_of, constan
 from conversion.graph.builder import Builder, Value
 from conversion.graph.expression import View
 from conversion.graph.graph import Node
-from conversion.graph.operations import OPERATIONS, norm_node, quantised
+from conversion.graph.operations import OPERATIONS, norm_node
 from conversion.graph.products import scaled
 
 
@@ -154,18 +154,5 @@ FUSED: dict[str, Operation] = {
     f"{_MS}MultiHeadAttention": _multi_head_attention, "Attention": _onnx_attention,
     f"{_MS}TransposeMatMul": _fused_matmul,
     f"{_MS}LayerNormalization": OPERATIONS["LayerNormalization"],
-    f"{_MS}DequantizeLinear": OPERATIONS["DequantizeLinear"],
 }  # fmt: skip
 """Operation → what it stands for."""
-
-_INTEGERS = ("QAttention", "QGemm", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QuantizeLinear", "MatMulNBits",
-             "QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearSoftmax", "QOrderedMatMul", "MatMulFpQ4",
-             "MatMulBnb4", "DynamicQuantizeLSTM", "QMoE", "QLinearGlobalAveragePool", "QLinearSigmoid",
-             "QLinearLeakyRelu", "QLinearAveragePool", "QLinearReduceMean")  # fmt: skip
-
-
-def _refused(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
-    raise quantised(b.place)
-
-
-FUSED.update({f"{_MS}{name}": _refused for name in _INTEGERS})

@@ -80,3 +80,7 @@ class Graph:
 
 class NotUnderstoodError(VitportError):
     """The graph is not the expected model; another reading may still fit."""
+
+
+class RecognisedError(NotUnderstoodError):
+    """The graph is a model of the expected family, but something in it is not understood."""

@@ -1,4 +1,4 @@
-"""The heads of attention as index arrays."""
+"""How attention's heads are concatenated, as index arrays."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from conversion.graph.graph import NotUnderstoodError
 
 
 def merge_order(order: np.ndarray, batch: int, heads: int, N: int, d: int, place: str) -> np.ndarray:
-    """For each channel that is read of heads (batch, heads, N, d), its number where they lie side by side in order.
+    """For each channel that is read of heads (batch, heads, N, d), its index if heads are concatenated in order.
 
     Args:
-        order: numbers of the elements that are read, token by token.
+        order: indices of the elements that are read, token by token.
 
     Raises:
-        NotUnderstoodError: if heads are not put together token by token.
+        NotUnderstoodError: if heads are not concatenated token by token.
     """
     stacked = numbers((batch, heads, N, d)).transpose(0, 2, 1, 3).reshape(batch * N, heads * d)
     order = order.reshape(-1, heads * d)
@@ -31,7 +31,7 @@ def merge_order(order: np.ndarray, batch: int, heads: int, N: int, d: int, place
 
 
 def taken(array: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """``array[..., columns]``, without a copy where they follow one another."""
+    """``array[..., columns]``; a view, not a copy, if they are consecutive."""
     first = int(columns[0])
     if np.array_equal(columns, np.arange(first, first + len(columns))):
         return array[..., first : first + len(columns)]

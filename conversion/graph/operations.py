@@ -14,7 +14,6 @@ from conversion.graph.expression import View
 from conversion.graph.graph import Node
 from conversion.graph.layout import LAYOUTS, ints
 from conversion.graph.products import conv, einsum, gemm, matmul
-from vit_spec import VitportError
 
 
 def _elementwise(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
@@ -77,6 +76,13 @@ def _filled(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Valu
     shape, value = ints(constant(required(inputs, 0))), node.attributes.get("value", np.zeros(1, np.float32))
     b.allow(shape)
     return (np.full(shape, value.reshape(()), value.dtype),)
+
+
+def _eye(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
+    x = required(inputs, 0)
+    b.allow(x.shape)
+    dtype = node.attributes.get("dtype", x.dtype if isinstance(x, np.ndarray) else np.dtype(np.float32))
+    return (np.eye(*x.shape, k=node.attributes.get("k", 0), dtype=dtype),)
 
 
 def _range(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
@@ -148,47 +154,12 @@ def _trilu(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value
     return (np.triu(x, k) if node.attributes.get("upper", 1) else np.tril(x, k),)
 
 
-def _dequantize(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
-    """Dequantised constant weights: exactly those that onnxruntime computes with."""
-    x, scale, zero = required(inputs, 0), constant(required(inputs, 1)), constant(optional(inputs, 2))
-    assert scale is not None
-    if isinstance(x, View):
-        raise quantised(b.place)
-    block = node.attributes.get("block_size", 0)
-    axis = node.attributes.get("axis", 1)
-
-    def spread(array: np.ndarray) -> np.ndarray:
-        if block:
-            return np.repeat(array, block, axis).take(range(x.shape[axis]), axis)
-        return array.reshape([-1 if at == axis % x.ndim else 1 for at in range(x.ndim)]) if array.ndim == 1 else array
-
-    steps = x.astype(scale.dtype) if zero is None else x.astype(scale.dtype) - spread(zero).astype(scale.dtype)
-    b.dequantised += 1
-    return (steps * spread(scale),)
-
-
-def quantised(place: str) -> VitportError:
-    """The error for a graph that computes in integers."""
-    return VitportError(
-        f"The graph is quantised: its {place} rounds what the layers compute to integers, so no float weights give the "
-        "same results. Export the model in float32 or float16."
-    )
-
-
-def _quantised(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
-    raise quantised(b.place)
-
-
 OPERATIONS: dict[str, Operation] = {
     **dict.fromkeys(FUNCTIONS, _elementwise), **dict.fromkeys(REDUCTIONS, _reduce), **dict.fromkeys(LAYOUTS, _layout),
     "Concat": _concat, "Cast": _cast, "CastLike": _cast, "Shape": _shape, "Size": _size, "Constant": _constant,
-    "ConstantOfShape": _filled, "Range": _range, "Tile": _tile, "MatMul": matmul, "Gemm": gemm, "Conv": conv,
-    "GlobalAveragePool": _pool, "Softmax": _softmax, "LayerNormalization": _layer_norm,
+    "ConstantOfShape": _filled, "Range": _range, "EyeLike": _eye, "Tile": _tile, "MatMul": matmul, "Gemm": gemm,
+    "Conv": conv, "GlobalAveragePool": _pool, "Softmax": _softmax, "LayerNormalization": _layer_norm,
     "RMSNormalization": _rms_norm, "SimplifiedLayerNormalization": _rms_norm, "Einsum": einsum, "Resize": _resize,
-    "Trilu": _trilu, "DequantizeLinear": _dequantize,
-    **dict.fromkeys(
-        ("QuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"),
-        _quantised,
-    ),
+    "Trilu": _trilu,
 }  # fmt: skip
 """Operation → the function that reads it. Other operations are unknown."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from conversion.graph.expression import Expression
 from conversion.graph.graph import NotUnderstoodError
-from conversion.graph.layers import Layers, unselected
+from conversion.graph.layers import Layers, Norm, unselected
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +23,15 @@ class Patches:
     """Whether the graph takes (B, H, W, C)."""
     folded: bool
     """Whether arithmetic on the pixels was folded into it."""
+    norm: Norm | None = None
+    """Of the pixels of each patch, before the projection; its factors are ordered by row, column and channel."""
 
 
-def patches_of(at: Expression, layers: Layers) -> Patches | None:
+def patches_of(at: Expression, layers: Layers, *, normed: bool = False) -> Patches | None:
     """The patch projection whose output is ``at``; ``None`` if that is not a linear layer on the image.
+
+    Args:
+        normed: whether the pixels of each patch may be normalised before the projection.
 
     Raises:
         NotUnderstoodError: if it is one, but its windows are not patches.
@@ -37,6 +42,13 @@ def patches_of(at: Expression, layers: Layers) -> Patches | None:
     source, order = unselected(layer.x)
     if source is None or order is None:
         return None
+    norm, within = layers.norm(source), None
+    if norm is not None:
+        source, inner = unselected(norm.x)
+        if not normed or source is None or inner is None or _pixels(source, layers)[0].kind != "image":
+            return None
+        order, within = _through(norm, order.reshape(-1, layer.kernel.shape[0]), layer.place)
+        order = inner.reshape(-1)[order]
     image, scale, shift = _pixels(source, layers)
     if image.kind != "image":
         return None
@@ -55,6 +67,8 @@ def patches_of(at: Expression, layers: Layers) -> Patches | None:
         )
     places, patch, grid = found
     kernel, bias = layer.kernel, layer.bias
+    if norm is not None and (scale is not None or shift is not None):
+        raise NotUnderstoodError(f"The graph scales pixels before {norm.place} normalises those of each patch.")
     if scale is not None or shift is not None:
         kernel, bias = _folded(kernel, bias, one, scale, shift, layer.place)
     height, width = image.shape[1:3] if channels_last else image.shape[2:4]
@@ -65,7 +79,28 @@ def patches_of(at: Expression, layers: Layers) -> Patches | None:
     return Patches(
         weight.reshape(-1, C, patch, patch), bias, (height, width), grid, channels_last,
         scale is not None or shift is not None,
+        None if norm is None or within is None else _by_row(norm, within[own].reshape(C, patch, patch)),
     )  # fmt: skip
+
+
+def _through(norm: Norm, order: np.ndarray, place: str) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the elements that a norm reads, (rows, width), and which of its channels each column is."""
+    width = norm.x.shape[-1]
+    if order.shape[1] != width or not np.array_equal(np.sort(order[0] % width), np.arange(width)):
+        raise NotUnderstoodError(f"The graph's {place} does not read all that {norm.place} normalises together.")
+    within = order[0] % width
+    if not np.array_equal(order, order[:, :1] // width * width + within):
+        raise NotUnderstoodError(f"The graph's {place} reads several patches, which {norm.place} normalises apart.")
+    return order, within
+
+
+def _by_row(norm: Norm, channels: np.ndarray) -> Norm:
+    """A norm with its factors by row, column and channel, from the number of its channel for each (C, P, P)."""
+    to = channels.transpose(1, 2, 0).reshape(-1)
+    weight, bias = (
+        None if part is None or part.size == 1 else part.reshape(-1)[to] for part in (norm.weight, norm.bias)
+    )
+    return replace(norm, weight=weight, bias=bias)
 
 
 def _pixels(at: Expression, layers: Layers) -> tuple[Expression, np.ndarray | None, np.ndarray | None]:

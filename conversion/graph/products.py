@@ -56,7 +56,11 @@ def conv(b: Builder, node: Node, inputs: Inputs, opset: int) -> Sequence[Value]:
         return (y.transpose(0, 2, 4, 1, 3, 5).reshape(B, h * w, C * P * Q),)
 
     (patches,) = b.moved(x, "", windows)
-    y: Value = b.linear(patches, kernel.reshape(outputs, -1).T)  # type: ignore[arg-type]
+    rows = kernel.reshape(outputs, -1)
+    if ((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all():  # TensorFlow's extract_patches
+        (y,) = b.moved(patches, "", lambda z: (z[..., rows.argmax(axis=1)],))
+    else:
+        y = b.linear(patches, rows.T)  # type: ignore[arg-type]
     y = y if bias is None else b.elementwise("Add", [y, bias])
     return b.moved(y, "", lambda z: (z.swapaxes(1, 2).reshape(B, outputs, h, w),))
 

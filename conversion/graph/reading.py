@@ -11,7 +11,7 @@ from conversion.tensors.table import Tensor
 
 @dataclass(frozen=True)
 class Reading:
-    """A model, and where a graph computes its stages."""
+    """A model, and the values of the graph that are its stages."""
 
     facts: Mapping[str, Any]
     """Config fields."""
@@ -21,4 +21,4 @@ class Reading:
     channels_last: bool
     """Whether the graph takes (B, H, W, C)."""
     stages: Mapping[str, str] = field(default_factory=dict)
-    """Stage of the model (``embed``, ``blocks.0``, …, ``norm``, ``head``) → the graph's value that holds it."""
+    """Stage of the model (``embed``, ``blocks.0``, …, ``norm``, ``head``) → name of its value in the graph."""

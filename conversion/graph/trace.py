@@ -14,13 +14,15 @@ from conversion.graph.expression import View
 from conversion.graph.fused import FUSED
 from conversion.graph.graph import Constant, Graph, Node
 from conversion.graph.operations import OPERATIONS
+from conversion.graph.placing import PLACING
+from conversion.graph.quantised import QUANTISED
 from vit_spec import VitportError
 
 MOST_NODES = 50_000
 """A model of 48 blocks has 3,000 nodes, or some 10,000 if the graph computes every shape."""
 _MOST_CALLS = 16
 """Functions within functions, and branches within branches."""
-_READ = OPERATIONS | FUSED
+_READ = OPERATIONS | PLACING | FUSED | QUANTISED
 
 
 @dataclass(frozen=True)

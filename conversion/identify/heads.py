@@ -77,12 +77,15 @@ def find_heads(table: TensorTable, names: Mapping[str, str], format: Format) -> 
         renamed[kernel] = place[0]
         notes.append(f"took {re.split('[./](weight|kernel)$', names[kernel])[0]} as the head, one linear layer")
         if bias is None:
-            shape, dtype = table.spec(kernel)
-            count = shape[0] if kernel.endswith("weight") else shape[1]
-            zeros[place[1]] = Tensor((count,), dtype, lambda count=count, dtype=dtype: np.zeros(count, dtype))
+            zeros[place[1]] = _zeros(table, kernel)
             notes[-1] += " without a bias; zeros are its bias"
         else:
             renamed[bias] = place[1]
+    own = {bare: name for name, bare in names.items()}
+    for kernel, bias in _pairs(format):
+        if kernel in own and bias not in own and _linear(table, {kernel: own[kernel]}, widths) is not None:
+            zeros[bias] = _zeros(table, own[kernel])
+            notes.append(f"{own[kernel]} has no bias beside it; zeros are its bias")
     return Heads(renamed, zeros, tuple(unread), tuple(notes))
 
 
@@ -136,6 +139,13 @@ def _linear(table: TensorTable, group: Mapping[str, str], widths: set[int]) -> t
     if columns not in widths or (bias is not None and table.spec(bias)[0] != (rows,)):
         return None
     return kernel, bias
+
+
+def _zeros(table: TensorTable, kernel: str) -> Tensor:
+    """The bias of a layer that has none."""
+    shape, dtype = table.spec(kernel)
+    count = shape[0] if kernel.endswith("weight") else shape[1]
+    return Tensor((count,), dtype, lambda: np.zeros(count, dtype))
 
 
 def _place(format: Format, root: str) -> tuple[str, str] | None:

@@ -36,6 +36,8 @@ class Recognised:
     notes: tuple[str, ...]
     unread_head: tuple[str, ...] = ()
     """Tensors of a head that is not one linear layer."""
+    filled: tuple[str, ...] = ()
+    """Tensors of zeros that the file does not hold: biases of heads without one."""
     aside: TensorTable = field(default_factory=lambda: TensorTable({}))
     """What ``Format.set_aside`` took out of the table."""
 
@@ -183,7 +185,8 @@ def _peeled(table: TensorTable, found: Format, prefix: str, told: tuple[str, ...
     kept = TensorTable({name: table.tensors[name] for name in names}).renamed(names.__getitem__)
     whole = TensorTable({**kept.tensors, **heads.zeros, **beside.zeros})
     unread = tuple(names[name] for name in heads.unread)
-    return Recognised(found, whole, (*notes, *heads.notes, *beside.notes), unread, TensorTable(removed))
+    told = (*notes, *heads.notes, *beside.notes)
+    return Recognised(found, whole, told, unread, (*heads.zeros, *beside.zeros), TensorTable(removed))
 
 
 def _heads_beside(

@@ -18,7 +18,7 @@ CHANGED_BY_FINE_TUNING = frozenset({"head", "head_dist", "pre_logits", "pos_embe
 """First components of names whose shapes fine-tuning changes."""
 EVERY_PARAMETER = (
     ViTConfig(representation_size=HIDDEN),
-    ViTConfig(distilled=True, patch_norm=True, pre_norm=True, register_tokens=1),
+    ViTConfig(distilled=True, pixel_norm=True, patch_norm=True, pre_norm=True, register_tokens=1),
     ViTConfig(pool="map", final_norm="pooled"),
 )
 """Between them, they have every parameter outside the blocks."""
@@ -30,9 +30,6 @@ REFUSED = {
     ".attn.relative_position_bias_table": "a BEiT, EVA or other model, whose attention has relative positions" + _PLAIN,
     ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias" + _PLAIN,
     ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, which is neither a Vision Transformer nor Swin v2",
-    "to_patch_embedding.2.weight": (
-        "a model of vit-pytorch, which normalises the pixels of each patch before projecting them" + _PLAIN
-    ),
     "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
     "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
 }

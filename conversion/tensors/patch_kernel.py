@@ -5,7 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from conversion.tensors.position_table import interpolation_matrix
-from vit_spec import VitportError
+from vit_spec import Config, Kind, VitportError, parameters
+
+
+def patch_kernel_name(old: Config, new: Config) -> str:
+    """The parameter that projects patches, where another size of patches or another number of channels changes it.
+
+    Args:
+        old: the model before.
+        new: the model with the other patches.
+
+    Raises:
+        VitportError: if another parameter has a number for each pixel too, for which no rule of resizing is known.
+    """
+    kernel = next(it.name for it in parameters(old) if it.kind is Kind.CONV)
+    shapes = {it.name: it.shape for it in parameters(new)}
+    fixed = [it.name for it in parameters(old) if it.kind is Kind.NORM and it.shape != shapes.get(it.name)]
+    if fixed:
+        raise VitportError(
+            f"{', '.join(fixed)} has a factor for each pixel of a patch, and no rule resizes it: keep the patch size "
+            "and the number of channels of the weights."
+        )
+    return kernel
 
 
 def resize_patch_kernel(kernel: np.ndarray, patch_size: int) -> np.ndarray:

@@ -100,6 +100,8 @@ class Leading:
 class WithoutBias:
     """The format's linear layer has no bias; the canonical one has a bias of zeros."""
 
+    what: str
+    """What the layer is, in words."""
     transposed: bool = False
     """The format holds the weight as (in, out)."""
 
@@ -112,7 +114,7 @@ class WithoutBias:
         weight, bias = arrays
         if bias.any():
             raise VitportError(
-                "The head has a bias other than zero, which the format cannot hold: choose another format."
+                f"The {self.what} has a bias other than zero, which the format cannot hold: choose another format."
             )
         return [weight.T if self.transposed else weight]
 
@@ -133,6 +135,37 @@ class LinearPatches:
     def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
         del config
         return list(arrays)
+
+
+@dataclass(frozen=True)
+class PixelRows:
+    """A patch embedding that is a linear layer on pixels by row, column and channel: (D, P·P·C), for C of 3 or 1."""
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        (weight,) = arrays
+        for channels in (3, 1):
+            side = math.isqrt(weight.shape[-1] // channels)
+            if weight.ndim == 2 and channels * side * side == weight.shape[1]:
+                return [weight.reshape(len(weight), side, side, channels).transpose(0, 3, 1, 2)]
+        raise ValueError(
+            f"{weight.shape[-1]} columns are not the pixels of a square patch of three channels, or of one"
+        )
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
+        del config
+        return [array.transpose(0, 2, 3, 1).reshape(len(array), -1) for array in arrays]
+
+
+@dataclass(frozen=True)
+class Unbatched:
+    """The format's array has no leading axis of length 1; older files of it may have one."""
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [array[None] if array.ndim == 2 else array for array in arrays]
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
+        del config
+        return [array[0] for array in arrays]
 
 
 COPY = Copy()

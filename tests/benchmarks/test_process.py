@@ -35,7 +35,7 @@ def test_a_worker_has_variables_of_its_own(worker) -> None:
 
 
 def test_seconds_are_those_of_one_run(worker) -> None:
-    """The shortest of some measurements, for others may compute at the same time: five runs would take 50 ms."""
+    """The shortest of some measurements, because others may compute at the same time: five runs would take 50 ms."""
     assert 0.01 <= min(worker.measure("slow", 5).seconds for _ in range(5)) < 0.05
     assert worker.measure("told", 3).seconds == 0.5
 

@@ -170,6 +170,6 @@ def test_a_name_is_registered_once_and_in_an_order_that_exists(tmp_path: Path) -
         with pytest.raises(VitportError, match="exists already"):
             conversion.register_format(taken)
     circle = 'name="other",\n    before=("other",),'
-    with pytest.raises(VitportError, match="other before other is a circle"):
+    with pytest.raises(VitportError, match="other before other is a cycle"):
         conversion.register_format(_imported(tmp_path, _example().replace('name="jeonsworld",', circle)))
     assert "other" not in conversion.FORMATS

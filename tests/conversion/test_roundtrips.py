@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 import conversion
 from conversion import FORMATS
 from conversion.formats import groups
+from conversion.tensors.table import TensorTable
 from tests.conversion.canaries import assert_same_tensors, canary_params
 from vit_spec import ViTConfig, VitportError
 
+LUCID = {"pixel_norm": True, "patch_norm": True, "qkv_bias": False, "norm_eps": 1e-5}
 FLAVOURS: dict[str, dict] = {
     "vit": {},
     "vit-no-qkv-bias": {"qkv_bias": False},
@@ -34,6 +36,17 @@ FLAVOURS: dict[str, dict] = {
     "clip-classifier": {"pre_norm": True, "patch_bias": False, "pool": "avg", "final_norm": "none"},
     "siglip": {"class_token": False, "pool": "map", "num_classes": 0, "activation": "gelu_tanh", "pos_embed": "patch"},
     "siglip-classifier": {"class_token": False, "pool": "avg", "activation": "gelu_tanh", "pos_embed": "patch"},
+    "vit-pytorch": LUCID,
+    "vit-pytorch-mean": LUCID | {"class_token": False, "pool": "avg", "pos_embed": "patch"},
+    "vit-pytorch-plain": {"qkv_bias": False, "norm_eps": 1e-5, "final_norm": "pooled"},
+    "vit-pytorch-simple-plain": {
+        "qkv_bias": False,
+        "norm_eps": 1e-5,
+        "final_norm": "pooled",
+        "class_token": False,
+        "pool": "avg",
+        "pos_embed": "patch",
+    },
     "encoder": {"norm_bias": False, "qkv_bias": False, "proj_bias": False, "activation": "relu"},
 }
 
@@ -73,9 +86,19 @@ def holders(config: ViTConfig) -> list[str]:
 
 
 def params_for(config: ViTConfig, dtype: np.dtype) -> dict[str, np.ndarray]:
-    params = canary_params(config, dtype)
+    return fitted(config, canary_params(config, dtype))
+
+
+def fitted(config: ViTConfig, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The parameters as all formats that hold the config can hold them."""
     if config.pre_norm and "head.bias" in params:
         params["head.bias"] = np.zeros_like(params["head.bias"])  # CLIP's projection has none
+    for entry in FORMATS.values():
+        if entry.computed is not None and not entry.cannot_hold(config):  # SimpleViT, whose attention ends without one
+            computed = entry.computed(TensorTable.of(params), config.image_size)
+            biases = [name for name in params if name.endswith("attn.proj.bias")]
+            params |= {name: tensor.read() for name, tensor in computed.items()}
+            params |= {name: np.zeros_like(params[name]) for name in biases}
     return params
 
 

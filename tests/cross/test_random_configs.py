@@ -62,7 +62,11 @@ def check_pair(pair: tuple[ViTConfig, ViTConfig], data: st.DataObject) -> None:
             holders = [
                 name
                 for name, entry in FORMATS.items()
-                if entry.family == config.family and entry.can_write and name != ORBAX and not entry.cannot_hold(config)
+                if entry.family == config.family
+                and entry.can_write
+                and name != ORBAX
+                and not entry.cannot_hold(config)
+                and entry.computed is None
             ]
             name = data.draw(st.sampled_from(holders))
             path = Path(folder) / f"{at}"

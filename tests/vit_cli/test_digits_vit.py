@@ -50,7 +50,7 @@ def test_jax_reads_the_held_out_digits(held_out):
 
 
 def test_file_is_small_and_names_its_classes():
-    """Under 300 KB, for every clone carries it."""
+    """Under 300 KB, because every clone carries it."""
     assert WEIGHTS.stat().st_size < 300_000
     assert conversion.load(WEIGHTS).labels == tuple("0123456789")
 

@@ -81,7 +81,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_that_is_sai
     assert "checkpoint 12 cannot be read" in told
     assert "resuming from the checkpoint of step 9" in told
     assert same_bits(weights(workdir), weights(undisturbed))
-    assert (workdir / "checkpoints" / "unread-12" / "rest").is_dir()  # for it may have been a passing trouble
+    assert (workdir / "checkpoints" / "unread-12" / "rest").is_dir()  # it may have been a passing failure
 
 
 def _damage(checkpoint: Path, how: str) -> None:

@@ -20,6 +20,7 @@ class PatchEmbed(nnx.Module):
         in_channels: channels of the images.
         embed_dim: width of a token.
         bias: whether the projection has a bias.
+        pixel_norm: makes a norm over the pixels of a patch, before the projection; ``None`` for none.
         norm: makes a norm over the tokens; ``None`` for none.
         init: random numbers and dtypes.
     """
@@ -31,12 +32,15 @@ class PatchEmbed(nnx.Module):
         in_channels: int = 3,
         embed_dim: int = 768,
         bias: bool = True,
+        pixel_norm: NormLayer | None = None,
         norm: NormLayer | None = None,
         *,
         init: Init,
     ) -> None:
         self.image_size = image_size
         self.in_channels = in_channels
+        self.patch_size = patch_size
+        self.pixel_norm = None if pixel_norm is None else pixel_norm(patch_size * patch_size * in_channels)
         self.proj = make_patch_conv(in_channels, embed_dim, patch_size, bias=bias, init=init)
         self.norm = nnx.identity if norm is None else norm(embed_dim)
 
@@ -49,7 +53,18 @@ class PatchEmbed(nnx.Module):
             VitportError: if the images do not have the channels and size of the layer.
         """
         _check_images(images, self.in_channels, self.image_size)
+        if self.pixel_norm is not None:
+            images = self._normed(images, self.pixel_norm)
         return self.norm(_tokens(self.proj(images)))
+
+    def _normed(self, images: Float[Array, "B H W C"], norm: nnx.Module) -> Float[Array, "B h*P w*P C"]:
+        """The images without their margin, the pixels of each patch normed: (B, H, W, C) -> (B, h P, w P, C)."""
+        C, P = self.in_channels, self.patch_size
+        rows, columns = self.image_size[0] // P, self.image_size[1] // P
+        whole = images[:, : rows * P, : columns * P].reshape(-1, rows, P, columns, P, C)
+        pixels = whole.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, P * P * C)
+        x = norm(pixels).reshape(-1, rows, columns, P, P, C).transpose(0, 1, 3, 2, 4, 5)
+        return x.reshape(-1, rows * P, columns * P, C)
 
 
 def _check_images(images: Array, in_channels: int, image_size: tuple[int, int]) -> None:

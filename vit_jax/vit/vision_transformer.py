@@ -66,6 +66,7 @@ class VisionTransformer(VisionModel[ViTConfig]):
             c.in_channels,
             D,
             bias=c.patch_bias,
+            pixel_norm=norm if c.pixel_norm else None,
             norm=norm if c.patch_norm else None,
             init=init,
         )

@@ -99,7 +99,7 @@ def run_endpoint(
 
 
 def _run_onnx(endpoint: Endpoint, checkpoint: Checkpoint, images: np.ndarray) -> Capture:
-    from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+    from vit_parity.endpoints.onnx_graph import OnnxGraph
 
     path = Path(endpoint.path)
     if not path.is_file():

@@ -55,6 +55,8 @@ def covered_by_maps(images: np.ndarray, config: ViTConfig) -> np.ndarray:
 
 
 def _points(c: ViTConfig) -> Iterator[Point]:
+    if c.pixel_norm:
+        yield Point("patch_embed.pixel_norm", "patch_embed.pixel_norm")
     yield Point("patch_embed.proj", "patch_embed.proj", part="patches")
     if c.patch_norm:
         yield Point("patch_embed.norm", "patch_embed.norm")

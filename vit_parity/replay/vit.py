@@ -21,8 +21,11 @@ def _embed(r: Replay) -> np.ndarray:
     c, images = r.config, r.model.images.astype(np.float64)
     (B, H, W, C), P = images.shape, c.patch_size
     covered = images[:, : H // P * P, : W // P * P]
-    cut = covered.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 5, 2, 4).reshape(B, c.num_patches, -1)
-    kernel = r.params["patch_embed.proj.weight"].reshape(c.embed_dim, -1)  # (D, C P P)
+    cut = covered.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 2, 4, 5).reshape(B, H // P, W // P, -1)
+    if c.pixel_norm:
+        cut = r.note("patch_embed.pixel_norm", r.norm("patch_embed.pixel_norm", cut))
+    cut = cut.reshape(B, c.num_patches, -1)
+    kernel = r.params["patch_embed.proj.weight"].transpose(0, 2, 3, 1).reshape(c.embed_dim, -1)  # (D, P P C)
     x = r.model.linear(cut, kernel, r.params.get("patch_embed.proj.bias", 0.0))
     x = r.note("patch_embed.proj", x)
     if c.patch_norm:

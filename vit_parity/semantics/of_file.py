@@ -12,7 +12,7 @@ import numpy as np
 from conversion.described import open_described
 from conversion.identify.recognise import recognise
 from conversion.opening import AS_IT_IS, Opening
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.table import TensorTable
 from vit_parity.capture import Activations
 from vit_parity.semantics.readers import JaxReader, TorchReader, separate_blocks
@@ -83,7 +83,8 @@ def semantics_of_file(
         names = replace(names, pre_logits=())  # a stand-in, see conversion.config_json.huggingface.ignored_pooler
     if not head:
         names = replace(names, head=(), head_dist=(), projection=())
-    return Semantics(_READERS[reading.axes](table, dtype), names, facts)
+    reader = _READERS[reading.axes](table, dtype, reading.flat_patches == "channels last")
+    return Semantics(reader, names, facts)
 
 
 def _blocks_apart(table: TensorTable, names: PartNames) -> tuple[TensorTable, PartNames]:
@@ -102,6 +103,8 @@ def _facts(reading: SecondReading, config: ViTConfig, config_json: Mapping[str, 
         eps=config.norm_eps if reading.norm_eps is None else reading.norm_eps,
         activation=config.activation if reading.activation is None else reading.activation,
         pool=_pool(reading, config, table),
+        pool_prefix=reading.pool_prefix,
+        sincos=reading.sincos,
     )
     if reading.config_json is not None and config_json:
         return _told_by_config_json(fixed, {**reading.config_json, **config_json.get("vision_config", config_json)})

@@ -20,10 +20,12 @@ class TorchReader:
     Args:
         arrays: the file's names → arrays of any float dtype.
         dtype: rounds the arrays to this type first; ``None`` leaves them as they are.
+        channels_last: whether a patch embedding stored as a linear layer reads pixels by row, column and channel.
     """
 
     arrays: TensorTable
     dtype: np.dtype | None = None
+    channels_last: bool = False
 
     def array(self, names: Candidates) -> np.ndarray | None:
         """The first of some arrays that exists, in float64."""
@@ -76,6 +78,8 @@ class TorchReader:
         return weight.T
 
     def _patches(self, weight: np.ndarray) -> np.ndarray:
+        if weight.ndim == 2 and self.channels_last:
+            return weight.T
         if weight.ndim == 2:  # for square colour patches flattened from (channel, height, width)
             side = round((weight.shape[1] / 3) ** 0.5)
             weight = weight.reshape(-1, 3, side, side)
@@ -118,8 +122,8 @@ def separate_blocks(table: TensorTable, template: str) -> tuple[TensorTable, str
 
     Args:
         table: the file's names → arrays.
-        template: as in :class:`conversion.second_reading.PartNames.block`: with ``{chunk}`` where blocks lie in chunks,
-            without ``{i}`` where arrays hold all blocks, stacked on axis 0.
+        template: as :class:`conversion.second_reading.vit.PartNames` has it for blocks: with ``{chunk}`` where they lie
+            in chunks, without ``{i}`` where arrays hold all blocks, stacked on axis 0.
     """
     if "{chunk}" in template:
         before, _, after = template.partition("{chunk}.")

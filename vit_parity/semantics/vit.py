@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conversion.second_reading import Candidates, PartNames
+from conversion.second_reading import Candidates
+from conversion.second_reading.vit import PartNames
 from vit_parity.capture import Activations
 from vit_parity.semantics.layers import (
     ACTIVATIONS,
@@ -42,6 +43,8 @@ class Facts:
     """Where a block's norms are: ``vit_spec.BlockKind``."""
     pool_prefix: bool = False
     """Whether pooling averages all tokens, not only patches."""
+    sincos: bool = False
+    """Whether patches get fixed sines and cosines of column and row."""
     distilled: bool = False
     """Whether a model without heads averages class and distillation token."""
 
@@ -73,9 +76,12 @@ class Semantics:
         side = round((patches.kernel.shape[0] / C) ** 0.5)
         whole = images[:, : H - H % side, : W - W % side]  # a stride of one patch leaves the rest unread
         cut = whole.reshape(B, H // side, side, W // side, side, C).transpose(0, 1, 3, 2, 4, 5)
-        body = self._norm(n.patch_norm)(patches(cut.reshape(B, -1, side * side * C)))  # (B, patches, D)
+        pixels = self._norm(n.pixel_norm)(cut.reshape(B, -1, side * side * C))
+        body = self._norm(n.patch_norm)(patches(pixels))  # (B, patches, D)
         tokens = [array.reshape(-1, body.shape[-1]) for names in n.tokens if (array := r.array(names)) is not None]
         front = np.concatenate(tokens) if tokens else np.zeros((0, body.shape[-1]))  # (prefix, D)
+        if self.facts.sincos:
+            body = body + _sincos(H // side, W // side, body.shape[-1])
         if (table := r.array(n.positions)) is not None:
             rows = table.reshape(-1, table.shape[-1])
             placed = len(rows) - body.shape[1]  # how many of the first tokens have rows
@@ -210,6 +216,14 @@ class Semantics:
     def _factor(self, names: Candidates) -> np.ndarray | float:
         factor = self.reader.array(names)
         return 1.0 if factor is None else factor
+
+
+def _sincos(rows: int, columns: int, width: int) -> np.ndarray:
+    """Beyer et al. 2022: (patches, D), float32 as their code computes it."""
+    omega = np.float32(1) / np.float32(10000) ** (np.arange(width // 4, dtype=np.float32) / np.float32(width // 4 - 1))
+    angles = [np.repeat(np.arange(rows), columns), np.tile(np.arange(columns), rows)]
+    y, x = (np.outer(places.astype(np.float32), omega) for places in angles)
+    return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float64)
 
 
 def _at(block: str, names: Candidates) -> Candidates:

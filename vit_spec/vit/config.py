@@ -107,8 +107,12 @@ class ViTConfig:
     """Initial value of the per-channel scale after attention and MLP (Touvron et al. 2021, CaiT); ``None``
     means no such scale."""
 
+    pixel_norm: bool = False
+    """A norm over the pixels of each patch before their projection (vit-pytorch; Kumar et al. 2023, "Dual PatchNorm").
+    Its factors are in the order row, column, channel."""
     patch_bias: bool = True
     patch_norm: bool = False
+    """A norm over each token behind the projection."""
     class_token: bool = True
     distilled: bool = False
     """A distillation token with a head of its own (DeiT, Touvron et al. 2021, section 4)."""

@@ -43,6 +43,8 @@ def _embedding(c: ViTConfig, make: Make) -> Iterator[Parameter]:
     if c.pos_embed != "none":
         rows = c.num_positioned_prefix_tokens + c.num_patches
         yield make(name="pos_embed", shape=(1, rows, D), kind=Kind.TABLE)
+    if c.pixel_norm:
+        yield from _norm(c, make, "patch_embed.pixel_norm", c.patch_size**2 * c.in_channels)
     kernel = (D, c.in_channels, c.patch_size, c.patch_size)
     yield make(name="patch_embed.proj.weight", shape=kernel, kind=Kind.CONV)
     if c.patch_bias:

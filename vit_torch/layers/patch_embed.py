@@ -19,6 +19,7 @@ class PatchEmbed(nn.Module):
         in_channels: channels of the images.
         embed_dim: width of a token.
         bias: whether the projection has a bias.
+        pixel_norm: makes a norm over the pixels of a patch, before the projection; ``None`` for none.
         norm: makes a norm over the tokens; ``None`` for none.
     """
 
@@ -29,11 +30,14 @@ class PatchEmbed(nn.Module):
         in_channels: int = 3,
         embed_dim: int = 768,
         bias: bool = True,
+        pixel_norm: NormLayer | None = None,
         norm: NormLayer | None = None,
     ) -> None:
         super().__init__()
         self.image_size = image_size
         self.in_channels = in_channels
+        self.patch_size = patch_size
+        self.pixel_norm = None if pixel_norm is None else pixel_norm(patch_size * patch_size * in_channels)
         self.proj = make_patch_conv(in_channels, embed_dim, patch_size, bias=bias)
         self.norm = nn.Identity() if norm is None else norm(embed_dim)
 
@@ -46,7 +50,18 @@ class PatchEmbed(nn.Module):
             VitportError: if the images do not have the channels and size of the layer.
         """
         _check_images(images, self.in_channels, self.image_size)
+        if self.pixel_norm is not None:
+            images = self._normed(images, self.pixel_norm)
         return self.norm(_tokens(self.proj(images)))
+
+    def _normed(self, images: Float[Tensor, "B C H W"], norm: nn.Module) -> Float[Tensor, "B C h*P w*P"]:
+        """The images without their margin, the pixels of each patch normed: (B, C, H, W) -> (B, C, h P, w P)."""
+        C, P = self.in_channels, self.patch_size
+        rows, columns = self.image_size[0] // P, self.image_size[1] // P
+        whole = images[:, :, : rows * P, : columns * P].reshape(-1, C, rows, P, columns, P)
+        pixels = whole.permute(0, 2, 4, 3, 5, 1).reshape(-1, rows, columns, P * P * C)
+        x = norm(pixels).reshape(-1, rows, columns, P, P, C).permute(0, 5, 1, 3, 2, 4)
+        return x.reshape(-1, C, rows * P, columns * P)
 
 
 @fx.wrap  # symbolic tracing records the call, because it cannot follow what depends on a shape

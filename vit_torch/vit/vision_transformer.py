@@ -43,7 +43,13 @@ class VisionTransformer(VisionModel[ViTConfig]):
         rows = c.num_positioned_prefix_tokens + c.num_patches
         self.pos_embed = None if c.pos_embed == "none" else make_tokens(rows, D)
         self.patch_embed = PatchEmbed(
-            c.image_size, c.patch_size, c.in_channels, D, bias=c.patch_bias, norm=norm if c.patch_norm else None
+            c.image_size,
+            c.patch_size,
+            c.in_channels,
+            D,
+            bias=c.patch_bias,
+            pixel_norm=norm if c.pixel_norm else None,
+            norm=norm if c.patch_norm else None,
         )
         self.pos_drop = nn.Dropout(c.drop_rate)
         self.norm_pre = norm(D) if c.pre_norm else nn.Identity()

@@ -3,7 +3,7 @@
 from conversion.containers import orbax_folder
 from conversion.format import Format
 from conversion.formats.swin.timm import PARTS
-from conversion.second_reading_swin import SwinReading
+from conversion.second_reading.swin import SwinReading
 from conversion.tensors.flax_tree import FlaxTree
 
 FORMAT = Format(

@@ -15,7 +15,7 @@ from conversion.format import Format
 from conversion.formats.swin.agreement import one_window, unlike_windows, unsupported
 from conversion.formats.swin.huggingface_swin import COMMON, PARTS, SET_ASIDE, THEIRS
 from conversion.formats.swin.parts import BLOCK
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.table import TensorTable
 from conversion.tensors.transforms import Joined

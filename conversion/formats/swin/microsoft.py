@@ -12,7 +12,7 @@ from conversion.formats.swin import buffers
 from conversion.formats.swin.agreement import one_window, stated_by, unlike_windows, unsupported
 from conversion.formats.swin.buffers import Buffered
 from conversion.formats.swin.parts import BLOCK, CONVENTIONS, MASK_TOKEN, MODULES, merging, pure, tables
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Rule, module
 from vit_spec import Preprocessing, SwinConfig
 from vit_spec.swin.windows import windowings

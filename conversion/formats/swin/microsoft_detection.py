@@ -9,7 +9,7 @@ from conversion.formats.swin import buffers
 from conversion.formats.swin.agreement import one_window, stated_by, unlike_windows, unsupported
 from conversion.formats.swin.microsoft import PARTS, RULES
 from conversion.formats.swin.parts import CONVENTIONS, PositionMap, StageNorms
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Rule
 from vit_spec import Preprocessing, SwinConfig
 

@@ -13,7 +13,7 @@ from conversion.format import Format
 from conversion.formats.swin import buffers
 from conversion.formats.swin.agreement import one_window, stated_by, unlike_windows, unsupported
 from conversion.formats.swin.parts import BLOCK, CONVENTIONS, PositionMap, StageNorms, Unfolded, merging, tables
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Rule, module
 from conversion.tensors.table import TensorTable
 from vit_spec import Preprocessing, SwinConfig

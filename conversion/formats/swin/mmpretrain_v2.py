@@ -6,7 +6,7 @@ from conversion.formats.swin import mmpretrain
 from conversion.formats.swin.agreement import unsupported
 from conversion.formats.swin.mmpretrain import PARTS, RULES, unsupported_windows
 from conversion.formats.swin.parts import StageNorms, Unfolded, merging
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from vit_spec import SwinConfig
 
 

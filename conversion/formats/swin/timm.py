@@ -9,7 +9,7 @@ from conversion.format import Format
 from conversion.formats.swin import buffers
 from conversion.formats.swin.agreement import same_function
 from conversion.formats.swin.parts import CONVENTIONS, MODULES, merging, pure, tables
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Aliased
 from vit_spec import SwinConfig
 from vit_spec.swin.windows import windowings
@@ -53,7 +53,7 @@ FORMAT = Format(
         *merging("layers_{s+1}.downsample"),
     )),
     signature=(("layers.0.blocks.0.attn.qkv.weight", "layers_0.blocks.0.attn.qkv.weight"),),
-    before=("timm",),
+    before=("timm", "onnx-swin"),
     set_aside=buffers.SET_ASIDE | {"*.k_bias": "zeros in place of a key bias, which version 2 does not have"},
     buffer_facts=buffers.facts,
     conventions={**CONVENTIONS, "window_rule": "axis", "pad_order": "roll_pad"},

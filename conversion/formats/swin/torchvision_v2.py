@@ -13,7 +13,7 @@ from conversion.formats.swin import torchvision
 from conversion.formats.swin.agreement import unsupported
 from conversion.formats.swin.buffers import Buffered
 from conversion.formats.swin.torchvision import BLOCK, PARTS, RULES, THEIRS, unsupported_windows
-from conversion.second_reading_swin import SwinPartNames, SwinReading
+from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Rule, module
 from conversion.tensors.table import TensorTable
 from vit_spec import Config, Preprocessing, SwinConfig

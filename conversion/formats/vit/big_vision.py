@@ -11,7 +11,7 @@ from conversion.containers import npz_file
 from conversion.format import Format
 from conversion.formats.vit import google, google_linen
 from conversion.formats.vit.google_limits import cannot_hold
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules
 from vit_spec import VitportError
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from conversion.format import Format
 from conversion.formats.vit.timm import ALIASES, PARTS, SET_ASIDE
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Aliased, Rule, module
 
 _MODULES = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")

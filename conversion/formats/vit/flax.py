@@ -3,7 +3,7 @@
 from conversion.containers import orbax_folder
 from conversion.format import Format
 from conversion.formats.vit.timm import PARTS
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.flax_tree import FlaxTree
 
 FORMAT = Format(

@@ -15,7 +15,7 @@ import numpy as np
 from conversion.containers import npz_file
 from conversion.format import Format
 from conversion.formats.vit.google_limits import cannot_hold
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.contiguous import concatenate
 from conversion.tensors.rules import LAYOUT, Rule, Rules
 from vit_spec import Kind, Preprocessing, ViTConfig, VitportError

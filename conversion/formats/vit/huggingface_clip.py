@@ -9,7 +9,7 @@ from conversion.config_json.huggingface import ACTIVATIONS, folder_json, model_j
 from conversion.containers import huggingface_folder
 from conversion.format import Format
 from conversion.limits import not_square, unsupported_fields
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, joined, module
 from conversion.tensors.transforms import Leading, WithoutBias
 from vit_spec import Preprocessing, ViTConfig
@@ -96,7 +96,7 @@ FORMAT = Format(
     names=Rules((
         *TOWER,
         *LAST_NORM,
-        Rule(("head.weight", "head.bias"), "visual_projection.weight", WithoutBias()),
+        Rule(("head.weight", "head.bias"), "visual_projection.weight", WithoutBias("head")),
     )),
     signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
     group="huggingface",

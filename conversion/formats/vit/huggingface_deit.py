@@ -18,7 +18,7 @@ from conversion.formats.vit.huggingface_vit import (
     describe,
     unsupported_by_vit,
 )
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import Preprocessing, ViTConfig
 

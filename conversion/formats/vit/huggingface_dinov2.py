@@ -20,7 +20,7 @@ from conversion.formats.vit.huggingface_vit import (
     attention_in_memory,
 )
 from conversion.limits import not_square, unsupported_fields
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, joined, module
 from conversion.tensors.table import TensorTable
 from vit_spec import Preprocessing, ViTConfig

@@ -8,7 +8,7 @@ from __future__ import annotations
 from conversion.config_json.huggingface import model_facts
 from conversion.format import Format
 from conversion.formats.vit.huggingface_vit import CONFIG_JSON, CONVENTIONS, EMBEDDINGS, HEADS, ON_DISK, PARTS
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import COPY, LAYOUT, Rule, Rules
 from conversion.tensors.table import TensorTable
 from vit_spec import Kind, ViTConfig

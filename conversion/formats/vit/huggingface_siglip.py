@@ -17,7 +17,7 @@ from conversion.formats.vit.huggingface_clip import (
     in_vision_model,
 )
 from conversion.limits import not_square, unsupported_fields
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.transforms import Divided, Leading
 from vit_spec import Preprocessing, ViTConfig

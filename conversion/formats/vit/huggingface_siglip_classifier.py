@@ -18,7 +18,7 @@ from conversion.formats.vit.huggingface_siglip import (
     unsupported_by_siglip,
     vision_json,
 )
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rules, module
 from vit_spec import ViTConfig
 

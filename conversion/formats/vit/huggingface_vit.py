@@ -15,7 +15,7 @@ from conversion.config_json.huggingface import (
 from conversion.containers import huggingface_folder
 from conversion.format import Format
 from conversion.limits import unsupported_fields
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, joined, module
 from vit_spec import ViTConfig
 

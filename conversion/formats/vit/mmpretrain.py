@@ -1,7 +1,7 @@
 """OpenMMLab's mmpretrain (formerly mmcls) VisionTransformer; read only."""
 
 from conversion.format import Format
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import Preprocessing
 

@@ -2,7 +2,7 @@
 
 from conversion.format import Format
 from conversion.formats.vit.timm import PARTS
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Aliased
 
 FORMAT = Format(

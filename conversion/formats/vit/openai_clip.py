@@ -4,7 +4,7 @@ The activation is not in the file: QuickGELU for OpenAI's weights, the erf GELU 
 """
 
 from conversion.format import Format
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.transforms import Leading, WithoutBias
 from vit_spec import Preprocessing
@@ -27,7 +27,7 @@ FORMAT = Format(
         *module("blocks.{i}.mlp.fc1", f"{_BLOCK}.mlp.c_fc"),
         *module("blocks.{i}.mlp.fc2", f"{_BLOCK}.mlp.c_proj"),
         *module("norm", "ln_post"),
-        Rule(("head.weight", "head.bias"), "proj", WithoutBias(transposed=True)),
+        Rule(("head.weight", "head.bias"), "proj", WithoutBias("head", transposed=True)),
     )),
     signature=("conv1.weight", "class_embedding", "transformer.resblocks.0.ln_1.weight"),
     conventions={"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic", "norm_eps": 1e-5},

@@ -8,7 +8,7 @@ from typing import Any
 
 from conversion.containers import safetensors_file
 from conversion.format import Format
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Aliased, Rule, module
 from conversion.tensors.table import TensorTable
 from conversion.tensors.transforms import LinearPatches
@@ -32,7 +32,7 @@ SET_ASIDE = {
 
 
 PARTS = PartNames(
-    patches=("patch_embed.proj",), patch_norm=("patch_embed.norm",),
+    patches=("patch_embed.proj",), pixel_norm=("patch_embed.pixel_norm",), patch_norm=("patch_embed.norm",),
     tokens=(("cls_token",), ("dist_token",), ("reg_token", "register_tokens")), positions=("pos_embed",),
     norm_pre=("norm_pre",), block=("blocks.{i}",),
     norm1=("norm1", "in_norm"), qkv=("attn.qkv",), out=("attn.proj", "attn_out_proj"),

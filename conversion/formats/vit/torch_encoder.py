@@ -12,7 +12,7 @@ from conversion.containers import torch_file
 from conversion.format import Format
 from conversion.formats.vit.timm import PARTS
 from conversion.limits import unsupported_fields
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import ViTConfig
 
@@ -36,6 +36,7 @@ _BESIDE = (
         rule
         for name in (
             "patch_embed.proj",
+            "patch_embed.pixel_norm",
             "patch_embed.norm",
             "norm_pre",
             "fc_norm",
@@ -50,8 +51,8 @@ _BESIDE = (
 
 def cannot_hold(config: ViTConfig) -> list[str]:
     """A layer has all biases or none; what lies around the encoder is up to the module that holds it."""
-    around = ("class_token", "distilled", "register_tokens", "pos_embed", "patch_bias", "patch_norm", "pre_norm",
-              "final_norm", "representation_size", "activation")  # fmt: skip
+    around = ("class_token", "distilled", "register_tokens", "pos_embed", "patch_bias", "pixel_norm", "patch_norm",
+              "pre_norm", "final_norm", "representation_size", "activation")  # fmt: skip
     return unsupported_fields(
         config,
         **{name: (getattr(config, name),) for name in around},

@@ -3,7 +3,7 @@
 from conversion.containers import torch_file
 from conversion.format import Format
 from conversion.limits import margin_around_patches, not_square, unsupported_fields
-from conversion.second_reading import PartNames, SecondReading
+from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from vit_spec import Preprocessing, ViTConfig
 

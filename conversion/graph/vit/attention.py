@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from conversion.graph.expression import Expression, View
+from conversion.graph.expression import Expression, View, numbers
 from conversion.graph.fold import fold
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.heads import in_words, merge_order, taken
@@ -63,7 +63,7 @@ def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
             f"The graph's {at.place} multiplies values by {in_words(soft)}, where the softmax of scaled products of "
             "queries and keys was expected."
         )
-    scores, scale = layers.scaled(step.x)
+    scores, scale, turned = _scores(step.x, layers)
     if factor != 1.0:
         raise NotUnderstoodError(f"The graph's {at.place} multiplies attention weights by {factor}, which no ViT does.")
     if scores.kind != "product":
@@ -71,20 +71,43 @@ def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
             f"The graph's {soft.place} is the softmax of {in_words(scores)}, where scaled products of queries and keys "
             "alone were expected: biases and masks on attention are not read."
         )
-    query, key = scores.views
+    query, key = scores.views if not turned else tuple(_turned(view) for view in reversed(scores.views))
     N, d = at.shape[-2:]
     heads = at.size // (N * d * batch)
     if heads * N * d * batch != at.size:
         raise NotUnderstoodError(f"The graph's {at.place} mixes images of a batch in attention.")
-    key_order = np.swapaxes(key.elements(), -1, -2)
-    keys = View(key.expression, key_order.shape, key_order)
-    q, k, v = (_operand(view, layers, heads, at.place) for view in (query, keys, value))
+    q, k, v = (_operand(view, layers, heads, at.place) for view in (query, _turned(key), value))
     if v.scale != 1.0 or v.norm is not None:
         raise NotUnderstoodError(
             f"The graph's {at.place} scales or normalises the values of attention, which no ViT does."
         )
     merged_order = merge_order(order, batch, heads, N, d, at.place)
     return Attention(q, k, v, heads, scale * q.scale * k.scale, merged_order, at.place)
+
+
+def _scores(at: Expression, layers: Layers) -> tuple[Expression, float, bool]:
+    """What a softmax reads without what it does not see, a number added to all; its factor, and whether the product is
+    that of keys and queries, with its last axes exchanged afterwards."""
+    scores, scale = layers.scaled(at)
+    while (
+        (step := layers.step(scores)).kind == "shift"
+        and step.x is not None
+        and step.by is not None
+        and step.by.size == 1
+    ):
+        scores, factor = layers.scaled(step.x)
+        scale *= factor
+    product, order = unselected(View(scores, scores.shape))
+    if product is None or order is None or product.kind != "product" or product is scores:
+        return scores, scale, False
+    exchanged = np.array_equal(order, np.swapaxes(numbers(product.shape), -1, -2))
+    return (product, scale, True) if exchanged else (scores, scale, False)
+
+
+def _turned(view: View) -> View:
+    """With its last two axes exchanged."""
+    order = np.swapaxes(view.elements(), -1, -2)
+    return View(view.expression, order.shape, order)
 
 
 def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:

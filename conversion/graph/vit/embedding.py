@@ -132,7 +132,7 @@ class EmbeddingReader:
         return replace(rows, token=token, table=table, positioned=positioned)
 
     def _is_patches(self, at: Expression) -> bool:
-        return patches_of(at, self.layers) is not None
+        return patches_of(at, self.layers, normed=True) is not None
 
     def _rows(self, at: Expression) -> Rows:
         self._left -= 1
@@ -166,7 +166,7 @@ class EmbeddingReader:
     def _patch_rows(self, at: Expression) -> Rows | None:
         norm = self.layers.norm(at)
         inner = at if norm is None or norm.x.order is not None else norm.x.expression
-        found = patches_of(inner, self.layers)
+        found = patches_of(inner, self.layers, normed=True)
         if found is None:
             return None
         if self._patches is None:

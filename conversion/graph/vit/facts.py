@@ -19,7 +19,7 @@ _ORDERS = ("sequential", "post_norm", "original")
 
 def all_norms(e: Embedding, body: Body, h: Head) -> list[Norm]:
     """Every norm of a model."""
-    found = [e.patch_norm, e.norm_pre, h.norm, h.pooled_norm, None if h.pool is None else h.pool.norm]
+    found = [e.patches.norm, e.patch_norm, e.norm_pre, h.norm, h.pooled_norm, None if h.pool is None else h.pool.norm]
     for branch in body.branches:
         found += branch.norms
         if branch.attention is not None:

@@ -155,7 +155,8 @@ class _Assembly:
         weights.put("patch_embed.proj.weight", e.patches.kernel)
         if e.patches.bias is not None:
             weights.put("patch_embed.proj.bias", e.patches.bias)
-        for name, norm in (("patch_embed.norm", e.patch_norm), ("norm_pre", e.norm_pre)):
+        norms = {"patch_embed.pixel_norm": e.patches.norm, "patch_embed.norm": e.patch_norm, "norm_pre": e.norm_pre}
+        for name, norm in norms.items():
             if norm is not None:
                 weights.norm(name, norm)
         for at, block in enumerate(self.blocks):

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from torch import nn
 
 import conversion
@@ -187,3 +189,49 @@ def test_transformers_classifiers_keep_their_head(name: str, tmp_path: Path) -> 
     own = semantics_of_file(tmp_path / "folder", checkpoint.config).run(images.transpose(0, 2, 3, 1))["head"]
     for found in (loaded, own):
         assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+def test_the_formats_own_head_may_lack_its_bias(tmp_path: Path) -> None:
+    torch.save(_body() | _head("head", BARE), tmp_path / "w.pth")
+    checkpoint = _assert_answers(tmp_path / "w.pth", _expected(BARE))
+    assert "head.weight has no bias beside it; zeros are its bias" in checkpoint.provenance.notes
+
+
+@pytest.mark.parametrize("format", ["huggingface-vit", "torchvision", "big-vision"])
+def test_a_head_without_bias_is_read_in_any_format(format: str, tmp_path: Path) -> None:
+    """The file as the format is written, less its record and the head's bias."""
+    changes: dict = {"image_size": (8, 8)}
+    if format == "big-vision":
+        changes = {"pool": "map", "class_token": False, "activation": "gelu_tanh"}
+    config = CONFIG.replace(num_classes=5, **changes)
+    params = random_params(config, seed=3, dtype=np.float32)
+    conversion.save(conversion.Checkpoint.of(config, params), tmp_path / "w", format=format)
+    if format == "huggingface-vit":
+        (tmp_path / "w" / "vitport.json").unlink(missing_ok=True)
+        held = load_file(tmp_path / "w" / "model.safetensors")
+        del held["classifier.bias"]
+        save_file(held, tmp_path / "w" / "model.safetensors", {"format": "pt"})
+    elif format == "torchvision":
+        held = torch.load(tmp_path / "w", weights_only=True)
+        torch.save({name: tensor for name, tensor in held.items() if name != "heads.head.bias"}, tmp_path / "w")
+    else:
+        with np.load(tmp_path / "w") as arrays:
+            held = {name: array for name, array in arrays.items() if name not in ("head/bias", "vitport")}
+        with (tmp_path / "w").open("wb") as file:
+            np.savez(file, **held)
+    checkpoint = conversion.load(tmp_path / "w", model=config)
+    assert not checkpoint.params["head.bias"].any()
+    found = {name: array for name, array in checkpoint.params.items() if name != "head.bias"}
+    assert all(np.array_equal(array, params[name]) for name, array in found.items())
+
+
+def test_a_file_that_vitport_wrote_has_its_heads_bias(tmp_path: Path) -> None:
+    config = CONFIG.replace(num_classes=5)
+    checkpoint = conversion.Checkpoint.of(config, random_params(config, seed=3, dtype=np.float32))
+    conversion.save(checkpoint, tmp_path / "w.safetensors", format="timm")
+    with safe_open(tmp_path / "w.safetensors", "numpy") as file:
+        held, record = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    del held["head.bias"]
+    save_file(held, tmp_path / "w.safetensors", record)
+    with pytest.raises(VitportError, match=r"head\.bias is missing, which vitport wrote"):
+        conversion.load(tmp_path / "w.safetensors")

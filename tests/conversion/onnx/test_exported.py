@@ -16,7 +16,7 @@ import pytest
 import conversion
 from tests.small_configs import COMBINATIONS, CONFIGS
 from vit_parity import torch_activations
-from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+from vit_parity.endpoints.onnx_graph import OnnxGraph
 from vit_spec import VitportError
 from vit_torch import create_model
 

@@ -18,7 +18,7 @@ from tests.conversion.test_torchvision import CONFIG, Encoder
 from tests.random_weights import random_params
 from tests.small_configs import BASE
 from vit_parity import torch_activations
-from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+from vit_parity.endpoints.onnx_graph import OnnxGraph
 from vit_spec import VitportError
 
 OURS = BASE.replace(block="original", depth=2)

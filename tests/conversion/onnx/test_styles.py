@@ -13,8 +13,8 @@ import conversion
 from tests.conversion.onnx.write_graph import Style, vit_graph
 from tests.random_weights import random_images, random_params
 from vit_parity import torch_activations
-from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
-from vit_spec import ViTConfig
+from vit_parity.endpoints.onnx_graph import OnnxGraph
+from vit_spec import ViTConfig, VitportError
 from vit_torch import create_model
 
 CONFIG = ViTConfig(
@@ -120,3 +120,42 @@ def test_weights_stored_as_integers_with_scales_are_multiplied_out(tmp_path):
     found = torch_activations(create_model(weights=checkpoint).eval(), images)
     for stage, array in expected.items():
         np.testing.assert_allclose(found[stage], array, rtol=0, atol=5e-6 * np.abs(array).max(), err_msg=stage)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_weights_of_few_bits_are_multiplied_out(bits: int, zeros: bool, tmp_path):
+    """MatMulNBits, whose rows are no whole number of blocks. Oracle: onnxruntime on the same graph."""
+    model, rng, block = vit_graph(PARAMS, CONFIG, Style(names=False)), np.random.default_rng(0), 16
+    shapes = {it.name: tuple(it.dims) for it in model.graph.initializer}
+    replaced = [
+        node for node in model.graph.node if node.op_type == "MatMul" and len(shapes.get(node.input[1], ())) == 2
+    ]
+    for node in replaced:
+        name, (K, N) = node.input[1], shapes[node.input[1]]
+        blocks, to = -(-K // block), 8 // bits
+        numbers = rng.integers(0, 1 << bits, (N, blocks, block), np.uint8).reshape(N, blocks, -1, to)
+        packed = sum(numbers[..., at] << (bits * at) for at in range(to)).astype(np.uint8)
+        scale = rng.uniform(0.5, 1.5, (N, blocks)).astype(np.float32) / (1 << bits)
+        arrays = {f"{name}.q": packed, f"{name}.scale": scale}
+        if zeros:
+            arrays[f"{name}.zero"] = rng.integers(0, 256, (N, -(-blocks // to)), np.uint8)
+        for key, array in arrays.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array, key))
+        inputs, output = [node.input[0], *arrays], node.output[0]
+        settings = {"K": K, "N": N, "bits": bits, "block_size": block}
+        node.CopyFrom(onnx.helper.make_node("MatMulNBits", inputs, [output], domain="com.microsoft", **settings))
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, tmp_path / "a.onnx")
+    checkpoint = conversion.load(tmp_path / "a.onnx")
+    assert f"dequantised {len(replaced)} weights by their scales" in checkpoint.provenance.notes
+    images = rng.standard_normal((1, *CONFIG.image_size, 3))
+    found = torch_activations(create_model(weights=checkpoint).eval(), images)
+    for stage, array in OnnxGraph(tmp_path / "a.onnx").activations(images).items():
+        np.testing.assert_allclose(found[stage], array, rtol=0, atol=5e-6 * np.abs(array).max(), err_msg=stage)
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits":
+            node.attribute.append(onnx.helper.make_attribute("accuracy_level", 4))  # its input is rounded to int8
+    onnx.save(model, tmp_path / "b.onnx")
+    with pytest.raises(VitportError, match=r"The graph is quantised: its node .*MatMulNBits"):
+        conversion.load(tmp_path / "b.onnx")

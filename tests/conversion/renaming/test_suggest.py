@@ -79,13 +79,3 @@ def test_an_unknown_format_names_the_way_on(tmp_path) -> None:
     torch.save(Hand(Mha).state_dict(), tmp_path / "hand.pth")
     with pytest.raises(VitportError, match="inspect --suggest` drafts rules for --rename"):
         conversion.load(tmp_path / "hand.pth")
-
-
-def test_vit_pytorch_is_refused_by_what_it_computes(tmp_path) -> None:
-    """Its to_patch_embedding normalises the pixels (1), projects them (2) and normalises the tokens (3)."""
-    names = {"to_patch_embedding.1.weight": 48, "to_patch_embedding.2.weight": (24, 48), "pos_embedding": (1, 10, 24)}
-    torch.save({name: torch.ones(shape) for name, shape in names.items()}, tmp_path / "vit.pt")
-    with pytest.raises(
-        VitportError, match="vit-pytorch, which normalises the pixels of each patch before projecting them"
-    ):
-        conversion.load(tmp_path / "vit.pt")

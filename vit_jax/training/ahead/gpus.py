@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from vit_jax.training.devices.chips import A100, B200, H100, Chip
 
@@ -61,5 +62,5 @@ CARDS = {
         bandwidth=7672320000000, cache=132644864, shared=233472, block=232448,
     ),
 }  # fmt: skip
-OPTIONS: dict[str, bool | int] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+OPTIONS: dict[str, Any] = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
 """Both would try kernels on a device."""

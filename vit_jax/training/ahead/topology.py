@@ -38,7 +38,7 @@ class Topology:
     """Of TPUs, chips along each axis of the links; of GPUs, hosts and GPUs of each."""
     devices: tuple[Any, ...]
     """As JAX describes them: programs are compiled for them, and none can run."""
-    options: Mapping[str, bool | int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     """Of the compiler."""
 
     @property
@@ -119,7 +119,7 @@ def describe(name: str) -> Topology:
     except Exception as error:  # the plug-in raises what it likes
         reason = " ".join(str(error).split())[:300]
         raise VitportError(
-            f"--on {name} is no arrangement that the compiler knows ({reason}): give another."
+            f"--on {name} is not an arrangement that the compiler knows ({reason}): give another."
         ) from error
     return Topology(name, chip, sizes, devices, OPTIONS if is_gpu else {})
 

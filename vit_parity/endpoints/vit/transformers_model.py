@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from conversion.formats import FORMATS
-from conversion.second_reading import SecondReading
+from conversion.second_reading.vit import SecondReading
 from vit_parity.capture import Capture
 from vit_parity.frameworks import torch_array, torch_dtype_name, torch_images
 from vit_parity.points import activation_names

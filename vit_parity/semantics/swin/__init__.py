@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from conversion.second_reading_swin import SwinReading
+from conversion.second_reading.swin import SwinReading
 from conversion.source import Source
 from conversion.tensors.table import TensorTable
 from vit_parity.semantics.readers import JaxReader, TorchReader

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from conversion.second_reading_swin import SwinReading
+from conversion.second_reading.swin import SwinReading
 from vit_parity.semantics.readers import TorchReader
 from vit_parity.semantics.swin.model import SwinFacts, filled
 from vit_spec import SwinConfig

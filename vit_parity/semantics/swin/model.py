@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from conversion.second_reading import Candidates
-from conversion.second_reading_swin import SwinPartNames
+from conversion.second_reading.swin import SwinPartNames
 from vit_parity.capture import Activations
 from vit_parity.semantics.layers import ACTIVATIONS, Layer, Linear, same, softmax
 from vit_parity.semantics.readers import TorchReader, needed
@@ -32,7 +32,7 @@ class SwinFacts:
     pretrained: tuple[tuple[int, int], ...]
     """0 for the window's own sides."""
     shrinks: str
-    """As :class:`conversion.second_reading_swin.SwinReading` says it."""
+    """As :class:`conversion.second_reading.swin.SwinReading` says it."""
     pads: str
     unfolds: bool
     eps: float

@@ -129,7 +129,7 @@ def test_an_unknown_policy_is_one_sentence(setting) -> None:
 
 
 def test_a_step_of_twelve_blocks_is_dispatched_in_three_milliseconds() -> None:
-    """Width 8, so that nothing but dispatch counts; the least of 200, for others may be at work. Measured 1.1 ms."""
+    """Width 8, so that nothing but dispatch counts; the least of 200, as others may be at work. Measured 1.1 ms."""
     import time
 
     config = ViTConfig(image_size=8, patch_size=4, num_classes=2, embed_dim=8, depth=12, num_heads=2)

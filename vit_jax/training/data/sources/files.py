@@ -54,7 +54,7 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Each folder below, with the names of its files; links are followed, but lead to no folder twice."""
     seen: set[tuple[int, int]] = set()
     for at, folders, files in os.walk(folder, followlinks=True):
-        found = os.stat(at)  # noqa: PTH116, for os.walk gives text
+        found = os.stat(at)  # noqa: PTH116, because os.walk gives text
         if (found.st_dev, found.st_ino) in seen:
             folders.clear()
             continue

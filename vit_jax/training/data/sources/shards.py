@@ -46,7 +46,7 @@ def check_complete(files: list[Path]) -> None:
 
 def expanded(pattern: str) -> list[Path]:
     """The files of a path with ``*``, ``?``, ``[…]`` or a range such as ``{000..127}``, sorted."""
-    return sorted(Path(found) for part in _ranges(pattern) for found in glob.glob(part))  # noqa: PTH207, for Path.glob needs a folder to start from
+    return sorted(Path(found) for part in _ranges(pattern) for found in glob.glob(part))  # noqa: PTH207
 
 
 def _ranges(pattern: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from conversion import Checkpoint
 from tests.conversion.onnx.write_graph import Style, vit_graph
 from tests.random_weights import random_images, random_params
 from vit_parity import onnx_activations, torch_activations
-from vit_parity.endpoints.vit.onnx_graph import OnnxGraph
+from vit_parity.endpoints.onnx_graph import OnnxGraph
 from vit_parity.verify import Original, verify
 from vit_spec import ViTConfig, VitportError
 from vit_torch import create_model

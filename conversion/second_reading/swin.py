@@ -1,11 +1,11 @@
-"""A format of Swin Transformers described a second time; see :mod:`conversion.second_reading`."""
+"""The second description of a format of Swin Transformers; see :mod:`conversion.second_reading`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from conversion.second_reading import NONE, Candidates
+from conversion.second_reading import NONE, Candidates, Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class SwinPartNames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwinReading:
+class SwinReading(Reading):
     """How to run a format's files without its rules."""
 
     names: SwinPartNames

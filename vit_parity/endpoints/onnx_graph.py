@@ -48,8 +48,8 @@ class OnnxGraph:
             images: (B, H, W, C), preprocessed; of the height and width that the graph takes.
 
         Returns:
-            As far as the graph computes them under names of their own: ``embed``, ``blocks.i`` and ``norm``, each
-            (B, N, D), and ``head``, (B, K), in float64.
+            As far as the graph computes them under names of their own: ``embed``, each block and ``norm``, (B, N, D),
+            and ``head``, (B, K), in float64.
 
         Raises:
             VitportError: if neither onnxruntime nor onnx can run the graph, or it computes no model.
@@ -66,7 +66,7 @@ class OnnxGraph:
             given = np.ascontiguousarray(np.broadcast_to(image, (batch, *shape)))
             results.append([array[:1] for array in run(given)])
         return {
-            stage: np.concatenate(arrays).astype(np.float64)
+            stage: _as_tokens(np.concatenate(arrays).astype(np.float64))
             for stage, arrays in zip(stages, zip(*results, strict=True), strict=True)
         }
 
@@ -140,6 +140,11 @@ class OnnxGraph:
 
         load_external_data_for_model(model, str(self.path.parent))  # read_model has checked where they lie
         return ReferenceEvaluator(model).run
+
+
+def _as_tokens(array: np.ndarray) -> np.ndarray:
+    """Maps (B, rows, columns, D) row by row, (B, N, D); anything else as it is."""
+    return array.reshape(len(array), -1, array.shape[-1]) if array.ndim == 4 else array
 
 
 def onnx_activations(path: Path, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,9 +1,4 @@
-"""A format described a second time, for ``vitport convert --verify``: what it calls a model's parts, in its own words.
-
-``vit_parity.semantics`` builds a model from this description alone. It uses neither the format's rules nor canonical
-names, so a mistake in one description does not repeat itself in the other. Write both from the format's documentation;
-never derive one from the other.
-"""
+"""The second description of a format of plain Vision Transformers; see :mod:`conversion.second_reading`."""
 
 from __future__ import annotations
 
@@ -11,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Candidates = tuple[str, ...]
-"""Names that a part goes by in one version of the format or another; the first that a file has counts."""
-NONE: Candidates = ()
+from conversion.second_reading import NONE, Candidates, Reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +18,8 @@ class PartNames:
     """
 
     patches: Candidates
+    pixel_norm: Candidates = NONE
+    """Before the projection of patches, over their pixels by row, column and channel."""
     patch_norm: Candidates = NONE
     tokens: tuple[Candidates, ...] = ()
     """Class token, distillation token, registers: in the order of the sequence."""
@@ -77,7 +72,7 @@ class PartNames:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SecondReading:
+class SecondReading(Reading):
     """How to run a format's files without its rules."""
 
     names: PartNames
@@ -92,6 +87,12 @@ class SecondReading:
     """``token``, ``avg``, ``map`` or ``token_avg``; ``None`` takes the config's."""
     pool_where: Mapping[str, str] = field(default_factory=dict)
     """Name of an array → pooling of the files that have it; the first that is there overrules ``pool``."""
+    pool_prefix: bool = False
+    """Whether a mean is one of all tokens, for families that are plain otherwise."""
+    flat_patches: Literal["channels first", "channels last"] = "channels first"
+    """The order of the pixels that a patch embedding stored as a linear layer reads."""
+    sincos: bool = False
+    """Whether the family's code adds sines and cosines of column and row to the patches, which no file holds."""
     plain: bool = True
     """Whether the family has pre-norm blocks with LayerNorm and the usual scale of attention only. If not, the config
     says ``norm``, ``block``, ``qk_scale``, ``pool_prefix`` and ``distilled``."""

@@ -1,0 +1,5 @@
+"""Graphs of Swin Transformers."""
+
+from conversion.graph.swin.reading import read
+
+__all__ = ["read"]
