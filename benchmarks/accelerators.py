@@ -20,6 +20,8 @@ from benchmarks.scaling import mesh_words, table
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Precision, Remat
 from vit_jax.training.recipe.recipe import Recipe
+from vit_jax.training.scaling import CHIPS, Step
+from vit_jax.training.scaling.step import memory_bytes
 from vit_spec import VitportError, get_model
 
 KEPT = Path(__file__).parent / "accelerators.json"
@@ -54,6 +56,19 @@ class Program:
         words += [] if self.scan else ["unrolled"]
         words += [self.attention] if self.attention != "auto" else []
         return words + ([f"accumulation {self.accumulation}"] if self.accumulation > 1 else [])
+
+    @property
+    def predicted(self) -> float:
+        """Bytes of a chip's memory by :mod:`vit_jax.training.scaling`."""
+        kind = self.topology.partition(":")[0]
+        chip, on_gpu = CHIPS[kind], CHIPS[kind].cudnn
+        remat = ("none" if on_gpu else "dots") if self.remat == "auto" else self.remat
+        attention = self.attention
+        if attention == "auto":
+            attention = "cudnn" if on_gpu and self.precision == "bfloat16" else "fused"
+        model = get_model(self.model).config
+        step = Step(model, self.batch, self.mesh, self.precision, remat, self.accumulation, attention)
+        return memory_bytes(step, chip.tile)
 
     @property
     def options(self) -> TrainConfig:
@@ -178,7 +193,8 @@ def page(kept: dict[str, Any]) -> str:
     """The whole of docs/reports/accelerators.md."""
     text = (Path(__file__).parent / "accelerators.md").read_text()
     rows = [list(_row(program, kept[program.name])) for program in programs() if program.name in kept]
-    head = ["model", "chips", "batch", "mesh", "options", "state", "temporaries", "left", "collectives", "compute",
+    head = ["model", "chips", "batch", "mesh", "options", "state", "temporaries", "left", "predicted",
+            "collectives", "compute",
             "memory", "links", "ms a step", "MFU"]  # fmt: skip
     return text.replace("{programs}", table(head, rows)).replace("{count}", str(len(rows)))
 
@@ -193,10 +209,12 @@ def _row(program: Program, found: dict[str, Any]) -> Iterator[str]:
     )
     if "memory" not in found:
         needs = f"**does not fit: needs {found['needs'] / 1e9:.1f} GB**" if "needs" in found else found["refused"]
-        yield from (needs, *[""] * 8)
+        predicted = f"{program.predicted / 1e9:.2f}"
+        yield from (needs, "", "", predicted, *[""] * 6)
         return
     memory, line = found["memory"], found["roofline"]
     yield from (f"{memory[name] / 1e9:.2f}" for name in ("state", "temporaries", "left"))
+    yield f"{program.predicted / 1e9:.2f} ({program.predicted / _used(found) - 1:+.0%})"
     yield "; ".join(_words(each) for each in found["collectives"][:4])
     yield from (_number(line[f"{name}_seconds"]) for name in ("compute", "memory", "links", "step"))
     yield f"{line['mfu']:.0%}"
