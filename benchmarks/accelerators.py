@@ -1,6 +1,6 @@
 """Steps compiled for accelerators that are not here: ``python -m benchmarks.accelerators [PATTERN …]``.
 
-Needs the extras ``aot-tpu`` and ``aot-cuda``. Each program takes a minute or some; what it costs is kept in
+Needs the extras ``aot-tpu`` and ``aot-cuda``. Each program takes one to some minutes; what it costs is kept in
 accelerators.json, from which docs/reports/accelerators.md is written.
 """
 
@@ -222,7 +222,7 @@ def _row(program: Program, found: dict[str, Any]) -> Iterator[str]:
 
 def _words(link: dict[str, Any]) -> str:
     how = " beside" if link["asynchronous"] else ""
-    return f"{link['count']} {link['kind']}{how} ({link['bytes'] / 1e6:,.0f} MB)"
+    return f"{link['count']} {link['kind']} {'+'.join(link['axes'])}{how} ({link['bytes'] / 1e6:,.0f} MB)"
 
 
 def _number(seconds: float) -> str:

@@ -17,6 +17,7 @@ import vit_jax
 from benchmarks.side import BEGUN, Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
+from vit_jax.families import make_model
 from vit_jax.inference import compile_inference, offer_cores
 from vit_jax.layers.attention import ATTENTION, attend, set_attention
 from vit_jax.training.run.monitor import peak_flops
@@ -131,7 +132,7 @@ def trainer(
 ) -> tuple[training.Engine, Any, Any]:
     """The trainer's engine with AdamW, and on the devices its first state and a batch; arguments as :func:`train`'s."""
     config = what.config
-    model = nnx.eval_shape(lambda: vit_jax.VisionTransformer(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
+    model = nnx.eval_shape(lambda: make_model(config, rngs=nnx.Rngs(0), dtype=jnp.dtype(dtype)))
     set_attention(model, ATTENTION[attention])
     recipe = training.Recipe(
         training.Optimizer("adamw", weight_decay=WEIGHT_DECAY), training.Schedule("constant", peak=PEAK_RATE), Loss()

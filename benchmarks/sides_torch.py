@@ -17,6 +17,7 @@ import conversion
 import vit_torch
 from benchmarks.side import Side, UnavailableError, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject
+from vit_spec import family_of
 
 Library = Literal["timm", "transformers", "vit_torch"]
 
@@ -49,8 +50,7 @@ def inference(
 
     def forward(batch: int) -> torch.Tensor:
         with torch.inference_mode():
-            output = called(images[batch])
-        return output if isinstance(output, torch.Tensor) else output.logits
+            return _logits(called(images[batch]))
 
     def runs(batch: int) -> Callable[[int], None]:
         def run(count: int) -> None:
@@ -102,7 +102,7 @@ def train(
     def run(count: int) -> None:
         for _ in range(count):
             with torch.autocast(device, getattr(torch, dtype), enabled=dtype != "float32"):
-                loss = torch.nn.functional.cross_entropy(called(images), labels)
+                loss = torch.nn.functional.cross_entropy(_logits(called(images)), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -162,13 +162,19 @@ def make_model(library: Library, what: Subject) -> torch.nn.Module:
         transformers: Any = _library("transformers")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model"
-            conversion.save(checkpoint, path, format="huggingface-vit")
-            return transformers.ViTForImageClassification.from_pretrained(path, attn_implementation="sdpa")
+            conversion.save(checkpoint, path, format="huggingface")
+            return transformers.AutoModelForImageClassification.from_pretrained(path)
     timm: Any = _library("timm")
-    config = checkpoint.config
-    model = timm.create_model(what.model, depth=config.depth, img_size=config.image_size)
+    timms = {field: name for name, field in family_of(checkpoint.config).aliases.items()}
+    changes = {timms.get(field, field): value for field, value in what.changes.items()}
+    model = timm.create_model(what.model, **changes, drop_path_rate=0.0)
     model.load_state_dict({name: torch.tensor(array) for name, array in checkpoint.params.items()}, strict=True)
     return model
+
+
+def _logits(output: Any) -> torch.Tensor:
+    """What a model gives, or what transformers wraps it in."""
+    return output if isinstance(output, torch.Tensor) else output.logits
 
 
 def _images(what: Subject, batch: int) -> torch.Tensor:

@@ -41,6 +41,8 @@ TARGETS: Sequence[Target] = (
     Target("inference-*/* transformers", at_least=0.95, aim=1.0),
     Target("inference-*/* of JAX's best product", at_least=0.85),
     Target("training-*/batch 8, timm", at_least=0.8, aim=1.0),
+    Target("swin*/batch ?, timm", at_least=1.0),
+    Target("swin*/batch ?, transformers", at_least=1.0),
     Target("compile/scan, unrolled", at_most=0.5),
     Target("compile/scan, torch.compile", at_most=1.0),
     Target("compile/* second start, until the step runs", at_least=3.0),

@@ -1,8 +1,8 @@
-"""Which of timm's plain Vision Transformers vitport computes: ``python -m benchmarks.timm_coverage [PATTERN]``.
+"""Which of timm's Vision and Swin Transformers vitport computes: ``python -m benchmarks.timm_coverage [PATTERN]``.
 
-Every name is built by timm, two blocks deep, with random weights that leave nothing near its neutral value, saved as
-safetensors and loaded by ``create_model(CONFIG, weights=FILE)`` of both frameworks, with the config that is registered
-under that name, shortened to two blocks. The outputs are compared in float32.
+Every name is built by timm, two blocks deep (two in each stage of a Swin Transformer), with random weights that leave
+nothing near its neutral value, saved as safetensors and loaded by ``create_model(CONFIG, weights=FILE)`` of both
+frameworks, with the config that is registered under that name, shortened alike. The outputs are compared in float32.
 Needs timm, torchvision and JAX in one environment: see docs/testing.md.
 """
 
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -31,9 +31,13 @@ from vit_spec import Config, VitportError, get_model
 
 TOLERANCE = 1e-5
 """Of the largest absolute value of timm's output: some 80 float32 roundings."""
-NEEDED = 171
+NEEDED = 192
 DEPTH = 2
-MODULES = ("vision_transformer", "deit")
+_FLAT, _STAGED = {"depth": DEPTH}, {"depths": (DEPTH,) * 4}
+MODULES: dict[str, dict[str, Any]] = {
+    "vision_transformer": _FLAT, "deit": _FLAT, "swin_transformer": _STAGED, "swin_transformer_v2": _STAGED
+}  # fmt: skip
+"""timm's module → what makes its models shallow, for timm and in the config."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,16 @@ class Result:
         return self.torch_error <= TOLERANCE and self.jax_error <= TOLERANCE
 
 
-def names(pattern: str) -> list[str]:
-    """timm's plain Vision Transformers whose name matches."""
-    return sorted(name for module in MODULES for name in timm.list_models(pattern, module=module))
+def names(pattern: str) -> dict[str, dict[str, Any]]:
+    """The names that match, and what makes their models shallow."""
+    found = {name: depth for module, depth in MODULES.items() for name in timm.list_models(pattern, module=module)}
+    return dict(sorted(found.items()))
 
 
-def shallow(name: str) -> torch.nn.Module:
-    """timm's model of that name, two blocks deep, with random weights, in evaluation mode."""
+def shallow(name: str, depth: dict[str, Any]) -> torch.nn.Module:
+    """timm's model of that name, of that depth, with random weights, in evaluation mode."""
     torch.manual_seed(0)
-    model = timm.create_model(name, depth=DEPTH, pretrained=False).eval()
+    model = timm.create_model(name, **depth, pretrained=False).eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if parameter.ndim >= 2 and not key.endswith(("token", "pos_embed", "latent")):
@@ -74,9 +79,9 @@ def shallow(name: str) -> torch.nn.Module:
     return model
 
 
-def measure(name: str) -> Result:
+def measure(name: str, depth: dict[str, Any]) -> Result:
     """Relative errors of both frameworks under one name."""
-    reference = shallow(name)
+    reference, ours = shallow(name, depth), get_model(name).config.replace(**depth)  # at its own image size
     config = timm.get_pretrained_cfg(name)
     assert config is not None
     image = torch.randn(1, *config.input_size, generator=torch.Generator().manual_seed(1))
@@ -87,16 +92,11 @@ def measure(name: str) -> Result:
         safetensors.torch.save_file({key: value.contiguous() for key, value in reference.state_dict().items()}, file)
         del reference
         try:
-            return Result(name, _torch_error(name, file, image, expected), _jax_error(name, file, image, expected))
+            return Result(name, _torch_error(ours, file, image, expected), _jax_error(ours, file, image, expected))
         except VitportError as error:
             return Result(name, refusal=str(error))
         except Exception as error:  # a fault of ours: a row of the table; the other names are measured all the same
             return Result(name, fault=f"{type(error).__name__}: {error}")
-
-
-def _config(name: str) -> Config:
-    """The named model, as deep as timm's is here; at its own image size."""
-    return get_model(name).config.replace(depth=DEPTH)
 
 
 def _error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -105,16 +105,16 @@ def _error(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-def _torch_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
-    model = vit_torch.create_model(_config(name), weights=file).eval()
+def _torch_error(config: Config, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
+    model = vit_torch.create_model(config, weights=file).eval()
     with torch.no_grad():
         output = model(image)
     assert isinstance(output, torch.Tensor)
     return _error(output.numpy(), expected)
 
 
-def _jax_error(name: str, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
-    model = vit_jax.create_model(_config(name), weights=file)
+def _jax_error(config: Config, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
+    model = vit_jax.create_model(config, weights=file)
     model.eval()
     pixels = image.permute(0, 2, 3, 1).numpy()
     with jax.default_matmul_precision("highest"):
@@ -135,7 +135,8 @@ def markdown(results: list[Result]) -> str:
         "# Coverage of timm",
         "",
         f"{agreeing} of {len(results)} names agree within {TOLERANCE:g} of the output's largest value. Each model is "
-        f"{DEPTH} blocks deep and has random weights, none near its neutral value.",
+        f"{DEPTH} blocks deep, a Swin Transformer in each of its stages, and has random weights, none near its neutral "
+        "value.",
         "",
         f"Written by `python -m benchmarks.timm_coverage` with {versions()}.",
         "",
@@ -160,12 +161,12 @@ def coverage(pattern: Annotated[str, tyro.conf.Positional] = "*", output: Path |
         output: where to write the table as Markdown.
 
     Returns:
-        0 where at least 171 names agree, or all of a narrower pattern that are not refused; else 1.
+        0 where at least 192 names agree, or all of a narrower pattern that are not refused; else 1.
     """
     console = Console()
     results: list[Result] = []
-    for name in names(pattern):
-        results.append(measure(name))
+    for name, depth in names(pattern).items():
+        results.append(measure(name, depth))
         result = results[-1]
         console.print(f"{name}: {result.said or f'{result.torch_error:.1e} {result.jax_error:.1e}'}", markup=False)
         if output is not None:  # after each name: a run that is cut short leaves what it measured

@@ -16,12 +16,13 @@ from conversion.format import FolderWriter, Format
 from vit_spec import VitportError
 
 
-def writable_file(path: str | Path, sources: Iterable[str | Path] = ()) -> Path:
+def writable_file(path: str | Path, sources: Iterable[str | Path] = (), ending: str = "") -> Path:
     """A new or regular file in a folder that exists, its links followed.
 
     Args:
         path: of a report, image, certificate or the like.
         sources: files or folders that the same command reads or writes, which are not replaced.
+        ending: of the name, so that no file of another kind is replaced by a slip.
 
     Returns:
         The absolute path without links.
@@ -35,6 +36,8 @@ def writable_file(path: str | Path, sources: Iterable[str | Path] = ()) -> Path:
         raise VitportError(f"{path} cannot be written: it is a folder; give a file name in a folder that exists.")
     if any(os.path.realpath(source) == str(found) for source in sources):
         raise VitportError(f"{path} is another file of this command and would be replaced: choose another name.")
+    if not path.name.lower().endswith(ending):
+        raise VitportError(f"{path} cannot be written: its name must end in {ending}.")
     return found
 
 

@@ -18,6 +18,7 @@ from conversion.containers.wall import wall
 from conversion.described import open_described
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.computed import with_computed
 from conversion.identify.contradictions import check_given, check_name, check_told, check_width
 from conversion.identify.given import both, given_facts
 from conversion.identify.heads import describe, misfits
@@ -169,7 +170,7 @@ def _understood(
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
     told |= told_order(found.format, norm_first, given.get("block", told["block"].value if "block" in told else None))
-    table = _with_computed(found.format, table, told, given, named)
+    table = with_computed(found.format, table, told, given, named)
     config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
     check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)
@@ -194,17 +195,6 @@ def _understood(
     )
     provenance = Provenance(found.format.name, path, source.files, origins, notes)
     return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
-
-
-def _with_computed(
-    found: Format, table: TensorTable, told: Mapping[str, Fact], given: Mapping[str, Any], named: Config | None
-) -> TensorTable:
-    """The table with what the format's code computes and its files do not hold."""
-    if found.computed is None:
-        return table
-    size = told["image_size"].value if "image_size" in told else given.get("image_size", named and named.image_size)
-    size = None if size is None else height_and_width(size, "image_size")
-    return TensorTable({**table.tensors, **found.computed(table, size)})
 
 
 def _untrained(table: TensorTable, config: Config) -> list[str]:

@@ -48,6 +48,9 @@ def norm(p: Params, at: str, x: np.ndarray, eps: float) -> np.ndarray:
 def embed(c: SwinConfig, p: Params, image: np.ndarray) -> np.ndarray:
     P, kernel = c.patch_size, p["patch_embed.proj.weight"]
     rows, columns = c.image_size[0] // P, c.image_size[1] // P
+    if c.margin_rule == "pad":
+        rows, columns = math.ceil(c.image_size[0] / P), math.ceil(c.image_size[1] / P)
+        image = np.pad(image, ((0, 0), (0, rows * P - c.image_size[0]), (0, columns * P - c.image_size[1])))
     x = np.zeros((rows, columns, c.embed_dim))
     for row in range(rows):
         for column in range(columns):

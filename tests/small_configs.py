@@ -155,6 +155,8 @@ SWIN_CHANGES: dict[str, dict[str, Any]] = {
     "swin-one-stage": {"depths": (2,), "num_heads": (3,), "window_sizes": 5, "pretrained_window_sizes": 0},
     "swin-no-qkv-bias": {"qkv_bias": False},
     "swin-no-patch-norm": {"patch_norm": False, "in_channels": 1},
+    "swin-margin": {"image_size": (21, 35)},  # of 11 x 18 patches
+    "swin-margin-drop": {"image_size": (21, 35), "margin_rule": "drop"},  # of 10 x 17 patches
     "swin-positions": {"absolute_pos_embed": True},
     "swin-gelu-tanh": {"activation": "gelu_tanh", "norm_eps": 0.1},
     "swin-patch-norm-eps": {"patch_norm_eps": 0.1},

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vit_cli.reading import ImageSize, Json, Options, Reading
+from vit_cli.reading import ImageSize, Json, Options, Reading, check_limit
 from vit_cli.terminal import say, say_error, spinner, write_json
-from vit_spec import VitportError
 
 if TYPE_CHECKING:
     from vit_parity import Comparison
@@ -63,8 +62,7 @@ def compare(
         figure: Draw the errors by depth into a .png or .svg file.
         as_json: Print JSON instead of tables.
     """
-    if fail_above is not None and not fail_above >= 0:
-        raise VitportError(f"--fail-above must be a relative difference, 0 or more; got {fail_above:g}.")
+    check_limit(fail_above)
     _check_destinations(save_capture, report, figure)
     only_a = save_capture is not None and b is None
     with spinner("Running both sides"):
@@ -121,9 +119,9 @@ def _check_destinations(capture: Path | None, report: Path | None, figure: Path 
         from vit_parity.figure import check_figure
 
         check_figure(figure)
-    for path in (capture, report, figure):
+    for path, ending in ((capture, ""), (report, ".html"), (figure, "")):
         if path is not None:
-            writable_file(path)
+            writable_file(path, ending=ending)
 
 
 def _check(comparison: Comparison, fail_above: float | None) -> None:

@@ -132,7 +132,7 @@ def convert(
         stated: dict[str, Any] = {"image_size": changes.image_size}
         check_verifiable(changes, lambda: conversion.load(source, if_unstated=stated, **options))
         proof = Path(certificate or f"{destination}.certificate.json")
-        writable_file(proof, sources=(source, destination))
+        writable_file(proof, sources=(source, destination), ending=".json")
     with progress("Writing") as told:
         done = conversion.convert(
             source, destination, to=to, changes=changes, overwrite=overwrite, progress=told, **options

@@ -76,10 +76,8 @@ def demo(*, output: Path = Path("vitport_demo.png"), cache: Path | None = None) 
 def _check_output(output: Path) -> None:
     from conversion.destination import writable_file
 
-    if output.suffix.lower() != ".png":
-        raise VitportError(f"--output {output} is not a PNG file: give a name that ends in .png.")
     try:
-        writable_file(output)
+        writable_file(output, ending=".png")
     except VitportError as error:
         raise VitportError(f"--output: {error}") from error
 

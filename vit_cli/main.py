@@ -42,6 +42,8 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "evaluate": evaluate,
     "rollout": rollout,
 }
+_NO_MEMORY = "RESOURCE_EXHAUSTED"
+"""What XLA's errors of every device begin with where memory is short."""
 DESCRIPTION = (
     "Vision Transformers in PyTorch and JAX, and their weights in every format.\n\n"
     "`vitport COMMAND --help` explains a command, `vitport --version` is the version."
@@ -89,6 +91,12 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or _NO_MEMORY in str(error)):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        say_error(f"This needs more memory than there is ({reason}): choose smaller sizes or batches.")
+        return 2
     return status or 0
 
 

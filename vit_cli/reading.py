@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from vit_spec import VitportError
 from vit_spec.vit.config import Activation, FinalNorm, NormKind, Pooling, PositionEmbedding
 
 if TYPE_CHECKING:
@@ -60,6 +61,15 @@ WindowSize = Annotated[int | _Crossed | tuple[int, int] | _PerStage | None, tyro
 Json = Annotated[bool, tyro.conf.arg(name="json")]
 
 
+def check_limit(fail_above: float | None) -> None:
+    """
+    Raises:
+        VitportError: for a limit that nothing, or everything, is above.
+    """
+    if fail_above is not None and not fail_above >= 0:
+        raise VitportError(f"--fail-above must be a relative difference, 0 or more; got {fail_above:g}.")
+
+
 @dataclass(frozen=True)
 class Files:
     """How to read weights whose file leaves something open."""
@@ -74,7 +84,8 @@ class Files:
         Path | None,
         tyro.conf.arg(
             metavar="FILE",
-            help="JSON that says what the weights are: fields of ViTConfig, or transformers' or timm's config.json.",
+            help="What the weights are: JSON with fields of the config, transformers' or timm's config.json, or an "
+            "options file (YAML) of microsoft/Swin-Transformer.",
         ),
     ] = None
     base: Annotated[

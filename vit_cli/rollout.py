@@ -42,7 +42,7 @@ def rollout(
     from vit_parity import capture_jax
     from vit_parity.rollout import rollout as rolled_out
 
-    writable_file(output, sources=(image, weights))
+    writable_file(output, sources=(image, weights), ending=".png")
     checkpoint = reading.load(weights, image_size)
     normalised = conversion.load_image(image, checkpoint.preprocessing)
     model = vit_jax.create_model(weights=checkpoint)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from vit_cli.reading import ImageSize, Json, Options
+from vit_cli.reading import ImageSize, Json, Options, check_limit
 from vit_cli.terminal import print_table, say, say_error, short_number, spinner, write_json
 from vit_spec import VitportError
 from vit_spec.frameworks import require_torch
@@ -46,6 +46,7 @@ def steps(
     """
     if count < 1 or batch < 1:
         raise VitportError(f"--count and --batch must be at least 1; got {count} and {batch}.")
+    check_limit(fail_above)
     if not (optimizers and dtypes):
         raise VitportError("--optimizers and --dtypes must name at least one each.")
     if figure is not None:

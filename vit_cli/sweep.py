@@ -49,12 +49,13 @@ def sweep(
     require_torch("vitport sweep")
     import numpy as np
 
+    from vit_parity.seeded import seeded
     from vit_parity.sweep import all_cases, one_at_a_time
     from vit_parity.sweep import sweep as run
 
     checkpoint = reading.load(weights, image_size)
     shape = (batch, *checkpoint.config.image_size, checkpoint.config.in_channels)
-    images = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    images = seeded(seed).standard_normal(shape, np.float32)
     cases = list((all_cases if every else one_at_a_time)(dtypes))
     with spinner(f"Running {len(cases)} ways"):
         results = run(checkpoint, images, cases)

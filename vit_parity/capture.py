@@ -83,16 +83,20 @@ def watch_torch(
 
     inputs = torch_images(images, next(model.parameters()))
     modules = dict(model.named_modules())
-    watched = [point for point in observed or points(config) if point.module in modules]
+    watched = [point for point in observed or points(config) if _is_there(modules, point.module)]
     found: dict[str, Any] = {}
-    handles = [_watch_torch(modules[point.module], point, found) for point in watched]
+    ends = [_watch_torch(modules, point.module, point, found) for point in watched]
+    ends += [_watch_torch(modules, point.beside, Point(point.beside, point.beside), found)
+             for point in watched if point.beside]  # fmt: skip
     try:
         with torch.no_grad():
             model(inputs)
+            arrays = {at.name: part(found[at.name], at, config, found.get(at.beside)) for at in watched
+                      if at.name in found}  # fmt: skip
     finally:
-        for handle in handles:
-            handle.remove()
-    return {at.name: torch_array(part(found[at.name], at, config)) for at in watched if at.name in found}
+        for end in reversed(ends):
+            end()
+    return {name: torch_array(array) for name, array in arrays.items()}
 
 
 def capture_jax(
@@ -144,11 +148,13 @@ def jax_capturer(model: JaxModel, observed: Sequence[Point] | None = None) -> Ca
         by_module: dict[str, list[Point]] = {}
         for point in watched:
             by_module.setdefault(point.module, []).append(point)
+            if point.beside:
+                by_module.setdefault(point.beside, []).append(Point(point.beside, point.beside))
         for path in sorted(filter(None, by_module), key=lambda path: -path.count(".")):  # children before parents
             _wrap_jax(copy, path, by_module[path], found)
         (answer,) = by_module[""]
         found[answer.name] = copy(images)
-        return {point.name: part(found[point.name], point, config) for point in watched}
+        return {point.name: part(found[point.name], point, config, found.get(point.beside)) for point in watched}
 
     return jax.jit(run)
 
@@ -190,22 +196,45 @@ def _widened(capture: Capture) -> Activations:
     return {name: array.astype(np.float64) for name, array in capture.activations.items()}
 
 
-def _watch_torch(module: Any, point: Point, found: dict[str, Any]) -> Any:
-    if point.side == "input":
-        return module.register_forward_pre_hook(lambda _, inputs: found.update({point.name: inputs[0]}))
-    return module.register_forward_hook(lambda _, __, output: found.update({point.name: output}))
+def _is_there(modules: dict[str, Any], path: str) -> bool:
+    """Whether a path is a module, or a function of one."""
+    above, _, name = path.rpartition(".")
+    return path in modules or (above in modules and callable(getattr(modules[above], name, None)))
+
+
+def _watch_torch(modules: dict[str, Any], path: str, point: Point, found: dict[str, Any]) -> Callable[[], None]:
+    """Observes a module by a hook, a function by one in its place; gives what ends that."""
+    if path in modules and point.side == "input":
+        return modules[path].register_forward_pre_hook(lambda _, given: found.update({point.name: given[0]})).remove
+    if path in modules:
+        return modules[path].register_forward_hook(lambda _, __, output: found.update({point.name: output})).remove
+    above, _, name = path.rpartition(".")
+    module, inner = modules[above], getattr(modules[above], name)
+    own = name in vars(module)  # a method belongs to the class
+
+    def recorded(*given: Any, **options: Any) -> Any:
+        output = inner(*given, **options)
+        found[point.name] = given if point.side == "input" else output
+        return output
+
+    def end() -> None:
+        setattr(module, name, inner) if own else delattr(module, name)
+
+    setattr(module, name, recorded)
+    return end
 
 
 def _wrap_jax(model: Any, path: str, watched: list[Point], found: dict[str, Any]) -> None:
-    """Replaces a submodule by a function that records its input or output."""
+    """Replaces a submodule, or a function of one, by a function that records its input or output."""
     *above, attribute = path.split(".")
     parent = model
     for step in above:
         parent = parent[int(step)] if step.isdigit() else getattr(parent, step)
     inner = parent[int(attribute)] if attribute.isdigit() else getattr(parent, attribute)
 
-    def recorded(x: Any, **options: Any) -> Any:
-        y = inner(x, **options)
+    def recorded(*given: Any, **options: Any) -> Any:
+        y = inner(*given, **options)
+        x = given[0] if len(given) == 1 else given
         found.update({point.name: x if point.side == "input" else y for point in watched})
         return y
 

@@ -22,6 +22,7 @@ from vit_parity.gradients import GradientRow, compare_gradients, gradients_of
 from vit_parity.hypotheses import Origin
 from vit_parity.local_errors import local_errors as measure_local_errors
 from vit_parity.replay import ReplayedModel, float64_params
+from vit_parity.seeded import seeded
 from vit_parity.truth import truth_of
 from vit_spec import VitportError
 from vit_spec.frameworks import require_torch
@@ -256,5 +257,5 @@ def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, see
     if images is not None:
         return conversion.load_image(images, checkpoint.preprocessing)[None], str(images)
     shape = (1, *checkpoint.config.image_size, checkpoint.config.in_channels)
-    numbers = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    numbers = seeded(seed).standard_normal(shape, np.float32)
     return numbers, f"standard normal numbers (seed {seed})"

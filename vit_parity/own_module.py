@@ -61,7 +61,7 @@ def own_module(named: str, weights: Path, config: ViTConfig) -> Callable[[np.nda
         try:
             with torch.no_grad():
                 answer = model(torch_images(images, next(model.parameters())))
-        except Exception as error:  # the user's own code may raise anything
+        except (Exception, SystemExit) as error:  # the user's own code may raise anything, or end the program
             raise VitportError(f"The module of {named} fails on images ({first_line(error)}).") from error
         finally:
             for handle in handles:
@@ -81,7 +81,7 @@ def _made(named: str, weights: Path) -> Any:
     try:
         make = getattr(importlib.import_module(module), function)
         return make(weights) if inspect.signature(make).parameters else make()
-    except Exception as error:  # the user's own code may raise anything
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything, or end the program
         raise VitportError(f"--against {named} fails ({type(error).__name__}: {first_line(error)}).") from error
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from vit_parity.bound import relative
 from vit_parity.frameworks import jax_dtype, jax_model, jax_params, torch_array, torch_model
+from vit_parity.seeded import seeded
 from vit_spec import Config, VitportError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def random_batches(config: Config, count: int, size: int = 4, seed: int = 0) -> 
         size: images in a batch.
         seed: of the numbers.
     """
-    rng = np.random.default_rng(seed)
+    rng = seeded(seed)
     shape = (size, *config.image_size, config.in_channels)
     both = [(rng.standard_normal(shape), rng.integers(config.num_classes, size=size)) for _ in range(2)]
     return [both[at % 2] for at in range(count)]

@@ -28,7 +28,7 @@ def fields_in_json(text: str, what: str) -> dict[str, Any]:
     """
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise VitportError(f"The text is not valid JSON for a {what} ({error}): write it with to_json.") from error
     if not isinstance(values, dict):
         raise VitportError(f"The JSON of a {what} must be an object with its fields, not {type(values).__name__}.")

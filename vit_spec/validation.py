@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from vit_spec.errors import VitportError
 
 C = TypeVar("C")
+MOST_CLASSES, MOST_BLOCKS = 1 << 24, 10_000
 
 
 @lru_cache
@@ -54,6 +55,17 @@ def check_choices(config: Any) -> None:
             raise VitportError(f"{name}={value!r} is unknown: choose one of {', '.join(choices)}.")
 
 
+def check_at_most(values: Mapping[str, int], most: int = 1 << 20) -> None:
+    """Refuse numbers beyond what any model has, which would take for ever or all memory before anything else fails.
+
+    Raises:
+        VitportError: for the first of them.
+    """
+    for name, value in values.items():
+        if value > most:
+            raise VitportError(f"{name}={value} is too large: it must be at most {most}.")
+
+
 def check_at_least(least: int, values: Mapping[str, int]) -> None:
     """Refuse numbers below a bound.
 
@@ -86,20 +98,6 @@ def check_eps(name: str, eps: float) -> None:
     """
     if eps <= 0:
         raise VitportError(f"{name}={eps} is not positive: published models use 1e-6, 1e-5 or 1e-12.")
-
-
-def check_patches(image_size: tuple[int, int], patch_size: int) -> None:
-    """Refuse images that do not divide into patches.
-
-    Raises:
-        VitportError: naming the side.
-    """
-    for side, length in zip(("height", "width"), image_size, strict=True):
-        if length % patch_size:
-            raise VitportError(
-                f"image_size={image_size[0]}x{image_size[1]} does not divide into patches: its {side} {length} is not "
-                f"a multiple of patch_size={patch_size}."
-            )
 
 
 def replaced(config: C, changes: Mapping[str, Any]) -> C:

@@ -8,6 +8,13 @@ from typing import Any
 
 from benchmarks.alternate import Bench, Pace, Say
 from benchmarks.measure import Comparison
+from vit_spec import get_model
+
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "vit": {"depth": 2, "image_size": 64},
+    "swin": {"depths": (1, 2, 1, 1), "image_size": 64, "window_sizes": 2},
+}
+"""Family → changes to a small model."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +23,11 @@ class Scale:
 
     pace: Pace = field(default_factory=Pace)
     small: bool = False
-    """Two blocks and 64 pixels, to see whether everything runs."""
+    """Few blocks and 64 pixels, to see whether everything runs."""
 
     def subject(self, model: str) -> dict[str, Any]:
         """The fields of a ``Subject``."""
-        return {"model": model, "changes": {"depth": 2, "image_size": 64} if self.small else {}}
+        return {"model": model, "changes": SMALL[get_model(model).config.family] if self.small else {}}
 
     def batches(self, *sizes: int) -> tuple[int, ...]:
         """Of images; 1, 2, … at the small scale."""

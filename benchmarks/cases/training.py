@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from benchmarks.alternate import Bench, Build, Say, in_groups, seconds, twin_of
@@ -40,12 +41,17 @@ def cases() -> list[Case]:
 
 def run(model: str, scale: Scale, say: Say) -> Outcome:
     """A batch of 8."""
+    return steps(SIDES, model, scale, say)
+
+
+def steps(builds: Mapping[str, Build], model: str, scale: Scale, say: Say) -> Outcome:
+    """Any sides' steps beside ours, a batch of 8."""
     batch = scale.batches(8)[0]
     told = {"subject": scale.subject(model), "batch": batch}
     comparisons: list[Comparison] = []
     twins: list[Comparison] = []
     with Bench(say) as bench:
-        sides = {name: build.told(told) for name, build in SIDES.items()}
+        sides = {name: build.told(told) for name, build in builds.items()}
         for found in in_groups(bench, OURS, sides, "step", TOLERANCE, scale.pace):
             times = {name: seconds(name, samples) for name, samples in found.items()}
             ours, twin = times.pop(OURS), times.pop(TWIN)

@@ -52,7 +52,7 @@ def windows_of_version_2(config: Mapping[str, Any]) -> dict[str, Any]:
     """The windows of a folder of version 2, whose code looks at the height alone.
 
     Raises:
-        VitportError: for images higher than wide whose windows no rule of ``SwinConfig`` states.
+        VitportError: for images whose windows no rule of ``SwinConfig`` states.
     """
     own = {**_DEFAULTS, "pretrained_window_sizes": [0, 0, 0, 0], **config}
     told = facts(config)
@@ -72,9 +72,9 @@ def windows_of_version_2(config: Mapping[str, Any]) -> dict[str, Any]:
     if found is None:
         height, width = told["image_size"]
         raise VitportError(
-            f"config.json has image_size={height}x{width} and window_size={side}: for images higher than wide "
-            "transformers takes some windows by their height alone, which this project does not compute. Give it the "
-            "size of images that it is used for."
+            f"config.json has image_size={height}x{width} and window_size={side}: for images higher than wide, or with "
+            "maps of odd height, transformers takes some windows by a height rounded down, which this project does not "
+            "compute. Give it the size of images that it is used for."
         )
     return {name: getattr(found, name) for name in ("window_sizes", "window_rule", "pretrained_window_sizes")}
 
@@ -83,10 +83,12 @@ def by_height(config: SwinConfig, window: tuple[int, int]) -> SwinConfig | None:
     """What transformers' code of version 2 makes of one window; ``None`` if no ``SwinConfig`` states it.
 
     A window that is higher than the map shrinks to its height on both sides, and is not shifted where it is as high.
+    Heights are rounded down for this, where merging rounds them up.
     """
     side, _ = window
-    sides = tuple((min(side, height),) * 2 for height, _ in config.map_sizes)
-    shifts = tuple(0 if height <= side else side // 2 for height, _ in config.map_sizes)
+    heights = [config.image_size[0] // config.patch_size // 2**stage for stage in range(config.num_stages)]
+    sides = tuple((max(1, min(side, height)),) * 2 for height in heights)
+    shifts = tuple(0 if height <= side else side // 2 for height in heights)
     rules: dict[WindowRule, Any] = {"min": side, "never": side, "pad": sides}
     for rule, sizes in rules.items():
         found = config.replace(window_sizes=sizes, window_rule=rule, pad_order="pad_roll")

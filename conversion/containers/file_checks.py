@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vit_spec import VitportError
 
@@ -18,11 +19,11 @@ _NAMELESS = (LookupError, TypeError, AttributeError, ArithmeticError, AssertionE
 """Errors whose message alone says little, such as the key of a KeyError."""
 
 
-def check_size(path: Path, claimed: int, real: int) -> None:
+def check_size(path: Path | str, claimed: int, real: int) -> None:
     """Refuse a file whose tensors would need far more memory than the file has bytes, before allocating any.
 
     Args:
-        path: for the message.
+        path: for the message; what it begins with.
         claimed: bytes that its tensors would take.
         real: bytes of the file or folder.
 
@@ -33,6 +34,40 @@ def check_size(path: Path, claimed: int, real: int) -> None:
         raise VitportError(
             f"{path} has {real} bytes and would unpack to {claimed}, more than weights can: check its origin."
         )
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading, unless it is a pipe, which would be waited for, or a device, which may never end.
+
+    Raises:
+        VitportError: if it is no regular file.
+        OSError: if it cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else None
+    if file is None:
+        os.close(handle)
+        raise VitportError(f"{path} is no regular file: give or put a file in its place.")
+    return file
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        most: bytes that are read.
+
+    Raises:
+        VitportError: if it is no regular file, or larger.
+        OSError: if it cannot be read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise VitportError(
+                f"{path} has {size:,} bytes, and at most {most:,} are read: remove it, or make it smaller."
+            )
+        return file.read(most)
 
 
 def regular_files(folder: Path) -> tuple[Path, ...]:
@@ -72,10 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
         VitportError: if the file cannot be read, or does not hold a JSON object.
     """
     try:
-        if not path.is_file():  # reading a device or a pipe may never end
-            raise VitportError(f"{path} is not a file: fetch it again.")
-        with path.open("rb") as file:
-            return json_object(path, file.read(MOST_JSON + 1))
+        return json_object(path, read_regular(path, MOST_JSON))
     except OSError as error:
         raise VitportError(f"{path} cannot be read ({error.strerror or error}): fetch it again.") from error
 

@@ -25,7 +25,7 @@ class Mlp:
 
 
 def mlp_of(x: View, norm: Norm | None, out: Linear, layers: Layers) -> Mlp:
-    """The MLP whose last layer ``out`` reads ``x``, behind ``norm`` if there is one.
+    """The MLP whose last layer ``out`` reads ``x``, after ``norm`` if there is one.
 
     Raises:
         NotUnderstoodError: if it is not the activation of a linear layer.

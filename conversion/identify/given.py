@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from conversion.containers.file_checks import json_object
+from conversion.config_json import microsoft
+from conversion.containers.file_checks import MOST_JSON, json_object, read_regular
 from vit_spec import Config, ViTConfig, VitportError, config_fields
 from vit_spec.family import FAMILIES
 from vit_spec.reading import height_and_width
@@ -25,6 +27,10 @@ _FOREIGN = frozenset({"model_type", "architectures", "architecture", "pretrained
 """Keys of the config.json of transformers and timm."""
 
 
+_MOST_TEXT = 1 << 16
+"""Bytes of a file that are looked at to tell what it is."""
+
+
 @dataclass(frozen=True)
 class Described:
     """What a file beside the weights says about them."""
@@ -36,16 +42,26 @@ class Described:
 
 
 def read_config(path: str | Path) -> Described:
-    """A JSON file with fields of ``ViTConfig``, a record of vitport, or the config.json of transformers or timm.
+    """A JSON file with fields of a config, a record of vitport, the config.json of transformers or timm, or an options
+    file of microsoft/Swin-Transformer.
 
     Raises:
         VitportError: if it cannot be read, or holds a field that is not known.
     """
     path = Path(path)
+    if path.suffix == ".py":
+        raise VitportError(
+            f"{path} is a program, as the configs of OpenMMLab are, and is not run: give a JSON file with the fields "
+            "that it sets, such as window_sizes and image_size, or the model's name (--model)."
+        )
     try:
-        values = json_object(path, path.read_bytes())
+        content = read_regular(path, MOST_JSON)
     except OSError as error:
         raise VitportError(f"{path} cannot be read ({error.strerror or error}): give a JSON file.") from error
+    text = content[:_MOST_TEXT].decode(errors="replace")
+    if not text.lstrip().startswith("{") and microsoft.is_yaml(path, text):
+        return Described(given_facts(microsoft.facts(path, content.decode(errors="replace"))))
+    values = json_object(path, content)
     if _FOREIGN & set(values):
         return Described({}, values)
     inner = values.get("config")
@@ -55,15 +71,25 @@ def read_config(path: str | Path) -> Described:
 
 
 def given_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts under the names of ``ViTConfig``'s fields.
+    """The facts under the names of the fields of a family's config, the first that has them all.
 
     Raises:
         VitportError: for an unknown name, or a field that is given twice.
     """
-    found = config_fields(ViTConfig, facts)
+    found = config_fields(_kind(facts), facts)
     if "image_size" in found:
         found["image_size"] = height_and_width(found["image_size"], "image_size")
     return found
+
+
+def _kind(facts: Mapping[str, Any]) -> type[Config]:
+    """The config that has the most of these fields."""
+
+    def known(kind: type[Config]) -> int:
+        names = {field.name for field in dataclasses.fields(kind)} | set(FAMILIES[kind.family].aliases)
+        return len(names & set(facts))
+
+    return max((family.config for family in FAMILIES.values()), key=known)
 
 
 def with_own_names(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +132,7 @@ def check_facts(given: Mapping[str, Any], config: Config, origins: Mapping[str, 
 
 def _agrees(name: str, value: Any, config: Config, given: Mapping[str, Any]) -> bool:
     if not isinstance(config, ViTConfig):
-        return value == getattr(config, name)
+        return getattr(config.replace(**{name: value}), name) == getattr(config, name)
     if name == "mlp_ratio":
         return given.get("mlp_hidden_dim") is not None or int(config.embed_dim * value) == config.hidden_dim
     if name == "mlp_hidden_dim":

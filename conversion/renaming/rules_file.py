@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conversion.containers.yaml_file import read_yaml
 from vit_spec import ViTConfig, VitportError
 from vit_spec.vit.config import FIELDS
 
 _KEYS = ("from", "transpose", "reshape", "axes", "times", "zeros")
-_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def read_rules(path: str | Path) -> RulesFile:
     Raises:
         VitportError: if it cannot be read, or an entry is unknown or of the wrong kind.
     """
-    content = _content(path)
+    content = read_yaml(path)
     unknown = sorted(set(content) - {"facts", "ignore", "rules"})
     if unknown or not isinstance(content.get("rules"), dict):
         found = f"has {', '.join(map(str, unknown))}" if unknown else "has no rules"
@@ -85,22 +85,6 @@ def read_rules(path: str | Path) -> RulesFile:
         raise VitportError(f"{path} has ignore={ignore!r}: give a list of patterns.")
     recipes = tuple(_recipe(path, str(target), entry) for target, entry in content["rules"].items())
     return RulesFile(str(path), recipes, facts, tuple(map(str, ignore)))
-
-
-def _content(path: str | Path) -> dict[str, Any]:
-    try:
-        import yaml
-    except ImportError as error:
-        raise VitportError(f"Reading {path} needs pyyaml: pip install pyyaml.") from error
-    try:
-        if Path(path).stat().st_size > _MOST_BYTES:
-            raise VitportError(f"{path} is larger than a file of rules can be: give a YAML file.")
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise VitportError(f"{path} cannot be read as YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(content, dict):
-        raise VitportError(f"{path} holds no mapping: it must hold rules, and may hold facts and ignore.")
-    return content
 
 
 def _recipe(path: str | Path, target: str, entry: Any) -> Recipe:

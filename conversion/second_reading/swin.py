@@ -61,11 +61,13 @@ class SwinReading(Reading):
     ``axis``, ``min``, ``pad`` and ``never`` as in ``SwinConfig``; ``height``: as ``min``, by the height alone."""
     pads: Literal["roll_pad", "pad_roll"] | None = None
     """Whether the family's code pads after the shift or before it; ``None`` takes the config's."""
+    margin: Literal["pad", "drop"] | None = "pad"
+    """Whether the family's code completes pixels that fill no patch by zeros, or drops them; ``None``: the config's."""
     never_where: Literal["nowhere", "norms", "earlier norms"] = "nowhere"
     """Files whose windows never shrink, whatever ``windows`` says: those with any ``stage_norm``, or with one of a
     stage before the last."""
     recorded: bool = False
-    """Whether this project's record, where a file has one, overrules ``windows`` and ``pads``."""
+    """Whether this project's record, where a file has one, overrules ``windows``, ``pads`` and ``margin``."""
     merges: Literal["corners", "unfold"] = "corners"
     """How patch merging lays out four neighbours: corner after corner, down first; or as ``torch.nn.Unfold`` does,
     channel after channel."""

@@ -12,6 +12,7 @@ import pytest
 import conversion
 from conversion.containers import open_source, orbax_folder
 from conversion.tensors.flax_tree import flatten, nest
+from conversion.tensors.table import TensorTable
 from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_params
 from vit_spec import VitportError
 
@@ -129,3 +130,21 @@ def test_a_chunk_larger_than_its_array_is_refused(tmp_path) -> None:
     array.write_text(json.dumps({**json.loads(array.read_text()), "chunks": [2**40]}))
     with pytest.raises(VitportError, match="larger than its shape"):
         open_source(tmp_path / "tree")
+
+
+def test_folders_of_orbaxs_next_interface_are_read(tmp_path) -> None:
+    """``orbax.checkpoint.v1``: a tree, one among others, and the last of its steps."""
+    from orbax.checkpoint import v1
+
+    params = canary_params(ASYMMETRIC)
+    tree = conversion.FORMATS["flax"].names.write(TensorTable.of(params), ASYMMETRIC)
+    arrays = nest({name: np.asarray(tree[name]) for name in tree})
+    v1.save_pytree(tmp_path / "tree", {"params": arrays})
+    v1.save_checkpointables(tmp_path / "several", {"model": arrays, "rest": {"count": np.ones(3)}})
+    with v1.training.Checkpointer(tmp_path / "steps") as steps:
+        steps.save_pytree(1, {"params": nest({name: 2 * np.asarray(tree[name]) for name in tree})})
+        steps.save_pytree(12, {"params": arrays})
+    for name, key in (("tree", None), ("several", "model"), ("steps", None)):
+        found = conversion.load(tmp_path / name, model=ASYMMETRIC, weights_key=key)
+        assert_same_tensors(found.params, params)
+        assert (name != "steps") or any("read step 12, the last one" in note for note in found.provenance.notes)

@@ -22,7 +22,7 @@ from vit_spec import VitportError
 SEED = 11
 QUICK = [
     "swin-odd-maps", "swin-roll-pad", "swin-rectangular-windows", "swin-axis", "swin-pad", "swin-never",
-    "swin-positions", "swin-2-odd-maps", "swin-2-min", "swin-2-rectangular-windows", "swin-2-pretrained",
+    "swin-margin", "swin-positions", "swin-2-odd-maps", "swin-2-min", "swin-2-rectangular-windows", "swin-2-pretrained",
 ]  # fmt: skip
 IN_FLOAT32 = ["swin-odd-maps", "swin-2-odd-maps"]
 WITH_GRADIENTS = ["swin-odd-maps", "swin-never", "swin-2-odd-maps"]

@@ -114,6 +114,7 @@ TORCHVISION: dict[str, SwinConfig] = {
     "padded": PAD.replace(image_size=(24, 40), window_sizes=5),
     "small": PAD.replace(image_size=(12, 40), window_sizes=6),
     "rectangle": PAD.replace(window_sizes=((2, 4), (2, 4))),
+    "margin": PAD.replace(image_size=(31, 45), window_sizes=5, margin_rule="drop"),
     "v2": PAD.replace(version=2),
     "v2-small": PAD.replace(version=2, image_size=(12, 40), window_sizes=6),
     "v2-pretrained": PAD.replace(version=2, pretrained_window_sizes=(3, 2)),
@@ -131,7 +132,8 @@ def test_torchvision_loads_what_is_written_for_it_and_computes_the_same(name: st
     assert relative(found, expected) <= TOLERANCE
     torch.save(model.state_dict(), tmp_path / "torchvision.pth")
     read = conversion.load(tmp_path / "torchvision.pth")
-    sizes = {"image_size": config.image_size, "window_rule": config.window_rule, "pad_order": config.pad_order}
+    told = ("image_size", "window_rule", "pad_order", "margin_rule")
+    sizes = {field: getattr(config, field) for field in told}
     assert read.config.replace(**sizes) == config
     assert all(np.array_equal(read.params[key], value) for key, value in weights(config).items())
 

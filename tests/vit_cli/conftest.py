@@ -88,3 +88,27 @@ def undisturbed(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     train(workdir, *LENGTH)
     return workdir
+
+
+def _listing(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def refused(vitport, tmp_path, monkeypatch) -> Callable[..., str]:
+    """Runs a command in a folder of its own and checks that it is refused; gives the sentence."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(*args: object) -> str:
+        before = _listing(tmp_path)
+        result = vitport(*args)
+        assert result.code == 2, result
+        assert result.out == ""
+        assert result.err.startswith("vitport: ")
+        assert result.err.count("\n") == 1
+        assert result.err.endswith(".\n")
+        assert "Traceback" not in result.err
+        assert _listing(tmp_path) == before
+        return result.err
+
+    return check

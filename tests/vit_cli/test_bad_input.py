@@ -117,30 +117,6 @@ def text_named_jpg(folder: Path, _: Path) -> Path:
     return folder / "text.jpg"
 
 
-def listing(folder: Path) -> dict[str, bytes | None]:
-    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-@pytest.fixture
-def refused(vitport, tmp_path, monkeypatch):
-    """Runs a command in a folder of its own and checks that it is refused; gives the sentence."""
-    monkeypatch.chdir(tmp_path)
-
-    def check(*args: object) -> str:
-        before = listing(tmp_path)
-        result = vitport(*args)
-        assert result.code == 2, result
-        assert result.out == ""
-        assert result.err.startswith("vitport: ")
-        assert result.err.count("\n") == 1
-        assert result.err.endswith(".\n")
-        assert "Traceback" not in result.err
-        assert listing(tmp_path) == before
-        return result.err
-
-    return check
-
-
 @pytest.mark.parametrize("command", ["inspect", "convert", "compare", "predict"])
 @pytest.mark.parametrize("make", WEIGHTS.values(), ids=list(WEIGHTS))
 def test_bad_weights_are_refused(make, command, weights, image, tmp_path, refused):

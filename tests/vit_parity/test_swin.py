@@ -133,7 +133,7 @@ def shift_kept(model: Any) -> None:
 
 def transposed(model: Any) -> None:
     for module in attentions(model):
-        module.bias = lambda own=module: WindowAttention.bias(own).transpose(-2, -1)
+        module.relative_bias = lambda own=module: WindowAttention.relative_bias(own).transpose(-2, -1)
 
 
 def columns(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -22,6 +23,8 @@ class PatchEmbed(nnx.Module):
         bias: whether the projection has a bias.
         pixel_norm: makes a norm over the pixels of a patch, before the projection; ``None`` for none.
         norm: makes a norm over the tokens; ``None`` for none.
+        pad: whether zeros complete the rows at the bottom and columns at the right that fill no patch; else they are
+            not read.
         init: random numbers and dtypes.
     """
 
@@ -34,12 +37,14 @@ class PatchEmbed(nnx.Module):
         bias: bool = True,
         pixel_norm: NormLayer | None = None,
         norm: NormLayer | None = None,
+        pad: bool = False,
         *,
         init: Init,
     ) -> None:
         self.image_size = image_size
         self.in_channels = in_channels
         self.patch_size = patch_size
+        self.margin = (-image_size[0] % patch_size, -image_size[1] % patch_size) if pad else (0, 0)
         self.pixel_norm = None if pixel_norm is None else pixel_norm(patch_size * patch_size * in_channels)
         self.proj = make_patch_conv(in_channels, embed_dim, patch_size, bias=bias, init=init)
         self.norm = nnx.identity if norm is None else norm(embed_dim)
@@ -47,12 +52,11 @@ class PatchEmbed(nnx.Module):
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B N D"]:
         """(B, H, W, C) -> (B, N, D), patches in row-major order.
 
-        Rows at the bottom and columns at the right that fill no patch are not read.
-
         Raises:
             VitportError: if the images do not have the channels and size of the layer.
         """
         _check_images(images, self.in_channels, self.image_size)
+        images = _padded(images, self.margin)
         if self.pixel_norm is not None:
             images = self._normed(images, self.pixel_norm)
         return self.norm(_tokens(self.proj(images)))
@@ -65,6 +69,12 @@ class PatchEmbed(nnx.Module):
         pixels = whole.transpose(0, 1, 3, 2, 4, 5).reshape(-1, rows, columns, P * P * C)
         x = norm(pixels).reshape(-1, rows, columns, P, P, C).transpose(0, 1, 3, 2, 4, 5)
         return x.reshape(-1, rows * P, columns * P, C)
+
+
+def _padded(images: Float[Array, "B H W C"], margin: tuple[int, int]) -> Float[Array, "B _ _ C"]:
+    """Zeros below and on the right."""
+    below, right = margin
+    return jnp.pad(images, ((0, 0), (0, below), (0, right), (0, 0))) if any(margin) else images
 
 
 def _check_images(images: Array, in_channels: int, image_size: tuple[int, int]) -> None:

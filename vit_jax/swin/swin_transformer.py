@@ -63,6 +63,7 @@ class SwinTransformer(VisionModel[SwinConfig]):
             c.in_channels,
             D,
             norm=partial(make_layer_norm, eps=c.patch_norm_eps, init=init) if c.patch_norm else None,
+            pad=c.margin_rule == "pad",
             init=init,
         )
         self.pos_drop = Dropout(c.drop_rate)

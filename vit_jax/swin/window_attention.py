@@ -87,13 +87,17 @@ class WindowAttention(nnx.Module):
 
     def bias(self) -> Float[Array, "#windows h n n"]:
         """What is added to the logits: the bias by relative position, and -100 between regions of a shifted map."""
-        table = self._table()  # (offsets, h)
-        rows = self.shares[:, None] - self.shares[:] + self.shares[-1]  # (n, n)
-        bias = table[rows].transpose(2, 0, 1)[None].astype(self.dtype)  # (1, h, n, n)
+        bias = self.relative_bias()  # (1, h, n, n)
         if self.regions is None:
             return bias
         apart = self.regions[:, None, :, None] != self.regions[:, None, None, :]  # (windows, 1, n, n)
         return bias + jnp.where(apart, MASKED, 0.0).astype(bias.dtype)
+
+    def relative_bias(self) -> Float[Array, "1 h n n"]:
+        """The bias by relative position."""
+        table = self._table()  # (offsets, h)
+        rows = self.shares[:, None] - self.shares[:] + self.shares[-1]  # (n, n)
+        return table[rows].transpose(2, 0, 1)[None].astype(self.dtype)
 
     def _table(self) -> Float[Array, "offsets h"]:
         if self.relative_position_bias_table is not None:

@@ -13,7 +13,7 @@ from vit_parity.capture import Capture, capture_jax, capture_torch
 from vit_parity.capture_file import is_capture, load_capture
 from vit_parity.frameworks import Dtype, run_in
 from vit_parity.points import answer_name, stage_points
-from vit_spec import VitportError
+from vit_spec import VitportError, needed_module
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -36,7 +36,7 @@ class Endpoint:
     @property
     def borrows(self) -> bool:
         """Whether it is only a name of timm's, which runs with the weights of the other side."""
-        from vit_parity.endpoints.vit.timm_model import is_name
+        from vit_parity.endpoints.timm_model import is_name
 
         return self.kind == "timm" and is_name(self.path)
 
@@ -88,11 +88,13 @@ def run_endpoint(
             jax=lambda ours: capture_jax(ours, images, endpoint.title),
         )
     if endpoint.kind == "transformers":
-        from vit_parity.endpoints.vit.transformers_model import capture_transformers, load_transformers
+        from vit_parity.endpoints.transformers_folder import load_transformers
 
-        return capture_transformers(load_transformers(Path(endpoint.path)), checkpoint.config, images, endpoint.title)
+        config = checkpoint.config
+        family = needed_module("vit_parity.endpoints", config, "are not compared with transformers' yet")
+        return family.capture_transformers(load_transformers(Path(endpoint.path)), config, images, endpoint.title)
     if endpoint.kind == "timm":
-        from vit_parity.endpoints.vit.timm_model import capture_timm, load_timm
+        from vit_parity.endpoints.timm_model import capture_timm, load_timm
 
         return capture_timm(load_timm(endpoint.path, checkpoint, model), checkpoint, images, endpoint.title)
     return _run_onnx(endpoint, checkpoint, images)

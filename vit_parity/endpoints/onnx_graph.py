@@ -16,6 +16,7 @@ import numpy as np
 from conversion.containers.file_checks import first_line
 from conversion.containers.onnx import read_model
 from conversion.containers.onnx.proto import parse
+from vit_parity.endpoints.vit.onnx_float32 import in_float32
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class OnnxGraph:
     def dtype(self) -> str:
         """The coarsest float dtype that it holds weights in, which is what its results are rounded to."""
         model = parse(self.path)
+        if self._in_float32(model) is not None:
+            return "float32"
         kinds = {tensor.data_type for tensor in model.graph.initializer}
         return "bfloat16" if 16 in kinds else "float16" if 10 in kinds else "float32"
 
@@ -99,6 +102,7 @@ class OnnxGraph:
         import onnx
 
         model = parse(self.path)
+        model = self._in_float32(model) or model
         given = next(it for it in model.graph.input if it.name not in {t.name for t in model.graph.initializer})
         dtype = _DTYPES.get(given.type.tensor_type.elem_type, np.float32)
         known = {it.name: it for it in model.graph.output}
@@ -115,6 +119,11 @@ class OnnxGraph:
             return [np.asarray(arrays[name]) for name in stages.values()]
 
         return runner
+
+    def _in_float32(self, model: ModelProto) -> ModelProto | None:
+        found, _ = read_model(self.path, self.weights_key)
+        width = found.model.tensors["patch_embed.proj.weight"].shape[0] // found.model.facts["num_heads"]
+        return in_float32(model, self.path.parent, width)
 
     def _in_onnxruntime(self, model: ModelProto) -> _Session | None:
         try:

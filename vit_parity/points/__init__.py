@@ -51,9 +51,19 @@ def stages(config: Config) -> tuple[str, ...]:
     return Between.EMBED, *blocks, Between.HEAD
 
 
-def part(x: Any, point: Point, config: Config) -> Any:
-    """The part of a tensor of either framework that a point asks for."""
-    return needed_module(__name__, config, _WHAT).part(x, point, config) if point.part else x
+def part(x: Any, point: Point, config: Config, beside: Any = None) -> Any:
+    """The part of a tensor of either framework that a point asks for.
+
+    Args:
+        x: what was observed.
+        point: the point.
+        config: of the model.
+        beside: what was observed at ``point.beside``.
+    """
+    if not point.part:
+        return x
+    family = needed_module(__name__, config, _WHAT)
+    return family.part(x, point, config, beside) if point.beside else family.part(x, point, config)
 
 
 def patch_maps(x: np.ndarray, config: Config) -> np.ndarray | None:

@@ -33,10 +33,12 @@ class Point:
     name: str
     """Of the activation, such as ``blocks.3.attn.softmax``."""
     module: str
-    """Path of the observed module; empty for the model itself."""
+    """Path of the observed module, or function, whose input may be several; empty for the model itself."""
     side: Literal["input", "output"] = "output"
     part: str = ""
-    """Which part of the tensor is taken, in the family's words; empty for all of it."""
+    """Which part of the tensor is taken, or what is made of it, in the family's words; empty for the tensor itself."""
+    beside: str = ""
+    """Path of a function whose output that needs too."""
 
 
 def stage_of(name: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vit_parity.points import answer_name
+from vit_parity.points.swin import is_masked
 from vit_parity.replay.common import Replay
 from vit_parity.semantics.layers import ACTIVATIONS, softmax
 
@@ -98,7 +99,10 @@ def _axis(side: int, window: int, shift: int, order: str, other_way: bool) -> tu
 def _embed(r: Replay) -> np.ndarray:
     """Images -> (B, N, D)."""
     c, images = r.config, r.model.images.astype(np.float64)
-    (B, H, W, C), P = images.shape, c.patch_size
+    P, (rows, columns) = c.patch_size, c.map_sizes[0]
+    below, right = (max(0, count * P - side) for count, side in zip((rows, columns), images.shape[1:3], strict=True))
+    images = np.pad(images, ((0, 0), (0, below), (0, right), (0, 0)))[:, : rows * P, : columns * P]
+    B, H, W, C = images.shape
     cut = images.reshape(B, H // P, P, W // P, P, C).transpose(0, 1, 3, 5, 2, 4).reshape(B, -1, C * P * P)
     kernel = r.params["patch_embed.proj.weight"].reshape(c.embed_dim, -1)  # (D, C P P)
     x = r.note("patch_embed.proj", r.model.linear(cut, kernel, r.params.get("patch_embed.proj.bias", 0.0)))
@@ -175,10 +179,13 @@ def _attention(r: Replay, at: str, stage: int, index: int, x: np.ndarray) -> np.
         own = r.params[f"{at}.attn.logit_scale"]
         scale = np.exp(own if "unclamped" in deviations else np.minimum(own, LARGEST))
     logits = r.model.attention_product(q * scale, k.swapaxes(-2, -1))  # (W, h, n, n)
-    logits = logits + _bias(r, at, stage, cut)
+    logits = r.note(f"{at}.attn.scores", logits)
+    logits = r.note(f"{at}.attn.biased", logits + _bias(r, at, stage, cut))
     if "unmasked" not in deviations:
         mask = cut.mask()
         logits = (logits.reshape(-1, len(mask), *logits.shape[1:]) + mask).reshape(logits.shape)
+    if is_masked(c, stage, index):
+        logits = r.note(f"{at}.attn.masked", logits)
     weights = r.note(f"{at}.attn.softmax", softmax(logits))
     heads = r.model.attention_product(weights, v).swapaxes(1, 2).reshape(W, n, -1)
     heads = r.note(f"{at}.attn.heads", heads)

@@ -11,10 +11,12 @@ from vit_spec.activation import Activation
 from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
 from vit_spec.validation import (
+    MOST_BLOCKS,
+    MOST_CLASSES,
     check_at_least,
+    check_at_most,
     check_choices,
     check_eps,
-    check_patches,
     check_rates,
     check_types,
     field_types,
@@ -38,6 +40,11 @@ WindowRule = Literal["axis", "min", "pad", "never"]
 PadOrder = Literal["roll_pad", "pad_roll"]
 """Whether a map that windows do not divide is padded after the cyclic shift (timm) or before it (all others)."""
 
+MarginRule = Literal["pad", "drop"]
+"""What becomes of pixels at the bottom and the right that fill no patch: zeros complete them to one (Hugging Face,
+OpenMMLab, Microsoft's detectors), or they are not read (torchvision). timm and Microsoft's classifiers refuse images
+that have such pixels."""
+
 Windows = tuple[tuple[int, int], ...]
 """Height and width of a window, in tokens, for each stage."""
 
@@ -59,6 +66,7 @@ class SwinConfig:
     image_size: tuple[int, int] = (224, 224)
     """Height and width of the input image; an int means a square."""
     patch_size: int = 4
+    margin_rule: MarginRule = "pad"
     in_channels: int = 3
     num_classes: int = 1000
     """Width of the head; 0 means no head: the model returns the pooled features."""
@@ -121,12 +129,20 @@ class SwinConfig:
     def _check_sizes(self) -> None:
         numbers = {name: getattr(self, name) for name in ("patch_size", "in_channels", "embed_dim")}
         least = {"image_size": self.image_size, "depths": self.depths, "num_heads": self.num_heads}
+        check_at_most(numbers | {"image_size": max(self.image_size)})
         check_at_least(1, numbers | {name: min(values, default=0) for name, values in least.items()})
         check_at_least(1, {"mlp_ratio * embed_dim": self.hidden_dim(0)})
         check_at_least(0, {"num_classes": self.num_classes})
+        check_at_most({"mlp_ratio * embed_dim": self.hidden_dim(0)})
+        check_at_most({"num_classes": self.num_classes}, MOST_CLASSES)
+        check_at_most({"the sum of depths": sum(self.depths)}, MOST_BLOCKS)
         check_eps("norm_eps", self.norm_eps)
         check_eps("patch_norm_eps", self.patch_norm_eps)
-        check_patches(self.image_size, self.patch_size)
+        if self.margin_rule == "drop" and min(self.image_size) < self.patch_size:
+            raise VitportError(
+                f"image_size={self.image_size[0]}x{self.image_size[1]} has no whole patch of patch_size="
+                f"{self.patch_size}, and margin_rule='drop' reads no others: choose a larger image or a smaller patch."
+            )
 
     def _check_stages(self) -> None:
         if len(self.num_heads) != len(self.depths):
@@ -189,8 +205,14 @@ class SwinConfig:
     @property
     def map_sizes(self) -> tuple[tuple[int, int], ...]:
         """Rows and columns of tokens in each stage. Merging halves them, rounded up."""
-        rows, columns = (side // self.patch_size for side in self.image_size)
+        more = self.patch_size - 1 if self.margin_rule == "pad" else 0
+        rows, columns = ((side + more) // self.patch_size for side in self.image_size)
         return tuple((-(-rows // 2**stage), -(-columns // 2**stage)) for stage in range(self.num_stages))
+
+    @property
+    def whole_patches(self) -> bool:
+        """Whether patches fill the image, so that ``margin_rule`` means nothing."""
+        return all(side % self.patch_size == 0 for side in self.image_size)
 
     def hidden_dim(self, stage: int) -> int:
         """Hidden width of the MLPs of a stage."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vit_spec.family import Family
 from vit_spec.swin.config import SwinConfig
 from vit_spec.swin.cost import block_sizes, forward_flops, longest_sum
+from vit_spec.swin.margin import margin_in_words
 from vit_spec.swin.models import MODELS, UNSUPPORTED
 from vit_spec.swin.options import TIMM_NAMES
 from vit_spec.swin.parameters import parameters, segments
@@ -21,4 +22,5 @@ SWIN = Family(
     aliases=TIMM_NAMES,
     models=MODELS,
     unsupported=UNSUPPORTED,
+    remarks=margin_in_words,
 )

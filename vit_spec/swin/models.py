@@ -6,7 +6,7 @@ import re
 
 from vit_spec.model import Model
 from vit_spec.preprocessing import Interpolation, Preprocessing
-from vit_spec.swin.config import PadOrder, SwinConfig, WindowRule
+from vit_spec.swin.config import MarginRule, PadOrder, SwinConfig, WindowRule
 
 _SIZES: dict[str, tuple[int, tuple[int, ...]]] = {
     "tiny": (96, (2, 2, 6, 2)),
@@ -30,6 +30,7 @@ def _model(
     num_classes: int = 1000,
     rule: WindowRule = "axis",
     order: PadOrder = "roll_pad",
+    margin: MarginRule = "pad",
     crop: float | None = None,
     interpolation: Interpolation = "bicubic",
 ) -> Model:
@@ -45,6 +46,7 @@ def _model(
         pretrained_window_sizes=pretrained,
         window_rule=rule,
         pad_order=order,
+        margin_rule=margin,
         num_classes=num_classes,
     )
     crop = crop or (1.0 if side == 384 else 0.9)
@@ -96,7 +98,17 @@ def _torchvision() -> list[Model]:
         version, side, window = (2, 256, 8) if "v2" in name else (1, 224, 7)
         size = sizes[name[-1]]
         found.append(
-            _model(name, size, side, window, version=version, rule="pad", order="pad_roll", crop=side / resized)
+            _model(
+                name,
+                size,
+                side,
+                window,
+                version=version,
+                rule="pad",
+                order="pad_roll",
+                margin="drop",
+                crop=side / resized,
+            )
         )
     return found
 

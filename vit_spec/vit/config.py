@@ -12,7 +12,10 @@ from vit_spec.activation import Activation
 from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
 from vit_spec.validation import (
+    MOST_BLOCKS,
+    MOST_CLASSES,
     check_at_least,
+    check_at_most,
     check_choices,
     check_eps,
     check_rates,
@@ -150,6 +153,7 @@ class ViTConfig:
 
     def _check_sizes(self) -> None:
         size = self.image_size
+        check_at_most({"image_size": max(size), "embed_dim": self.embed_dim})  # others are computed with it
         at_least_one = {
             name: getattr(self, name)
             for name in ("patch_size", "in_channels", "embed_dim", "depth", "num_heads", "hidden_dim")
@@ -159,6 +163,9 @@ class ViTConfig:
             at_least_one["representation_size"] = self.representation_size
         check_at_least(1, at_least_one)
         check_at_least(0, {"num_classes": self.num_classes, "register_tokens": self.register_tokens})
+        check_at_most(at_least_one | {"register_tokens": self.register_tokens})
+        check_at_most({"num_classes": self.num_classes}, MOST_CLASSES)
+        check_at_most({"depth": self.depth}, MOST_BLOCKS)
         check_eps("norm_eps", self.norm_eps)
         for side, length in zip(("height", "width"), size, strict=True):
             if length < self.patch_size:

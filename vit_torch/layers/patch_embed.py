@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaxtyping import Float
 from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from vit_spec import VitportError
 from vit_torch.layers.initialization import make_patch_conv
@@ -21,6 +22,8 @@ class PatchEmbed(nn.Module):
         bias: whether the projection has a bias.
         pixel_norm: makes a norm over the pixels of a patch, before the projection; ``None`` for none.
         norm: makes a norm over the tokens; ``None`` for none.
+        pad: whether zeros complete the rows at the bottom and columns at the right that fill no patch; else they are
+            not read.
     """
 
     def __init__(
@@ -32,11 +35,13 @@ class PatchEmbed(nn.Module):
         bias: bool = True,
         pixel_norm: NormLayer | None = None,
         norm: NormLayer | None = None,
+        pad: bool = False,
     ) -> None:
         super().__init__()
         self.image_size = image_size
         self.in_channels = in_channels
         self.patch_size = patch_size
+        self.margin = (-image_size[0] % patch_size, -image_size[1] % patch_size) if pad else (0, 0)
         self.pixel_norm = None if pixel_norm is None else pixel_norm(patch_size * patch_size * in_channels)
         self.proj = make_patch_conv(in_channels, embed_dim, patch_size, bias=bias)
         self.norm = nn.Identity() if norm is None else norm(embed_dim)
@@ -44,12 +49,11 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N D"]:
         """(B, C, H, W) -> (B, N, D), patches in row-major order.
 
-        Rows at the bottom and columns at the right that fill no patch are not read.
-
         Raises:
             VitportError: if the images do not have the channels and size of the layer.
         """
         _check_images(images, self.in_channels, self.image_size)
+        images = _padded(images, self.margin)
         if self.pixel_norm is not None:
             images = self._normed(images, self.pixel_norm)
         return self.norm(_tokens(self.proj(images)))
@@ -62,6 +66,12 @@ class PatchEmbed(nn.Module):
         pixels = whole.permute(0, 2, 4, 3, 5, 1).reshape(-1, rows, columns, P * P * C)
         x = norm(pixels).reshape(-1, rows, columns, P, P, C).permute(0, 5, 1, 3, 2, 4)
         return x.reshape(-1, C, rows * P, columns * P)
+
+
+def _padded(images: Float[Tensor, "B C H W"], margin: tuple[int, int]) -> Float[Tensor, "B C _ _"]:
+    """Zeros below and on the right."""
+    below, right = margin
+    return functional.pad(images, (0, right, 0, below)) if any(margin) else images
 
 
 @fx.wrap  # symbolic tracing records the call, because it cannot follow what depends on a shape

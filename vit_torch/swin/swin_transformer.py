@@ -44,6 +44,7 @@ class SwinTransformer(VisionModel[SwinConfig]):
             c.in_channels,
             D,
             norm=partial(make_layer_norm, eps=c.patch_norm_eps) if c.patch_norm else None,
+            pad=c.margin_rule == "pad",
         )
         self.pos_drop = nn.Dropout(c.drop_rate)
         self.layers = nn.ModuleList(SwinStage(c, stage) for stage in range(c.num_stages))

@@ -82,13 +82,17 @@ class WindowAttention(nn.Module):
 
     def bias(self) -> Float[Tensor, "#windows h n n"]:
         """What is added to the logits: the bias by relative position, and -100 between regions of a shifted map."""
-        table = self._table()  # (offsets, h)
-        rows = self.shares[:, None] - self.shares + self.shares[-1]  # (n, n)
-        bias = table[rows].permute(2, 0, 1)[None]  # (1, h, n, n)
+        bias = self.relative_bias()  # (1, h, n, n)
         if self.regions is None:
             return bias
         apart = self.regions[:, None, :, None] != self.regions[:, None, None, :]  # (windows, 1, n, n)
         return bias + torch.where(apart, MASKED, 0.0).to(bias.dtype)
+
+    def relative_bias(self) -> Float[Tensor, "1 h n n"]:
+        """The bias by relative position."""
+        table = self._table()  # (offsets, h)
+        rows = self.shares[:, None] - self.shares + self.shares[-1]  # (n, n)
+        return table[rows].permute(2, 0, 1)[None]
 
     def _table(self) -> Float[Tensor, "offsets h"]:
         if self.relative_position_bias_table is not None:

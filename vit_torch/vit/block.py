@@ -19,7 +19,7 @@ MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
 
 
 class Block(nn.Module):
-    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), which norms the inputs of its two parts.
+    """A Transformer layer (Dosovitskiy et al. 2021, equations 2 and 3), which normalises the inputs of its two parts.
 
     Args:
         config: the model that the block belongs to.
@@ -46,7 +46,7 @@ class Block(nn.Module):
 
 
 class PostNormBlock(Block):
-    """A layer that norms the outputs of its two parts (Liu et al. 2022, section 3.2)."""
+    """A layer that normalises the outputs of its two parts (Liu et al. 2022, section 3.2)."""
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """(B, N, D) -> (B, N, D)."""
@@ -55,7 +55,7 @@ class PostNormBlock(Block):
 
 
 class OriginalBlock(Block):
-    """A layer that norms its two sums, ``LayerNorm(x + f(x))`` (Vaswani et al. 2017, section 3.1)."""
+    """A layer that normalises its two sums, ``LayerNorm(x + f(x))`` (Vaswani et al. 2017, section 3.1)."""
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """(B, N, D) -> (B, N, D)."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from conversion.limits import unsupported_fields
 from vit_spec import SwinConfig, VitportError
-from vit_spec.swin.config import PadOrder, WindowRule
+from vit_spec.swin.config import MarginRule, PadOrder, WindowRule
 from vit_spec.swin.windows import windowings
 
 Stated = Callable[[SwinConfig, tuple[int, int]], SwinConfig | None]
@@ -66,14 +66,20 @@ def one_window(config: SwinConfig, stated: Stated, *, square: bool = True) -> Sw
     return None
 
 
-def unsupported(config: SwinConfig, version: int | None, **allowed: tuple[Any, ...]) -> list[str]:
+def unsupported(
+    config: SwinConfig, version: int | None, *, margin: MarginRule = "pad", **allowed: tuple[Any, ...]
+) -> list[str]:
     """As :func:`conversion.limits.unsupported_fields`, for a format of one version of Swin, or of both.
 
     Windows are left out: :func:`unlike_windows` judges them.
+
+    Args:
+        margin: what the format's code does with pixels that fill no patch.
     """
     if version is not None and config.version != version:
         return [f"version={config.version}"]
     held = {name: (getattr(config, name),) for name in (*_WINDOWS, "version")}
+    held["margin_rule"] = (config.margin_rule if config.whole_patches else margin,)
     return unsupported_fields(config, **held | {"norm_eps": (1e-5,), "qkv_bias": (True, False)} | allowed)
 
 

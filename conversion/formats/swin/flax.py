@@ -15,5 +15,5 @@ FORMAT = Format(
     signature=("layers/0/blocks/0/attn/qkv/kernel",),
     before=("flax",),
     writer=orbax_folder.write,
-    second_reading=SwinReading(names=PARTS, axes="jax", eps=None, inner_eps=None, activation=None),
+    second_reading=SwinReading(names=PARTS, axes="jax", eps=None, inner_eps=None, activation=None, margin=None),
 )

@@ -45,6 +45,9 @@ def cannot_hold(config: SwinConfig) -> list[str]:
 
 
 def _padded(config: SwinConfig) -> Iterator[str]:
+    if not config.whole_patches:
+        height, width = config.image_size
+        yield f"image_size={height}x{width}, which patches of {config.patch_size} do not fill"
     for stage, windowing in enumerate(windowings(config)):
         rows, columns = windowing.map_size
         if windowing.padded != windowing.map_size:

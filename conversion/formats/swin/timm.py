@@ -31,9 +31,14 @@ def computed_otherwise(checkpoint: Checkpoint) -> list[str]:
     config = checkpoint.config
     assert isinstance(config, SwinConfig)
     own = config.replace(window_rule="axis", pad_order="roll_pad")
+    height, width = config.image_size
+    if not config.whole_patches:
+        return [
+            f"timm itself refuses images of {height}x{width} pixels, which patches of {config.patch_size} do not fill; "
+            f"vitport reads margin_rule={config.margin_rule!r} in the file's record"
+        ]
     if same_function(config, own):
         return []
-    height, width = config.image_size
     sizes = ", ".join(f"{it.window[0]}x{it.window[1]}" for it in windowings(own))
     return [
         f"timm itself computes another function than this model at {height}x{width} pixels: its windows are {sizes}, "
@@ -61,6 +66,7 @@ FORMAT = Format(
     writer=safetensors_file.write,
     computed_otherwise=computed_otherwise,
     second_reading=SwinReading(
-        names=PARTS, windows="axis", pads="roll_pad", recorded=True, activation=None, eps=None, inner_eps=None
+        names=PARTS, windows="axis", pads="roll_pad", margin=None, recorded=True, activation=None, eps=None,
+        inner_eps=None,
     ),
 )  # fmt: skip

@@ -42,7 +42,7 @@ def unsupported_windows(config: SwinConfig) -> list[str]:
 
 def cannot_hold(config: SwinConfig) -> list[str]:
     """Version 1 with torchvision's options."""
-    return unsupported(config, 1, qkv_bias=(True,)) + unsupported_windows(config)
+    return unsupported(config, 1, margin="drop", qkv_bias=(True,)) + unsupported_windows(config)
 
 
 FORMAT = Format(
@@ -62,12 +62,15 @@ FORMAT = Format(
     signature=("features.0.0.weight", "features.1.0.attn.relative_position_bias_table"),
     set_aside=buffers.SET_ASIDE,
     buffer_facts=buffers.facts,
-    conventions={**CONVENTIONS, "window_rule": "pad", "pad_order": "pad_roll"},
+    conventions={**CONVENTIONS, "window_rule": "pad", "pad_order": "pad_roll", "margin_rule": "drop"},
     preprocessing=Preprocessing(crop_fraction=224 / 232),
     reader_defaults={"activation": "gelu"},
     writer=torch_file.write,
     cannot_hold=cannot_hold,
     second_reading=SwinReading(
-        names=SwinPartNames(**PARTS, table=("attn.relative_position_bias_table",)), windows="pad", pads="pad_roll"
+        names=SwinPartNames(**PARTS, table=("attn.relative_position_bias_table",)),
+        windows="pad",
+        pads="pad_roll",
+        margin="drop",
     ),
 )

@@ -48,7 +48,7 @@ def remarks(table: TensorTable) -> list[str]:
 
 def cannot_hold(config: SwinConfig) -> list[str]:
     """Version 2 with torchvision's options."""
-    return unsupported(config, 2, qkv_bias=(True,)) + unsupported_windows(config)
+    return unsupported(config, 2, margin="drop", qkv_bias=(True,)) + unsupported_windows(config)
 
 
 _READING = torchvision.FORMAT.second_reading

@@ -19,7 +19,7 @@ class Operand:
     """Queries, keys or values of all windows."""
 
     source: Expression
-    """The tokens that they are computed from."""
+    """The tokens from which they are computed."""
     tokens: np.ndarray  # (windows of a batch, n)
     """Which of them; -1 for padding."""
     kernel: np.ndarray  # (D, h d)
@@ -52,7 +52,7 @@ class WindowAttention:
     """All that is added to the scores."""
     addends: tuple[Addend, ...]
     order: np.ndarray  # (h d,)
-    """For each element that the next layer reads, its number where heads lie side by side in order."""
+    """For each input of the next layer, its index if heads are concatenated in order."""
     place: str
 
 
@@ -69,7 +69,7 @@ def is_windowed(at: Expression, layers: Layers) -> bool:
 
 
 def attention_of(merged: View, width: int, layers: Layers) -> WindowAttention | None:
-    """The attention whose heads a view puts side by side; ``None`` if it is no product of attention weights.
+    """The attention whose concatenated heads are the view; ``None`` if the view is not a product of attention weights.
 
     Args:
         merged: what the output projection reads, (…, D).
@@ -119,7 +119,7 @@ def attention_of(merged: View, width: int, layers: Layers) -> WindowAttention | 
 def _scores(
     at: Expression, shape: tuple[int, ...], layers: Layers
 ) -> tuple[Expression, np.ndarray, np.ndarray | None, tuple[Addend, ...]]:
-    """The products that scores are, what they are multiplied by, and what is added."""
+    """The products in the scores, their factor, and what is added."""
     scale, total = np.ones(()), None
     addends: list[Addend] = []
     while at.kind == "elementwise":

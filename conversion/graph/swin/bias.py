@@ -46,7 +46,7 @@ def table_of(attention: WindowAttention, windowing: Windowing, itemsize: int) ->
         itemsize: bytes of the model's numbers.
 
     Raises:
-        NotUnderstoodError: if what is added is no such bias, and the mask that the shift needs.
+        NotUnderstoodError: if what is added is not such a bias, and the mask that the shift needs.
     """
     place, count = attention.place, windowing.grid[0] * windowing.grid[1]
     h, n = attention.heads, windowing.tokens
@@ -71,7 +71,9 @@ def table_of(attention: WindowAttention, windowing: Windowing, itemsize: int) ->
     unmasked = bool(apart.any()) and np.allclose(bias, bias[:1], rtol=0, atol=near)
     what = "no mask to windows that are shifted" if unmasked else "other numbers than a bias by relative position"
     more = "" if unmasked else f" and {MASKED:g} between the regions of shifted maps"
-    raise NotUnderstoodError(f"The graph's {place} adds {what}{more}, so it is no Swin Transformer that vitport reads.")
+    raise NotUnderstoodError(
+        f"The graph's {place} adds {what}{more}, so it is not a Swin Transformer that vitport reads."
+    )
 
 
 def _by_offset(masked: np.ndarray, apart: np.ndarray, index: np.ndarray, offsets: int) -> np.ndarray:
@@ -111,7 +113,7 @@ def network_of(attention: WindowAttention, windowing: Windowing, table: np.ndarr
 
 
 def _network(at: Expression, windowing: Windowing, layers: Layers, place: str) -> Network | None:
-    """The last linear layer behind ``at`` that reads a ReLU, and what that is of."""
+    """The last linear layer before ``at`` that reads a ReLU, and that ReLU's input."""
     waiting, seen = [at], set[int]()
     while waiting:
         now = waiting.pop()
@@ -158,7 +160,7 @@ def _pretrained(coordinates: np.ndarray, window: tuple[int, int], place: str) ->
     expected = np.array(offset_coordinates(window, found))
     if expected.shape != coordinates.shape or np.abs(expected - coordinates).max() > _ROUNDED:
         raise NotUnderstoodError(
-            f"The graph's {place} computes its bias from coordinates that are no logarithms of offsets, scaled as in "
+            f"The graph's {place} computes its bias from coordinates that are not logarithms of offsets, scaled as in "
             "version 2."
         )
     return found

@@ -22,7 +22,7 @@ class Branch:
 
     norm: Norm
     after: bool
-    """Whether the norm is behind the layer (version 2) or before it."""
+    """Whether the norm is after the layer (version 2) or before it."""
     attention: WindowAttention | None
     out: Linear
     """Of attention."""
@@ -38,16 +38,16 @@ class Merging:
 
     norm: Norm
     after: bool
-    """Whether the norm is behind the layer (version 2) or before it."""
+    """Whether the norm is after the layer (version 2) or before it."""
     layer: Linear
     order: np.ndarray  # (tokens of a batch, 4 D)
-    """Number of the element of the stream before, or -1 for padding."""
+    """Index of the element in the stream before, or -1 for padding."""
     place: str
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """Blocks over maps of one size: branches in order, and the stream behind each."""
+    """Blocks over maps of one size: branches in order, and the stream after each."""
 
     merging: Merging | None
     branches: tuple[Branch, ...]
@@ -61,10 +61,10 @@ class BodyReader:
         self.layers = layers
 
     def body(self, at: Expression) -> tuple[Expression, tuple[Stage, ...]]:
-        """What goes into the first block, and the stages that give ``at``.
+        """The input of the first block, and the stages whose output is ``at``.
 
         Raises:
-            NotUnderstoodError: if what gives it is no block of a Swin Transformer.
+            NotUnderstoodError: if they are not stages of a Swin Transformer.
         """
         stages: list[Stage] = []
         branches: list[Branch] = []
@@ -139,11 +139,13 @@ class BodyReader:
         return Branch(before, after is not None, None, mlp.second, taken, mlp, place)
 
     def _between(self, source: Expression, stream: Expression, after: Norm | None, place: str) -> Norm:
-        """The branch's only norm, which is behind it or between the stream and the layer."""
+        """The branch's only norm, which is after it or between the stream and the layer."""
         if after is not None:
             if source is stream:
                 return after
-            raise NotUnderstoodError(f"The graph's {place} norms before a layer and behind it, or reads other tokens.")
+            raise NotUnderstoodError(
+                f"The graph's {place} has norms before a layer and after it, or reads other tokens."
+            )
         norm = self.layers.norm(source)
         if norm is None or norm.x.order is not None or norm.x.expression is not stream:
             raise NotUnderstoodError(f"The graph's {place} adds what is not computed from the norm of these tokens.")

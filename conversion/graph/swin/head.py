@@ -14,22 +14,22 @@ from conversion.graph.layers import Layers, Linear, Norm, unselected
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """What an output is made of."""
+    """How an output is computed from the tokens after the last block."""
 
     tokens: Expression
-    """Behind the last block, before any norm."""
+    """After the last block, before any norm."""
     norm: Norm | None
     normed: Expression | None
     pooled: bool
     layer: Linear | None = None
     softmax: bool = False
-    """Whether probabilities were computed from logits, which are read instead."""
+    """Whether the graph gives probabilities; the logits before the softmax are read instead."""
     output: Expression | None = None
-    """What a model without the softmax gives."""
+    """The output without that softmax."""
 
 
 def head_of(output: View, layers: Layers, batch: int) -> Head:
-    """What an output is.
+    """How an output is computed.
 
     Raises:
         NotUnderstoodError: if it is nothing that a Swin Transformer gives.
@@ -63,7 +63,7 @@ def _normed(at: Expression, layers: Layers) -> tuple[Expression, Norm | None, Ex
 
 
 def _mean(view: View, layers: Layers, batch: int) -> Expression | None:
-    """All tokens whose mean a view is, in whatever layout they are."""
+    """All tokens whose mean is the view, in any layout."""
     at, order = unselected(view)
     if at is None or order is None or not np.array_equal(order.reshape(-1), np.arange(at.size)):
         return None

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Patched:
-    """All that happens before the first block."""
+    """Everything before the first block."""
 
     patches: Patches
     norm: Norm | None
@@ -41,7 +41,7 @@ class Model:
     Args:
         patched: what goes into the first block.
         stages: in order.
-        head: behind the last.
+        head: after the last.
         layers: shared by all readers of a graph.
         batch: images that the graph was followed with.
 
@@ -78,7 +78,7 @@ class Model:
                 "results alone: right to rounding"
             )
         if self.head.softmax:
-            self.notes.append("set aside the softmax behind the head: the model gives logits")
+            self.notes.append("set aside the softmax after the head: the model gives logits")
         if self.patched.patches.folded:
             self.notes.append(
                 "folded the graph's arithmetic on pixels into the patch projection: images are given as the graph "
@@ -167,7 +167,9 @@ class Model:
     def _merging(self, at: str, merging: Merging, size: tuple[int, int]) -> None:
         """Columns in the order (row, column) = 00, 10, 01, 11, whatever order the graph has."""
         if merging.after != (self.version == 2):
-            raise NotUnderstoodError(f"The graph's {merging.place} norms merged patches as the other version does.")
+            raise NotUnderstoodError(
+                f"The graph's {merging.place} normalises merged patches as the other version does."
+            )
         (rows, columns), C = size, merging.layer.kernel.shape[0] // 4
         tokens = np.pad(
             np.arange(rows * columns).reshape(size), ((0, rows % 2), (0, columns % 2)), constant_values=NONE
@@ -275,6 +277,6 @@ class Model:
         self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"] = weight, bias
 
     def _decimal(self, norm: Norm) -> float:
-        """The shortest decimal that the stored epsilon is, which is what somebody wrote."""
+        """The shortest decimal that rounds to the stored epsilon, as an author would write it."""
         rounded: Any = np.float16 if self.itemsize == 2 and norm.eps > 1e-7 else np.float32
         return float(str(rounded(norm.eps)))

@@ -19,7 +19,7 @@ from conversion.graph.trace import Trace
 
 
 def read(found: Trace) -> Reading:
-    """Read a graph that was followed.
+    """Find the Swin Transformer in a trace.
 
     Raises:
         RecognisedError: if it is a Swin Transformer, with the node that is not understood.
@@ -73,7 +73,7 @@ def _reading(found: Trace, layers: Layers) -> Reading:
 
 
 def _patched(at: Expression, layers: Layers) -> Patched:
-    """What goes into the first block."""
+    """What enters the first block."""
     table: np.ndarray | None = None
     step = layers.step(at)
     if layers.norm(at) is None and patches_of(at, layers) is None and step.kind == "shift" and step.x is not None:
@@ -95,7 +95,7 @@ def _patched(at: Expression, layers: Layers) -> Patched:
 
 
 def _stages(embedding: Expression, stages: tuple[Stage, ...], head: Head, output: str, batch: int) -> Mapping[str, str]:
-    """Stages whose value the graph has under a name of its own."""
+    """The stages that are named values of the graph."""
     found: dict[str, Expression | None] = {"embed": embedding}
     for number, stage in enumerate(stages):
         found |= {f"layers.{number}.blocks.{at}": it for at, it in enumerate(stage.sums[1::2])}
@@ -119,7 +119,7 @@ def _patches(everything: list[Expression], layers: Layers) -> int:
 
 
 def _behind(found: Trace) -> list[Expression]:
-    """Every expression behind the outputs."""
+    """Every expression that the outputs depend on."""
     seen: dict[int, Expression] = {}
     waiting = [value.expression for value in found.outputs.values() if isinstance(value, View)]
     while waiting:

@@ -1,4 +1,4 @@
-"""Which rows of which expression a view consists of, however often they were moved, padded or cropped."""
+"""The rows of an expression that a view consists of, however often they were moved, padded or cropped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NONE = -1
 
 
 def elements(view: View) -> tuple[Expression, np.ndarray] | None:
-    """The one expression behind a view, and the number of each of its elements, or :data:`NONE`.
+    """The one expression from which a view takes its elements, and the index of each, or :data:`NONE`.
 
     ``None`` if elements of several expressions were put together, or constants other than zeros.
     """

@@ -34,7 +34,7 @@ def windowing_of(tokens: np.ndarray, map_size: tuple[int, int], place: str) -> t
             return found, orders
     raise NotUnderstoodError(
         f"The graph's {place} attends within groups of {tokens.shape[1]} of {map_size[0]} x {map_size[1]} tokens that "
-        "are no windows of a Swin Transformer, shifted by half their size or not at all."
+        "are not windows of a Swin Transformer, shifted by half their size or not at all."
     )
 
 

@@ -50,7 +50,7 @@ class Body:
     sums: tuple[Expression | None, ...] = field(default=())
     """``None`` where only some of the tokens are computed."""
     has_last_norm: bool = False
-    """Whether the norm behind the tokens belongs to the last block, not to the model."""
+    """Whether the norm after the tokens belongs to the last block, not to the model."""
 
 
 class BlockReader:
@@ -72,37 +72,37 @@ class BlockReader:
         Args:
             at: tokens.
             last: the norm after them.
-            normed: what that norm gives, if it norms all tokens.
+            normed: what that norm gives, if it normalises all tokens.
 
         Raises:
             NotUnderstoodError: if they are not blocks of a plain ViT.
         """
         branches: list[Branch] = []
         sums: list[Expression | None] = []
-        behind, result, has_last_norm = last, normed, False
+        later, result, has_last_norm = last, normed, False
         while True:
             found = self._summed(at)
             if found is None and (norm := self._norm_of_a_sum(at)) is not None:
-                behind, result, at = norm, at, norm.x.expression
+                later, result, at = norm, at, norm.x.expression
             elif found is None:
                 break
             else:
                 branch, stream = found
                 if branch.norms == (None, None, None):
-                    if behind is None:
+                    if later is None:
                         raise NotUnderstoodError(
                             f"The graph's {branch.place} adds a layer with no norm before it, after it, or after the "
                             "sum, as blocks of a ViT have."
                         )
-                    has_last_norm |= behind is last
-                    branch = replace(branch, outside=behind)
+                    has_last_norm |= later is last
+                    branch = replace(branch, outside=later)
                     sums.append(result)
-                elif behind is not None and behind is not last:
-                    raise NotUnderstoodError(f"The graph's {behind.place} normalises the sum after a normalised layer.")
+                elif later is not None and later is not last:
+                    raise NotUnderstoodError(f"The graph's {later.place} normalises the sum after a normalised layer.")
                 else:
                     sums.append(at)
                 branches.append(branch)
-                behind, result, at = None, None, stream
+                later, result, at = None, None, stream
         return Body(at, tuple(reversed(branches)), tuple(reversed(sums)), has_last_norm)
 
     def _norm_of_a_sum(self, at: Expression) -> Norm | None:

@@ -14,7 +14,7 @@ from conversion.graph.vit.embedding import Embedding
 from conversion.graph.vit.head import Head
 
 _ORDERS = ("sequential", "post_norm", "original")
-"""The kinds of blocks by the place of a branch's norm: before its layer, behind it, behind the sum."""
+"""The kinds of blocks by the place of a branch's norm: before its layer, after it, after the sum."""
 
 
 def all_norms(e: Embedding, body: Body, h: Head) -> list[Norm]:

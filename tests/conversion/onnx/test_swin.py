@@ -99,7 +99,7 @@ def test_windows_rule_and_order_come_back(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (other_way, "that are no windows of a Swin Transformer"),
+        (other_way, "that are not windows of a Swin Transformer"),
         (even_blocks, "shifts the windows of block 0"),
         (unshifted, "follow no rule"),
         (unmasked, "adds no mask to windows that are shifted"),

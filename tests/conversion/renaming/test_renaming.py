@@ -184,7 +184,7 @@ def test_a_conversion_is_verified_against_the_module_block_by_block(tmp_path, mo
         ("times: 0.5", "times: [1]", "must be a number"),
         ("pool: avg", "pool: mean", "pool='mean' is unknown"),
         ("facts:", "fact:", "must hold rules"),
-        ("rules:", "{rules", "cannot be read as YAML"),
+        ("rules:", "{rules", "is not valid YAML"),
     ],
 )
 def test_a_mistake_in_the_rules_is_one_sentence(old, new, words, tmp_path) -> None:

@@ -26,6 +26,7 @@ V2 = BASE.replace(version=2)
 MODELS: dict[str, tuple[str, SwinConfig]] = {
     "classifier": ("SwinForImageClassification", BASE),
     "padded": ("SwinForImageClassification", BASE.replace(image_size=(24, 40), window_sizes=5)),
+    "margin": ("SwinForImageClassification", BASE.replace(image_size=(31, 45), window_sizes=5)),
     "map-is-window": ("SwinForImageClassification", BASE.replace(image_size=16)),
     "positions": ("SwinForImageClassification", BASE.replace(absolute_pos_embed=True, qkv_bias=False)),
     "features": ("SwinModel", BASE.replace(num_classes=0, activation="gelu_tanh", norm_eps=1e-3)),
@@ -33,6 +34,7 @@ MODELS: dict[str, tuple[str, SwinConfig]] = {
     "backbone-last": ("SwinBackbone", BACKBONE.replace(stage_norms=(), image_size=16, window_sizes=4)),
     "v2": ("Swinv2ForImageClassification", V2),
     "v2-padded": ("Swinv2ForImageClassification", V2.replace(image_size=(24, 40), window_sizes=5)),
+    "v2-margin": ("Swinv2ForImageClassification", V2.replace(image_size=(31, 45), window_sizes=5)),
     "v2-clamped": ("Swinv2ForImageClassification", V2.replace(image_size=(12, 40), window_sizes=6)),
     "v2-pretrained": ("Swinv2ForImageClassification", V2.replace(pretrained_window_sizes=(3, 2))),
     "v2-features": ("Swinv2Model", V2.replace(num_classes=0, qkv_bias=False)),
@@ -162,6 +164,8 @@ def test_the_encoder_of_masked_image_modelling_is_read(version: str, tmp_path: P
         ({"patch_norm": False}, "patch_norm=False"),
         ({"patch_norm_eps": 1e-6}, "patch_norm_eps=1e-06"),
         ({"stage_norms": (0,)}, r"stage_norms=\(0,\)"),
+        ({"version": 2, "image_size": 22, "window_sizes": 6}, "windows of 6x6, 6x6 at 22x22 pixels"),  # theirs is 5
+        ({"margin_rule": "drop", "image_size": (33, 44)}, "margin_rule='drop'"),
         ({"version": 2, "absolute_pos_embed": True}, "absolute_pos_embed=True"),
         ({"version": 2, "pretrained_window_sizes": ((2, 3), (2, 3))}, "pretrained_window_sizes"),
     ],

@@ -14,7 +14,8 @@ from vit_spec.swin.config import FIELDS
 CONTRADICTIONS = [
     ({"version": 3}, "version=3 is unknown: choose 1 or 2"),
     ({"version": True}, "version=True is unknown"),
-    ({"image_size": 225}, "image_size=225x225 .* height 225 is not a multiple of patch_size=4"),
+    ({"image_size": (225, 3), "margin_rule": "drop"}, "image_size=225x3 has no whole patch of patch_size=4, and"),
+    ({"margin_rule": "crop"}, "margin_rule='crop' is unknown: choose one of pad, drop"),
     ({"image_size": 0}, "image_size=0 is too small"),
     ({"patch_size": 0}, "patch_size=0 is too small"),
     ({"embed_dim": 96.0}, "embed_dim=96.0 has the wrong type: it must be int"),

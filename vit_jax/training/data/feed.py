@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
+import re
 from collections.abc import Iterator, Mapping
-from multiprocessing import resource_tracker
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
 
@@ -16,6 +12,7 @@ import numpy as np
 from vit_jax.cores import cores
 from vit_jax.training.background import Background
 from vit_jax.training.data.library import load_grain
+from vit_jax.training.data.workers import LOOK, Workers, prepare_thread, unpacked
 from vit_spec import VitportError
 
 Batch = dict[str, np.ndarray]
@@ -27,10 +24,13 @@ _MOST_THREADS = 4
 """Each thread holds a batch. Decoding releases the GIL, so a few threads help; more work belongs to processes."""
 _AHEAD = 2
 """Batches that a worker prefetches."""
-_SHARED = 2**16
-"""Arrays of so many bytes or more come from a worker in shared memory, smaller ones through a pipe."""
-_DIED = "terminated unexpectedly"
-_STOP = (signal.SIGINT, signal.SIGTERM)
+_SHARED = 768
+"""Arrays of so many bytes or more come from a worker in shared memory, smaller ones through a pipe. A batch has four
+besides its images: what goes through the pipe stays below the 4 kB that are written as a whole or not at all. Else a
+worker that is killed leaves half of them, and whoever reads waits for the rest, even at the end of the program."""
+_PATIENCE = 5.0
+"""Seconds that workers get to end by themselves."""
+_DIED = re.compile(r"terminated unexpectedly with exit code (-?\d+)")
 
 
 class BatchMaker(Protocol):
@@ -51,17 +51,17 @@ class Feed(Iterator[Batch]):
     def __init__(self, make: BatchMaker, *, workers: int, first: int = 0, end: int = ENDLESS) -> None:
         grain = load_grain()
         self._corrupt: dict[str, str] = {}
-        self._workers = workers
         threads = 0 if workers else min(_MOST_THREADS, cores())
-        batches = grain.MapDataset.range(first, end).map(make)
+        processes = min(workers, max(end - first, 1))
+        self._workers = Workers(make, processes) if workers else None
+        batches = grain.MapDataset.range(first, end).map(self._workers.make if self._workers else make)
         made = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
         made = grain.experimental.WithOptionsIterDataset(made, grain.experimental.DatasetOptions(min_shm_size=_SHARED))
-        if workers:
-            processes = min(workers, max(end - first, 1))
+        if self._workers is not None:
             options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD)
-            made = made.mp_prefetch(options, _begin_worker)
+            made = made.mp_prefetch(options, self._workers.begin)
         self._batches: Any = iter(made)
-        self._begun = not workers
+        self._taken = 0
 
     @property
     def corrupt(self) -> Mapping[str, str]:
@@ -74,47 +74,49 @@ class Feed(Iterator[Batch]):
     def __next__(self) -> Batch:
         """
         Raises:
-            VitportError: if an image cannot be read and ``data.corrupt`` is ``fail``, or if a worker died.
+            VitportError: if an image cannot be read and ``data.corrupt`` is ``fail``; if a worker died or is stopped.
         """
         try:
-            batch, corrupt = next(self._batches) if self._begun else self._begin()
+            batch, corrupt = next(self._batches) if self._workers is None else self._next_of(self._workers)
         except VitportError as error:
             self.close()
             raise VitportError(str(error)) from error
-        except RuntimeError as error:
-            self.close()
-            if _DIED not in str(error):
-                raise
-            raise VitportError(
-                f"One of the {self._workers} data workers died ({error}): if memory or /dev/shm is full, use smaller "
-                'batches or fewer workers; if no worker ever starts, put the script under if __name__ == "__main__".'
-            ) from error
         self._corrupt.update(corrupt)
         # A copy, so that shared memory is released now and not when the caller drops the batch, which may be too late.
-        return {name: np.array(array) for name, array in batch.items()} if self._workers else batch
+        return {name: np.array(array) for name, array in batch.items()} if self._workers is not None else batch
 
-    def _begin(self) -> Any:
-        """The first batch. Workers begin with these signals blocked, before they can ignore them.
+    def _next_of(self, workers: Workers) -> Any:
+        """Takes it in a thread, so that a worker that is stopped is noticed. The first time starts them."""
 
-        They inherit that from a thread of its own; the caller's stays open to signals while it waits.
-        """
-
-        def begin() -> Any:
-            if hasattr(signal, "pthread_sigmask"):
-                resource_tracker.ensure_running()  # begins with the first process, and then unblocks them
-                signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)
+        def take() -> Any:
+            if not self._taken:
+                prepare_thread()
             return next(self._batches)
 
-        first = Background(begin)
-        first.wait(None)
-        self._begun = True
-        if first.error is not None:
-            raise first.error
-        return first.result
+        waiting = Background(take)
+        workers.look()
+        while not waiting.wait(LOOK):
+            workers.look()
+        if isinstance(waiting.error, RuntimeError) and (died := _DIED.search(str(waiting.error))):
+            raise workers.died(int(died[1])) from waiting.error
+        if waiting.error is not None:
+            raise waiting.error
+        self._taken += 1
+        if self._taken == workers.count:  # they take turns
+            workers.have_begun()
+        return unpacked(*waiting.result)
 
     def close(self) -> None:
         """Ends the workers. Closing twice is harmless."""
-        self._batches.close()
+        if self._workers is None:
+            self._batches.close()
+            return
+        self._workers.have_begun()  # or never will
+        self._workers.kill(stopped=True)
+        closing = Background(self._batches.close)
+        if not closing.wait(0.2 if self._workers.some_died else _PATIENCE):
+            self._workers.kill()  # it may read from a lost disk for ever
+            closing.wait(LOOK)
 
     def __enter__(self) -> Self:
         return self
@@ -123,20 +125,3 @@ class Feed(Iterator[Batch]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _begin_worker(number: int, count: int) -> None:
-    """Runs first in each worker, which must end with its parent and not before.
-
-    Ctrl-C in a terminal and the time limit of a job signal every process; a run that then saves still needs workers.
-    """
-    for stop in _STOP:
-        signal.signal(stop, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from conversion import Checkpoint
+from conversion.containers.file_checks import MOST_JSON, read_regular
 from vit_jax.inference import compile_inference
 from vit_jax.training.data import Source, evaluation_batches
 from vit_jax.training.evaluation.class_names import places_of
@@ -72,8 +73,10 @@ def read_real_labels(path: Path, source: Source) -> list[list[int]]:
         VitportError: if the file cannot be read as such, or the images are not named as ImageNet's.
     """
     try:
-        lists = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        lists = json.loads(read_regular(path, MOST_JSON))
+    except VitportError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise VitportError(f"{path} cannot be read as ReaL labels ({error}): download real.json again.") from error
     if not isinstance(lists, list) or not all(isinstance(labels, list) for labels in lists):
         raise VitportError(f"{path} does not hold a list of ReaL labels: download real.json again.")

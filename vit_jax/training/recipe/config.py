@@ -17,8 +17,8 @@ from vit_spec import VitportError
 from vit_spec.activation import Activation
 from vit_spec.preprocessing import ResizeMode
 
-_LARGEST = 1 << 20
-"""Bytes of a configuration file that are parsed."""
+_MOST_STEPS = 2**31 - 1
+"""The optimizer counts them in an int32."""
 CONFIG = "config.json"
 """Where a work directory holds its run's configuration."""
 Initialization = Literal["vit", "width", "deit", "big_vision"]
@@ -190,11 +190,17 @@ class TrainConfig:
         """Steps of the run on a training set of so many images; epochs are rounded up to whole steps.
 
         Raises:
-            VitportError: if neither steps nor epochs are given.
+            VitportError: if neither steps nor epochs are given, or they are more than are counted.
         """
         if self.steps is None and self.epochs is None:
             raise VitportError("The run has no length: give steps or epochs.")
-        return self.steps if self.steps is not None else math.ceil((self.epochs or 0) * images / self.batch)
+        steps = self.steps if self.steps is not None else (self.epochs or 0) * images / self.batch
+        if steps > _MOST_STEPS:
+            raise VitportError(
+                f"steps={self.steps} or epochs={self.epochs} is more than {_MOST_STEPS} steps, which is as far as they "
+                "are counted: give fewer."
+            )
+        return math.ceil(steps)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, every field written out."""
@@ -229,33 +235,9 @@ def read_config(path: str | Path) -> TrainConfig:
     Raises:
         VitportError: if the file cannot be read, or is not a valid configuration.
     """
-    import yaml
+    from conversion.containers.yaml_file import read_yaml
 
-    class Plain(yaml.SafeLoader):
-        """Without aliases: a few bytes of them can stand for gigabytes."""
-
-        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-            if self.check_event(yaml.AliasEvent):
-                raise VitportError(f"{path} uses a YAML alias (*name): write the values out instead.")
-            return super().compose_node(parent, index)
-
-    try:
-        if Path(path).exists() and not Path(path).is_file():  # reading a device or a pipe may never end
-            raise VitportError(f"{path} is not a file: give a YAML or JSON file.")
-        if (size := Path(path).stat().st_size) > _LARGEST:
-            raise VitportError(f"{path} has {size} bytes, more than a configuration: give a YAML or JSON file.")
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Plain)  # JSON is YAML too
-    except OSError as error:
-        raise VitportError(f"{path} cannot be read ({error.strerror}): give a YAML or JSON file.") from error
-    except RecursionError as error:
-        raise VitportError(f"{path} nests its values too deeply: correct it.") from error
-    except VitportError:
-        raise
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
-        raise VitportError(f"{path} is not valid YAML or JSON ({' '.join(str(error).split())}): correct it.") from error
-    if not isinstance(values, Mapping):
-        raise VitportError(f"{path} holds no configuration: expected names and values such as `batch: 128`.")
-    return config_from_dict(values, str(path))
+    return config_from_dict(read_yaml(path), str(path))
 
 
 def _check_known(values: Mapping[str, Any], known: Mapping[str, Any], name: str, at: str) -> None:

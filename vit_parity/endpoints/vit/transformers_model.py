@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,31 +50,6 @@ def _ours(name: str) -> str | None:
     ends = [end for end in _modules() if general == end or general.endswith(f".{end}")]
     ours = _modules()[max(ends, key=len)] if ends else ""
     return ours.format(i=number[1] if number else "") or None
-
-
-def load_transformers(path: Path) -> Any:
-    """The model of a folder that ``save_pretrained`` wrote, in evaluation mode; weights from safetensors only.
-
-    Raises:
-        VitportError: if transformers is missing or cannot load the folder.
-    """
-    try:
-        import transformers
-    except ImportError as error:
-        raise VitportError(f"Running {path} needs transformers: pip install transformers.") from error
-    if not (path / "config.json").is_file():
-        raise VitportError(
-            f"{path} is not a Hugging Face model: it has no config.json. Give a folder that save_pretrained wrote."
-        )
-    try:
-        config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
-        name = {"CLIPModel": "CLIPVisionModel", "SiglipModel": "SiglipVisionModel"}
-        architecture = (config.architectures or ["AutoModel"])[0]
-        kind = getattr(transformers, name.get(architecture, architecture))
-        options: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "attn_implementation": "eager"}
-        return kind.from_pretrained(path, **options).eval()
-    except Exception as error:  # transformers raises many types
-        raise VitportError(f"transformers cannot load {path} ({' '.join(str(error).split())}).") from error
 
 
 def capture_transformers(model: Any, config: ViTConfig, images: np.ndarray, title: str = "transformers") -> Capture:

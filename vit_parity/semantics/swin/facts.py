@@ -35,9 +35,10 @@ def swin_facts(
         config_json: a folder's config.json.
         recorded: the file has a record of this project's.
     """
+    margin = reading.margin or config.margin_rule
     shrinks, pads = reading.windows or config.window_rule, reading.pads or config.pad_order
     if recorded and reading.recorded:
-        shrinks, pads = config.window_rule, config.pad_order
+        shrinks, pads, margin = config.window_rule, config.pad_order, config.margin_rule
     if _has_norms(reading, reader, config.num_stages):
         shrinks = "never"
     facts = SwinFacts(
@@ -46,6 +47,7 @@ def swin_facts(
         pretrained=config.pretrained_window_sizes,
         shrinks=shrinks,
         pads=pads,
+        margin=margin,
         unfolds=reading.merges == "unfold",
         eps=config.norm_eps if reading.eps is None else reading.eps,
         inner_eps=config.patch_norm_eps if reading.inner_eps is None else reading.inner_eps,

@@ -34,6 +34,7 @@ class SwinFacts:
     shrinks: str
     """As :class:`conversion.second_reading.swin.SwinReading` says it."""
     pads: str
+    margin: str
     unfolds: bool
     eps: float
     inner_eps: float
@@ -100,8 +101,9 @@ class SwinSemantics:
     def _embed(self, images: np.ndarray) -> np.ndarray:
         n, r = self.names, self.reader
         patches = needed(r.convolution(n.patches), n.patches)
+        side = round((patches.kernel.shape[0] / images.shape[-1]) ** 0.5)
+        images = _whole_patches(images, side, self.facts.margin)
         B, H, W, C = images.shape
-        side = round((patches.kernel.shape[0] / C) ** 0.5)
         cut = images.reshape(B, H // side, side, W // side, side, C).transpose(0, 1, 3, 2, 4, 5)
         x = patches(cut.reshape(B, H // side, W // side, -1))
         x = self._norm(n.patch_norm, self.facts.inner_eps)(x)
@@ -226,6 +228,14 @@ class SwinSemantics:
 
     def _at(self, stage: int, block: int, names: Candidates) -> Candidates:
         return tuple(f"{at}.{name}" for at in filled(self.names.block, stage, block) for name in names)
+
+
+def _whole_patches(images: np.ndarray, side: int, margin: str) -> np.ndarray:
+    """Pixels that fill no patch completed by zeros, or dropped."""
+    H, W = images.shape[1:3]
+    if margin == "drop":
+        return images[:, : H - H % side, : W - W % side]
+    return np.pad(images, ((0, 0), (0, -H % side), (0, -W % side), (0, 0)))
 
 
 def filled(names: Candidates, stage: int, block: int = 0) -> Candidates:

@@ -15,6 +15,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -24,6 +25,8 @@ from pyarrow import parquet
 
 from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
 from vit_jax.training.data import evaluation_batches, open_source
+from vit_jax.training.data.sources.parquet_pages import unpacked_sizes
+from vit_jax.training.data.sources.protobuf import varint
 from vit_spec import Preprocessing, VitportError
 
 pytestmark = pytest.mark.jax_alone
@@ -209,6 +212,53 @@ def test_equal_values_that_are_stored_once_and_unpacked_each(tmp_path, monkeypat
     assert "would unpack to" in _refused(_parquet(tmp_path / "table", image=pyarrow.array([bytes(500_000)] * 4)))
 
 
+def test_the_pages_of_a_table_count_and_not_what_its_index_says_of_them(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("conversion.containers.file_checks._ALWAYS_ALLOWED", 1 << 20)
+    images = pyarrow.array([bytes(500_000 + at) for at in range(4)])
+    path = _parquet(tmp_path / "table", image=images) / "train-0.parquet"
+    column = parquet.ParquetFile(path).metadata.row_group(0).column(0)
+    assert unpacked_sizes(path, parquet.ParquetFile(path).metadata, ["image"]) == [pytest.approx(2e6, rel=1e-3)]
+    told = _zigzag(column.total_uncompressed_size)
+    data = path.read_bytes()
+    assert data.count(told) == 1
+    path.write_bytes(data.replace(told, b"\x82" + b"\x80" * (len(told) - 2) + b"\x00"))  # 1, in as many bytes
+    assert parquet.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 1
+    assert "would unpack to" in _refused(path.parent)
+
+
+def _zigzag(number: int) -> bytes:
+    """A number as Thrift's compact protocol writes it."""
+    number, digits = number * 2, b""
+    while number > 127:
+        number, digits = number >> 7, digits + bytes([number & 127 | 128])
+    return digits + bytes([number])
+
+
+def test_columns_that_nobody_asked_for_are_not_unpacked(tmp_path) -> None:
+    """A million numbers in the list of one row; their few bytes could stand for billions."""
+    path = _parquet(tmp_path / "table", numbers=pyarrow.array([np.zeros(1_000_000, np.int64), [], [], []]))
+    assert _evaluated(path) == (4, {})
+    (unpacked,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("*.arrow")
+    assert unpacked.stat().st_size < 100_000
+
+
+def test_an_arrow_stream_that_unpacks_to_more_than_a_data_set_can(tmp_path, monkeypatch) -> None:
+    """4 MB of zeros in 3 kB, with a lower limit; and one of honest size is read."""
+    monkeypatch.setattr("conversion.containers.file_checks._ALWAYS_ALLOWED", 1 << 20)
+    options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+    for size, name in ((1_000_000, "bomb"), (1000, "honest")):
+        (tmp_path / name).mkdir()
+        images = pyarrow.array([*[bytes(size)] * 4, *FILES])
+        table = pyarrow.table({"image": images, "label": pyarrow.array([0, 1, 0, 1] * 2).dictionary_encode()})
+        with (
+            (tmp_path / name / "train-0.arrow").open("wb") as file,
+            pyarrow.ipc.new_stream(file, table.schema, options=options) as writer,
+        ):
+            writer.write_table(table)
+    assert "would unpack to 400" in _refused(tmp_path / "bomb")
+    assert _evaluated(tmp_path / "honest")[0] == 4
+
+
 def test_images_that_are_missing_are_told_each(tmp_path) -> None:
     images = pyarrow.array([IMAGES[0].as_py(), None, {"bytes": None, "path": "x"}, {"bytes": b"", "path": "x"}])
     read, told = _evaluated(_parquet(tmp_path / "table", image=images))
@@ -258,11 +308,11 @@ def _try_mutants(folder: Path, count: int) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # a GiB, in KiB
 
 
-def _records(folder: Path, change: Callable[[bytes], bytes]) -> Path:
+def _records(folder: Path, change: Callable[[bytes], bytes], *records: bytes, options: str = "group_size:1") -> Path:
     folder.mkdir()
     path = folder / "x-train.array_record"
-    writer = ArrayRecordWriter(str(path), "group_size:1")
-    for data in FILES:
+    writer = ArrayRecordWriter(str(path), options)
+    for data in records or FILES:
         writer.write(data)
     writer.close()
     path.write_bytes(change(path.read_bytes()))
@@ -276,7 +326,51 @@ def _records(folder: Path, change: Callable[[bytes], bytes]) -> Path:
     ids=["half", "less a byte", "empty", "garbage"],
 )
 def test_truncated_records(change, tmp_path) -> None:
-    assert "files that are not ArrayRecords" in _refused(_records(tmp_path / "records", change))
+    assert "is not an ArrayRecord file" in _refused(_records(tmp_path / "records", change))
+
+
+@pytest.mark.parametrize("codec", ["zstd", "brotli"])
+def test_records_that_unpack_to_more_than_images_can_are_not_unpacked(codec, tmp_path) -> None:
+    """300 MiB of zeros in 30 kB; the library would take them, however many there are."""
+    path = _records(tmp_path / "records", bytes, bytes(300 << 20), options=f"group_size:1,{codec}")
+    source = open_source(str(path), "train")
+    assert source is not None
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(VitportError, match=r"A chunk of .* would unpack to 3145\d+, more than weights can"):
+        source[0]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+
+
+@pytest.mark.parametrize("record", ["list of chunks", "last block"])
+def test_a_list_of_records_that_claims_to_unpack_to_more_is_not_unpacked(record, tmp_path) -> None:
+    """The library would unpack it when it opens the file. A chunk's fifth number is what it unpacks to."""
+
+    def claim(data: bytes) -> bytes:
+        last = len(data) - (1 << 16) + 24  # its records name the place in field 1
+        begin, _ = varint(data, data.index(b"\x08", last + 45) + 1)
+        at = (last if record == "last block" else begin) + 32
+        return data[:at] + struct.pack("<Q", 1 << 40) + data[at + 8 :]
+
+    assert "would unpack to" in _refused(_records(tmp_path / "records", claim))
+
+
+def test_records_are_found_in_every_compression_and_grouping(tmp_path) -> None:
+    """Oracle: what was written; none is checked at another's place."""
+    rng = np.random.default_rng(0)
+    for number, options in enumerate(
+        ("uncompressed,group_size:3", "brotli:6,group_size:1", "zstd:9,group_size:4", "snappy,group_size:2",
+         "transpose,group_size:4")
+    ):  # fmt: skip
+        written = [rng.bytes(int(rng.integers(1, 40_000))) for _ in range(25)]
+        path = _records(tmp_path / str(number), bytes, *written, options=options)
+        source: Any = open_source(str(path), "train")
+        (chunks,) = source.chunks
+        assert len(source) == 25
+        assert chunks.group == int(options[-1])
+        assert len(chunks.begins) == -(-25 // chunks.group)
+        for at in range(25):
+            chunks.check(at)
+            assert source.files[0][at] == written[at]
 
 
 def _png(width: int, height: int) -> bytes:

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from multiprocessing import active_children
 from pathlib import Path
@@ -26,6 +28,7 @@ from vit_jax.training.data import (
     evaluation_batches,
     open_source,
 )
+from vit_jax.training.data.record import Record
 from vit_spec import Preprocessing, VitportError
 
 pytestmark = pytest.mark.jax_alone
@@ -189,11 +192,96 @@ def test_a_worker_that_is_killed_ends_the_run_within_seconds(source) -> None:
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
         start = time.monotonic()
-        with pytest.raises(VitportError, match=r"One of the 2 data workers died .*exit code -9"):
+        with pytest.raises(VitportError, match=r"One of the 2 data workers died \(SIGKILL\)"):
             for _ in range(1000):
                 next(stream)
         assert time.monotonic() - start < 10
     assert not active_children()
+
+
+class Drawn:
+    """Images in memory: as large as none of its workers' pipes."""
+
+    name, classes = "drawn", ("one",)
+
+    def __init__(self, count: int) -> None:
+        self.images = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, at: int) -> Record:
+        return Record(f"drawn {at}", 0, self.images[at])
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1])
+def test_a_worker_that_is_killed_before_it_has_read_what_to_do_ends_the_run(after) -> None:
+    """Python's multiprocessing would write the rest of its 4 MB into the pipe of nobody."""
+    begin = time.monotonic()
+    ended = threading.Event()
+
+    def kill() -> None:
+        while not ended.wait(0.002):
+            if young := active_children():
+                time.sleep(after)
+                os.kill(young[0].pid or 0, signal.SIGKILL)
+                return
+
+    hunter = threading.Thread(target=kill)
+    hunter.start()
+    try:
+        with (
+            Stream(Drawn(5000), Data(workers=2), SMALL, batch=BATCH, rows=range(BATCH), seed=0) as stream,
+            pytest.raises(VitportError, match=r"One of the 2 data workers died \(SIGKILL\): if memory"),
+        ):
+            for _ in range(3):
+                next(stream)
+    finally:
+        ended.set()
+        hunter.join()
+    assert time.monotonic() - begin < 20  # 2 s on an idle machine
+    assert not active_children()
+    assert not list(Path(tempfile.gettempdir()).glob("vitport-workers-*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (signal.SIGKILL, r"One of the 2 data workers died \(SIGKILL\)"),
+        (signal.SIGSTOP, r"The data worker with process number \d+ is stopped, .*kill -CONT"),
+    ],
+)
+def test_a_worker_that_is_killed_or_stopped_while_it_hands_a_batch_over_ends_the_run(
+    number, sentence, monkeypatch
+) -> None:
+    """16 images of 32x32 are 49 kB; a pipe holds 64, so that the second waits half written."""
+    monkeypatch.setattr("vit_jax.training.data.workers._STOPPED_LOOKS", 2)
+    with Stream(
+        Drawn(64), Data(augment=PLAIN, workers=2), Preprocessing(size=32), batch=16, rows=range(16), seed=0
+    ) as stream:
+        next(stream)
+        next(stream)
+        time.sleep(0.5)
+        os.kill(active_children()[0].pid or 0, number)
+        begin = time.monotonic()
+        with pytest.raises(VitportError, match=sentence):
+            for _ in range(1000):
+                next(stream)
+        assert time.monotonic() - begin < 10
+    assert not active_children()
+
+
+def test_a_feed_ends_although_a_worker_is_stopped_or_died_with_half_a_batch_handed_over(monkeypatch) -> None:
+    monkeypatch.setattr("vit_jax.training.data.feed._PATIENCE", 1.0)
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        with Stream(Drawn(64), Data(workers=2), Preprocessing(size=32), batch=16, rows=range(16), seed=0) as stream:
+            next(stream)
+            next(stream)
+            time.sleep(0.5)
+            os.kill(active_children()[0].pid or 0, number)
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 10
+        assert not active_children()
 
 
 def test_a_worker_outlives_the_signals_that_its_parent_gets_too(source) -> None:

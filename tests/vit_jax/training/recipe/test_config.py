@@ -121,7 +121,7 @@ def test_a_wrong_file_is_one_sentence(values, sentence) -> None:
 @pytest.mark.parametrize("text", ["{", "- 1", "\x00"])
 def test_a_file_that_is_no_configuration_is_one_sentence(text, tmp_path) -> None:
     (tmp_path / "run.yaml").write_text(text)
-    with pytest.raises(VitportError, match=r"run\.yaml (is not valid YAML|holds no configuration)"):
+    with pytest.raises(VitportError, match=r"run\.yaml (is not valid YAML|holds no names and values)"):
         read_config(tmp_path / "run.yaml")
 
 
@@ -168,6 +168,9 @@ def test_checkpoint_options_and_processes_refuse_what_has_no_meaning() -> None:
 
 def test_epochs_are_rounded_up_to_whole_steps() -> None:
     assert TrainConfig(epochs=1.5, batch=10).total_steps(101) == math.ceil(151.5 / 10)
+    for endless in (TrainConfig(epochs=1e308), TrainConfig(steps=10**20), TrainConfig(epochs=1e6, batch=1)):
+        with pytest.raises(VitportError, match="is more than 2147483647 steps"):
+            endless.total_steps(10**6)
 
 
 @pytest.mark.parametrize(
@@ -225,8 +228,9 @@ def test_the_cut_of_evaluation_is_the_names_unless_the_run_says_otherwise() -> N
         ("batch: " + "9" * 5000, "not valid YAML"),
         ("batch: 2001-99-99", "not valid YAML"),
         ("? [a]\n: 1", "not valid YAML"),
+        ("batch: 3\nsteps: 2\nbatch: 4", "has batch twice"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
-        ("#" * (1 << 20) + "\nbatch: 3", "more than a configuration"),
+        ("#" * (1 << 20) + "\nbatch: 3", "and at most 1,048,576 are read"),
     ],
 )
 def test_a_configuration_that_would_cost_more_than_its_size_is_one_sentence(text, words, tmp_path) -> None:
@@ -239,5 +243,5 @@ def test_a_configuration_that_would_cost_more_than_its_size_is_one_sentence(text
 def test_a_configuration_that_is_no_file_is_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", "/dev/zero", tmp_path):
-        with pytest.raises(VitportError, match="is not a file"):
+        with pytest.raises(VitportError, match="is no regular file"):
             read_config(path)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from vit_jax.training.data.library import load_grain
 from vit_jax.training.data.record import Record
-from vit_jax.training.data.sources.files import open_regular
 from vit_jax.training.data.sources.labels import LISTS, listed_classes
+from vit_jax.training.data.sources.riegeli import Chunks, find_chunks
 from vit_jax.training.data.sources.tf_example import features
 from vit_spec import VitportError
 
@@ -21,17 +23,27 @@ class ArrayRecords:
 
     name: str
     classes: tuple[str, ...]
-    records: Any
-    """grain's source of bytes, which opens its files again in every worker."""
+    files: tuple[Any, ...]
+    """grain's source of bytes for each file, which is opened again in every worker."""
+    chunks: tuple[Chunks, ...]
+    """Of each file."""
+    ends: np.ndarray
+    """int64: number of records up to the end of each file."""
 
     def __len__(self) -> int:
-        return len(self.records)
+        return int(self.ends[-1])
 
     def __getitem__(self, at: int, /) -> Record:
         name = f"{self.name}[{at}]"
+        number = int(np.searchsorted(self.ends, at, side="right"))
         try:
-            found = features(self.records[at])
+            file = self.files[number]
+            place = at - int(self.ends[number]) + len(file)
+            self.chunks[number].check(place)
+            found = features(file[place])
             (image,), (label,) = found["image"], found["label"]
+        except VitportError:
+            raise
         except Exception as error:  # damaged chunks make the library raise anything
             raise VitportError(
                 f"{name} is not a tf.train.Example with one image and one label ({error}): write the file again."
@@ -52,10 +64,14 @@ def open_array_records(name: str, files: Sequence[Path], classes: tuple[str, ...
     classes = classes or listed_classes(files[0].parent)
     if classes is None:
         raise VitportError(f"{files[0].parent} has no {LISTS[0]}: write one with a class name on each line.")
+    sources, chunks = [], []
     for file in files:
-        open_regular(file).close()
-    try:
-        return ArrayRecords(name, classes, load_grain().sources.ArrayRecordDataSource([str(file) for file in files]))
-    except Exception as error:  # as above
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise VitportError(f"{name} has files that are not ArrayRecords ({reason}): write them again.") from error
+        try:
+            chunks.append(find_chunks(file))
+            sources.append(load_grain().sources.ArrayRecordDataSource([str(file)]))
+        except VitportError:
+            raise
+        except Exception as error:  # as above
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise VitportError(f"{file} is not an ArrayRecord file ({reason}): write it again.") from error
+    return ArrayRecords(name, classes, tuple(sources), tuple(chunks), np.cumsum([len(source) for source in sources]))

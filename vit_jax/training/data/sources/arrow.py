@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from conversion.containers.file_checks import check_size
+from conversion.containers.file_checks import check_size, open_regular
 from vit_jax.training.data.record import Record
-from vit_jax.training.data.sources.files import open_regular
+from vit_jax.training.data.sources.arrow_claims import check_claims
 from vit_jax.training.data.sources.labels import numbered
+from vit_jax.training.data.sources.parquet_pages import unpacked_sizes
 from vit_spec import VitportError
 
 _IMAGES, _LABELS = ("image", "img"), ("label", "labels")
@@ -78,17 +79,17 @@ def open_tables(name: str, files: Sequence[Path], classes: tuple[str, ...] | Non
     for file in files:
         open_regular(file).close()
     try:
-        paths = tuple(_unpacked(file) if file.suffix.lower() == ".parquet" else str(file) for file in files)
+        paths = tuple(_unpacked(file, name) if file.suffix.lower() == ".parquet" else str(file) for file in files)
         tables = [_table(path) for path in paths]
-    except (pyarrow.ArrowException, OSError) as error:
+    except VitportError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise VitportError(f"{name} has a file that cannot be read ({error}): download it again.") from error
-    described = _description(tables[0].schema, name)
-    image = _column(tables[0].schema, described, "Image", _IMAGES, name)
-    label = _column(tables[0].schema, described, "ClassLabel", _LABELS, name)
+    image, label = _columns(tables[0].schema, name)
     for table in tables:
         _check_columns(table, tables[0].schema, image, label, name)
     values = np.concatenate([table.column(label).to_numpy() for table in tables])
-    names = described.get(label, {}).get("names")
+    names = _description(tables[0].schema, name).get(label, {}).get("names")
     if classes is None and names:
         if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
             raise VitportError(f"{name} describes classes that are not a list of names: correct its description.")
@@ -103,6 +104,7 @@ def _table(path: str) -> Any:
     """Memory-mapped; ``datasets`` writes Arrow's streaming format."""
     import pyarrow
 
+    check_claims(path)
     table = pyarrow.ipc.open_stream(pyarrow.memory_map(path)).read_all()
     table.validate(full=True)  # else offsets of a damaged file lead outside it
     return table
@@ -113,11 +115,27 @@ def _check_columns(table: Any, schema: Any, image: str, label: str, name: str) -
     Raises:
         VitportError: if a file has other columns than the first, or they hold no images and labels.
     """
-    from pyarrow import types
-
     for column in (image, label):
         if table.schema.names.count(column) != 1 or table.schema.field(column).type != schema.field(column).type:
             raise VitportError(f"{name} has files whose column {column} differs: give files that belong together.")
+    if table.column(label).null_count:
+        raise VitportError(f"{name} has rows without a {label}: remove them.")
+
+
+def _columns(schema: Any, name: str) -> tuple[str, str]:
+    """The names of the columns of images and of labels.
+
+    Raises:
+        VitportError: if there are none, or they hold something else.
+    """
+    from pyarrow import types
+
+    described = _description(schema, name)
+    image = _column(schema, described, "Image", _IMAGES, name)
+    label = _column(schema, described, "ClassLabel", _LABELS, name)
+    for column in (image, label):
+        if schema.names.count(column) != 1:
+            raise VitportError(f"{name} has {schema.names.count(column)} columns called {column}: keep one.")
     kind = schema.field(image).type
     kinds = [kind.field(at) for at in range(kind.num_fields)] if types.is_struct(kind) else []
     content = next((field.type for field in kinds if field.name == "bytes"), kind)
@@ -127,8 +145,7 @@ def _check_columns(table: Any, schema: Any, image: str, label: str, name: str) -
     kind = kind.value_type if types.is_dictionary(kind) else kind
     if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)):
         raise VitportError(f"{name} has {kind} in the column {label}: give numbers or names as labels.")
-    if table.column(label).null_count:
-        raise VitportError(f"{name} has rows without a {label}: remove them.")
+    return image, label
 
 
 def _description(schema: Any, name: str) -> dict[str, Any]:
@@ -155,8 +172,8 @@ def _column(schema: Any, described: dict[str, Any], kind: str, usual: Sequence[s
     return candidates[0]
 
 
-def _unpacked(file: Path) -> str:
-    """The file's rows as an uncompressed Arrow file in the cache, made once for each version of the file."""
+def _unpacked(file: Path, name: str) -> str:
+    """Images and labels as an uncompressed Arrow file in the cache, made once for each version of the file."""
     import pyarrow
     from pyarrow import parquet
 
@@ -165,28 +182,36 @@ def _unpacked(file: Path) -> str:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitport" / "parquet"
     goal = cache / f"{hashlib.sha256(os.fsencode(version)).hexdigest()[:32]}.arrow"
     if not goal.exists():
-        cache.mkdir(parents=True, exist_ok=True)
         source = parquet.ParquetFile(at)
-        rows = _rows_at_a_time(file, source.metadata)
-        handle, name = tempfile.mkstemp(dir=cache, suffix=".part")
+        leaves = _leaves(source.schema_arrow, name)
+        rows = _rows_at_a_time(file, unpacked_sizes(at, source.metadata, leaves))
+        cache.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=cache, suffix=".part")
         try:
-            with os.fdopen(handle, "wb") as sink, pyarrow.ipc.new_stream(sink, source.schema_arrow) as writer:
-                for batch in source.iter_batches(batch_size=rows):
+            schema = source.read_row_groups([], columns=leaves).schema
+            with os.fdopen(handle, "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
+                for batch in source.iter_batches(batch_size=rows, columns=leaves):
                     writer.write_batch(batch)
                     check_size(file, sink.tell(), at.stat().st_size)  # equal values are stored once there, here each
-            Path(name).replace(goal)
+            Path(part).replace(goal)
         finally:
-            Path(name).unlink(missing_ok=True)
+            Path(part).unlink(missing_ok=True)
     return str(goal)
 
 
-def _rows_at_a_time(file: Path, metadata: Any) -> int:
+def _leaves(schema: Any, name: str) -> list[str]:
+    """Where images and labels lie: other columns can hold lists, of which a few bytes stand for millions of values."""
+    image, label = _columns(schema, name)
+    kind = schema.field(image).type
+    inner = [kind.field(at).name for at in range(kind.num_fields)]
+    return [label, *(f"{image}.{part}" for part in ("bytes", "path") if part in inner)] if inner else [label, image]
+
+
+def _rows_at_a_time(file: Path, sizes: Sequence[int]) -> int:
     """Rows that fit in memory even if each has the largest value that its column can hold.
 
     Raises:
         VitportError: if the file would unpack to more than a data set can.
     """
-    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
-    columns = [group.column(at).total_uncompressed_size for group in groups for at in range(group.num_columns)]
-    check_size(file, sum(columns), file.stat().st_size)
-    return max(1, min(1000, _MEMORY // max([*columns, 1])))
+    check_size(file, sum(sizes), file.stat().st_size)
+    return max(1, min(1000, _MEMORY // max([*sizes, 1])))

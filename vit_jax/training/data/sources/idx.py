@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from conversion.containers.file_checks import check_size
+from conversion.containers.file_checks import check_size, open_regular
 from vit_jax.training.data.record import Record, Split
-from vit_jax.training.data.sources.files import open_regular
 from vit_jax.training.data.sources.labels import numbered
 from vit_spec import VitportError
 

@@ -10,8 +10,9 @@ from typing import NoReturn
 
 import numpy as np
 
+from conversion.containers.file_checks import read_regular
 from vit_jax.training.data.record import Record, Split
-from vit_jax.training.data.sources.files import MOST_IMAGE, read_regular, walk
+from vit_jax.training.data.sources.files import MOST_IMAGE, walk
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
 

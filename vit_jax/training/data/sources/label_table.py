@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from conversion.containers.file_checks import read_regular
 from vit_jax.training.data.record import Record, Split
-from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT, read_regular, walk
+from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT, walk
 from vit_jax.training.data.sources.image_folder import SUFFIXES, rank, split_of, split_word
 from vit_jax.training.data.sources.labels import listed_classes, numbered
 from vit_jax.training.data.sources.names import Names

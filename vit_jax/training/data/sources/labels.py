@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vit_jax.training.data.sources.files import MOST_TEXT, read_regular
+from conversion.containers.file_checks import read_regular
+from vit_jax.training.data.sources.files import MOST_TEXT
 from vit_spec import VitportError
 
 LISTS = ("classes.txt", "classnames.txt", "label.labels.txt")

@@ -13,8 +13,9 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from conversion.containers.file_checks import open_regular
 from vit_jax.training.data.record import Record
-from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT, open_regular
+from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT
 from vit_jax.training.data.sources.image_folder import SUFFIXES
 from vit_jax.training.data.sources.labels import numbered
 from vit_jax.training.data.sources.names import Names

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+from vit_jax.training.data.sources.protobuf import fields, varint
 
 
 def features(record: bytes) -> dict[str, list[bytes] | list[int]]:
@@ -30,52 +30,18 @@ def features(record: bytes) -> dict[str, list[bytes] | list[int]]:
 
 
 def _nested(message: bytes, number: int) -> Iterator[bytes]:
-    for at, value in _fields(message):
+    for at, value in fields(message):
         if at == number and isinstance(value, bytes):
             yield value
 
 
 def _integers(message: bytes) -> Iterator[int]:
     """Packed, as newer writers do, or one by one; negative numbers are encoded as numbers above 2^63."""
-    for at, value in _fields(message):
+    for at, value in fields(message):
         if at == 1 and isinstance(value, bytes):
             place = 0
             while place < len(value):
-                number, place = _varint(value, place)
+                number, place = varint(value, place)
                 yield number - (number >> 63 << 64)
         elif at == 1 and isinstance(value, int):
             yield value - (value >> 63 << 64)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
-        kind = tag & 7
-        if kind == _VARINT:
-            value, place = _varint(message, place)
-            yield tag >> 3, value
-            continue
-        if kind == _BYTES:
-            size, place = _varint(message, place)
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
-        else:
-            raise ValueError(f"wire type {kind} is unknown")
-        if place + size > len(message):
-            raise ValueError("the message is truncated")
-        yield tag >> 3, message[place : place + size]
-        place += size
-
-
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= len(message):
-            raise ValueError("the message is truncated")
-        byte = message[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, place
-    raise ValueError("a number is too long")

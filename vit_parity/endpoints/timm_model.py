@@ -11,7 +11,7 @@ import numpy as np
 
 from vit_parity.capture import Capture, watch_torch
 from vit_parity.frameworks import torch_dtype_name
-from vit_spec import VitportError
+from vit_spec import VitportError, needed_module
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -74,16 +74,10 @@ def capture_timm(model: Any, checkpoint: Checkpoint, images: np.ndarray, title: 
 
     facts = {"framework": f"timm {importlib.metadata.version('timm')}, torch {torch.__version__}"}
     facts["dtype"] = torch_dtype_name(model.patch_embed.proj.weight)
-    found = watch_torch(model, checkpoint.config, images)
-    return Capture(title, {name: _fitted(name, array) for name, array in found.items()}, images, facts)
-
-
-def _fitted(name: str, array: np.ndarray) -> np.ndarray:
-    """In our shape: attention pooling has no token axis here, and its query is the same for every image."""
-    if name == "attn_pool.q":
-        return array[:1]
-    single = name.startswith("attn_pool.") and name != "attn_pool.kv"
-    return array[:, 0] if single and array.ndim == 3 else array
+    config = checkpoint.config
+    family = needed_module("vit_parity.endpoints", config, "are not compared with timm's yet")
+    found = watch_torch(model, config, images, family.timm_points(config))
+    return Capture(title, {name: family.fitted(name, array) for name, array in found.items()}, images, facts)
 
 
 def _from_file(timm: Any, path: str, name: str | None, size: dict[str, Any]) -> Any:
