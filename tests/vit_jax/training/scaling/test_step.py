@@ -111,6 +111,8 @@ MEASURED = [
     (V5E, "vit_base_patch16_224", 2048, MeshShape(4, 4, 1), "dots", 1, 9.15),
     (V5E, "vit_base_patch16_224", 4096, MeshShape(8, 1, 1), "dots", 4, 12.03),
     (H100, "vit_small_patch16_224", 1024, MeshShape(8, 1, 1), "none", 1, 7.07),
+    (H100, "vit_base_patch16_224", 2048, MeshShape(2, 8, 1), "none", 1, 14.32),
+    (H100, "vit_large_patch16_224", 512, MeshShape(2, 4, 1), "none", 1, 19.48),
 ]
 
 
