@@ -16,8 +16,8 @@ def choose_attention(options: TrainConfig, model: Config, platform: str) -> Atte
     """The run's attention: as its options name it, or for ``auto`` what is best for backend, dtype and tokens.
 
     Where every token attends to all, ``auto`` is cuDNN on NVIDIA GPUs in bfloat16, and flash on TPUs from 1,024 tokens
-    on: compiled for v5e, two blocks of ViT-S take 11.6 ms instead of 16.0 with 1,025 tokens, by the roofline, and twelve
-    118 ms instead of 80 with 197 (docs/performance-notes.md). Elsewhere it is the fused one.
+    on: compiled for v5e, two blocks of ViT-S take 11.6 ms instead of 16.0 with 1,025 tokens by the roofline, but
+    twelve 118 ms instead of 80 with 197 (docs/performance-notes.md). Elsewhere it is the fused one.
 
     Args:
         options: of the run.
