@@ -222,7 +222,7 @@ def _row(program: Program, found: dict[str, Any]) -> Iterator[str]:
 
 def _words(link: dict[str, Any]) -> str:
     how = " beside" if link["asynchronous"] else ""
-    return f"{link['count']} {link['kind']}{how} ({link['bytes'] / 1e6:,.0f} MB)"
+    return f"{link['count']} {link['kind']} {'+'.join(link['axes'])}{how} ({link['bytes'] / 1e6:,.0f} MB)"
 
 
 def _number(seconds: float) -> str:

@@ -99,12 +99,13 @@ def padded(
 
 
 def _cudnn(q: Array, k: Array, v: Array, bias: Array | None, scale: float, tokens: int) -> Array:
-    B, length = q.shape[0], q.shape[2]
-    lengths = None if tokens == length else jnp.full(B, tokens, jnp.int32)
+    lengths: dict[str, Array] = {}
+    if tokens != q.shape[2]:
+        # Computed from the queries: under jax.vmap JAX wants lengths that are mapped as they are.
+        zero = 0 * (jax.lax.stop_gradient(q[:, 0, 0, 0]) == 0).astype(jnp.int32)  # (B,)
+        lengths = {"query_seq_lengths": zero + q.shape[2], "key_value_seq_lengths": zero + tokens}
     parts = [x.swapaxes(1, 2) for x in (q, k, v)]  # (B, N, h, d) each
-    heads = jax.nn.dot_product_attention(
-        *parts, bias=bias, scale=scale, key_value_seq_lengths=lengths, implementation="cudnn"
-    )
+    heads = jax.nn.dot_product_attention(*parts, bias=bias, scale=scale, implementation="cudnn", **lengths)
     return heads.swapaxes(1, 2)
 
 

@@ -87,4 +87,4 @@ def test_what_does_not_fit_is_refused_by_the_compiler() -> None:
 
 
 def test_a_slice_that_does_not_exist_is_one_sentence(tmp_path) -> None:
-    assert "is no arrangement that the compiler knows" in vitport(tmp_path, "--on", "v5e:3x3", status=2)
+    assert "is not an arrangement that the compiler knows" in vitport(tmp_path, "--on", "v5e:3x3", status=2)

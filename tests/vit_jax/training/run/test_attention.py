@@ -23,6 +23,10 @@ SWIN = get_model("swin_tiny_patch4_window7_224").config
         ("gpu", "bfloat16", VIT.replace(embed_dim=6 * 132), "fused"),  # 132 wide
         ("gpu", "bfloat16", VIT.replace(attn_drop_rate=0.1), "fused"),
         ("tpu", "bfloat16", VIT, "fused"),
+        ("tpu", "bfloat16", VIT.replace(image_size=(512, 512)), "flash"),  # 1,025 tokens
+        ("tpu", "float32", VIT.replace(image_size=(512, 512)), "flash"),
+        ("tpu", "bfloat16", VIT.replace(image_size=(512, 512), embed_dim=6 * 132), "fused"),
+        ("cpu", "float32", VIT.replace(image_size=(512, 512)), "fused"),
         ("cpu", "float32", VIT, "fused"),
     ],
 )
