@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -133,6 +134,7 @@ class CheckpointWriter:
     def close(self, patience: float | None = None) -> None:
         """Ends the threads, and waits so many seconds for a write in the background; ``None``: as long as it takes."""
         if self._background is not None and not self._background.wait(patience):
+            _silence_thread("async_save")
             return  # abandoned: the thread may wait forever, for a lost disk or another process
         try:
             self._writer.close()
@@ -202,3 +204,14 @@ class CheckpointWriter:
         """Silences TensorStore's threads, which call an event loop that a failed write ended, long after."""
         if "Event loop is closed" not in str(unraisable.exc_value):
             self._hook(unraisable)
+
+
+def _silence_thread(name: str) -> None:
+    """What ends a thread of orbax that nobody waits for is no news: why the run ends is told."""
+    hook = threading.excepthook
+
+    def told(args: threading.ExceptHookArgs) -> None:
+        if args.thread is None or not args.thread.name.startswith(name):
+            hook(args)
+
+    threading.excepthook = told
