@@ -216,7 +216,10 @@ def _earlier_changes(source: Source) -> list[str]:
 def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
     """What the file says, and which part of it says so; later sources overrule earlier ones."""
     if source.own is not None:
-        config = config_from_dict(_entry(source, "config"))
+        try:
+            config = config_from_dict(_entry(source, "config"))
+        except VitportError as error:
+            raise VitportError(f"{source.path} has a record of a model that cannot be: {error}") from error
         if config.family != recognised.format.family:
             raise VitportError(
                 f"The file's own record says that it is of the family {config.family}, but its tensors are named like "

@@ -172,7 +172,10 @@ def test_a_steps_cost_is_the_sum_over_segments() -> None:
     assert flops(alone) == 3 * 16 * forward_flops(CONFIG)
     blocks = 2 * (2 * (6 * 8 * 32**2 + 2 * 36 * 32) + 3 * (3 * 8 * 64**2 + 2 * 9 * 64))
     assert flops(alone) - flops(shared) == 3 * 16 * blocks / 2
-    assert activation_bytes(alone) == (16 * (2 * 6 * 12 * 32 + 2 * 36 * 4), 16 * (2 * 3 * 12 * 64 + 4 * 9 * 4))
+    # Two norms of four arrays, three of them in float32; inputs of layers; heads before their division; weights twice.
+    first = 6 * 32 * (2 * (3 * 4 + 2) + 8 * 2 + 4) + 2 * 36 * (4 + 2)
+    second = 3 * 64 * (2 * (3 * 4 + 2) + 8 * 2 + 4) + 4 * 9 * (4 + 2)
+    assert activation_bytes(alone) == (16 * first, 16 * second)
     assert choose(CONFIG, 64, 8, CHIPS["h100"]) is not None
 
 

@@ -40,14 +40,14 @@ def open_regular(path: Path) -> BinaryIO:
     """Opens a file for reading, unless it is a pipe, which would be waited for, or a device, which may never end.
 
     Raises:
-        VitportError: if it is no regular file.
+        VitportError: if it is not a regular file.
         OSError: if it cannot be opened.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     file = os.fdopen(handle, "rb") if stat.S_ISREG(os.fstat(handle).st_mode) else None
     if file is None:
         os.close(handle)
-        raise VitportError(f"{path} is no regular file: give or put a file in its place.")
+        raise VitportError(f"{path} is not a regular file: give or put a file in its place.")
     return file
 
 
@@ -58,7 +58,7 @@ def read_regular(path: Path, most: int) -> bytes:
         most: bytes that are read.
 
     Raises:
-        VitportError: if it is no regular file, or larger.
+        VitportError: if it is not a regular file, or larger.
         OSError: if it cannot be read.
     """
     with open_regular(path) as file:

@@ -162,7 +162,7 @@ def test_thousands_of_surplus_names_take_seconds_and_one_line(tmp_path) -> None:
 def test_json_beyond_any_models_is_not_parsed(tmp_path) -> None:
     MAKERS["huggingface"](tmp_path / "hf")
     (tmp_path / "hf" / "config.json").write_text('{"a": [' + "[]," * (6 << 20) + "[]]}")
-    refused(tmp_path / "hf", "more than 16 MiB of JSON", model=None)
+    refused(tmp_path / "hf", "config.json has 18,874,379 bytes, and at most 16,777,216 are read", model=None)
     with (tmp_path / "w.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", 90 << 20) + b"{")
         file.truncate(100 << 20)

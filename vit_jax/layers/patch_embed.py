@@ -61,7 +61,7 @@ class PatchEmbed(nnx.Module):
             images = self._normed(images, self.pixel_norm)
         return self.norm(_tokens(self.proj(images)))
 
-    def _normed(self, images: Float[Array, "B H W C"], norm: nnx.Module) -> Float[Array, "B h*P w*P C"]:
+    def _normed(self, images: Float[Array, "B H W C"], norm: nnx.Module) -> Float[Array, "B _ _ C"]:
         """The images without their margin, the pixels of each patch normed: (B, H, W, C) -> (B, h P, w P, C)."""
         C, P = self.in_channels, self.patch_size
         rows, columns = self.image_size[0] // P, self.image_size[1] // P

@@ -58,7 +58,7 @@ class PatchEmbed(nn.Module):
             images = self._normed(images, self.pixel_norm)
         return self.norm(_tokens(self.proj(images)))
 
-    def _normed(self, images: Float[Tensor, "B C H W"], norm: nn.Module) -> Float[Tensor, "B C h*P w*P"]:
+    def _normed(self, images: Float[Tensor, "B C H W"], norm: nn.Module) -> Float[Tensor, "B C _ _"]:
         """The images without their margin, the pixels of each patch normed: (B, C, H, W) -> (B, C, h P, w P)."""
         C, P = self.in_channels, self.patch_size
         rows, columns = self.image_size[0] // P, self.image_size[1] // P

@@ -48,7 +48,8 @@ def test_every_single_missing_tensor_is_noticed(tmp_path, name) -> None:
     else:
         changed = {field for field, value in loaded.config.to_dict().items() if value != config.to_dict()[field]}
         assert changed <= {"class_token", "pool", "pos_embed", "patch_bias", "qkv_bias", "image_size"}
-        assert changed
+        # A head without a bias gets zeros, which is told.
+        assert changed or any("head.weight has no bias" in note for note in loaded.provenance.notes)
 
 
 def test_tensors_of_a_foreign_format_are_named_as_the_file_names_them(tmp_path) -> None:

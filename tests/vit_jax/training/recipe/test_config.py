@@ -243,5 +243,5 @@ def test_a_configuration_that_would_cost_more_than_its_size_is_one_sentence(text
 def test_a_configuration_that_is_no_file_is_not_waited_for(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", "/dev/zero", tmp_path):
-        with pytest.raises(VitportError, match="is no regular file"):
+        with pytest.raises(VitportError, match="is not a regular file"):
             read_config(path)
