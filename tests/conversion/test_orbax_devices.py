@@ -30,6 +30,9 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import conversion, vit_jax
 from tests.conversion.test_orbax_devices import CONFIG, PARAMS
+# Layer by layer, several programs with sums among devices would be under way at once, and each hold threads that the
+# others wait for: with two cores, eight devices may stop for ever.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 folder, available = sys.argv[1], int(sys.argv[2])
 assert jax.device_count() == available
 
