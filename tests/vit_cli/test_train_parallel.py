@@ -39,6 +39,21 @@ options = ["--recipe.optimizer.name", "sgd"] if sys.argv[-1] == "1" else []
 sys.exit(main([*sys.argv[1:], *options]))
 """
 
+ONE_CANNOT_WRITE = """
+import resource
+import sys
+from vit_cli.__main__ import entry
+from vit_jax.training.run.checkpoint_writer import CheckpointWriter
+
+save = CheckpointWriter.save
+def limited(self, state, record, metrics):
+    if self._newest == 3 and sys.argv[-1] == "{index}":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+    save(self, state, record, metrics)
+CheckpointWriter.save = limited
+sys.exit(entry())
+"""
+
 
 def _free_port() -> int:
     with socket.socket() as probe:
@@ -102,6 +117,21 @@ def test_where_one_of_two_processes_refuses_both_stop(undisturbed, tmp_path) -> 
     assert f"vitport: {tmp_path / 'run'} holds a run with another optimizer state (name adamw instead of" in told[1]
     assert "vitport: Process 1 stopped: " in told[0]
     assert "Traceback" not in told[0] + told[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
+def test_where_one_of_two_processes_cannot_write_both_stop(index, tmp_path) -> None:
+    """Files of more than 3 kB, from the checkpoint of step 6 on, as of one with a quota of its own."""
+    program = ("-c", ONE_CANNOT_WRITE.format(index=index))
+    told = _together(tmp_path / "run", "--mesh", "data=1,fsdp=8,tensor=1", program=program, expect=2)
+    for text in told:
+        assert "Traceback" not in text
+        (sentence,) = [line for line in text.splitlines() if line.startswith("vitport: ")]
+        assert "Checkpoint 6 could not be written to" in sentence
+        assert "the newest checkpoint is that of step 3" in sentence
+    assert (tmp_path / "run" / "checkpoints" / "3").is_dir()
+    assert not (tmp_path / "run" / "checkpoints" / "6").exists()
 
 
 def test_processes_that_do_not_meet_in_time_say_so(tmp_path) -> None:
