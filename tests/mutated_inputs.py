@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import resource
-import sys
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -25,7 +22,7 @@ import conversion
 from conversion.config_json.preprocessor import preprocessing
 from conversion.images.image import crop, normalize
 from tests.conversion.bad_files import CONFIG, PARAMS
-from tests.conversion.mutants import BYTES, changed, mutant, watched
+from tests.conversion.mutants import changed, mutant, run_with_a_gigabyte, watched
 from vit_jax.training.data.images import training_pixels
 from vit_jax.training.data.record import Record
 from vit_jax.training.recipe.config import TrainConfig, read_config
@@ -213,16 +210,5 @@ def _outcome(subject: Subject, path: Path, good: Any) -> str:
     return "the same" if same else "as it says"
 
 
-def main() -> None:
-    """Attack in a process whose memory is what it has now and 1 GiB more."""
-    name, seed, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
-        attack(name, Path(first), seed, 3)  # loads the libraries
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + BYTES, taken + BYTES))
-        found = attack(name, Path(second), seed, count)
-    sys.stdout.write(json.dumps(found) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    run_with_a_gigabyte(attack)

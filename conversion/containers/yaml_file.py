@@ -59,5 +59,5 @@ def _text(path: str | Path) -> str:
         raise
     except OSError as error:
         raise VitportError(f"{path} cannot be read ({error.strerror}): give a YAML or JSON file.") from error
-    except ValueError as error:  # bytes that are no text, or in the path
+    except ValueError as error:  # bytes that are not text, in the file or in its path
         raise VitportError(f"{path} is not valid YAML or JSON ({error}): give a YAML or JSON file.") from error

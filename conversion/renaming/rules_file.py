@@ -46,7 +46,7 @@ class Recipe:
     times: float | str = 1.0
     """A number, or the name of a vector with one factor for each entry of the first axis."""
     zeros: tuple[int, ...] | None = None
-    """Shape of a tensor of zeros that the file lacks; then there are no sources."""
+    """Shape of a tensor that the file lacks and that is filled with zeros; it has no sources."""
 
 
 @dataclass(frozen=True)

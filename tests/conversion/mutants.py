@@ -283,8 +283,8 @@ def _assert_untouched(path: Path, kept: Path, before: bytes) -> None:
     assert sorted(kept.parent.iterdir()) == entries
 
 
-def main() -> None:
-    """Attack in a process whose memory is what it has now and 1 GiB more."""
+def run_with_a_gigabyte(attack: Callable[[str, Path, int, int], Counter[str]]) -> None:
+    """Attack in a process whose memory is what it has now and 1 GiB more; kind, seed and count are its arguments."""
     name, seed, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         attack(name, Path(first), seed, 3)  # loads the libraries
@@ -295,4 +295,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_with_a_gigabyte(attack)

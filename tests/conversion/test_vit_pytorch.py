@@ -1,6 +1,6 @@
-"""lucidrains' vit-pytorch. Oracle: its modules written anew under its names, by torch's own layers, in float64.
+"""lucidrains' vit-pytorch. Oracle: its modules rewritten under its names, by torch's own layers, in float64.
 
-The classes of vit-pytorch 0.35, 0.40, 1.0, 1.2, 1.6, 1.14 and 1.26 gave the same numbers as these modules.
+The classes of vit-pytorch 1.0, 1.2, 1.6, 1.14 and 1.26 gave the same numbers as these modules.
 """
 
 from __future__ import annotations

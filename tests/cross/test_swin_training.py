@@ -124,9 +124,9 @@ def test_twenty_steps_are_torchs_with_microsofts_groups():
 
 def test_half_precision_stays_near():
     """Parameters and moments stay float32. A loss of order 1 of four images passes some 40 roundings of 2 ** -9:
-    1.2 %, and so do its gradients, step by step."""
+    1.2 %, and so do its gradients, step by step. Measured: 0.16 %."""
     losses, params = stepped(CONFIGS[1], 5, dtype="bfloat16")
-    np.testing.assert_allclose(losses, torchs(1)[0][:5], rtol=0.05)
+    np.testing.assert_allclose(losses, torchs(1)[0][:5], rtol=0.012)
     assert {array.dtype for array in params.values()} == {np.dtype("float32")}
 
 

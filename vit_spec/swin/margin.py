@@ -15,4 +15,4 @@ def margin_in_words(config: SwinConfig) -> tuple[str, ...]:
         if config.margin_rule == "pad"
         else f"the last {height % patch} rows and the last {width % patch} columns are not read"
     )
-    return (f"images of {height}x{width} pixels are no whole number of patches of {patch}: {end}",)
+    return (f"images of {height}x{width} pixels are not a whole number of patches of {patch}: {end}",)

@@ -48,7 +48,7 @@ def positions(table: TensorTable, size: tuple[int, int] | None) -> Mapping[str, 
 
     Raises:
         UnstatedError: if nobody says the size of the images.
-        VitportError: if the width is no multiple of 4.
+        VitportError: if the width is not a multiple of 4.
     """
     shape, dtype = table.spec("patch_embed.proj.weight")
     wide, patch = shape[0], shape[-1]

@@ -157,7 +157,7 @@ def test_weights_stored_as_integers_with_scales_are_multiplied_out(tmp_path):
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("zeros", [False, True])
 def test_weights_of_few_bits_are_multiplied_out(bits: int, zeros: bool, tmp_path):
-    """MatMulNBits, whose rows are no whole number of blocks. Oracle: onnxruntime on the same graph."""
+    """MatMulNBits, whose rows are not a whole number of blocks. Oracle: onnxruntime on the same graph."""
     model, rng, block = vit_graph(PARAMS, CONFIG, Style(names=False)), np.random.default_rng(0), 16
     shapes = {it.name: tuple(it.dims) for it in model.graph.initializer}
     replaced = [

@@ -195,7 +195,7 @@ def read_program(text: str) -> Program:
         elif name and (match := _INSTRUCTION.match(line)):
             lines.append(_instruction(match["name"], line[match.end() :], match["root"] is not None))
     if entry not in computations:
-        raise VitportError("The text is no compiled program: an ENTRY computation was expected.")
+        raise VitportError("The text is not a compiled program: an ENTRY computation was expected.")
     return Program(computations, entry)
 
 

@@ -27,7 +27,7 @@ _STOP = (signal.SIGINT, signal.SIGTERM)
 LOOK = 0.5
 """Seconds between two looks at workers that are waited for."""
 _STOPPED_LOOKS = 20
-"""Looks at which a worker was found stopped, one after the other, before nobody waits for it any more. Not seconds: the
+"""Consecutive checks that find a worker stopped before the run gives up on it. Not seconds: the
 clock goes on while Ctrl-Z stops a terminal's programs, all of them."""
 _PREFIX = "grain-process-prefetch"
 _SIGNALS = {number.value: number.name for number in signal.Signals}

@@ -207,7 +207,7 @@ class CheckpointWriter:
 
 
 def _silence_thread(name: str) -> None:
-    """What ends a thread of orbax that nobody waits for is no news: why the run ends is told."""
+    """Silences exceptions in orbax's threads of that name, which are not joined: the run tells itself why it ends."""
     hook = threading.excepthook
 
     def told(args: threading.ExceptHookArgs) -> None:

@@ -51,7 +51,7 @@ def test_loops_count_as_often_as_they_run() -> None:
 def test_a_loop_whose_data_decide_how_often_it_runs_counts_once() -> None:
     endless = re.sub(r', backend_config=\{"known.*', "", LOOP).replace("direction=LT", "direction=NE")
     assert {times for _, _, times in read_program(endless).executed()} == {1}
-    with pytest.raises(VitportError, match="no compiled program"):
+    with pytest.raises(VitportError, match="not a compiled program"):
         read_program("HloModule nothing")
 
 
