@@ -86,7 +86,7 @@ def _write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Cal
         ocp.PyTreeCheckpointer(use_ocdbt=True, use_zarr3=False).save(folder, nest(tree))
         _put_arrays(folder, table, progress)
 
-    with ThreadPoolExecutor(1) as hasher, _quiet_threads():
+    with ThreadPoolExecutor(1) as hasher, _quiet_threads(folder):
         digest = hasher.submit(lambda: checkpoint.provenance.sha256)
         fault = _fault(put)
         if fault is not None:
@@ -164,8 +164,12 @@ def _fault(save: Callable[[], None]) -> str | None:
 
 
 @contextlib.contextmanager
-def _quiet_threads() -> Iterator[None]:
-    """Keep orbax's threads and tasks from printing tracebacks of an error that it raises as well."""
+def _quiet_threads(folder: Path) -> Iterator[None]:
+    """Keep orbax's threads and tasks from printing tracebacks of an error that it raises as well.
+
+    After an error its threads go on, and report what failed whenever it is collected: from then on reports about
+    ``folder`` alone are dropped.
+    """
     loggers, before = [logging.getLogger(name) for name in ("absl", "asyncio")], sys.unraisablehook
     were_disabled = [logger.disabled for logger in loggers]
 
@@ -173,15 +177,21 @@ def _quiet_threads() -> Iterator[None]:
         if str(told.exc_value) != "Event loop is closed":  # from threads that outlive an error
             before(told)
 
+    def speaks_of_others(record: logging.LogRecord) -> bool:
+        return str(folder) not in record.getMessage()
+
     sys.unraisablehook = hook
     for logger in loggers:
         logger.disabled = True
+        logger.addFilter(speaks_of_others)
     try:
         yield
     finally:
         for logger, was_disabled in zip(loggers, were_disabled, strict=True):
             logger.disabled = was_disabled
-    sys.unraisablehook = before  # not after an error: its threads still run
+    sys.unraisablehook = before
+    for logger in loggers:
+        logger.removeFilter(speaks_of_others)
 
 
 def _tensors(folder: Path, metadata: dict[str, Any], real: int) -> tuple[dict[str, Tensor], list[str]]:

@@ -8,6 +8,7 @@ orbax, whose threads end at no certain byte.
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,22 @@ def test_a_folder_whose_replacement_cannot_be_renamed_is_put_back(tmp_path, monk
     with pytest.raises(VitportError, match="cannot be written"):
         conversion.save(conversion.Checkpoint.of(CONFIG, PARAMS), tmp_path / "w", format="huggingface", overwrite=True)
     assert listing(tmp_path) == before
+
+
+def test_what_orbax_reports_after_the_error_is_not_printed(tmp_path, monkeypatch, caplog) -> None:
+    """Its tasks report a failed write when they are collected, which may be later than our own sentence."""
+    from conversion.containers import orbax_folder
+
+    def failing(folder: Path, *_: object) -> None:
+        tasks.append(str(folder))
+        raise ValueError("No space left on device")
+
+    tasks: list[str] = []
+    monkeypatch.setattr(orbax_folder, "_put_arrays", failing)
+    with pytest.raises(VitportError, match="No space left on device"):
+        conversion.save(conversion.Checkpoint.of(CONFIG, PARAMS), tmp_path / "w", format="flax")
+    caplog.clear()
+    asyncio_log = logging.getLogger("asyncio")
+    asyncio_log.error("Future exception was never retrieved: %s/manifest.ocdbt", tasks[0])
+    asyncio_log.error("Future exception was never retrieved: /elsewhere")
+    assert [record.getMessage() for record in caplog.records] == ["Future exception was never retrieved: /elsewhere"]
