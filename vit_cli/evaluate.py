@@ -27,6 +27,7 @@ def evaluate(
     workers: int = 0,
     per_class: bool = False,
     real: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
+    predictions: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     knn: Annotated[int | None, tyro.conf.arg(metavar="K")] = None,
     linear_probe: bool = False,
     as_json: Json = False,
@@ -45,6 +46,7 @@ def evaluate(
         workers: Processes that decode; 0: threads.
         per_class: Print the accuracy of every class too.
         real: The file real.json of ImageNet's reassessed labels, for the validation set.
+        predictions: Write a table (CSV) with each image, its label, the predicted class and its probability.
         knn: Instead of the head, vote of the K nearest training images by their frozen features.
         linear_probe: Instead of the head, logistic regression on frozen features.
         as_json: Print JSON instead of tables.
@@ -56,9 +58,10 @@ def evaluate(
         raise VitportError(f"--batch must be 1 image or more; got {batch}.")
     if workers < 0:
         raise VitportError(f"--workers must be 0 processes or more; got {workers}.")
-    if (knn is not None or linear_probe) and (per_class or real is not None):
+    if (knn is not None or linear_probe) and (per_class or real is not None or predictions is not None):
         raise VitportError(
-            "--per-class and --real evaluate the head, which --knn and --linear-probe replace: leave one out."
+            "--per-class, --real and --predictions are of the head, which --knn and --linear-probe replace: leave one "
+            "out."
         )
     offer_cores()
     checkpoint = reading.load(weights)
@@ -82,7 +85,7 @@ def evaluate(
             found = _of_features(checkpoint, train, source, batch, workers, knn, linear_probe)
     else:
         with spinner("Evaluating"):
-            found = _of_head(checkpoint, source, batch, workers, real, per_class)
+            found = _of_head(checkpoint, source, batch, workers, real, per_class, predictions)
     for name, reason in found.pop("skipped", {}).items():
         say(f"skipped {name}: {reason}")
     if as_json:
@@ -98,7 +101,13 @@ def evaluate(
 
 
 def _of_head(
-    checkpoint: Checkpoint, source: Source, batch: int, workers: int, real: str | None, per_class: bool
+    checkpoint: Checkpoint,
+    source: Source,
+    batch: int,
+    workers: int,
+    real: str | None,
+    per_class: bool,
+    predictions: str | None,
 ) -> dict[str, Any]:
     from pathlib import Path
 
@@ -106,6 +115,8 @@ def _of_head(
 
     labels = None if real is None else measure.read_real_labels(Path(real), source)
     result = measure.evaluate(checkpoint, source, batch=batch, workers=workers)
+    if predictions is not None:
+        measure.write_predictions(Path(predictions), result, checkpoint, source)
     scores = result.scores
     found: dict[str, Any] = {"images": scores.images, **scores.metrics(), "skipped": result.skipped}
     if result.note:

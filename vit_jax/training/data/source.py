@@ -12,10 +12,12 @@ from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.digits import open_digits
 from vit_jax.training.data.sources.files import walk
+from vit_jax.training.data.sources.holdout import held_out
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
 from vit_jax.training.data.sources.label_table import open_table
 from vit_jax.training.data.sources.labels import listed_classes
+from vit_jax.training.data.sources.npz import open_npz
 from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
 from vit_jax.training.data.sources.tar import open_tar
 from vit_jax.training.recipe.data import Data
@@ -41,6 +43,13 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
     validation = open_source(path, "validation", train.classes, own)
     if validation is None and options.validation is not None and own is None:
         validation = open_source(path, "train", train.classes)
+    if options.holdout:
+        if validation is not None:
+            raise VitportError(
+                f"data.holdout={options.holdout:g} holds images out where there are none for validation, and "
+                f"{validation.name} has {len(validation)}: leave it out."
+            )
+        return held_out(train, options.holdout, options.holdout_seed)
     if validation is not None and validation.classes != train.classes:
         raise VitportError(_difference(train, validation))
     return train, validation
@@ -107,12 +116,16 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
         kind = _kind_of_folder(root)
         if kind == "folder":
             return open_folder(root, split)
+        if kind == "npz":
+            return open_npz(root, split, classes or listed_classes(root))
         if kind == "idx":
             return open_idx(root, split, classes or listed_classes(root))
         files = sorted(file for file in root.rglob("*") if _kind(file.name) == kind)
         files = split_files(root, files, split)
         check_complete(files)
         return _READERS[kind](f"{path} ({split})", files, classes or listed_classes(root)) if files else None
+    if root.is_file() and _kind(root.name) == "npz":
+        return open_npz(root, split, classes or listed_classes(root.parent))
     files = expanded(path)
     kinds = {_kind(file.name) or "unknown" for file in files}
     if not files:
@@ -150,7 +163,7 @@ def _kind(name: str) -> str | None:
         return "folder"
     if name.startswith("cache-"):  # left by datasets beside a table that was mapped or filtered
         return None
-    return next((kind for kind in ("tar", "parquet", "arrow") if name.endswith(f".{kind}")), None)
+    return next((kind for kind in ("tar", "parquet", "arrow", "npz") if name.endswith(f".{kind}")), None)
 
 
 def _difference(train: Source, validation: Source) -> str:
