@@ -1,7 +1,7 @@
 """The most memory that a part of a test takes.
 
-``getrusage`` tells the most that the process ever had, and a process begins with its parent's: in a long run of tests it
-never grows. Linux can forget its peak.
+``getrusage`` tells the most that the process ever had, and a process begins with its parent's: in a long run of tests
+it never grows. Linux can forget its peak.
 """
 
 from __future__ import annotations
