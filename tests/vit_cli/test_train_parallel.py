@@ -179,7 +179,7 @@ def test_where_one_of_two_processes_is_killed_the_other_stops_and_both_go_on_lat
     for index, expect in ((1, (75, -9)), (0, (-9, (75, -6)))):
         begun = time.monotonic()
         told = _together(tmp_path / "run", *mesh, program=("-c", ONE_IS_KILLED.format(index=index)), expect=expect)
-        assert time.monotonic() - begun < 60  # of which the start takes most; 100 s more if JAX were waited for
+        assert time.monotonic() - begun < 95  # less than JAX would wait after the start, which takes most
         if index == 1:
             assert "Traceback" not in told[0]
             (sentence,) = [line for line in told[0].splitlines() if line.startswith("vitport: ")]
