@@ -189,13 +189,18 @@ def _check_ahead(dry_run: bool) -> None:
 
 
 def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: bool) -> int:
+    from vit_jax.training.devices.processes import LostProcessError, end_alone
     from vit_jax.training.evaluation.charts import draw
     from vit_jax.training.run.loop import Callbacks, run
 
     if is_main:
         _print(_beginning(setup, workdir))
     callbacks = Callbacks(_print, _print_line, _print_metrics) if is_main else Callbacks()
-    finished = run(setup, workdir, callbacks, profile)
+    try:
+        finished = run(setup, workdir, callbacks, profile)
+    except LostProcessError as error:
+        say_error(str(error))
+        end_alone(75)
     for name, reason in finished.skipped.items():
         _print(f"skipped {name}: {reason}")
     if is_main and finished.step == setup.steps:
