@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vit_cli.terminal import print_table, say
+from vit_cli.terminal import print_table, say, say_error
 from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, read_config
 from vit_jax.training.recipe.presets import get_preset
 from vit_spec import VitportError, count_parameters, remarks
