@@ -44,16 +44,11 @@ _RANKS = {
 """Names whose shapes show facts, where a model has them → how many axes they have."""
 
 
-def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The config fields that canonical names and shapes decide; those in ``NEVER_GUESSED`` only in special cases.
-
-    Args:
-        shapes: canonical name → shape.
-        told: config fields known from elsewhere. They decide only where shapes leave several answers: for grids that
-            are not square, and for initial values.
+def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
+    """The config fields that canonical names and shapes decide whatever else is known.
 
     Raises:
-        VitportError: if the tensors are not a ViT's, or the position table fits no known grid.
+        VitportError: if the tensors are not a ViT's.
     """
     parallel = any(name.startswith("blocks.0.in_proj.") for name in shapes)
     inner = ("in_norm", "in_proj", "mlp_out_proj") if parallel else ("norm1", "attn.qkv", "mlp.fc2")
@@ -92,10 +87,25 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         facts["block"] = "parallel"
     if facts["norm_bias"]:
         facts["norm"] = "layernorm"
+    return facts
+
+
+def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The config fields that canonical names and shapes decide; those in ``NEVER_GUESSED`` only in special cases.
+
+    Args:
+        shapes: canonical name → shape.
+        told: config fields known from elsewhere. They decide only where shapes leave several answers: for grids that
+            are not square, and for initial values.
+
+    Raises:
+        VitportError: if the tensors are not a ViT's, or the position table fits no known grid.
+    """
+    facts = sizes_from_shapes(shapes)
     return (
         facts
         | _layer_scale(shapes, told)
-        | _mlp(shapes, embed_dim, told)
+        | _mlp(shapes, facts["embed_dim"], told)
         | _pool(shapes, _hidden_width(shapes), facts, told)
         | _grid(shapes, facts, told)
         | _rotary(shapes, told)
