@@ -94,7 +94,7 @@ def measure(name: str, depth: dict[str, Any]) -> Result:
     if isinstance(ours, ViTConfig):
         ours = ours.replace(image_size=tuple(ours.patch_size * side for side in GRID))
     sizes = {"img_size": ours.image_size} if isinstance(ours, ViTConfig) else {}
-    reference = shallow(name, depth | sizes)
+    reference: Any = shallow(name, depth | sizes)
     image = torch.randn(1, ours.in_channels, *ours.image_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         tokens = reference.forward_features(image)

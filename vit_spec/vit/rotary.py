@@ -141,7 +141,8 @@ def as_rotary(value: Any) -> Rotary | None:
     known = [field.name for field in dataclasses.fields(kind)]
     if unknown := [name for name in fields if name not in known]:
         raise VitportError(f"rotary has no field {', '.join(map(str, unknown))}: {kind.kind} has {', '.join(known)}.")
-    return kind(**{name: tuple(it) if isinstance(it, list) else it for name, it in fields.items()})
+    own: dict[str, Any] = {name: tuple(it) if isinstance(it, list) else it for name, it in fields.items()}
+    return kind(**own)
 
 
 def check_rotary(rotary: Rotary, head_dim: int) -> None:

@@ -5,6 +5,7 @@ EVA and EVA-02, DINOv3, PE, RoPE-ViT and models of timm's own. Written as one sa
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class _Names(Renamed):
             tensors |= {f"blocks.{at}.attn.relative_position_bias_table": shared for at in blocks}
         return super().read(TensorTable(tensors))
 
-    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+    def write(self, table: TensorTable, config: Any) -> TensorTable:
         names = Renamed((*_FACTORS, *(_SPLIT if _has_inner_norm(table) and not config.qkv_bias else ())))
         tensors = dict(names.write(table, config).tensors)
         own = [tensors.pop(name) for at in range(config.depth) if (name := _OWN.format(i=at)) in tensors]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vit_spec.vit.models.model import CENTRED, IMAGENET, Model, Options, model
+from vit_spec.vit.models.model import CENTRED, IMAGENET, Model, Options, joined, model
 
 
 def _beit() -> list[Model]:
@@ -17,7 +17,7 @@ def _beit() -> list[Model]:
                 f"beit_{size}_patch16_{side}",
                 crop=0.9 if side == 224 else 1.0,
                 colours=CENTRED,
-                **common | ({"layer_scale": 0.1} if size == "base" else {}),
+                **joined(common, {"layer_scale": 0.1 if size == "base" else 1e-5}),
             )
             for size, sides in (("base", (224, 384)), ("large", (224, 384, 512)))
             for side in sides

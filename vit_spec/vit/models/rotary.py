@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vit_spec.vit.models.model import CENTRED, CLIP, IMAGENET, SIZES, Model, Options, model
+from vit_spec.vit.models.model import CENTRED, CLIP, IMAGENET, SIZES, Model, Options, joined, model
 from vit_spec.vit.rotary import AxialRotary, DinoV3Rotary, MixedRotary
 
 _WITHOUT_KEYS: Options = {"qkv_bias": False, "qv_bias": True}
@@ -18,27 +18,31 @@ def _dinov3() -> list[Model]:
 
     timm pools the mean of the patches; the authors' code gives the class token (``pool="token"``).
     """
-    huge = (1280, 32, 20, 4)
-    plain = [("small", SIZES["small"], {}), ("small_plus", SIZES["small"], _GATED), ("base", SIZES["base"], {}),
-             ("large", SIZES["large"], {}), ("huge_plus", huge, _GATED)]  # fmt: skip
+    sizes: dict[str, tuple[tuple[int, int, int, float], Options]] = {
+        "small": (SIZES["small"], {}),
+        "small_plus": (SIZES["small"], _GATED),
+        "base": (SIZES["base"], {}),
+        "large": (SIZES["large"], {}),
+        "huge_plus": ((1280, 32, 20, 4), _GATED),
+    }
     return [
         *(
-            model(f"vit_{name}_patch16_dinov3{ending}", size, **_DINOV3 | gate | biases)
+            model(f"vit_{name}_patch16_dinov3{ending}", size, **joined(_DINOV3, gate, biases))
             for ending, biases in (("", {"qkv_bias": False}), ("_qkvb", _WITHOUT_KEYS))
-            for name, size, gate in plain
+            for name, (size, gate) in sizes.items()
         ),
-        model("vit_tiny_patch16_dinov3_qkvb", "tiny", **_DINOV3 | _WITHOUT_KEYS),
-        model("vit_7b_patch16_dinov3", (4096, 40, 32, 2), **_DINOV3 | _GATED | {"qkv_bias": False}),
+        model("vit_tiny_patch16_dinov3_qkvb", "tiny", **joined(_DINOV3, _WITHOUT_KEYS)),
+        model("vit_7b_patch16_dinov3", (4096, 40, 32, 2), **joined(_DINOV3, _GATED, {"qkv_bias": False})),
     ]
 
 
 def _lingbot() -> list[Model]:
     """LingBot's backbones, DINOv3 by their architecture."""
-    common = _DINOV3 | {"pool": "token", "image_size": 512, "interpolation": "bilinear", "resize": "squash"}
+    common: Options = _DINOV3 | {"pool": "token", "image_size": 512, "interpolation": "bilinear", "resize": "squash"}
     giant: Options = _GATED | {"mlp_hidden_dim": 4096, "qkv_bias": False}
     return [
-        *(model(f"vit_{size}_patch16_lingbot", **common | _WITHOUT_KEYS) for size in ("small", "base", "large")),
-        model("vit_giant_patch16_lingbot", (1536, 40, 24, 4), **common | giant),
+        *(model(f"vit_{size}_patch16_lingbot", **joined(common, _WITHOUT_KEYS)) for size in ("small", "base", "large")),
+        model("vit_giant_patch16_lingbot", (1536, 40, 24, 4), **joined(common, giant)),
     ]
 
 
@@ -51,7 +55,7 @@ def _eva() -> list[Model]:
     return [
         model("eva_giant_patch14_224", giant, **mean),
         model("eva_giant_patch14_336", giant, crop=1.0, resize="squash", **mean),
-        model("eva_giant_patch14_560", giant, crop=1.0, resize="squash", **mean | {"colours": IMAGENET}),
+        model("eva_giant_patch14_560", giant, crop=1.0, resize="squash", **joined(mean, {"colours": IMAGENET})),
         model("eva_giant_patch14_clip_224", giant, **clip),
         model("eva02_enormous_patch14_clip_224", enormous, block="post_norm", **clip),
     ]
@@ -70,7 +74,7 @@ def _eva02() -> list[Model]:
         model(
             f"eva02_{name}_patch14_{side}",
             sizes[name],
-            **mean | options | {"num_classes": 0 if side == 224 else 1000},
+            **joined(mean, options, {"num_classes": 0 if side == 224 else 1000}),
             crop=0.9 if side == 224 else 1.0,
             resize="squash" if side == 448 else "shortest",
         )
@@ -97,8 +101,8 @@ def _searched() -> list[Model]:
     }  # fmt: skip
     return [
         model("vit_medium_patch16_rope_reg1_gap_256", **common),
-        model("vit_mediumd_patch16_rope_reg1_gap_256", **common | {"qv_bias": False}),
-        model("vit_betwixt_patch16_rope_reg4_gap_256", **common | {"register_tokens": 4, "colours": CLIP}),
+        model("vit_mediumd_patch16_rope_reg1_gap_256", **joined(common, {"qv_bias": False})),
+        model("vit_betwixt_patch16_rope_reg4_gap_256", **joined(common, {"register_tokens": 4, "colours": CLIP})),
         model("vit_base_patch16_rope_reg1_gap_256", **common),
     ]
 
@@ -113,7 +117,7 @@ def _perception() -> list[Model]:
             "pre_norm": True, "patch_bias": False, "norm_eps": 1e-5, "colours": CENTRED, "crop": 1.0,
         }  # fmt: skip
         common |= {"class_token": False, "pos_embed": "patch"} if gigantic else {}
-        return model(f"vit_pe_{name}", size, **common | options)
+        return model(f"vit_pe_{name}", size, **joined(common, options))
 
     gigantic = (1536, 50, 16, 8960 / 1536)
     core: Options = {"pool": "map", "pool_prefix": True, "map_heads": 8}
