@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vit_cli.terminal import print_table, say, say_error, write_json
+from vit_cli.terminal import print_table, say, say_error
 from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, read_config
 from vit_jax.training.recipe.presets import get_preset
 from vit_spec import VitportError, count_parameters, remarks
@@ -61,6 +61,7 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
         dry_run: bool = False,
         on: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None,
+        search: bool = False,
         classes: int | None = None,
         json: bool = False,
         profile: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="STEP COUNT")] = None,
@@ -82,6 +83,8 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
             dry_run: Print parameters, operations, memory and shardings, and train nothing.
             on: With --dry-run: compile the step for chips that are not here, such as v5e:4x4 or h100:2x8, and print
                 memory, collectives and the time that follow.
+            search: With --on: try meshes, rematerialisation and accumulation on paper, compile the best few, and print
+                the fastest.
             classes: With --on: classes of data that are not here; the data are not opened.
             json: With --on: print JSON.
             profile: Trace COUNT steps after step STEP, and write the trace into the work directory.
@@ -90,9 +93,13 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         del preset, config  # they gave the defaults
         if on is not None:
             _check_ahead(dry_run)
-            return _compile_ahead(options, on, classes, json)
-        if classes is not None or json:
-            raise VitportError(f"--{'json' if json else 'classes'} is for --dry-run --on TOPOLOGY: give it too.")
+            from vit_cli.ahead import compile_step, search_step
+
+            (search_step if search else compile_step)(options, on, classes, json)
+            return 0
+        for name, given in {"search": search, "json": json, "classes": classes is not None}.items():
+            if given:
+                raise VitportError(f"--{name} is for --dry-run --on TOPOLOGY: give it too.")
         return _train(options, Path(workdir), processes, dry_run, profile, compilation_cache)
 
     return train
@@ -179,30 +186,6 @@ def _train(
 def _check_ahead(dry_run: bool) -> None:
     if not dry_run:
         raise VitportError("--on compiles for chips that are not here, and trains nothing: give --dry-run too.")
-
-
-def _compile_ahead(options: TrainConfig, on: str, classes: int | None, json: bool) -> int:
-    from vit_jax.training.ahead.topology import describe, prepare_environment
-
-    prepare_environment()
-    from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
-    from vit_jax.training.ahead.fitting import advice, attempts
-    from vit_jax.training.ahead.report import facts, values
-    from vit_jax.training.ahead.roofline import roofline
-
-    topology = describe(on)
-    try:
-        compiled = compile_ahead(options, topology, classes)
-    except TooLargeError as error:
-        made = attempts(options, topology, classes, error, lambda change: say_error(f"trying {change}"))
-        raise VitportError(f"{error}: {advice(made)}") from error
-    found = roofline(compiled)
-    if json:
-        write_json(values(compiled, found))
-        return 0
-    for name, value in facts(compiled, found).items():
-        say(f"{name}: {value}")
-    return 0
 
 
 def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: bool) -> int:
