@@ -114,7 +114,8 @@ class WithoutBias:
         weight, bias = arrays
         if bias.any():
             raise VitportError(
-                f"The {self.what} has a bias other than zero, which the format cannot hold: choose another format."
+                f"The {self.what} has a bias other than zero, for which the format has no place: choose another "
+                f"format, such as timm{', or add --head drop' if self.what == 'head' else ''}."
             )
         return [weight.T if self.transposed else weight]
 
