@@ -8,6 +8,7 @@ import tyro
 
 from vit_cli.reading import Json, SizedOptions
 from vit_cli.terminal import print_table, say, spinner, write_json
+from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -18,18 +19,20 @@ if TYPE_CHECKING:
 def evaluate(
     weights: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="WEIGHTS")],
     *,
-    data: Annotated[str, tyro.conf.arg(metavar="PATH")],
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None,
     split: Literal["train", "validation"] = "validation",
     labels: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     image_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     batch: int = 64,
+    precision: Precision = "float32",
     workers: int = 0,
     per_class: bool = False,
     real: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     predictions: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     knn: Annotated[int | None, tyro.conf.arg(metavar="K")] = None,
     linear_probe: bool = False,
+    on: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None,
     as_json: Json = False,
     reading: SizedOptions,
 ) -> None:
@@ -43,12 +46,15 @@ def evaluate(
         image_column: The table's column of images, if it is not found by its values.
         label_column: The table's column of labels, if it is not found by its name.
         batch: Images at a time.
+        precision: Precision of the computation; parameters stay in float32.
         workers: Processes that decode; 0: threads.
         per_class: Print the accuracy of every class too.
         real: The file real.json of ImageNet's reassessed labels, for the validation set.
         predictions: Write a table (CSV) with each image, its label, the predicted class and its probability.
         knn: Instead of the head, vote of the K nearest training images by their frozen features.
         linear_probe: Instead of the head, logistic regression on frozen features.
+        on: Without data: compile for chips that are not here, such as v5e:4x4 or h100:2x8, and print memory and the
+            time that follows.
         as_json: Print JSON instead of tables.
     """
     from vit_jax.inference import offer_cores
@@ -63,6 +69,18 @@ def evaluate(
             "--per-class, --real and --predictions are of the head, which --knn and --linear-probe replace: leave one "
             "out."
         )
+    if on is not None:
+        if data is not None:
+            raise VitportError(
+                f"--on compiles for chips that are not here, and reads no images: leave out --data {data}."
+            )
+        from vit_cli.ahead import compile_evaluation
+
+        compile_evaluation(reading.load(weights), on, batch, precision, as_json)
+        return
+    if data is None:
+        raise VitportError("--data is missing: give the images, as `vitport train` reads them.")
+    how = {"batch": batch, "workers": workers, "precision": precision}
     offer_cores()
     checkpoint = reading.load(weights)
     if labels is None and (image_column or label_column):
@@ -82,10 +100,10 @@ def evaluate(
         if knn is not None and not 1 <= knn <= len(train):
             raise VitportError(f"--knn must be from 1 to {len(train)}, the number of training images; got {knn}.")
         with spinner("Reading features"):
-            found = _of_features(checkpoint, train, source, batch, workers, knn, linear_probe)
+            found = _of_features(checkpoint, train, source, how, knn, linear_probe)
     else:
         with spinner("Evaluating"):
-            found = _of_head(checkpoint, source, batch, workers, real, per_class, predictions)
+            found = _of_head(checkpoint, source, how, real, per_class, predictions)
     for name, reason in found.pop("skipped", {}).items():
         say(f"skipped {name}: {reason}")
     if as_json:
@@ -103,8 +121,7 @@ def evaluate(
 def _of_head(
     checkpoint: Checkpoint,
     source: Source,
-    batch: int,
-    workers: int,
+    how: dict[str, Any],
     real: str | None,
     per_class: bool,
     predictions: str | None,
@@ -114,7 +131,7 @@ def _of_head(
     from vit_jax.training.evaluation import evaluate as measure
 
     labels = None if real is None else measure.read_real_labels(Path(real), source)
-    result = measure.evaluate(checkpoint, source, batch=batch, workers=workers)
+    result = measure.evaluate(checkpoint, source, **how)
     if predictions is not None:
         measure.write_predictions(Path(predictions), result, checkpoint, source)
     scores = result.scores
@@ -129,11 +146,11 @@ def _of_head(
 
 
 def _of_features(
-    checkpoint: Checkpoint, train: Source, test: Source, batch: int, workers: int, knn: int | None, probe: bool
+    checkpoint: Checkpoint, train: Source, test: Source, how: dict[str, Any], knn: int | None, probe: bool
 ) -> dict[str, Any]:
     from vit_jax.training.evaluation.features import linear_probe, nearest_neighbours, read_features
 
-    known, asked = (read_features(checkpoint, source, batch=batch, workers=workers) for source in (train, test))
+    known, asked = (read_features(checkpoint, source, **how) for source in (train, test))
     classes = len(test.classes)
     found: dict[str, Any] = {
         "training_images": len(known.labels),

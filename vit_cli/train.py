@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vit_cli.terminal import print_table, say, say_error, write_json
+from vit_cli.terminal import print_table, say, say_error
 from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, config_from_dict, read_config
 from vit_jax.training.recipe.finetuning import FINETUNE, completed, in_words
 from vit_jax.training.recipe.presets import get_preset
@@ -66,6 +66,7 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
         dry_run: bool = False,
         on: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None,
+        search: bool = False,
         classes: int | None = None,
         json: bool = False,
         profile: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="STEP COUNT")] = None,
@@ -88,6 +89,8 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
             dry_run: Print parameters, operations, memory and shardings, and train nothing.
             on: With --dry-run: compile the step for chips that are not here, such as v5e:4x4 or h100:2x8, and print
                 memory, collectives and the time that follow.
+            search: With --on: try meshes, rematerialisation and accumulation on paper, compile the best few, and print
+                the fastest.
             classes: With --on: classes of data that are not here; the data are not opened.
             json: With --on: print JSON.
             profile: Trace COUNT steps after step STEP, and write the trace into the work directory.
@@ -96,9 +99,13 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         del preset, config  # they gave the defaults
         if on is not None:
             _check_ahead(dry_run)
-            return _compile_ahead(options, on, classes, json)
-        if classes is not None or json:
-            raise VitportError(f"--{'json' if json else 'classes'} is for --dry-run --on TOPOLOGY: give it too.")
+            from vit_cli.ahead import compile_step, search_step
+
+            (search_step if search else compile_step)(options, on, classes, json)
+            return 0
+        for name, given in {"search": search, "json": json, "classes": classes is not None}.items():
+            if given:
+                raise VitportError(f"--{name} is for --dry-run --on TOPOLOGY: give it too.")
         return _train(options, Path(workdir), processes, dry_run, profile, compilation_cache)
 
     return train
@@ -187,31 +194,8 @@ def _check_ahead(dry_run: bool) -> None:
         raise VitportError("--on compiles for chips that are not here, and trains nothing: give --dry-run too.")
 
 
-def _compile_ahead(options: TrainConfig, on: str, classes: int | None, json: bool) -> int:
-    from vit_jax.training.ahead.topology import describe, prepare_environment
-
-    prepare_environment()
-    from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
-    from vit_jax.training.ahead.fitting import advice, attempts
-    from vit_jax.training.ahead.report import facts, values
-    from vit_jax.training.ahead.roofline import roofline
-
-    topology = describe(on)
-    try:
-        compiled = compile_ahead(options, topology, classes)
-    except TooLargeError as error:
-        made = attempts(options, topology, classes, error, lambda change: say_error(f"trying {change}"))
-        raise VitportError(f"{error}: {advice(made)}") from error
-    found = roofline(compiled)
-    if json:
-        write_json(values(compiled, found))
-        return 0
-    for name, value in facts(compiled, found).items():
-        say(f"{name}: {value}")
-    return 0
-
-
 def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: bool) -> int:
+    from vit_jax.training.devices.processes import LostProcessError, end_alone
     from vit_jax.training.evaluation.charts import draw
     from vit_jax.training.run.loop import Callbacks, run
 
@@ -220,7 +204,11 @@ def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: 
         if setup.options.model.weights is not None:
             _print(f"{in_words(setup.options)} (docs/training.md, Fine-tuning; options and --preset change it)")
     callbacks = Callbacks(_print, _print_line, _print_metrics) if is_main else Callbacks()
-    finished = run(setup, workdir, callbacks, profile)
+    try:
+        finished = run(setup, workdir, callbacks, profile)
+    except LostProcessError as error:
+        say_error(str(error))
+        end_alone(75)
     for name, reason in finished.skipped.items():
         _print(f"skipped {name}: {reason}")
     if is_main and finished.stopped is None:

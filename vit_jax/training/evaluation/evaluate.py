@@ -18,6 +18,7 @@ from vit_jax.inference import compile_inference
 from vit_jax.training.data import Source, evaluation_batches
 from vit_jax.training.evaluation.class_names import places_of
 from vit_jax.training.evaluation.scores import Scores, judge
+from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
 
 
@@ -39,12 +40,15 @@ class EvaluationResult:
     """(images,): the probability of the predicted class, 0 where the image could not be read."""
 
 
-def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0) -> EvaluationResult:
+def evaluate(
+    checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0, precision: Precision = "float32"
+) -> EvaluationResult:
     """Classifies every image of the source once, with the weights' own preprocessing, on all devices of this process.
 
     Args:
         batch: images at a time.
         workers: processes that decode; 0: threads.
+        precision: of the computation.
 
     Raises:
         VitportError: if the source has a class that the model does not have, by name where both have names.
@@ -54,7 +58,7 @@ def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int
     back = np.full(classes, -1)
     back[places] = np.arange(len(places))
     back[back < 0] = len(places) + np.arange((back < 0).sum())
-    forward, judged = compile_inference(checkpoint, batch), jax.jit(judge)
+    forward, judged = compile_inference(checkpoint, batch, dtype=precision), jax.jit(judge)
     scores, predicted, confidence = Scores(classes), [], []
     with evaluation_batches(source, checkpoint.preprocessing, batch=batch, workers=workers) as batches:
         for rows in batches:

@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 
 from vit_jax.training.data import Stream
-from vit_jax.training.devices.processes import gather_messages, raise_on_all
+from vit_jax.training.devices.processes import (
+    gather_messages,
+    noticing_lost_processes,
+    raise_on_all,
+)
 from vit_jax.training.evaluation.scores import Scores
 from vit_jax.training.run.checkpoint_writer import CheckpointWriter
 from vit_jax.training.run.checkpoints import CheckpointReader
@@ -79,11 +81,13 @@ def run(
     Raises:
         VitportError: if the directory is in use by another process, cannot be written or holds another run, the profile
             lies outside the run, or a loss is not finite.
+        LostProcessError: if another process of the run has ended. This one then has to end without JAX's own shutdown,
+            which waits for the other.
     """
     callbacks = callbacks or Callbacks()
     is_main = jax.process_index() == 0
     trace = Trace(workdir / "profile", profile, setup.steps)
-    with ExitStack() as stack:
+    with ExitStack() as stack, noticing_lost_processes():
         stop = StopRequests()
         if jax.process_count() > 1:  # several can only stop together, where they meet
             stack.enter_context(stop)
@@ -91,8 +95,9 @@ def run(
         raise_on_all(lambda: locks.append(stack.enter_context(Lock(workdir, callbacks.message))) if is_main else None)
         with closing(CheckpointReader(workdir)) as reader:
             state, progress = resume(setup, reader, callbacks.message)
-        checkpoints = CheckpointWriter(workdir, setup.options.keep)
-        stack.push(partial(_close, checkpoints))
+        if shortfall := trace.shortfall(progress.step):
+            callbacks.message(shortfall)
+        checkpoints = stack.enter_context(CheckpointWriter(workdir, setup.options.keep))
         logs: list[Log] = []
         raise_on_all(lambda: logs.append(_begin_log(setup, workdir, progress)) if is_main else None)
         for log in logs:
@@ -114,15 +119,6 @@ def run(
 def _begin_log(setup: Setup, workdir: Path, progress: Progress) -> Log:
     write_facts(setup.options, workdir)
     return Log(workdir, progress.step, progress.unwritten, evaluates=progress.evaluates)
-
-
-def _close(
-    checkpoints: CheckpointWriter, kind: type[BaseException] | None, _: BaseException | None, at: TracebackType | None
-) -> None:
-    """After another error a checkpoint is written to its end; a disk that is lost, or an impatient user, is not."""
-    checkpoints.close(
-        None if kind is None else 5 if kind is UnwrittenError else 600 if issubclass(kind, Exception) else 0
-    )
 
 
 class _Loop:

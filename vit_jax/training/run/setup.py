@@ -111,7 +111,7 @@ class Setup:
 
     def inference(self) -> Callable[[Params, jax.Array], jax.Array]:
         """The model in evaluation mode: parameters and images (B, H, W, C) -> logits (B, K)."""
-        inference = Inference(_abstract(self.model, self.options.precision, self.attention))
+        inference = Inference(abstract_model(self.model, self.options.precision, self.attention))
         return microbatched(inference) if self.mesh.size == 1 else inference
 
     def record(self) -> dict[str, Any]:
@@ -154,9 +154,9 @@ def set_up(options: TrainConfig, devices: Sequence[Any] | None = None, classes: 
     if options.parallel == "pmap" and options.mesh != MeshShape():
         raise VitportError("parallel=pmap copies everything to every device, so it takes no mesh: leave mesh out.")
     check_divides(model, options.batch, options.recipe.accumulation, mesh)
-    attention = choose_attention(options, model, platform_of(mesh))
+    attention = choose_attention(options.attention, model, platform_of(mesh), options.precision)
     steps = options.total_steps(len(train))
-    abstract = _abstract(model, options.precision, attention)
+    abstract = abstract_model(model, options.precision, attention)
     schedule = make_schedule(options.recipe.schedule, steps)
     optimizer = make_optimizer(options.recipe.optimizer, schedule, model)
     forward = Forward(abstract, remat=options.remat, scan=options.scan)
@@ -200,7 +200,7 @@ def _with_class_weights(options: TrainConfig, train: Source, is_here: bool) -> T
     return dataclasses.replace(options, recipe=dataclasses.replace(options.recipe, loss=loss))
 
 
-def _abstract(model: Config, precision: Precision, attention: AttentionKernel) -> VisionModel:
+def abstract_model(model: Config, precision: Precision, attention: AttentionKernel) -> VisionModel:
     """The model without arrays: computes in the run's precision, with float32 parameters."""
     dtype = jnp.dtype(precision)
     abstract = nnx.eval_shape(lambda: make_model(model, rngs=nnx.Rngs(0), dtype=dtype))
