@@ -8,12 +8,14 @@ import tyro
 
 from vit_cli.reading import Json, SizedOptions
 from vit_cli.terminal import print_table, say, spinner, write_json
+from vit_jax.training.recipe.data import Data
 from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
-    from vit_jax.training.data import Source
+    from vit_jax.training.data import Source, Table
+    from vit_jax.training.data.record import Split
 
 
 def evaluate(
@@ -24,6 +26,8 @@ def evaluate(
     labels: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     image_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+    holdout: float = 0.0,
+    holdout_seed: int = 0,
     batch: int = 64,
     precision: Precision = "float32",
     workers: int = 0,
@@ -45,6 +49,8 @@ def evaluate(
         labels: A table (CSV) with the image and the label of each row, for images in one folder.
         image_column: The table's column of images, if it is not found by its values.
         label_column: The table's column of labels, if it is not found by its name.
+        holdout: Share of each class's images that a run held out with data.holdout, where there is no validation split.
+        holdout_seed: Which images these are, as in data.holdout_seed.
         batch: Images at a time.
         precision: Precision of the computation; parameters stay in float32.
         workers: Processes that decode; 0: threads.
@@ -58,7 +64,7 @@ def evaluate(
         as_json: Print JSON instead of tables.
     """
     from vit_jax.inference import offer_cores
-    from vit_jax.training.data import Table, open_source
+    from vit_jax.training.data import Table
 
     if batch < 1:
         raise VitportError(f"--batch must be 1 image or more; got {batch}.")
@@ -86,11 +92,11 @@ def evaluate(
     if labels is None and (image_column or label_column):
         raise VitportError("--image-column and --label-column are a table's: give it with --labels.")
     table = None if labels is None else Table(labels, image_column, label_column)
-    source = open_source(data, split, table=table)
+    held = Data(data, holdout=holdout, holdout_seed=holdout_seed)
+    source, train = _opened(held, split, table, knn is not None or linear_probe)
     if source is None:
         raise VitportError(f"{data} has no {split} images: choose the other --split.")
     if knn is not None or linear_probe:
-        train = open_source(data, "train", table=table)
         if train is None or split == "train":
             raise VitportError(
                 "--knn and --linear-probe learn from the training images: evaluate the validation split."
@@ -116,6 +122,23 @@ def evaluate(
                                        for name, value in found.items()])  # fmt: skip
     if classes:
         print_table(("class", "accuracy"), [(name, f"{value:.4f}") for name, value in classes.items()])
+
+
+def _opened(options: Data, split: Split, table: Table | None, learns: bool) -> tuple[Source | None, Source | None]:
+    """The images to evaluate, and those of training if something is learned from them."""
+    from vit_jax.training.data import open_source
+    from vit_jax.training.data.sources.holdout import held_out
+
+    source = open_source(options.path, split, table=table)
+    train = open_source(options.path, "train", table=table) if learns or options.holdout else None
+    if not options.holdout:
+        return source, train
+    if split == "validation" and source is not None:
+        raise VitportError(f"--holdout is for data without a validation split, and {source.name} is one: leave it out.")
+    if train is None:
+        raise VitportError(f"{options.path} has no training images: give another path.")
+    kept, taken = held_out(train, options.holdout, options.holdout_seed)
+    return (taken if split == "validation" else kept), kept
 
 
 def _of_head(

@@ -176,6 +176,10 @@ def test_weights_of_classes_are_counted_and_small_classes_repeated(marks, tmp_pa
     balance = ("--recipe.loss.class-weights", "balanced", "--data.balanced")
     assert _train(tmp_path / "run", *options, *balance) == 0
     assert "54 training images, 18 validation images" in capsys.readouterr().out
+    evaluated = ("evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "only"), "--json", "--holdout", "0.25")
+    assert main(list(evaluated)) == 0
+    found, last = json.loads(capsys.readouterr().out), log(tmp_path / "run", "validation")[-1]
+    assert (found["images"], found["loss"]) == (18, pytest.approx(last["loss"], abs=1e-6))
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["recipe"]["loss"]["class_weights"] == [1.0, 1.0, 1.0]
     assert _train(tmp_path / "run", "--steps", "3") == 0
