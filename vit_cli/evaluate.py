@@ -28,6 +28,7 @@ def evaluate(
     label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     holdout: float = 0.0,
     holdout_seed: int = 0,
+    range: tuple[float, float] | None = None,
     batch: int = 64,
     precision: Precision = "float32",
     workers: int = 0,
@@ -51,6 +52,7 @@ def evaluate(
         label_column: The table's column of labels, if it is not found by its name.
         holdout: Share of each class's images that a run held out with data.holdout, where there is no validation split.
         holdout_seed: Which images these are, as in data.holdout_seed.
+        range: Values that are black and white in images of more than 8 bits a channel, as in data.range.
         batch: Images at a time.
         precision: Precision of the computation; parameters stay in float32.
         workers: Processes that decode; 0: threads.
@@ -92,7 +94,7 @@ def evaluate(
     if labels is None and (image_column or label_column):
         raise VitportError("--image-column and --label-column are a table's: give it with --labels.")
     table = None if labels is None else Table(labels, image_column, label_column)
-    held = Data(data, holdout=holdout, holdout_seed=holdout_seed)
+    held = Data(data, holdout=holdout, holdout_seed=holdout_seed, range=range)
     source, train = _opened(held, split, table, knn is not None or linear_probe)
     if source is None:
         raise VitportError(f"{data} has no {split} images: choose the other --split.")
@@ -129,8 +131,8 @@ def _opened(options: Data, split: Split, table: Table | None, learns: bool) -> t
     from vit_jax.training.data import open_source
     from vit_jax.training.data.sources.holdout import held_out
 
-    source = open_source(options.path, split, table=table)
-    train = open_source(options.path, "train", table=table) if learns or options.holdout else None
+    source = open_source(options.path, split, table=table, span=options.range)
+    train = open_source(options.path, "train", table=table, span=options.range) if learns or options.holdout else None
     if not options.holdout:
         return source, train
     if split == "validation" and source is not None:

@@ -21,7 +21,7 @@ def export(
     image_size: ImageSize = None,
     reading: Options,
 ) -> int:
-    """Write a model as ONNX, StableHLO or PyTorch program; run it back.
+    """Write a model as ONNX, StableHLO or .pt2, and run it back.
 
     OUT ends in .onnx, .stablehlo or .pt2. The batch is free, the parameters are within, float32. The file is run by
     onnxruntime, by a process with jax alone, or by one with torch alone, and compared with the other framework's model:

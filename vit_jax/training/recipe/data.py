@@ -111,6 +111,9 @@ class Data:
     """The tables' column of images, if it is not found by its values."""
     label_column: str | None = None
     """The tables' column of labels, if it is not found by its name."""
+    range: tuple[float, float] | None = None
+    """Values that become black and white in images of more than 8 bits a channel, such as 0 65535; None: they are
+    refused."""
     workers: int = 0
     """Processes that decode and augment; 0: threads of the training process."""
     repeats: int = 1
@@ -131,6 +134,8 @@ class Data:
             )
         if self.labels is None and self.validation_labels is None and (self.image_column or self.label_column):
             raise VitportError("data.image_column and data.label_column are a table's: give it with data.labels.")
+        if self.range is not None and not -float("inf") < self.range[0] < self.range[1] < float("inf"):
+            raise VitportError(f"data.range must be two numbers, the smaller one first; got {self.range}.")
         if not 0 <= self.holdout < 1:
             raise VitportError(f"data.holdout must be a share from 0 to below 1; got {self.holdout}.")
         if self.holdout_seed < 0:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.vit_jax.training.data.folders import image_folder
-from vit_jax.training.data import open_source, open_sources
+from vit_jax.training.data import evaluation_batches, open_source, open_sources
+from vit_jax.training.data.images import evaluation_pixels
 from vit_jax.training.data.sources.holdout import labels_of
 from vit_jax.training.recipe.data import Data
-from vit_spec import VitportError
+from vit_spec import Preprocessing, VitportError
 
 pytestmark = pytest.mark.jax_alone
 
@@ -107,3 +109,32 @@ def test_what_cannot_be_held_out_is_one_sentence(tmp_path) -> None:
         open_sources(Data("digits", holdout=0.1))
     with pytest.raises(VitportError, match=r"data\.holdout must be a share from 0 to below 1; got 1"):
         Data(holdout=1)
+
+
+def test_images_of_sixteen_bits_and_floats_have_a_named_range(tmp_path) -> None:
+    """Oracle: numpy. In files and in arrays; what has 8 bits stays."""
+    wide = RNG.integers(0, 4096, (12, 5, 7)).astype(np.uint16)
+    expected = np.round(np.clip((wide.astype(float) - 100) / 3900, 0, 1) * 255)[..., None]
+    for name, at in (("ant", 0), ("bee", 6)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(at, at + 6):
+            Image.fromarray(wide[k]).save(tmp_path / "photos" / name / f"{k:02}.{'png' if k % 2 else 'tiff'}")
+    Image.fromarray(IMAGES[0]).save(tmp_path / "photos" / "bee" / "x.png")
+    np.savez(tmp_path / "wide.npz", images=wide, labels=LABELS)
+    np.savez(tmp_path / "float.npz", images=wide.astype(np.float32), labels=LABELS)
+    for path in ("wide.npz", "float.npz", "photos"):
+        source, _ = open_sources(Data(str(tmp_path / path), range=(100, 4000)))
+        found = [source[at].image for at in range(12)]
+        assert all(isinstance(image, np.ndarray) and image.dtype == np.uint8 for image in found)
+        assert np.abs(np.array(found, float) - expected).max() <= 1  # a half may be rounded either way
+    assert isinstance(source[12].image, bytes)
+    batch = next(iter(evaluation_batches(source, Preprocessing(size=(5, 7), crop_fraction=1.0), batch=13)))
+    assert batch["weight"].all()
+    np.testing.assert_array_equal(batch["image"][0], np.repeat(source[0].image, 3, axis=2))
+    with pytest.raises(VitportError, match=r"for other values give --data\.range LOW HIGH"):
+        open_sources(Data(str(tmp_path / "wide.npz")))
+    refused, _ = open_sources(Data(str(tmp_path / "photos")))
+    with pytest.raises(VitportError, match=r"or train with --data\.range LOW HIGH"):
+        evaluation_pixels(refused[0], Preprocessing(size=(5, 7)))
+    with pytest.raises(VitportError, match="two numbers, the smaller one first"):
+        Data(range=(1, 0))

@@ -35,16 +35,30 @@ class Arrays:
 
     @cached_property
     def images(self) -> np.ndarray:
-        """uint8 (n, H, W, C)."""
+        """(n, H, W, C), of any type."""
         pixels = _read(self.path, self.member)
-        if pixels.ndim == 3:
-            pixels = pixels[..., None]
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
+        return pixels[..., None] if pixels.ndim == 3 else pixels
+
+    def check(self, any_range: bool) -> None:
+        """
+        Args:
+            any_range: whether the range of values is known, so that they may be other than uint8.
+
+        Raises:
+            VitportError: if the arrays are not images, or do not belong together.
+        """
+        pixels = self.images
+        fits = pixels.ndim == 4 and pixels.shape[3] in (1, 3) and 0 not in pixels.shape[1:]
+        if not fits or not (pixels.dtype == np.uint8 or (any_range and pixels.dtype.kind in "uif")):
             raise VitportError(
                 f"{self.name} is {pixels.dtype} {pixels.shape}: expected images as uint8 (n, height, width), or "
-                "(n, height, width, 1 or 3), with values from 0 to 255."
+                "(n, height, width, 1 or 3), with values from 0 to 255; for other values give --data.range LOW HIGH."
             )
-        return pixels
+        if len(pixels) != len(self.labels):
+            raise VitportError(
+                f"{self.path} has {len(pixels)} images, and {len(self.labels)} labels: give arrays that belong "
+                "together."
+            )
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "images"}
@@ -86,12 +100,7 @@ def open_npz(path: Path, split: Split, classes: tuple[str, ...] | None) -> Array
         if values.dtype.kind in "bf" and (values == values.astype(np.int64)).all():
             values = values.astype(np.int64)
         numbers, names = numbered(values, classes, f"{file} ({labels})")
-        source = Arrays(file, split, images, names, numbers)
-        if len(source.images) != len(numbers):
-            raise VitportError(
-                f"{file} has {len(source.images)} images, and {len(numbers)} labels: give arrays that belong together."
-            )
-        return source
+        return Arrays(file, split, images, names, numbers)
     return None
 
 
