@@ -131,6 +131,9 @@ def _torch(checkpoint: Checkpoint, shape: tuple[int, int, int], raw: bool) -> tu
     class Normalised(torch.nn.Module):
         """(B, H, W, C), uint8, to what the model takes."""
 
+        mean: torch.Tensor
+        std: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.model = model
