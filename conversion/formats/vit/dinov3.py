@@ -164,6 +164,7 @@ FORMAT = Format(
     set_aside={
         _PERIODS: "periods of rotary positions, which are read as a fact",
         "mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass",
+        "projectors.*": "the projectors of distillation, in no forward pass",
         "local_cls_norm.*": "a norm of small crops in training, in no forward pass",
     },
     conventions={"pool": "token", "pos_embed": "none", "norm": "layernorm", "norm_eps": 1e-5},
