@@ -44,11 +44,14 @@ def test_what_is_written_is_what_timm_s_loader_reads(case: str, tmp_path: Path) 
     name, form = CASES[case]
     config = get_model(name).config.replace(depth=2)
     assert isinstance(config, ViTConfig)
+    config = config.replace(pool="token") if form == "dinov3" else config  # timm's mean is none of the authors'
     params = {key: without_head_bias(key, it) for key, it in random_params(config, 1, np.float32).items()}
     checkpoint = conversion.Checkpoint.of(config, params)
     conversion.save(checkpoint, tmp_path / "file", format=form, activation="keep")
     source: Any = conversion.load(tmp_path / "file").provenance.format
-    theirs = timm.create_model(name, depth=2, pretrained=False, img_size=config.image_size).eval()
+    theirs = timm.create_model(
+        name, depth=2, pretrained=False, img_size=config.image_size, global_pool=config.pool
+    ).eval()
     state: dict[str, torch.Tensor] = _tensors(tmp_path / "file", form)
     loader = beit.checkpoint_filter_fn if source == "timm-eva" and "beit" in name else eva.checkpoint_filter_fn
     theirs.load_state_dict(loader(state, theirs), strict=True)

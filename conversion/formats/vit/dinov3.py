@@ -6,6 +6,7 @@ import numpy as np
 
 from conversion.containers import torch_file
 from conversion.format import Format
+from conversion.formats.vit.huggingface_dinov3 import class_token_alone
 from conversion.formats.vit.huggingface_vit import READER_DEFAULTS
 from conversion.limits import unsupported_fields
 from conversion.second_reading.vit import PartNames, SecondReading
@@ -140,8 +141,9 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     rotary = config.rotary
     held = isinstance(rotary, DinoV3Rotary) and (rotary.theta == DinoV3Rotary().theta or rotary.periods is not None)
     gated = config.mlp == "swiglu"
-    return unsupported_fields(
+    return class_token_alone(config) + unsupported_fields(
         config,
+        pool=(config.pool,),
         norm_eps=(1e-5,),
         activation=("silu" if gated else "gelu",),
         mlp=("plain", "swiglu"),
