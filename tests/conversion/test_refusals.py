@@ -40,6 +40,19 @@ def test_the_option_that_is_named_makes_the_model_fit(what, tmp_path, capsys) ->
     assert main([*asked, *options.split()]) == 0
 
 
+def test_a_head_with_a_bias_does_not_fit_clips_projection_and_dropping_it_helps(tmp_path, capsys) -> None:
+    config = BASE.replace(pre_norm=True, patch_bias=False, activation="quick_gelu", norm_eps=1e-5)
+    conversion.save(
+        conversion.Checkpoint.of(config, canary_params(config)), tmp_path / "w", format="timm", activation="keep"
+    )
+    asked = ["convert", str(tmp_path / "w"), str(tmp_path / "out"), "--to", "huggingface"]
+    assert main(asked) == 2
+    told = capsys.readouterr().err
+    assert re.search(r"The head has a bias other than zero, .*, such as timm, or add --head drop\.$", told.strip())
+    assert not (tmp_path / "out").exists()
+    assert main([*asked, "--head", "drop"]) == 0
+
+
 def test_what_no_option_helps_names_none(tmp_path) -> None:
     config = BASE.replace(qk_norm=True)
     with pytest.raises(UnfitError, match=r"cannot hold qk_norm=True: choose another format, such as timm\.") as caught:

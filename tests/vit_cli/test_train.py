@@ -131,9 +131,11 @@ def test_validation_images_that_cannot_be_read_are_named_and_a_trace_ends_with_t
     damaged = next((folder / "val").rglob("*.png"))
     damaged.write_bytes(b"")
     options = ("--data", str(folder), "--batch", "8", "--keep.every", "2")
-    for steps, profile in (("2", ("1", "9")), ("4", ("1", "2"))):
+    for steps, profile, traced in (("2", ("1", "9"), "steps 2 to 2"), ("4", ("1", "2"), "steps 3 to 3")):
         assert _train(tmp_path / "run", *options, "--steps", steps, "--profile", *profile) == 0
-        assert f"skipped {damaged}: " in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert f"skipped {damaged}: " in told
+        assert f"asks for steps that this start does not take: it traces {traced}." in told
         traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
         assert len(traces) == int(steps) / 2
 

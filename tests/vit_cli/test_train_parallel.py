@@ -5,6 +5,7 @@ Measured, 12 steps in float32: losses 2.4e-7 apart, weights 2e-6.
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -185,7 +186,7 @@ def test_where_one_of_two_processes_is_killed_the_other_stops_and_both_go_on_lat
             (sentence,) = [line for line in told[0].splitlines() if line.startswith("vitport: ")]
             assert sentence.startswith("vitport: Another process of this run has ended, and its log says why (")
         told = _together(tmp_path / "run", *mesh)
-        assert "resuming from the checkpoint of step 6" in told[0]
+        assert re.search("resuming from the checkpoint of step [36]", told[0])  # 6 was written in the background
         for key in ("params", "ema"):
             assert same_bits(weights(tmp_path / "run", key), weights(tmp_path / "whole", key))
         assert lines(tmp_path / "run") == lines(tmp_path / "whole")

@@ -93,6 +93,8 @@ def run(
         raise_on_all(lambda: locks.append(stack.enter_context(Lock(workdir, callbacks.message))) if is_main else None)
         with closing(CheckpointReader(workdir)) as reader:
             state, progress = resume(setup, reader, callbacks.message)
+        if shortfall := trace.shortfall(progress.step):
+            callbacks.message(shortfall)
         checkpoints = stack.enter_context(CheckpointWriter(workdir, setup.options.keep))
         logs: list[Log] = []
         raise_on_all(lambda: logs.append(_begin_log(setup, workdir, progress)) if is_main else None)
