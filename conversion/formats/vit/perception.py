@@ -40,7 +40,7 @@ _RULES = (
     *module("attn_pool.norm", "attn_pool.layernorm"),
     *module("attn_pool.mlp.fc1", "attn_pool.mlp.c_fc"),
     *module("attn_pool.mlp.fc2", "attn_pool.mlp.c_proj"),
-    Rule(("head.weight", "head.bias"), "proj", WithoutBias("head", transposed=True)),
+    Rule(("head.weight", "head.bias"), "proj", WithoutBias("head", transposed=True, remedy="--head drop")),
 )
 _HEADS = 8
 """Of the pooling."""
