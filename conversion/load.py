@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -40,6 +39,7 @@ from vit_spec import (
     ViTConfig,
     VitportError,
     config_from_dict,
+    field_values,
     get_model,
     parameters,
     remarks,
@@ -227,7 +227,7 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
                 f"The file's own record says that it is of the family {config.family}, but its tensors are named like "
                 f"those of {recognised.format.family}: fetch or write it again."
             )
-        return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
+        return {name: Fact(value, OWN_RECORD) for name, value in field_values(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
     if found.shape_facts is not None:

@@ -116,7 +116,7 @@ def get_formats(name: str) -> tuple[Format, ...]:
     Raises:
         VitportError: if there is no such format or group; the message names the one that is meant, or lists them.
     """
-    members = dict.fromkeys([name] if name in FORMATS else []) | dict.fromkeys(groups().get(name, ()))
+    members = groups().get(name, (name,) if name in FORMATS else ())
     if not members:
         raise unknown_format(name)
     return tuple(FORMATS[member] for member in members)
