@@ -107,7 +107,7 @@ def photos(small: bool, fashion: Path) -> Labelled:
     del small, fashion
     from sklearn.datasets import load_sample_images
 
-    found = dict(zip(("temple", "flower"), load_sample_images().images, strict=True))
+    found: dict[str, np.ndarray] = dict(zip(("temple", "flower"), load_sample_images().images, strict=True))
     found["coffee"] = np.asarray(Image.open(fetch_photograph(default_cache())).convert("RGB"))
     rng = np.random.default_rng(0)
     for name, pixels in found.items():

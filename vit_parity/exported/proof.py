@@ -106,4 +106,4 @@ def _logits(exported: Exported, checkpoint: Checkpoint, images: np.ndarray) -> n
     with jax.default_matmul_precision("highest"):
         model = vit_jax.create_model(weights=checkpoint)
         model.eval()
-        return np.asarray(model(images))
+        return np.asarray(model(jax.numpy.asarray(images)))

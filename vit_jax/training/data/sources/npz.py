@@ -115,7 +115,7 @@ def _members(path: Path) -> dict[str, dict[Split | None, str]]:
     found: dict[str, dict[Split | None, str]] = {"images": {}, "labels": {}}
     for name in sorted(names, key=_preference):
         words = [word for word in re.split(r"[^a-z]+", name.lower()) if word]
-        splits = [split for word in words if (split := split_of(word))]
+        splits: list[Split] = [split for word in words if (split := split_of(word))]
         for what, pattern in _WORDS.items():
             if sum(bool(re.fullmatch(pattern, word)) for word in words) == 1 and len(words) == 1 + len(splits):
                 found[what].setdefault(splits[0] if splits else None, name)
