@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -146,18 +147,16 @@ def _torch(checkpoint: Checkpoint, shape: tuple[int, int, int], raw: bool) -> tu
     return Normalised().eval(), torch.zeros(2, *shape, dtype=torch.uint8)
 
 
-class _quiet:  # noqa: N801
-    """The exporters' own remarks, which are about our code and not about the file."""
-
-    def __enter__(self) -> None:
-        self._caught = warnings.catch_warnings()
-        self._caught.__enter__()
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *error: Any) -> None:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' own remarks, which are about our code and not about the file."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
         logging.disable(logging.NOTSET)
-        self._caught.__exit__(*error)
 
 
 def example(exported: Exported, batch: int) -> np.ndarray:
