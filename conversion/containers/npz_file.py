@@ -71,8 +71,11 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         _check(path, infos)
-        members = [_member(path, archive, info) for info in infos if info.filename.endswith(".npy")]
-    others = [info.filename for info in infos if not info.filename.endswith(".npy")]
+        strange = [info for info in infos if not info.filename.endswith(".npy")]
+        for info in strange:  # the name may be damaged: opening compares it with that before the member
+            archive.open(info).close()
+        members = [_member(path, archive, info) for info in infos if info not in strange]
+    others = [info.filename for info in strange]
     others += [f"{member.name} ({member.dtype})" for member in members if not _is_number(member.dtype)]
     table, notes = branch(path, TensorTable({m.name: m.tensor() for m in members if _is_number(m.dtype)}), weights_key)
     if others:
