@@ -72,7 +72,8 @@ WORDS = {
     "huggingface_vit": "did you mean huggingface-vit", "bigvision": "did you mean big-vision",
     "xyz": "choose one of big-vision, .*, flax, flax-swin,", "all": "choose one of", "cait": "another kind of model",
     "Timm": r"did you mean timm\? `--to all` lists all formats\.$",
-    "orbax-checkpoint": "--to flax", "clip model": "--to huggingface-clip", "zarr": "--to flax", "beit": "--to huggingface-beit", "npy": "--to google",
+    "orbax-checkpoint": "--to flax", "clip model": "--to huggingface-clip", "zarr": "--to flax",
+    "npy": "--to google", "beit": "--to huggingface-beit",
     "model": "choose one of", "HuggingFace": "did you mean huggingface or",
 }  # fmt: skip
 
