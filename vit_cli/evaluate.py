@@ -8,12 +8,14 @@ import tyro
 
 from vit_cli.reading import Json, SizedOptions
 from vit_cli.terminal import print_table, say, spinner, write_json
+from vit_jax.training.recipe.data import Data
 from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
-    from vit_jax.training.data import Source
+    from vit_jax.training.data import Source, Table
+    from vit_jax.training.data.record import Split
 
 
 def evaluate(
@@ -24,11 +26,15 @@ def evaluate(
     labels: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     image_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+    holdout: float = 0.0,
+    holdout_seed: int = 0,
+    range: tuple[float, float] | None = None,
     batch: int = 64,
     precision: Precision = "float32",
     workers: int = 0,
     per_class: bool = False,
     real: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
+    predictions: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     knn: Annotated[int | None, tyro.conf.arg(metavar="K")] = None,
     linear_probe: bool = False,
     on: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None,
@@ -44,11 +50,15 @@ def evaluate(
         labels: A table (CSV) with the image and the label of each row, for images in one folder.
         image_column: The table's column of images, if it is not found by its values.
         label_column: The table's column of labels, if it is not found by its name.
+        holdout: Share of each class's images that a run held out with data.holdout, where there is no validation split.
+        holdout_seed: Which images these are, as in data.holdout_seed.
+        range: Values that are black and white in images of more than 8 bits a channel, as in data.range.
         batch: Images at a time.
         precision: Precision of the computation; parameters stay in float32.
         workers: Processes that decode; 0: threads.
         per_class: Print the accuracy of every class too.
         real: The file real.json of ImageNet's reassessed labels, for the validation set.
+        predictions: Write a table (CSV) with each image, its label, the predicted class and its probability.
         knn: Instead of the head, vote of the K nearest training images by their frozen features.
         linear_probe: Instead of the head, logistic regression on frozen features.
         on: Without data: compile for chips that are not here, such as v5e:4x4 or h100:2x8, and print memory and the
@@ -56,15 +66,16 @@ def evaluate(
         as_json: Print JSON instead of tables.
     """
     from vit_jax.inference import offer_cores
-    from vit_jax.training.data import Table, open_source
+    from vit_jax.training.data import Table
 
     if batch < 1:
         raise VitportError(f"--batch must be 1 image or more; got {batch}.")
     if workers < 0:
         raise VitportError(f"--workers must be 0 processes or more; got {workers}.")
-    if (knn is not None or linear_probe) and (per_class or real is not None):
+    if (knn is not None or linear_probe) and (per_class or real is not None or predictions is not None):
         raise VitportError(
-            "--per-class and --real evaluate the head, which --knn and --linear-probe replace: leave one out."
+            "--per-class, --real and --predictions are of the head, which --knn and --linear-probe replace: leave one "
+            "out."
         )
     if on is not None:
         if data is not None:
@@ -83,11 +94,11 @@ def evaluate(
     if labels is None and (image_column or label_column):
         raise VitportError("--image-column and --label-column are a table's: give it with --labels.")
     table = None if labels is None else Table(labels, image_column, label_column)
-    source = open_source(data, split, table=table)
+    held = Data(data, holdout=holdout, holdout_seed=holdout_seed, range=range)
+    source, train = _opened(held, split, table, knn is not None or linear_probe)
     if source is None:
         raise VitportError(f"{data} has no {split} images: choose the other --split.")
     if knn is not None or linear_probe:
-        train = open_source(data, "train", table=table)
         if train is None or split == "train":
             raise VitportError(
                 "--knn and --linear-probe learn from the training images: evaluate the validation split."
@@ -100,7 +111,7 @@ def evaluate(
             found = _of_features(checkpoint, train, source, how, knn, linear_probe)
     else:
         with spinner("Evaluating"):
-            found = _of_head(checkpoint, source, how, real, per_class)
+            found = _of_head(checkpoint, source, how, real, per_class, predictions)
     for name, reason in found.pop("skipped", {}).items():
         say(f"skipped {name}: {reason}")
     if as_json:
@@ -115,8 +126,30 @@ def evaluate(
         print_table(("class", "accuracy"), [(name, f"{value:.4f}") for name, value in classes.items()])
 
 
+def _opened(options: Data, split: Split, table: Table | None, learns: bool) -> tuple[Source | None, Source | None]:
+    """The images to evaluate, and those of training if something is learned from them."""
+    from vit_jax.training.data import open_source
+    from vit_jax.training.data.sources.holdout import held_out
+
+    source = open_source(options.path, split, table=table, span=options.range)
+    train = open_source(options.path, "train", table=table, span=options.range) if learns or options.holdout else None
+    if not options.holdout:
+        return source, train
+    if split == "validation" and source is not None:
+        raise VitportError(f"--holdout is for data without a validation split, and {source.name} is one: leave it out.")
+    if train is None:
+        raise VitportError(f"{options.path} has no training images: give another path.")
+    kept, taken = held_out(train, options.holdout, options.holdout_seed)
+    return (taken if split == "validation" else kept), kept
+
+
 def _of_head(
-    checkpoint: Checkpoint, source: Source, how: dict[str, Any], real: str | None, per_class: bool
+    checkpoint: Checkpoint,
+    source: Source,
+    how: dict[str, Any],
+    real: str | None,
+    per_class: bool,
+    predictions: str | None,
 ) -> dict[str, Any]:
     from pathlib import Path
 
@@ -124,6 +157,8 @@ def _of_head(
 
     labels = None if real is None else measure.read_real_labels(Path(real), source)
     result = measure.evaluate(checkpoint, source, **how)
+    if predictions is not None:
+        measure.write_predictions(Path(predictions), result, checkpoint, source)
     scores = result.scores
     found: dict[str, Any] = {"images": scores.images, **scores.metrics(), "skipped": result.skipped}
     if result.note:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from vit_cli.terminal import print_table, say, say_error
-from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, read_config
+from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, config_from_dict, read_config
+from vit_jax.training.recipe.finetuning import FINETUNE, completed, in_words
 from vit_jax.training.recipe.presets import get_preset
 from vit_spec import VitportError, count_parameters, remarks
 
@@ -26,6 +27,7 @@ SHORT_NAMES = {
     "--weights": "--model.weights",
     "--data": "--data.path",
     "--validation": "--data.validation",
+    "--freeze": "--recipe.optimizer.frozen",
 }
 """The most frequent options, by shorter names."""
 
@@ -42,11 +44,14 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
     given = {name: _value(args, f"--{name}") for name in ("preset", "config", "workdir")}
     if given["preset"] and given["config"]:
         raise VitportError("--preset and --config both give defaults: give one, and change it by further options.")
-    defaults = TrainConfig()
+    weights = _value(args, "--model.weights")
+    defaults = FINETUNE if weights else TrainConfig()
     if given["preset"]:
         defaults = get_preset(given["preset"]).config
     elif given["config"]:
-        defaults = read_config(given["config"])
+        from conversion.containers.yaml_file import read_yaml
+
+        defaults = config_from_dict(completed(read_yaml(given["config"]), weights), given["config"])
     elif given["workdir"] and (Path(given["workdir"]) / CONFIG).is_file():
         defaults = read_config(Path(given["workdir"]) / CONFIG)
     # A length on the command line replaces the default's, in whichever of the two units that is.
@@ -71,8 +76,9 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
     ) -> int:
         """Train a model in JAX, on one device or on a pod.
 
-        A first run: `vitport train --model NAME --data PATH --workdir FOLDER --epochs N`. Short names: --model,
-        --weights, --data, --validation, and --mesh data=2,fsdp=4 for the three mesh options. A work directory that
+        A first run: `vitport train --weights FILE --data PATH --workdir FOLDER` fine-tunes by the preset finetune;
+        `--model NAME --epochs N` instead of weights trains from random values. Short names: --model, --weights,
+        --data, --validation, --freeze, and --mesh data=2,fsdp=4 for the three mesh options. A work directory that
         holds a run resumes it; options that are not given are the run's own. Exit status 75 or 130: SIGTERM or
         Ctrl-C stopped the run, everything is saved, run the command again to resume.
 
@@ -173,7 +179,7 @@ def _train(
     if is_main and rematerialises and options.parallel == "pmap" and jax.default_backend() == "cpu":
         _print(f"remat={options.remat} saves no memory on a CPU with parallel=pmap: give --scan, or --parallel jit")
     changed = [note for note in setup.notes if note.startswith(CHANGED)]
-    for note in (*changed, *remarks(setup.model)) if is_main else ():
+    for note in (*changed, *setup.choices, *remarks(setup.model)) if is_main else ():
         _print(f"note: {note}")
     if dry_run:
         from vit_jax.training.run.plan import plan
@@ -195,6 +201,8 @@ def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: 
 
     if is_main:
         _print(_beginning(setup, workdir))
+        if setup.options.model.weights is not None:
+            _print(f"{in_words(setup.options)} (docs/training.md, Fine-tuning; options and --preset change it)")
     callbacks = Callbacks(_print, _print_line, _print_metrics) if is_main else Callbacks()
     try:
         finished = run(setup, workdir, callbacks, profile)
@@ -203,7 +211,7 @@ def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: 
         end_alone(75)
     for name, reason in finished.skipped.items():
         _print(f"skipped {name}: {reason}")
-    if is_main and finished.step == setup.steps:
+    if is_main and finished.stopped is None:
         for path in draw(workdir, finished.scores, setup.train.classes):
             _print(f"wrote {path}")
     return _end(finished, workdir, is_main)
@@ -237,16 +245,18 @@ def _end(finished: Finished, workdir: Path, is_main: bool) -> int:
             _print(f"stopped by {name} {after}: run again to resume")
         return STATUS[finished.stopped]
     if is_main:
-        done = f"finished {finished.step} steps"
+        done = f"ended early, after {finished.step} steps" if finished.early else f"finished {finished.step} steps"
         if finished.scores is not None:
             accuracy = finished.scores.metrics()["accuracy"]
             done += f": {accuracy:.2%} accuracy on {finished.scores.images} validation images"
+        if finished.early:
+            done += f"; {finished.early}"
         _print(f"{done}; `vitport convert {workdir} OUT --to FORMAT` exports the weights")
     return 0
 
 
 def _print_line(line: Line, steps: int) -> None:
-    parts = [f"step {line.step}/{steps}", f"loss {line.loss:.4f}"]
+    parts = [f"step {line.step}/{steps}", f"loss {line.loss:.4f}", f"gradient {line.gradient_norm:.3g}"]
     if (speed := line.speed) is not None:
         minutes, seconds = divmod(round(speed.seconds_left), 60)
         parts += [

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from conversion.graph.broadcasting import axis_back, axis_last, by_rows, compressed, unspread
 from conversion.graph.elementwise import FUNCTIONS, REDUCTIONS
-from conversion.graph.expression import Expression, Kind, View, is_permutation, rows_of, view_of, whole
+from conversion.graph.expression import Expression, Kind, View, is_permutation, rows_of, starts, view_of, whole
 from conversion.graph.fold import fold
 from vit_spec import VitportError
 
@@ -38,7 +39,7 @@ class Builder:
         self.dequantised = 0
         """Weights that were stored as integers with scales."""
         self._left = 64 * self.most
-        self._selected: dict[tuple[int, int, tuple[int, ...]], tuple[View, View]] = {}
+        self._selected: dict[tuple[int, tuple[int, ...]], list[tuple[np.ndarray, View]]] = {}
 
     def allow(self, shape: tuple[int, ...]) -> None:
         """Refuse values out of proportion to the file, one by one and all together."""
@@ -78,7 +79,7 @@ class Builder:
         """``FUNCTIONS[op]``, with broadcasting. A permutation of its inputs becomes one of its output where it can."""
         shape = np.broadcast_shapes(*(arg.shape for arg in args))
         self.allow(shape)
-        args = [_unspread(arg) for arg in args]
+        args = [unspread(arg) if isinstance(arg, View) else arg for arg in args]
         arrays = [arg for arg in args if isinstance(arg, np.ndarray)]
         if op == "Add" and len(arrays) == 2 and all(it.shape == shape and it.dtype.kind == "f" for it in arrays):
             args = [self.constant(it) for it in arrays] if len(shape) == 3 else args  # a token and its position
@@ -88,6 +89,8 @@ class Builder:
         if not views:
             with np.errstate(all="ignore"):
                 return np.asarray(FUNCTIONS[op](*args, **attributes))
+        if (made := by_rows(self, op, args, shape, attributes)) is not None:
+            return made
         facts = {"op": op, "attributes": attributes}
         first = next((view for view in views if not view.whole), None)
         if first is None:
@@ -95,8 +98,8 @@ class Builder:
         inner = [self._behind(arg, first) for arg in args] if first.shape == shape else [None]
         if any(arg is None for arg in inner):
             return self.make("elementwise", shape, [self.selected(arg) for arg in args], **facts)
-        made = self.make("elementwise", first.expression.shape, [arg for arg in inner if arg is not None], **facts)
-        return View(made.expression, shape, first.order)
+        below = self.make("elementwise", first.expression.shape, [arg for arg in inner if arg is not None], **facts)
+        return View(below.expression, shape, first.order)
 
     def _behind(self, arg: Value, view: View) -> Value | None:
         """What ``arg`` is to the view's expression, so that applying the view's order gives ``arg`` back."""
@@ -114,16 +117,18 @@ class Builder:
             return None
         spread = np.empty(view.size, arg.dtype)
         spread[view.elements().reshape(-1)] = np.broadcast_to(arg, view.shape).reshape(-1)
-        return _compressed(spread.reshape(view.expression.shape))
+        return compressed(spread.reshape(view.expression.shape))
 
     def selected(self, value: Value, depth: int = 0) -> Value:
         """The value as an expression of its own, if it is a reordering of another's elements."""
         if not isinstance(value, View) or value.order is None:
             return value
-        key = (value.expression.number, id(value.order), value.shape)
-        if key not in self._selected:
-            self._selected[key] = (value, self._selected_below(value, depth))
-        return self._selected[key][1]
+        known = self._selected.setdefault((value.expression.number, value.shape), [])
+        for order, view in known:
+            if order is value.order or np.array_equal(order, value.order):
+                return view
+        known.append((value.order, self._selected_below(value, depth)))
+        return known[-1][1]
 
     def _selected_below(self, view: View, depth: int) -> View:
         """Selects elements before elementwise functions rather than after them."""
@@ -159,8 +164,8 @@ class Builder:
             if view.expression.kind == "select":
                 order = view.expression.facts["order"].reshape(-1)[order]
             bases += [base for base in inside if not any(base is known for known in bases)]
-            starts = _starts(bases)
-            own = [starts[next(at for at, known in enumerate(bases) if known is base)] for base in inside]
+            begins = starts(bases)
+            own = [begins[next(at for at, known in enumerate(bases) if known is base)] for base in inside]
             ends = np.cumsum([base.size for base in inside])
             part = np.searchsorted(ends, order, side="right")
             orders.append(order - (ends - [base.size for base in inside])[part] + np.array(own)[part])
@@ -192,6 +197,8 @@ class Builder:
         axes = tuple(range(len(x.shape))) if axes is None else tuple(sorted(axis % len(x.shape) for axis in axes))
         if isinstance(x, np.ndarray):
             return np.asarray(REDUCTIONS[op](x, axis=axes, keepdims=keepdims))
+        if keepdims and len(axes) == 1 and axes[0] < len(x.shape) - 1:  # as optimisers leave it, who move transposes
+            return axis_back(self, self.reduce(op, axis_last(self, x, axes[0], len(x.shape)), (-1,), True), axes[0])
         x = self.selected(x)
         kept = tuple(1 if at in axes else side for at, side in enumerate(x.shape))
         made = self.make("reduce", kept, [x], op=op, axes=axes)
@@ -276,24 +283,3 @@ def is_unknown(value: Value) -> bool:
 def _view(value: Value) -> View:
     assert isinstance(value, View)
     return value
-
-
-def _unspread(arg: Value) -> Value:
-    """One number for each row where a view only repeats it along the row: operations repeat it by themselves."""
-    if not isinstance(arg, View) or arg.order is None or arg.shape[-1:] in ((), (0,), (1,)) or arg.order.strides[-1]:
-        return arg
-    return view_of(arg.expression, arg.order[..., :1])
-
-
-def _starts(bases: Sequence[Expression]) -> list[int]:
-    ends = np.cumsum([base.size for base in bases])
-    return [int(end) - base.size for end, base in zip(ends, bases, strict=True)]
-
-
-def _compressed(array: np.ndarray) -> np.ndarray:
-    """The array with length 1 along axes where it does not change."""
-    for axis in range(array.ndim):
-        first = array.take([0], axis)
-        if array.shape[axis] > 1 and (array == first).all():
-            array = first
-    return array

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
@@ -128,6 +129,11 @@ def rows_of(view: View, width: int) -> np.ndarray | None:
     if (first % width).any() or not np.array_equal(view.order, first[..., None] + np.arange(width)):
         return None
     return first // width
+
+
+def starts(expressions: Sequence[Expression]) -> list[int]:
+    """Of several expressions side by side, the index of each one's first element."""
+    return [0, *itertools.accumulate(it.size for it in expressions[:-1])]
 
 
 def is_permutation(order: np.ndarray, size: int) -> bool:

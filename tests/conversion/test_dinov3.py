@@ -129,6 +129,19 @@ def test_rounded_periods_are_kept_and_other_formats_refuse_them(tmp_path: Path) 
     assert done.certificate is not None and done.certificate.passed
 
 
+def test_theta_s_periods_are_written_by_request_and_the_change_is_verified(tmp_path: Path) -> None:
+    """Everything but the periods is proven: the source runs with theta's too."""
+    periods = (100.0 ** (torch.arange(4) / 4)).bfloat16()
+    source = saved(tmp_path, original(**{"rope_embed.periods": periods}))
+    with pytest.raises(VitportError, match="or add --periods theta"):
+        vitport.convert(source, tmp_path / "no", to="huggingface-dinov3")
+    done = vitport.convert(source, tmp_path / "out", to="huggingface-dinov3", periods="theta", verify=True)
+    assert done.certificate is not None and done.certificate.passed
+    assert any("periods of theta 100" in note for note in done.certificate.circumstances["changes"])
+    with pytest.raises(VitportError, match="leave --periods out"):
+        vitport.convert(tmp_path / "out", tmp_path / "again", to="timm", periods="theta")
+
+
 def test_what_only_training_reads_is_set_aside(tmp_path: Path) -> None:
     """As in the files of the 7B model and of those for satellite images."""
     norm = {f"local_cls_norm.{leaf}": torch.ones(WIDTH) for leaf in ("weight", "bias")}

@@ -225,5 +225,7 @@ def test_a_name_that_is_damaged_in_the_archives_directory_is_refused(damaged: st
     content = (tmp_path / "w.npz").read_bytes()
     found = content.rindex(b"half.npy")
     (tmp_path / "w.npz").write_bytes(content[:found] + damaged.encode() + content[found + len(damaged) :])
-    with pytest.raises(VitportError, match=r"w\.npz is (not a complete npz|damaged at) .*\(File name in directory"):
+    with pytest.raises(
+        VitportError, match=r"w\.npz is (not a complete npz file|damaged at .*) \(File name in directory"
+    ):
         list(open_source(tmp_path / "w.npz").table.values())

@@ -22,6 +22,12 @@ LUCID = {"pixel_norm": True, "patch_norm": True, "qkv_bias": False, "norm_eps": 
 DINOV3: dict = {"num_classes": 0, "layer_scale": 1e-5, "pos_embed": "none", "rotary": DinoV3Rotary(), "norm_eps": 1e-5}
 WITHOUT_KEYS: dict = {"qkv_bias": False, "qv_bias": True}
 EVA02: dict = WITHOUT_KEYS | {"rotary": AxialRotary(reference_grid=(2, 3)), "activation": "silu"}
+PERCEPTION: dict = {
+    "pre_norm": True,
+    "patch_bias": False,
+    "norm_eps": 1e-5,
+    "rotary": AxialRotary(order="wh", offset=1.0, reference_grid=(3, 3)),
+}
 FLAVOURS: dict[str, dict] = {
     "vit": {},
     "vit-no-qkv-bias": {"qkv_bias": False},
@@ -59,6 +65,7 @@ FLAVOURS: dict[str, dict] = {
     "beit": WITHOUT_KEYS
     | {"relative_bias": True, "pos_embed": "none", "pool": "avg", "final_norm": "pooled", "layer_scale": 0.1},
     "beit-token": WITHOUT_KEYS | {"relative_bias": True},
+    "perception": PERCEPTION | {"layer_scale": 0.1, "final_norm": "none"},
     "rope-mixed": {"rotary": MixedRotary(), "pos_embed": "patch", "layer_scale": 1e-5},
     "encoder": {"norm_bias": False, "qkv_bias": False, "proj_bias": False, "activation": "relu"},
 }

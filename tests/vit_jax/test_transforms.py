@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,30 +17,52 @@ from flax import nnx
 
 import conversion
 from tests.random_weights import random_images, random_params
-from tests.small_configs import BASE
+from tests.small_configs import BASE, SWIN_BASE, SWIN_CONFIGS
 from tests.vit_jax.models import jax_model, nhwc, quick_jit
 from vit_jax import VisionTransformer
-from vit_spec import VitportError
+from vit_jax.model import VisionModel
+from vit_spec import Config, VitportError
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.jax_alone
 
-CONFIG = BASE.replace(layer_scale=1.0, drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.2)
+DROPS: dict[str, Any] = {"drop_rate": 0.2, "attn_drop_rate": 0.2, "drop_path_rate": 0.2}
+CONFIG = BASE.replace(layer_scale=1.0, **DROPS)
+MODELS: dict[str, Config] = {
+    "vit": CONFIG, "swin": SWIN_CONFIGS["swin-odd-maps-roll-pad"], "swin-2": SWIN_CONFIGS["swin-2-odd-maps"]
+}  # fmt: skip
+SLOW_LAST = ["vit", "swin", pytest.param("swin-2", marks=pytest.mark.slow)]
+SLOW_BUT_VIT = ["vit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("swin", "swin-2"))]
 ATOL = 1e-5  # compiled together, operations round in another order; logits of order 1 and u = 6e-8. Measured 8.3e-7
 
 
-def model_and_images(seed: int = 0) -> tuple[VisionTransformer, jax.Array]:
-    model = jax_model(CONFIG, random_params(CONFIG, seed), "float32")
+def weights(config: Config, seed: int) -> dict[str, np.ndarray]:
+    """Random ones, with factors on cosines up to 20."""
+    params = random_params(config, seed)
+    return {name: np.minimum(x, 3.0) if name.endswith("logit_scale") else x for name, x in params.items()}
+
+
+def model_and_images(config: Config = CONFIG, seed: int = 0) -> tuple[VisionModel, jax.Array]:
+    model = jax_model(config, weights(config, seed), "float32")
     model.eval()
-    return model, nhwc(random_images(CONFIG, 3, seed), "float32")
+    return model, nhwc(random_images(config, 3, 0), "float32")
 
 
 @cache
-def plain_call() -> jax.Array:
-    model, images = model_and_images()
+def plain_call(name: str = "vit", seed: int = 0) -> jax.Array:
+    """Operation by operation. Those of a Swin Transformer are compiled together, but not optimised: by themselves they
+    take longer."""
+    model, images = model_and_images(MODELS[name], seed)
+    if name != "vit":
+        return called(model, images)
     result = model(images)
     assert isinstance(result, jax.Array)
     return result
+
+
+def called(model: VisionModel, images: jax.Array) -> jax.Array:
+    graphdef, state = nnx.split(model)
+    return quick_jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, images)
 
 
 def assert_close(actual: jax.Array, expected: jax.Array):
@@ -62,7 +85,7 @@ def test_split_and_merge_give_the_same_model():
 
 def test_two_models_of_one_config_have_equal_structure():
     """Otherwise every new model would be compiled again."""
-    (first, _), (second, _) = model_and_images(0), model_and_images(1)
+    (first, _), (second, _) = model_and_images(), model_and_images(seed=1)
     assert nnx.split(first)[0] == nnx.split(second)[0]
     assert hash(nnx.split(first)[0]) == hash(nnx.split(second)[0])
 
@@ -73,23 +96,26 @@ def test_jit_agrees_with_no_jit():
     assert_close(jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, images), plain_call())
 
 
-def test_nnx_jit_agrees_with_no_jit():
-    model, images = model_and_images()
-    assert_close(nnx.jit(lambda model, x: model(x))(model, images), plain_call())
+@pytest.mark.parametrize("name", SLOW_LAST)
+def test_nnx_jit_agrees_with_no_jit(name: str):
+    model, images = model_and_images(MODELS[name])
+    assert_close(nnx.jit(lambda model, x: model(x))(model, images), plain_call(name))
 
 
-def test_vmap_over_images_agrees():
-    model, images = model_and_images()
-    assert_close(quick_jit(jax.vmap(lambda image: model(image[None])[0]))(images), plain_call())
+@pytest.mark.parametrize("name", SLOW_LAST)
+def test_vmap_over_images_agrees(name: str):
+    model, images = model_and_images(MODELS[name])
+    assert_close(quick_jit(jax.vmap(lambda image: model(image[None])[0]))(images), plain_call(name))
 
 
-def test_vmap_over_stacked_models_agrees():
-    models = [model_and_images(seed)[0] for seed in (0, 1)]
-    images = model_and_images()[1]
+@pytest.mark.parametrize("name", SLOW_LAST)
+def test_vmap_over_stacked_models_agrees(name: str):
+    models = [model_and_images(MODELS[name], seed)[0] for seed in (0, 1)]
+    images = model_and_images(MODELS[name])[1]
     graphdef, _ = nnx.split(models[0])
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(nnx.split(model)[1] for model in models))
     actual = quick_jit(jax.vmap(lambda state: nnx.merge(graphdef, state)(images)))(stacked)
-    assert_close(actual, jnp.stack([plain_call(), models[1](images)]))
+    assert_close(actual, jnp.stack([plain_call(name), plain_call(name, 1)]))
     assert abs(actual[0] - actual[1]).max() > 0.1
 
 
@@ -114,7 +140,7 @@ def test_grad_through_nnx_agrees_with_a_finite_difference():
         np.testing.assert_allclose(sum(jax.tree.leaves(products)), slope, rtol=1e-6)
 
 
-def train(model: VisionTransformer, images: jax.Array, key: jax.Array) -> jax.Array:
+def train(model: VisionModel, images: jax.Array, key: jax.Array) -> jax.Array:
     result = model(images, rngs=nnx.Rngs(dropout=key))
     assert isinstance(result, jax.Array)
     return result
@@ -150,11 +176,16 @@ def test_train_step_with_nnx_leaves_parameters_only():
     assert jax.tree.structure(nnx.state(model)) == structure
 
 
-def test_checkpointing_keeps_the_gradients_and_fewer_residuals():
+@pytest.mark.parametrize("name", SLOW_BUT_VIT)
+def test_checkpointing_keeps_the_gradients_and_fewer_residuals(name: str):
     """Dropout included, whose keys are drawn again; residuals other than parameters shrink to less than a third."""
-    deep = CONFIG.replace(depth=4)
-    model = jax_model(deep, random_params(deep, 0), "float32")
-    images, key = nhwc(random_images(deep, 3, 0), "float32"), jax.random.key(3)
+    deep = {"vit": CONFIG.replace(depth=4)} | {
+        f"swin{end}": SWIN_BASE.replace(version=version, depths=(4,), num_heads=(2,), window_sizes=4, **DROPS)
+        for version, end in ((1, ""), (2, "-2"))
+    }
+    model, images = model_and_images(deep[name])
+    model.train()
+    key = jax.random.key(3)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model)))
 
     def gradients_and_residuals() -> tuple[nnx.State, int]:
@@ -205,22 +236,51 @@ np.save(sys.argv[4], exported.call(nnx.to_flat_state(nnx.state(model)), images))
 """
 
 
-def test_an_exported_model_is_called_in_another_process_with_weights_of_its_own(tmp_path: Path):
+@pytest.mark.parametrize("name", SLOW_BUT_VIT)
+def test_an_exported_model_is_called_in_another_process_with_weights_of_its_own(name: str, tmp_path: Path):
     """``jax.export`` over the state of ``nnx.split``, flat, since it takes no dictionary whose keys are numbers."""
-    model, images = model_and_images()
+    config = MODELS[name]
+    model, images = model_and_images(config)
     graphdef, state = nnx.split(model)
     exported = jax.export.export(jax.jit(lambda flat, x: nnx.merge(graphdef, flat)(x)))(
         nnx.to_flat_state(state), images
     )
     (tmp_path / "model.bin").write_bytes(exported.serialize())
-    checkpoint = conversion.Checkpoint.of(CONFIG, random_params(CONFIG, 0, np.float32))
-    conversion.save(checkpoint, tmp_path / "weights.safetensors", format="timm")
+    params = {key: array.astype(np.float32) for key, array in weights(config, 0).items()}
+    conversion.save(conversion.Checkpoint.of(config, params), tmp_path / "weights.safetensors", format="timm")
     np.save(tmp_path / "images.npy", images)
     names = ("model.bin", "weights.safetensors", "images.npy", "logits.npy")
     command = [sys.executable, "-c", CALL_EXPORTED, *(str(tmp_path / name) for name in names)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert_close(np.load(tmp_path / "logits.npy"), plain_call())
+    assert_close(np.load(tmp_path / "logits.npy"), plain_call(name))
+
+
+@pytest.mark.parametrize("name", SLOW_LAST)
+def test_an_adapter_alone_is_trained(name: str):
+    """``nnx.LoRA`` on every layer of queries, keys and values: at its start the same function; then its parameters move
+    and no others do."""
+    model, images = model_and_images(MODELS[name])
+    rngs = nnx.Rngs(0)
+    layers = [block.attn for blocks in model.segments() for block in blocks]
+    for attention in layers:
+        dim, out = attention.qkv.kernel.shape
+        attention.qkv = nnx.LoRA(dim, 2, out, base_module=attention.qkv, rngs=rngs)
+    assert_close(called(model, images), plain_call(name))
+    optimizer = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.LoRAParam)
+    before = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    loss = nnx.value_and_grad(lambda model: (model(images) ** 2).mean(), argnums=nnx.DiffState(0, nnx.LoRAParam))
+    value, gradient = nnx.jit(loss)(model)
+    optimizer.update(model, gradient)
+    assert (called(model, images) ** 2).mean() < value
+    after = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    changed = [
+        "/".join(str(part.key) for part in path)
+        for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
+        if not jnp.array_equal(old, new)
+    ]
+    assert len(changed) == len(layers)
+    assert all(path.endswith("lora_b") for path in changed)
 
 
 def test_the_state_of_a_layer_can_be_exported_as_it_is():

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.random_weights import random_images, random_params
-from tests.small_configs import BASE, COMBINATIONS, CONFIGS
+from tests.small_configs import BASE, COMBINATIONS, CONFIGS, SWIN_BASE, SWIN_CONFIGS
 from tests.vit_torch.models import torch_model
-from vit_spec import ViTConfig, VitportError
-from vit_torch import VisionTransformer
+from vit_spec import Config, VitportError
+from vit_torch import attend_fused, set_attention
+from vit_torch.layers.attention import attend
+from vit_torch.model import VisionModel
 
-DROPS = BASE.replace(depth=4, drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.2, layer_scale=1.0)
+DROPPED: dict[str, Any] = {"drop_rate": 0.2, "attn_drop_rate": 0.2, "drop_path_rate": 0.2}
+DROPS = BASE.replace(depth=4, layer_scale=1.0, **DROPPED)
+MODELS: dict[str, Config] = {
+    "vit": BASE, "swin": SWIN_CONFIGS["swin-odd-maps-roll-pad"], "swin-2": SWIN_CONFIGS["swin-2-odd-maps"]
+}  # fmt: skip
+EVERY = {**CONFIGS, **{f"combined-{name}": config for name, config in COMBINATIONS.items()}, **SWIN_CONFIGS}
 
 
-def model_and_images(config: ViTConfig = BASE) -> tuple[VisionTransformer, torch.Tensor]:
+def model_and_images(config: Config = BASE) -> tuple[VisionModel, torch.Tensor]:
     return torch_model(config, random_params(config, 0)).eval(), torch.tensor(random_images(config, 3, 1))
 
 
-@pytest.mark.parametrize("config", [*CONFIGS.values(), *COMBINATIONS.values()])
-def test_symbolic_tracing_gives_the_same_function(config: ViTConfig):
+@pytest.mark.parametrize(
+    ("config", "kernel"),
+    [
+        *(pytest.param(config, attend, id=name) for name, config in EVERY.items()),
+        *(pytest.param(config, attend_fused, id=f"fused-{name}") for name, config in MODELS.items()),
+    ],
+)
+def test_symbolic_tracing_gives_the_same_function(config: Config, kernel: Callable[..., torch.Tensor]):
     model, images = model_and_images(config)
+    set_attention(model, kernel)
     traced = torch.fx.symbolic_trace(model)
     assert any(node.op == "call_module" for node in traced.graph.nodes)
     assert torch.equal(traced(images), model(images))
@@ -37,16 +52,42 @@ def test_a_traced_model_still_refuses_images_of_another_shape():
         traced(images.transpose(2, 3))
 
 
-def test_an_exported_model_gives_the_same_function_for_any_batch(tmp_path: Path):
+@pytest.mark.parametrize("name", ["vit", "swin", pytest.param("swin-2", marks=pytest.mark.slow)])
+def test_an_exported_model_gives_the_same_function_for_any_batch(name: str, tmp_path: Path):
     """Written, read back, and called with another number of images."""
-    model, images = model_and_images()
+    model, images = model_and_images(MODELS[name])
     batch = torch.export.Dim("batch")
     torch.export.save(torch.export.export(model, (images,), dynamic_shapes=({0: batch},)), tmp_path / "model.pt2")
     loaded = torch.export.load(tmp_path / "model.pt2").module()
     torch.testing.assert_close(loaded(images[:2]), model(images[:2]), rtol=0, atol=1e-13)
 
 
-def gradients(model: VisionTransformer, images: torch.Tensor) -> dict[str, torch.Tensor]:
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_compiled_model_gives_the_same_function_and_gradients(backend: str, name: str):
+    """As one graph, without a break; to rounding in float64."""
+    model, images = model_and_images(MODELS[name])
+    expected, slopes = model(images), {key: slope.clone() for key, slope in gradients(model, images).items()}
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    torch.testing.assert_close(compiled(images), expected, rtol=0, atol=1e-12)
+    found = {key.removeprefix("_orig_mod."): slope for key, slope in gradients(compiled, images).items()}
+    assert found.keys() == slopes.keys() == dict(model.named_parameters()).keys()
+    for key, slope in found.items():
+        torch.testing.assert_close(slope, slopes[key], rtol=1e-9, atol=1e-11, msg=key)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_model_is_vectorised_by_vmap(name: str):
+    """Over images, one at a time; to rounding in float64."""
+    model, images = model_and_images(MODELS[name])
+    with torch.no_grad():
+        actual = torch.vmap(lambda image: model(image[None])[0])(images)
+        torch.testing.assert_close(actual, model(images), rtol=0, atol=1e-12)
+
+
+def gradients(model: torch.nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     model.zero_grad()
     logits = model(images)
@@ -55,7 +96,7 @@ def gradients(model: VisionTransformer, images: torch.Tensor) -> dict[str, torch
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def saved_bytes(model: VisionTransformer, images: torch.Tensor) -> int:
+def saved_bytes(model: VisionModel, images: torch.Tensor) -> int:
     """Bytes of distinct tensors, other than the parameters, that the forward pass keeps for the backward pass."""
     kept: dict[int, int] = {}
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -72,9 +113,14 @@ def saved_bytes(model: VisionTransformer, images: torch.Tensor) -> int:
     return sum(kept.values())
 
 
-def test_checkpointing_keeps_the_gradients_and_less_memory():
-    """Dropout included, whose random state is restored; less than a third of the bytes: measured 0.09."""
-    model, images = model_and_images(DROPS)
+@pytest.mark.parametrize(
+    "config",
+    [DROPS, *(SWIN_BASE.replace(version=version, depths=(4, 4), **DROPPED) for version in (1, 2))],
+    ids=["vit", "swin", "swin-2"],
+)
+def test_checkpointing_keeps_the_gradients_and_less_memory(config: Config):
+    """Dropout included, whose random state is restored; less than a third of the bytes: measured 0.09 of a ViT's."""
+    model, images = model_and_images(config)
     model.train()
     plain, bytes_plain = gradients(model, images), saved_bytes(model, images)
     plain = {name: gradient.clone() for name, gradient in plain.items()}
@@ -117,8 +163,9 @@ def one_process(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_process")
-def test_data_parallel_training_gives_the_same_gradients():
-    model, images = model_and_images()
+@pytest.mark.parametrize("name", MODELS)
+def test_data_parallel_training_gives_the_same_gradients(name: str):
+    model, images = model_and_images(MODELS[name])
     alone = gradients(copy.deepcopy(model), images)
     parallel = torch.nn.parallel.DistributedDataParallel(model)
     parallel(images).square().sum().backward()

@@ -21,6 +21,7 @@ from vit_parity.semantics.readers import JaxReader, TorchReader, separate_blocks
 from vit_parity.semantics.timm_folder import facts_of_config, facts_of_timm, is_timm
 from vit_parity.semantics.vit import Semantics
 from vit_spec import Config, ViTConfig, VitportError, config_from_dict, needed_module
+from vit_spec.vit.rotary import DinoV3Rotary
 
 _READERS = {"pytorch": TorchReader, "jax": JaxReader}
 _HIDDEN_ACT = {
@@ -45,6 +46,7 @@ def semantics_of_file(
     opening: Opening = AS_IT_IS,
     dtype: np.dtype | None = None,
     activation: str | None = None,
+    theta: bool = False,
     head: bool = True,
 ) -> Meaning:
     """The model of a file, to be run by the file's own names and conventions.
@@ -55,6 +57,7 @@ def semantics_of_file(
         opening: how to open the file.
         dtype: rounds every array to this type first; ``None`` leaves them as they are.
         activation: replaces the file's own; ``None`` keeps it.
+        theta: takes theta's periods of rotary positions, not the file's own.
         head: ``False`` leaves out the file's head.
 
     Raises:
@@ -82,6 +85,8 @@ def semantics_of_file(
         facts = replace(facts, rotary=with_periods(facts.rotary, found.aside[reading.periods]))
     if activation is not None:
         facts = replace(facts, activation=activation)
+    if theta and isinstance(facts.rotary, DinoV3Rotary):
+        facts = replace(facts, rotary=replace(facts.rotary, periods=None))
     table, names = _blocks_apart(found.table, reading.names)
     if config_json.get("pooler_act", "tanh") != "tanh":
         names = replace(names, pre_logits=())  # a stand-in, see conversion.config_json.huggingface.ignored_pooler

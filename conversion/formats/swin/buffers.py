@@ -31,13 +31,16 @@ class Buffered(Rules):
     Args:
         rules: of the weights.
         block: name of a block, with ``{s}`` and ``{b}``, or ``{2s+1}``.
+        attention: name of its attention.
         flat: the index has one axis.
         masks: the masks of shifted windows are there too.
     """
 
-    def __init__(self, rules: Iterable[Rule], block: str, *, flat: bool = False, masks: bool = False) -> None:
+    def __init__(
+        self, rules: Iterable[Rule], block: str, *, attention: str = "attn", flat: bool = False, masks: bool = False
+    ) -> None:
         super().__init__(rules)
-        self._block, self._flat, self._masks = block, flat, masks
+        self._block, self._attention, self._flat, self._masks = block, attention, flat, masks
 
     def write(self, table: TensorTable, config: Config) -> TensorTable:
         """As :meth:`Rules.write`, with the buffers of every block."""
@@ -57,10 +60,10 @@ class Buffered(Rules):
         self, config: SwinConfig, stage: int, windowing: Windowing, *, shifted: bool, dtype: np.dtype
     ) -> dict[str, np.ndarray]:
         index = np.array(offset_indices(windowing.window), np.int64)
-        found = {f"attn.{INDEX}": index.reshape(-1) if self._flat else index}
+        found = {f"{self._attention}.{INDEX}": index.reshape(-1) if self._flat else index}
         if config.version == 2:
             table = _coordinates(windowing.window, config.pretrained_window_sizes[stage])
-            found[f"attn.{COORDINATES}"] = table.astype(dtype)
+            found[f"{self._attention}.{COORDINATES}"] = table.astype(dtype)
         if self._masks and shifted and any(windowing.shift):
             found[MASK] = _mask(windowing).astype(dtype)
         return found

@@ -8,7 +8,7 @@ from conversion.format import Format
 from conversion.formats.swin import buffers
 from conversion.formats.swin.agreement import one_window, stated_by, unlike_windows, unsupported
 from conversion.formats.swin.microsoft import PARTS, RULES
-from conversion.formats.swin.parts import CONVENTIONS, PositionMap, StageNorms
+from conversion.formats.swin.parts import BLOCK, CONVENTIONS, BufferedStageNorms, PositionMap
 from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Rule
 from vit_spec import Preprocessing, SwinConfig
@@ -33,7 +33,9 @@ FORMAT = Format(
     name="microsoft-swin-detection",
     summary="the names of the backbones of Microsoft's Swin detectors",
     family="swin",
-    names=StageNorms((*RULES, Rule("absolute_pos_embed", "absolute_pos_embed", PositionMap())), "norm{s}"),
+    names=BufferedStageNorms(
+        (*RULES, Rule("absolute_pos_embed", "absolute_pos_embed", PositionMap())), "norm{s}", block=BLOCK
+    ),
     signature=(
         "layers.0.blocks.0.attn.qkv.weight",
         "layers.0.downsample.reduction.weight",

@@ -12,7 +12,7 @@ from conversion.containers import torch_file
 from conversion.format import Format
 from conversion.formats.swin import buffers
 from conversion.formats.swin.agreement import one_window, stated_by, unlike_windows, unsupported
-from conversion.formats.swin.parts import BLOCK, CONVENTIONS, PositionMap, StageNorms, Unfolded, merging, tables
+from conversion.formats.swin.parts import BLOCK, CONVENTIONS, BufferedStageNorms, PositionMap, Unfolded, merging, tables
 from conversion.second_reading.swin import SwinPartNames, SwinReading
 from conversion.tensors.rules import Rule, module
 from conversion.tensors.table import TensorTable
@@ -39,6 +39,10 @@ PARTS: dict[str, Any] = {
     "norm1": ("norm1",), "qkv": ("attn.w_msa.qkv",), "out": ("attn.w_msa.proj",), "norm2": ("norm2",),
     "first": ("ffn.layers.0.0",), "second": ("ffn.layers.1",),
 }  # fmt: skip
+_AFTER = "layers that a detector or segmenter computes from the maps of its backbone"
+SET_ASIDE = buffers.SET_ASIDE | dict.fromkeys(
+    ("neck.*", "rpn_head.*", "roi_head.*", "bbox_head.*", "mask_head.*", "decode_head.*", "auxiliary_head.*"), _AFTER
+)
 
 
 def is_detector(names: Mapping[str, Any]) -> bool:
@@ -83,10 +87,15 @@ FORMAT = Format(
     summary="the names of mmpretrain's and mmdetection's Swin",
     family="swin",
     group="mmpretrain",
-    names=StageNorms((*RULES, *merging("stages.{s}.downsample", Unfolded(), Unfolded())), "norm{s}"),
+    names=BufferedStageNorms(
+        (*RULES, *merging("stages.{s}.downsample", Unfolded(), Unfolded())),
+        "norm{s}",
+        block=THEIRS,
+        attention="attn.w_msa",
+    ),
     signature=("stages.0.blocks.0.attn.w_msa.relative_position_bias_table",),
     base="backbone.",
-    set_aside=buffers.SET_ASIDE,
+    set_aside=SET_ASIDE,
     buffer_facts=buffers.facts,
     shape_facts=window_rule,
     conventions={**CONVENTIONS, "pad_order": "pad_roll"},

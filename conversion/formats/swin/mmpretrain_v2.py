@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from conversion.formats.swin import mmpretrain
 from conversion.formats.swin.agreement import unsupported
-from conversion.formats.swin.mmpretrain import PARTS, RULES, unsupported_windows
-from conversion.formats.swin.parts import StageNorms, Unfolded, merging
+from conversion.formats.swin.mmpretrain import PARTS, RULES, THEIRS, unsupported_windows
+from conversion.formats.swin.parts import BufferedStageNorms, Unfolded, merging
 from conversion.second_reading.swin import SwinPartNames, SwinReading
 from vit_spec import SwinConfig
 
@@ -24,7 +24,12 @@ FORMAT = replace(
     mmpretrain.FORMAT,
     name="mmpretrain-swinv2",
     summary="the names of mmpretrain's Swin v2",
-    names=StageNorms((*RULES, *merging("stages.{s+1}.downsample", reduction=Unfolded())), "norm{s}"),
+    names=BufferedStageNorms(
+        (*RULES, *merging("stages.{s+1}.downsample", reduction=Unfolded())),
+        "norm{s}",
+        block=THEIRS,
+        attention="attn.w_msa",
+    ),
     signature=("stages.0.blocks.0.attn.w_msa.logit_scale",),
     cannot_hold=cannot_hold,
     second_reading=replace(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from conversion.formats.swin.buffers import Buffered
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.table import TensorTable
 from conversion.tensors.transforms import COPY, Transform
@@ -101,12 +103,17 @@ class StageNorms(Rules):
         rules: of all other parameters.
         norms: what the format calls the norm of stage ``{s}``.
         written: the models whose last norm is written so; the others need a rule for it.
+        **options: of the class beside this one (:class:`BufferedStageNorms`).
     """
 
     def __init__(
-        self, rules: Iterable[Rule], norms: str, written: Callable[[SwinConfig], bool] = lambda config: True
+        self,
+        rules: Iterable[Rule],
+        norms: str,
+        written: Callable[[SwinConfig], bool] = lambda config: True,
+        **options: Any,
     ) -> None:
-        super().__init__((*rules, *module("stage_norms.{s}", norms)))
+        super().__init__((*rules, *module("stage_norms.{s}", norms)), **options)
         self._written = written
 
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
@@ -123,3 +130,7 @@ class StageNorms(Rules):
             last = f"stage_norms.{config.num_stages - 1}."
             table = table.renamed(lambda name: last + name.removeprefix("norm.") if name.startswith("norm.") else name)
         return super().write(table, config)
+
+
+class BufferedStageNorms(StageNorms, Buffered):
+    """:class:`StageNorms` of a format whose files hold :class:`Buffered` arrays too; it takes the arguments of both."""

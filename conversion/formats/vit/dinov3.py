@@ -6,6 +6,7 @@ import numpy as np
 
 from conversion.containers import torch_file
 from conversion.format import Format
+from conversion.formats.vit.huggingface_dinov3 import class_token_alone
 from conversion.formats.vit.huggingface_vit import READER_DEFAULTS
 from conversion.limits import unsupported_fields
 from conversion.second_reading.vit import PartNames, SecondReading
@@ -140,8 +141,9 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     rotary = config.rotary
     held = isinstance(rotary, DinoV3Rotary) and (rotary.theta == DinoV3Rotary().theta or rotary.periods is not None)
     gated = config.mlp == "swiglu"
-    return unsupported_fields(
+    return class_token_alone(config) + unsupported_fields(
         config,
+        pool=(config.pool,),
         norm_eps=(1e-5,),
         activation=("silu" if gated else "gelu",),
         mlp=("plain", "swiglu"),
@@ -164,6 +166,7 @@ FORMAT = Format(
     set_aside={
         _PERIODS: "periods of rotary positions, which are read as a fact",
         "mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass",
+        "projectors.*": "the projectors of distillation, in no forward pass",
         "local_cls_norm.*": "a norm of small crops in training, in no forward pass",
     },
     conventions={"pool": "token", "pos_embed": "none", "norm": "layernorm", "norm_eps": 1e-5},

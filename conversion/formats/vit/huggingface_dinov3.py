@@ -77,6 +77,12 @@ def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
     return model_facts(config_json) | {"rotary": DinoV3Rotary(theta=theta)}
 
 
+def class_token_alone(config: ViTConfig) -> list[str]:
+    """A complaint about another pooling; timm's names for DINOv3 have the mean of the patches."""
+    told = f"pool={config.pool!r} (its readers give the class token: state that, pool='token', if features may be it)"
+    return [] if config.pool == "token" else [told]
+
+
 def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
     """Training in transformers turns positions at random by default; a model in evaluation mode does not."""
     config = checkpoint.config
@@ -97,18 +103,23 @@ def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
 def cannot_hold(config: ViTConfig) -> list[str]:
     """The class has no head, and computes its periods from theta."""
     rotary = config.rotary
-    return unsupported_fields(
-        config,
-        activation=ACTIVATIONS,
-        mlp=("plain", "swiglu"),
-        qkv_bias=(True, False),
-        qv_bias=(True, False),
-        proj_bias=(True, False),
-        layer_scale=(config.layer_scale,) if config.layer_scale is not None else (),
-        register_tokens=(config.register_tokens,),
-        pos_embed=("none",),
-        rotary=(DinoV3Rotary(theta=rotary.theta),) if rotary is not None else (),
-    ) + ([f"num_classes={config.num_classes}"] if config.num_classes else [])
+    return (
+        class_token_alone(config)
+        + unsupported_fields(
+            config,
+            pool=(config.pool,),
+            activation=ACTIVATIONS,
+            mlp=("plain", "swiglu"),
+            qkv_bias=(True, False),
+            qv_bias=(True, False),
+            proj_bias=(True, False),
+            layer_scale=(config.layer_scale,) if config.layer_scale is not None else (),
+            register_tokens=(config.register_tokens,),
+            pos_embed=("none",),
+            rotary=(DinoV3Rotary(theta=rotary.theta),) if rotary is not None else (),
+        )
+        + ([f"num_classes={config.num_classes}"] if config.num_classes else [])
+    )
 
 
 def _place(name: str, checkpoint: Checkpoint) -> str:

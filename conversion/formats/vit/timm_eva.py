@@ -87,7 +87,11 @@ FORMAT = Format(
     ),
     before=("timm",),
     group="timm",
-    set_aside=SET_ASIDE | {"*relative_position_index": "rows of relative positions, which follow from the grid"},
+    set_aside=SET_ASIDE | {
+        "*relative_position_index": "rows of relative positions, which follow from the grid",
+        "*rope.freqs_*": "cosines and sines of rotary positions, which follow from the config",
+        "lm_head.*": "the head that guesses hidden patches in pre-training",
+    },
     reader_defaults={"activation": "gelu"},
     writer=safetensors_file.write,
     cannot_hold=cannot_hold,

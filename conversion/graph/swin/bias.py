@@ -96,8 +96,9 @@ def network_of(attention: WindowAttention, windowing: Windowing, table: np.ndarr
     found = [network for it in views if (network := _network(it.expression, windowing, layers, place)) is not None]
     if len(found) != 1:
         raise NotUnderstoodError(
-            f"The graph is a Swin Transformer of version 2 whose {place} adds biases that were computed when it was "
-            "exported, so the weights of their network are gone: export it without folding constants "
+            f"The graph is a Swin Transformer of version 2 whose {place} adds biases that were computed in advance, so "
+            "the weights of their network are gone: read the graph from before onnxruntime optimised it (or optimise "
+            "it with disabled_optimizers=['ConstantFolding']), or export it without folding constants "
             "(do_constant_folding=False, or optimize=False)."
         )
     (network,) = found

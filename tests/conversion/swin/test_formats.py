@@ -186,17 +186,33 @@ def test_openmmlabs_names_are_those_of_its_code(tmp_path: Path) -> None:
     assert {
         "backbone.patch_embed.projection.weight", "backbone.patch_embed.norm.weight", f"{block}.norm1.weight",
         f"{block}.attn.w_msa.qkv.bias", f"{block}.attn.w_msa.relative_position_bias_table",
+        f"{block}.attn.w_msa.relative_position_index",
         f"{block}.ffn.layers.0.0.weight", f"{block}.ffn.layers.1.weight", "backbone.stages.0.downsample.norm.weight",
         "backbone.stages.0.downsample.reduction.weight", "backbone.norm1.weight", "head.fc.weight",
     } <= first  # fmt: skip
     assert {
         f"{block}.attn.w_msa.q_bias", f"{block}.attn.w_msa.cpb_mlp.2.weight",
+        f"{block}.attn.w_msa.relative_position_index", f"{block}.attn.w_msa.relative_coords_table",
         "backbone.stages.1.downsample.reduction.weight",
     } <= second  # fmt: skip
     assert not {name for name in second if "stages.0.downsample" in name}
-    state = dict(torch.load(tmp_path / "v1", weights_only=True))
-    torch.save({"state_dict": state, "meta": {}}, tmp_path / "plain.pth")
-    assert conversion.load(tmp_path / "plain.pth", model=BASE).config.window_rule == "min"
+    for name, config in {"v1": BASE, "v2": V2}.items():
+        state = dict(torch.load(tmp_path / name, weights_only=True))
+        torch.save({"state_dict": state, "meta": {}}, tmp_path / "plain.pth")
+        read = conversion.load(tmp_path / "plain.pth", facts={"image_size": 32}).config
+        assert (read.window_rule, read.window_sizes) == ("min", config.window_sizes)
+
+
+def test_what_stands_on_the_backbone_of_a_detector_is_set_aside(tmp_path: Path) -> None:
+    """The parts of mmdetection's and mmsegmentation's models beside ``backbone.``."""
+    conversion.save(checkpoint(BACKBONE), tmp_path / "mm", format="mmpretrain")
+    parts = ("neck.lateral_convs.0.conv", "rpn_head.rpn_cls", "roi_head.bbox_head.0.fc_cls", "decode_head.conv_seg",
+             "auxiliary_head.conv_seg")  # fmt: skip
+    more = {f"{part}.weight": torch.ones(3, 4) for part in parts}
+    strange(tmp_path / "detector.pth", tmp_path / "mm", {}, "state_dict", more)
+    read = conversion.load(tmp_path / "detector.pth", facts={"image_size": (24, 40)})
+    assert read.config == BACKBONE.replace(pad_order="pad_roll")
+    assert sum("a detector or segmenter computes" in note for note in read.provenance.notes) == 5
 
 
 @pytest.mark.parametrize("layout", ["map", "table"])

@@ -56,6 +56,19 @@ def places_of(source: Source, labels: Sequence[str] | None, classes: int) -> tup
     return np.array(places, np.int32), note
 
 
+def may_be_same(labels: Sequence[str] | None, classes: Sequence[str]) -> bool:
+    """Whether a model's classes can be those of data, in the same order: the names are the same, or the data or the
+    model have none. Names of the data that the model calls by numbers are others.
+
+    Args:
+        labels: the model's names of its classes.
+        classes: the data's.
+    """
+    if labels is None or _are_numbers(classes):
+        return labels is None or len(labels) == len(classes)
+    return [_plain(name) for name in labels] == [_plain(name) for name in classes]
+
+
 def _are_numbers(names: Sequence[str]) -> bool:
     """Whether names are placeholders: ``0``, ``LABEL_0`` or ``class 00`` for the first."""
     found = (re.fullmatch(r"((label|class)[\W_]*)?(\d{1,9})", name, re.IGNORECASE | re.ASCII) for name in names)

@@ -26,7 +26,7 @@ from vit_jax.training.run.evaluation import Evaluation
 from vit_jax.training.run.facts import write_facts
 from vit_jax.training.run.lock import Lock
 from vit_jax.training.run.log import Log
-from vit_jax.training.run.monitor import FiniteGuard, Line, Throughput
+from vit_jax.training.run.monitor import FiniteGuard, Line, LossWatch, Throughput
 from vit_jax.training.run.resume import Progress, resume
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.run.stopping import StoppedError, StopRequests
@@ -46,6 +46,8 @@ class Finished:
     """The last evaluation, if there was one."""
     skipped: Mapping[str, str]
     """Images that could not be read, with the reasons."""
+    early: str = ""
+    """Why it ended before its last step by itself, in a sentence."""
 
 
 def _ignore(*event: Any) -> None:
@@ -142,6 +144,7 @@ class _Loop:
         self.saved: int | None = progress.step
         self.guard = FiniteGuard(workdir, self._record_metrics)
         self.throughput = Throughput(setup.model, setup.options.batch)
+        self.watch = LossWatch()
         self.evaluation = Evaluation(setup, stop)
         self.record = setup.record()
         self.scores: Scores | None = None
@@ -169,14 +172,15 @@ class _Loop:
                 trouble = str(error)
         if trouble is not None:
             raise UnwrittenError(f"{trouble} {self._save_again()}")
-        return Finished(self.step, self.stop.signal, self.scores, {**self._skipped(), **self.skipped})
+        early = self.progress.early(self.setup.options.keep) if self.step < self.setup.steps else ""
+        return Finished(self.step, self.stop.signal, self.scores, {**self._skipped(), **self.skipped}, early)
 
     def _take_steps(self, trace: Trace) -> None:
         setup, keep = self.setup, self.setup.options.keep
         try:
             if self.progress.evaluates:
                 self.checkpoints.evaluated(self.step, self._evaluate())
-            while self.step < setup.steps and not self.stop():
+            while self.step < setup.steps and not self.stop() and not self.progress.early(keep):
                 trace.start_before(self.step)
                 self._take_step()
                 if trace.ends_after(self.step):
@@ -184,9 +188,10 @@ class _Loop:
                     trace.stop()
                 last = self.step == setup.steps
                 metrics = None
-                if setup.validation is not None and (last or self.step % (keep.evaluate or keep.every) == 0):
+                if setup.validation is not None and (last or self.step % setup.evaluate_every == 0):
                     metrics = self._evaluate()
-                if last or self.step % keep.every == 0:
+                patient = metrics is not None and setup.options.keep.patience is not None
+                if last or patient or self.step % setup.save_every == 0:
                     self._save(metrics)
                 self._look()
         except StoppedError:
@@ -220,6 +225,7 @@ class _Loop:
         speed = self.throughput.measure(steps - step)
         line = Line(step, **means, learning_rate=rate, speed=speed, skipped=skipped)
         self.callbacks.line(line, steps)
+        self.watch.add(line, self.callbacks.message)
         self._write(lambda log: log.line(line))
 
     def _evaluate(self) -> dict[str, float]:
@@ -231,6 +237,7 @@ class _Loop:
         self.skipped |= skipped
         self.progress.evaluates = False
         metrics = self.scores.metrics()
+        self.progress.evaluated(self.step, metrics["accuracy"])
         self.callbacks.evaluation(self.step, metrics)
         self._write(lambda log: log.evaluation(self.step, metrics))
         self.throughput.start()
