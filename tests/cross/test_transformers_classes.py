@@ -22,7 +22,7 @@ from vit_spec import VitportError
 
 SIZE = (32, 32)
 READ = [
-    "BeitBackbone", "Data2VecVisionModel", "Dinov2Backbone", "DINOv3ViTBackbone", "MetaClip2VisionModelWithProjection",
+    "BeitBackbone", "Dinov2Backbone", "DINOv3ViTBackbone", "MetaClip2VisionModelWithProjection",
     "SiglipModel", "ViTMAEModel",
 ]  # fmt: skip
 REFUSED = [
