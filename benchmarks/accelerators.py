@@ -80,7 +80,8 @@ class Program:
 
 
 TINY, SMALL, BASE, LARGE = (f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
-HUGE, GIANT, SWIN = "vit_huge_patch14_224", "vit_giant_patch14_224", "swin_tiny_patch4_window7_224"
+HUGE, GIANT = "vit_huge_patch14_224", "vit_giant_patch14_224"
+SWIN, SWIN_V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 
 
 def programs() -> list[Program]:
@@ -121,6 +122,19 @@ def programs() -> list[Program]:
         Program(BASE, "h100:2x8", 2048, mesh(2, 8)),
         Program(LARGE, "h100:1x8", 512, mesh(2, 4)),
         Program(LARGE, "b200:1x8", 1024, mesh(8)),
+        Program(TINY, "h100:1x4", 512, mesh(4), precision="float32"),
+        Program(SMALL, "h100:1x8", 1024, mesh(8), remat="full"),
+        Program(BASE, "h100:1x8", 1024, mesh(2, 2, 2)),
+        Program(BASE, "h100:1x8", 1024, mesh(4, 1, 2)),
+        Program(BASE, "a100:1x8", 1024, mesh(1, 8), remat="full"),
+        Program(BASE, "v6e:2x4", 1024, mesh(4, 1, 2)),
+        Program(BASE, "v5e:2x4", 512, mesh(1, 8)),
+        Program(LARGE, "h100:8x8", 4096, mesh(8, 8)),
+        Program(LARGE, "v6e:8x8", 4096, mesh(64)),
+        Program(HUGE, "h100:2x8", 1024, mesh(2, 8), remat="full"),
+        Program(GIANT, "b200:2x8", 1024, mesh(2, 8), remat="full"),
+        Program(SWIN, "h100:1x8", 1024, mesh(8)),
+        Program(SWIN_V2, "v5e:2x4", 512, mesh(8)),
     ]
 
 

@@ -61,6 +61,8 @@ def _torch(setup: Setup) -> float:
     """AdamW, a half cosine after a rise, clipping and smoothed targets, with PyTorch's own classes."""
     o = setup.options
     optimizer_options, schedule = o.recipe.optimizer, o.recipe.schedule
+    assert schedule.peak is not None
+    warmup = int(schedule.warmup)
     first = {path: np.asarray(array) for path, array in jax.device_get(setup.first_state()).params.items()}
     checkpoint = conversion.Checkpoint.of(setup.model, conversion.from_flax(first), setup.preprocessing)
     torch.manual_seed(o.seed)
@@ -71,9 +73,9 @@ def _torch(setup: Setup) -> float:
         [{"params": decayed, "weight_decay": optimizer_options.weight_decay}, {"params": others, "weight_decay": 0.0}],
         lr=schedule.peak, betas=(optimizer_options.beta1, optimizer_options.beta2), eps=optimizer_options.epsilon,
     )  # fmt: skip
-    rise = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step / schedule.warmup, 1.0))
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, setup.steps - schedule.warmup)
-    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [schedule.warmup])
+    rise = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step / warmup, 1.0))
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, setup.steps - warmup)
+    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], [warmup])
     loss = torch.nn.CrossEntropyLoss(label_smoothing=o.recipe.loss.smoothing)
     batches = Stream(
         setup.train, o.data, setup.preprocessing, batch=o.batch, rows=range(o.batch), seed=o.seed

@@ -3,6 +3,8 @@
 Every name is built by timm, two blocks deep (two in each stage of a Swin Transformer), with random weights that leave
 nothing near its neutral value, saved as safetensors and loaded by ``create_model(CONFIG, weights=FILE)`` of both
 frameworks, with the config that is registered under that name, shortened alike. The outputs are compared in float32.
+Vision Transformers get images of 6 x 10 patches, and their patches and the tokens before them are compared too, each by
+themselves, for errors in positions may show in one of them alone.
 Needs timm, torchvision and JAX in one environment: see docs/testing.md.
 """
 
@@ -27,15 +29,18 @@ from rich.table import Table
 
 import vit_jax
 import vit_torch
-from vit_spec import Config, VitportError, get_model
+from vit_spec import Config, ViTConfig, VitportError, get_model
 
 TOLERANCE = 1e-5
 """Of the largest absolute value of timm's output: some 80 float32 roundings."""
-NEEDED = 192
+NEEDED = 259
+GRID = 6, 10
+"""Rows and columns of patches: neither square, nor each other's multiple."""
 DEPTH = 2
 _FLAT, _STAGED = {"depth": DEPTH}, {"depths": (DEPTH,) * 4}
 MODULES: dict[str, dict[str, Any]] = {
-    "vision_transformer": _FLAT, "deit": _FLAT, "swin_transformer": _STAGED, "swin_transformer_v2": _STAGED
+    "vision_transformer": _FLAT, "deit": _FLAT, "eva": _FLAT, "beit": _FLAT,
+    "swin_transformer": _STAGED, "swin_transformer_v2": _STAGED,
 }  # fmt: skip
 """timm's module → what makes its models shallow, for timm and in the config."""
 
@@ -66,27 +71,34 @@ def names(pattern: str) -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
-def shallow(name: str, depth: dict[str, Any]) -> torch.nn.Module:
-    """timm's model of that name, of that depth, with random weights, in evaluation mode."""
+def shallow(name: str, changes: dict[str, Any]) -> torch.nn.Module:
+    """timm's model of that name, of another depth and image size, with random weights, in evaluation mode."""
     torch.manual_seed(0)
-    model = timm.create_model(name, **depth, pretrained=False).eval()
+    model = timm.create_model(name, **changes, pretrained=False).eval()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if parameter.ndim >= 2 and not key.endswith(("token", "pos_embed", "latent")):
+            if parameter.ndim >= 2 and not key.endswith(("token", "pos_embed", "latent", "freqs")):
                 parameter.normal_(std=parameter[0].numel() ** -0.5)
             else:
-                parameter.normal_(std=0.5).add_(1.0 if key.endswith((".weight", "gamma")) else 0.0)
+                factor = key.endswith((".weight", "gamma", "gamma_1", "gamma_2"))
+                parameter.normal_(std=0.5).add_(1.0 if factor else 0.0)
     return model
 
 
 def measure(name: str, depth: dict[str, Any]) -> Result:
     """Relative errors of both frameworks under one name."""
-    reference, ours = shallow(name, depth), get_model(name).config.replace(**depth)  # at its own image size
-    config = timm.get_pretrained_cfg(name)
-    assert config is not None
-    image = torch.randn(1, *config.input_size, generator=torch.Generator().manual_seed(1))
+    try:
+        ours = get_model(name).config.replace(**depth)
+    except VitportError as error:
+        return Result(name, refusal=str(error))
+    if isinstance(ours, ViTConfig):
+        ours = ours.replace(image_size=tuple(ours.patch_size * side for side in GRID))
+    sizes = {"img_size": ours.image_size} if isinstance(ours, ViTConfig) else {}
+    reference: Any = shallow(name, depth | sizes)
+    image = torch.randn(1, ours.in_channels, *ours.image_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected = reference(image).numpy()
+        tokens = reference.forward_features(image)
+        expected = _parts(ours, reference.forward_head(tokens).numpy(), tokens.numpy())
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
         safetensors.torch.save_file({key: value.contiguous() for key, value in reference.state_dict().items()}, file)
@@ -99,26 +111,40 @@ def measure(name: str, depth: dict[str, Any]) -> Result:
             return Result(name, fault=f"{type(error).__name__}: {error}")
 
 
+def _parts(config: Config, output: np.ndarray, tokens: np.ndarray) -> list[np.ndarray]:
+    """What is compared: the output, and of a Vision Transformer the patches and the tokens before them."""
+    if not isinstance(config, ViTConfig):
+        return [output]
+    prefix = config.num_prefix_tokens
+    return [output, tokens[:, prefix:], *([tokens[:, :prefix]] if prefix else [])]
+
+
+def _largest(actual: list[np.ndarray], expected: list[np.ndarray]) -> float:
+    return max(_error(*pair) for pair in zip(actual, expected, strict=True))
+
+
 def _error(actual: np.ndarray, expected: np.ndarray) -> float:
     if actual.shape != expected.shape:
         raise ValueError(f"vitport gives {actual.shape}, timm {expected.shape}.")
     return float(np.abs(actual - expected).max() / np.abs(expected).max())
 
 
-def _torch_error(config: Config, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
+def _torch_error(config: Config, file: Path, image: torch.Tensor, expected: list[np.ndarray]) -> float:
     model = vit_torch.create_model(config, weights=file).eval()
     with torch.no_grad():
-        output = model(image)
+        tokens = model.forward_features(image)
+        output = model.forward_head(tokens)
     assert isinstance(output, torch.Tensor)
-    return _error(output.numpy(), expected)
+    return _largest(_parts(config, output.numpy(), tokens.numpy()), expected)
 
 
-def _jax_error(config: Config, file: Path, image: torch.Tensor, expected: np.ndarray) -> float:
+def _jax_error(config: Config, file: Path, image: torch.Tensor, expected: list[np.ndarray]) -> float:
     model = vit_jax.create_model(config, weights=file)
     model.eval()
     pixels = image.permute(0, 2, 3, 1).numpy()
     with jax.default_matmul_precision("highest"):
-        return _error(np.asarray(model(jax.numpy.asarray(pixels))), expected)
+        tokens = model.forward_features(jax.numpy.asarray(pixels))
+        return _largest(_parts(config, np.asarray(model.forward_head(tokens)), np.asarray(tokens)), expected)
 
 
 def versions() -> str:
@@ -136,7 +162,8 @@ def markdown(results: list[Result]) -> str:
         "",
         f"{agreeing} of {len(results)} names agree within {TOLERANCE:g} of the output's largest value. Each model is "
         f"{DEPTH} blocks deep, a Swin Transformer in each of its stages, and has random weights, none near its neutral "
-        "value.",
+        f"value. Images of Vision Transformers are {GRID[0]} x {GRID[1]} patches large; of output, patches and other "
+        "tokens, the largest error is given.",
         "",
         f"Written by `python -m benchmarks.timm_coverage` with {versions()}.",
         "",
@@ -161,7 +188,7 @@ def coverage(pattern: Annotated[str, tyro.conf.Positional] = "*", output: Path |
         output: where to write the table as Markdown.
 
     Returns:
-        0 where at least 192 names agree, or all of a narrower pattern that are not refused; else 1.
+        0 where at least 259 names agree, or all of a narrower pattern that are not refused; else 1.
     """
     console = Console()
     results: list[Result] = []

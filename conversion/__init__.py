@@ -6,6 +6,7 @@ from conversion.changes import (
     with_dtype,
     with_fold,
     with_head,
+    with_periods,
     with_positions,
     with_sizes,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "with_dtype",
     "with_fold",
     "with_head",
+    "with_periods",
     "with_positions",
     "with_sizes",
 ]

@@ -31,6 +31,8 @@ _FORMATS = {
     "clip": "huggingface-clip", "openclip": "huggingface-clip", "open_clip": "huggingface-clip",
     "siglip": "huggingface-siglip (transformers' class) or big-vision", "torch_vision": "torchvision",
     "simmim": "timm", "moco": "timm", "mmpretrain": "timm", "mmcls": "timm",
+    "swin": "huggingface-swin (transformers' class), timm-swin or microsoft-swin (the authors' code)",
+    "tensorstore": "flax", "zarr": "flax", "ocdbt": "flax", "npy": "google, big-vision or big-vision-scan",
 }  # fmt: skip
 """Word → the formats that are meant."""
 _ADVICE = {
@@ -42,8 +44,14 @@ _ADVICE = {
         for word in ("keras", "tf", "tensorflow", "saved_model", "h5", "hdf5", "tflite", "gguf", "ggml", "coreml",
                      "openvino", "tensorrt", "paddle", "tfjs", "mlmodel", "pickle", "pkl", "csv")
     },
+    **dict.fromkeys(
+        ("beit", "cait", "crossvit", "pvt", "levit", "mobilevit", "convnext", "resnet", "hiera", "bert"),
+        "it is another kind of model than those that vitport has",
+    ),
 }  # fmt: skip
 """Word → what to do, where no format does it."""
+_AROUND = frozenset({"model", "models", "format", "checkpoint", "weights", "file", "folder", "style", "names"})
+"""Words beside the one that is meant."""
 INSTEAD = {"openai-clip": "huggingface-clip", "dinov2-chunked": "timm", "mmpretrain": "timm",
            "huggingface-flax": "huggingface or google-linen"}  # fmt: skip
 """A format that is only read → those that hold the same models and are written."""
@@ -51,8 +59,9 @@ INSTEAD = {"openai-clip": "huggingface-clip", "dinov2-chunked": "timm", "mmpretr
 
 def unknown_format(name: str) -> VitportError:
     """The error for a name that is not a format's, with what is probably meant."""
-    names = sorted((*groups(), *FORMATS))
-    word = re.sub(r"[\W_]+", "_", name.strip().lower()).strip("_")
+    names = sorted({*groups(), *FORMATS})
+    parts = [part for part in re.split(r"[\W_]+", name.lower()) if part]
+    word = "_".join([part for part in parts if part not in _AROUND] or parts)
     if word in _ADVICE:
         return VitportError(f"{name!r} is not a format of names and tensors: {_ADVICE[word]}.")
     if meant := _FORMATS.get(word, _FORMATS.get(word.replace("_", ""))):
@@ -61,5 +70,8 @@ def unknown_format(name: str) -> VitportError:
             "recognised by what it holds."
         )
     near = difflib.get_close_matches(name.lower().replace("_", "-"), names, n=2, cutoff=0.7)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return VitportError(f"No format is named {name!r}: {hint}choose one of {', '.join(names)}.")
+    if near:
+        return VitportError(
+            f"No format is named {name!r}: did you mean {' or '.join(near)}? `--to all` lists all formats."
+        )
+    return VitportError(f"No format is named {name!r}: choose one of {', '.join(names)}.")

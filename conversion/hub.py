@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from vit_spec import VitportError
+from vit_spec.address import check_local
 
 PREFIX = "hf://"
 _ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@]+))?")
@@ -27,6 +28,7 @@ def local(path: str | Path) -> Path:
         VitportError: if the address is malformed, or the model can neither be fetched nor found in the cache.
     """
     if not str(path).startswith(PREFIX):
+        check_local(str(path))
         return Path(path)
     hub, repo, revision = _address(str(path))
     for weights in _WEIGHTS:

@@ -13,6 +13,7 @@ from conversion.format import Format
 from conversion.source import OWN_RECORD
 from conversion.tensors.table import Shapes
 from vit_spec import Config, ViTConfig, VitportError
+from vit_spec.vit.rotary import DinoV3Rotary
 
 _HELD_BY_ALL = frozenset({
     "image_size", "patch_size", "in_channels", "num_classes", "embed_dim", "depth", "depths", "num_heads",
@@ -86,7 +87,9 @@ def helpful_options(config: Config, cannot_hold: Callable[[Any], list[str]]) -> 
     def complaints(config: ViTConfig) -> list[str]:
         return cannot_hold(restated_config(config, cannot_hold))
 
-    for option, changes in (_OPTIONS | square).items():
+    rotary = config.rotary
+    usual = {} if not isinstance(rotary, DinoV3Rotary) else {"rotary": dataclasses.replace(rotary, periods=None)}
+    for option, changes in (_OPTIONS | square | {"--periods theta": usual}).items():
         after = changed.replace(**changes)
         if _applies(config, changes) and len(complaints(after)) < len(complaints(changed)):
             changed, helpful = after, [*helpful, option]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ from conversion.described import open_described
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
 from conversion.identify.computed import with_computed
-from conversion.identify.contradictions import check_given, check_name, check_told, check_width
+from conversion.identify.contradictions import check_given, check_name, check_sizes, check_told, check_width
 from conversion.identify.given import both, given_facts
 from conversion.identify.heads import describe, misfits
 from conversion.identify.known_class import check_class, check_format
@@ -40,6 +39,7 @@ from vit_spec import (
     ViTConfig,
     VitportError,
     config_from_dict,
+    field_values,
     get_model,
     parameters,
     remarks,
@@ -170,6 +170,8 @@ def _understood(
     stated = timm_config.facts(beside)
     told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
     told |= told_order(found.format, norm_first, given.get("block", told["block"].value if "block" in told else None))
+    if isinstance(model, str):
+        check_sizes(model, found.format.family, table.shapes)
     table = with_computed(found.format, table, told, given, named)
     config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
@@ -225,7 +227,7 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
                 f"The file's own record says that it is of the family {config.family}, but its tensors are named like "
                 f"those of {recognised.format.family}: fetch or write it again."
             )
-        return {name: Fact(value, OWN_RECORD) for name, value in dataclasses.asdict(config).items()}
+        return {name: Fact(value, OWN_RECORD) for name, value in field_values(config).items()}
     found = recognised.format
     told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
     if found.shape_facts is not None:

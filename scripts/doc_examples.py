@@ -98,6 +98,18 @@ def _microsoft_swin(path: Path) -> None:
     torch.save({"model": {name: torch.tensor(array) for name, array in table.items()}, "epoch": 299}, path)
 
 
+def _dinov3(dtype: torch.dtype = torch.float32) -> Callable[[Path], None]:
+    """A small DINOv3 as its authors save it, with periods of a dtype."""
+
+    def make(path: Path) -> None:
+        config = get_model("vit_small_patch16_dinov3_qkvb").config.replace(pool="token")
+        table = FORMATS["dinov3"].names.write(conversion.TensorTable.of(_params(config)), config)
+        tensors = {name: torch.tensor(array) for name, array in table.items()}
+        torch.save(tensors | {"rope_embed.periods": tensors["rope_embed.periods"].to(dtype)}, path)
+
+    return make
+
+
 def _small_swin(form: str, **changes: object) -> Callable[[Path], None]:
     """A small Swin Transformer of version 2 whose last maps are smaller than its windows."""
 
@@ -186,6 +198,9 @@ FILES: dict[str, Callable[[Path], None]] = {
     "vit.pth": _pickled("vit_tiny_patch16_224"),
     "own_size.safetensors": _own_size,
     "mlp_head.pth": _mlp_head,
+    "dinov3.pth": _dinov3(),
+    "rounded.pth": _dinov3(torch.bfloat16),
+    "bare_eva.safetensors": _bare("eva02_tiny_patch14_336"),
     "swin_tiny_patch4_window7_224.pth": _microsoft_swin,
     "of_timm.safetensors": _small_swin("timm"),
     "of_torchvision.pth": _small_swin("torchvision", window_rule="pad", pad_order="pad_roll"),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vit_spec import ViTConfig
+from vit_spec.vit.rotary import AxialRotary, DinoV3Rotary, MixedRotary
 
 Params = dict[str, np.ndarray]
 
@@ -60,6 +61,7 @@ def patches(c: ViTConfig, p: Params, image: np.ndarray) -> np.ndarray:
 def attention(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
     """(N, D) -> (N, D)."""
     q, k, v = np.split(linear(p, f"{at}.qkv", x), 3, axis=-1)
+    q, v = q + p.get(f"{at}.q_bias", 0.0), v + p.get(f"{at}.v_bias", 0.0)
     return linear(p, f"{at}.proj", norm(c, p, f"{at}.norm", heads(c, p, at, q, k, v)))
 
 
@@ -69,9 +71,59 @@ def heads(c: ViTConfig, p: Params, at: str, q: np.ndarray, k: np.ndarray, v: np.
     for head in range(c.num_heads):
         cut = slice(head * c.head_dim, (head + 1) * c.head_dim)
         queries, keys = norm(c, p, f"{at}.q_norm", q[:, cut]), norm(c, p, f"{at}.k_norm", k[:, cut])
+        queries, keys = turned(c, p, at, head, queries), turned(c, p, at, head, keys)
         scale = 1.0 / math.sqrt(c.head_dim) if c.qk_scale is None else c.qk_scale
-        outputs.append(softmax(scale * np.einsum("nd,md->nm", queries, keys)) @ v[:, cut])
+        logits = scale * np.einsum("nd,md->nm", queries, keys) + relative_bias(c, p, at, head)
+        outputs.append(softmax(logits) @ v[:, cut])
     return np.concatenate(outputs, -1)
+
+
+def relative_bias(c: ViTConfig, p: Params, at: str, head: int) -> np.ndarray | float:
+    """(N, N), from query to key: BEiT's rows by offset, and three for the class token."""
+    if not c.relative_bias:
+        return 0.0
+    table, (rows, columns) = p[f"{at}.relative_position_bias_table"][:, head], c.grid_size
+    places: list[tuple[int, int] | None] = [None, *((y, x) for y in range(rows) for x in range(columns))]
+
+    def of(query: tuple[int, int] | None, key: tuple[int, int] | None) -> float:
+        if query is None or key is None:
+            return table[-1 if query is key else -3 if query is None else -2]
+        y, x = query[0] - key[0] + rows - 1, query[1] - key[1] + columns - 1
+        return table[y * (2 * columns - 1) + x]
+
+    return np.array([[of(query, key) for key in places] for query in places])
+
+
+def turned(c: ViTConfig, p: Params, at: str, head: int, x: np.ndarray) -> np.ndarray:
+    """(N, d) -> (N, d): each pair of channels of each patch turned by its angle."""
+    if c.rotary is None:
+        return x
+    y, half = x.copy(), c.head_dim // 2
+    for patch in range(c.num_patches):
+        token, (row, column) = c.num_prefix_tokens + patch, divmod(patch, c.grid_size[1])
+        for j, angle in enumerate(angles(c, p, at, head, row, column)):
+            first, second = (j, j + half) if c.rotary.pairs == "halves" else (2 * j, 2 * j + 1)
+            a, b = x[token, first], x[token, second]
+            y[token, first] = a * math.cos(angle) - b * math.sin(angle)
+            y[token, second] = a * math.sin(angle) + b * math.cos(angle)
+    return y
+
+
+def angles(c: ViTConfig, p: Params, at: str, head: int, row: int, column: int) -> list[float]:
+    """The d / 2 angles of one patch, by the formulas of DINOv3, EVA-02 and RoPE-ViT."""
+    r, quarter = c.rotary, c.head_dim // 4
+    if isinstance(r, MixedRotary):
+        across, down = p[f"{at}.rotary.freqs"][:, head]
+        return [column * a + row * b for a, b in zip(across, down, strict=True)]
+    if isinstance(r, DinoV3Rotary):
+        periods = r.periods or [r.theta ** (4 * j / c.head_dim) for j in range(quarter)]
+        places = [-1 + (2 * at + 1) / n for at, n in zip((row, column), c.grid_size, strict=True)]
+        return [2 * math.pi * place / period for place in places for period in periods]
+    assert isinstance(r, AxialRotary)
+    sizes = r.reference_grid or c.grid_size
+    places = [(at + r.offset) * s / n for at, s, n in zip((row, column), sizes, c.grid_size, strict=True)]
+    return [place * r.theta ** (-4 * j / c.head_dim) for place in places[:: 1 if r.order == "hw" else -1]
+            for j in range(quarter)]  # fmt: skip
 
 
 def mlp(c: ViTConfig, p: Params, at: str, x: np.ndarray, kind: str) -> np.ndarray:
@@ -116,10 +168,9 @@ def attention_pool(c: ViTConfig, p: Params, x: np.ndarray) -> np.ndarray:
     """(N, D) -> (D,)."""
     q = linear(p, "attn_pool.q", p["attn_pool.latent"][0, 0])
     k, v = np.split(linear(p, "attn_pool.kv", x), 2, axis=-1)
-    heads = []
-    for head in range(c.num_heads):
-        cut = slice(head * c.head_dim, (head + 1) * c.head_dim)
-        heads.append(softmax(k[:, cut] @ q[cut] / math.sqrt(c.head_dim)) @ v[:, cut])
+    heads, count = [], c.num_heads if c.map_heads is None else c.map_heads
+    for cut in (slice(head * len(q) // count, (head + 1) * len(q) // count) for head in range(count)):
+        heads.append(softmax(k[:, cut] @ q[cut] / math.sqrt(len(q) // count)) @ v[:, cut])
     y = linear(p, "attn_pool.proj", np.concatenate(heads))
     return y + mlp(c, p, "attn_pool.mlp", norm(c, p, "attn_pool.norm", y), "plain")
 

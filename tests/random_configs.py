@@ -8,8 +8,30 @@ from hypothesis import strategies as st
 
 from vit_spec import ViTConfig
 from vit_spec.vit.config import Activation, BlockKind, FinalNorm, MlpKind, Pooling, PositionEmbedding, PositionResize
+from vit_spec.vit.rotary import AxialRotary, AxisOrder, DinoV3Rotary, MixedRotary, Pairs, Rotary
 
 DROPS = ("drop_rate", "attn_drop_rate", "drop_path_rate")
+
+
+def rotaries(head_dim: int) -> st.SearchStrategy[Rotary | None]:
+    """None, or rotary positions of any kind that heads of that width can have."""
+    thetas = st.sampled_from([3.0, 100.0])
+    kinds: list[st.SearchStrategy[Any]] = [st.none()]
+    if head_dim % 4 == 0:
+        kinds.append(st.just(MixedRotary()))
+        periods = st.sampled_from([None, tuple(1.5 + at for at in range(head_dim // 4))])
+        kinds.append(st.builds(DinoV3Rotary, theta=thetas, periods=periods))
+        kinds.append(
+            st.builds(
+                AxialRotary,
+                theta=thetas,
+                order=st.sampled_from(get_args(AxisOrder)),
+                offset=st.sampled_from([0.0, 0.5, 1.0]),
+                reference_grid=st.sampled_from([None, (3, 2)]),
+                pairs=st.sampled_from(get_args(Pairs)),
+            )
+        )
+    return st.one_of(*kinds)
 
 
 @st.composite
@@ -19,7 +41,7 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
     Options that take no part in the drawn combination (the MLP's form in a parallel block) keep their defaults, for the
     config refuses them.
     """
-    heads, head_dim = draw(st.integers(1, 3)), draw(st.integers(2, 7))
+    heads, head_dim = draw(st.integers(1, 3)), draw(st.sampled_from([2, 3, 4, 5, 6, 8]))
     patch, rows, columns = draw(st.integers(2, 4)), draw(st.integers(1, 3)), draw(st.integers(2, 4))
     fields: dict[str, Any] = {
         "patch_size": patch,
@@ -47,13 +69,20 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
     )
     fields["block"] = draw(st.sampled_from(get_args(BlockKind)))
     if fields["block"] != "parallel":
+        fields["qv_bias"] = not fields["qkv_bias"] and draw(st.booleans())
+        fields["rotary"] = draw(rotaries(head_dim))
         fields["mlp"] = draw(st.sampled_from(get_args(MlpKind)))
         fields["mlp_norm"], fields["attn_norm"] = draw(st.booleans()), draw(st.booleans())
     fields["pool"] = draw(st.sampled_from(get_args(Pooling)))
+    if fields["pool"] == "map":
+        fields["map_heads"] = draw(st.sampled_from([None, 1, head_dim]))
+        fields["map_hidden_dim"] = draw(st.sampled_from([None, 9]))
     fields["class_token"] = fields["pool"] in ("token", "token_avg") or draw(st.booleans())
     if fields["pool"] == "token_avg" and fields["final_norm"] == "pooled":
         fields["final_norm"] = "tokens"
-    fields["distilled"] = fields["pool"] == "token" and draw(st.booleans())
+    biased = fields["class_token"] and not fields["register_tokens"] and fields["block"] != "parallel"
+    fields["relative_bias"] = biased and draw(st.booleans())
+    fields["distilled"] = not fields["relative_bias"] and fields["pool"] == "token" and draw(st.booleans())
     fields["representation_size"] = None if fields["distilled"] else draw(st.sampled_from([None, 5]))
     fields |= {name: draw(st.sampled_from([0.0, 0.3])) for name in DROPS}
     return ViTConfig(**fields)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vit_spec import SwinConfig, ViTConfig
+from vit_spec.vit.rotary import AxialRotary, DinoV3Rotary, MixedRotary
 
 BASE = ViTConfig(
     image_size=(12, 20),  # 3 x 5 patches: rows and columns cannot be mixed up
@@ -67,9 +68,19 @@ CHANGES: dict[str, dict[str, Any]] = {
     "position-patch": {"pos_embed": "patch", "register_tokens": 2},
     "position-all": {"pos_embed": "all", "register_tokens": 2},
     "position-all-registers-only": {"pos_embed": "all", "register_tokens": 2, "class_token": False, "pool": "avg"},
+    "relative-bias": {"relative_bias": True, "pos_embed": "none"},
+    "relative-bias-table": {"relative_bias": True, "qk_norm": True},
+    "qv-bias": {"qkv_bias": False, "qv_bias": True},
+    "dinov3": {"rotary": DinoV3Rotary(), "pos_embed": "none", "register_tokens": 2},
+    "dinov3-periods": {"rotary": DinoV3Rotary(periods=(1.25, 7.0)), "pos_embed": "none", "qk_norm": True},
+    "axial": {"rotary": AxialRotary(theta=100.0), "pos_embed": "none", "class_token": False, "pool": "avg"},
+    "axial-scaled": {"rotary": AxialRotary(order="wh", offset=1.0, reference_grid=(4, 7))},
+    "axial-halves": {"rotary": AxialRotary(pairs="halves"), "pos_embed": "patch", "block": "post_norm"},
+    "mixed": {"rotary": MixedRotary(), "pos_embed": "patch"},
     "average": {"pool": "avg", "final_norm": "pooled", "register_tokens": 1},
     "map": {"pool": "map", "class_token": False, "activation": "gelu_tanh"},
     "average-over-all": {"pool": "avg", "pool_prefix": True, "register_tokens": 2},
+    "map-heads": {"pool": "map", "map_heads": 4, "map_hidden_dim": 17},
     "map-over-all": {"pool": "map", "pool_prefix": True, "register_tokens": 1},
     "map-with-prefix": {"pool": "map", "register_tokens": 2, "final_norm": "pooled", "mlp": "swiglu"},
     "token-average": {"pool": "token_avg", "register_tokens": 2},
@@ -111,6 +122,20 @@ COMBINATIONS: dict[str, ViTConfig] = {
             "patch_size": 2, "block": "post_norm",
         },
         "distilled": {"distilled": True, "layer_scale": 1.0},
+        "dinov3": {
+            "rotary": DinoV3Rotary(periods=(1.0, 3.5)), "pos_embed": "none", "register_tokens": 2, "layer_scale": 1e-5,
+            "qkv_bias": False, "qv_bias": True, "mlp": "swiglu", "activation": "silu", "depth": 2,
+        },
+        "axial": {
+            "rotary": AxialRotary(order="wh", offset=1.0, reference_grid=(4, 7)), "pos_embed": "all", "pool": "map",
+            "pool_prefix": True, "register_tokens": 1, "pre_norm": True, "qk_norm": True, "map_heads": 2,
+            "map_hidden_dim": 19,
+        },
+        "mixed": {"rotary": MixedRotary(), "pos_embed": "none"},
+        "beit": {
+            "relative_bias": True, "pos_embed": "none", "qkv_bias": False, "qv_bias": True, "layer_scale": 0.1,
+            "pool": "avg", "final_norm": "pooled",
+        },
         "normed-pixels": {
             "pixel_norm": True, "patch_norm": True, "class_token": False, "pool": "avg", "image_size": (14, 22),
         },

@@ -62,6 +62,10 @@ class Changing:
         tuple[Literal["layer-scale", "qk-scale"], ...],
         tyro.conf.arg(help="Factors to multiply into the layers beside them, for formats that have no place for them."),
     ] = ()
+    periods: Annotated[
+        Literal["keep", "theta"],
+        tyro.conf.arg(help="Take theta's periods of rotary positions in place of a file's own, for formats without."),
+    ] = "keep"
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16", "float64"] | None,
         tyro.conf.arg(help="Cast every tensor to the nearest value of this type."),

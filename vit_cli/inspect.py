@@ -107,4 +107,12 @@ def _warnings(checkpoint: Checkpoint) -> list[str]:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):  # a part with fields of its own
+        return ", ".join(_plain(it) if name == "kind" else f"{name} {_plain(it)}" for name, it in _told(value).items())
     return " x ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _told(value: dict[str, Any]) -> dict[str, Any]:
+    """The fields that say something; long lists by their ends."""
+    long = {name: [it[0], "…", it[-1]] for name, it in value.items() if isinstance(it, list) and len(it) > 4}
+    return {name: it for name, it in (value | long).items() if it is not None}

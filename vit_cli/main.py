@@ -17,7 +17,9 @@ import tyro
 from vit_cli.compare import compare
 from vit_cli.convert import convert
 from vit_cli.demo import demo
+from vit_cli.doctor import doctor
 from vit_cli.evaluate import evaluate
+from vit_cli.export import export
 from vit_cli.inspect import inspect
 from vit_cli.models import models
 from vit_cli.parsing import parsed
@@ -28,12 +30,14 @@ from vit_cli.sweep import sweep
 from vit_cli.terminal import say_error
 from vit_cli.train import long_names, train, train_with_defaults
 from vit_spec import UnfitError, VitportError
+from vit_spec.address import check_all_local
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
     "models": models,
     "inspect": inspect,
     "convert": convert,
+    "export": export,
     "compare": compare,
     "sweep": sweep,
     "steps": steps,
@@ -41,6 +45,7 @@ SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "train": train,
     "evaluate": evaluate,
     "rollout": rollout,
+    "doctor": doctor,
 }
 _NO_MEMORY = "RESOURCE_EXHAUSTED"
 """What XLA's errors of every device begin with where memory is short."""
@@ -65,6 +70,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if args == ["--version"]:
             sys.stdout.write(f"vitport {_version()}\n")
             return 0
+        check_all_local([arg.partition("=")[2] if arg.startswith("--") else arg for arg in args])
         subcommands = dict(SUBCOMMANDS)
         if args[:1] == ["train"]:  # the only one whose arguments decide its defaults
             args = ["train", *long_names(args[1:])]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vit_cli.terminal import print_table, say, say_error, write_json
-from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, read_config
+from vit_cli.terminal import print_table, say, say_error
+from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, config_from_dict, read_config
+from vit_jax.training.recipe.finetuning import FINETUNE, completed, in_words
 from vit_jax.training.recipe.presets import get_preset
 from vit_spec import VitportError, count_parameters, remarks
 
@@ -26,6 +27,7 @@ SHORT_NAMES = {
     "--weights": "--model.weights",
     "--data": "--data.path",
     "--validation": "--data.validation",
+    "--freeze": "--recipe.optimizer.frozen",
 }
 """The most frequent options, by shorter names."""
 
@@ -42,11 +44,14 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
     given = {name: _value(args, f"--{name}") for name in ("preset", "config", "workdir")}
     if given["preset"] and given["config"]:
         raise VitportError("--preset and --config both give defaults: give one, and change it by further options.")
-    defaults = TrainConfig()
+    weights = _value(args, "--model.weights")
+    defaults = FINETUNE if weights else TrainConfig()
     if given["preset"]:
         defaults = get_preset(given["preset"]).config
     elif given["config"]:
-        defaults = read_config(given["config"])
+        from conversion.containers.yaml_file import read_yaml
+
+        defaults = config_from_dict(completed(read_yaml(given["config"]), weights), given["config"])
     elif given["workdir"] and (Path(given["workdir"]) / CONFIG).is_file():
         defaults = read_config(Path(given["workdir"]) / CONFIG)
     # A length on the command line replaces the default's, in whichever of the two units that is.
@@ -61,6 +66,7 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
         dry_run: bool = False,
         on: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None,
+        search: bool = False,
         classes: int | None = None,
         json: bool = False,
         profile: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="STEP COUNT")] = None,
@@ -70,8 +76,9 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
     ) -> int:
         """Train a model in JAX, on one device or on a pod.
 
-        A first run: `vitport train --model NAME --data PATH --workdir FOLDER --epochs N`. Short names: --model,
-        --weights, --data, --validation, and --mesh data=2,fsdp=4 for the three mesh options. A work directory that
+        A first run: `vitport train --weights FILE --data PATH --workdir FOLDER` fine-tunes by the preset finetune;
+        `--model NAME --epochs N` instead of weights trains from random values. Short names: --model, --weights,
+        --data, --validation, --freeze, and --mesh data=2,fsdp=4 for the three mesh options. A work directory that
         holds a run resumes it; options that are not given are the run's own. Exit status 75 or 130: SIGTERM or
         Ctrl-C stopped the run, everything is saved, run the command again to resume.
 
@@ -82,6 +89,8 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
             dry_run: Print parameters, operations, memory and shardings, and train nothing.
             on: With --dry-run: compile the step for chips that are not here, such as v5e:4x4 or h100:2x8, and print
                 memory, collectives and the time that follow.
+            search: With --on: try meshes, rematerialisation and accumulation on paper, compile the best few, and print
+                the fastest.
             classes: With --on: classes of data that are not here; the data are not opened.
             json: With --on: print JSON.
             profile: Trace COUNT steps after step STEP, and write the trace into the work directory.
@@ -90,9 +99,13 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         del preset, config  # they gave the defaults
         if on is not None:
             _check_ahead(dry_run)
-            return _compile_ahead(options, on, classes, json)
-        if classes is not None or json:
-            raise VitportError(f"--{'json' if json else 'classes'} is for --dry-run --on TOPOLOGY: give it too.")
+            from vit_cli.ahead import compile_step, search_step
+
+            (search_step if search else compile_step)(options, on, classes, json)
+            return 0
+        for name, given in {"search": search, "json": json, "classes": classes is not None}.items():
+            if given:
+                raise VitportError(f"--{name} is for --dry-run --on TOPOLOGY: give it too.")
         return _train(options, Path(workdir), processes, dry_run, profile, compilation_cache)
 
     return train
@@ -166,7 +179,7 @@ def _train(
     if is_main and rematerialises and options.parallel == "pmap" and jax.default_backend() == "cpu":
         _print(f"remat={options.remat} saves no memory on a CPU with parallel=pmap: give --scan, or --parallel jit")
     changed = [note for note in setup.notes if note.startswith(CHANGED)]
-    for note in (*changed, *remarks(setup.model)) if is_main else ():
+    for note in (*changed, *setup.choices, *remarks(setup.model)) if is_main else ():
         _print(f"note: {note}")
     if dry_run:
         from vit_jax.training.run.plan import plan
@@ -181,41 +194,24 @@ def _check_ahead(dry_run: bool) -> None:
         raise VitportError("--on compiles for chips that are not here, and trains nothing: give --dry-run too.")
 
 
-def _compile_ahead(options: TrainConfig, on: str, classes: int | None, json: bool) -> int:
-    from vit_jax.training.ahead.topology import describe, prepare_environment
-
-    prepare_environment()
-    from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
-    from vit_jax.training.ahead.fitting import advice, attempts
-    from vit_jax.training.ahead.report import facts, values
-    from vit_jax.training.ahead.roofline import roofline
-
-    topology = describe(on)
-    try:
-        compiled = compile_ahead(options, topology, classes)
-    except TooLargeError as error:
-        made = attempts(options, topology, classes, error, lambda change: say_error(f"trying {change}"))
-        raise VitportError(f"{error}: {advice(made)}") from error
-    found = roofline(compiled)
-    if json:
-        write_json(values(compiled, found))
-        return 0
-    for name, value in facts(compiled, found).items():
-        say(f"{name}: {value}")
-    return 0
-
-
 def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: bool) -> int:
+    from vit_jax.training.devices.processes import LostProcessError, end_alone
     from vit_jax.training.evaluation.charts import draw
     from vit_jax.training.run.loop import Callbacks, run
 
     if is_main:
         _print(_beginning(setup, workdir))
+        if setup.options.model.weights is not None:
+            _print(f"{in_words(setup.options)} (docs/training.md, Fine-tuning; options and --preset change it)")
     callbacks = Callbacks(_print, _print_line, _print_metrics) if is_main else Callbacks()
-    finished = run(setup, workdir, callbacks, profile)
+    try:
+        finished = run(setup, workdir, callbacks, profile)
+    except LostProcessError as error:
+        say_error(str(error))
+        end_alone(75)
     for name, reason in finished.skipped.items():
         _print(f"skipped {name}: {reason}")
-    if is_main and finished.step == setup.steps:
+    if is_main and finished.stopped is None:
         for path in draw(workdir, finished.scores, setup.train.classes):
             _print(f"wrote {path}")
     return _end(finished, workdir, is_main)
@@ -249,16 +245,18 @@ def _end(finished: Finished, workdir: Path, is_main: bool) -> int:
             _print(f"stopped by {name} {after}: run again to resume")
         return STATUS[finished.stopped]
     if is_main:
-        done = f"finished {finished.step} steps"
+        done = f"ended early, after {finished.step} steps" if finished.early else f"finished {finished.step} steps"
         if finished.scores is not None:
             accuracy = finished.scores.metrics()["accuracy"]
             done += f": {accuracy:.2%} accuracy on {finished.scores.images} validation images"
+        if finished.early:
+            done += f"; {finished.early}"
         _print(f"{done}; `vitport convert {workdir} OUT --to FORMAT` exports the weights")
     return 0
 
 
 def _print_line(line: Line, steps: int) -> None:
-    parts = [f"step {line.step}/{steps}", f"loss {line.loss:.4f}"]
+    parts = [f"step {line.step}/{steps}", f"loss {line.loss:.4f}", f"gradient {line.gradient_norm:.3g}"]
     if (speed := line.speed) is not None:
         minutes, seconds = divmod(round(speed.seconds_left), 60)
         parts += [

@@ -54,13 +54,14 @@ def verify_conversion(conversion: Conversion, *, against: str | None = None) -> 
     requested = Requested(
         head=_head(conversion),
         activation=_changed("activation", old, new),
+        theta=conversion.changes.periods == "theta",
         dtype=conversion.changes.dtype,
         positions=_changed("pos_embed", old, new) is not None,
         folded=bool(conversion.changes.fold),
         notes=conversion.notes,
     )
     run = None if against is None else own_module(against, local(conversion.path), old)
-    if run is not None and (requested.head != "same" or requested.activation or requested.dtype):
+    if run is not None and (requested.head != "same" or requested.activation or requested.dtype or requested.theta):
         raise VitportError(
             "--against compares with your module as it is: verify first, and change head, type or GELU then."
         )

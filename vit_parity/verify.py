@@ -53,6 +53,8 @@ class Requested:
     head: Head = "same"
     activation: str | None = None
     """The new activation, under the config's name."""
+    theta: bool = False
+    """Whether theta's periods of rotary positions took the place of the file's own."""
     dtype: str | None = None
     """The dtype that the weights were rounded to."""
     positions: bool = False
@@ -76,8 +78,8 @@ def verify(
     The source runs in numpy and float64 by its own names (:mod:`vit_parity.semantics`). The graph of an ONNX file is
     run itself, in onnxruntime, or where that is missing in onnx's evaluator. The written file runs by its own names
     too; and the result, as ``conversion.load`` reads it, runs in every framework that is installed, in float64 and in
-    float32. An activation or a dtype that the conversion was asked to change is changed in the reference too, so that
-    everything else is still proven.
+    float32. An activation, periods or a dtype that the conversion was asked to change are changed in the reference
+    too, so that everything else is still proven.
 
     Args:
         original: what was converted. Images and patches must have the same sizes as in the result.
@@ -137,6 +139,7 @@ def _reference(original: Original, requested: Requested) -> tuple[str, str, Run]
         opening=original.opening,
         dtype=None if requested.dtype is None else DTYPES[requested.dtype],
         activation=requested.activation,
+        theta=requested.theta,
         head=requested.head == "same",
     )
     kernel = next(it.name for it in parameters(original.checkpoint.config) if it.is_kernel)

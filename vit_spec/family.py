@@ -149,6 +149,11 @@ def needed_module(package: str, config: Config | type[Config], what: str) -> Mod
     return found
 
 
+def field_values(config: Config) -> dict[str, Any]:
+    """The fields of a config, as they are: those that own fields of their own are not taken apart."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+
+
 def config_fields(config: type[Config] | Config, *options: Mapping[str, Any]) -> dict[str, Any]:
     """The options by the names of the config's fields, of which the family's users may know some by other names.
 

@@ -31,7 +31,7 @@ def check_types(config: Any) -> None:
         value = getattr(config, name)
         allowed = tuple(kind for kind in (get_args(annotation) or (annotation,)) if isinstance(kind, type))
         number = float in allowed and isinstance(value, int)
-        if getattr(annotation, "__origin__", None) is tuple:
+        if tuple in (getattr(kind, "__origin__", None) for kind in (annotation, *get_args(annotation))):
             continue
         if (allowed and not (number or isinstance(value, allowed))) or (
             isinstance(value, bool) and bool not in allowed

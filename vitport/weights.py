@@ -11,7 +11,7 @@ from vit_spec import ViTConfig
 
 if TYPE_CHECKING:
     import conversion
-    from conversion.changes import ActivationChoice, Dtype, Fold, HeadChoice, PositionChoice
+    from conversion.changes import ActivationChoice, Dtype, Fold, HeadChoice, PeriodChoice, PositionChoice
     from vit_parity import Certificate
     from vit_spec.swin.resizing import OffsetResize, WindowSize
     from vit_spec.vit.config import PositionResize
@@ -113,6 +113,7 @@ def convert(
     num_classes: int | None = None,
     head: HeadChoice | None = None,
     fold: tuple[Fold, ...] = (),
+    periods: PeriodChoice = "keep",
     dtype: Dtype | None = None,
     activation: ActivationChoice | None = None,
 ) -> Converted:
@@ -150,6 +151,7 @@ def convert(
         head: ``keep`` it, ``drop`` it for features, or start one of zeros (``zero``).
         fold: factors to multiply into the layers beside them, for formats that have no place for them: the layer scale
             (``layer-scale``), an unusual scale of attention (``qk-scale``). Products are rounded once.
+        periods: ``theta`` takes its periods of rotary positions in place of a file's own, for formats without them.
         dtype: cast every tensor to the nearest value of this type.
         activation: the form of GELU to write, where the destination's readers run the other one by default.
 
@@ -168,6 +170,7 @@ def convert(
         num_classes=num_classes,
         head=head,
         fold=fold,
+        periods=periods,
         dtype=dtype,
         activation=activation,
     )

@@ -14,7 +14,7 @@ from vit_spec import forward_flops
 
 OURS, PRODUCTS = "ours", "JAX's products"
 TWIN = twin_of(OURS)
-JAX, TORCH = "benchmarks.sides_jax:inference", "benchmarks.sides_torch:inference"
+JAX, TORCH, ENGINES = (f"benchmarks.sides_{name}:inference" for name in ("jax", "torch", "engines"))
 MINE = {
     OURS: Build(JAX, {}, CPU | HUGE),
     TWIN: Build(JAX, {}, CPU | HUGE),
@@ -25,6 +25,8 @@ OTHERS = {
     "timm, huge pages": Build(TORCH, {"library": "timm"}, HUGE),
     "timm, torch.compile": Build(TORCH, {"library": "timm", "compiled": True}),
     "transformers": Build(TORCH, {"library": "transformers"}),
+    "onnxruntime": Build(ENGINES, {"engine": "onnxruntime"}),
+    "OpenVINO": Build(ENGINES, {"engine": "openvino"}),
     "vit_torch": Build(TORCH, {"library": "vit_torch"}),
     EXPLICIT: Build(JAX, {"attention": "explicit"}, CPU | HUGE),
     ORDINARY: Build(JAX, {}, CPU),
@@ -35,10 +37,11 @@ TOLERANCE = 2e-5
 WORDS = """Logits of a batch, float32. All sides have the same random weights and images, and their logits are compared
 first. Ours is `vit_jax` as `vitport evaluate` runs it: fused attention, huge pages, a batch split over one device per
 core while copies of the parameters are small (ViT-Ti and ViT-S; *one device* in ViT-B is ours again), large batches in
-microbatches. timm and `transformers` run their default (SDPA), timm also with huge pages. The last rows of a batch are,
-first, our matrix-product operations per second over those of the fastest of the model's own linear layers as a bare
-`jnp.matmul` under `jit` on all cores; second, the time of all its linear layers as such bare products over our whole
-time, which is what faster code around them could reach."""
+microbatches. timm and `transformers` run their default (SDPA), timm also with huge pages. onnxruntime and OpenVINO run
+timm's model as torch.onnx exports it for that batch, with all their optimisations, in float32. The last rows of a
+batch are, first, our matrix-product operations per second over those of the fastest of the model's own linear layers
+as a bare `jnp.matmul` under `jit` on all cores; second, the time of all its linear layers as such bare products over
+our whole time, which is what faster code around them could reach."""
 
 
 def cases() -> list[Case]:

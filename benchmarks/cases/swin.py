@@ -11,7 +11,10 @@ from benchmarks.measure import Comparison, faster
 
 OURS = inference.OURS
 TWIN = twin_of(OURS)
-OTHERS = {name: inference.OTHERS[name] for name in ("timm", "timm, huge pages", "transformers", "vit_torch", EXPLICIT)}
+OTHERS = {
+    name: inference.OTHERS[name]
+    for name in ("timm", "timm, huge pages", "transformers", "onnxruntime", "OpenVINO", "vit_torch", EXPLICIT)
+}
 STEPS = {
     OURS: training.SIDES[OURS],
     "timm": training.SIDES["timm"],

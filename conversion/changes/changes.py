@@ -10,6 +10,7 @@ from conversion.changes.head import HeadChoice, with_head
 from conversion.changes.positions import PositionChoice, with_positions
 from conversion.changes.sizes import with_sizes
 from conversion.changes.vit.fold import Fold, with_fold
+from conversion.changes.vit.periods import PeriodChoice, with_periods
 from conversion.checkpoint import Checkpoint
 from vit_spec.swin.resizing import OffsetResize, WindowSize
 from vit_spec.vit.config import PositionResize
@@ -35,6 +36,8 @@ class Changes:
     """``keep`` the head, ``drop`` it for features, or start one of zeros (``zero``) with ``num_classes`` classes."""
     fold: tuple[Fold, ...] = ()
     """Factors to multiply into the layers beside them, so that formats without a place for them can hold the model."""
+    periods: PeriodChoice = "keep"
+    """``theta`` takes its periods in place of a file's own, for formats that compute them."""
     dtype: Dtype | None = None
     """Every tensor is cast to the nearest value of this type."""
     activation: ActivationChoice | None = None
@@ -57,4 +60,5 @@ class Changes:
         checkpoint = with_head(checkpoint, num_classes=self.num_classes, head=self.head)
         checkpoint = with_activation(checkpoint, self.activation or "keep")
         checkpoint = with_fold(checkpoint, self.fold)
+        checkpoint = with_periods(checkpoint, self.periods)
         return checkpoint if self.dtype is None else with_dtype(checkpoint, self.dtype)

@@ -24,6 +24,13 @@ from conversion.source import Source
 from vit_spec import VitportError
 
 _FILES = (safetensors_file, npz_file, torch_file, msgpack_file, onnx)
+_BEGINNINGS = (
+    safetensors_file.begins_as_one,
+    npz_file.begins_as_one,
+    torch_file.begins_as_one,
+    msgpack_file.begins_as_one,
+    onnx.begins_as_one,
+)
 _FOLDERS = (
     training_run,
     adapter_folder,
@@ -63,12 +70,9 @@ def is_readable(path: Path) -> bool:
 
 
 def holds_weights(path: Path) -> bool:
-    """Whether a file is of a format that weights are kept in. A pickle of anything else is not."""
+    """Whether a file begins as those of a format that weights are kept in; its name says nothing."""
     try:
-        return any(
-            container.recognises(path) and not (container is torch_file and torch_file.is_bare_pickle(path))
-            for container in _FILES
-        )
+        return any(begins(path) for begins in _BEGINNINGS)
     except OSError:
         return False
 

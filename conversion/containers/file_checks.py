@@ -30,10 +30,15 @@ def check_size(path: Path | str, claimed: int, real: int) -> None:
     Raises:
         VitportError: if ``claimed`` is out of proportion to ``real``.
     """
-    if claimed > _MOST_INFLATED * real + _ALWAYS_ALLOWED:
+    if claimed > claimable(real):
         raise VitportError(
             f"{path} has {real} bytes and would unpack to {claimed}, more than weights can: check its origin."
         )
+
+
+def claimable(real: int) -> int:
+    """Bytes that a file of this size may unpack to."""
+    return _MOST_INFLATED * real + _ALWAYS_ALLOWED
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -32,11 +32,14 @@ _ARRAY = 1
 
 
 def recognises(path: Path) -> bool:
+    """By its content, or by a name that says so."""
+    return path.suffix == ".msgpack" or begins_as_one(path)
+
+
+def begins_as_one(path: Path) -> bool:
     """A msgpack map whose first key is a string."""
     with path.open("rb") as file:
         start = file.read(6)
-    if path.suffix == ".msgpack":
-        return True
     header = 1 if start[:1] and 0x81 <= start[0] <= 0x8F else {b"\xde": 3, b"\xdf": 5}.get(start[:1])
     key = start[header : header + 1] if header else b""
     return bool(key) and (0xA0 <= key[0] <= 0xBF or key in (b"\xd9", b"\xda"))

@@ -41,12 +41,19 @@ _VOID = np.dtype("V2")
 """NumPy has no bfloat16 and saves it as two bytes of unknown meaning."""
 
 
-def recognises(path: Path) -> bool:
-    """A zip archive whose first member is an array, or one array alone, which ``read`` refuses."""
+def begins_as_one(path: Path) -> bool:
+    """A zip archive whose first member is an array."""
     with path.open("rb") as file:
         start = file.read(30)
         name = file.read(int.from_bytes(start[26:28], "little"))
-    return start.startswith(_LONE) or (start.startswith(b"PK") and (name.endswith(b".npy") or path.suffix == ".npz"))
+    return start.startswith(b"PK") and name.endswith(b".npy")
+
+
+def recognises(path: Path) -> bool:
+    """An archive by its content or its name, or one array alone, which ``read`` refuses."""
+    with path.open("rb") as file:
+        start = file.read(len(_LONE))
+    return start.startswith(_LONE) or begins_as_one(path) or (start.startswith(b"PK") and path.suffix == ".npz")
 
 
 @walled("npz file")
@@ -64,8 +71,11 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         _check(path, infos)
-        members = [_member(path, archive, info) for info in infos if info.filename.endswith(".npy")]
-    others = [info.filename for info in infos if not info.filename.endswith(".npy")]
+        strange = [info for info in infos if not info.filename.endswith(".npy")]
+        for info in strange:  # the name may be damaged: opening compares it with that before the member
+            archive.open(info).close()
+        members = [_member(path, archive, info) for info in infos if info not in strange]
+    others = [info.filename for info in strange]
     others += [f"{member.name} ({member.dtype})" for member in members if not _is_number(member.dtype)]
     table, notes = branch(path, TensorTable({m.name: m.tensor() for m in members if _is_number(m.dtype)}), weights_key)
     if others:

@@ -12,6 +12,7 @@ import contextlib
 import gc
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -23,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
-from conversion.containers.file_checks import check_size, first_line, read_json, regular_files
+from conversion.containers.file_checks import check_size, claimable, first_line, read_json, regular_files
+from conversion.containers.ocdbt_size import unpacked_bytes
 from conversion.containers.subtree import branch
 from conversion.containers.wall import walled
-from conversion.containers.zarr_metadata import FILES, check_zarr
+from conversion.containers.zarr_metadata import FILES, check_blosc, check_zarr
 from conversion.format import FolderWriter
 from conversion.source import Source
 from conversion.tensors.flax_tree import nest
@@ -60,6 +62,7 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     folder = (path / _PARAMS if own is not None else path).resolve()
     files = regular_files(path)
     real = sum(file.stat().st_size for file in files)
+    check_size(path, unpacked_bytes(files, claimable(real)), real)
     tensors, strange = _tensors(folder, read_json(folder / _TREE), real)
     if not tensors:
         raise VitportError(f"{path} is not a complete orbax checkpoint (it has no tree of arrays): save it again.")
@@ -222,10 +225,23 @@ def _tensors(folder: Path, metadata: dict[str, Any], real: int) -> tuple[dict[st
         specs[name] = {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}
     described = {name: ts.KvStore.open(spec["kvstore"], context=context) for name, spec in specs.items()}
     reading = {name: store.result().read(FILES[driver]) for name, store in described.items()}
-    for name, found in reading.items():
-        check_zarr(name, found.result().value, real)
+    by_blosc = {name for name, found in reading.items() if check_zarr(name, found.result().value, real)}
     opening = {name: ts.open(spec, open=True, read=True, context=context) for name, spec in specs.items()}
     for name, future in opening.items():
         array = future.result()
-        tensors[name] = Tensor(tuple(array.shape), array.dtype.numpy_dtype, lambda array=array: array.read().result())
+
+        def read(name: str = name, array: Any = array) -> np.ndarray:
+            if name in by_blosc:
+                _check_chunks(name, array)
+            return array.read().result()
+
+        tensors[name] = Tensor(tuple(array.shape), array.dtype.numpy_dtype, read)
     return tensors, strange
+
+
+def _check_chunks(name: str, array: Any) -> None:
+    """Refuse an array of Blosc's chunks that would unpack to more than its chunks."""
+    size = math.prod(array.chunk_layout.read_chunk.shape) * array.dtype.numpy_dtype.itemsize
+    for key in array.kvstore.list().result():
+        if key.decode() not in FILES.values():
+            check_blosc(name, array.kvstore.read(key).result().value, size)

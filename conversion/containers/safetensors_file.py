@@ -35,10 +35,15 @@ _OWN_KEY = "vitport"
 
 
 def recognises(path: Path) -> bool:
+    """By its content, or by a name that says so."""
+    return path.suffix == ".safetensors" or begins_as_one(path)
+
+
+def begins_as_one(path: Path) -> bool:
     """Eight bytes of header length, then a JSON object."""
     with path.open("rb") as file:
         start = file.read(9)
-    return path.suffix == ".safetensors" or (len(start) == 9 and start[8:] == b"{" and start[3:8] == b"\0" * 5)
+    return len(start) == 9 and start[8:] == b"{" and start[3:8] == b"\0" * 5
 
 
 @walled("safetensors file")

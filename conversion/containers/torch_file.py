@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The pickled number with which files older than PyTorch 1.6 begin, after two bytes of protocol."""
+_FIRST_MEMBERS = (b"/data.pkl", b"/data/0", b"/version", b"/byteorder")
+"""Endings of the name of an archive's first member."""
 _ALIGNMENT = 64
 """Bytes; PyTorch maps a file's tensors into memory in place."""
 _OWN_KEY = "vitport"
@@ -54,6 +56,14 @@ def recognises(path: Path) -> bool:
         except Exception:  # damaged: ``read`` says so
             return True
     return start[2:].startswith(_LEGACY_MAGIC) or is_bare_pickle(path)
+
+
+def begins_as_one(path: Path) -> bool:
+    """What ``torch.save`` wrote, if only its beginning is left: a zip archive whose first member is one of its own."""
+    with path.open("rb") as file:
+        start = file.read(30)
+        name = file.read(int.from_bytes(start[26:28], "little"))
+    return start[2:].startswith(_LEGACY_MAGIC) or (start.startswith(b"PK") and name.endswith(_FIRST_MEMBERS))
 
 
 def is_bare_pickle(path: Path) -> bool:

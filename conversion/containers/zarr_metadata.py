@@ -23,13 +23,16 @@ _CODECS = ("bytes", "zstd", "gzip", "blosc", "crc32c", "transpose", "sharding_in
 _COMPRESSORS = ("zstd", "blosc", "gzip", "zlib", "bz2")
 
 
-def check_zarr(name: str, content: bytes, real: int) -> None:
+def check_zarr(name: str, content: bytes, real: int) -> bool:
     """Refuse metadata that no writer of weights makes.
 
     Args:
         name: of the array, for messages.
         content: of the file of metadata.
         real: bytes of the whole checkpoint: each chunk takes one at least.
+
+    Returns:
+        Whether Blosc packs the chunks, which :func:`check_blosc` has then to look at.
 
     Raises:
         ValueError: in words, where a part of it is out of bounds or unknown.
@@ -53,8 +56,23 @@ def check_zarr(name: str, content: bytes, real: int) -> None:
     _check_dtype(name, told.get("data_type" if is_third else "dtype"))
     if is_third:
         _check_codecs(name, told.get("codecs"), len(shape))
-    else:
-        _check_second(name, told)
+        return told["codecs"][-1]["name"] == "blosc"
+    _check_second(name, told)
+    return told["compressor"] is not None and told["compressor"]["id"] == "blosc"
+
+
+def check_blosc(name: str, chunk: bytes, size: int) -> None:
+    """Refuse a chunk whose head, by which memory is taken, claims another size than the chunk has unpacked.
+
+    https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst. TensorStore unpacks chunks of the other
+    compressors into as many bytes as they must have, and no further.
+
+    Raises:
+        ValueError: with both sizes.
+    """
+    claimed = int.from_bytes(chunk[4:8], "little")
+    if claimed != size:
+        raise ValueError(f"a chunk of {name} claims {claimed} bytes, but must have {size}")
 
 
 def _third_chunks(name: str, told: Mapping[str, Any]) -> Any:
@@ -71,18 +89,20 @@ def _check_second(name: str, told: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} is packed in an unknown way")
 
 
-def _check_codecs(name: str, codecs: Any, rank: int) -> None:
+def _check_codecs(name: str, codecs: Any, rank: int, within: bool = False) -> None:
     if not isinstance(codecs, list) or not 1 <= len(codecs) <= 8:
         raise ValueError(f"{name} is packed in an unknown way")
-    for codec in codecs:
+    for at, codec in enumerate(codecs):
         if not isinstance(codec, Mapping) or codec.get("name") not in _CODECS:
             raise ValueError(f"{name} is packed in an unknown way")
         if codec["name"] == "sharding_indexed":
             inner = _configuration(name, codec)
             if len(_sizes(name, inner.get("chunk_shape"), 1)) != rank:
                 raise ValueError(f"{name} has shards of another rank than its own")
-            _check_codecs(name, inner.get("codecs"), rank)
-            _check_codecs(name, inner.get("index_codecs"), rank)
+            _check_codecs(name, inner.get("codecs"), rank, within=True)
+            _check_codecs(name, inner.get("index_codecs"), rank, within=True)
+        if codec["name"] == "blosc" and (within or at < len(codecs) - 1):
+            raise ValueError(f"{name} has chunks of Blosc within others")
 
 
 def _configuration(name: str, part: Mapping[str, Any]) -> Mapping[str, Any]:

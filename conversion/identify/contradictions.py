@@ -12,6 +12,7 @@ from conversion.config_json import huggingface as huggingface_config
 from conversion.identify.family import identifier
 from conversion.identify.resolve import Fact
 from conversion.source import OWN_RECORD
+from conversion.tensors.table import Shapes
 from vit_spec import Config, ViTConfig, VitportError, family_of, get_model
 
 CONFIG_JSON = "config.json"
@@ -60,6 +61,28 @@ def check_width(config_json: Mapping[str, Any], config: Config) -> None:
         )
 
 
+def check_sizes(model: str, family: str, shapes: Shapes) -> None:
+    """Refuse a registered name whose sizes are not those that the tensors' shapes show.
+
+    This comes before anything else is made of the name: a position table that fits no image size, or a width that does
+    not divide among the name's heads, are what follows from a wrong name.
+
+    Args:
+        model: the name.
+        family: the family of the tensors; a name of another is refused elsewhere.
+        shapes: canonical name → shape.
+
+    Raises:
+        VitportError: with the first difference.
+    """
+    named = get_model(model).config
+    if named.family == family:
+        shown = identifier(family).sizes_from_shapes(shapes)
+        _compare(
+            model, named, {name: shown[name] for name in (*family_of(named).size_fields, "num_heads") if name in shown}
+        )
+
+
 def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
     """Refuse a registered name whose layers are not the tensors': its heads and epsilon would be another model's.
 
@@ -72,12 +95,7 @@ def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
         VitportError: with the first difference.
     """
     named = get_model(model).config
-    for name in family_of(config).size_fields:
-        if getattr(named, name) != getattr(config, name):
-            raise VitportError(
-                f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={getattr(config, name)}: name "
-                "the model that they are, or give a config."
-            )
+    _compare(model, named, {name: getattr(config, name) for name in family_of(config).size_fields})
     for name, what in _PARTS.items():
         if (holds := _has(config, name)) != _has(named, name):
             raise VitportError(
@@ -104,6 +122,15 @@ def check_given(given: Config, config: Config) -> None:
             raise VitportError(
                 f"The config given has {name}={getattr(given, name)!r}, but the file holds no {what}: fetch the "
                 "weights again, or give a config without one."
+            )
+
+
+def _compare(model: str, named: Config, shown: Mapping[str, Any]) -> None:
+    for name, value in shown.items():
+        if getattr(named, name) != value:
+            raise VitportError(
+                f"{model} has {name}={getattr(named, name)}, but the tensors have {name}={value}: name the model that "
+                "they are, or give a config."
             )
 
 

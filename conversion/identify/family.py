@@ -27,6 +27,10 @@ class Identifier(Protocol):
     HEAD_WIDTHS: tuple[int, ...]
     """How many times the width of the first tokens a head may read."""
 
+    def sizes_from_shapes(self, shapes: Shapes) -> dict[str, Any]:
+        """The config fields that canonical names and shapes decide whatever else is known."""
+        ...
+
     def facts_from_shapes(self, shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
         """The config fields that canonical names and shapes decide, given those that are known from elsewhere."""
         ...

@@ -14,6 +14,7 @@ from conversion.containers.file_checks import MOST_JSON, json_object, read_regul
 from vit_spec import Config, ViTConfig, VitportError, config_fields
 from vit_spec.family import FAMILIES
 from vit_spec.reading import height_and_width
+from vit_spec.vit.rotary import as_rotary
 
 OPTIONS = {
     "num_heads": "--heads", "activation": "--activation", "norm_eps": "--eps", "pool": "--pool", "norm": "--norm",
@@ -79,6 +80,8 @@ def given_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     found = config_fields(_kind(facts), facts)
     if "image_size" in found:
         found["image_size"] = height_and_width(found["image_size"], "image_size")
+    if "rotary" in found:
+        found["rotary"] = as_rotary(found["rotary"])
     return found
 
 

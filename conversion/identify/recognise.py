@@ -116,7 +116,7 @@ def get_formats(name: str) -> tuple[Format, ...]:
     Raises:
         VitportError: if there is no such format or group; the message names the one that is meant, or lists them.
     """
-    members = dict.fromkeys([name] if name in FORMATS else []) | dict.fromkeys(groups().get(name, ()))
+    members = groups().get(name, (name,) if name in FORMATS else ())
     if not members:
         raise unknown_format(name)
     return tuple(FORMATS[member] for member in members)
@@ -192,18 +192,24 @@ def _peeled(table: TensorTable, found: Format, prefix: str, told: tuple[str, ...
 def _heads_beside(
     table: TensorTable, names: Mapping[str, str], outside: Iterable[str], found: Format, prefix: str
 ) -> Heads:
-    """The head of a model that holds the body under a name of its own: ``classifier`` beside ``backbone.``."""
-    parent = re.sub(r"[^./]*[./]$", "", prefix)
-    near = {name: name.removeprefix(parent) for name in outside if name.startswith(parent)}
-    near = {name: bare for name, bare in near.items() if could_be_head(bare)}
-    own = head_names(found)
-    if not near or own & set(names.values()):
+    """The head of a model that holds the body under a name of its own: ``classifier`` beside ``backbone.``.
+
+    The nearest is taken: beside the body, else beside what holds it, as beside ``model.0.``.
+    """
+    own, parent = head_names(found), prefix
+    if own & set(names.values()):
         return NO_HEADS
-    plain = {name: bare for name, bare in near.items() if bare in own}
-    if plain:
-        return Heads(plain, {}, (), (f"took {', '.join(plain)} beside {prefix} as the head",))
-    heads = find_heads(table, {**names, **near}, found)
-    return heads if heads.names and set(heads.names) <= set(near) else NO_HEADS
+    while parent:
+        parent = re.sub(r"[^./]*[./]$", "", parent)
+        near = {name: name.removeprefix(parent) for name in outside if name.startswith(parent)}
+        near = {name: bare for name, bare in near.items() if could_be_head(bare)}
+        plain = {name: bare for name, bare in near.items() if bare in own}
+        if plain:
+            return Heads(plain, {}, (), (f"took {', '.join(plain)} beside {prefix} as the head",))
+        heads = find_heads(table, {**names, **near}, found) if near else NO_HEADS
+        if heads.names:
+            return heads if set(heads.names) <= set(near) else NO_HEADS
+    return NO_HEADS
 
 
 def _roots(names: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from conversion.identify.family import identifier
 from conversion.identify.given import OPTIONS, check_facts
 from conversion.tensors.table import Shapes
-from vit_spec import Config, Model, UnstatedError, VitportError, list_models, parameters
+from vit_spec import Config, Model, UnstatedError, VitportError, field_values, list_models, parameters
 from vit_spec.family import FAMILIES
 
 SHAPES = "the tensors' shapes"
@@ -56,7 +56,7 @@ def resolve_config(
         )
     own, kind = identifier(family), FAMILIES[family].config
     stated = {name: fact.value for name, fact in told.items()}
-    known = (dataclasses.asdict(named) if named else {}) | dict(given) | stated
+    known = (field_values(named) if named else {}) | dict(given) | stated
     shown = own.facts_from_shapes(shapes, known)
     if given.get("pool") == "map" != shown.get("pool"):
         raise VitportError("pool='map' (--pool) contradicts the file, which has no attention pool: leave it out.")

@@ -28,13 +28,8 @@ _TABLE = "attn.relative_position_bias_table"
 _SCALE = "attn.logit_scale"
 
 
-def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The config fields that canonical names and shapes decide.
-
-    Args:
-        shapes: canonical name → shape.
-        told: config fields known from elsewhere. They decide where shapes leave several answers: for windows that are
-            not square, and for the ratio of the MLP's widths.
+def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
+    """The config fields that canonical names and shapes decide whatever else is known.
 
     Raises:
         VitportError: if the tensors are not a Swin Transformer's.
@@ -49,25 +44,39 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
     version = 2 if f"{first[0]}.{_SCALE}" in shapes else 1
     heads = [_needed(shapes, f"{at}.{_SCALE}", 3)[0] if version == 2 else _needed(shapes, f"{at}.{_TABLE}", 2)[1]
              for at in first]  # fmt: skip
-    hidden = _needed(shapes, f"{first[0]}.mlp.fc1.weight", 2)[0]
-    facts: dict[str, Any] = {
+    return {
         "version": version,
         "embed_dim": kernel[0],
         "in_channels": kernel[1],
         "patch_size": kernel[2],
         "depths": depths,
         "num_heads": tuple(heads),
-        "mlp_ratio": _mlp_ratio(kernel[0], hidden, told),
         "num_classes": shapes["head.fc.weight"][0] if "head.fc.weight" in shapes else 0,
         "stage_norms": tuple(
             stage for stage in range(len(depths) - 1) if f"stage_norms.{stage}.weight" in shapes
         ),
         **shown_options(shapes),
     }  # fmt: skip
+
+
+def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The config fields that canonical names and shapes decide.
+
+    Args:
+        shapes: canonical name → shape.
+        told: config fields known from elsewhere. They decide where shapes leave several answers: for windows that are
+            not square, and for the ratio of the MLP's widths.
+
+    Raises:
+        VitportError: if the tensors are not a Swin Transformer's.
+    """
+    facts = sizes_from_shapes(shapes)
+    depths, hidden = facts["depths"], _needed(shapes, "layers.0.blocks.0.mlp.fc1.weight", 2)[0]
+    facts["mlp_ratio"] = _mlp_ratio(facts["embed_dim"], hidden, told)
     if "absolute_pos_embed" in shapes:
-        facts |= _image_size(shapes["absolute_pos_embed"], kernel[2], told)
-    if version == 1:
-        rows = [_needed(shapes, f"{at}.{_TABLE}", 2)[0] for at in first]
+        facts |= _image_size(shapes["absolute_pos_embed"], facts["patch_size"], told)
+    if facts["version"] == 1:
+        rows = [_needed(shapes, f"layers.{stage}.blocks.0.{_TABLE}", 2)[0] for stage in range(len(depths))]
         facts |= {"pretrained_window_sizes": ((0, 0),) * len(depths)} | _windows(rows, facts, told)
     return facts
 

@@ -10,7 +10,10 @@ from typing import Any
 from conversion.identify.family import HIDDEN
 from conversion.tensors.table import Shapes
 from vit_spec import UnstatedError, ViTConfig, VitportError
+from vit_spec.reading import height_and_width
 from vit_spec.vit.presence import shown_options
+from vit_spec.vit.relative import CLASS_ROWS, count_offsets
+from vit_spec.vit.rotary import MixedRotary
 
 NEVER_GUESSED = ("num_heads", "activation", "norm_eps", "pool", "norm")
 """Config fields that change outputs and that no shape shows: they must be stated somewhere, and are never guessed."""
@@ -25,10 +28,9 @@ EVERY_PARAMETER = (
 HEAD_WIDTHS = (1, 2)
 """A head reads the pooled tokens, or the class token and the mean side by side."""
 
+_TABLE = "blocks.0.attn.relative_position_bias_table"
 _PLAIN = ": vitport converts plain Vision Transformers"
 REFUSED = {
-    ".attn.relative_position_bias_table": "a BEiT, EVA or other model, whose attention has relative positions" + _PLAIN,
-    ".attn.q_bias": "a BEiT or EVA model, whose attention has no key bias" + _PLAIN,
     ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, which is neither a Vision Transformer nor Swin v2",
     "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
     "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
@@ -37,20 +39,16 @@ REFUSED = {
 _RANKS = {
     "reg_token": 3, "pos_embed": 3, "head.weight": 2, "pre_logits.fc.weight": 2, "blocks.0.mlp.fc1.weight": 2,
     "blocks.0.mlp_out_proj.weight": 2, "blocks.0.attn.q_norm.weight": 1, "blocks.0.q_norm.weight": 1,
+    _TABLE: 2,
 }  # fmt: skip
 """Names whose shapes show facts, where a model has them → how many axes they have."""
 
 
-def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The config fields that canonical names and shapes decide; those in ``NEVER_GUESSED`` only in special cases.
-
-    Args:
-        shapes: canonical name → shape.
-        told: config fields known from elsewhere. They decide only where shapes leave several answers: for grids that
-            are not square, and for initial values.
+def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
+    """The config fields that canonical names and shapes decide whatever else is known.
 
     Raises:
-        VitportError: if the tensors are not a ViT's, or the position table fits no known grid.
+        VitportError: if the tensors are not a ViT's.
     """
     parallel = any(name.startswith("blocks.0.in_proj.") for name in shapes)
     inner = ("in_norm", "in_proj", "mlp_out_proj") if parallel else ("norm1", "attn.qkv", "mlp.fc2")
@@ -89,12 +87,28 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         facts["block"] = "parallel"
     if facts["norm_bias"]:
         facts["norm"] = "layernorm"
+    return facts
+
+
+def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The config fields that canonical names and shapes decide; those in ``NEVER_GUESSED`` only in special cases.
+
+    Args:
+        shapes: canonical name → shape.
+        told: config fields known from elsewhere. They decide only where shapes leave several answers: for grids that
+            are not square, and for initial values.
+
+    Raises:
+        VitportError: if the tensors are not a ViT's, or the position table fits no known grid.
+    """
+    facts = sizes_from_shapes(shapes)
     return (
         facts
         | _layer_scale(shapes, told)
-        | _mlp(shapes, embed_dim, told)
-        | _pool(shapes, facts, told)
+        | _mlp(shapes, facts["embed_dim"], told)
+        | _pool(shapes, _hidden_width(shapes), facts, told)
         | _grid(shapes, facts, told)
+        | _rotary(shapes, told)
     )
 
 
@@ -117,10 +131,14 @@ def _layer_scale(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
     )  # shapes leave only the initial value open
 
 
+def _hidden_width(shapes: Shapes) -> int:
+    """Of the MLPs in blocks."""
+    names = ("blocks.0.mlp.fc2.weight", "blocks.0.mlp_out_proj.weight")
+    return shapes[next(name for name in names if name in shapes)][1]
+
+
 def _mlp(shapes: Shapes, embed_dim: int, told: Mapping[str, Any]) -> dict[str, Any]:
-    hidden = shapes[
-        next(name for name in ("blocks.0.mlp.fc2.weight", "blocks.0.mlp_out_proj.weight") if name in shapes)
-    ][1]
+    hidden = _hidden_width(shapes)
     if "blocks.0.mlp.fc1_g.weight" in shapes:
         kind = "swiglu"
     else:
@@ -132,9 +150,10 @@ def _mlp(shapes: Shapes, embed_dim: int, told: Mapping[str, Any]) -> dict[str, A
     return {"mlp": kind, **width}
 
 
-def _pool(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+def _pool(shapes: Shapes, hidden: int, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
     if "attn_pool.latent" in shapes:
-        return {"pool": "map"}
+        width = shapes.get("attn_pool.mlp.fc1.weight", (hidden,))[0]
+        return {"pool": "map", "map_hidden_dim": None if width == hidden else width}
     if not facts["class_token"]:
         return {"pool": "avg"}
     if facts["distilled"]:
@@ -145,10 +164,45 @@ def _pool(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> 
     return {"pool": "token_avg"} if first is not None and first[-1] == 2 * facts["embed_dim"] else {}
 
 
+def _offsets(shapes: Shapes, patch: int, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The image size from the biases by relative position: a square, unless another one is told that fits."""
+    if _TABLE not in shapes:
+        return {}
+    rows = shapes[_TABLE][0]
+    if "image_size" in told:
+        size = height_and_width(told["image_size"], "image_size")
+        if min(size) >= patch and count_offsets((size[0] // patch, size[1] // patch)) == rows:
+            return {"image_size": size}
+    side = (math.isqrt(max(rows - CLASS_ROWS, 0)) + 1) // 2
+    if count_offsets((side, side)) != rows:
+        raise UnstatedError(
+            f"{_TABLE} has {rows} rows, which fit neither a square grid nor a known image size: state the height and "
+            "width that the weights were trained at (--image-size 64x32, facts={'image_size': …} or a ViTConfig).",
+            ["image_size"],
+        )
+    return {"image_size": (side * patch, side * patch)}
+
+
+def _rotary(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Learned frequencies show their kind. Others show nothing: models that are likely to have them must say so."""
+    if "blocks.0.attn.rotary.freqs" in shapes:
+        return {} if told.get("rotary") is not None else {"rotary": MixedRotary()}
+    told_by_table = "pos_embed" in shapes or _TABLE in shapes
+    if "rotary" not in told and (not told_by_table or ("blocks.0.attn.q_bias" in shapes and _TABLE not in shapes)):
+        why = "has no position table" if "pos_embed" not in shapes else "has biases of queries and values alone"
+        raise UnstatedError(
+            f"The file {why}, as models with rotary positions, whose angles no tensor holds: name the model (--model, "
+            "or the first argument of create_model), or state them (facts={'rotary': …}, None for none, or --config "
+            "FILE).",
+            ["rotary"],
+        )
+    return {}
+
+
 def _grid(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
     """The image size and the kind of position table, both from the number of rows in the table."""
     if "pos_embed" not in shapes:
-        return {"pos_embed": "none"}
+        return {"pos_embed": "none", **_offsets(shapes, facts["patch_size"], told)}
     rows, patch = shapes["pos_embed"][1], facts["patch_size"]
     tokens = int(facts["class_token"]) + int(facts["distilled"])
     prefix = {"prefix": tokens, "patch": 0, "all": tokens + facts["register_tokens"]}

@@ -18,6 +18,10 @@ _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
 """The formats to decode. Pillow reads more, but may start another program to do it (Ghostscript for EPS)."""
 
 
+_WIDE = ("I", "F")
+"""How Pillow's modes of images with more than 8 bits a channel begin."""
+
+
 def load_image(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
     """Read an image and preprocess it as the model's weights expect.
 
@@ -92,19 +96,47 @@ def decode_image(file: BinaryIO, name: str, *, grey: bool = False) -> Image.Imag
         raise VitportError(f"{name} is a damaged image ({error}): save it again.") from error
 
 
+def decode_wide(file: BinaryIO, name: str) -> np.ndarray | None:
+    """The pixels (H, W) of an upright image of more than 8 bits a channel, as they are stored; ``None`` for any other
+    file, at whose beginning ``file`` then is.
+
+    Raises:
+        VitportError: if such an image is damaged, or unsafe to decode.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            if image.format not in _FORMATS or not image.mode.startswith(_WIDE):
+                return None
+            _check_size(image, name)
+            return np.asarray(ImageOps.exif_transpose(image))
+    except VitportError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombWarning, Image.DecompressionBombError):
+        return None
+    except Exception as error:  # damaged bytes make Pillow raise nearly anything
+        raise VitportError(f"{name} is a damaged image ({error}): save it again.") from error
+
+
 def _check(image: Image.Image, name: str) -> None:
     """Refuse what would be decoded unsafely or wrongly. Pillow has read only the header so far."""
-    from PIL import Image as Pillow
 
     if image.format not in _FORMATS:
         raise VitportError(f"{name} has the unsupported format {image.format}: give a JPEG, PNG, WebP or TIFF file.")
-    if image.width * image.height > (Pillow.MAX_IMAGE_PIXELS or math.inf):  # Pillow itself may only warn
-        raise VitportError(_too_large(name))
-    if image.mode.startswith(("I", "F")):  # Pillow clips values above 255 to white
+    _check_size(image, name)
+    if image.mode.startswith(_WIDE):  # Pillow clips values above 255 to white
         raise VitportError(
             f"{name} has more than 8 bits a channel (Pillow's mode {image.mode}), and nothing says their range: save "
-            "it with 8 bits."
+            "it with 8 bits, or train with --data.range LOW HIGH."
         )
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    from PIL import Image as Pillow
+
+    if image.width * image.height > (Pillow.MAX_IMAGE_PIXELS or math.inf):  # Pillow itself may only warn
+        raise VitportError(_too_large(name))
 
 
 def _too_large(name: str) -> str:

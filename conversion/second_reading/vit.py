@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from conversion.second_reading import NONE, Candidates, Reading
+from vit_spec.vit.rotary import Rotary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,15 @@ class PartNames:
     second: Candidates = NONE
     scale2: Candidates = NONE
     inside: Mapping[str, Candidates] = field(default_factory=dict)
-    """Layers inside attention and MLP that few formats have, by the words of ``vit_parity.semantics.vit``: norms of
-    ``query``, ``key``, ``heads`` and ``hidden``."""
+    """What few formats have inside attention and MLP, by the words of ``vit_parity.semantics.vit``: norms of ``query``,
+    ``key``, ``heads`` and ``hidden``; arrays ``query bias``, ``value bias``, ``bias mask``, a factor of the bias of
+    the joint layer, ``offsets``, biases by relative position, and ``frequencies`` of learned rotary positions."""
     fused: Candidates = NONE
     """Of a parallel block: hidden vector, queries, keys and values in one layer."""
+    frequencies: Candidates = NONE
+    """Of learned rotary positions, where one array outside blocks holds those of all, blocks on axis 1."""
+    offsets: Candidates = NONE
+    """Of biases by relative position, where all blocks share them."""
     fused_bias: Candidates = NONE
     """Bias of the hidden vector in ``fused``."""
 
@@ -93,6 +99,11 @@ class SecondReading(Reading):
     """The order of the pixels that a patch embedding stored as a linear layer reads."""
     sincos: bool = False
     """Whether the family's code adds sines and cosines of column and row to the patches, which no file holds."""
+    rotary: Rotary | None = None
+    """The rotary positions of the family's code; ``rope_theta`` of a config.json and ``periods`` of the file overrule
+    its own."""
+    periods: str = ""
+    """The name of the array that holds their periods, where a file has one."""
     plain: bool = True
     """Whether the family has pre-norm blocks with LayerNorm and the usual scale of attention only. If not, the config
     says ``norm``, ``block``, ``qk_scale``, ``pool_prefix`` and ``distilled``."""

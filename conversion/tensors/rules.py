@@ -141,14 +141,22 @@ class Rules:
         return [(Template(name), rule) for rule in self.rules for name in rule.canonical_names]
 
 
-class Aliased(Rules):
-    """Canonical names, and aliases for some of them, which are read but never written."""
+class Renamed(Rules):
+    """Canonical names but for some, which rules rename in both directions."""
 
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
         canonical, others = super().read(table)
         if twice := [name for name in others if name in canonical.tensors]:
             raise VitportError(f"{', '.join(twice)} is given twice, once under an alias: keep one of them.")
         return TensorTable(canonical.tensors | {name: table.tensors[name] for name in others}), []
+
+    def write(self, table: TensorTable, config: Config) -> TensorTable:
+        renamed, others = _carry(self._by_canonical, table, config)
+        return TensorTable(renamed.tensors | {name: table.tensors[name] for name in others})
+
+
+class Aliased(Renamed):
+    """Canonical names, and aliases for some of them, which are read but never written."""
 
     def write(self, table: TensorTable, config: Config) -> TensorTable:
         del config

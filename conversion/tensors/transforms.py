@@ -104,6 +104,8 @@ class WithoutBias:
     """What the layer is, in words."""
     transposed: bool = False
     """The format holds the weight as (in, out)."""
+    remedy: str = ""
+    """An option that leaves the layer out, if there is one."""
 
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         weight = arrays[0].T if self.transposed else arrays[0]
@@ -114,7 +116,8 @@ class WithoutBias:
         weight, bias = arrays
         if bias.any():
             raise VitportError(
-                f"The {self.what} has a bias other than zero, which the format cannot hold: choose another format."
+                f"The {self.what} has a bias other than zero, for which the format has no place: choose another "
+                f"format, such as timm{', or add ' + self.remedy if self.remedy else ''}."
             )
         return [weight.T if self.transposed else weight]
 

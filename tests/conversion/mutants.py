@@ -30,6 +30,7 @@ from conversion.containers.checksums import write_checksums
 from conversion.formats.vit import flax
 from conversion.tensors.flax_tree import nest
 from conversion.tensors.table import TensorTable
+from tests import peak_memory
 from tests.conversion.bad_files import CONFIG, MAKERS, PARAMS, files_of
 from vit_spec import VitportError
 
@@ -197,14 +198,14 @@ def watched() -> Iterator[None]:
         raise TimeoutError(f"it takes more than {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, ring)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = peak_memory.start()
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-    taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * (1 if sys.platform == "darwin" else 1024)
+    taken = peak_memory.taken(memory)
     assert taken < BYTES, f"it takes {taken} bytes of memory"
 
 

@@ -40,17 +40,18 @@ def folder(tmp_path) -> Path:
 
 MEASURE = """
 import json, resource, sys, flax.serialization, onnx, orbax.checkpoint, tensorstore, torch, conversion
+from tests.peak_memory import start, taken
 from vit_spec import VitportError
 resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))  # should the test fail, the machine need not
 results = []
 for path in sys.argv[1:]:
-    before, sentence = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, ""
+    before, sentence = start(), ""
     try:
         checkpoint = conversion.load(path, model="vit_tiny_patch16_224")
         [array.sum() for array in checkpoint.params.values()]
     except VitportError as error:
         sentence = str(error)
-    results.append((path, sentence, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024))
+    results.append((path, sentence, taken(before)))
 json.dump(results, sys.stdout)
 """
 """What refuses each file, and by how many bytes the process that reads it grows."""
@@ -119,7 +120,27 @@ def bomb_orbax(path: Path) -> None:
     ts.open({"driver": "zarr", "kvstore": place, "metadata": metadata}, create=True, delete_existing=True).result()
 
 
-BOMBS = [bomb_npz, bomb_strides, bomb_strides_legacy, bomb_zip, bomb_onnx, bomb_msgpack, bomb_orbax]
+def bomb_ocdbt(path: Path) -> None:
+    """A database that holds zeros within a node, which zstd packs into 10 kB; TensorStore would take 600 MB."""
+    import orbax.checkpoint as ocp
+    import tensorstore as ts
+
+    ocp.PyTreeCheckpointer().save(path.resolve(), {"norm": {"scale": np.ones(24, np.float32)}})
+    config = {"max_inline_value_bytes": 1 << 20, "max_decoded_node_bytes": (1 << 32) - 1}
+    for file in (path / "manifest.ocdbt", *(path / "d").iterdir()):
+        file.unlink()
+    store = ts.KvStore.open({"driver": "ocdbt", "base": path.as_uri(), "config": config}).result()
+    metadata = {"zarr_format": 2, "shape": [24], "chunks": [24], "dtype": "<f4", "compressor": None, "filters": None,
+                "order": "C", "fill_value": None}  # fmt: skip
+    with ts.Transaction() as transaction:
+        inside = store.with_transaction(transaction)
+        inside.write("norm.scale/.zarray", json.dumps(metadata).encode()).result()
+        inside.write("norm.scale/0", bytes(96)).result()
+        for at in range(300):
+            inside.write(f"z{at:04}", bytes(1 << 20)).result()
+
+
+BOMBS = [bomb_npz, bomb_strides, bomb_strides_legacy, bomb_zip, bomb_onnx, bomb_msgpack, bomb_orbax, bomb_ocdbt]
 
 
 def test_small_files_that_claim_gigabytes_are_refused_before_memory_is_taken(tmp_path) -> None:

@@ -118,10 +118,21 @@ def _pipe_in_ours(path: Path) -> None:
     os.mkfifo(path / "params" / "_sharding")
 
 
+def _cut_archive(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("thesis.txt", "ten years" * 100)
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def _array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+
+
 STRANGE: list[Callable[[Path], None]] = [
     _stranger, _empty_stranger, _text, _empty, _pickle, _document, _ours_and_more, _ours_with_a_link,
     _ours_with_a_linked_folder, _link_to_stranger, _link_to_text, _link_to_itself, _link_to_device, _link_to_nowhere,
-    _pipe, _socket, _pipe_in_ours,
+    _pipe, _socket, _pipe_in_ours, _cut_archive, _array,
 ]  # fmt: skip
 
 
@@ -135,6 +146,24 @@ def test_what_is_not_ours_stays_as_it_is(make, format, tmp_path, monkeypatch) ->
         conversion.save(CHECKPOINT, tmp_path / "out", format=format, overwrite=True)
     assert "\n" not in str(refused.value)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz", "pth", "msgpack", "onnx"])
+def test_a_name_alone_makes_no_file_of_weights(ending, tmp_path) -> None:
+    (tmp_path / f"thesis.{ending}").write_text("ten years")
+    with pytest.raises(VitportError, match="is not a file of weights, so it is not replaced"):
+        conversion.save(CHECKPOINT, tmp_path / f"thesis.{ending}", format="timm", overwrite=True)
+    assert (tmp_path / f"thesis.{ending}").read_text() == "ten years"
+
+
+@pytest.mark.parametrize("format", ["timm", "google", "google-linen", "torchvision"])
+def test_a_file_of_weights_of_which_half_is_left_is_replaced(format, tmp_path) -> None:
+    """As a download that was interrupted."""
+    config = FLAVOURED[0].replace(activation="gelu_tanh" if "google" in format else "gelu")
+    conversion.save(canary_checkpoint(config), tmp_path / "w", format=format)
+    (tmp_path / "w").write_bytes((tmp_path / "w").read_bytes()[:3000])
+    conversion.save(CHECKPOINT, tmp_path / "w", format="timm", overwrite=True)
+    assert conversion.load(tmp_path / "w").config == CHECKPOINT.config
 
 
 @pytest.mark.parametrize("format", FORMAT_OF.values(), ids=FORMAT_OF)

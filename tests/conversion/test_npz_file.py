@@ -215,3 +215,17 @@ def test_a_member_that_is_no_array_is_one_sentence(tmp_path, content) -> None:
     _archive(tmp_path / "w.npz", [("a.npy", content)])
     with pytest.raises(VitportError, match=r"damaged at a \("):
         open_source(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("damaged", ["half.npY", "h\x7flf.npy"])
+def test_a_name_that_is_damaged_in_the_archives_directory_is_refused(damaged: str, tmp_path: Path) -> None:
+    """A member is named twice, before its content and in the directory. A head's bias that was set aside for its name
+    would be taken for zeros."""
+    np.savez(tmp_path / "w.npz", **ARRAYS)  # pyright: ignore[reportArgumentType]
+    content = (tmp_path / "w.npz").read_bytes()
+    found = content.rindex(b"half.npy")
+    (tmp_path / "w.npz").write_bytes(content[:found] + damaged.encode() + content[found + len(damaged) :])
+    with pytest.raises(
+        VitportError, match=r"w\.npz is (not a complete npz file|damaged at .*) \(File name in directory"
+    ):
+        list(open_source(tmp_path / "w.npz").table.values())

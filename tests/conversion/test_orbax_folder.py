@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import zlib
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tensorstore as ts
 
 import conversion
 from conversion.containers import open_source, orbax_folder
 from conversion.tensors.flax_tree import flatten, nest
 from conversion.tensors.table import TensorTable
+from tests import peak_memory
 from tests.conversion.canaries import ASYMMETRIC, assert_same_tensors, canary_params
 from vit_spec import VitportError
 
@@ -148,3 +154,73 @@ def test_folders_of_orbaxs_next_interface_are_read(tmp_path) -> None:
         found = conversion.load(tmp_path / name, model=ASYMMETRIC, weights_key=key)
         assert_same_tensors(found.params, params)
         assert (name != "steps") or any("read step 12, the last one" in note for note in found.provenance.notes)
+
+
+@pytest.mark.parametrize("is_third", [False, True])
+@pytest.mark.parametrize("together", [True, False])
+def test_chunks_of_blosc_are_read_unless_they_claim_more_than_they_must_have(is_third, together, tmp_path) -> None:
+    """TensorStore takes as many bytes as the head of such a chunk claims: 64 MiB here, for 96."""
+    ocp.PyTreeCheckpointer(use_ocdbt=together, use_zarr3=is_third).save(tmp_path / "w", {"a": {"b": np.ones((5, 7))}})
+    place = {"driver": "file", "path": f"{tmp_path}/w/a.b/"}
+    if together:
+        place = {"driver": "ocdbt", "base": (tmp_path / "w").as_uri(), "path": "a.b/"}
+    values = np.arange(35, dtype=np.float32).reshape(5, 7) + 1
+
+    def stored(array: np.ndarray, chunk: list[int]) -> ts.TensorStore:
+        packed: dict[str, Any] = {"cname": "zstd", "clevel": 1, "shuffle": 0}
+        metadata: dict[str, Any] = {"shape": array.shape, "chunks": chunk, "dtype": "<f4",
+                                    "compressor": {"id": "blosc", **packed}}  # fmt: skip
+        if is_third:
+            codec = {"name": "blosc", "configuration": packed | {"shuffle": "noshuffle", "typesize": 4, "blocksize": 0}}
+            metadata = {"shape": array.shape, "data_type": "float32", "codecs": [
+                {"name": "bytes", "configuration": {"endian": "little"}}, codec
+            ], "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}}}  # fmt: skip
+        spec = {"driver": "zarr3" if is_third else "zarr", "kvstore": place, "metadata": metadata}
+        store = ts.open(spec, create=True, delete_existing=True).result()
+        store.write(array).result()
+        return store
+
+    store = stored(values, [2, 4])
+    np.testing.assert_array_equal(orbax_folder.read(tmp_path / "w").table["a/b"], values)
+    kept = {key: store.kvstore.read(key).result().value for key in store.kvstore.list().result()}
+    large = stored(np.ones((1, 16 << 20), np.float32), [1, 16 << 20])
+    (chunk,) = (key for key in large.kvstore.list().result() if b"zarr" not in key)
+    bomb = large.kvstore.read(chunk).result().value
+    assert len(bomb) < 1 << 20
+    stored(values, [2, 4])
+    for key in kept:
+        if b"zarr" not in key:
+            store.kvstore.write(key, bomb).result()
+    table = orbax_folder.read(tmp_path / "w").table
+    before = peak_memory.start()
+    with pytest.raises(VitportError, match="a chunk of a/b claims 67108864 bytes, but must have 32"):
+        table["a/b"]
+    assert peak_memory.taken(before) < 40 << 20
+
+
+def _zstd_of_zeros(count: int) -> bytes:
+    """A frame of RFC 8878 in which each block of 4 bytes stands for 128 KiB of zeros."""
+    head = b"\x28\xb5\x2f\xfd" + b"\x00\x38"  # no size, windows of 128 KiB
+    blocks = [(1 << 20 | 1 << 1 | (at == count - 1)).to_bytes(3, "little") + b"\0" for at in range(count)]
+    return head + b"".join(blocks)
+
+
+BOMBS = {
+    "zstd": lambda: _zstd_of_zeros(512), "gzip": lambda: gzip.compress(bytes(1 << 26), 1),
+    "zlib": lambda: zlib.compress(bytes(1 << 26), 1), "bz2": lambda: bz2.compress(bytes(1 << 26)),
+}  # fmt: skip
+"""Packed 64 MiB of zeros."""
+
+
+@pytest.mark.parametrize("packed", BOMBS)
+def test_a_chunk_that_unpacks_to_more_than_it_must_have_costs_a_sentence(packed, tmp_path) -> None:
+    """Nothing of ours stops it: TensorStore unpacks no further than the chunk. Measured: at most 2 MB."""
+    ocp.PyTreeCheckpointer(use_ocdbt=False).save(tmp_path / "w", {"a": {"b": np.ones(24, np.float32)}})
+    told = json.loads((tmp_path / "w" / "a.b" / ".zarray").read_text())
+    (tmp_path / "w" / "a.b" / ".zarray").write_text(json.dumps(told | {"compressor": {"id": packed, "level": 1}}))
+    (tmp_path / "w" / "a.b" / "0").write_bytes(BOMBS[packed]())
+    table = orbax_folder.read(tmp_path / "w").table
+    before = peak_memory.start()
+    with pytest.raises(VitportError, match=r"w is damaged at a/b \(.*End of data expected"):
+        table["a/b"]
+    assert peak_memory.taken(before) < 40 << 20

@@ -40,6 +40,19 @@ def test_the_option_that_is_named_makes_the_model_fit(what, tmp_path, capsys) ->
     assert main([*asked, *options.split()]) == 0
 
 
+def test_a_head_with_a_bias_does_not_fit_clips_projection_and_dropping_it_helps(tmp_path, capsys) -> None:
+    config = BASE.replace(pre_norm=True, patch_bias=False, activation="quick_gelu", norm_eps=1e-5)
+    conversion.save(
+        conversion.Checkpoint.of(config, canary_params(config)), tmp_path / "w", format="timm", activation="keep"
+    )
+    asked = ["convert", str(tmp_path / "w"), str(tmp_path / "out"), "--to", "huggingface"]
+    assert main(asked) == 2
+    told = capsys.readouterr().err
+    assert re.search(r"The head has a bias other than zero, .*, such as timm, or add --head drop\.$", told.strip())
+    assert not (tmp_path / "out").exists()
+    assert main([*asked, "--head", "drop"]) == 0
+
+
 def test_what_no_option_helps_names_none(tmp_path) -> None:
     config = BASE.replace(qk_norm=True)
     with pytest.raises(UnfitError, match=r"cannot hold qk_norm=True: choose another format, such as timm\.") as caught:
@@ -56,7 +69,11 @@ WORDS = {
     "transformers": "--to huggingface", "keras": "does not write keras", "tf": "does not write tf",
     "gguf": "does not write gguf", "ONNX": r"torch\.onnx\.export", ".pth": "--to timm", "open_clip": "huggingface-clip",
     "scenic": "google-linen", "h5": "does not write h5", "hugging-face": "--to huggingface", "torchscript": "jit",
-    "huggingface_vit": "did you mean huggingface-vit", "bigvision": "did you mean big-vision", "xyz": "choose one of",
+    "huggingface_vit": "did you mean huggingface-vit", "bigvision": "did you mean big-vision",
+    "xyz": "choose one of big-vision, .*, flax, flax-swin,", "all": "choose one of", "beit": "another kind of model",
+    "Timm": r"did you mean timm\? `--to all` lists all formats\.$",
+    "orbax-checkpoint": "--to flax", "clip model": "--to huggingface-clip", "zarr": "--to flax", "npy": "--to google",
+    "model": "choose one of", "HuggingFace": "did you mean huggingface or",
 }  # fmt: skip
 
 

@@ -44,11 +44,23 @@ TORCH: dict[str, tuple[training.Optimizer, Callable[[Groups], torch.optim.Optimi
         training.Optimizer(weight_decay=DECAY, frozen=("blocks", "patch_embed")),
         lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8),
     ),
+    "adamw, backbone frozen": (
+        training.Optimizer(weight_decay=DECAY, frozen=("backbone",), clip_norm=0.5),
+        lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8),
+    ),
+    "adamw, biases and one block frozen, a faster head": (
+        training.Optimizer(weight_decay=DECAY, frozen=("*/bias", "blocks.0"), layer_decay=0.7, head_factor=10.0),
+        lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8),
+    ),
     "adamw, clipped": (
         training.Optimizer(weight_decay=DECAY, clip_norm=0.5),
         lambda groups: torch.optim.AdamW(groups, betas=(0.9, 0.999), eps=1e-8),
     ),
 }
+
+
+FROZEN = {"backbone": r"(?!head)", "*/bias": r".*\.bias$"}
+"""What is no beginning of a name, as a regular expression."""
 
 
 def _batches(steps: int) -> list[dict[str, np.ndarray]]:
@@ -87,13 +99,14 @@ def _torch(name: str, steps: int, dtype: torch.dtype) -> tuple[list[float], dict
     model = torch_model(STILL, random_params(STILL, seed=1), dtype).train()
     groups = []
     for key, parameter in model.named_parameters():
-        if any(key.startswith(start) for start in options.frozen):
+        if any(re.match(FROZEN.get(start, re.escape(start)), key) for start in options.frozen):
             parameter.requires_grad_(False)
             continue
         block = re.match(r"blocks\.(\d+)\.", key)
         early = key.startswith(("cls_token", "pos_embed", "patch_embed"))
         layer = int(block[1]) + 1 if block else 0 if early else STILL.depth + 1
         scale = options.layer_decay ** (STILL.depth + 1 - layer)
+        scale *= options.head_factor if key.startswith("head") else 1.0
         decay = options.weight_decay if key.endswith("weight") and parameter.ndim > 1 else 0.0
         groups.append({"params": [parameter], "lr": RATE * scale, "weight_decay": decay})
     optimizer = make(groups)

@@ -21,8 +21,14 @@ from vit_parity.frameworks import Framework, torch_model
 from vit_spec import VitportError
 
 SIZE = (32, 32)
-READ = ["Dinov2Backbone", "MetaClip2VisionModelWithProjection", "SiglipModel", "ViTMAEModel"]
-REFUSED = ["BeitModel", "CLIPTextModel", "DINOv3ViTModel", "RfDetrDinov2Backbone", "Siglip2VisionModel", "VitDetModel"]
+READ = [
+    "BeitBackbone", "Data2VecVisionModel", "Dinov2Backbone", "DINOv3ViTBackbone", "MetaClip2VisionModelWithProjection",
+    "SiglipModel", "ViTMAEModel",
+]  # fmt: skip
+REFUSED = [
+    "BeitForSemanticSegmentation", "CLIPTextModel", "DINOv3ConvNextModel", "RfDetrDinov2Backbone", "Siglip2VisionModel",
+    "VitDetModel",
+]  # fmt: skip
 FLOAT64 = 1e-13
 """Measured 2e-15."""
 

@@ -19,6 +19,13 @@ _SMALL: dict[str, Any] = {
 """Values of fields of any config, where it has them; most configs are of other widths otherwise."""
 _ALSO: dict[str, dict[str, Any]] = {
     "BeitForSemanticSegmentation": {"num_hidden_layers": 4, "out_indices": [1, 2, 3, 4]},
+    "BeitBackbone": {
+        "stage_names": ["stem", "stage1", "stage2"],
+        "out_indices": [2],
+        "use_relative_position_bias": True,
+    },
+    "BeitModel": {"use_relative_position_bias": True},
+    "DINOv3ViTBackbone": {"stage_names": ["stem", "stage1", "stage2"], "out_indices": [2]},
     "Dinov2Backbone": {"stage_names": ["stem", "stage1", "stage2"], "out_indices": [2]},
     "Dinov2WithRegistersBackbone": {"stage_names": ["stem", "stage1", "stage2"], "out_indices": [2]},
     "GroundingDinoForObjectDetection": {"decoder_layers": 2},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def answers(model: torch.nn.Module, images: np.ndarray, dtype: str) -> dict[str,
     model = (model.base_model if "For" in name and "Classification" not in name else model).to(pixels.dtype)
     if dtype == "float64":
         with_exact_coordinates(model)
+        with_exact_angles(model)
     with torch.no_grad():
         if hasattr(model, "get_image_features"):
             return {"answer": model.get_image_features(pixel_values=pixels).pooler_output.numpy()}
@@ -100,6 +102,22 @@ def with_exact_coordinates(model: torch.nn.Module) -> None:
         window, pretrained = tuple(map(int, module.window_size)), tuple(module.pretrained_window_size)
         table = torch.tensor(offset_coordinates(window, pretrained), dtype=torch.float64)
         module.relative_coords_table = table.reshape(module.relative_coords_table.shape)
+
+
+def with_exact_angles(model: torch.nn.Module) -> None:
+    """DINOv3's cosines and sines in float64, which transformers computes in float32: 1e-7 in the outputs."""
+    modules: list[Any] = [it for it in model.modules() if type(it).__name__ == "DINOv3ViTRopePositionEmbedding"]
+    for module in modules:
+        module.forward = partial(_exact_angles, module)
+
+
+def _exact_angles(module: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    rows, columns = (side // module.config.patch_size for side in pixels.shape[2:])
+    inverse = module.base ** -torch.arange(0, 1, 4 / module.head_dim, dtype=torch.float64)
+    y, x = (2 * (torch.arange(n, dtype=torch.float64) + 0.5) / n - 1 for n in (rows, columns))
+    places = torch.cartesian_prod(y, x)  # (rows columns, 2)
+    angles = (2 * torch.pi * places[:, :, None] * inverse).flatten(1).tile(2)
+    return angles.cos(), angles.sin()
 
 
 def relative(actual: np.ndarray, expected: np.ndarray) -> float:

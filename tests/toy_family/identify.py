@@ -18,13 +18,17 @@ HEAD_WIDTHS = (2,)
 REFUSED: dict[str, str] = {}
 
 
-def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
     width, channels, patch, _ = shapes["patch_embed.proj.weight"]
     blocks = {tuple(name.split(".")[1:4:2]) for name in shapes if name.startswith("levels.") and ".blocks." in name}
     stages = [sum(stage == str(at) for stage, _ in blocks) for at in range(1 + max(int(stage) for stage, _ in blocks))]
     classes = shapes["head.weight"][0] if "head.weight" in shapes else 0
     return {"width": width, "in_channels": channels, "patch_size": patch, "depths": tuple(stages),
             "num_classes": classes}  # fmt: skip
+
+
+def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
+    return sizes_from_shapes(shapes)
 
 
 def usual(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,3 +74,27 @@ def test_a_lack_of_memory_is_one_sentence(here, refused, monkeypatch) -> None:
 
     monkeypatch.setattr("conversion.load_sized.load", lack)
     assert "more memory than there is (Unable to allocate 3 TiB)" in refused("inspect", "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--workdir", "gs://bucket/run", "--preset", "digits"),
+        ("train", "--workdir=gs://bucket/run", "--preset", "digits"),
+        ("train", "--workdir", "run", "--preset", "digits", "--data", "s3://bucket/photos"),
+        ("train", "--workdir", "run", "--preset", "digits", "--compilation-cache", "gs://bucket/cache"),
+        ("train", "--workdir", "run", "--config", "gs://bucket/run.yaml"),
+        ("train", "--workdir", "run", "--weights", "https://host/w.safetensors", "--data", "digits"),
+        ("convert", "gs://bucket/w.safetensors", "out.safetensors", "--to", "timm"),
+        ("convert", "w.safetensors", "gs://bucket/out.safetensors", "--to", "timm"),
+        ("evaluate", "gs://bucket/run", "--data", "digits"),
+        ("predict", "gs://bucket/cat.png", "--weights", "w.safetensors"),
+    ],
+)
+def test_an_object_store_is_one_sentence_and_leaves_no_folder(arguments, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(list(arguments)) == 2
+    told = capsys.readouterr().err
+    assert "is not on this machine, and vitport reads and writes paths of this machine and hf:// only" in told
+    assert len(told.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

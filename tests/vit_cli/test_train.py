@@ -16,6 +16,7 @@ import conversion
 from tests.vit_cli.training import arguments, environment, log, weights
 from tests.vit_jax.training.data.folders import image_folder
 from vit_cli.main import main
+from vit_jax.training.data import open_source
 
 LENGTH = ("--steps", "4", "--keep.every", "2", "--log-every", "2")
 
@@ -86,8 +87,8 @@ def test_evaluate_finds_what_the_run_found(finished, capsys) -> None:
         (("--workers", "-1"), "--workers must be 0 processes or more; got -1"),
         (("--knn", "0"), "--knn must be from 1 to 1437, the number of training images; got 0"),
         (("--knn", "1438"), "--knn must be from 1 to 1437, the number of training images; got 1438"),
-        (("--knn", "5", "--per-class"), "--per-class and --real evaluate the head"),
-        (("--linear-probe", "--real", "real.json"), "--per-class and --real evaluate the head"),
+        (("--knn", "5", "--per-class"), "--per-class, --real and --predictions are of the head"),
+        (("--linear-probe", "--real", "real.json"), "--per-class, --real and --predictions are of the head"),
         (("--real", "/nowhere/real.json"), "cannot be read as ReaL labels"),
     ],
 )
@@ -131,9 +132,11 @@ def test_validation_images_that_cannot_be_read_are_named_and_a_trace_ends_with_t
     damaged = next((folder / "val").rglob("*.png"))
     damaged.write_bytes(b"")
     options = ("--data", str(folder), "--batch", "8", "--keep.every", "2")
-    for steps, profile in (("2", ("1", "9")), ("4", ("1", "2"))):
+    for steps, profile, traced in (("2", ("1", "9"), "steps 2 to 2"), ("4", ("1", "2"), "steps 3 to 3")):
         assert _train(tmp_path / "run", *options, "--steps", steps, "--profile", *profile) == 0
-        assert f"skipped {damaged}: " in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert f"skipped {damaged}: " in told
+        assert f"asks for steps that this start does not take: it traces {traced}." in told
         traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
         assert len(traces) == int(steps) / 2
 
@@ -244,6 +247,26 @@ def test_a_yaml_file_gives_defaults_that_options_change(tmp_path) -> None:
         0.5,
         6,
     )
+
+
+def test_predictions_are_written_as_a_table(finished, tmp_path, capsys) -> None:
+    """Oracle: the accuracy that evaluate prints, and the labels of the data set."""
+    import csv
+
+    out = tmp_path / "out.csv"
+    assert main(["evaluate", str(finished), "--data", "digits", "--json", "--predictions", str(out)]) == 0
+    accuracy = json.loads(capsys.readouterr().out)["accuracy"]
+    rows = list(csv.DictReader(out.open()))
+    assert list(rows[0]) == ["image", "label", "predicted", "probability"]
+    source = open_source("digits", "validation")
+    assert source is not None
+    assert [(row["image"], int(row["label"])) for row in rows] == [
+        (r.name, r.label) for r in map(source.__getitem__, range(360))
+    ]
+    assert np.mean([row["label"] == row["predicted"] for row in rows]) == pytest.approx(accuracy)
+    assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
+    assert main(["evaluate", str(finished), "--data", "digits", "--predictions", str(tmp_path / "no" / "out.csv")]) == 2
+    assert "cannot be written (No such file or directory)" in capsys.readouterr().err
 
 
 def test_fine_tuning_begins_with_the_weights(finished, tmp_path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from vit_jax.create import create_model
 from vit_jax.inference.data_parallel import DataParallel, offer_cores
@@ -18,7 +20,7 @@ from vit_jax.model import VisionModel
 from vit_jax.params import get_params
 from vit_jax.preprocessing import normalise
 from vit_jax.pure import Params
-from vit_spec import Preprocessing
+from vit_spec import Preprocessing, VitportError
 
 if TYPE_CHECKING:
     from conversion import Checkpoint
@@ -30,6 +32,7 @@ def compile_inference(
     *,
     preprocessing: Preprocessing | None = None,
     attend: Callable[..., jax.Array] = attend_fused,
+    dtype: DTypeLike | None = None,
 ) -> DataParallel:
     """Compiles the model in evaluation mode, with fused attention, for all devices of this process.
 
@@ -42,24 +45,27 @@ def compile_inference(
         batch: images in each call. The devices that share them are as many as divide the batch.
         preprocessing: mean and standard deviation of uint8 images; ``None`` takes those of the checkpoint.
         attend: an attention function of :mod:`vit_jax.layers.attention`.
+        dtype: of the computation, where weights are given: ``None`` is float32. A model has its own.
 
     Returns:
         A function from images (batch, H, W, C), in numpy or JAX, to logits (batch, K), or to features (batch, D) where
         the model has no head. uint8 images are normalised; floats are taken as normalised already.
 
     Raises:
-        VitportError: if the weights cannot be read. The function raises it for another number of images, and for uint8
-            images whose mean and standard deviation are unknown.
+        VitportError: if the weights cannot be read, or a dtype is given for a model. The function raises it for
+            another number of images, and for uint8 images whose mean and standard deviation are unknown.
     """
     offer_cores()
     if isinstance(model, VisionModel):
+        if dtype is not None:
+            raise VitportError(f"dtype={jnp.dtype(dtype)} is for weights: a model computes in its own, {model.dtype}.")
         model = nnx.merge(*nnx.split(model))  # so that the caller's keeps its mode and attention; arrays are shared
     else:
         import conversion
 
         checkpoint = conversion.prepare(None, weights=model)
         preprocessing = preprocessing or checkpoint.preprocessing
-        model = create_model(weights=checkpoint)
+        model = create_model(weights=checkpoint, dtype=dtype or jnp.float32)
     set_attention(model, attend)
     inference = microbatched(Inference(model))
 

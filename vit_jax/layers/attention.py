@@ -11,13 +11,15 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from vit_jax.layers.constant import make_constant
 from vit_jax.layers.dropout import Dropout, DropoutKeys
-from vit_jax.layers.initialization import Init, make_linear
+from vit_jax.layers.initialization import Init, make_linear, make_zeros
 from vit_jax.layers.norm import NormLayer
 from vit_jax.layers.qkv import project_qkv
 from vit_jax.layers.xla import kernels
 from vit_jax.layers.xla.attention import scaled_dot_product_attention, softmax
 from vit_spec import VitportError
+from vit_spec.vit.relative import count_offsets, shares
 
 
 class Attention(nnx.Module):
@@ -27,9 +29,13 @@ class Attention(nnx.Module):
         dim: width D of the tokens; a multiple of ``num_heads``.
         num_heads: number of heads h.
         qkv_bias: whether queries, keys and values have a bias.
+        qv_bias: whether queries and values have one, and keys none.
+        relative_grid: rows and columns of the patches behind a class token whose relative positions have biases
+            (:mod:`vit_spec.vit.relative`); ``None`` for no such biases.
         qk_scale: factor on the attention logits; ``None`` means ``head_dim ** -0.5``.
         proj_bias: whether the output projection has a bias.
         qk_norm: makes a norm over the head width, for queries and for keys (Dehghani et al. 2023).
+        rotary: turns queries and keys after their norms (:mod:`vit_jax.layers.rotary`).
         attn_norm: makes a norm between the heads and the output projection (Shleifer et al. 2021).
         attn_drop: dropout rate of the attention weights.
         proj_drop: dropout rate of the output.
@@ -44,9 +50,12 @@ class Attention(nnx.Module):
         dim: int,
         num_heads: int = 8,
         qkv_bias: bool = False,
+        qv_bias: bool = False,
+        relative_grid: tuple[int, int] | None = None,
         qk_scale: float | None = None,
         proj_bias: bool = True,
         qk_norm: NormLayer | None = None,
+        rotary: Callable[[Array], Array] | None = None,
         attn_norm: NormLayer | None = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
@@ -57,20 +66,45 @@ class Attention(nnx.Module):
         self.head_dim = head_width(dim, num_heads)
         self.scale = self.head_dim**-0.5 if qk_scale is None else qk_scale
         self.attend = attend
+        self.q_bias = make_zeros(dim, init=init) if qv_bias else None
+        self.v_bias = make_zeros(dim, init=init) if qv_bias else None
+        self.relative_position_bias_table = (
+            make_zeros(count_offsets(relative_grid), num_heads, init=init) if relative_grid is not None else None
+        )
+        self.shares = make_constant(shares(relative_grid)) if relative_grid is not None else None
         self.qkv = make_linear(dim, 3 * dim, bias=qkv_bias, init=init)
         self.q_norm = nnx.identity if qk_norm is None else qk_norm(self.head_dim)
         self.k_norm = nnx.identity if qk_norm is None else qk_norm(self.head_dim)
+        self.rotary = nnx.identity if rotary is None else rotary
         self.attn_drop = Dropout(attn_drop)
         self.norm = nnx.identity if attn_norm is None else attn_norm(dim)
         self.proj = make_linear(dim, dim, bias=proj_bias, init=init)
         self.proj_drop = Dropout(proj_drop)
+        self.dtype = init.dtype
 
     def __call__(self, x: Float[Array, "B N D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "B N D"]:
         """(B, N, D) -> (B, N, D); ``rngs`` is required if dropout is active."""
         q, k, v = project_qkv(self.qkv, x, self.num_heads, self.head_dim)  # (B, h, N, d) each
-        q, k = self.q_norm(q), self.k_norm(k)
-        x = self.attend(q, k, v, self.scale, partial(self.attn_drop, rngs=rngs))
+        if self.q_bias is not None and self.v_bias is not None:
+            q, v = q + self._by_head(self.q_bias[...]), v + self._by_head(self.v_bias[...])
+        q, k = self.rotary(self.q_norm(q)), self.rotary(self.k_norm(k))
+        x = self.attend(q, k, v, self.scale, partial(self.attn_drop, rngs=rngs), self.bias())
         return self.proj_drop(self.proj(self.norm(x)), rngs=rngs)
+
+    def bias(self) -> Float[Array, "1 h N N"] | None:
+        """What is added to the logits: the bias by relative position, if the layer has one."""
+        if self.relative_position_bias_table is None or self.shares is None:
+            return None
+        table = self.relative_position_bias_table[...].astype(self.dtype)  # (offsets, h)
+        patches = table[self.shares[:, None] - self.shares[:] + self.shares[-1]]  # (P, P, h)
+        from_class, to_class, own = table[-3, None, None], table[-2, None, None], table[-1, None, None]  # (1, 1, h)
+        P, _, h = patches.shape
+        first = jnp.concatenate([own, jnp.broadcast_to(from_class, (1, P, h))], axis=1)
+        others = jnp.concatenate([jnp.broadcast_to(to_class, (P, 1, h)), patches], axis=1)
+        return jnp.concatenate([first, others], axis=0).transpose(2, 0, 1)[None]
+
+    def _by_head(self, bias: Float[Array, " D"]) -> Float[Array, "h 1 d"]:
+        return bias.astype(self.dtype).reshape(self.num_heads, 1, self.head_dim)
 
 
 def attend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -34,3 +35,9 @@ class Constant:
 def make_constant(values: Any, dtype: DTypeLike = np.int32) -> Constant:
     """A constant of a module, from nested sequences of numbers."""
     return Constant(np.array(values, dtype))
+
+
+@lru_cache(maxsize=16)
+def make_table(values: tuple[tuple[float, ...], ...]) -> Constant:
+    """A constant of a module, from rows of float64 numbers: the same object for the same values, compared at once."""
+    return Constant(np.array(values, np.float64))

@@ -95,6 +95,17 @@ def make_tokens(count: int, width: int, *, init: Init) -> nnx.Param:
     return nnx.Param(nnx.initializers.normal(TOKEN_STD)(init.rngs.params(), (1, count, width), init.param_dtype))
 
 
+def make_frequencies(num_heads: int, head_dim: int, theta: float, *, init: Init) -> nnx.Param:
+    """Angles of a turn by column and by row, (2, h, d / 2): two axes at right angles, turned at random in each head.
+
+    Heo et al. 2024, "Rotary position embedding for Vision Transformer", section 3.2, and their code.
+    """
+    sizes = theta ** (-jnp.arange(head_dim // 4) * 4 / head_dim)  # (d / 4,)
+    axis = jax.random.uniform(init.rngs.params(), (num_heads, 1)) * 2 * math.pi
+    angles = [jnp.hstack([sizes * part(axis), sizes * part(axis + math.pi / 2)]) for part in (jnp.cos, jnp.sin)]
+    return nnx.Param(jnp.stack(angles).astype(init.param_dtype))
+
+
 def initialize(model: nnx.Module, values: Mapping[Parameter, Distribution], *, init: Init) -> None:
     """Draws new values for some of a model's parameters, in place."""
     state = nnx.state(model, nnx.Param)

@@ -16,6 +16,7 @@ from vit_jax.layers.layer_scale import LayerScale
 from vit_jax.layers.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_jax.layers.norm import make_norm
 from vit_jax.layers.residual import add
+from vit_jax.layers.rotary import make_rotary
 from vit_spec import ViTConfig
 
 MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
@@ -34,7 +35,8 @@ class Block(nnx.Module):
         c, D = config, config.embed_dim
         norm = partial(make_norm, config, init=init)
         self.norm1 = norm(D)
-        self.attn = Attention(D, c.num_heads, **c.options("attention", norm), init=init)
+        rotary = make_rotary(c, init=init)
+        self.attn = Attention(D, c.num_heads, **c.options("attention", norm), rotary=rotary, init=init)
         self.ls1 = nnx.identity if c.layer_scale is None else LayerScale(D, c.layer_scale, init=init)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm(D)

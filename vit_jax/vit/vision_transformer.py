@@ -75,7 +75,9 @@ class VisionTransformer(VisionModel[ViTConfig]):
         self.blocks = nnx.List(BLOCKS[c.block](c, rate, init=init) for rate in c.drop_path_rates)
         self.norm = norm(D) if c.final_norm == "tokens" else nnx.identity
         pool = c.pool == "map"
-        self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation, init=init) if pool else None
+        self.attn_pool = (
+            AttentionPool(D, c.pool_heads, c.pool_hidden_dim, norm, c.activation, init=init) if pool else None
+        )
         self.fc_norm = norm(D) if c.final_norm == "pooled" else nnx.identity
         self.pre_logits = (
             nnx.identity if c.pre_logits_dim is None else PreLogits(c.pooled_dim, c.pre_logits_dim, init=init)

@@ -9,7 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from vit_parity.hypotheses import common
+from vit_parity.hypotheses import common, rotary
 from vit_parity.hypotheses.common import ACTIVATION_NAMES, Hypothesis, Origin
 from vit_parity.hypotheses.rounding import precision
 from vit_parity.replay import ReplayedModel
@@ -24,7 +24,7 @@ def hypotheses(model: ReplayedModel, stage: str, origin: Origin) -> Iterator[Hyp
     elif stage == "head":
         yield from _pooling(model)
     else:
-        for found in (*_attention(model), *_mlp(model)):
+        for found in (*_attention(model), *rotary.hypotheses(model), *_relative(model), *_mlp(model)):
             yield replace(found, scope="segments")
     for found in (*common.norms(model, but={"norm_pre"}), *precision(model)):
         yield replace(found, scope="model")
@@ -90,6 +90,25 @@ def _attention(s: ReplayedModel) -> Iterator[Hypothesis]:
     for name, scale in scales.items():
         if scale != c.attention_scale:
             yield Hypothesis(f"divides the attention logits by {name}", replace(s, config=c.replace(qk_scale=scale)))
+
+
+def _relative(s: ReplayedModel) -> Iterator[Hypothesis]:
+    if not s.config.relative_bias:
+        return
+
+    def without(name: str, x: np.ndarray) -> np.ndarray:
+        return np.zeros_like(x) if name.endswith(".relative_position_bias_table") else x
+
+    yield Hypothesis("leaves out the biases by relative position", s.with_params(without))
+    for cause, deviation in _RELATIVE.items():
+        yield Hypothesis(cause, replace(s, deviations=s.deviations | {deviation}))
+
+
+_RELATIVE = {
+    "takes relative positions from key to query": "key to query",
+    "swaps the biases from and to the class token": "class rows swapped",
+}
+"""What B does → the deviation of :mod:`vit_parity.replay.vit`."""
 
 
 def _key_bias(s: ReplayedModel, stage: str) -> Iterator[Hypothesis]:

@@ -1,9 +1,10 @@
 """The activations of a plain ViT.
 
 ``embed`` is what the first block reads, ``tokens`` the same before ``norm_pre``; ``blocks.i.mid`` the tokens between
-attention and MLP; ``attn.q``, ``attn.k``, ``attn.v`` (B, h, N, d) what attention reads, after their norms;
-``attn.softmax`` (B, h, N, N) its weights; ``attn.heads`` (B, N, D) the heads side by side; ``mlp.act`` (B, N, M) the
-output of the activation, multiplied by the value in a SwiGLU; ``pooled`` what the head's norm or layers read;
+attention and MLP; ``attn.q``, ``attn.k``, ``attn.v`` (B, h, N, d) queries, keys and values after their norms, before
+rotary positions turn them and before ``v_bias``; ``attn.softmax`` (B, h, N, N) the attention weights; ``attn.heads``
+(B, N, D) the heads side by side; ``mlp.act`` (B, N, M) the output of the activation, multiplied by the value in a
+SwiGLU; ``pooled`` what the head's norm or layers read;
 ``logits`` the model's output, called ``features`` if the model has no classes.
 """
 
@@ -118,7 +119,7 @@ def _block(c: ViTConfig, at: str) -> Iterator[Point]:
     An option that adds a layer needs no line here.
     """
     names = dict.fromkeys(it.name.removeprefix(f"{at}.").rpartition(".")[0] for it in parameters(c) if it.block == at)
-    layers = [name for name in names if name and not name.endswith(("q_norm", "k_norm"))]
+    layers = [name for name in names if name and not name.endswith(_WITHOUT_POINT)]
     for norm, parts in _NORMS_AFTER.get(c.block, {}).items():
         layers = _moved(layers, norm, after=parts)
     reads_sum = _READS_SUM.get(c.block, "norm2")
@@ -131,6 +132,8 @@ def _block(c: ViTConfig, at: str) -> Iterator[Point]:
             yield Point(f"{at}.{name}", f"{at}.{module}", side, "v" if name == "attn.v" else "")
 
 
+_WITHOUT_POINT = ("q_norm", "k_norm", "attn", "rotary")
+"""Modules that are no layers of their own, or that run twice."""
 _NORMS_AFTER = {
     "post_norm": {"norm1": ("attn.",), "norm2": ("mlp.",)},
     "original": {"norm1": ("attn.", "ls1"), "norm2": ("mlp.", "ls2")},

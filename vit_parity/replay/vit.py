@@ -6,6 +6,7 @@ import numpy as np
 
 from vit_parity.points import answer_name
 from vit_parity.replay.common import Replay
+from vit_parity.replay.rotary import turned
 from vit_parity.semantics.layers import ACTIVATIONS, softmax
 
 
@@ -99,13 +100,38 @@ def _attention(r: Replay, at: str, qkv: np.ndarray, norms: str) -> np.ndarray:
     else:
         parts = qkv.reshape(B, N, 3, c.num_heads, c.head_dim).transpose(2, 0, 3, 1, 4)  # 3 of (B, h, N, d)
     q, k, v = (parts[at] for at in r.model.qkv_places)
+    q = q + _by_head(r, f"{norms}.q_bias")
     if c.qk_norm:
         q, k = r.norm(f"{norms}.q_norm", q), r.norm(f"{norms}.k_norm", k)
     q, k, v = (r.note(f"{at}.attn.{name}", part) for name, part in zip("qkv", (q, k, v), strict=True))
-    weights = softmax(r.model.attention_product(q * c.attention_scale, k.swapaxes(-2, -1)))  # (B, h, N, N)
-    weights = r.note(f"{at}.attn.softmax", weights)
+    frequencies = r.params.get(f"{norms}.rotary.freqs")
+    q, k, v = turned(r, q, frequencies), turned(r, k, frequencies), v + _by_head(r, f"{norms}.v_bias")
+    logits = r.model.attention_product(q * c.attention_scale, k.swapaxes(-2, -1))  # (B, h, N, N)
+    weights = r.note(f"{at}.attn.softmax", softmax(logits + relative_bias(r, norms)))
     heads = r.model.attention_product(weights, v).swapaxes(1, 2).reshape(B, N, -1)
     return r.note(f"{at}.attn.heads", heads)
+
+
+def relative_bias(r: Replay, at: str) -> np.ndarray | float:
+    """(h, N, N); 0 if the model has none. Deviations: ``key to query``, ``class rows swapped``."""
+    if (table := r.params.get(f"{at}.relative_position_bias_table")) is None:
+        return 0.0
+    rows, columns = r.config.grid_size
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    down, right = (place[:, None] - place for place in (row, column))
+    if "key to query" in r.model.deviations:
+        down, right = -down, -right
+    index = np.full((1 + len(row), 1 + len(row)), len(table) - 1)
+    index[0, 1:], index[1:, 0] = len(table) - 3, len(table) - 2
+    if "class rows swapped" in r.model.deviations:
+        index[0, 1:], index[1:, 0] = len(table) - 2, len(table) - 3
+    index[1:, 1:] = (down + rows - 1) * (2 * columns - 1) + right + columns - 1
+    return table[index].transpose(2, 0, 1)
+
+
+def _by_head(r: Replay, name: str) -> np.ndarray | float:
+    """A bias of queries or values, (h, 1, d); 0 if the model has none."""
+    return r.params[name].reshape(r.config.num_heads, 1, -1) if name in r.params else 0.0
 
 
 def _mlp(r: Replay, at: str, x: np.ndarray, kind: str) -> np.ndarray:
@@ -166,10 +192,10 @@ def _attention_pool(r: Replay, x: np.ndarray) -> np.ndarray:
     """(B, N, D) -> (B, D)."""
     c, (B, N, D) = r.config, x.shape
     q = r.note("attn_pool.q", r.linear("attn_pool.q", r.params["attn_pool.latent"]))  # (1, 1, D)
-    kv = r.note("attn_pool.kv", r.linear("attn_pool.kv", x)).reshape(B, N, 2, c.num_heads, c.head_dim)
+    kv = r.note("attn_pool.kv", r.linear("attn_pool.kv", x)).reshape(B, N, 2, c.pool_heads, -1)
     k, v = kv.transpose(2, 0, 3, 1, 4)  # (B, h, N, d) each
-    q = q.reshape(1, 1, c.num_heads, c.head_dim).swapaxes(1, 2)
-    weights = softmax(r.model.attention_product(q * c.head_dim**-0.5, k.swapaxes(-2, -1)))  # (B, h, 1, N)
+    q = q.reshape(1, 1, c.pool_heads, -1).swapaxes(1, 2)
+    weights = softmax(r.model.attention_product(q * (D / c.pool_heads) ** -0.5, k.swapaxes(-2, -1)))  # (B, h, 1, N)
     y = r.note("attn_pool.heads", r.model.attention_product(weights, v).reshape(B, D))
     y = r.note("attn_pool.proj", r.linear("attn_pool.proj", y))
     return y + _mlp(r, "attn_pool.mlp", r.note("attn_pool.norm", r.norm("attn_pool.norm", y)), "plain")

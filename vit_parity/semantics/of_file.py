@@ -15,10 +15,13 @@ from conversion.opening import AS_IT_IS, Opening
 from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.table import TensorTable
 from vit_parity.capture import Activations
+from vit_parity.semantics.facts import Facts
+from vit_parity.semantics.positions import with_periods
 from vit_parity.semantics.readers import JaxReader, TorchReader, separate_blocks
 from vit_parity.semantics.timm_folder import facts_of_config, facts_of_timm, is_timm
-from vit_parity.semantics.vit import Facts, Semantics
+from vit_parity.semantics.vit import Semantics
 from vit_spec import Config, ViTConfig, VitportError, config_from_dict, needed_module
+from vit_spec.vit.rotary import DinoV3Rotary
 
 _READERS = {"pytorch": TorchReader, "jax": JaxReader}
 _HIDDEN_ACT = {
@@ -43,6 +46,7 @@ def semantics_of_file(
     opening: Opening = AS_IT_IS,
     dtype: np.dtype | None = None,
     activation: str | None = None,
+    theta: bool = False,
     head: bool = True,
 ) -> Meaning:
     """The model of a file, to be run by the file's own names and conventions.
@@ -53,6 +57,7 @@ def semantics_of_file(
         opening: how to open the file.
         dtype: rounds every array to this type first; ``None`` leaves them as they are.
         activation: replaces the file's own; ``None`` keeps it.
+        theta: takes theta's periods of rotary positions, not the file's own.
         head: ``False`` leaves out the file's head.
 
     Raises:
@@ -76,8 +81,12 @@ def semantics_of_file(
     if source.own is not None and isinstance(own := config_from_dict(source.own["config"]), ViTConfig):
         config = own  # the file's own words, not what a reader made of them
     facts = _facts(reading, config, config_json, found.table)
+    if reading.periods in found.aside:
+        facts = replace(facts, rotary=with_periods(facts.rotary, found.aside[reading.periods]))
     if activation is not None:
         facts = replace(facts, activation=activation)
+    if theta and isinstance(facts.rotary, DinoV3Rotary):
+        facts = replace(facts, rotary=replace(facts.rotary, periods=None))
     table, names = _blocks_apart(found.table, reading.names)
     if config_json.get("pooler_act", "tanh") != "tanh":
         names = replace(names, pre_logits=())  # a stand-in, see conversion.config_json.huggingface.ignored_pooler
@@ -105,6 +114,7 @@ def _facts(reading: SecondReading, config: ViTConfig, config_json: Mapping[str, 
         pool=_pool(reading, config, table),
         pool_prefix=reading.pool_prefix,
         sincos=reading.sincos,
+        rotary=reading.rotary,
     )
     if reading.config_json is not None and config_json:
         return _told_by_config_json(fixed, {**reading.config_json, **config_json.get("vision_config", config_json)})
@@ -120,8 +130,10 @@ def _pool(reading: SecondReading, config: ViTConfig, table: TensorTable) -> str:
 
 def _told_by_config_json(facts: Facts, own: Mapping[str, Any]) -> Facts:
     """Hugging Face's config.json; a SwiGLU runs SiLU whatever ``hidden_act`` says."""
+    theta = own.get("rope_theta", (own.get("rope_parameters") or {}).get("rope_theta"))
     return replace(
         facts,
+        rotary=facts.rotary if theta is None or facts.rotary is None else replace(facts.rotary, theta=theta),
         heads=own["num_attention_heads"],
         eps=own["layer_norm_eps"],
         activation="silu" if own.get("use_swiglu_ffn") else _HIDDEN_ACT[own["hidden_act"]],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from vit_parity.semantics.vit import Facts
+from vit_parity.semantics.facts import Facts
 from vit_spec import ViTConfig, get_model
 
 
@@ -47,5 +47,7 @@ def facts_of_config(config: ViTConfig) -> Facts:
         centred=config.norm == "layernorm",
         order=config.block,
         pool_prefix=config.pool_prefix,
+        pool_heads=config.map_heads,
+        rotary=config.rotary,
         distilled=config.distilled,
     )

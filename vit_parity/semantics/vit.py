@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from conversion.second_reading import Candidates
 from conversion.second_reading.vit import PartNames
 from vit_parity.capture import Activations
+from vit_parity.semantics.facts import Facts
 from vit_parity.semantics.layers import (
     ACTIVATIONS,
     Activation,
@@ -22,31 +23,9 @@ from vit_parity.semantics.layers import (
     same,
     softmax,
 )
+from vit_parity.semantics.positions import Turns, relative_bias, sincos
 from vit_parity.semantics.readers import TorchReader, needed
 from vit_spec import VitportError
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Facts that no array shows."""
-
-    heads: int
-    eps: float
-    activation: str
-    pool: str
-    """``token``, ``avg``, ``map`` or ``token_avg``."""
-    scale: float | None = None
-    """Factor on the attention logits; ``None`` means one over the root of the heads' width."""
-    centred: bool = True
-    """LayerNorm, not RMSNorm."""
-    order: str = "sequential"
-    """Where a block's norms are: ``vit_spec.BlockKind``."""
-    pool_prefix: bool = False
-    """Whether pooling averages all tokens, not only patches."""
-    sincos: bool = False
-    """Whether patches get fixed sines and cosines of column and row."""
-    distilled: bool = False
-    """Whether a model without heads averages class and distillation token."""
 
 
 class Semantics:
@@ -60,16 +39,18 @@ class Semantics:
 
     def run(self, images: np.ndarray) -> Activations:
         """(B, H, W, C) -> ``embed``, ``blocks.i``, ``norm`` (B, N, D) and ``head`` (B, K), in float64."""
-        x, prefix = self._embed(images.astype(np.float64))
+        x, prefix, grid = self._embed(images.astype(np.float64))
+        self.grid = grid
+        turns = None if self.facts.rotary is None else Turns(self.facts.rotary, grid, prefix)
         found = {"embed": x}
-        for at, block in enumerate(self._blocks()):
+        for at, block in enumerate(self._blocks(turns)):
             x = found[f"blocks.{at}"] = block(x)
         x = found["norm"] = self._norm(self.names.norm)(x)
         found["head"] = self._head(x, 0 if self.facts.pool_prefix else prefix)
         return found
 
-    def _embed(self, images: np.ndarray) -> tuple[np.ndarray, int]:
-        """Tokens (B, N, D), and how many of them precede the patches."""
+    def _embed(self, images: np.ndarray) -> tuple[np.ndarray, int, tuple[int, int]]:
+        """Tokens (B, N, D), how many of them precede the patches, and rows and columns of patches."""
         n, r = self.names, self.reader
         patches = needed(r.convolution(n.patches), n.patches)
         B, H, W, C = images.shape
@@ -81,31 +62,41 @@ class Semantics:
         tokens = [array.reshape(-1, body.shape[-1]) for names in n.tokens if (array := r.array(names)) is not None]
         front = np.concatenate(tokens) if tokens else np.zeros((0, body.shape[-1]))  # (prefix, D)
         if self.facts.sincos:
-            body = body + _sincos(H // side, W // side, body.shape[-1])
+            body = body + sincos(H // side, W // side, body.shape[-1])
         if (table := r.array(n.positions)) is not None:
             rows = table.reshape(-1, table.shape[-1])
             placed = len(rows) - body.shape[1]  # how many of the first tokens have rows
             body = body + rows[placed:]
             front = np.concatenate([front[:placed] + rows[:placed], front[placed:]])
         x = np.concatenate([np.broadcast_to(front, (B, *front.shape)), body], axis=1)
-        return self._norm(n.norm_pre)(x), len(front)
+        return self._norm(n.norm_pre)(x), len(front), (H // side, W // side)
 
-    def _blocks(self) -> Iterator[Layer]:
+    def _blocks(self, turns: Turns | None) -> Iterator[Layer]:
         dotted_templates = [name.replace("/", ".") for name in self.names.block]
         patterns = [re.escape(name).replace(r"\{i\}", r"(\d+)") + r"\." for name in dotted_templates]
         dotted = [name.replace("/", ".") for name in self.reader.arrays]
         for pattern, template in zip(patterns, self.names.block, strict=True):
             numbers = {int(match[1]) for name in dotted if (match := re.match(pattern, name))}
             if numbers:
-                return (self._block(template.format(i=at)) for at in range(max(numbers) + 1))
+                return (self._block(template.format(i=at), turns) for at in range(max(numbers) + 1))
         raise VitportError(f"The file has no blocks named {' or '.join(self.names.block)}.")
 
-    def _block(self, at: str) -> Layer:
+    def _block(self, at: str, turns: Turns | None) -> Layer:
         n, r = self.names, self.reader
         if (fused := r.linear(_at(at, n.fused))) is not None:
             return self._parallel_block(at, fused)
         query, key, value = self._parts(at, n.qkv, n.query, n.key, n.value)
+        if (mask := r.array(_at(at, n.inside.get("bias mask", ())))) is not None:
+            masks = np.split(mask, 3)
+            query, key, value = (
+                replace(layer, bias=layer.bias * part) for layer, part in zip((query, key, value), masks, strict=True)
+            )
+        query, value = self._biased(at, query, "query bias"), self._biased(at, value, "value bias")
+        if turns is not None:
+            turns = replace(turns, frequencies=self._frequencies(at))
         inner = {
+            "bias": self._relative_bias(at),
+            "turn": same if turns is None else turns,
             "query_norm": self._inner(at, "query"),
             "key_norm": self._inner(at, "key"),
             "norm": self._inner(at, "heads"),
@@ -186,7 +177,7 @@ class Semantics:
             both = r.linear(n.pool_key_value)
             parts = both.split([both.kernel.shape[1] // 2] * 2) if both is not None else None
             key, value = parts or (needed(r.linear(names), names) for names in (n.pool_key, n.pool_value))
-        heads = r.heads(n.pool_query) or self.facts.heads
+        heads = r.heads(n.pool_query) or self.facts.pool_heads or self.facts.heads
         out = needed(r.linear(n.pool_out), n.pool_out)
         attention = Attention(query, key, value, out, heads, self._scale(heads, query))
         mlp = Mlp(
@@ -202,6 +193,22 @@ class Semantics:
             return together.split([together.kernel.shape[1] // len(each)] * len(each))
         return [needed(self.reader.linear(_at(at, names)), _at(at, names)) for names in each]
 
+    def _relative_bias(self, at: str) -> np.ndarray | float:
+        """A block's own, or that of all blocks."""
+        table = self.reader.array((*_at(at, self.names.inside.get("offsets", ())), *self.names.offsets))
+        return 0.0 if table is None else relative_bias(table, self.grid)
+
+    def _frequencies(self, at: str) -> np.ndarray | None:
+        """A block's own, or its share of those of all blocks."""
+        if (whole := self.reader.array(self.names.frequencies)) is not None:
+            return whole[:, int(at.rpartition(".")[2])]
+        return self.reader.array(_at(at, self.names.inside.get("frequencies", ())))
+
+    def _biased(self, at: str, layer: Linear, name: str) -> Linear:
+        """The layer with a bias that is stored apart from it."""
+        bias = self.reader.array(_at(at, self.names.inside.get(name, ())))
+        return layer if bias is None else replace(layer, bias=bias)
+
     @staticmethod
     def _scale(heads: int, query: Linear) -> float:
         return float((query.kernel.shape[1] // heads) ** -0.5)
@@ -216,14 +223,6 @@ class Semantics:
     def _factor(self, names: Candidates) -> np.ndarray | float:
         factor = self.reader.array(names)
         return 1.0 if factor is None else factor
-
-
-def _sincos(rows: int, columns: int, width: int) -> np.ndarray:
-    """Beyer et al. 2022: (patches, D), float32 as their code computes it."""
-    omega = np.float32(1) / np.float32(10000) ** (np.arange(width // 4, dtype=np.float32) / np.float32(width // 4 - 1))
-    angles = [np.repeat(np.arange(rows), columns), np.tile(np.arange(columns), rows)]
-    y, x = (np.outer(places.astype(np.float32), omega) for places in angles)
-    return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float64)
 
 
 def _at(block: str, names: Candidates) -> Candidates:
@@ -242,6 +241,10 @@ class Attention:
     scale: float
     query_norm: Layer = same
     key_norm: Layer = same
+    turn: Layer = same
+    """Rotary positions of queries and keys as heads, after their norms."""
+    bias: np.ndarray | float = 0.0
+    """Of the logits, (h, N, N)."""
     norm: Layer = same
     """Between the heads and ``out`` (Shleifer et al. 2021)."""
 
@@ -252,7 +255,8 @@ class Attention:
     def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         """(B, N, D), (B, M, D), (B, M, D) -> (B, N, D), before ``norm`` and ``out``."""
         q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))  # (B, h, ., d)
-        logits = self.scale * (self.query_norm(q) @ self.key_norm(k).transpose(0, 1, 3, 2))  # (B, h, N, M)
+        q, k = self.turn(self.query_norm(q)), self.turn(self.key_norm(k))
+        logits = self.scale * (q @ k.transpose(0, 1, 3, 2)) + self.bias  # (B, h, N, M)
         y = (softmax(logits) @ v).transpose(0, 2, 1, 3)  # (B, N, h, d)
         return y.reshape(*y.shape[:2], -1)
 

@@ -23,37 +23,9 @@ from vit_spec.validation import (
     field_types,
     replaced,
 )
-
-MlpKind = Literal["plain", "swiglu", "swiglu_packed"]
-"""``swiglu`` holds gate and value as ``fc1_g`` and ``fc1_x`` (AIMv2, EVA); ``swiglu_packed`` stacks them, gate
-first, in one ``fc1`` of twice the hidden width (DINOv2 giant). Shazeer 2020, section 2."""
-
-BlockKind = Literal["sequential", "post_norm", "original", "parallel"]
-"""``sequential`` normalises the inputs of attention and of MLP (Dosovitskiy et al. 2021, equations 2 and 3);
-``post_norm`` normalises their outputs (Swin v2's residual post-norm, Liu et al. 2022, section 3.2); ``original``
-normalises the sums of inputs and outputs (the first Transformer, Vaswani et al. 2017, section 3.1; PyTorch's
-``norm_first=False``); ``parallel`` gives both the same normalised input and adds their outputs (ViT-22B, Dehghani et
-al. 2023, section 2)."""
-
-NormKind = Literal["layernorm", "rmsnorm"]
-
-PositionEmbedding = Literal["none", "patch", "prefix", "all"]
-"""Which tokens the learned position table has rows for: patches alone (added before the other tokens are
-prepended: big_vision, DeiT III, timm's ``no_embed_class``); also the class and distillation tokens, first
-(ViT, DeiT, DINOv2 with registers as Meta released it); or also the registers."""
-
-PositionResize = Literal[
-    "torch-bicubic", "torch-bicubic-antialias", "torch-bilinear", "torch-bicubic-corners", "scipy-zoom", "dinov2"
-]
-"""How a position table is resized to another grid, named after the code that it reproduces; see
-``conversion.tensors.position_table``."""
-
-Pooling = Literal["token", "avg", "map", "token_avg"]
-"""What the head reads: the class token; the mean of the patch tokens; a learned query attending to all patch
-tokens (MAP, Zhai et al. 2022, appendix); or class token and patch mean side by side (DINOv2's linear head)."""
-
-FinalNorm = Literal["tokens", "pooled", "none"]
-"""Where the last norm sits: on all tokens before pooling (``norm``), or on the pooled vector (``fc_norm``)."""
+from vit_spec.vit.checks import check_options
+from vit_spec.vit.choices import BlockKind, FinalNorm, MlpKind, NormKind, Pooling, PositionEmbedding, PositionResize
+from vit_spec.vit.rotary import Rotary, as_rotary, check_rotary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +62,8 @@ class ViTConfig:
     """A norm between activation and ``fc2`` (NormFormer, Shleifer et al. 2021)."""
 
     qkv_bias: bool = True
+    qv_bias: bool = False
+    """Biases of queries and values alone, in place of ``qkv_bias`` (BEiT, Bao et al. 2022; EVA; DINOv3)."""
     qk_scale: float | None = None
     """Factor on the attention logits; ``None`` means ``head_dim ** -0.5``."""
     qk_norm: bool = False
@@ -123,10 +97,21 @@ class ViTConfig:
     """Extra learned tokens between class token and patches (Darcet et al. 2024)."""
     pos_embed: PositionEmbedding = "prefix"
     pos_embed_resize: PositionResize = "torch-bicubic-antialias"
+    rotary: Rotary | None = None
+    """Turns queries and keys of patches by their positions, with or without a position table; ``None`` for no turns.
+    A model without a table has no size of its own: it reads images of any size."""
+
+    relative_bias: bool = False
+    """A learned bias of the attention logits by relative position, of every head in every block, and three more for
+    the class token (BEiT, Bao et al. 2022)."""
 
     pool: Pooling = "token"
     pool_prefix: bool = False
     """Whether the pooling over patches (``avg``, ``map``, ``token_avg``) runs over all tokens instead."""
+    map_heads: int | None = None
+    """Heads of the pooling by attention (``map``); ``None`` for as many as in the blocks."""
+    map_hidden_dim: int | None = None
+    """Hidden width of its MLP; ``None`` for the blocks'."""
     representation_size: int | None = None
     """Width of a tanh layer before the head (``pre_logits``, ViT's pre-training head)."""
 
@@ -139,10 +124,18 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", height_and_width(self.image_size, "image_size"))
+        object.__setattr__(self, "rotary", as_rotary(self.rotary))
         check_types(self)
         check_choices(self)
         self._check_sizes()
-        self._check_tokens()
+        if self.block == "parallel" and (self.mlp != "plain" or self.mlp_norm or self.attn_norm):
+            raise VitportError(
+                f"block='parallel' has one plain MLP beside the attention, but mlp={self.mlp!r}, "
+                f"mlp_norm={self.mlp_norm}, attn_norm={self.attn_norm}: choose mlp='plain' and neither norm."
+            )
+        check_options(self)
+        if self.rotary is not None:
+            check_rotary(self.rotary, self.head_dim)
         check_rates(self)
         if self.distilled and self.representation_size is not None:
             warnings.warn(
@@ -159,8 +152,9 @@ class ViTConfig:
             for name in ("patch_size", "in_channels", "embed_dim", "depth", "num_heads", "hidden_dim")
         }
         at_least_one |= {"image_size": min(size)}
-        if self.representation_size is not None:
-            at_least_one["representation_size"] = self.representation_size
+        for name in ("map_heads", "map_hidden_dim", "representation_size"):
+            if getattr(self, name) is not None:
+                at_least_one[name] = getattr(self, name)
         check_at_least(1, at_least_one)
         check_at_least(0, {"num_classes": self.num_classes, "register_tokens": self.register_tokens})
         check_at_most(at_least_one | {"register_tokens": self.register_tokens})
@@ -179,24 +173,8 @@ class ViTConfig:
                 "a multiple of the number of heads."
             )
 
-    def _check_tokens(self) -> None:
-        if self.pool in ("token", "token_avg") and not self.class_token:
-            raise VitportError(
-                f"pool={self.pool!r} reads the class token, but class_token=False: choose pool='avg' or 'map'."
-            )
-        if self.distilled and self.pool != "token":
-            raise VitportError(f"distilled=True reads its two tokens, but pool={self.pool!r}: choose pool='token'.")
-        if self.pool == "token_avg" and self.final_norm == "pooled":
-            raise VitportError(
-                "pool='token_avg' joins two vectors, which final_norm='pooled' cannot norm: choose 'tokens'."
-            )
-        if self.block == "parallel" and (self.mlp != "plain" or self.mlp_norm or self.attn_norm):
-            raise VitportError(
-                f"block='parallel' has one plain MLP beside the attention, but mlp={self.mlp!r}, "
-                f"mlp_norm={self.mlp_norm}, attn_norm={self.attn_norm}: choose mlp='plain' and neither norm."
-            )
-        if self.norm == "rmsnorm" and self.norm_bias:
-            raise VitportError("norm='rmsnorm' has no bias: set norm_bias=False.")
+        if self.embed_dim % self.pool_heads:
+            raise VitportError(f"embed_dim={self.embed_dim} does not divide among map_heads={self.map_heads}.")
 
     def options(self, layer: Literal["attention", "mlp"], norm: Any) -> dict[str, Any]:
         """The keyword arguments of a layer of the blocks, which are the same in both frameworks.
@@ -220,6 +198,11 @@ class ViTConfig:
     @property
     def num_patches(self) -> int:
         return self.grid_size[0] * self.grid_size[1]
+
+    @property
+    def relative_grid(self) -> tuple[int, int] | None:
+        """The grid whose relative positions have biases."""
+        return self.grid_size if self.relative_bias else None
 
     @property
     def num_positioned_prefix_tokens(self) -> int:
@@ -250,6 +233,16 @@ class ViTConfig:
         return int(self.embed_dim * self.mlp_ratio) if self.mlp_hidden_dim is None else self.mlp_hidden_dim
 
     @property
+    def pool_heads(self) -> int:
+        """Heads of the pooling by attention."""
+        return self.num_heads if self.map_heads is None else self.map_heads
+
+    @property
+    def pool_hidden_dim(self) -> int:
+        """Hidden width of its MLP."""
+        return self.hidden_dim if self.map_hidden_dim is None else self.map_hidden_dim
+
+    @property
     def pooled_dim(self) -> int:
         """Width of the pooled vector."""
         return 2 * self.embed_dim if self.pool == "token_avg" else self.embed_dim
@@ -271,7 +264,8 @@ class ViTConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, every field written out."""
-        return dataclasses.asdict(self) | {"image_size": list(self.image_size)}
+        rotary = None if self.rotary is None else self.rotary.to_dict()
+        return dataclasses.asdict(self) | {"image_size": list(self.image_size), "rotary": rotary}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
@@ -288,8 +282,9 @@ class ViTConfig:
 
 _OPTIONS = {
     "attention": {
-        "qkv_bias": "qkv_bias", "qk_scale": "qk_scale", "proj_bias": "proj_bias", "qk_norm": "qk_norm",
-        "attn_norm": "attn_norm", "attn_drop": "attn_drop_rate", "proj_drop": "drop_rate",
+        "qkv_bias": "qkv_bias", "qv_bias": "qv_bias", "relative_grid": "relative_grid", "qk_scale": "qk_scale",
+        "proj_bias": "proj_bias", "qk_norm": "qk_norm", "attn_norm": "attn_norm", "attn_drop": "attn_drop_rate",
+        "proj_drop": "drop_rate",
     },
     "mlp": {"act": "activation", "bias": "proj_bias", "norm": "mlp_norm", "drop": "drop_rate"},
 }  # fmt: skip

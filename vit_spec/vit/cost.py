@@ -16,7 +16,7 @@ def forward_flops(config: ViTConfig) -> int:
     multiply_adds = patches + c.depth * (attention + mlp)
     if c.pool == "map":
         R = N if c.pool_prefix else P
-        multiply_adds += D * D + R * D * 2 * D + 2 * R * D + D * D + 2 * D * c.hidden_dim
+        multiply_adds += D * D + R * D * 2 * D + 2 * R * D + D * D + 2 * D * c.pool_hidden_dim
     features = c.pooled_dim
     if c.pre_logits_dim is not None:
         multiply_adds += features * c.pre_logits_dim
@@ -28,7 +28,7 @@ def forward_flops(config: ViTConfig) -> int:
 def longest_sum(config: ViTConfig) -> int:
     """See :func:`vit_spec.longest_sum`."""
     c = config
-    return max(c.hidden_dim, c.pooled_dim, c.num_tokens, c.in_channels * c.patch_size**2)
+    return max(c.hidden_dim, c.pool_hidden_dim, c.pooled_dim, c.num_tokens, c.in_channels * c.patch_size**2)
 
 
 def block_sizes(config: ViTConfig) -> tuple[BlockSizes]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from vit_spec.family import Family
 from vit_spec.vit.config import FIELDS, ViTConfig
 from vit_spec.vit.cost import block_sizes, forward_flops, longest_sum
-from vit_spec.vit.margin import margin_in_words
 from vit_spec.vit.models import MODELS, UNSUPPORTED
 from vit_spec.vit.options import TIMM_NAMES
 from vit_spec.vit.parameters import parameters, segments
+from vit_spec.vit.remarks import remarks
 
 _MAY_DIFFER = frozenset({
     "image_size", "in_channels", "num_classes", "num_heads", "mlp_ratio", "mlp_hidden_dim", "activation", "qk_scale",
     "norm", "norm_eps", "final_norm", "layer_scale", "pos_embed", "pos_embed_resize", "pool", "pool_prefix",
-    "representation_size", "drop_rate", "attn_drop_rate", "drop_path_rate",
+    "map_heads", "map_hidden_dim", "representation_size", "drop_rate", "attn_drop_rate", "drop_path_rate",
 })  # fmt: skip
 """Fields that fine-tuning changes, that tensors do not show, or of which one shape has several values."""
 
@@ -27,7 +27,7 @@ VIT = Family(
     longest_sum=longest_sum,
     size_fields=tuple(dict.fromkeys(("depth", *(name for name in FIELDS if name not in _MAY_DIFFER), "hidden_dim"))),
     aliases=TIMM_NAMES,
-    remarks=margin_in_words,
+    remarks=remarks,
     models=MODELS,
     unsupported=UNSUPPORTED,
 )

@@ -12,6 +12,8 @@ from functools import partial
 from vit_spec.layer_parameters import Make, linear, norm
 from vit_spec.parameter import Kind, Parameter, Segment, Stage
 from vit_spec.vit.config import ViTConfig
+from vit_spec.vit.relative import count_offsets
+from vit_spec.vit.rotary import MixedRotary
 
 
 def segments(config: ViTConfig) -> tuple[Segment]:
@@ -58,10 +60,19 @@ def _embedding(c: ViTConfig, make: Make) -> Iterator[Parameter]:
 def _block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     D = c.embed_dim
     yield from _norm(c, make, f"{at}.norm1", D)
+    if c.qv_bias:
+        yield make(name=f"{at}.attn.q_bias", shape=(D,), kind=Kind.BIAS, split="columns")
+        yield make(name=f"{at}.attn.v_bias", shape=(D,), kind=Kind.BIAS, split="columns")
+    if c.relative_grid is not None:
+        offsets = (count_offsets(c.relative_grid), c.num_heads)
+        yield make(name=f"{at}.attn.relative_position_bias_table", shape=offsets, kind=Kind.OFFSETS, split="columns")
     yield from linear(make, f"{at}.attn.qkv", D, 3 * D, "packed", bias=c.qkv_bias)
     if c.qk_norm:
         yield from _norm(c, make, f"{at}.attn.q_norm", c.head_dim)
         yield from _norm(c, make, f"{at}.attn.k_norm", c.head_dim)
+    if isinstance(c.rotary, MixedRotary):
+        frequencies = (2, c.num_heads, c.head_dim // 2)
+        yield make(name=f"{at}.attn.rotary.freqs", shape=frequencies, kind=Kind.FREQUENCIES)
     if c.attn_norm:
         yield from _norm(c, make, f"{at}.attn.norm", D)
     yield from linear(make, f"{at}.attn.proj", D, D, "rows", bias=c.proj_bias)
@@ -119,8 +130,8 @@ def _attention_pool(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     yield from linear(make, f"{at}.kv", D, 2 * D, "columns")
     yield from linear(make, f"{at}.proj", D, D, "rows")
     yield from _norm(c, make, f"{at}.norm", D)
-    yield from linear(make, f"{at}.mlp.fc1", D, c.hidden_dim, "columns")
-    yield from linear(make, f"{at}.mlp.fc2", c.hidden_dim, D, "rows")
+    yield from linear(make, f"{at}.mlp.fc1", D, c.pool_hidden_dim, "columns")
+    yield from linear(make, f"{at}.mlp.fc2", c.pool_hidden_dim, D, "rows")
 
 
 def _classifier(c: ViTConfig, make: Make) -> Iterator[Parameter]:

@@ -7,7 +7,12 @@ from collections.abc import Iterable
 from vit_spec.presence import shown_options as shown
 from vit_spec.vit.config import ViTConfig
 
-_BASES = (ViTConfig(depth=1), ViTConfig(depth=1, pool="avg"), ViTConfig(depth=1, block="parallel"))
+_BASES = (
+    ViTConfig(depth=1),
+    ViTConfig(depth=1, qkv_bias=False),
+    ViTConfig(depth=1, pool="avg"),
+    ViTConfig(depth=1, block="parallel"),
+)
 
 
 def shown_options(names: Iterable[str]) -> dict[str, bool]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from vit_spec import VitportError
-from vit_torch.layers.initialization import make_linear
+from vit_spec.vit.relative import count_offsets, shares
+from vit_torch.layers.constant import make_constant
+from vit_torch.layers.initialization import make_linear, make_zeros
 from vit_torch.layers.norm import NormLayer
 from vit_torch.layers.qkv import project_qkv
 
@@ -22,9 +25,13 @@ class Attention(nn.Module):
         dim: width D of the tokens; a multiple of ``num_heads``.
         num_heads: number of heads h.
         qkv_bias: whether queries, keys and values have a bias.
+        qv_bias: whether queries and values have one, and keys none.
+        relative_grid: rows and columns of the patches behind a class token whose relative positions have biases
+            (:mod:`vit_spec.vit.relative`); ``None`` for no such biases.
         qk_scale: factor on the attention logits; ``None`` means ``head_dim ** -0.5``.
         proj_bias: whether the output projection has a bias.
         qk_norm: makes a norm over the head width, for queries and for keys (Dehghani et al. 2023).
+        rotary: turns queries and keys after their norms (:mod:`vit_torch.layers.rotary`).
         attn_norm: makes a norm between the heads and the output projection (Shleifer et al. 2021).
         attn_drop: dropout rate of the attention weights.
         proj_drop: dropout rate of the output.
@@ -38,9 +45,12 @@ class Attention(nn.Module):
         dim: int,
         num_heads: int = 8,
         qkv_bias: bool = False,
+        qv_bias: bool = False,
+        relative_grid: tuple[int, int] | None = None,
         qk_scale: float | None = None,
         proj_bias: bool = True,
         qk_norm: NormLayer | None = None,
+        rotary: nn.Module | None = None,
         attn_norm: NormLayer | None = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
@@ -50,9 +60,16 @@ class Attention(nn.Module):
         self.head_dim = head_width(dim, num_heads)
         self.scale = self.head_dim**-0.5 if qk_scale is None else qk_scale
         self.attend = attend
+        self.q_bias = make_zeros(dim) if qv_bias else None
+        self.v_bias = make_zeros(dim) if qv_bias else None
+        self.relative_position_bias_table = (
+            make_zeros(count_offsets(relative_grid), num_heads) if relative_grid is not None else None
+        )
+        self.shares = make_constant(shares(relative_grid)) if relative_grid is not None else None
         self.qkv = make_linear(dim, 3 * dim, bias=qkv_bias)
         self.q_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim)
         self.k_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim)
+        self.rotary = nn.Identity() if rotary is None else rotary
         self.attn_drop = nn.Dropout(attn_drop)
         self.norm = nn.Identity() if attn_norm is None else attn_norm(dim)
         self.proj = make_linear(dim, dim, bias=proj_bias)
@@ -61,9 +78,26 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """(B, N, D) -> (B, N, D)."""
         q, k, v = project_qkv(self.qkv, x, self.num_heads, self.head_dim)  # (B, h, N, d) each
-        q, k = self.q_norm(q), self.k_norm(k)
-        x = self.attend(q, k, v, self.scale, self.attn_drop)
+        if self.q_bias is not None and self.v_bias is not None:
+            q, v = q + self._by_head(self.q_bias), v + self._by_head(self.v_bias)
+        q, k = self.rotary(self.q_norm(q)), self.rotary(self.k_norm(k))
+        x = self.attend(q, k, v, self.scale, self.attn_drop, self.bias())
         return self.proj_drop(self.proj(self.norm(x)))
+
+    def bias(self) -> Float[Tensor, "1 h N N"] | None:
+        """What is added to the logits: the bias by relative position, if the layer has one."""
+        if self.relative_position_bias_table is None or self.shares is None:
+            return None
+        table = self.relative_position_bias_table  # (offsets, h)
+        patches = table[self.shares[:, None] - self.shares + self.shares[-1]]  # (P, P, h)
+        from_class, to_class, own = table[-3, None, None], table[-2, None, None], table[-1, None, None]  # (1, 1, h)
+        P, _, h = patches.shape
+        first = torch.cat([own, from_class.expand(1, P, h)], dim=1)
+        others = torch.cat([to_class.expand(P, 1, h), patches], dim=1)
+        return torch.cat([first, others], dim=0).permute(2, 0, 1)[None]
+
+    def _by_head(self, bias: Float[Tensor, " D"]) -> Float[Tensor, "h 1 d"]:
+        return bias.reshape(self.num_heads, 1, self.head_dim)
 
 
 def attend(

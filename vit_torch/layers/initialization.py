@@ -51,6 +51,17 @@ def make_tokens(count: int, width: int) -> nn.Parameter:
     return tokens
 
 
+def make_frequencies(num_heads: int, head_dim: int, theta: float) -> nn.Parameter:
+    """Angles of a turn by column and by row, (2, h, d / 2): two axes at right angles, turned at random in each head.
+
+    Heo et al. 2024, "Rotary position embedding for Vision Transformer", section 3.2, and their code.
+    """
+    sizes = theta ** (-torch.arange(head_dim // 4) * 4 / head_dim)  # (d / 4,)
+    axis = torch.rand(num_heads, 1) * 2 * math.pi
+    angles = [torch.cat([sizes * part(axis), sizes * part(axis + math.pi / 2)], -1) for part in (torch.cos, torch.sin)]
+    return nn.Parameter(torch.stack(angles))
+
+
 def initialize(model: nn.Module, values: Mapping[Parameter, Distribution]) -> None:
     """Draws new values for some of a model's parameters, in place; those on the meta device stay as they are."""
     parameters = dict(model.named_parameters())

@@ -14,6 +14,7 @@ from vit_torch.layers.layer_scale import LayerScale
 from vit_torch.layers.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_torch.layers.norm import make_norm
 from vit_torch.layers.residual import add
+from vit_torch.layers.rotary import make_rotary
 
 MLPS = {"plain": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}
 
@@ -31,7 +32,8 @@ class Block(nn.Module):
         c, D = config, config.embed_dim
         norm = partial(make_norm, config)
         self.norm1 = norm(D)
-        self.attn = Attention(D, c.num_heads, **c.options("attention", norm))
+        rotary = make_rotary(c)
+        self.attn = Attention(D, c.num_heads, **c.options("attention", norm), rotary=rotary)
         self.ls1 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm(D)

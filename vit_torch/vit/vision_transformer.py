@@ -56,7 +56,7 @@ class VisionTransformer(VisionModel[ViTConfig]):
         self.blocks = nn.ModuleList(BLOCKS[c.block](c, rate) for rate in c.drop_path_rates)
         self.norm = norm(D) if c.final_norm == "tokens" else nn.Identity()
         pool = c.pool == "map"
-        self.attn_pool = AttentionPool(D, c.num_heads, c.hidden_dim, norm, c.activation) if pool else None
+        self.attn_pool = AttentionPool(D, c.pool_heads, c.pool_hidden_dim, norm, c.activation) if pool else None
         self.fc_norm = norm(D) if c.final_norm == "pooled" else nn.Identity()
         self.pre_logits = nn.Identity() if c.pre_logits_dim is None else PreLogits(c.pooled_dim, c.pre_logits_dim)
         self.reset_classifier(c.num_classes)

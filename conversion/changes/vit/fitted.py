@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
+
 from conversion.changes.sizes import by
 from conversion.checkpoint import Checkpoint
+from conversion.tensors.offset_table import resize_offset_table
 from conversion.tensors.position_table import resize_position_table
 from vit_spec import Kind, ViTConfig, VitportError, parameters, with_pool
+from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import Pooling, PositionResize
+from vit_spec.vit.relative import CLASS_ROWS
 
 
 def grid_resized(sized: Checkpoint[ViTConfig], old: ViTConfig, resize: str | None) -> Checkpoint[ViTConfig]:
@@ -23,7 +28,12 @@ def grid_resized(sized: Checkpoint[ViTConfig], old: ViTConfig, resize: str | Non
         VitportError: if no method of that name resizes position tables.
     """
     config = sized.config
-    if config.pos_embed == "none" or config.grid_size == old.grid_size:
+    if config.grid_size == old.grid_size:
+        return sized
+    if config.relative_bias:
+        sized = _offsets_resized(sized, old, resize)
+        resize = None  # it named a method for the biases
+    if config.pos_embed == "none":
         return sized
     known: dict[str, PositionResize] = {method: method for method in get_args(PositionResize)}
     if resize is not None and resize not in known:
@@ -39,6 +49,25 @@ def grid_resized(sized: Checkpoint[ViTConfig], old: ViTConfig, resize: str | Non
     )
     return replace(sized, params=sized.params.replacing(name, table)).changed(
         f"position table of {by(config.grid_size)} in place of {by(old.grid_size)} patches, resized by {method}"
+    )
+
+
+def _offsets_resized(sized: Checkpoint[ViTConfig], old: ViTConfig, resize: str | None) -> Checkpoint[ViTConfig]:
+    known: dict[str, OffsetResize] = {method: method for method in get_args(OffsetResize)}
+    if resize is not None and resize not in known:
+        raise VitportError(
+            f"resize={resize!r} resizes no biases by relative position: choose one of {', '.join(known)}."
+        )
+    method, params = known[resize or "timm-geometric"], sized.params
+    for name in (it.name for it in parameters(sized.config) if it.kind is Kind.OFFSETS):
+        table = params[name]
+        patches = resize_offset_table(
+            table[:-CLASS_ROWS], source=old.grid_size, target=sized.config.grid_size, method=method
+        )
+        params = params.replacing(name, np.concatenate([patches, table[-CLASS_ROWS:]]))
+    return replace(sized, params=params).changed(
+        f"biases by relative position of {by(sized.config.grid_size)} in place of {by(old.grid_size)} patches, resized "
+        f"by {method}"
     )
 
 

@@ -85,6 +85,9 @@ def _qk_scale(checkpoint: Checkpoint) -> Checkpoint:
             name, rows = _queries(config, at, leaf)
             if name in changed:
                 changed[name] = _times(changed[name], _factors(changed[name].shape[0], rows, factor))
+        own = f"{at}.attn.q_bias"
+        if own in changed and not config.qk_norm:  # a norm comes after it
+            changed[own] = _times(changed[own], _factors(config.embed_dim, slice(None), factor))
     folded = replace(checkpoint, config=config.replace(qk_scale=None), params=TensorTable(changed))
     return folded.changed(f"folded the factor {factor:g} of the attention's logits into the queries")
 

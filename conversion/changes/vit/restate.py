@@ -65,10 +65,16 @@ def _steps(config: ViTConfig, cannot_hold: CannotHold) -> Iterator[tuple[_Step, 
 def _with_biases(config: ViTConfig) -> Iterator[ViTConfig]:
     if config.block == "parallel":
         return
-    usable = {"qkv_bias": True, "proj_bias": True, "norm_bias": config.norm == "layernorm", "patch_bias": True}
+    usable = {"qkv_bias": not config.qv_bias, "proj_bias": True, "norm_bias": config.norm == "layernorm"}
+    usable |= {"patch_bias": True}
     names = [name for name, possible in usable.items() if possible and not getattr(config, name)]
     for chosen in (*([name] for name in names), names):  # all at once where a format has all or none
         yield config.replace(**dict.fromkeys(chosen, True))
+
+
+def _with_key_biases(config: ViTConfig) -> Iterator[ViTConfig]:
+    if config.qv_bias:
+        yield config.replace(qkv_bias=True, qv_bias=False)
 
 
 def _with_layer_scale(config: ViTConfig) -> Iterator[ViTConfig]:
@@ -115,6 +121,20 @@ def _filled(checkpoint: Checkpoint, config: ViTConfig) -> Checkpoint:
         it.name: old[it.name] if it.name in old else _constant(it.shape, dtype, float(it.kind is Kind.SCALE))
         for it in parameters(config)
     }
+    return replace(checkpoint, config=config, params=TensorTable(tensors))
+
+
+def _with_joint_biases(checkpoint: Checkpoint, config: ViTConfig) -> Checkpoint:
+    """Zeros between the biases of queries and those of values."""
+    old = checkpoint.params.tensors
+
+    def make(name: str, shape: tuple[int, ...]) -> Tensor:
+        if name in old:
+            return old[name]
+        q, v = (old[name.replace("qkv.bias", f"{part}_bias")] for part in "qv")
+        return Tensor(shape, q.dtype, lambda: np.concatenate([q.read(), np.zeros_like(q.read()), v.read()]))
+
+    tensors = {it.name: make(it.name, it.shape) for it in parameters(config)}
     return replace(checkpoint, config=config, params=TensorTable(tensors))
 
 
@@ -179,6 +199,7 @@ def _biases_told(before: ViTConfig, after: ViTConfig) -> str:
 
 
 _STEPS = (
+    _Step(_with_key_biases, _with_joint_biases, lambda before, after: "zeros for the biases of keys"),
     _Step(_with_biases, _filled, _biases_told),
     _Step(_packed, _with_packed, lambda before, after: "gate and value of the SwiGLU stacked in one layer"),
     _Step(

@@ -16,10 +16,15 @@ __all__ = ["read", "read_model", "recognises"]
 
 
 def recognises(path: Path) -> bool:
+    """By its content, or by a name that says so."""
+    return path.suffix == ".onnx" or begins_as_one(path)
+
+
+def begins_as_one(path: Path) -> bool:
     """A protobuf message that begins with an ONNX model's IR version and producer."""
     with path.open("rb") as file:
         start = file.read(3)
-    return path.suffix == ".onnx" or (start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x3a", b"\x42"))
+    return start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x3a", b"\x42")
 
 
 @walled("ONNX file")

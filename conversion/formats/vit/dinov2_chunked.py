@@ -21,5 +21,6 @@ FORMAT = Format(
     )),
     signature=("blocks.0.0.attn.qkv.weight",),
     set_aside=SET_ASIDE,
+    classifier_pool="token_avg",
     second_reading=SecondReading(names=replace(PARTS, block=("blocks.{chunk}.{i}",)), plain=False),
 )  # fmt: skip

@@ -96,7 +96,7 @@ FORMAT = Format(
     names=Rules((
         *TOWER,
         *LAST_NORM,
-        Rule(("head.weight", "head.bias"), "visual_projection.weight", WithoutBias("head")),
+        Rule(("head.weight", "head.bias"), "visual_projection.weight", WithoutBias("head", remedy="--head drop")),
     )),
     signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
     group="huggingface",

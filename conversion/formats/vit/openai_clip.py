@@ -27,9 +27,9 @@ FORMAT = Format(
         *module("blocks.{i}.mlp.fc1", f"{_BLOCK}.mlp.c_fc"),
         *module("blocks.{i}.mlp.fc2", f"{_BLOCK}.mlp.c_proj"),
         *module("norm", "ln_post"),
-        Rule(("head.weight", "head.bias"), "proj", WithoutBias("head", transposed=True)),
+        Rule(("head.weight", "head.bias"), "proj", WithoutBias("head", transposed=True, remedy="--head drop")),
     )),
-    signature=("conv1.weight", "class_embedding", "transformer.resblocks.0.ln_1.weight"),
+    signature=("conv1.weight", "class_embedding", "transformer.resblocks.0.ln_1.weight", "ln_post.weight"),
     conventions={"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic", "norm_eps": 1e-5},
     preprocessing=Preprocessing(mean=CLIP_MEAN, std=CLIP_STD, crop_fraction=1.0),
     second_reading=SecondReading(

@@ -12,6 +12,7 @@ from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Aliased, Rule, module
 from conversion.tensors.table import TensorTable
 from conversion.tensors.transforms import LinearPatches
+from vit_spec import ViTConfig
 
 ALIASES = (
     Rule("reg_token", "register_tokens"),  # DINOv2
@@ -39,13 +40,26 @@ PARTS = PartNames(
     scale1=("ls1.gamma", "gamma_1", "ls.gamma"), norm2=("norm2",), first=("mlp.fc1", "mlp.w12"), gate=("mlp.fc1_g",),
     gated=("mlp.fc1_x",), second=("mlp.fc2", "mlp.w3", "mlp_out_proj"),
     inside={"query": ("attn.q_norm", "q_norm"), "key": ("attn.k_norm", "k_norm"), "heads": ("attn.norm",),
-            "hidden": ("mlp.norm",)},
+            "hidden": ("mlp.norm",), "query bias": ("attn.q_bias",), "value bias": ("attn.v_bias",),
+            "frequencies": ("attn.rotary.freqs",), "offsets": ("attn.relative_position_bias_table",)},
     scale2=("ls2.gamma", "gamma_2"), fused=("in_proj",), fused_bias=("mlp_bias",),
     norm=("norm",), pool_latent=("attn_pool.latent",), pool_query=("attn_pool.q",), pool_key_value=("attn_pool.kv",),
     pool_out=("attn_pool.proj",), pool_norm=("attn_pool.norm",), pool_first=("attn_pool.mlp.fc1",),
     pool_second=("attn_pool.mlp.fc2",), fc_norm=("fc_norm",), pre_logits=("pre_logits.fc",), head=("head",),
     head_dist=("head_dist",),
 )  # fmt: skip
+
+
+def is_eva(config: ViTConfig) -> bool:
+    """Whether timm has a model in its class ``Eva``, whose names are another format's."""
+    return config.rotary is not None or config.qv_bias or config.relative_bias
+
+
+def cannot_hold(config: ViTConfig) -> list[str]:
+    """Anything but models of that class."""
+    return (
+        [f"rotary={config.rotary!r}, qv_bias={config.qv_bias!r} (the format timm-eva does)"] if is_eva(config) else []
+    )
 
 
 def _projector(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
@@ -65,5 +79,6 @@ FORMAT = Format(
     ignored_if=_projector,
     reader_defaults={"activation": "gelu"},
     writer=safetensors_file.write,
+    cannot_hold=cannot_hold,
     second_reading=SecondReading(names=PARTS, plain=False),
 )

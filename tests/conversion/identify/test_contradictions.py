@@ -112,8 +112,8 @@ def test_a_name_of_other_heads_than_config_json_says_is_refused(tmp_path) -> Non
     assert load_file(tmp_path / "hf" / "model.safetensors")
 
 
-def test_a_name_whose_heads_do_not_divide_the_width_is_refused_as_the_name(tmp_path) -> None:
+def test_a_config_whose_heads_do_not_divide_the_width_is_refused_as_the_config(tmp_path) -> None:
     config = ViTConfig(image_size=16, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=3)
     save_file(random_params(config, seed=1, dtype=np.float32), tmp_path / "w.safetensors")
-    with pytest.raises(VitportError, match=r"The model name vit_large_patch16_224 does not fit .*: embed_dim=24"):
-        conversion.load(tmp_path / "w.safetensors", model="vit_large_patch16_224")
+    with pytest.raises(VitportError, match=r"The config given does not fit the tensors: embed_dim=24"):
+        conversion.load(tmp_path / "w.safetensors", model=config.replace(embed_dim=80, num_heads=16))

@@ -6,6 +6,7 @@ Tolerance 1e-12 of the largest output: float64 rounding, measured at most 1e-15.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,20 @@ def test_a_head_beside_the_body_is_kept(body: str, at: str, tmp_path: Path) -> N
     parent = body[:-1].rpartition(".")[0]
     torch.save(_body(body) | _head(f"{parent}.{at}" if parent else at, LINEAR), tmp_path / "w.pth")
     _assert_answers(tmp_path / "w.pth", _expected(LINEAR))
+
+
+@pytest.mark.parametrize("at", ["head", "fc", "classifier.1", "model.classifier"])
+def test_a_head_beside_what_holds_the_body_is_kept(at: str, tmp_path: Path) -> None:
+    """As of ``Sequential(backbone)`` beside a layer."""
+    torch.save(_body("model.student.0.") | _head(at, LINEAR), tmp_path / "w.pth")
+    _assert_answers(tmp_path / "w.pth", _expected(LINEAR))
+
+
+def test_the_nearest_of_two_heads_is_taken_and_the_other_told(tmp_path: Path) -> None:
+    other = nn.Linear(24, 3, dtype=torch.float64)
+    torch.save(_body("model.student.") | _head("model.fc", LINEAR) | _head("probe", other), tmp_path / "w.pth")
+    checkpoint = _assert_answers(tmp_path / "w.pth", _expected(LINEAR))
+    assert any(re.match(r"set aside 2 tensors outside .*probe", note) for note in checkpoint.provenance.notes)
 
 
 def test_a_head_on_class_token_and_mean_reads_both(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ FOREIGN = {
     "yolos": lambda: transformers.YolosModel(
         transformers.YolosConfig(**SIZES, image_size=[12, 8], patch_size=4, num_detection_tokens=3)
     ),
-    "beit": lambda: transformers.BeitModel(transformers.BeitConfig(**IMAGES)),
+    "beit": lambda: transformers.BeitForMaskedImageModeling(transformers.BeitConfig(**IMAGES)),
     "vivit": lambda: transformers.VivitModel(
         transformers.VivitConfig(**SIZES, image_size=8, num_frames=2, tubelet_size=[2, 4, 4])
     ),

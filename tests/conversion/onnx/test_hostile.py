@@ -233,17 +233,17 @@ HOSTILE: list[Callable[[], onnx.ModelProto]] = [
 """What makes each file."""
 MEASURE = """
 import json, resource, sys, time, conversion, onnx
+from tests.peak_memory import start, taken
 from vit_spec import VitportError
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 results = []
 for path in sys.argv[1:]:
-    before, start, sentence = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), ""
+    before, began, sentence = start(), time.process_time(), ""
     try:
         conversion.load(path)
     except VitportError as error:
         sentence = str(error)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    results.append((path, sentence, grown, time.process_time() - start))
+    results.append((path, sentence, taken(before), time.process_time() - began))
 json.dump(results, sys.stdout)
 """
 

@@ -183,6 +183,33 @@ def test_what_is_not_understood_is_refused_with_its_node(name, tmp_path):
     assert str(tmp_path / "a.onnx") in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["QOperator", "QDQ"])
+@pytest.mark.parametrize("operations", [["MatMul"], ["Conv"], ["Gemm"], None], ids=["MatMul", "Conv", "Gemm", "all"])
+def test_a_graph_that_onnxruntime_quantised_is_refused_by_that_name(form, operations, tmp_path, capfd):
+    """By a calibration: what layers compute is rounded, in operators of integers or between pairs of conversions."""
+    from onnxruntime import quantization
+
+    class Images(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = [{"image": np.ones((1, 3, *CONFIG.image_size), np.float32) * at} for at in (-1, 1)]
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return self.left.pop() if self.left else None
+
+    onnx.save(vit_graph(PARAMS, CONFIG, Style()), tmp_path / "a.onnx")
+    quantization.quantize_static(
+        tmp_path / "a.onnx", tmp_path / "q.onnx", Images(), quant_format=quantization.QuantFormat[form],
+        op_types_to_quantize=operations,
+    )  # fmt: skip
+    capfd.readouterr()
+    operators = {node.op_type for node in onnx.load(tmp_path / "q.onnx").graph.node}
+    assert (
+        {"QLinearMatMul", "QLinearConv", "QGemm"} & operators if form == "QOperator" else "QuantizeLinear" in operators
+    )
+    with pytest.raises(VitportError, match=r"q\.onnx: The graph is quantised: its node .*\(\w*Quantize\w*\) rounds"):
+        conversion.load(tmp_path / "q.onnx")
+
+
 def test_a_part_of_a_graph_is_read_by_the_name_of_its_last_value(tmp_path):
     """The way out for a head that is none."""
     model = vit_graph(PARAMS, CONFIG, Style())

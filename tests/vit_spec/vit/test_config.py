@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vit_spec import ViTConfig, VitportError
+from vit_spec.vit.rotary import AxialRotary, MixedRotary
 
 CONTRADICTIONS = [
     ({"embed_dim": 100}, "embed_dim=100 does not divide among num_heads=12"),
@@ -111,6 +112,9 @@ VALUES: dict[str, st.SearchStrategy] = {
     "norm_eps": POSITIVE,
     "layer_scale": st.none() | POSITIVE,
     "register_tokens": st.integers(0, 4),
+    "map_heads": st.none() | st.sampled_from([1, 2, 3]),
+    "map_hidden_dim": st.none() | st.integers(1, 9),
+    "rotary": st.none() | st.just(MixedRotary().to_dict()) | st.just(AxialRotary(reference_grid=(2, 3)).to_dict()),
     "representation_size": st.none() | st.integers(1, 9),
     "drop_rate": RATES,
     "attn_drop_rate": RATES,
@@ -129,7 +133,14 @@ def _consistent(values: dict) -> dict:
         values["final_norm"] = "tokens"
     values["norm_bias"] &= values["norm"] != "rmsnorm"
     if values["block"] == "parallel":
-        values |= {"mlp": "plain", "mlp_norm": False, "attn_norm": False}
+        values |= {"mlp": "plain", "mlp_norm": False, "attn_norm": False, "qv_bias": False, "rotary": None}
+    if values["distilled"] or values["register_tokens"] or not values["class_token"] or values["block"] == "parallel":
+        values["relative_bias"] = False
+    values["qv_bias"] &= not values["qkv_bias"]
+    if values["embed_dim"] // values["num_heads"] % 4:
+        values["rotary"] = None
+    if values["pool"] != "map":
+        values |= {"map_heads": None, "map_hidden_dim": None}
     return values
 
 

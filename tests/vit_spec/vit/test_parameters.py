@@ -95,7 +95,7 @@ def test_kinds_are_those_of_the_modules_that_hold_them(name) -> None:
     for parameter in parameters(CONFIGS[name]):
         at, _, leaf = parameter.name.rpartition(".")
         module = model.get_submodule(at)
-        if leaf in ("bias", "mlp_bias"):
+        if leaf in ("bias", "mlp_bias", "q_bias", "v_bias"):
             expected = Kind.BIAS
         elif isinstance(module, nn.Linear):
             expected = Kind.LINEAR
@@ -105,6 +105,10 @@ def test_kinds_are_those_of_the_modules_that_hold_them(name) -> None:
             expected = Kind.NORM
         elif leaf == "gamma":
             expected = Kind.SCALE
+        elif leaf == "relative_position_bias_table":
+            expected = Kind.OFFSETS
+        elif leaf == "freqs":
+            expected = Kind.FREQUENCIES
         else:
             expected = Kind.TABLE if leaf == "pos_embed" else Kind.TOKEN
         assert parameter.kind is expected, parameter.name
@@ -161,6 +165,8 @@ def test_a_segment_is_blocks_of_the_same_parameters(name) -> None:
     assert all(block == blocks[0] for block in blocks)
 
 
+_OWN_COLUMNS = ("mlp_bias", "q_bias", "v_bias", "relative_position_bias_table")
+"""Parameters of a module itself."""
 SPLITS = {
     # Shoeybi et al. 2019, section 3: the layer before heads or hidden units is split by columns, the one after by rows.
     ("blocks.0.attn.qkv", "blocks.0.in_proj"): "packed",
@@ -175,9 +181,9 @@ SPLITS = {
 def test_tensor_parallelism_splits_attention_and_mlp_alone(name) -> None:
     expected = {layer: split for layers, split in SPLITS.items() for layer in layers}
     for parameter in parameters(CONFIGS[name]):
-        layer = "blocks.0.mlp_bias" if parameter.name == "blocks.0.mlp_bias" else parameter.name.rpartition(".")[0]
+        layer, _, leaf = parameter.name.rpartition(".")
         if parameter.index in (None, 0):
-            split = "columns" if layer == "blocks.0.mlp_bias" else expected.get(layer)
+            split = "columns" if leaf in _OWN_COLUMNS else expected.get(layer)
             assert parameter.split == split, parameter.name
 
 

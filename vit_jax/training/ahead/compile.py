@@ -1,18 +1,33 @@
-"""Compiles a run's step for chips that are not here."""
+"""Compiles a run's step, or a model's inference, for chips that are not here."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from jax.sharding import Mesh
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vit_jax.inference.inference import Inference
+from vit_jax.params import get_params
+from vit_jax.preprocessing import normalise
+from vit_jax.pure import Params
 from vit_jax.training.ahead.program import Program, read_program
 from vit_jax.training.ahead.topology import Topology
+from vit_jax.training.devices.sharding import BATCH, mesh_by_network
 from vit_jax.training.recipe.config import TrainConfig
-from vit_jax.training.run.setup import Setup, set_up
-from vit_spec import VitportError
+from vit_jax.training.recipe.execution import MeshShape, Precision
+from vit_jax.training.run.monitor import step_flops
+from vit_jax.training.run.setup import abstract_model, set_up
+from vit_spec import Config, VitportError, forward_flops
+
+if TYPE_CHECKING:
+    from conversion import Checkpoint
 
 _USED = re.compile(
     r"(?:Used |required for HLO temporaries \()(?P<used>[\d.]+)(?P<unit>[KMGT])"
@@ -46,18 +61,19 @@ class Memory:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A step that was compiled; made by :func:`compile_ahead`."""
+    """A program that was compiled; made by :func:`compile_ahead` and :func:`compile_inference_ahead`."""
 
-    setup: Setup
     topology: Topology
+    mesh: Mesh
+    model: Config
+    about: Mapping[str, Any]
+    """What was compiled, by the names of the command's options; ``batch`` is one of them."""
+    model_flops: float
+    """Operations of the model in one run of the program: recomputation does not count."""
     program: Program
     memory: Memory
     seconds: float
     """That the compiler took."""
-
-    @property
-    def mesh(self) -> Mesh:
-        return self.setup.mesh
 
 
 class TooLargeError(VitportError):
@@ -66,8 +82,8 @@ class TooLargeError(VitportError):
     def __init__(self, topology: Topology, used: float, limit: float) -> None:
         self.used, self.limit = used, limit
         super().__init__(
-            f"The step does not fit {topology.chip.name}: the compiler needs {used / 1e9:.1f} GB of a chip's memory, "
-            f"and {limit / 1e9:.1f} GB are there"
+            f"The program does not fit {topology.chip.name}: the compiler needs {used / 1e9:.1f} GB of a chip's "
+            f"memory, and {limit / 1e9:.1f} GB are there"
         )
 
 
@@ -89,6 +105,57 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
     setup = set_up(options, topology.devices, classes)
     lowered = setup.lower()
     assert lowered is not None  # jit's has it
+    about = {
+        "batch": options.batch, "precision": options.precision, "remat": options.remat, "attention": setup.attention,
+        "accumulation": options.recipe.accumulation, "scan": options.scan,
+    }  # fmt: skip
+    return _compiled(lowered, topology, setup.mesh, setup.model, about, step_flops(setup.model, options.batch))
+
+
+def compile_inference_ahead(
+    checkpoint: Checkpoint,
+    topology: Topology,
+    batch: int,
+    precision: Precision = "float32",
+) -> Compiled:
+    """Compiles a model in evaluation mode, from uint8 images to logits, with fused attention, as ``vitport evaluate``
+    does; all chips share the batch, and each holds all parameters.
+
+    Args:
+        checkpoint: its configuration and preprocessing are read, and no parameter.
+        batch: images, over all chips.
+        precision: of the computation; parameters are float32.
+
+    Raises:
+        TooLargeError: if the program does not fit.
+        VitportError: if the chips do not divide the batch, or the compiler fails.
+    """
+    mesh = mesh_by_network(MeshShape(), topology.devices)
+    if batch < 1 or batch % mesh.size:
+        raise VitportError(f"batch={batch} is not shared evenly by {mesh.size} chips: give a multiple of them.")
+    model, preprocessing = checkpoint.config, checkpoint.preprocessing
+    abstract = abstract_model(model, precision, "fused")
+    inference = Inference(abstract)
+
+    def forward(params: Params, images: jax.Array) -> jax.Array:
+        return inference(params, normalise(images, preprocessing))
+
+    copied, rows = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, BATCH)
+    params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), dict(get_params(abstract)))
+    images = jax.ShapeDtypeStruct((batch, *model.image_size, model.in_channels), np.uint8)
+    lowered = jax.jit(forward, in_shardings=(copied, rows), out_shardings=rows).lower(params, images)
+    about = {"batch": batch, "precision": precision, "attention": "fused"}
+    return _compiled(lowered, topology, mesh, model, about, batch * forward_flops(model))
+
+
+def _compiled(
+    lowered: jax.stages.Lowered,
+    topology: Topology,
+    mesh: Mesh,
+    model: Config,
+    about: Mapping[str, Any],
+    model_flops: float,
+) -> Compiled:
     start = time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options=dict(topology.options) or None)
@@ -101,7 +168,7 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
                 float(found["limit"]) * _UNITS[found["limit_unit"]],
             ) from error
         reason = " ".join(message.split())[:300]
-        raise VitportError(f"{topology.name}'s compiler refuses the step ({reason}): change the run.") from error
+        raise VitportError(f"{topology.name}'s compiler refuses the program ({reason}): change its options.") from error
     seconds = time.perf_counter() - start
     found = compiled.memory_analysis()
     assert found is not None
@@ -114,4 +181,4 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
     )
     if memory.left < 0:  # which the compiler for GPUs leaves to the allocator
         raise TooLargeError(topology, memory.used, memory.limit)
-    return Compiled(setup, topology, read_program(compiled.as_text() or ""), memory, seconds)
+    return Compiled(topology, mesh, model, about, model_flops, read_program(compiled.as_text() or ""), memory, seconds)

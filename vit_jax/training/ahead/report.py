@@ -1,7 +1,8 @@
-"""What a compiled step costs, for people and as JSON: ``vitport train --dry-run --on``."""
+"""What a compiled program costs, for people and as JSON, as ``--on`` prints it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax.training.ahead.compile import Compiled
@@ -11,16 +12,15 @@ from vit_spec import count_parameters
 
 def facts(compiled: Compiled, found: Roofline) -> dict[str, str]:
     """Name → value, in the order to print them."""
-    o, memory, topology = compiled.setup.options, compiled.memory, compiled.topology
+    memory, topology = compiled.memory, compiled.topology
     mesh = ", ".join(f"{axis} {size}" for axis, size in compiled.mesh.shape.items())
     hosts = f"{topology.hosts} host" + ("s" if topology.hosts > 1 else "")
     return {
         "chips": f"{len(topology.devices)} x {topology.chip.name} on {hosts}, none of them here: compiled in "
         f"{compiled.seconds:.0f} s",
-        "parameters": f"{count_parameters(compiled.setup.model):,}",
+        "parameters": f"{count_parameters(compiled.model):,}",
         "mesh": mesh,
-        "step": f"{o.batch} images, {o.precision}, remat {o.remat}, attention {compiled.setup.attention}, accumulation "
-        f"{o.recipe.accumulation}, {'scan' if o.scan else 'unrolled'}",
+        "program": ", ".join(_words(compiled.about)),
         "memory of a chip, state": gigabytes(memory.state),
         "memory of a chip, temporaries": gigabytes(memory.temporaries),
         "memory of a chip, results and code": gigabytes(memory.results + memory.code),
@@ -31,26 +31,22 @@ def facts(compiled: Compiled, found: Roofline) -> dict[str, str]:
         **{_link_name(link): _link_value(link) for link in found.links},
         "roofline": f"compute {milliseconds(found.compute)}, memory {milliseconds(found.memory)}, links "
         f"{milliseconds(found.exchanged)}: limited by {found.limit}",
-        "time of a step": f"{milliseconds(found.seconds)}, MFU {found.mfu:.0%}, as assumed in docs/reports/scaling.md",
+        "time": f"{milliseconds(found.seconds)}, {compiled.about['batch'] / found.seconds:,.0f} images/s, MFU "
+        f"{found.mfu:.0%}, as assumed in docs/reports/scaling.md",
     }  # fmt: skip
 
 
 def values(compiled: Compiled, found: Roofline) -> dict[str, Any]:
     """The same as JSON values, in bytes and seconds."""
-    o, memory, topology = compiled.setup.options, compiled.memory, compiled.topology
+    memory, topology = compiled.memory, compiled.topology
     return {
         "topology": topology.name,
         "chip": topology.chip.name,
         "chips": len(topology.devices),
         "hosts": topology.hosts,
-        "parameters": count_parameters(compiled.setup.model),
+        "parameters": count_parameters(compiled.model),
         "mesh": dict(compiled.mesh.shape),
-        "batch": o.batch,
-        "precision": o.precision,
-        "remat": o.remat,
-        "attention": compiled.setup.attention,
-        "accumulation": o.recipe.accumulation,
-        "scan": o.scan,
+        **compiled.about,
         "compile_seconds": compiled.seconds,
         "memory": {
             "state": memory.state,
@@ -92,6 +88,17 @@ def gigabytes(size: float) -> str:
 def milliseconds(seconds: float) -> str:
     """In three digits or more."""
     return f"{seconds * 1e3:,.0f} ms" if seconds >= 0.1 else f"{seconds * 1e3:.3g} ms"
+
+
+def _words(about: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{about['batch']:,} images"
+    for name, value in about.items():
+        if name == "precision":
+            yield str(value)
+        elif name == "scan":
+            yield "scan" if value else "unrolled"
+        elif name != "batch":
+            yield f"{name} {value}"
 
 
 def _link_name(link: Link) -> str:

@@ -1,4 +1,4 @@
-"""The time that a compiled step takes at least, and by the assumptions of vit_jax.training.scaling."""
+"""The time that a compiled program takes at least, and by the assumptions of vit_jax.training.scaling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from vit_jax.training.ahead.exchange import Exchange, exchanges
 from vit_jax.training.ahead.operations import flops, traffic
 from vit_jax.training.ahead.program import Program
 from vit_jax.training.devices.chips import Chip
-from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.scaling.collectives import ring_rounds
 from vit_jax.training.scaling.predict import Assumptions
 
@@ -34,7 +33,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Link:
-    """Collectives of one kind along the same axes of the mesh, of a step."""
+    """Collectives of one kind along the same axes of the mesh, in a run of the program."""
 
     kind: str
     axes: tuple[str, ...]
@@ -47,7 +46,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Roofline:
-    """Of a compiled step, on one chip; times in seconds."""
+    """Of a compiled program, on one chip; times in seconds."""
 
     work: Work
     links: tuple[Link, ...]
@@ -56,8 +55,8 @@ class Roofline:
     memory: float
     """All bytes at the full bandwidth of its memory."""
     seconds: float
-    """Of a step: kernels one after the other, asynchronous collectives beside them, the others alone, each at the share
-    of its data sheet that is assumed."""
+    """Of a run of the program: kernels one after the other, asynchronous collectives beside them, the others alone,
+    each at the share of its data sheet that is assumed."""
     mfu: float
     """Model FLOPs utilisation that follows."""
 
@@ -74,7 +73,7 @@ class Roofline:
 
 
 def roofline(compiled: Compiled, assumed: Assumptions = _ASSUMED) -> Roofline:
-    """What follows from a compiled step for its time."""
+    """What follows from a compiled program for its time."""
     chip, mesh = compiled.topology.chip, compiled.mesh
     work = work_of(compiled.program, chip, assumed)
     links = links_of(compiled)
@@ -83,11 +82,9 @@ def roofline(compiled: Compiled, assumed: Assumptions = _ASSUMED) -> Roofline:
         for asynchronous in (True, False)
     )
     seconds = max(work.kernels, beside) + alone
-    setup = compiled.setup
-    model = step_flops(setup.model, setup.options.batch)
     return Roofline(
         work, links, work.flops / chip.flops, work.bytes / chip.memory_bandwidth, seconds,
-        model / (seconds * mesh.size * chip.flops),
+        compiled.model_flops / (seconds * mesh.size * chip.flops),
     )  # fmt: skip
 
 
@@ -105,7 +102,7 @@ def work_of(program: Program, chip: Chip, assumed: Assumptions) -> Work:
 
 
 def links_of(compiled: Compiled) -> tuple[Link, ...]:
-    """The collectives of a step, by kind and axes, the longest first."""
+    """The collectives of a program, by kind and axes, the longest first."""
     mesh, topology = compiled.mesh, compiled.topology
     devices = list(mesh.devices.flat)
     found: dict[tuple[str, tuple[str, ...], bool], tuple[int, float, float]] = {}

@@ -12,11 +12,14 @@ from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.digits import open_digits
 from vit_jax.training.data.sources.files import walk
+from vit_jax.training.data.sources.holdout import held_out
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
 from vit_jax.training.data.sources.label_table import open_table
 from vit_jax.training.data.sources.labels import listed_classes
+from vit_jax.training.data.sources.npz import Arrays, open_npz
 from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
+from vit_jax.training.data.sources.span import InSpan, Span
 from vit_jax.training.data.sources.tar import open_tar
 from vit_jax.training.recipe.data import Data
 from vit_spec import VitportError
@@ -31,16 +34,23 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
         VitportError: as :func:`open_source` does, and if the two have different classes.
     """
     table = Table(options.labels, options.image_column, options.label_column) if options.labels else None
-    train = open_source(options.path, "train", table=table)
+    train = open_source(options.path, "train", table=table, span=options.range)
     if train is None:
         raise VitportError(f"{options.path} has no training images: give another path.")
     path = options.validation or options.path
     own = table if options.validation is None else None
     if options.validation_labels is not None:
         own = Table(options.validation_labels, options.image_column, options.label_column, rows_of="validation")
-    validation = open_source(path, "validation", train.classes, own)
+    validation = open_source(path, "validation", train.classes, own, options.range)
     if validation is None and options.validation is not None and own is None:
-        validation = open_source(path, "train", train.classes)
+        validation = open_source(path, "train", train.classes, span=options.range)
+    if options.holdout:
+        if validation is not None:
+            raise VitportError(
+                f"data.holdout={options.holdout:g} holds images out where there are none for validation, and "
+                f"{validation.name} has {len(validation)}: leave it out."
+            )
+        return held_out(train, options.holdout, options.holdout_seed)
     if validation is not None and validation.classes != train.classes:
         raise VitportError(_difference(train, validation))
     return train, validation
@@ -58,7 +68,11 @@ class Table:
 
 
 def open_source(
-    path: str, split: Split, classes: tuple[str, ...] | None = None, table: Table | None = None
+    path: str,
+    split: Split,
+    classes: tuple[str, ...] | None = None,
+    table: Table | None = None,
+    span: Span | None = None,
 ) -> Source | None:
     """Opens one split of a data set.
 
@@ -66,6 +80,7 @@ def open_source(
         path: as in :class:`~vit_jax.training.recipe.data.Data`.
         classes: names for numeric labels; validation images take them from the training images.
         table: of the labels of images in one folder.
+        span: of images of more than 8 bits, which are refused without it.
 
     Returns:
         ``None`` where the path does not have the split.
@@ -75,6 +90,8 @@ def open_source(
     """
     try:
         source = _open(path, split, classes) if table is None else _labelled(path, split, classes, table)
+        if isinstance(source, Arrays):
+            source.check(span is not None)
     except VitportError:
         raise
     except Exception as error:  # hostile files make the libraries that read them raise anything
@@ -88,7 +105,7 @@ def open_source(
         raise VitportError(
             f"{source.name} must have 2 classes or more; got {', '.join(source.classes) or 'none'}: give other data."
         )
-    return source
+    return source if span is None else InSpan(source, span)
 
 
 _READERS: dict[str, Callable[[str, Sequence[Path], tuple[str, ...] | None], Source]] = {
@@ -107,12 +124,16 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
         kind = _kind_of_folder(root)
         if kind == "folder":
             return open_folder(root, split)
+        if kind == "npz":
+            return open_npz(root, split, classes or listed_classes(root))
         if kind == "idx":
             return open_idx(root, split, classes or listed_classes(root))
         files = sorted(file for file in root.rglob("*") if _kind(file.name) == kind)
         files = split_files(root, files, split)
         check_complete(files)
         return _READERS[kind](f"{path} ({split})", files, classes or listed_classes(root)) if files else None
+    if root.is_file() and _kind(root.name) == "npz":
+        return open_npz(root, split, classes or listed_classes(root.parent))
     files = expanded(path)
     kinds = {_kind(file.name) or "unknown" for file in files}
     if not files:
@@ -150,7 +171,7 @@ def _kind(name: str) -> str | None:
         return "folder"
     if name.startswith("cache-"):  # left by datasets beside a table that was mapped or filtered
         return None
-    return next((kind for kind in ("tar", "parquet", "arrow") if name.endswith(f".{kind}")), None)
+    return next((kind for kind in ("tar", "parquet", "arrow", "npz") if name.endswith(f".{kind}")), None)
 
 
 def _difference(train: Source, validation: Source) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from vit_jax.training.data.feed import Batch, Feed
 from vit_jax.training.data.images import evaluation_pixels, training_pixels
 from vit_jax.training.data.record import Record, Source
+from vit_jax.training.data.sources.holdout import labels_of
 from vit_jax.training.recipe.data import Augmentation, Corrupt, Data
 from vit_spec import Preprocessing, VitportError
 
@@ -55,8 +56,9 @@ class Stream(Feed):
             raise VitportError(f"seed must be 0 or more; got {seed}.")
         own = _checked(rows, batch, preprocessing)
         make = _TrainingBatch(
-            source, preprocessing, options.augment, options.corrupt, options.repeats, batch, own, seed
-        )
+            source, preprocessing, options.augment, options.corrupt, options.repeats, batch, own, seed,
+            labels_of(source) if options.balanced else None,
+        )  # fmt: skip
         super().__init__(make, workers=options.workers, first=first)
 
 
@@ -101,6 +103,23 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(size)
 
 
+def balanced(seed: int, epoch: int, labels: np.ndarray) -> np.ndarray:
+    """(size,): images in an epoch that has as many of each class, give or take one.
+
+    A class's images come in permutations, one after the other, so that each comes as often as any other of its class,
+    give or take one.
+    """
+    rng = np.random.default_rng((seed, _ORDER, epoch))
+    classes = rng.permutation(np.unique(labels))  # the first of them get what is left over
+    taken = []
+    for at, label in enumerate(classes):
+        rows = np.flatnonzero(labels == label)
+        count = len(labels) // len(classes) + (at < len(labels) % len(classes))
+        rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
+        taken.append(np.concatenate([*rounds, rows[:0]])[:count])
+    return rng.permutation(np.concatenate(taken))
+
+
 @dataclass
 class _TrainingBatch:
     source: Source
@@ -111,6 +130,8 @@ class _TrainingBatch:
     batch: int
     rows: np.ndarray
     seed: int
+    labels: np.ndarray | None
+    """Of all images, where classes are balanced."""
     orders: dict[int, np.ndarray] = field(default_factory=dict)
     """Permutations of the last two epochs; threads that write at the same time write the same."""
 
@@ -127,7 +148,8 @@ class _TrainingBatch:
     def _order(self, epoch: int) -> np.ndarray:
         order = self.orders.get(epoch)
         if order is None:
-            order = permutation(self.seed, epoch, len(self.source))
+            seed, size = self.seed, len(self.source)
+            order = permutation(seed, epoch, size) if self.labels is None else balanced(seed, epoch, self.labels)
             self.orders = {e: o for e, o in self.orders.items() if e >= epoch - 1} | {epoch: order}
         return order
 

@@ -121,7 +121,7 @@ def jit_engine(
 
 def _unstacked(forward: Forward, recipe: Recipe, state: TrainState) -> TrainState:
     params, ema = unstack((state.params, state.ema), forward.segments)
-    frozen = frozen_paths(recipe.optimizer.frozen, params)
+    frozen = frozen_paths(recipe.optimizer.frozen, forward.config)
     moments = unstack(state.opt_state, forward.segments, [path for path, still in frozen.items() if still])
     return TrainState(state.step, params, moments, ema)
 

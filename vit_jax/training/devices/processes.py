@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -15,8 +20,43 @@ from vit_spec import VitportError
 
 _LONGER = 600
 """Seconds that JAX waits beyond our own limit."""
+_GRACE = 2.0
+"""Seconds that the first process outlives a failed collective."""
 _MESSAGE = 600
 """Bytes of UTF-8 of the longest message."""
+_LOST = re.compile(
+    r"gloo|nccl|connection (closed|reset|refused)|socket closed|broken pipe|coordination.?service|heartbeat|barrier",
+    re.IGNORECASE,
+)
+"""What the errors of collectives speak of, whose kinds differ among backends and versions of JAX."""
+
+
+class LostProcessError(VitportError):
+    """Another process of this run has ended, so this one cannot go on."""
+
+
+@contextmanager
+def noticing_lost_processes() -> Iterator[None]:
+    """Says of a collective that failed that another process has ended.
+
+    Collectives fail at once on a CPU and mostly on GPUs. On TPUs they wait: there JAX ends the process, when the other
+    has given no sign of life for 100 seconds. It also ends all others, at once, when the first has ended.
+
+    Raises:
+        LostProcessError: instead of what the collective raised.
+    """
+    try:
+        yield
+    except VitportError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if jax.process_count() == 1 or _LOST.search(reason) is None:
+            raise
+        raise LostProcessError(
+            f"Another process of this run has ended, and its log says why ({reason[:200]}): start all of them again, "
+            "and they continue from the newest checkpoint."
+        ) from error
 
 
 def join(options: Processes) -> None:
@@ -51,6 +91,15 @@ def join(options: Processes) -> None:
     if failed:
         reason = " ".join(str(failed[0]).split())[:300]
         raise VitportError(f"The processes of this run could not connect to {where} ({reason}): start all of them.")
+
+
+def end_alone(status: int) -> NoReturn:
+    """Ends this process without JAX, which would wait for one that has ended, and then abort."""
+    if jax.process_index() == 0:  # the others need its service until they have ended too
+        time.sleep(_GRACE)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def detect_launcher(environment: Mapping[str, str]) -> str | None:

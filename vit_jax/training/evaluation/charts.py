@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from vit_jax.training.evaluation.scores import Scores
 from vit_jax.training.run.log import read_lines
 from vit_jax.training.run.writing import writing
+from vit_spec.printable import printable
 
 CURVES, CONFUSION = "curves.png", "confusion.png"
 _MOST_NAMES = 30
@@ -44,7 +46,8 @@ def draw(workdir: Path, scores: Scores | None, classes: Sequence[str]) -> list[P
         side += _LETTER * max(map(len, shown), default=4)
         figures[CONFUSION] = _confusion(Figure(figsize=(side + 1.6, side + 0.8), layout="constrained"), scores, shown)
     for name, figure in figures.items():
-        with writing(workdir / name):
+        with writing(workdir / name), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # boxes stand for letters that it lacks
             FigureCanvasAgg(figure).print_png(workdir / name)
     return [workdir / name for name in figures]
 
@@ -79,6 +82,7 @@ def _confusion(figure: Any, scores: Scores, names: Sequence[str]) -> Any:
 
 
 def _short(name: str) -> str:
-    """Long names lose their middle, since names often differ at their ends."""
+    """Long names lose their middle, since names often differ at their ends; what no font can draw is written out."""
+    name = printable(name)
     half = _LONGEST_NAME // 2
     return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"

@@ -26,18 +26,19 @@ def places_of(source: Source, labels: Sequence[str] | None, classes: int) -> tup
         VitportError: for a class of the source that the model does not have; without names, for different numbers of
             classes.
     """
-    if labels is None or _are_numbers(labels) or _are_numbers(source.classes):
+    known = _numbers(labels or ())
+    places = [known.get(_plain(name), -1) for name in source.classes]
+    if labels is None or (-1 in places and (_are_numbers(labels) or _are_numbers(source.classes))):
         if classes != len(source.classes):
             raise VitportError(
                 f"The model has {classes} classes, and {source.name} has {len(source.classes)}: give weights that were "
                 "trained on these classes, or use --knn or --linear-probe, which need no head."
             )
         side = "the weights" if labels is None or _are_numbers(labels) else source.name
-        both = tuple(labels or ()) == source.classes
-        note = "" if both else f"{side} has no names of classes, so classes are compared by number"
-        return np.arange(classes, dtype=np.int32), note.replace("the weights has", "the weights have")
-    known = _numbers(labels)
-    places = [known.get(_plain(name), -1) for name in source.classes]
+        verb = "have" if side == "the weights" else "has"
+        return np.arange(classes, dtype=np.int32), (
+            f"{side} {verb} no names of classes, so classes are compared by number{_order(source.classes)}"
+        )
     absent = [name for name, place in zip(source.classes, places, strict=True) if place < 0]
     if absent:
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
@@ -55,8 +56,30 @@ def places_of(source: Source, labels: Sequence[str] | None, classes: int) -> tup
     return np.array(places, np.int32), note
 
 
+def may_be_same(labels: Sequence[str] | None, classes: Sequence[str]) -> bool:
+    """Whether a model's classes can be those of data, in the same order: the names are the same, or the data or the
+    model have none. Names of the data that the model calls by numbers are others.
+
+    Args:
+        labels: the model's names of its classes.
+        classes: the data's.
+    """
+    if labels is None or _are_numbers(classes):
+        return labels is None or len(labels) == len(classes)
+    return [_plain(name) for name in labels] == [_plain(name) for name in classes]
+
+
 def _are_numbers(names: Sequence[str]) -> bool:
-    return tuple(names) == tuple(map(str, range(len(names))))
+    """Whether names are placeholders: ``0``, ``LABEL_0`` or ``class 00`` for the first."""
+    found = (re.fullmatch(r"((label|class)[\W_]*)?(\d{1,9})", name, re.IGNORECASE | re.ASCII) for name in names)
+    return all(match is not None and int(match[3]) == at for at, match in enumerate(found))
+
+
+def _order(names: Sequence[str]) -> str:
+    """What follows from sorting numbers as text, which puts 10 before 2."""
+    numbers = [int(name) for name in names if re.fullmatch(r"\d{1,9}", name, re.ASCII)]
+    is_mixed = len(numbers) == len(names) and numbers != sorted(numbers)
+    return f", in the order {', '.join(names[:4])}, …, as ImageFolder of torchvision numbers them" if is_mixed else ""
 
 
 def _numbers(labels: Sequence[str]) -> dict[str, int]:

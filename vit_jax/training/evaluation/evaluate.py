@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from vit_jax.inference import compile_inference
 from vit_jax.training.data import Source, evaluation_batches
 from vit_jax.training.evaluation.class_names import places_of
 from vit_jax.training.evaluation.scores import Scores, judge
+from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
 
 
@@ -34,14 +36,19 @@ class EvaluationResult:
     """(source's classes,): the model's number of each class of the source."""
     note: str = ""
     """How the classes of model and source belong together, where they do not simply agree."""
+    confidence: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """(images,): the probability of the predicted class, 0 where the image could not be read."""
 
 
-def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0) -> EvaluationResult:
+def evaluate(
+    checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0, precision: Precision = "float32"
+) -> EvaluationResult:
     """Classifies every image of the source once, with the weights' own preprocessing, on all devices of this process.
 
     Args:
         batch: images at a time.
         workers: processes that decode; 0: threads.
+        precision: of the computation.
 
     Raises:
         VitportError: if the source has a class that the model does not have, by name where both have names.
@@ -51,15 +58,50 @@ def evaluate(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int
     back = np.full(classes, -1)
     back[places] = np.arange(len(places))
     back[back < 0] = len(places) + np.arange((back < 0).sum())
-    forward, judged = compile_inference(checkpoint, batch), jax.jit(judge)
-    scores, predicted = Scores(classes), []
+    forward, judged = compile_inference(checkpoint, batch, dtype=precision), jax.jit(judge)
+    scores, predicted, confidence = Scores(classes), [], []
     with evaluation_batches(source, checkpoint.preprocessing, batch=batch, workers=workers) as batches:
         for rows in batches:
             found = judged(forward(rows["image"]), places[rows["label"]], rows["weight"])
             scores.add(found)
             predicted.append(np.where(rows["weight"] > 0, back[np.asarray(found["predicted"])], -1))
+            confidence.append(np.where(rows["weight"] > 0, np.asarray(found["confidence"]), 0))
         skipped = dict(batches.corrupt)
-    return EvaluationResult(scores, np.concatenate(predicted)[: len(source)], skipped, places, note)
+    whole, sure = (np.concatenate(each)[: len(source)] for each in (predicted, confidence))
+    return EvaluationResult(scores, whole, skipped, places, note, sure)
+
+
+def write_predictions(path: Path, result: EvaluationResult, checkpoint: Checkpoint, source: Source) -> None:
+    """A table (CSV) with the image, its label, the predicted class and its probability of each row, in the order of the
+    source; without a prediction where the image could not be read.
+
+    Raises:
+        VitportError: if it cannot be written.
+    """
+    own = set(result.places.tolist())
+    labels = checkpoint.labels or tuple(map(str, range(checkpoint.config.num_classes)))
+    names = [*source.classes, *(name for at, name in enumerate(labels) if at not in own)]
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("image", "label", "predicted", "probability"))
+            for at, (number, odds) in enumerate(zip(result.predicted, result.confidence, strict=True)):
+                name, label = _named(source, at)
+                table.writerow((name, label, *(("", "") if number < 0 else (names[number], f"{odds:.6f}"))))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise VitportError(f"{path} cannot be written ({error.strerror}): give another path.") from error
+
+
+def _named(source: Source, at: int) -> tuple[str, str]:
+    """An image's name, and that of its class."""
+    try:
+        record = source[at]
+    except (VitportError, OSError):
+        return f"{source.name}[{at}]", ""
+    return record.name, source.classes[record.label]
 
 
 def read_real_labels(path: Path, source: Source) -> list[list[int]]:

@@ -9,6 +9,7 @@ import numpy as np
 from conversion import Checkpoint
 from vit_jax.inference import compile_inference
 from vit_jax.training.data import Source, evaluation_batches
+from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
 
 TEMPERATURE = 0.07
@@ -29,23 +30,26 @@ class Features:
     """Images that could not be read, with the reasons."""
 
 
-def read_features(checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0) -> Features:
+def read_features(
+    checkpoint: Checkpoint, source: Source, *, batch: int, workers: int = 0, precision: Precision = "float32"
+) -> Features:
     """The inputs of the model's head for every image that can be read.
 
     Args:
         checkpoint: with or without a head.
         batch: images at a time.
         workers: processes that decode; 0: threads.
+        precision: of the computation.
     """
     import conversion
 
     body = conversion.prepare(None, weights=checkpoint, num_classes=0)
-    forward = compile_inference(body, batch)
+    forward = compile_inference(body, batch, dtype=precision)
     values, labels = [], []
     with evaluation_batches(source, body.preprocessing, batch=batch, workers=workers) as batches:
         for rows in batches:
             real = rows["weight"] > 0
-            values.append(np.asarray(forward(rows["image"]))[real])
+            values.append(np.asarray(forward(rows["image"]), np.float32)[real])
             labels.append(rows["label"][real])
         skipped = dict(batches.corrupt)
     return Features(np.concatenate(values), np.concatenate(labels), skipped)

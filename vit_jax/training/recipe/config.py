@@ -15,6 +15,7 @@ from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Parallel
 from vit_jax.training.recipe.recipe import Recipe
 from vit_spec import VitportError
 from vit_spec.activation import Activation
+from vit_spec.address import check_all_local
 from vit_spec.preprocessing import ResizeMode
 
 _MOST_STEPS = 2**31 - 1
@@ -23,6 +24,8 @@ CONFIG = "config.json"
 """Where a work directory holds its run's configuration."""
 Initialization = Literal["vit", "width", "deit", "big_vision"]
 Positions = Literal["learned", "sincos2d"]
+Head = Literal["auto", "keep", "new"]
+Often = int | Literal["epoch"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class ModelOptions:
     weights: str | None = None
     """Weights to start from: any file, folder or hf:// that `vitport inspect` reads. None: random values."""
     image_size: int | tuple[int, int] | None = None
-    """Pixels, a side or height and width; a position table of weights is resized."""
+    """Pixels, a side or height and width; a position table of weights is resized. None: the weights' own, or 224
+    where these are more than 400."""
     patch_size: int | None = None
     """Side of a patch in pixels; random start only."""
     in_channels: int | None = None
@@ -50,7 +54,11 @@ class ModelOptions:
     window_sizes: int | None = None
     """Side of the windows of a Swin Transformer, in tokens; random start only."""
     pool: Literal["token", "avg"] | None = None
-    """What the head reads: the class token, or the mean of the patches, without a class token; random start only."""
+    """What the head reads: the class token, or the mean of the patches; from a random start without a class token.
+    None: with weights, what the classifier of their family reads."""
+    head: Head = "auto"
+    """The classifier of the weights: keep it, or start a new one at zero; auto keeps it where the data have as many
+    classes, and the same names where both have names."""
     activation: Activation | None = None
     """Activation of the MLPs; random start only."""
     representation_size: int | None = None
@@ -90,19 +98,21 @@ class Teacher:
 class CheckpointOptions:
     """Checkpoints and evaluations."""
 
-    every: int = 1000
-    """Steps between checkpoints; the last step always writes one."""
+    every: Often = 1000
+    """Steps between checkpoints, or ``epoch`` for one after each; the last step always writes one."""
     last: int = 2
     """Number of newest checkpoints to keep."""
     best: int = 1
     """Number of checkpoints with the best evaluations to keep besides."""
-    evaluate: int | None = None
-    """Steps between evaluations; None: before each checkpoint."""
+    evaluate: Often | None = None
+    """Steps between evaluations, or ``epoch``; None: before each checkpoint."""
+    patience: int | None = None
+    """End the run after so many evaluations without a better accuracy; None: never."""
 
     def __post_init__(self) -> None:
-        for name, least in {"every": 1, "last": 1, "best": 0, "evaluate": 1}.items():
+        for name, least in {"every": 1, "last": 1, "best": 0, "evaluate": 1, "patience": 1}.items():
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value is not None and value != "epoch" and value < least:
                 raise VitportError(f"keep.{name} must be {least} or more; got {value}.")
 
 
@@ -221,6 +231,7 @@ def config_from_dict(values: Mapping[str, Any], name: str) -> TrainConfig:
     if values.get("attention") == "written":  # the name of explicit in work directories of earlier versions
         values = {**values, "attention": "explicit"}
     _check_known(values, TrainConfig().to_dict(), name, "")
+    check_all_local(values)
     try:
         return TypeAdapter(TrainConfig).validate_python(values)
     except ValidationError as error:

@@ -92,10 +92,15 @@ class Data:
 
     path: str = "digits"
     """A folder of class folders, optionally within train/ and val/; a folder, file or glob of tar shards, Parquet,
-    Arrow or ArrayRecord files; a folder of IDX files (MNIST and its family); ``hf://owner/name``; or ``digits`` for
-    scikit-learn's."""
+    Arrow or ArrayRecord files; a folder of IDX files (MNIST and its family); a numpy file ``.npz`` with ``images`` and
+    ``labels``; ``hf://owner/name``; or ``digits`` for scikit-learn's."""
     validation: str | None = None
     """Path of the validation images, if not the validation split of ``path``."""
+    holdout: float = 0.0
+    """Share of each class's training images that is held out for validation, where ``path`` has no validation images;
+    the same images for the same ``holdout_seed``."""
+    holdout_seed: int = 0
+    """Which images ``holdout`` takes."""
     labels: str | None = None
     """A table (CSV) with the image and the label of each row, for images in one folder; a path, or a name in ``path``.
     """
@@ -106,11 +111,17 @@ class Data:
     """The tables' column of images, if it is not found by its values."""
     label_column: str | None = None
     """The tables' column of labels, if it is not found by its name."""
+    range: tuple[float, float] | None = None
+    """Values that become black and white in images of more than 8 bits a channel, such as 0 65535; None: they are
+    refused."""
     workers: int = 0
     """Processes that decode and augment; 0: threads of the training process."""
     repeats: int = 1
     """How often each image is repeated in a row, with a new augmentation each time (Hoffer et al. 2020). The length of
     an epoch stays the same, so it holds only a share of the images."""
+    balanced: bool = False
+    """Take as many images of each class in an epoch, whose length stays the same: images of small classes come several
+    times, of large ones only some."""
     corrupt: Corrupt = "skip"
     """Whether an image that cannot be read is skipped, and reported, or ends the run."""
     augment: Augmentation = field(default_factory=Augmentation)
@@ -123,6 +134,12 @@ class Data:
             )
         if self.labels is None and self.validation_labels is None and (self.image_column or self.label_column):
             raise VitportError("data.image_column and data.label_column are a table's: give it with data.labels.")
+        if self.range is not None and not -float("inf") < self.range[0] < self.range[1] < float("inf"):
+            raise VitportError(f"data.range must be two numbers, the smaller one first; got {self.range}.")
+        if not 0 <= self.holdout < 1:
+            raise VitportError(f"data.holdout must be a share from 0 to below 1; got {self.holdout}.")
+        if self.holdout_seed < 0:
+            raise VitportError(f"data.holdout_seed must be 0 or more; got {self.holdout_seed}.")
         if self.workers < 0:
             raise VitportError(f"data.workers must be 0 processes or more; got {self.workers}.")
         if self.repeats < 1:

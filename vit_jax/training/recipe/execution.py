@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Parallel = Literal["jit", "pmap"]
@@ -29,3 +29,9 @@ class MeshShape:
     """Shards of parameters, moments and batches."""
     tensor: int = 1
     """Shards of heads and MLPs."""
+
+
+def mesh_option(shape: MeshShape) -> str:
+    """A mesh as the command takes it: axes of one device are left out."""
+    sizes = {axis: size for axis, size in asdict(shape).items() if size > 1}
+    return "--mesh " + (",".join(f"{axis}={size}" for axis, size in sizes.items()) or "data=1")

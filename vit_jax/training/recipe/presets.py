@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from vit_jax.training.recipe.config import CheckpointOptions, ModelOptions, TrainConfig
 from vit_jax.training.recipe.data import Augmentation, Data, RandAugment
+from vit_jax.training.recipe.finetuning import FINETUNE, LINEAR_PROBE
 from vit_jax.training.recipe.recipe import Loss, Optimizer, Recipe, Schedule
 from vit_spec import VitportError
 
@@ -65,6 +66,20 @@ def _digits(name: str, model: ModelOptions, *, pad: int, reaches: str) -> Preset
 PRESETS = {
     preset.name: preset
     for preset in (
+        Preset(
+            "finetune",
+            FINETUNE,
+            "He et al. 2022, Masked autoencoders are scalable vision learners, table 9; give weights of any model",
+            "docs/reports/finetune.md",
+            "batch 32, 10 epochs, a head that learns ten times as fast, clipping; no mixup, CutMix and RandAugment",
+        ),
+        Preset(
+            "linear_probe",
+            LINEAR_PROBE,
+            "He et al. 2022, table 10; give weights of any model",
+            "docs/reports/finetune.md",
+            "Adam in place of LARS, batch 64, 20 epochs, no batch norm before the head, no random crops",
+        ),
         Preset(
             "big_vision_s16_90ep",
             TrainConfig(
@@ -143,7 +158,7 @@ PRESETS = {
             "--weights",
             "83.8 % on ImageNet-1k at 384 pixels, from AugReg ImageNet-21k S/16",
             "the paper takes the better of learning rates 0.03 and 0.01; trains on all training images, where they "
-            "hold out 1 %; a new head starts near 0, where theirs starts at 0",
+            "hold out 1 %",
         ),
         Preset(
             "swin_t",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from vit_jax.training.recipe.config import TrainConfig
-from vit_jax.training.recipe.execution import AttentionKernel, Precision
+from vit_jax.training.recipe.execution import AttentionKernel, AttentionKind, Precision
 from vit_spec import Config, VitportError, block_sizes
 
 _LONG = 1024
@@ -12,33 +11,35 @@ _WIDEST = 128
 """Head width that both kernels take on every device that has them."""
 
 
-def choose_attention(options: TrainConfig, model: Config, platform: str) -> AttentionKernel:
-    """The run's attention: as its options name it, or for ``auto`` what is best for backend, dtype and tokens.
+def choose_attention(asked: AttentionKind, model: Config, platform: str, precision: Precision) -> AttentionKernel:
+    """The kernel of a run or of inference: the one that is asked for, or for ``auto`` the best for backend, dtype and
+    tokens.
 
     Where every token attends to all, ``auto`` is cuDNN on NVIDIA GPUs in bfloat16, and flash on TPUs from 1,024 tokens
     on: compiled for v5e, two blocks of ViT-S take 11.6 ms instead of 16.0 with 1,025 tokens by the roofline, but
     twelve 118 ms instead of 80 with 197 (docs/performance-notes.md). Elsewhere it is the fused one.
 
     Args:
-        options: of the run.
-        model: to be trained.
+        asked: by name, or ``auto``.
+        model: to be run.
         platform: of the devices: ``cpu``, ``gpu`` or ``tpu``.
+        precision: of the computation.
 
     Raises:
         VitportError: for a kernel that the device, the precision or the model does not allow.
     """
-    if options.attention == "auto":
+    if asked == "auto":
         sizes = block_sizes(model)
         whole = all(each.keys == each.tokens for each in sizes)
-        if whole and not _obstacles("cudnn", model, platform, options.precision):
+        if whole and not _obstacles("cudnn", model, platform, precision):
             return "cudnn"
         long = whole and min(each.tokens for each in sizes) >= _LONG
-        return "flash" if long and not _obstacles("flash", model, platform, options.precision) else "fused"
-    found = _obstacles(options.attention, model, platform, options.precision)
+        return "flash" if long and not _obstacles("flash", model, platform, precision) else "fused"
+    found = _obstacles(asked, model, platform, precision)
     if found:
-        raise VitportError(f"attention={options.attention} {_NEEDS[options.attention]}; {', '.join(found)}: choose "
+        raise VitportError(f"attention={asked} {_NEEDS[asked]}; {', '.join(found)}: choose "
                            "auto or fused.")  # fmt: skip
-    return options.attention
+    return asked
 
 
 _NEEDS = {

@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ import orbax.checkpoint as ocp
 
 from conversion.containers.checksums import write_checksums
 from vit_jax.training.background import Background
-from vit_jax.training.devices.processes import gather_messages, raise_on_all
+from vit_jax.training.devices.processes import LostProcessError, gather_messages, raise_on_all
 from vit_jax.training.recipe.config import CheckpointOptions
 from vit_jax.training.run.checkpoints import FOLDER, handlers, silence_orbax
 from vit_jax.training.run.keeping import METRICS, PARTS, RECORD, kept, saved_steps, write_metrics
@@ -35,7 +36,7 @@ _LOOK = 3.0
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of one work directory, which this run holds.
+    """Writes the checkpoints of one work directory, which this run holds. A context manager, which ends its threads.
 
     Args:
         keep: how many checkpoints to keep.
@@ -130,6 +131,14 @@ class CheckpointWriter:
         """
         if jax.process_index() == 0:
             write_metrics(self.folder / str(step), metrics)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """After another error a checkpoint is written to its end; for what is lost, or an impatient user, it is not."""
+        lost = kind in (UnwrittenError, LostProcessError)
+        self.close(None if kind is None else 5 if lost else 600 if issubclass(kind, Exception) else 0)
 
     def close(self, patience: float | None = None) -> None:
         """Ends the threads, and waits so many seconds for a write in the background; ``None``: as long as it takes."""

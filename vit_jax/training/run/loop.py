@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 
 from vit_jax.training.data import Stream
-from vit_jax.training.devices.processes import gather_messages, raise_on_all
+from vit_jax.training.devices.processes import (
+    gather_messages,
+    noticing_lost_processes,
+    raise_on_all,
+)
 from vit_jax.training.evaluation.scores import Scores
 from vit_jax.training.run.checkpoint_writer import CheckpointWriter
 from vit_jax.training.run.checkpoints import CheckpointReader
@@ -24,7 +26,7 @@ from vit_jax.training.run.evaluation import Evaluation
 from vit_jax.training.run.facts import write_facts
 from vit_jax.training.run.lock import Lock
 from vit_jax.training.run.log import Log
-from vit_jax.training.run.monitor import FiniteGuard, Line, Throughput
+from vit_jax.training.run.monitor import FiniteGuard, Line, LossWatch, Throughput
 from vit_jax.training.run.resume import Progress, resume
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.run.stopping import StoppedError, StopRequests
@@ -44,6 +46,8 @@ class Finished:
     """The last evaluation, if there was one."""
     skipped: Mapping[str, str]
     """Images that could not be read, with the reasons."""
+    early: str = ""
+    """Why it ended before its last step by itself, in a sentence."""
 
 
 def _ignore(*event: Any) -> None:
@@ -77,11 +81,13 @@ def run(
     Raises:
         VitportError: if the directory is in use by another process, cannot be written or holds another run, the profile
             lies outside the run, or a loss is not finite.
+        LostProcessError: if another process of the run has ended. This one then has to end without JAX's own shutdown,
+            which waits for the other.
     """
     callbacks = callbacks or Callbacks()
     is_main = jax.process_index() == 0
     trace = Trace(workdir / "profile", profile, setup.steps)
-    with ExitStack() as stack:
+    with ExitStack() as stack, noticing_lost_processes():
         stop = StopRequests()
         if jax.process_count() > 1:  # several can only stop together, where they meet
             stack.enter_context(stop)
@@ -89,8 +95,9 @@ def run(
         raise_on_all(lambda: locks.append(stack.enter_context(Lock(workdir, callbacks.message))) if is_main else None)
         with closing(CheckpointReader(workdir)) as reader:
             state, progress = resume(setup, reader, callbacks.message)
-        checkpoints = CheckpointWriter(workdir, setup.options.keep)
-        stack.push(partial(_close, checkpoints))
+        if shortfall := trace.shortfall(progress.step):
+            callbacks.message(shortfall)
+        checkpoints = stack.enter_context(CheckpointWriter(workdir, setup.options.keep))
         logs: list[Log] = []
         raise_on_all(lambda: logs.append(_begin_log(setup, workdir, progress)) if is_main else None)
         for log in logs:
@@ -112,15 +119,6 @@ def run(
 def _begin_log(setup: Setup, workdir: Path, progress: Progress) -> Log:
     write_facts(setup.options, workdir)
     return Log(workdir, progress.step, progress.unwritten, evaluates=progress.evaluates)
-
-
-def _close(
-    checkpoints: CheckpointWriter, kind: type[BaseException] | None, _: BaseException | None, at: TracebackType | None
-) -> None:
-    """After another error a checkpoint is written to its end; a disk that is lost, or an impatient user, is not."""
-    checkpoints.close(
-        None if kind is None else 5 if kind is UnwrittenError else 600 if issubclass(kind, Exception) else 0
-    )
 
 
 class _Loop:
@@ -146,6 +144,7 @@ class _Loop:
         self.saved: int | None = progress.step
         self.guard = FiniteGuard(workdir, self._record_metrics)
         self.throughput = Throughput(setup.model, setup.options.batch)
+        self.watch = LossWatch()
         self.evaluation = Evaluation(setup, stop)
         self.record = setup.record()
         self.scores: Scores | None = None
@@ -173,14 +172,15 @@ class _Loop:
                 trouble = str(error)
         if trouble is not None:
             raise UnwrittenError(f"{trouble} {self._save_again()}")
-        return Finished(self.step, self.stop.signal, self.scores, {**self._skipped(), **self.skipped})
+        early = self.progress.early(self.setup.options.keep) if self.step < self.setup.steps else ""
+        return Finished(self.step, self.stop.signal, self.scores, {**self._skipped(), **self.skipped}, early)
 
     def _take_steps(self, trace: Trace) -> None:
         setup, keep = self.setup, self.setup.options.keep
         try:
             if self.progress.evaluates:
                 self.checkpoints.evaluated(self.step, self._evaluate())
-            while self.step < setup.steps and not self.stop():
+            while self.step < setup.steps and not self.stop() and not self.progress.early(keep):
                 trace.start_before(self.step)
                 self._take_step()
                 if trace.ends_after(self.step):
@@ -188,9 +188,10 @@ class _Loop:
                     trace.stop()
                 last = self.step == setup.steps
                 metrics = None
-                if setup.validation is not None and (last or self.step % (keep.evaluate or keep.every) == 0):
+                if setup.validation is not None and (last or self.step % setup.evaluate_every == 0):
                     metrics = self._evaluate()
-                if last or self.step % keep.every == 0:
+                patient = metrics is not None and setup.options.keep.patience is not None
+                if last or patient or self.step % setup.save_every == 0:
                     self._save(metrics)
                 self._look()
         except StoppedError:
@@ -224,6 +225,7 @@ class _Loop:
         speed = self.throughput.measure(steps - step)
         line = Line(step, **means, learning_rate=rate, speed=speed, skipped=skipped)
         self.callbacks.line(line, steps)
+        self.watch.add(line, self.callbacks.message)
         self._write(lambda log: log.line(line))
 
     def _evaluate(self) -> dict[str, float]:
@@ -235,6 +237,7 @@ class _Loop:
         self.skipped |= skipped
         self.progress.evaluates = False
         metrics = self.scores.metrics()
+        self.progress.evaluated(self.step, metrics["accuracy"])
         self.callbacks.evaluation(self.step, metrics)
         self._write(lambda log: log.evaluation(self.step, metrics))
         self.throughput.start()

@@ -66,6 +66,31 @@ class Line:
         return own | (asdict(self.speed) if self.speed is not None else unknown)
 
 
+class LossWatch:
+    """Says when the loss rises, which ends in NaN or in a model that has forgotten what it knew.
+
+    It compares a mean over the last lines with the smallest so far; that of a batch alone goes up and down.
+    """
+
+    def __init__(self) -> None:
+        self._mean: float | None = None
+        self._least, self._at = math.inf, 0
+
+    def add(self, line: Line, tell: Callable[[str], None]) -> None:
+        """Tells of each rise of the mean by more than half and 0.1, in a sentence."""
+        self._mean = line.loss if self._mean is None else 0.6 * self._mean + 0.4 * line.loss
+        if self._mean > 1.5 * self._least + 0.1:
+            tell(
+                f"the loss rises, from about {self._least:.3g} at step {self._at} to {self._mean:.3g} at step "
+                f"{line.step}, with gradients of norm {line.gradient_norm:.3g}: if it goes on, stop the run and lower "
+                f"--recipe.schedule.peak (the rate is {line.learning_rate:.3g} now), lengthen "
+                "--recipe.schedule.warmup, or set --recipe.optimizer.clip-norm 1"
+            )
+        elif self._mean >= self._least:
+            return
+        self._least, self._at = self._mean, line.step
+
+
 class FiniteGuard:
     """Stops the run at the first metric that is not finite.
 
@@ -113,8 +138,9 @@ class FiniteGuard:
             where = f"could not be written to {path}"
         found = ", ".join(f"{name} {value}" for name, value in values.items())
         raise VitportError(
-            f"Step {step} gave {found}, and expected were finite numbers; its batch {where}. Lower schedule.peak, "
-            "set optimizer.clip_norm or check the images, and run again from the last checkpoint."
+            f"Step {step} gave {found}, and expected were finite numbers; its batch {where}. Lower "
+            "--recipe.schedule.peak, set --recipe.optimizer.clip-norm or check the images, and run again from the last "
+            "checkpoint."
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.training.devices.processes import raise_on_all
+from vit_jax.training.recipe.config import CheckpointOptions
 from vit_jax.training.run.checkpoints import CheckpointReader
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.run.state_tree import Outline, outline
@@ -35,12 +36,34 @@ class Progress:
     """Training images that could not be read, with the reasons."""
     evaluates: bool = False
     """Whether the evaluation after this step was interrupted."""
+    best: float | None = None
+    """The best accuracy of an evaluation so far."""
+    best_step: int = 0
+    """The newest with it."""
+    worse: int = 0
+    """Evaluations since the first with it."""
+
+    def evaluated(self, step: int, accuracy: float) -> None:
+        """Counts an evaluation."""
+        if self.best is None or accuracy > self.best:
+            self.best, self.best_step, self.worse = accuracy, step, 0
+            return
+        self.worse += 1
+        if accuracy == self.best:
+            self.best_step = step  # of equal checkpoints the newest is kept
 
     @classmethod
     def of(cls, step: int, record: Mapping[str, Any]) -> Progress:
         """What :meth:`record` stored."""
         found = record.get(_PROGRESS, {})
         return cls(step, **{one.name: found[one.name] for one in fields(cls) if one.name in found})
+
+    def early(self, keep: CheckpointOptions) -> str:
+        """Why the run ends before its last step, in a sentence, if it does."""
+        if keep.patience is None or self.worse < keep.patience:
+            return ""
+        where = f"; checkpoints/{self.best_step} has it" if keep.best else ""
+        return f"none of the last {self.worse} evaluations found more than {self.best:.2%}{where}"
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""
@@ -83,16 +106,20 @@ def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
     return [f"{name} {found[name]} instead of {expected[name]}" for name in both if found[name] != expected[name]]
 
 
+def _anew(workdir: Path) -> str:
+    return f"start a new run from its weights: --weights {workdir} --workdir ANOTHER"
+
+
 def _check_same_run(setup: Setup, record: Mapping[str, Any], step: int, workdir: Path) -> None:
     if record.get("pictures") != len(setup.train):
         raise VitportError(
             f"{workdir} holds a run on {record.get('pictures')} images, and {setup.train.name} has {len(setup.train)}: "
-            "give the same data, or choose another work directory."
+            f"give the same data, or {_anew(workdir)}."
         )
     if _differences({"labels": setup.record()["labels"]}, record):
         raise VitportError(
             f"{workdir} holds a run on other classes than {setup.train.name} has, or on another order of them: give "
-            "the same data, or choose another work directory."
+            f"the same data, or {_anew(workdir)}."
         )
     if step > setup.steps:
         raise VitportError(
@@ -106,7 +133,8 @@ def _check_same_model(setup: Setup, record: Mapping[str, Any], workdir: Path) ->
     other = _differences(dict.fromkeys(now) | record.get("config", {}), now)
     if other:
         raise VitportError(
-            f"{workdir} holds a run of another model ({', '.join(other)}): choose another work directory."
+            f"{workdir} holds a run of another model ({', '.join(other)}): give the same model and data, or "
+            f"{_anew(workdir)}."
         )
 
 

@@ -20,8 +20,20 @@ class Trace:
                 f"--profile {first} {count} lies outside the run's {steps} steps: give a first step below {steps} and "
                 "a count of 1 or more."
             )
-        self._folder, self._steps = folder, range(first, first + count)
+        self._folder, self._steps, self._end = folder, range(first, first + count), steps
         self._running = False
+
+    def shortfall(self, taken: int) -> str | None:
+        """What of the request cannot be traced, in a sentence.
+
+        Args:
+            taken: steps that the run took before this start.
+        """
+        first, last = max(self._steps.start, taken), min(self._steps.stop, self._end)
+        if not self._steps or (first, last) == (self._steps.start, self._steps.stop):
+            return None
+        asked = f"--profile {self._steps.start} {len(self._steps)} asks for steps that this start does not take"
+        return f"{asked}: {f'it traces steps {first + 1} to {last}' if first < last else 'it traces nothing'}."
 
     def start_before(self, taken: int) -> None:
         """Starts the trace before the next step, if that is one of them.

@@ -2,7 +2,18 @@
 
 from vit_jax.training.devices.chips import CHIPS, Chip
 from vit_jax.training.scaling.collectives import Collective, collectives
-from vit_jax.training.scaling.predict import Assumptions, Prediction, choose, predict
+from vit_jax.training.scaling.predict import Assumptions, Prediction, choose, predict, rank
 from vit_jax.training.scaling.step import Step
 
-__all__ = ["CHIPS", "Assumptions", "Chip", "Collective", "Prediction", "Step", "choose", "collectives", "predict"]
+__all__ = [
+    "CHIPS",
+    "Assumptions",
+    "Chip",
+    "Collective",
+    "Prediction",
+    "Step",
+    "choose",
+    "collectives",
+    "predict",
+    "rank",
+]

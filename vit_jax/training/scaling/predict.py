@@ -91,6 +91,32 @@ def predict(step: Step, chip: Chip, assumed: Assumptions = Assumptions()) -> Pre
     )
 
 
+def rank(
+    model: Config,
+    batch: int,
+    devices: int,
+    chip: Chip,
+    precision: Precision = "bfloat16",
+    assumed: Assumptions = Assumptions(),
+) -> list[Prediction]:
+    """Steps that fit into memory, the fastest first.
+
+    Searches all meshes of so many devices, with rematerialisation of blocks and with what ``remat=auto`` does in a
+    scan, each with the least accumulation that fits. Those within 2 % of the fastest come by simplicity: the smallest
+    tensor axis, then the smallest FSDP axis, then the least rematerialisation. Attention is cuDNN's if the chip has it.
+
+    Raises:
+        VitportError: if there are no devices.
+    """
+    if devices < 1:
+        raise VitportError(f"devices={devices} is none: give 1 or more.")
+    candidates = _candidates(model, batch, devices, precision, chip)
+    found = sorted((one for step in candidates if (one := _least(step, chip, assumed))), key=lambda one: one.seconds)
+    near = [one for one in found if one.seconds <= _NEAR * found[0].seconds]
+    near.sort(key=lambda one: (one.step.mesh.tensor, one.step.mesh.fsdp, one.step.remat == "full"))
+    return near + found[len(near) :]
+
+
 def choose(
     model: Config,
     batch: int,
@@ -99,40 +125,22 @@ def choose(
     precision: Precision = "bfloat16",
     assumed: Assumptions = Assumptions(),
 ) -> Prediction | None:
-    """The fastest step that fits into memory.
-
-    Searches all meshes whose axes are powers of two, with rematerialisation of blocks and with what ``remat=auto``
-    does in a scan, each with the least accumulation that fits. Among those within 2 % of the fastest it takes the
-    simplest: the smallest tensor axis, then the smallest FSDP axis, then the least rematerialisation. Attention is
-    cuDNN's if the chip has it.
-
-    Args:
-        devices: a power of two.
-
-    Returns:
-        ``None`` if nothing fits.
-
-    Raises:
-        VitportError: if ``devices`` is not a power of two.
-    """
-    if devices < 1 or devices & (devices - 1):
-        raise VitportError(f"devices={devices} is not a power of two: choose one, such as 8 or 256.")
-    candidates = _candidates(model, batch, devices, precision, chip)
-    found = [one for step in candidates if (one := _least(step, chip, assumed))]
-    fastest = min((one.seconds for one in found), default=0.0)
-    near = [one for one in found if one.seconds <= _NEAR * fastest]
-    return min(near, key=lambda one: (one.step.mesh.tensor, one.step.mesh.fsdp, one.step.remat == "full"), default=None)
+    """The first of :func:`rank`; ``None`` if nothing fits."""
+    return next(iter(rank(model, batch, devices, chip, precision, assumed)), None)
 
 
 def _candidates(model: Config, batch: int, devices: int, precision: Precision, chip: Chip) -> Iterator[Step]:
     attention: AttentionKernel = "cudnn" if chip.cudnn and precision == "bfloat16" else "fused"
     least: Remat = "none" if chip.cudnn else "dots"  # what remat=auto is
-    powers = [2**power for power in range(devices.bit_length())]
-    for tensor in powers:
-        for fsdp in (size for size in powers if size * tensor <= devices):
+    for tensor in _divisors(devices):
+        for fsdp in _divisors(devices // tensor):
             mesh = MeshShape(devices // (fsdp * tensor), fsdp, tensor)
             for remat in (least, "full"):
                 yield Step(model, batch, mesh, precision, remat, attention=attention)
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
 
 
 def _least(step: Step, chip: Chip, assumed: Assumptions) -> Prediction | None:

@@ -20,11 +20,20 @@ def soft_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Array
 def classification_loss(options: Loss, logits: jax.Array, targets: jax.Array) -> jax.Array:
     """(B, K), (B, K) -> (B,), in at least float32."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    weights = _class_weights(options, logits)
     if options.name == "softmax":
-        return optax.softmax_cross_entropy(logits, targets)
+        return optax.softmax_cross_entropy(logits, targets * weights)
     if options.binary:
         targets = (targets > 0).astype(targets.dtype)
-    return optax.sigmoid_binary_cross_entropy(logits, targets).sum(axis=-1)
+    return (optax.sigmoid_binary_cross_entropy(logits, targets) * weights).sum(axis=-1)
+
+
+def _class_weights(options: Loss, logits: jax.Array) -> jax.Array:
+    if options.class_weights == "none":
+        return jnp.ones((), logits.dtype)
+    if isinstance(options.class_weights, str):
+        raise VitportError("loss.class_weights=balanced leaves the numbers to `vitport train`: give numbers.")
+    return jnp.asarray(options.class_weights, logits.dtype)
 
 
 def distillation_loss(options: Loss, logits: jax.Array, teacher: jax.Array) -> jax.Array:

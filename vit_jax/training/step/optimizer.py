@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -12,42 +13,45 @@ import optax
 from optax import contrib
 
 from vit_jax.params import parameters_by_path
-from vit_jax.training.recipe.recipe import Optimizer, Schedule
+from vit_jax.training.recipe.recipe import BACKBONE, Optimizer, Schedule
 from vit_jax.training.step.stacked import block_by_block, each_block, is_stacked, parameter_at, single_paths
-from vit_spec import Config, VitportError, count_blocks, segments
+from vit_spec import Config, Parameter, Stage, VitportError, count_blocks, segments
 
 
 def make_schedule(options: Schedule, steps: int) -> optax.Schedule:
     """Step number → learning rate.
 
     Raises:
-        VitportError: if warm-up and cool-down are longer than the run.
+        VitportError: if warm-up and cool-down are longer than the run, or the peak is left open.
     """
-    middle = steps - options.warmup - options.cooldown
+    if options.peak is None:
+        raise VitportError("schedule.peak=None leaves the learning rate to `vitport train`: give a number.")
+    warmup = int(options.warmup) if options.warmup >= 1 else int(options.warmup * steps)
+    middle = steps - warmup - options.cooldown
     if middle < 0:
         raise VitportError(
             f"schedule.warmup={options.warmup} and cooldown={options.cooldown} are longer than the {steps} steps: "
             "train longer, or shorten them."
         )
-    rise = optax.linear_schedule(0.0, options.peak, options.warmup)
-    body = _body(options, max(middle, 1))
+    rise = optax.linear_schedule(0.0, options.peak, warmup)
+    body = _body(options, options.peak, max(middle, 1))
     if options.cooldown:
         last = body(middle)
         body = optax.join_schedules(
             [body, optax.linear_schedule(float(np.asarray(last)), 0.0, options.cooldown)], [middle]
         )
-    return optax.join_schedules([rise, body], [options.warmup]) if options.warmup else body
+    return optax.join_schedules([rise, body], [warmup]) if warmup else body
 
 
-def _body(options: Schedule, steps: int) -> optax.Schedule:
+def _body(options: Schedule, peak: float, steps: int) -> optax.Schedule:
     if options.name == "cosine":
-        return optax.cosine_decay_schedule(options.peak, steps, alpha=options.final / options.peak)
+        return optax.cosine_decay_schedule(peak, steps, alpha=options.final / peak)
     if options.name == "linear":
-        return optax.linear_schedule(options.peak, options.final, steps)
+        return optax.linear_schedule(peak, options.final, steps)
     if options.name == "rsqrt":
         scale = float(options.timescale)
-        return lambda step: options.peak * jnp.sqrt(scale / jnp.maximum(jnp.asarray(step, jnp.float32), scale))
-    return optax.constant_schedule(options.peak)
+        return lambda step: peak * jnp.sqrt(scale / jnp.maximum(jnp.asarray(step, jnp.float32), scale))
+    return optax.constant_schedule(peak)
 
 
 def make_optimizer(options: Optimizer, schedule: optax.Schedule, config: Config) -> optax.GradientTransformation:
@@ -73,15 +77,16 @@ def make_optimizer(options: Optimizer, schedule: optax.Schedule, config: Config)
         steps.append(block_by_block(optax.add_decayed_weights(options.weight_decay, mask=decayed), runs))
     if options.name == "lamb":
         steps.append(optax.masked(each_block(optax.scale_by_trust_ratio()), decayed))
-    if options.layer_decay != 1.0:
-        steps.append(_scaled_by_layer(options.layer_decay, config))
+    if options.layer_decay != 1.0 or options.head_factor != 1.0:
+        steps.append(_scaled_by_layer(options, config))
     steps.append(block_by_block(optax.scale_by_learning_rate(schedule), runs))
     chain = optax.chain(*steps)
-    if not any(frozen_paths(options.frozen, parameters_by_path(config)).values()):
+    frozen = frozen_paths(options.frozen, config)
+    if not any(frozen.values()):
         return chain
 
     def labels(tree: Mapping[str, Any]) -> dict[str, str]:
-        return {path: "frozen" if still.all() else "trained" for path, still in _still(options.frozen, tree).items()}
+        return {path: "frozen" if still.all() else "trained" for path, still in _still(frozen, tree).items()}
 
     return optax.partition({"trained": chain, "frozen": optax.set_to_zero()}, labels)
 
@@ -125,9 +130,14 @@ def _by_shape(updates: Any, params: Any) -> Any:
     return jax.tree.map(lambda x: x * max(1.0, x.shape[1] / x.shape[0]) ** 0.5, updates)
 
 
-def _scaled_by_layer(decay: float, config: Config) -> optax.GradientTransformation:
+def _scaled_by_layer(options: Optimizer, config: Config) -> optax.GradientTransformation:
     last = count_blocks(config) + 1
-    factors = {path: decay ** (last - it.layer) for path, it in parameters_by_path(config).items()}
+
+    def factor(it: Parameter) -> float:
+        own = options.layer_decay ** (last - it.layer)
+        return own * options.head_factor if it.stage is Stage.CLASSIFIER else own
+
+    factors = {path: factor(it) for path, it in parameters_by_path(config).items()}
 
     def scale(path: str, x: jax.Array) -> jax.Array:
         own = jnp.array([factors[name] for name in single_paths(path, _blocks(path, x))], x.dtype)
@@ -141,25 +151,36 @@ def _scaled_by_layer(decay: float, config: Config) -> optax.GradientTransformati
     return optax.stateless(scaled)
 
 
-def frozen_paths(beginnings: tuple[str, ...], paths: Collection[str]) -> dict[str, bool]:
-    """Path → whether the parameter is frozen.
+def frozen_paths(patterns: tuple[str, ...], config: Config) -> dict[str, bool]:
+    """Path → whether the parameter is frozen, for every parameter of the model.
+
+    Args:
+        patterns: see :attr:`vit_jax.training.recipe.recipe.Optimizer.frozen`.
 
     Raises:
-        VitportError: if no path has one of the beginnings, or nothing is left to train.
+        VitportError: if a pattern matches no parameter, or nothing is left to train.
     """
-
-    def begins(path: str, start: str) -> bool:
-        return path == start or path.startswith(f"{start.rstrip('/')}/")
-
-    for start in beginnings:
-        if not any(begins(path, start) for path in paths):
+    known = parameters_by_path(config)
+    frozen = dict.fromkeys(known, False)
+    for pattern in patterns:
+        found = [path for path, it in known.items() if _matches(pattern, it)]
+        if not found:
             raise VitportError(
-                f"optimizer.frozen={start!r} matches no parameter: give the beginning of a path, such as {min(paths)}."
+                f"optimizer.frozen={pattern!r} matches no parameter: give {BACKBONE}, the beginning of a path, such as "
+                f"{min(known)}, or a pattern, such as */bias."
             )
-    frozen = {path: any(begins(path, start) for start in beginnings) for path in paths}
+        frozen |= dict.fromkeys(found, True)
     if all(frozen.values()):
-        raise VitportError(f"optimizer.frozen={beginnings} freezes every parameter: leave something to train.")
+        raise VitportError(f"optimizer.frozen={patterns} freezes every parameter: leave something to train.")
     return frozen
+
+
+def _matches(pattern: str, parameter: Parameter) -> bool:
+    if pattern == BACKBONE:
+        return parameter.stage is not Stage.CLASSIFIER
+    start = pattern.replace(".", "/").rstrip("/")
+    names = (parameter.path, parameter.name.replace(".", "/"))
+    return any(fnmatchcase(name, start) or fnmatchcase(name, f"{start}/*") for name in names)
 
 
 def _blocks(path: str, leaf: Any) -> int:
@@ -167,17 +188,25 @@ def _blocks(path: str, leaf: Any) -> int:
     return len(leaf) if is_stacked(path) else 1
 
 
-def _still(beginnings: tuple[str, ...], tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _still(frozen: Mapping[str, bool], tree: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Path → whether it is frozen, for each of its blocks."""
     names = {path: single_paths(path, _blocks(path, leaf)) for path, leaf in tree.items()}
-    frozen = frozen_paths(beginnings, dict.fromkeys(name for each in names.values() for name in each))
     return {path: np.array([frozen[name] for name in each]) for path, each in names.items()}
 
 
-def trained(beginnings: tuple[str, ...], tree: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Gradients or updates without frozen parameters; frozen blocks among stacked ones are 0."""
+def trained(frozen: Mapping[str, bool], tree: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The arrays that training changes: of stacked blocks all, if any of them is trained.
+
+    Args:
+        frozen: of :func:`frozen_paths`.
+    """
+    return {path: tree[path] for path, still in _still(frozen, tree).items() if not still.all()}
+
+
+def moving(frozen: Mapping[str, bool], tree: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Gradients or updates of what :func:`trained` gives, in which frozen blocks among stacked ones are 0."""
     result = {}
-    for path, still in _still(beginnings, tree).items():
+    for path, still in _still(frozen, tree).items():
         if not still.all():
             x = tree[path]
             result[path] = jnp.where(still.reshape(-1, *[1] * (x.ndim - 1)), 0, x) if still.any() else x  # stacked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from vit_jax.pure import Params
 from vit_jax.training.recipe.recipe import Recipe
 from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.losses import mix, soft_targets, total_loss
-from vit_jax.training.step.optimizer import trained
+from vit_jax.training.step.optimizer import frozen_paths, moving, trained
 from vit_spec import Preprocessing
 
 Batch = dict[str, Any]
@@ -99,45 +98,57 @@ def make_update(
         # The mean counts unread images as 0, so microbatches and devices average the same wherever these are.
         return (losses * weight).mean(), (right * weight).mean(dtype=jnp.float32)
 
+    frozen = frozen_paths(recipe.optimizer.frozen, forward.config)
+
     def gradients(params: Params, batch: Batch, key: jax.Array) -> tuple[Params, Metrics]:
-        value_and_grad = jax.value_and_grad(loss, has_aux=True)
+        """Of what is trained alone."""
+        own = trained(frozen, params)
+        still = {path: array for path, array in params.items() if path not in own}
+
+        def of_trained(own: Params, still: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return loss(still | own, batch, key)
+
+        value_and_grad = jax.value_and_grad(of_trained, has_aux=True)
         if recipe.accumulation == 1:
-            (value, right), found = value_and_grad(params, batch, key)
+            (value, right), found = value_and_grad(own, still, batch, key)
         else:
 
             def part(total: Any, piece: Batch) -> tuple[Any, None]:
-                own = params
+                both = (own, still)
                 if forward.cut_by_fsdp:
                     # Without it XLA all-gathers the weights before the loop, and stores them whole throughout.
-                    own, piece = jax.lax.optimization_barrier((params, piece))
-                (value, right), found = value_and_grad(own, piece, key)
+                    both, piece = jax.lax.optimization_barrier((both, piece))
+                (value, right), found = value_and_grad(*both, piece, key)
                 return jax.tree.map(jnp.add, total, (found, value, right)), None
 
             # Each microbatch takes a share of every device's images.
             pieces = jax.tree.map(lambda x: x.reshape(-1, recipe.accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
-            shapes = jax.eval_shape(value_and_grad, params, jax.tree.map(lambda x: x[0], pieces), key)
+            shapes = jax.eval_shape(value_and_grad, own, still, jax.tree.map(lambda x: x[0], pieces), key)
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (shapes[1], *shapes[0]))
             total, _ = jax.lax.scan(part, zeros, pieces)
             found, value, right = jax.tree.map(lambda x: x / recipe.accumulation, total)
         metrics = {"loss": value, "accuracy": right}
+        found = moving(frozen, found)
         return (found, metrics) if axis is None else jax.lax.pmean((found, metrics), axis)
 
     def update(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(key, state.step)
         found, metrics = gradients(state.params, batch, key)
-        moving = partial(trained, recipe.optimizer.frozen)
-        metrics["gradient_norm"] = _norm(moving(found))
+        metrics["gradient_norm"] = _norm(found)
         if radius := recipe.optimizer.sharpness:
             scale = radius / (metrics["gradient_norm"] + 1e-12)
-            uphill = {path: state.params[path] + scale * array for path, array in moving(found).items()}
+            uphill = {path: state.params[path] + scale * array for path, array in found.items()}
             found, _ = gradients(state.params | uphill, batch, key)
         before = state.params
         if forward.on_one_cpu:
             # Without it XLA copies all parameters first: it does not see that each is last read before it is
             # overwritten.
             found, before = jax.lax.optimization_barrier((found, before))
-        updates, opt_state = optimizer.update(found | moving(found), state.opt_state, before)
-        params: Params = optax.apply_updates(before, updates | moving(updates))  # type: ignore[assignment]
+        none = {path: jnp.zeros_like(array) for path, array in before.items() if path not in found}
+        updates, opt_state = optimizer.update(none | found, state.opt_state, before)
+        updates = moving(frozen, updates)  # type: ignore[arg-type]
+        moved: Params = optax.apply_updates({path: before[path] for path in updates}, updates)  # type: ignore[assignment]
+        params = before | moved
         # The next checkpoint uses these parameters; divergence does not yet show in the gradients.
         metrics["parameter_norm"] = _norm(params)
         ema = state.ema

@@ -53,6 +53,11 @@ SIZES: dict[str, tuple[int, int, int, float]] = {
 Zhai et al. 2022, table 2; Alabdulmohsin et al. 2023 for so400m)."""
 
 
+def joined(*parts: Options) -> Options:
+    """Options of several kinds; later ones overrule earlier ones."""
+    return {name: value for part in parts for name, value in part.items()}
+
+
 def model(
     name: str,
     size: str | tuple[int, int, int, float] | None = None,

@@ -35,6 +35,8 @@ def answer(checkpoint: conversion.Checkpoint) -> np.ndarray:
         ("layer-scale", {"block": "post_norm"}),
         ("qk-scale", {"qk_scale": 0.6}),
         ("qk-scale", {"qk_scale": 0.6, "qkv_bias": False}),
+        ("qk-scale", {"qk_scale": 0.6, "qkv_bias": False, "qv_bias": True, "rotary": {"kind": "axial"}}),
+        ("qk-scale", {"qk_scale": 0.6, "qkv_bias": False, "qv_bias": True, "qk_norm": True, "relative_bias": True}),
         ("qk-scale", {"qk_scale": 0.6, "qk_norm": True}),
         ("qk-scale", {"qk_scale": 0.6, "block": "parallel"}),
         ("qk-scale", {"qk_scale": 0.6, "block": "parallel", "qk_norm": True}),

@@ -52,6 +52,7 @@ DINO = {
     "no layer scale": {"layer_scale": None},
     "no biases of norms": {"norm_bias": False},
     "no row for the class token": {"pos_embed": "patch"},
+    "no bias of keys": {"qkv_bias": False, "qv_bias": True},
 }
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import conversion
 from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
 from vit_jax.training.ahead.topology import describe, prepare_environment
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
+from vit_spec import forward_flops
 
 pytestmark = [
     pytest.mark.compiler,
@@ -22,6 +24,7 @@ pytestmark = [
         reason="needs libtpu: pip install 'vitport[aot-tpu]'",
     ),
 ]
+DIGITS = Path(__file__).parents[4] / "vit_cli" / "assets" / "digits_vit.safetensors"
 SMALL = (
     "--model", "vit_tiny_patch16_224", "--model.embed-dim", "128", "--model.depth", "2", "--model.num-heads", "4",
     "--steps", "10", "--precision", "bfloat16", "--scan", "--dry-run", "--classes", "10",
@@ -88,3 +91,25 @@ def test_what_does_not_fit_is_refused_by_the_compiler() -> None:
 
 def test_a_slice_that_does_not_exist_is_one_sentence(tmp_path) -> None:
     assert "is not an arrangement that the compiler knows" in vitport(tmp_path, "--on", "v5e:3x3", status=2)
+
+
+def test_inference_for_evaluation() -> None:
+    """Chips share the images, each has all weights, and none exchanges anything."""
+    command = [sys.executable, "-m", "vit_cli", "evaluate", str(DIGITS), "--on", "v5e:2x2", "--batch", "64", "--json"]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["collectives"] == []
+    assert found["batch"] == 64
+    config = conversion.load(DIGITS).config
+    # Products alone; measured: within 0.1 %.
+    assert found["flops"] == pytest.approx(16 * forward_flops(config), rel=0.005)
+
+
+def test_a_search_ends_with_a_way_that_fits(tmp_path) -> None:
+    found = json.loads(vitport(tmp_path, "--batch", "64", "--on", "v5e:2x2", "--search", "--json"))
+    assert found["use"] == found["ways"][0]["options"]
+    fitting = [way for way in found["ways"] if "roofline" in way]
+    assert len(fitting) == 3
+    times = [way["roofline"]["step_seconds"] for way in fitting]
+    assert times == sorted(times)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import resource
 import struct
 import tarfile
 import tracemalloc
@@ -23,6 +22,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from pyarrow import parquet
 
+from tests import peak_memory
 from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
 from vit_jax.training.data import evaluation_batches, open_source
 from vit_jax.training.data.sources.parquet_pages import unpacked_sizes
@@ -289,7 +289,7 @@ def _try_mutants(folder: Path, count: int) -> None:
         "train-0.parquet": table, "train-0.tar": shard, "train-0.arrow": sink.getvalue(),
         "train-images-idx3-ubyte.gz": idx,
     }  # fmt: skip
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory.start()
     for name, original in originals.items():
         for number in range(count):
             damaged = bytearray(original)
@@ -306,7 +306,7 @@ def _try_mutants(folder: Path, count: int) -> None:
                 _evaluated(path)
             except VitportError as error:
                 assert str(path) in str(error)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # a GiB, in KiB
+    assert peak_memory.taken(before) < 1 << 30
 
 
 def _records(folder: Path, change: Callable[[bytes], bytes], *records: bytes, options: str = "group_size:1") -> Path:
@@ -336,10 +336,10 @@ def test_records_that_unpack_to_more_than_images_can_are_not_unpacked(codec, tmp
     path = _records(tmp_path / "records", bytes, bytes(300 << 20), options=f"group_size:1,{codec}")
     source = open_source(str(path), "train")
     assert source is not None
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory.start()
     with pytest.raises(VitportError, match=r"A chunk of .* would unpack to 3145\d+, more than weights can"):
         source[0]
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 << 10
+    assert peak_memory.taken(before) < 50 << 20
 
 
 @pytest.mark.parametrize("record", ["list of chunks", "last block"])

@@ -134,6 +134,18 @@ def test_splits_of_other_names_that_hold_classes_are_read(folders, tmp_path) -> 
     assert (len(train), len(validation), train.classes) == (24, 6, NAMES)
 
 
+@pytest.mark.parametrize("folders", [("val",), ("test",), ("test", "val"), ("val2017",)], ids="+".join)
+def test_a_folder_of_validation_images_alone_is_evaluated_and_not_trained_on(folders, tmp_path) -> None:
+    for count, folder in enumerate(folders, 2):
+        image_folder(tmp_path / folder, count=count)
+    source = open_source(str(tmp_path), "validation")
+    assert source is not None
+    assert source[0].name.startswith(str(tmp_path / folders[-1]))  # val before test
+    assert source.classes == NAMES
+    with pytest.raises(VitportError, match="has no training images"):
+        open_sources(Data(str(tmp_path)))
+
+
 @pytest.mark.parametrize("classes", [("valid", "invalid"), ("bus", "car", "train"), ("tester", "trainer")])
 def test_classes_that_sound_like_splits_are_classes(classes, tmp_path) -> None:
     image_folder(tmp_path, classes=classes)

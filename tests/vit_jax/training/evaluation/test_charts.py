@@ -53,6 +53,14 @@ def test_the_names_of_classes_are_whole_and_beside_each_other(name, count, figur
         assert all(first[1] <= second[0] for first, second in pairwise(places))
 
 
+@pytest.mark.filterwarnings("error")
+def test_names_that_no_font_can_draw_warn_of_nothing(figures, tmp_path) -> None:
+    _draw(tmp_path, ["\x1b[31m\x07", "a\nb", "猫", "$x^{"], [{"step": 1, "of": "train", "loss": 1.0}])
+    (axes, _) = figures["confusion.png"].axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [r"\x1b[31m\x07", r"a\nb", "猫", "$x^{"]
+
+
 def test_of_a_thousand_classes_each_has_a_pixel(figures, tmp_path) -> None:
     _draw(tmp_path, [str(number) for number in range(1000)], [])
     assert figures["confusion.png"].axes[0].get_window_extent().width >= 1000

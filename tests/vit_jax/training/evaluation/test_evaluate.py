@@ -16,6 +16,7 @@ import pytest
 from conversion import Checkpoint
 from vit_jax import training
 from vit_jax.training.data import Record, Source
+from vit_jax.training.evaluation.class_names import places_of
 from vit_jax.training.evaluation.evaluate import EvaluationResult, evaluate, read_real_labels, real_accuracy
 from vit_jax.training.evaluation.scores import Scores
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
@@ -128,6 +129,27 @@ def test_classes_are_compared_by_name_where_both_have_names(what) -> None:
 def test_a_class_that_the_model_does_not_have_is_refused_by_name(classes) -> None:
     with pytest.raises(VitportError, match=f"greys has the classes .*{classes[-1]}.* which the model does not have"):
         _answers(Greys(classes, classes), ORDER)
+
+
+def test_numbers_that_were_sorted_as_text_are_matched_as_numbers() -> None:
+    """As folders are: 0, 1, 10, 11, 2. Oracle: the numbers themselves."""
+    numbers = [str(at) for at in range(12)]
+    source = Greys(tuple(sorted(numbers)), ())
+    places, note = places_of(source, numbers, 12)
+    assert [str(place) for place in places] == list(source.classes)
+    assert note == "matched the classes of greys by name"
+    places, note = places_of(source, None, 12)  # nobody says: ImageFolder of torchvision numbers them so
+    assert places.tolist() == list(range(12))
+    assert note.endswith("compared by number, in the order 0, 1, 10, 11, …, as ImageFolder of torchvision numbers them")
+    with pytest.raises(VitportError, match="classes 0, 1, 10 and 9 more, which the model does not have"):
+        places_of(source, [f"name {at}" for at in numbers], 12)
+
+
+@pytest.mark.parametrize("placeholder", ["LABEL_{}", "class {}", "{}", "label-0{}"])
+def test_placeholders_are_no_names(placeholder) -> None:
+    places, note = places_of(Greys(ORDER, ORDER), [placeholder.format(at) for at in range(4)], 4)
+    assert places.tolist() == [0, 1, 2, 3]
+    assert note == "the weights have no names of classes, so classes are compared by number"
 
 
 def test_without_names_the_numbers_of_classes_must_agree() -> None:

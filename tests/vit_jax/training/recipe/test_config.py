@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import vit_cli
 from vit_jax import training
 from vit_jax.training.devices.processes import detect_launcher
 from vit_jax.training.recipe.config import (
@@ -69,7 +70,10 @@ def test_every_preset_can_begin_on_some_data(name) -> None:
     """All but the data, which are the digits here, scaled to the preset's size: model, schedule, optimizer, engine."""
     preset = PRESETS[name]
     config = dataclasses.replace(preset.config, data=dataclasses.replace(preset.config.data, path="digits"))
-    if config.epochs is not None:  # as long as the warm-up wants it
+    if config.model.name is None:  # it is for weights
+        weights = Path(vit_cli.__file__).parent / "assets" / "digits_vit.safetensors"
+        config = dataclasses.replace(config, model=ModelOptions(weights=str(weights)))
+    elif config.epochs is not None:  # as long as the warm-up wants it
         config = dataclasses.replace(config, epochs=None, steps=config.recipe.schedule.warmup + 10)
     setup = set_up(config)
     assert setup.model.num_classes == 10
@@ -158,6 +162,8 @@ def test_what_cannot_begin_is_known_before_anything_is_compiled(config, sentence
 
 
 def test_checkpoint_options_and_processes_refuse_what_has_no_meaning() -> None:
+    with pytest.raises(VitportError, match=r"keep\.patience must be 1 or more; got 0"):
+        CheckpointOptions(patience=0)
     with pytest.raises(VitportError, match=r"keep\.every must be 1 or more; got 0"):
         CheckpointOptions(every=0)
     with pytest.raises(VitportError, match="belong together"):
@@ -198,7 +204,8 @@ def test_the_augmentation_of_a_run_is_that_of_its_file() -> None:
 def test_what_is_for_a_fresh_model_and_what_contradicts_the_weights_is_one_sentence() -> None:
     digits = str(Path(__file__).parents[4] / "vit_cli" / "assets" / "digits_vit.safetensors")
     for options, sentence in (
-        (ModelOptions(weights=digits, pool="avg"), "model.pool applies to a model that starts from random values"),
+        (ModelOptions(weights=digits, depth=2), "model.depth applies to a model that starts from random values"),
+        (ModelOptions(weights=digits, pool="map"), "pool='map' cannot take the place of 'token'"),
         (ModelOptions(weights=digits, initialization="deit"), "model.initialization applies to a model"),
         (ModelOptions("vit_tiny_patch16_224", weights=digits), "depth=12, but the tensors have depth=4"),
         (dataclasses.replace(SMALL, embed_dim=18, positions="sincos2d"), "an embed_dim that is a multiple of 4"),
@@ -208,6 +215,8 @@ def test_what_is_for_a_fresh_model_and_what_contradicts_the_weights_is_one_sente
 
 
 def test_the_models_head_is_that_of_the_options() -> None:
+    digits = str(Path(vit_cli.__file__).parent / "assets" / "digits_vit.safetensors")
+    assert set_up(TrainConfig(ModelOptions(weights=digits, pool="avg"), steps=1, batch=8)).model.pool == "avg"
     model = set_up(TrainConfig(dataclasses.replace(SMALL, pool="avg"), steps=1, batch=8)).model
     assert (model.pool, model.class_token) == ("avg", False)
 

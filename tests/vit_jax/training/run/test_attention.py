@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.run.attention import choose_attention
 from vit_spec import VitportError, get_model
 
@@ -31,7 +30,7 @@ SWIN = get_model("swin_tiny_patch4_window7_224").config
     ],
 )
 def test_auto_takes_what_the_device_has(platform, precision, model, chosen) -> None:
-    assert choose_attention(TrainConfig(precision=precision), model, platform) == chosen
+    assert choose_attention("auto", model, platform, precision) == chosen
 
 
 @pytest.mark.parametrize(
@@ -45,4 +44,4 @@ def test_auto_takes_what_the_device_has(platform, precision, model, chosen) -> N
 )
 def test_a_kernel_that_cannot_be_is_refused(attention, platform, model, sentence) -> None:
     with pytest.raises(VitportError, match=re.escape(sentence)):
-        choose_attention(TrainConfig(attention=attention), model, platform)
+        choose_attention(attention, model, platform, "float32")

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.scaling import VIT_22B
 from vit_jax.training.devices.chips import H100, V5E, V6E
 from vit_jax.training.recipe.execution import MeshShape
-from vit_jax.training.scaling import Assumptions, Collective, Step, choose, collectives, predict
+from vit_jax.training.scaling import Assumptions, Collective, Step, choose, collectives, predict, rank
 from vit_jax.training.scaling.collectives import seconds
 from vit_spec import VitportError, get_model
 
@@ -100,6 +100,13 @@ def test_what_does_not_fit_is_not_chosen() -> None:
     assert choose(VIT_22B, 4096, 1024, V5E) is not None
 
 
-def test_devices_that_are_no_power_of_two_are_refused() -> None:
-    with pytest.raises(VitportError, match="devices=12 is not a power of two"):
-        choose(BASE, 4096, 12, V5E)
+def test_any_number_of_devices_is_shared_out() -> None:
+    """Three hosts of eight: 24 devices; 12 heads allow tensor axes of 1, 2, 3, 4, 6 and 12, of which all divide 24."""
+    found = rank(BASE, 24 * 96, 24, H100)
+    assert all(one.step.devices == 24 and one.fits for one in found)
+    assert {one.step.mesh.tensor for one in found} >= {1, 2, 3, 4, 6}
+    slower = [one.seconds for one in found]
+    assert all(one.seconds <= 1.02 * min(slower) for one in found[:1])
+    assert slower[-1] == max(slower)
+    with pytest.raises(VitportError, match="devices=0 is none"):
+        choose(BASE, 4096, 0, V5E)

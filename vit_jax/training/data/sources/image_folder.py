@@ -47,7 +47,7 @@ class ImageFolder:
 
 
 def open_folder(root: Path, split: Split) -> ImageFolder | None:
-    """``root`` holds class folders, or ``train`` and optionally ``val``, ``validation``, ``valid`` or ``test`` of them.
+    """``root`` holds class folders, or ``train`` of them, ``val``, ``validation``, ``valid`` or ``test``, or both.
 
     Raises:
         VitportError: if there are no class folders, one without an image, or splits in the place of classes.
@@ -59,7 +59,9 @@ def open_folder(root: Path, split: Split) -> ImageFolder | None:
     is_class = len(training) == 1 and others > 1 and not held_out  # of cars, buses and trains
     if not training or (is_class and not _has_folders(root / training[0])):
         if held_out and (not others or any(name.lower() not in _CLASSES_TOO for name in held_out)):
-            _refuse_splits(root, held_out)
+            if others or not _has_folders(root / held_out[0]):
+                _refuse_splits(root, held_out)
+            return None if split == "train" else _read(root / held_out[0])
         return None if split == "validation" else _read(root)
     if not _has_folders(root / training[0]) and (held_out or others or _tables(root)):
         _refuse_splits(root, [training[0], *held_out])

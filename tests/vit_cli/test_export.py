@@ -1,0 +1,79 @@
+"""`vitport export`. Oracles: onnxruntime, and processes that can import neither vitport nor the other framework; pixels
+are normalised in numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import conversion
+import vit_cli
+from tests.random_weights import random_params
+from tests.small_configs import BASE
+from vit_cli.main import main
+from vit_parity.exported import export, run_back
+from vit_spec import Preprocessing
+
+SWIN = Path(vit_cli.__file__).parent / "assets" / "digits_swin.safetensors"
+CHECKPOINT = conversion.Checkpoint.of(
+    BASE, random_params(BASE, 1, dtype=np.float32), Preprocessing(size=BASE.image_size, mean=(0.3, 0.5, 0.6))
+)
+"""Images of 12 x 20 pixels, each channel normalised otherwise."""
+KINDS = {"onnx": "onnxruntime", "stablehlo": "jax alone", "pt2": "torch alone"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "w.safetensors"
+    conversion.save(CHECKPOINT, path, format="timm")
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_graph_gives_the_logits_of_the_other_frameworks_model(kind, weights, tmp_path, capsys) -> None:
+    """Measured: 2e-7 to 5e-7 of the largest logit; 1e-5 is asserted. From pixels, which are harder to get right."""
+    out = tmp_path / f"model.{kind}"
+    assert main(["export", str(weights), str(out), "--preprocessing"]) == 0
+    told = capsys.readouterr().out
+    assert "takes pixels, uint8, (B, 12, 20, 3)" in told
+    assert f"run by {KINDS[kind]}, batches of 1 and 3: " in told
+    assert "equal" in told
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_swin_transformer_is_written_too(kind, tmp_path, capsys) -> None:
+    assert main(["export", str(SWIN), str(tmp_path / f"model.{kind}")]) == 0
+    assert "takes normalised images, float32, (B, " in capsys.readouterr().out
+
+
+def test_onnx_takes_any_batch_and_has_names(weights, tmp_path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    export(conversion.load(weights), tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    assert [(node.name, node.shape) for node in session.get_inputs()] == [("images", ["B", 3, 12, 20])]
+    assert [node.name for node in session.get_outputs()] == ["logits"]
+    assert session.run(None, {"images": np.zeros((5, 3, 12, 20), np.float32)})[0].shape == (5, 7)
+
+
+def test_other_weights_are_told(weights, tmp_path) -> None:
+    """What could not fail would prove nothing."""
+    exported = export(CHECKPOINT, tmp_path / "m.onnx")
+    params = dict(CHECKPOINT.params)
+    params["blocks.1.mlp.fc2.bias"] = params["blocks.1.mlp.fc2.bias"] + np.float32(1e-3)
+    other = conversion.Checkpoint.of(BASE, params, CHECKPOINT.preprocessing)
+    assert run_back(exported, CHECKPOINT).equal
+    assert not run_back(exported, other).equal
+
+
+def test_what_cannot_be_written_is_one_sentence(weights, tmp_path, capsys) -> None:
+    for out, sentence in (
+        (tmp_path / "m.tflite", "says no kind of file by its suffix: give one of .onnx, .stablehlo, .pt2"),
+        (tmp_path / "no" / "m.onnx", "give the path of a file in a folder that is there"),
+    ):
+        assert main(["export", str(weights), str(out)]) == 2
+        assert sentence in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

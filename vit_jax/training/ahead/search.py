@@ -1,0 +1,93 @@
+"""The fastest mesh and options for chips that are not here: ranked on paper, and the best few compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+
+from vit_jax.training.ahead.compile import Compiled, TooLargeError, compile_ahead
+from vit_jax.training.ahead.roofline import Roofline, roofline
+from vit_jax.training.ahead.topology import Topology
+from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.recipe.execution import mesh_option
+from vit_jax.training.run.setup import set_up
+from vit_jax.training.scaling.predict import Prediction, rank
+from vit_spec import VitportError
+
+FEW = 3
+"""Programs that fit, of which the fastest is taken."""
+_MOST = 8
+"""Programs that are compiled at all."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run the step."""
+
+    change: str
+    """As options of the command."""
+    predicted: Prediction
+    compiled: Compiled | None
+    """``None``: it does not fit."""
+    found: Roofline | None
+    used: float
+    """Bytes of a chip's memory."""
+
+
+def search(
+    options: TrainConfig,
+    topology: Topology,
+    classes: int | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> list[Way]:
+    """Ranks all meshes, with and without rematerialisation, by :func:`vit_jax.training.scaling.predict.rank`, and
+    compiles them in this order until three fit.
+
+    Args:
+        options: of a run. Its model, data, batch, precision and attention stay; mesh, rematerialisation, accumulation
+            and scan are chosen.
+        topology: the chips.
+        classes: as :func:`~vit_jax.training.ahead.compile.compile_ahead` takes them.
+        tell: called with each way before it is compiled.
+
+    Returns:
+        What was compiled: what fits first, the fastest first by its roofline.
+
+    Raises:
+        VitportError: for options that cannot be; if nothing fits, on paper or for the compiler.
+    """
+    model = set_up(dataclasses.replace(options, mesh=type(options.mesh)()), topology.devices, classes).model
+    ranked = rank(model, options.batch, len(topology.devices), topology.chip, options.precision)
+    made: list[Way] = []
+    for predicted in islice(ranked, _MOST):
+        if sum(way.found is not None for way in made) == FEW:
+            break
+        change, other = _as_options(predicted, options)
+        tell(change)
+        made.append(_tried(change, predicted, other, topology, classes))
+    if all(way.found is None for way in made):
+        tried = f"; of {len(ranked)} that should fit, none of the best {len(made)} does" if made else ""
+        raise VitportError(
+            f"No mesh of {topology.name} fits a batch of {options.batch}{tried}: take more chips, or another batch."
+        )
+    return sorted(made, key=lambda way: float("inf") if way.found is None else way.found.seconds)
+
+
+def _as_options(predicted: Prediction, options: TrainConfig) -> tuple[str, TrainConfig]:
+    step = predicted.step
+    remat = "full" if step.remat == "full" else "auto"
+    words = [mesh_option(step.mesh), "--scan"]
+    words += ["--remat full"] if remat == "full" else []
+    words += [f"--recipe.accumulation {step.accumulation}"] if step.accumulation > 1 else []
+    recipe = dataclasses.replace(options.recipe, accumulation=step.accumulation)
+    return " ".join(words), dataclasses.replace(options, mesh=step.mesh, remat=remat, scan=True, recipe=recipe)
+
+
+def _tried(change: str, predicted: Prediction, options: TrainConfig, topology: Topology, classes: int | None) -> Way:
+    try:
+        compiled = compile_ahead(options, topology, classes)
+    except TooLargeError as error:
+        return Way(change, predicted, None, None, error.used)
+    return Way(change, predicted, compiled, roofline(compiled), compiled.memory.used)

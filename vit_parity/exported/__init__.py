@@ -1,0 +1,6 @@
+"""Models as graphs that run without vitport: written by the frameworks' exporters, and run back by other programs."""
+
+from vit_parity.exported.proof import Difference, run_back
+from vit_parity.exported.write import KINDS, Exported, export
+
+__all__ = ["KINDS", "Difference", "Exported", "export", "run_back"]

@@ -1,0 +1,166 @@
+"""From weights to ONNX, StableHLO or a program of torch.export, with the batch free."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from conversion import Checkpoint
+from vit_spec import VitportError
+
+if TYPE_CHECKING:
+    import torch
+
+INPUT, OUTPUT = "images", "logits"
+_OPSET = 18
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    kind: str
+    """``onnx``, ``stablehlo`` or ``pt2``."""
+    shape: tuple[int, int, int]
+    """Of one image, as the graph takes it."""
+    takes: str
+    """What the graph takes, in words."""
+    raw: bool
+    """Whether it takes pixels, uint8, and normalises them itself."""
+
+
+def export(checkpoint: Checkpoint, path: Path, *, preprocessing: bool = False) -> Exported:
+    """Writes the model in evaluation mode, float32, with its parameters; the suffix of the path says as what.
+
+    ONNX and torch.export take images as PyTorch's models do, (B, C, H, W), StableHLO as those of JAX, (B, H, W, C).
+
+    Args:
+        preprocessing: take pixels, uint8 (B, H, W, C) of the model's size, and normalise them in the graph.
+
+    Raises:
+        VitportError: for another suffix, or what an exporter cannot write.
+    """
+    write = KINDS.get(path.suffix)
+    if write is None:
+        raise VitportError(f"{path} says no kind of file by its suffix: give one of {', '.join(KINDS)}.")
+    height, width = checkpoint.config.image_size
+    channels = checkpoint.config.in_channels
+    last = preprocessing or path.suffix == ".stablehlo"
+    shape = (height, width, channels) if last else (channels, height, width)
+    words = "pixels, uint8" if preprocessing else "normalised images, float32"
+    part = path.with_name(f"{path.name}.part{path.suffix}")
+    try:
+        write(checkpoint, part, shape, preprocessing)
+        part.replace(path)
+    except OSError as error:
+        raise VitportError(f"{path} cannot be written ({error.strerror or error}): give another path.") from error
+    finally:
+        part.unlink(missing_ok=True)
+    takes = f"{words}, ({', '.join(map(str, ('B', *shape)))})"
+    return Exported(path, path.suffix.removeprefix("."), shape, takes, preprocessing)
+
+
+def _stablehlo(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool) -> None:
+    import jax
+    import jax.numpy as jnp
+    from jax import export as jax_export
+
+    import vit_jax
+    from vit_jax.preprocessing import normalise
+    from vit_jax.pure import Pure
+
+    model = vit_jax.create_model(weights=checkpoint)
+    model.eval()
+    pure, params = Pure(model), vit_jax.get_params(model)
+
+    def forward(images: jax.Array) -> jax.Array:
+        return pure(params)(normalise(images, checkpoint.preprocessing) if raw else images)
+
+    (batch,) = jax_export.symbolic_shape("B")
+    images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8 if raw else jnp.float32)
+    with jax.default_matmul_precision("highest"):
+        found = jax_export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(images)
+    path.write_bytes(found.serialize())
+
+
+def _pt2(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool) -> None:
+    import torch
+
+    module, images = _torch(checkpoint, shape, raw)
+    batch = torch.export.Dim("B", min=1)
+    with _quiet():
+        torch.export.save(torch.export.export(module, (images,), dynamic_shapes=({0: batch},)), path)
+
+
+def _onnx(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool) -> None:
+    import torch
+
+    module, images = _torch(checkpoint, shape, raw)
+    free = {INPUT: {0: "B"}, OUTPUT: {0: "B"}}
+    with _quiet():  # the exporter by tracing; the other needs onnxscript
+        torch.onnx.export(
+            module, (images,), str(path), dynamo=False, input_names=[INPUT], output_names=[OUTPUT], dynamic_axes=free,
+            opset_version=_OPSET,
+        )  # fmt: skip
+
+
+KINDS: dict[str, Callable[[Checkpoint, Path, tuple[int, int, int], bool], None]] = {
+    ".onnx": _onnx,
+    ".stablehlo": _stablehlo,
+    ".pt2": _pt2,
+}
+"""Suffix → what writes such a file."""
+
+
+def _torch(checkpoint: Checkpoint, shape: tuple[int, int, int], raw: bool) -> tuple[torch.nn.Module, torch.Tensor]:
+    import torch
+
+    import vit_torch
+
+    model = vit_torch.create_model(weights=checkpoint).eval()
+    if not raw:
+        return model, torch.zeros(2, *shape)
+
+    class Normalised(torch.nn.Module):
+        """(B, H, W, C), uint8, to what the model takes."""
+
+        mean: torch.Tensor
+        std: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.register_buffer("mean", torch.tensor(checkpoint.preprocessing.mean))
+            self.register_buffer("std", torch.tensor(checkpoint.preprocessing.std))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.model(((images.float() / 255 - self.mean) / self.std).permute(0, 3, 1, 2))
+
+    return Normalised().eval(), torch.zeros(2, *shape, dtype=torch.uint8)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' own remarks, which are about our code and not about the file."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def example(exported: Exported, batch: int) -> np.ndarray:
+    """Fixed random images as the graph takes them."""
+    rng = np.random.default_rng(batch)
+    shape = (batch, *exported.shape)
+    return rng.integers(0, 256, shape).astype(np.uint8) if exported.raw else rng.standard_normal(shape, np.float32)

@@ -1,0 +1,88 @@
+"""Positions that no array of tokens holds, in numpy and float64, written from the papers.
+
+Rotary positions turn pairs of channels, as complex numbers; biases by relative position; fixed sines and cosines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vit_spec.vit.rotary import AxialRotary, DinoV3Rotary, MixedRotary, Rotary
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What turns queries and keys of one attention, (B, h, N, d) -> (B, h, N, d)."""
+
+    rotary: Rotary
+    grid: tuple[int, int]
+    """Rows and columns of patches."""
+    prefix: int
+    """Tokens before the patches."""
+    frequencies: np.ndarray | None = None
+    """Learned ones by column and by row, (2, h, d / 2)."""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        width = x.shape[-1] // 2
+        turning = np.exp(1j * self._angles(width))  # (patches, d / 2) or (h, patches, d / 2)
+        halves = self.rotary.pairs == "halves"
+        real, imaginary = (x[..., :width], x[..., width:]) if halves else (x[..., ::2], x[..., 1::2])
+        patches = (real[..., self.prefix :, :] + 1j * imaginary[..., self.prefix :, :]) * turning
+        y = x.copy()
+        first, second = (slice(width), slice(width, None)) if halves else (slice(0, None, 2), slice(1, None, 2))
+        y[..., self.prefix :, first], y[..., self.prefix :, second] = patches.real, patches.imag
+        return y
+
+    def _angles(self, width: int) -> np.ndarray:
+        rows, columns = self.grid
+        y, x = (axis.reshape(-1, 1) for axis in np.mgrid[:rows, :columns].astype(float))
+        if isinstance(self.rotary, MixedRotary):
+            assert self.frequencies is not None
+            return np.einsum("an,ahj->hnj", np.stack([x[:, 0], y[:, 0]]), self.frequencies)
+        exponents = np.linspace(0.0, 1.0, width // 2, endpoint=False)
+        if isinstance(self.rotary, DinoV3Rotary):
+            told = self.rotary.periods
+            periods = self.rotary.theta**exponents if told is None else np.asarray(told)
+            down, across = ((2.0 * at + 1.0) / n - 1.0 for at, n in ((y, rows), (x, columns)))
+            return 2.0 * np.pi * np.hstack([down / periods, across / periods])
+        return self._counted(y, x, self.rotary, exponents)
+
+    def _counted(self, y: np.ndarray, x: np.ndarray, rotary: AxialRotary, exponents: np.ndarray) -> np.ndarray:
+        y, x = y + rotary.offset, x + rotary.offset
+        if rotary.reference_grid is not None:
+            y, x = (at / n * wanted for at, n, wanted in zip((y, x), self.grid, rotary.reference_grid, strict=True))
+        frequencies = 1.0 / rotary.theta**exponents
+        return np.hstack([at * frequencies for at in ((x, y) if rotary.order == "wh" else (y, x))])
+
+
+def with_periods(rotary: Rotary | None, periods: np.ndarray) -> Rotary | None:
+    """The periods that a file holds, unless they are those of theta as float32 rounds them."""
+    assert isinstance(rotary, DinoV3Rotary)
+    told = periods.astype(np.float64).reshape(-1)
+    own = rotary.theta ** np.linspace(0.0, 1.0, len(told), endpoint=False)
+    near = np.all(np.abs(told / own - 1.0) < 2.0**-21)
+    return rotary if near else replace(rotary, periods=tuple(told))
+
+
+def relative_bias(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Bao et al. 2022: (h, N, N), the rows of the table by the way from key to query; its last three for the class
+    token: as query, as key, as both."""
+    rows, columns = grid
+    offsets = table[:-3].reshape(2 * rows - 1, 2 * columns - 1, -1)
+    N = 1 + rows * columns
+    found = np.empty((N, N, table.shape[1]))
+    found[0, 1:], found[1:, 0], found[0, 0] = table[-3], table[-2], table[-1]
+    for a in range(N - 1):
+        y, x = divmod(a, columns)  # the query; keys run over the whole grid, so offsets fall
+        found[1 + a, 1:] = offsets[y : y + rows, x : x + columns][::-1, ::-1].reshape(N - 1, -1)
+    return found.transpose(2, 0, 1)
+
+
+def sincos(rows: int, columns: int, width: int) -> np.ndarray:
+    """Beyer et al. 2022: (patches, D), float32 as their code computes it."""
+    omega = np.float32(1) / np.float32(10000) ** (np.arange(width // 4, dtype=np.float32) / np.float32(width // 4 - 1))
+    angles = [np.repeat(np.arange(rows), columns), np.tile(np.arange(columns), rows)]
+    y, x = (np.outer(places.astype(np.float32), omega) for places in angles)
+    return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float64)
