@@ -76,6 +76,11 @@ def _fetched(fetch: Callable[[Path], Path]) -> Callable[[Path], None]:
     return make
 
 
+def _carried(path: Path) -> None:
+    """Weights that come with vitport."""
+    shutil.copy(ROOT / "vit_cli" / "assets" / path.name, path)
+
+
 def _pickled(name: str) -> Callable[[Path], None]:
     """The same as the originals' training scripts save it."""
 
@@ -201,6 +206,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "of_torchvision.pth": _small_swin("torchvision", window_rule="pad", pad_order="pad_roll"),
     "swin.safetensors": _small_swin("timm", version=1),
     "renamed.safetensors": _unfolded_swin,
+    "digits_swin.safetensors": _carried,
     "swinv2.safetensors": _bare("swinv2_base_window12to24_192to384"),
 }
 """Name of a file that examples start from → what makes it."""

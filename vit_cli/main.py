@@ -81,7 +81,8 @@ def main(args: Sequence[str] | None = None) -> int:
                 prog="vitport",
                 description=DESCRIPTION,
                 args=args,
-                config=(tyro.conf.FlagCreatePairsOff,),
+                # A run's options are the defaults when it goes on: the flags that began it must still be taken.
+                config=() if args[:1] == ["train"] else (tyro.conf.FlagCreatePairsOff,),
             ),
             command=" ".join(["vitport", *(name for name in args[:1] if name in SUBCOMMANDS)]),
         )()

@@ -66,7 +66,9 @@ def stepped(
     fed = [engine.place_batch(batch) for batch in images(config, steps, kept)]
     temporaries = 0
     if measured and engine.lower is not None:
-        temporaries = engine.lower(state, fed[0]).compile().memory_analysis().temp_size_in_bytes
+        memory = engine.lower(state, fed[0]).compile().memory_analysis()
+        assert memory is not None
+        temporaries = memory.temp_size_in_bytes
     losses = []
     for batch in fed:
         state, metrics = engine.step(state, batch)
@@ -75,7 +77,7 @@ def stepped(
     return losses, from_flax(params), temporaries
 
 
-def images(config: Config, steps: int, dtype: str) -> list[dict[str, np.ndarray]]:
+def images(config: Any, steps: int, dtype: str) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(5)
     return [
         batch | {"image": rng.standard_normal(batch["image"].shape).astype(dtype)}
@@ -148,7 +150,8 @@ def test_rematerialisation_gives_the_same_numbers_from_less_memory(version: int)
     config = CONFIGS[version].replace(depths=(4, 4))
     with jax.enable_x64(True):
         expected_losses, expected, kept = stepped(config, 3, remat="none", measured=True)
-        for remat, most in (("full", 0.5), ("auto", 0.7)):
+        bounds: dict[training.Remat, float] = {"full": 0.5, "auto": 0.7}
+        for remat, most in bounds.items():
             losses, params, temporaries = stepped(config, 3, remat=remat, measured=True)
             np.testing.assert_allclose(losses, expected_losses, rtol=1e-12)
             for key, array in expected.items():

@@ -115,7 +115,7 @@ def test_both_models_agree_with_transformers_in_float32(name: str, tmp_path: Pat
     itself is off by two of them (``test_no_layer_of_a_float32_run_is_off_by_more_than_its_roundings``), but tokens of
     transformers' own model, up to 3.7, end 4.6e-5 from those of the same model in float64. Single tokens of two models
     that round each for itself may then be as far apart. So all of them are within 1e-5 of their norm (measured
-    MEASURE), and as near to float64 as theirs are: at most twice as far, measured 1.3 times.
+    3.8e-6 from float64), and as near to float64 as theirs are: at most twice as far, measured 1.3 times.
     """
     kind, config = CASES[name]
     params = {key: x.astype(np.float32) for key, x in weights(config, 3.0).items()}

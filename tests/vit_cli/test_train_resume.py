@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ import pytest
 from tests.vit_cli.training import (
     LENGTH,
     arguments,
+    check_killed,
     command,
     environment,
     furthest,
@@ -66,6 +65,15 @@ def test_a_run_without_options_goes_on_by_those_of_its_work_directory(undisturbe
     before = _checkpoints(workdir)
     assert main(["train", "--workdir", str(workdir)]) == 0  # at its end there is nothing left to do
     assert _checkpoints(workdir) == before
+
+
+def test_a_run_begun_with_a_flag_goes_on_by_the_same_command(undisturbed, tmp_path) -> None:
+    """Its options are the defaults then, and the flag says what is so already; or that it is no longer."""
+    workdir = _copied(undisturbed, tmp_path / "run", without=())
+    options = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps(options | {"scan": True}))
+    for flag in ("--scan", "--no-scan"):
+        assert main(arguments(workdir, *LENGTH, flag, "--dry-run")) == 0
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "lost", "another shape"])
@@ -165,35 +173,13 @@ LONG = ("--steps", "200", "--keep.every", "2", "--log-every", "3")
 
 
 def test_killed_three_times_a_run_ends_with_the_same_bits(undisturbed, tmp_path) -> None:
-    _check_killed(tmp_path / "run", undisturbed, LENGTH, seed=0, kills=3)
+    check_killed(tmp_path / "run", undisturbed, LENGTH, seed=0, kills=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_killed_ten_times_a_long_run_ends_with_the_same_bits(seed, long_run, tmp_path) -> None:
-    _check_killed(tmp_path / "run", long_run, LONG, seed=seed, kills=10)
-
-
-def _check_killed(workdir: Path, straight: Path, options: tuple[str, ...], seed: int, kills: int) -> None:
-    """Each line of the log has the loss of its own images: none is seen twice or missed, or a loss would differ."""
-    chance = random.Random(seed)
-    deaths = 0
-    for _ in range(kills):
-        process = subprocess.Popen(command(workdir, *options), env=environment(), stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("step "):
-                time.sleep(chance.uniform(0, 0.5))
-                break
-        process.kill()
-        process.communicate()
-        deaths += process.returncode == -signal.SIGKILL
-    assert deaths >= kills - 1  # the last may come after the end
-    assert main(arguments(workdir, *options)) == 0
-    for key in ("params", "ema"):
-        assert same_bits(weights(workdir, key), weights(straight, key))
-    assert lines(workdir) == lines(straight)
-    assert not (workdir / "owner.json").exists()
+    check_killed(tmp_path / "run", long_run, LONG, seed=seed, kills=10)
 
 
 def test_a_run_begun_on_eight_devices_by_scan_goes_on_on_two_without(undisturbed, tmp_path) -> None:

@@ -4,107 +4,103 @@ read by conversion itself, and the other framework."""
 from __future__ import annotations
 
 import json
-import random
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
+from flax import nnx
 
 import conversion
 import vit_cli
+import vit_jax
+import vit_torch
 from conversion.formats import FORMATS
-from tests.vit_cli.training import environment, lines, same_bits, weights
+from tests.vit_cli.training import LENGTH, SMALL_SWIN, check_killed, log, same_bits, train, weights
 from vit_cli.main import main
 from vit_spec import VitportError
 
 pytest.importorskip("sklearn")
 
 WEIGHTS = Path(vit_cli.__file__).parent / "assets" / "digits_swin.safetensors"
-DIGITS = (
-    "--data", "digits", "--model.image-size", "16", "--model.patch-size", "2", "--model.in-channels", "1",
-    "--data.augment.crop", "shift", "--data.augment.pad", "1", "--data.augment.flip", "0", "--batch", "32",
-    "--recipe.schedule.peak", "3e-3", "--recipe.schedule.warmup", "2", "--log-every", "1",
-)  # fmt: skip
-SMALL = (
-    "--model", "swin_tiny_patch4_window7_224", "--model.embed-dim", "8", "--model.depths", "2", "2",
-    "--model.num-heads", "1", "2", "--model.window-sizes", "4", "--model.drop-rate", "0.1", "--model.drop-path-rate",
-    "0.2", "--recipe.loss.mixup", "0.2", "--recipe.ema", "0.9", *DIGITS,
-)  # fmt: skip
-LENGTH = ("--steps", "12", "--keep.every", "3")
-
-
-def arguments(workdir: Path, *options: str) -> list[str]:
-    return ["train", "--workdir", str(workdir), *SMALL, *options]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("swin") / "run"
-    done = subprocess.run(
-        [sys.executable, "-m", "vit_cli", *arguments(workdir, *LENGTH)], env=environment(), capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return workdir
+def finished(tmp_path_factory) -> Callable[[int], Path]:
+    """From a version of Swin to the work directory of a run of it that nobody disturbed."""
+
+    @cache
+    def trained(version: int) -> Path:
+        workdir = tmp_path_factory.mktemp("swin") / "run"
+        train(workdir, *LENGTH, small=SMALL_SWIN[version])
+        return workdir
+
+    return trained
 
 
 @pytest.mark.slow
-def test_killed_three_times_a_run_ends_with_the_same_bits(finished, tmp_path) -> None:
-    """By kill -9 at random moments, then to the end."""
-    workdir, chance, deaths = tmp_path / "run", random.Random(1), 0
-    for _ in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vit_cli", *arguments(workdir, *LENGTH)], env=environment(),
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("step "):
-                time.sleep(chance.uniform(0, 0.3))
-                break
-        process.kill()
-        process.communicate()
-        deaths += process.returncode == -signal.SIGKILL
-    assert deaths >= 2
-    train_in_new_process(workdir)
-    for key in ("params", "ema"):
-        assert same_bits(weights(workdir, key), weights(finished, key))
-    assert lines(workdir) == lines(finished)
-
-
-def train_in_new_process(workdir: Path) -> None:
-    """With the devices and the flags of the runs that were killed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "vit_cli", *arguments(workdir, *LENGTH)], env=environment(),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(("version", "options"), [(1, ()), (1, ("--scan",)), (2, ("--scan",))])
+def test_killed_three_times_a_run_ends_with_the_same_bits(version, options, finished, tmp_path) -> None:
+    """Scanned pairs of blocks round otherwise: beside a scanned run of its own."""
+    straight = tmp_path / "straight"
+    if options:
+        train(straight, *LENGTH, *options, small=SMALL_SWIN[version])
+    else:
+        straight = finished(version)
+    check_killed(tmp_path / "run", straight, (*LENGTH, *options), seed=1, kills=3, small=SMALL_SWIN[version])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["params", "ema"])
-def test_a_run_is_exported_to_every_format_that_can_hold_it(key, finished, tmp_path) -> None:
-    """Of all formats of the family; what one cannot hold it says in a sentence. Oracle: conversion's own reading, bit
-    for bit, and both frameworks on the first and the last file."""
-    expected, held = weights(finished, key), {}
-    for name, found in FORMATS.items():
-        if found.family == "swin":
-            try:
-                out = tmp_path / (name + (".pth" if "torchvision" in name else ""))
-                conversion.convert(str(finished), str(out), to=name, weights_key=key)
-            except VitportError as error:
-                held[name] = str(error)
-                continue
-            table = conversion.load(out, model=conversion.load(finished).config).params
-            assert same_bits({each: np.asarray(table[each]) for each in expected}, expected), name
-            held[name] = ""
-    refused = {name: why for name, why in held.items() if why}
-    assert {name for name in held if name not in refused} >= {"timm-swin", "flax-swin", "huggingface-swin"}, refused
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_run_is_exported_to_every_format_that_can_hold_it(version, key, finished, tmp_path) -> None:
+    """Of all formats of the family; what one cannot hold it says in a sentence. Oracle: the weights of the run, bit for
+    bit, and the other framework on them."""
+    run = finished(version)
+    expected, config, refused = weights(run, key), conversion.load(run).config, {}
+    images = np.random.default_rng(0).standard_normal((3, 16, 16, 1)).astype(np.float32)
+    model = vit_jax.create_model(weights=conversion.load(run, weights_key=key))
+    model.eval()
+    right = np.asarray(nnx.jit(model)(jnp.asarray(images)))
+    written = []
+    for name in (name for name, found in FORMATS.items() if found.family == "swin"):
+        out = tmp_path / (name + (".pth" if "torchvision" in name else ""))
+        try:
+            conversion.convert(str(run), str(out), to=name, weights_key=key)
+        except VitportError as error:
+            refused[name] = str(error)
+            continue
+        found = conversion.load(out, model=config)
+        assert same_bits({each: np.asarray(found.params[each]) for each in expected}, expected), name
+        with torch.no_grad():
+            logits = vit_torch.create_model(weights=found).eval()(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
+        np.testing.assert_allclose(logits, right, rtol=0, atol=1e-5, err_msg=name)
+        written.append(name)
+    own = {1: "huggingface-swin", 2: "huggingface-swinv2"}[version]
+    assert {"timm-swin", "flax-swin", own} <= set(written), refused
     assert all(len(why.splitlines()) == 1 for why in refused.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_run_that_is_evaluated_gives_what_it_logged(version, finished, capsys) -> None:
+    run = finished(version)
+    assert main(["evaluate", str(run), "--data", "digits", "--json"]) == 0
+    found, last = json.loads(capsys.readouterr().out), log(run, "validation")[-1]
+    for name in ("accuracy", "loss"):
+        assert found[name] == pytest.approx(last[name], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_frozen_features_serve_neighbours_and_a_linear_probe(capsys) -> None:
+    """Oracle: scikit-learn's labels."""
+    assert main(["evaluate", str(WEIGHTS), "--data", "digits", "--knn", "5", "--linear-probe", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["accuracy_of_5_neighbours"] >= 0.96
+    assert found["accuracy_of_linear_probe"] >= 0.96
 
 
 def test_the_carried_weights_are_the_presets_and_evaluate_as_promised(capsys) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +17,36 @@ import numpy as np
 import conversion
 
 ROOT = Path(__file__).parents[2]
+_REST = (
+    "--data", "digits", "--model.in-channels", "1", "--model.drop-rate", "0.1", "--model.drop-path-rate", "0.2",
+    "--data.augment.crop", "shift", "--data.augment.pad", "1", "--data.augment.flip", "0", "--batch", "32",
+    "--recipe.loss.mixup", "0.2", "--recipe.ema", "0.9", "--recipe.schedule.peak", "3e-3", "--recipe.schedule.warmup",
+    "2",
+)  # fmt: skip
 SMALL = (
-    "--model", "vit_tiny_patch16_224", "--data", "digits", "--model.image-size", "8", "--model.patch-size", "4",
-    "--model.in-channels", "1", "--model.embed-dim", "16", "--model.depth", "2", "--model.num-heads", "2",
-    "--model.drop-rate", "0.1", "--model.drop-path-rate", "0.2", "--data.augment.crop", "shift", "--data.augment.pad",
-    "1", "--data.augment.flip", "0", "--batch", "32", "--recipe.loss.mixup", "0.2", "--recipe.ema", "0.9",
-    "--recipe.schedule.peak", "3e-3", "--recipe.schedule.warmup", "2",
+    "--model", "vit_tiny_patch16_224", "--model.image-size", "8", "--model.patch-size", "4", "--model.embed-dim", "16",
+    "--model.depth", "2", "--model.num-heads", "2", *_REST,
 )  # fmt: skip
 """A model and a recipe with all that is random on."""
+_SWIN = (
+    "--model.image-size", "16", "--model.patch-size", "2", "--model.embed-dim", "8", "--model.depths", "2", "2",
+    "--model.num-heads", "1", "2", "--model.window-sizes", "4", *_REST,
+)  # fmt: skip
+SMALL_SWIN = {
+    1: ("--model", "swin_tiny_patch4_window7_224", *_SWIN), 2: ("--model", "swinv2_tiny_window8_256", *_SWIN)
+}  # fmt: skip
+"""The same of either version of the Swin Transformer: windows of 4 on maps of 8 x 8, shifted, and 4 x 4."""
 LENGTH = ("--steps", "12", "--keep.every", "3", "--log-every", "1")
 """Of the run that nobody disturbs."""
 
 
-def arguments(workdir: Path, *options: str) -> list[str]:
+def arguments(workdir: Path, *options: str, small: Sequence[str] = SMALL) -> list[str]:
     """Of the command, which `vit_cli.main.main` takes in this process."""
-    return ["train", "--workdir", str(workdir), *SMALL, *options]
+    return ["train", "--workdir", str(workdir), *small, *options]
 
 
-def command(workdir: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "vit_cli", *arguments(workdir, *options)]
+def command(workdir: Path, *options: str, small: Sequence[str] = SMALL) -> list[str]:
+    return [sys.executable, "-m", "vit_cli", *arguments(workdir, *options, small=small)]
 
 
 def environment(devices: int = 1) -> dict[str, str]:
@@ -42,10 +57,10 @@ def environment(devices: int = 1) -> dict[str, str]:
     }
 
 
-def train(workdir: Path, *options: str, devices: int = 1, expect: int = 0) -> str:
+def train(workdir: Path, *options: str, devices: int = 1, expect: int = 0, small: Sequence[str] = SMALL) -> str:
     """What the command prints."""
     done = subprocess.run(
-        command(workdir, *options), env=environment(devices), capture_output=True, text=True, check=False
+        command(workdir, *options, small=small), env=environment(devices), capture_output=True, text=True, check=False
     )
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -61,6 +76,35 @@ def same_bits(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bo
     return first.keys() == second.keys() and all(
         first[name].dtype == second[name].dtype and first[name].tobytes() == second[name].tobytes() for name in first
     )
+
+
+def check_killed(
+    workdir: Path, straight: Path, options: tuple[str, ...], seed: int, kills: int, small: Sequence[str] = SMALL
+) -> None:
+    """A run that is killed by kill -9 at random moments, and then let go on, ends with the bits of ``straight``.
+
+    Each line of the log has the loss of its own images: none is seen twice or missed, or a loss would differ.
+    """
+    chance = random.Random(seed)
+    deaths = 0
+    for _ in range(kills):
+        process = subprocess.Popen(
+            command(workdir, *options, small=small), env=environment(), stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step "):
+                time.sleep(chance.uniform(0, 0.5))
+                break
+        process.kill()
+        process.communicate()
+        deaths += process.returncode == -signal.SIGKILL
+    assert deaths >= kills - 1  # the last may come after the end
+    train(workdir, *options, small=small)  # in a process of its own, with the flags of those that were killed
+    for key in ("params", "ema"):
+        assert same_bits(weights(workdir, key), weights(straight, key))
+    assert lines(workdir) == lines(straight)
+    assert not (workdir / "owner.json").exists()
 
 
 def furthest(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:

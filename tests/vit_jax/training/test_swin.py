@@ -1,5 +1,5 @@
-"""A Swin Transformer of either version trains alike on one device, on meshes, under pmap and with scanned pairs of
-blocks: simulated devices, in another process.
+"""A Swin Transformer of either version trains alike on one device, on meshes of eight, under pmap and with scanned
+pairs of blocks: simulated devices, in another process.
 
 Dropout, stochastic depth, mixup, CutMix, smoothing and a moving average are all on. Oracle: the run on one device.
 """
@@ -27,12 +27,18 @@ from vit_jax.training import MeshShape
 from vit_spec import SwinConfig
 
 config = SwinConfig(version=int(sys.argv[1])).replace(
-    image_size=(16, 24), patch_size=2, num_classes=5, embed_dim=16, depths=(2, 2), num_heads=(2, 4), window_sizes=4,
+    image_size=(16, 24), patch_size=2, num_classes=5, embed_dim=16, depths=(2, 2), num_heads=(4, 8), window_sizes=4,
     drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.2,
 )
 ways = {
-    "data x fsdp x tensor": dict(mesh=MeshShape(1, 2, 2)),
-    "data x fsdp x tensor, scan": dict(mesh=MeshShape(1, 2, 2), scan=True),
+    "data": dict(mesh=MeshShape()),
+    "fsdp": dict(mesh=MeshShape(1, 8, 1)),
+    "tensor": dict(mesh=MeshShape(2, 1, 4)),
+    "data x fsdp": dict(mesh=MeshShape(2, 4, 1)),
+    "fsdp x tensor": dict(mesh=MeshShape(1, 4, 2)),
+    "data x fsdp x tensor": dict(mesh=MeshShape(2, 2, 2)),
+    "data x fsdp x tensor, scan": dict(mesh=MeshShape(2, 2, 2), scan=True),
+    "pmap": dict(mesh=None),
     "pmap, scan": dict(mesh=None, scan=True),
 }
 losses, state = run(MeshShape(), devices=1, config=config, steps=3)
@@ -55,7 +61,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module", params=[1, 2])
 def found(request) -> dict[str, dict[str, Any]]:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", SCRIPT, str(request.param)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -64,14 +70,23 @@ def found(request) -> dict[str, dict[str, Any]]:
 
 def test_every_way_gives_the_losses_and_the_weights_of_one_device(found) -> None:
     """With the bounds of tests/vit_jax/training/test_parallel.py."""
+    assert len(found) == 9
     for way, distances in found.items():
         assert distances["losses"] < 2e-6, way
         assert distances["params"] < 1e-5, way
         assert distances["ema"] < 2e-6, way
 
 
-def test_heads_lie_on_the_tensor_axis_with_their_biases(found) -> None:
+def test_parameters_lie_cut_where_the_mesh_says_so(found) -> None:
+    """Heads lie on the tensor axis with their biases."""
+    specs = {way: " ".join(found[way]["cut"].values()) for way in found}
+    assert "fsdp" in specs["fsdp"]
+    assert "tensor" in specs["tensor"]
+    assert not {"fsdp", "tensor"} & set(specs["data"].split("'"))
     cut = found["data x fsdp x tensor"]["cut"]
-    for path, spec in cut.items():
-        if path.endswith(("relative_position_bias_table", "q_bias", "cpb_mlp/2/kernel", "mlp/fc1/bias")):
-            assert "tensor" in spec, path
+    assert found["data x fsdp x tensor, scan"]["cut"] == cut
+    ends = ("relative_position_bias_table", "q_bias", "cpb_mlp/2/kernel", "mlp/fc1/bias")
+    of_heads = {path: spec for path, spec in cut.items() if path.endswith(ends)}
+    assert len(of_heads) >= 4 * 2  # of four blocks
+    for path, spec in of_heads.items():
+        assert "tensor" in spec, path
