@@ -32,6 +32,7 @@ _FORMATS = {
     "siglip": "huggingface-siglip (transformers' class) or big-vision", "torch_vision": "torchvision",
     "simmim": "timm", "moco": "timm", "mmpretrain": "timm", "mmcls": "timm",
     "swin": "huggingface-swin (transformers' class), timm-swin or microsoft-swin (the authors' code)",
+    "beit": "huggingface-beit (transformers' class) or timm", "eva": "timm-eva", "eva02": "timm-eva",
     "tensorstore": "flax", "zarr": "flax", "ocdbt": "flax", "npy": "google, big-vision or big-vision-scan",
 }  # fmt: skip
 """Word → the formats that are meant."""
@@ -45,7 +46,7 @@ _ADVICE = {
                      "openvino", "tensorrt", "paddle", "tfjs", "mlmodel", "pickle", "pkl", "csv")
     },
     **dict.fromkeys(
-        ("beit", "cait", "crossvit", "pvt", "levit", "mobilevit", "convnext", "resnet", "hiera", "bert"),
+        ("cait", "crossvit", "pvt", "levit", "mobilevit", "convnext", "resnet", "hiera", "bert"),
         "it is another kind of model than those that vitport has",
     ),
 }  # fmt: skip

@@ -70,9 +70,10 @@ WORDS = {
     "gguf": "does not write gguf", "ONNX": r"torch\.onnx\.export", ".pth": "--to timm", "open_clip": "huggingface-clip",
     "scenic": "google-linen", "h5": "does not write h5", "hugging-face": "--to huggingface", "torchscript": "jit",
     "huggingface_vit": "did you mean huggingface-vit", "bigvision": "did you mean big-vision",
-    "xyz": "choose one of big-vision, .*, flax, flax-swin,", "all": "choose one of", "beit": "another kind of model",
+    "xyz": "choose one of big-vision, .*, flax, flax-swin,", "all": "choose one of", "cait": "another kind of model",
     "Timm": r"did you mean timm\? `--to all` lists all formats\.$",
-    "orbax-checkpoint": "--to flax", "clip model": "--to huggingface-clip", "zarr": "--to flax", "npy": "--to google",
+    "orbax-checkpoint": "--to flax", "clip model": "--to huggingface-clip", "zarr": "--to flax",
+    "npy": "--to google", "beit": "--to huggingface-beit",
     "model": "choose one of", "HuggingFace": "did you mean huggingface or",
 }  # fmt: skip
 

@@ -186,3 +186,14 @@ def test_weights_of_classes_are_counted_and_small_classes_repeated(marks, tmp_pa
     assert "resuming from the checkpoint of step 2" in capsys.readouterr().out
     assert _train(tmp_path / "other", *options, "--recipe.loss.class-weights", "1", "2") == 2
     assert "has 2 numbers, and the data have 3 classes" in capsys.readouterr().err
+
+
+def test_a_dry_run_counts_what_is_trained(marks, tmp_path, capsys) -> None:
+    """The head of 3 classes on 32 channels has 99 parameters; its gradients have 4 bytes each, Adam's moments 8."""
+    options = ("--weights", BOTH[0], "--data", marks, "--preset", "linear_probe", "--dry-run")
+    assert _train(tmp_path / "run", *options) == 0
+    told = capsys.readouterr().out
+    assert "trained parameters: 99\n" in told
+    assert "memory per device, gradients: 0.4 kB\n" in told
+    assert "memory per device, optimizer: 0.8 kB\n" in told
+    assert not (tmp_path / "run").exists()

@@ -70,6 +70,7 @@ FORMAT = Format(
     names=Rules((*_encoder("encoder."), *_encoder(""), *_BESIDE)),
     signature=("layers.0.self_attn.in_proj_weight", "layers.0.linear1.weight"),
     either_order=True,
+    conventions={"rotary": None},
     base=("encoder.", "transformer.", "transformer_encoder."),
     writer=torch_file.write,
     cannot_hold=cannot_hold,

@@ -66,6 +66,7 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
             [(None if is_usual(it.scale, d, low=low) else _decimal(it.scale, low), it.place) for it in attentions],
         ),
         "block": "parallel" if parallel else _ORDERS[[norm is not None for norm in first.norms].index(True)],
+        "rotary": None,  # a graph that turns queries is refused where its attention is read
         **({} if resize is None else {"pos_embed_resize": resize}),
         **_token_facts(e, h),
     }

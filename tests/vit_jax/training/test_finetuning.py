@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import numpy as np
 import pytest
@@ -61,7 +63,9 @@ def test_a_frozen_backbone_costs_a_forward_pass(config, scan) -> None:
         engine, state = _made(config, recipe, scan)
         assert engine.lower is not None
         found = engine.lower(state, batch).compile().cost_analysis()
-        cost.append((found[0] if isinstance(found, list) else found)["flops"])
+        found = found[0] if isinstance(found, list) else found
+        assert found is not None
+        cost.append(found["flops"])
     assert cost[1] < cost[0] * (0.5 if scan else 0.4)
 
 
@@ -72,12 +76,14 @@ def test_what_is_frozen_keeps_its_bits(scan, accumulation) -> None:
     engine, state = _made(STILL, recipe, scan)
     before = {path: np.asarray(array) for path, array in state.params.items()}
     placed = engine.place_state(state)
+    norms = []
     for batch in batches(2, STILL):
         placed, metrics = engine.step(placed, engine.place_batch(batch))
+        norms.append(float(metrics["gradient_norm"]))
     after = engine.fetch(placed).params
     still = {path for path in before if path.startswith("blocks/0/") or path.endswith("/bias")}
     assert {path for path, array in after.items() if np.array_equal(array, before[path])} == still
-    assert float(metrics["gradient_norm"]) > 0
+    assert min(norms) > 0
 
 
 @pytest.mark.parametrize(
@@ -108,11 +114,12 @@ def test_a_warm_up_may_be_a_share_of_the_run() -> None:
         training.make_schedule(training.Schedule(peak=2e-3, warmup=warmup), 50) for warmup in (0.1, 5)
     )
     np.testing.assert_array_equal([by_share(at) for at in range(50)], [by_steps(at) for at in range(50)])
-    assert float(by_share(0)) == 0
-    assert float(by_share(5)) == pytest.approx(2e-3)
+    assert float(np.asarray(by_share(0))) == 0
+    assert float(np.asarray(by_share(5))) == pytest.approx(2e-3)
     with pytest.raises(ValueError, match=r"whole steps, or a share below 1; got 2\.5"):
         training.Schedule(warmup=2.5)
-    assert float(training.make_schedule(training.Schedule(peak=2e-3, warmup=0.1), 4)(0)) == pytest.approx(2e-3)
+    short = training.make_schedule(training.Schedule(peak=2e-3, warmup=0.1), 4)
+    assert float(np.asarray(short(0))) == pytest.approx(2e-3)
 
 
 def test_the_usual_learning_rate_is_mae_s() -> None:
@@ -141,12 +148,14 @@ def training_config_with_peak():
 
 
 @pytest.mark.parametrize("name", ["softmax", "sigmoid"])
-def test_class_weights_are_the_formulas(name) -> None:
+def test_class_weights_are_the_formulas(name: Literal["softmax", "sigmoid"]) -> None:
     """Oracle: numpy. For softmax, -sum of weight x target x log-probability, as PyTorch's cross entropy has it."""
     rng = np.random.default_rng(0)
     logits, targets = rng.standard_normal((4, 3)).astype(np.float32), rng.dirichlet(np.ones(3), 4).astype(np.float32)
     weights = (0.5, 2.0, 1.25)
-    found = classification_loss(training.Loss(name, class_weights=weights), logits, targets)
+    found = classification_loss(
+        training.Loss(name, class_weights=weights), jax.numpy.asarray(logits), jax.numpy.asarray(targets)
+    )
     x, t = logits.astype(np.float64), targets.astype(np.float64)
     each = t * (np.log(np.exp(x).sum(1, keepdims=True)) - x) if name == "softmax" else np.log1p(np.exp(x)) - t * x
     np.testing.assert_allclose(found, (each * weights).sum(1), rtol=1e-5)

@@ -17,6 +17,7 @@ from vit_spec import VitportError
 from vit_spec.activation import Activation
 from vit_spec.address import check_all_local
 from vit_spec.preprocessing import ResizeMode
+from vit_spec.vit.config import Pooling
 
 _MOST_STEPS = 2**31 - 1
 """The optimizer counts them in an int32."""
@@ -53,9 +54,9 @@ class ModelOptions:
     """Attention heads, for each stage of a Swin Transformer; random start only."""
     window_sizes: int | None = None
     """Side of the windows of a Swin Transformer, in tokens; random start only."""
-    pool: Literal["token", "avg"] | None = None
-    """What the head reads: the class token, or the mean of the patches; from a random start without a class token.
-    None: with weights, what the classifier of their family reads."""
+    pool: Pooling | None = None
+    """What the head reads: the class token; the mean of the patches, or a learned query on them, which from a random
+    start means no class token; or token and mean. None: with weights, what the classifier of their family reads."""
     head: Head = "auto"
     """The classifier of the weights: keep it, or start a new one at zero; auto keeps it where the data have as many
     classes, and the same names where both have names."""

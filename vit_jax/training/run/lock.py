@@ -103,14 +103,21 @@ class Lock:
                 if other is not None:
                     self._refuse_living(other)
                     self._replace(other, own)
-                elif not _stays(self._path, LEASE):  # half written, by a process that may have died
-                    continue
-                else:
+                elif self._is_abandoned():
                     self._path.unlink(missing_ok=True)
+                else:
+                    continue
                 if Owner.read(self._path) == self._owner:
                     return
         finally:
             own.unlink(missing_ok=True)
+
+    def _is_abandoned(self) -> bool:
+        """Whether a lock that names no owner stays as it is: half written, by a process that may have died."""
+        if not _stays(self._path, 2 * _BEAT):
+            return False
+        self._on_message(f"{self._path} names no owner: waiting {LEASE:.0f} seconds for a sign of life")
+        return _stays(self._path, LEASE - 2 * _BEAT)
 
     def _sweep(self) -> None:
         """Removes what processes left that were killed while they tried to get the lock."""

@@ -100,7 +100,7 @@ def _new(options: ModelOptions, classes: int) -> RunModel:
     if options.image_size is not None:
         changes["image_size"] = options.image_size
     if options.pool is not None:
-        changes |= {"pool": options.pool, "class_token": options.pool == "token"}
+        changes |= {"pool": options.pool, "class_token": options.pool in ("token", "token_avg")}
     config = model.config.replace(num_classes=classes, **changes, **_rates(options))
     check_scheme(options, config)
     from conversion.format import fit_preprocessing

@@ -68,6 +68,8 @@ def state_of(path: Path) -> tuple[int, bytes] | None:
         with path.open("rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns, file.read(4096)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise OSError(errno.ENOENT, f"{path.name} is a link that leads nowhere") from None
         return None
 
 

@@ -16,6 +16,7 @@ from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.scaling import Step, collectives
+from vit_jax.training.step.optimizer import frozen_paths, trained
 from vit_spec import Config, count_parameters
 
 
@@ -32,16 +33,18 @@ def plan(setup: Setup) -> Plan:
     """Parameters, operations, memory of one device and shardings; the step is compiled but not run."""
     state, o = setup.shapes, setup.options
     copies = o.parallel == "pmap"
+    trains = trained(frozen_paths(o.recipe.optimizer.frozen, setup.model), state.params)
     parts = {
         "parameters": state.params,
         "optimizer": state.opt_state,
         "moving average": state.ema,
-        "gradients": state.params,
+        "gradients": trains,
     }
     held = {name: sum(_bytes_per_device(leaf) for leaf in jax.tree.leaves(tree)) for name, tree in parts.items()}
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {jax.process_count()} processes"
     facts = {
         "parameters": f"{count_parameters(setup.model):,}",
+        "trained parameters": f"{sum(math.prod(leaf.shape) for leaf in trains.values()):,}",
         "operations per step": f"{step_flops(setup.model, o.batch):.3e} (matrix products, forward and backward)",
         "run": f"{setup.steps} steps of {o.batch} images, {setup.steps * o.batch / len(setup.train):.1f} epochs",
         "devices": devices,

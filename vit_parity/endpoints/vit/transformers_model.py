@@ -53,7 +53,7 @@ def _ours(name: str) -> str | None:
 
 
 def capture_transformers(model: Any, config: ViTConfig, images: np.ndarray, title: str = "transformers") -> Capture:
-    """Run a ViT, DeiT, DINOv2, CLIP or SigLIP model of transformers and keep every activation that has a name here.
+    """Run a ViT, DeiT, DINOv2 or 3, BEiT, CLIP or SigLIP model of transformers, and keep what has a name here.
 
     Args:
         model: in evaluation mode, with eager attention.
@@ -116,14 +116,19 @@ def _in_order(found: dict[str, Any], config: ViTConfig) -> dict[str, np.ndarray]
         B, N, _ = x.shape
         return x.reshape(B, N, config.num_heads, config.head_dim).transpose(1, 2)  # (B, h, N, d)
 
-    if "patch_embed.proj" in found:
-        found["patch_embed.proj"] = found["patch_embed.proj"].flatten(2).transpose(1, 2)  # (B, N, D)
+    patches = found.get("patch_embed.proj")
+    if patches is not None and patches.ndim == 4:  # a convolution, not a module around it, which gives tokens
+        found["patch_embed.proj"] = patches.flatten(2).transpose(1, 2)  # (B, N, D)
     for at in (f"blocks.{block}" for block in range(config.depth)):
         parts = [found.pop(f"{at}.{part}", None) for part in "qkv"]
         if all(part is not None for part in parts):
-            found[f"{at}.attn.qkv"] = torch.cat(parts, dim=-1)
+            own = "qk" if config.qv_bias else "qkv"  # our joint layer and values come without the biases beside it
+            if own == "qkv":
+                found[f"{at}.attn.qkv"] = torch.cat(parts, dim=-1)
             if not config.qk_norm:
-                found |= {f"{at}.attn.{name}": heads(part) for name, part in zip("qkv", parts, strict=True)}
+                found |= {
+                    f"{at}.attn.{name}": heads(part) for name, part in zip("qkv", parts, strict=True) if name in own
+                }
         if config.mlp != "plain":
             found.pop(f"{at}.mlp.fc1", None)
     if "norm" in found and found["norm"].ndim != 3:

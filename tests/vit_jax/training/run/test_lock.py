@@ -210,14 +210,23 @@ def test_an_owner_notices_that_the_directory_is_no_longer_its_own(change, senten
 def test_a_file_that_names_no_owner_gives_way(content, quick, tmp_path) -> None:
     """As a process may leave it that was killed while it wrote it, on file systems without links."""
     (tmp_path / FILE).write_text(content)
-    with Lock(tmp_path) as lock:
+    told: list[str] = []
+    with Lock(tmp_path, told.append) as lock:
         lock.check()
+    assert told == [f"{tmp_path / FILE} names no owner: waiting 1 seconds for a sign of life"]
 
 
 def test_what_is_no_file_is_one_sentence(tmp_path) -> None:
     os.mkfifo(tmp_path / FILE)
     with pytest.raises(VitportError, match=r"cannot be written .*not a regular file"):
         Lock(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_one_sentence_and_not_waited_for(tmp_path) -> None:
+    (tmp_path / FILE).symlink_to("nowhere")
+    with pytest.raises(VitportError, match=r"cannot be written .*a link that leads nowhere"):
+        Lock(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
 def test_folders_that_it_made_go_with_it_unless_they_hold_something(tmp_path) -> None:
