@@ -8,7 +8,9 @@ from typing import Any
 
 from vit_spec.errors import VitportError
 
-_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):/{1,2}[^/]", re.ASCII)
+_STORES = ("gs", "s3", "s3a", "az", "abfs", "abfss", "wasb", "wasbs", "hdfs", "http", "https", "ftp", "sftp")
+# pathlib writes one slash; before one slash stand also the words that say how `compare` runs a file, as in jax:/folder.
+_SCHEME = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]+)://[^/]|(?P<store>{'|'.join(_STORES)}):/[^/]", re.ASCII | re.I)
 _COPIES = {"gs": "gcloud storage cp -r", "s3": "aws s3 cp --recursive", "http": "curl -O", "https": "curl -O"}
 _KNOWN = ("hf",)
 
@@ -22,10 +24,13 @@ def check_local(path: str) -> None:
     Raises:
         VitportError: for such an address.
     """
-    found = _SCHEME.match(path)
-    if found is None or len(found["scheme"]) == 1 or found["scheme"].lower() in _KNOWN:  # one letter is a drive
+    found = _SCHEME.match(path)  # one letter is a drive
+    if found is None:
         return
-    copy = _COPIES.get(found["scheme"].lower())
+    scheme = (found["scheme"] or found["store"]).lower()
+    if scheme in _KNOWN:
+        return
+    copy = _COPIES.get(scheme)
     means = f", as with `{copy}`," if copy else ""
     raise VitportError(
         f"{path} is not on this machine, and vitport reads and writes paths of this machine and hf:// only: copy it"

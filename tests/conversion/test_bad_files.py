@@ -10,7 +10,9 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 import conversion
 from tests.conversion.bad_files import CONFIG, MAKERS, MODEL, PARAMS, cuts, files_of, flips, removals
@@ -130,7 +132,8 @@ def test_the_command_refuses_a_cut_file_in_one_line_and_writes_nothing(good, com
     (shutil.copytree if good.is_dir() else shutil.copy)(good, path)
     largest = max(files_of(path), key=lambda file: file.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: int(largest.stat().st_size * 0.6)])
-    destination.write_bytes(b"old")
+    old = safetensors.numpy.save({"old": np.ones(3, np.float32)})
+    destination.write_bytes(old)
     before = sorted(tmp_path.rglob("*"))
     more = [str(destination), "--to", "timm", "--overwrite"] if command == "convert" else []
     assert main([command, str(path), *more, "--model", MODEL]) == 2
@@ -138,5 +141,5 @@ def test_the_command_refuses_a_cut_file_in_one_line_and_writes_nothing(good, com
     assert printed.out == ""
     assert printed.err.count("\n") == 1
     assert printed.err.startswith(f"vitport: {path}")
-    assert destination.read_bytes() == b"old"
+    assert destination.read_bytes() == old
     assert sorted(tmp_path.rglob("*")) == before

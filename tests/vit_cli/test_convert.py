@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 import conversion
 from conversion.containers import safetensors_file
@@ -48,11 +48,12 @@ def test_what_was_written_is_told_with_its_hash(weights, tmp_path, vitport):
 def test_an_existing_destination_is_kept_unless_told_otherwise(weights, tmp_path, vitport):
     """Its bytes stay; with --overwrite they are replaced."""
     target = tmp_path / "there.safetensors"
-    target.write_bytes(b"precious")
+    precious = save({"precious": np.ones(3, np.float32)})
+    target.write_bytes(precious)
     result = vitport("convert", weights, target, "--to", "timm")
     assert result.code == 2
     assert "--overwrite" in result.err
-    assert target.read_bytes() == b"precious"
+    assert target.read_bytes() == precious
     assert vitport("convert", weights, target, "--to", "timm", "--overwrite").code == 0
     assert load_file(target).keys() == load_file(weights).keys()
 

@@ -108,7 +108,8 @@ def linear_layers(read: Rounding, stored: Rounding = as_it_is, *, bias: bool = F
 def attention(read: Rounding, stored: Rounding = as_it_is) -> Callable[[], Capture]:
     """The same of the two products in attention."""
 
-    def attend(q: Any, k: Any, v: Any, scale: float, drop: Any) -> torch.Tensor:
+    def attend(q: Any, k: Any, v: Any, scale: float, drop: Any, bias: Any = None) -> torch.Tensor:
+        assert bias is None
         weights = drop(stored(read(q * scale) @ read(k).transpose(-2, -1)).softmax(dim=-1))
         return stored(read(weights) @ read(v)).transpose(1, 2).flatten(2)
 

@@ -19,7 +19,19 @@ def test_an_address_is_one_sentence(path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["hf://owner/name", "a/b", "C:/Users", "C://x", "shards/{0..3}.tar", "a:b", "", "x://"]
-)
+    "path",
+    [
+        "hf://owner/name",
+        "jax:/folder/x",
+        "transformers:/x",
+        "a/b",
+        "C:/Users",
+        "C://x",
+        "shards/{0..3}.tar",
+        "a:b",
+        "",
+        "x://",
+    ],
+)  # fmt: skip
 def test_a_path_is_none(path) -> None:
     check_local(path)
