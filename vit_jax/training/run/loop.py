@@ -14,11 +14,7 @@ import jax
 import numpy as np
 
 from vit_jax.training.data import Stream
-from vit_jax.training.devices.processes import (
-    gather_messages,
-    noticing_lost_processes,
-    raise_on_all,
-)
+from vit_jax.training.devices.processes import gather_messages, noticing_lost_processes, raise_on_all
 from vit_jax.training.evaluation.scores import Scores
 from vit_jax.training.run.checkpoint_writer import CheckpointWriter
 from vit_jax.training.run.checkpoints import CheckpointReader
