@@ -44,12 +44,18 @@ def run(
     recipe: training.Recipe = RECIPE,
     devices: int | None = None,
     scan: bool = False,
+    dtype: str = "float32",
 ) -> tuple[list[float], training.TrainState]:
-    """Losses and the last state, on a mesh of the first devices, or under pmap where there is none."""
-    engine, initial = _engine(mesh, steps, config, recipe, devices, scan)
+    """Losses and the last state, on a mesh of the first devices, or under pmap where there is none.
+
+    In float64, which JAX has to be told before, images are normalised before the step, which would do it in float32.
+    """
+    engine, initial = _engine(mesh, steps, config, recipe, devices, scan, dtype)
     state = engine.place_state(initial)
     losses = []
     for batch in batches(steps, config):
+        if dtype == "float64":
+            batch = {**batch, "image": batch["image"].astype(np.float64) / 127.5 - 1}
         state, metrics = engine.step(state, engine.place_batch(batch))
         losses.append(float(metrics["loss"]))
     return losses, engine.fetch(state)
@@ -71,10 +77,11 @@ def _engine(
     scan: bool,
     dtype: str = "float32",
 ) -> tuple[training.Engine, training.TrainState]:
-    model = vit_jax.create_model(config, dtype=dtype)
+    held = "float64" if dtype == "float64" else "float32"
+    model = vit_jax.create_model(config, dtype=dtype, param_dtype=held)
     from conversion import to_flax
 
-    params = to_flax(random_params(config, seed=1, dtype=np.float32))
+    params = to_flax(random_params(config, seed=1, dtype=np.dtype(held)))
     vit_jax.set_params(model, params)
     forward = training.Forward(model, scan=scan)
     params = vit_jax.get_params(model)
