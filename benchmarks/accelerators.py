@@ -16,9 +16,9 @@ from typing import Any
 
 import tyro
 
-from benchmarks.scaling import mesh_words, table
+from benchmarks.scaling import table
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
-from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Precision, Remat
+from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Precision, Remat, mesh_words
 from vit_jax.training.recipe.recipe import Recipe
 from vit_jax.training.scaling import CHIPS, Step
 from vit_jax.training.scaling.step import memory_bytes
@@ -46,7 +46,7 @@ class Program:
     @property
     def name(self) -> str:
         """Its place in the file and in patterns."""
-        return " ".join([self.model, self.topology, str(self.batch), mesh_words(self.mesh).strip("`"), *self.words])
+        return " ".join([self.model, self.topology, str(self.batch), mesh_words(self.mesh), *self.words])
 
     @property
     def words(self) -> list[str]:
@@ -218,7 +218,7 @@ def _row(program: Program, found: dict[str, Any]) -> Iterator[str]:
         program.model,
         program.topology,
         f"{program.batch:,}",
-        mesh_words(program.mesh),
+        f"`{mesh_words(program.mesh)}`",
         ", ".join(program.words),
     )
     if "memory" not in found:

@@ -11,15 +11,14 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from vit_jax.training.devices.chips import H100, V5E, V6E, Chip
-from vit_jax.training.recipe.execution import MeshShape
-from vit_jax.training.scaling import Assumptions, Prediction, Step, choose
+from vit_jax.training.recipe.execution import MeshShape, mesh_words
+from vit_jax.training.scaling import Assumptions, Prediction, Step, rank
 from vit_spec import ViTConfig, count_parameters, forward_flops, get_model
 
 VIT_22B = ViTConfig(
@@ -145,7 +144,10 @@ def chip_table() -> str:
 def model_section(name: str, model: ViTConfig, batch: int) -> str:
     """One model on all chips and numbers of them."""
     head = ["chips", "mesh", "remat", "microbatches", "ms a step", "between", "MFU", "the longest", "HBM, GB"]
-    rows = [[f"{devices:,} {chip.name}", *cells(choose(model, batch, devices, chip))] for devices, chip in fleets()]
+    rows = [
+        [f"{devices:,} {chip.name}", *cells(next(iter(rank(model, batch, devices, chip)), None))]
+        for devices, chip in fleets()
+    ]
     title = f"### {name}, {count_parameters(model) / 1e6:,.0f} M parameters"
     told = f"{forward_flops(model) / 1e9:,.1f} GFLOP forward per image, batch {batch:,}."
     return "\n\n".join([title, told, table(head, rows)])
@@ -163,7 +165,7 @@ def cells(found: Prediction | None) -> list[str]:
     low, high = found.bounds
     step = found.step
     return [
-        mesh_words(step.mesh),
+        f"`{mesh_words(step.mesh)}`",
         {"full": "blocks", "dots": "elementwise"}.get(step.remat, "nothing"),
         str(step.accumulation),
         milliseconds(found.seconds),
@@ -179,12 +181,6 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:,.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
 
 
-def mesh_words(mesh: MeshShape) -> str:
-    """As ``--mesh`` takes it."""
-    sizes = {axis: size for axis, size in asdict(mesh).items() if size > 1}
-    return "`" + ",".join(f"{axis}={size}" for axis, size in sizes.items()) + "`"
-
-
 def compared_table(devices: int, rows: list[dict[str, Any]]) -> str:
     """Predicted and counted bytes of the cases on so many simulated devices."""
     kinds = ("all-gather", "all-reduce", "all-to-all")
@@ -197,7 +193,14 @@ def compared_table(devices: int, rows: list[dict[str, Any]]) -> str:
         sizes = [f"{row[what].get(kind, 0):,}" for kind in kinds for what in ("predicted", "counted")]
         other = sum(size for kind, size in row["counted"].items() if kind not in kinds)
         lines.append(
-            [mesh_words(step.mesh), str(step.batch), ", ".join(options), *sizes, f"{other:,}", f"{row['error']:.2%}"]
+            [
+                f"`{mesh_words(step.mesh)}`",
+                str(step.batch),
+                ", ".join(options),
+                *sizes,
+                f"{other:,}",
+                f"{row['error']:.2%}",
+            ]
         )
     return f"On {devices} simulated devices:\n\n" + table(head, lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,18 @@ class Side:
     """Its output, which is compared with the other sides before anything is timed."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that are stored with the measurements."""
+
+
+def import_library(name: str) -> Any:
+    """
+    Raises:
+        UnavailableError: whatever its import raises: torchvision, which timm imports, fails in many ways beside another
+            torch.
+    """
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise UnavailableError(f"{name} cannot be imported: {' '.join(str(error).split())}") from error
 
 
 def threads() -> int:

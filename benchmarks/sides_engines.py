@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from benchmarks.side import Side, UnavailableError, resident_memory, threads
+from benchmarks.side import Side, import_library, resident_memory, threads
 from benchmarks.sides_torch import make_model
 from benchmarks.subject import Subject
 
@@ -29,9 +28,9 @@ def inference(subject: Mapping[str, Any], batches: Sequence[int], engine: Engine
         batches: images in a batch.
         engine: which runs the graph, with its default optimisations, on all cores.
     """
-    library = _library(engine)
-    exporter = [_library(name) for name in ("onnx", "onnxscript")]
-    del exporter  # which torch.onnx imports
+    library = import_library(engine)
+    for name in ("onnx", "onnxscript"):  # which torch.onnx imports
+        import_library(name)
     what = Subject(**subject)
     model = make_model("timm", what).eval()
     images = {batch: np.ascontiguousarray(what.images(batch).transpose(0, 3, 1, 2)) for batch in batches}
@@ -68,10 +67,3 @@ def _compiled(engine: Engine, library: Any, model: torch.nn.Module, images: np.n
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"}
     request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
     return lambda images: request.infer([images])[0]
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UnavailableError(f"{name} cannot be imported: {' '.join(str(error).split())}") from error

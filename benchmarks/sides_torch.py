@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ import torch
 
 import conversion
 import vit_torch
-from benchmarks.side import Side, UnavailableError, resident_memory, threads
+from benchmarks.side import Side, UnavailableError, import_library, resident_memory, threads
 from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject
 from vit_spec import family_of
 
@@ -159,12 +158,12 @@ def make_model(library: Library, what: Subject) -> torch.nn.Module:
     if library == "vit_torch":
         return vit_torch.create_model(weights=checkpoint)
     if library == "transformers":
-        transformers: Any = _library("transformers")
+        transformers: Any = import_library("transformers")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model"
             conversion.save(checkpoint, path, format="huggingface")
             return transformers.AutoModelForImageClassification.from_pretrained(path)
-    timm: Any = _library("timm")
+    timm: Any = import_library("timm")
     timms = {field: name for name, field in family_of(checkpoint.config).aliases.items()}
     changes = {timms.get(field, field): value for field, value in what.changes.items()}
     model = timm.create_model(what.model, **changes, drop_path_rate=0.0)
@@ -181,20 +180,13 @@ def _images(what: Subject, batch: int) -> torch.Tensor:
     return torch.from_numpy(what.images(batch)).permute(0, 3, 1, 2).contiguous()
 
 
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # torchvision, which timm imports, fails in many ways beside another torch
-        raise UnavailableError(f"{name} cannot be imported: {' '.join(str(error).split())}") from error
-
-
 def _prepare(library: Library | Literal["torch"], compiled: bool, device: str, tf32: bool = False) -> dict[str, Any]:
     """Settings of the process, before anything is built; the facts of the side."""
     if compiled and device == "cpu" and shutil.which("g++") is None and shutil.which("clang++") is None:
         raise UnavailableError("on a CPU torch.compile needs a C++ compiler, and there is no g++: install it")
     torch.set_num_threads(threads())
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    _library(library)
+    import_library(library)
     package = "torch" if library == "vit_torch" else library
     return {
         "threads": torch.get_num_threads(),

@@ -27,7 +27,7 @@ from tests.vit_jax.training.runs import RECIPE, run
 from vit_jax import training
 from vit_jax.inference.microbatch import microbatch_size
 from vit_jax.training.devices.sharding import check_divides
-from vit_jax.training.scaling import CHIPS, Step, choose
+from vit_jax.training.scaling import CHIPS, Step, rank
 from vit_jax.training.scaling.step import SegmentCut, activation_bytes, cut_model, flops
 from vit_jax.training.step.stacked import stack
 from vit_parity.capture import capture_jax, capture_torch
@@ -176,7 +176,7 @@ def test_a_steps_cost_is_the_sum_over_segments() -> None:
     first = 6 * 32 * (2 * (3 * 4 + 2) + 8 * 2 + 4) + 2 * 36 * (4 + 2)
     second = 3 * 64 * (2 * (3 * 4 + 2) + 8 * 2 + 4) + 4 * 9 * (4 + 2)
     assert activation_bytes(alone) == (16 * first, 16 * second)
-    assert choose(CONFIG, 64, 8, CHIPS["h100"]) is not None
+    assert rank(CONFIG, 64, 8, CHIPS["h100"])
 
 
 def test_microbatches_follow_the_widest_activation() -> None:

@@ -15,7 +15,7 @@ import conversion
 import vit_jax
 import vit_torch
 from tests.cross import transformers_folders
-from tests.cross.transformers_folders import distances, randomize, relative
+from tests.cross.transformers_folders import check_both_spellings, distances, randomize, relative
 
 SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "patch_size": 4, "intermediate_size": 70}
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -83,11 +83,4 @@ def test_a_folder_that_is_written_loads_in_transformers_and_answers_the_same(nam
 
 
 def test_both_spellings_of_names_are_read(tmp_path: Path) -> None:
-    """transformers writes names of its own to disk, and has others in memory, which a dump of a state_dict holds."""
-    theirs = model("gated")
-    theirs.save_pretrained(tmp_path / "disk")
-    theirs.save_pretrained(tmp_path / "memory", save_original_format=False)
-    disk, memory = (conversion.load(tmp_path / name) for name in ("disk", "memory"))
-    assert disk.config == memory.config
-    assert set(disk.params) == set(memory.params)
-    assert all(np.array_equal(disk.params[name], memory.params[name]) for name in disk.params)
+    check_both_spellings(model("gated"), tmp_path)

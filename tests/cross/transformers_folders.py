@@ -28,6 +28,19 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return model.eval()
 
 
+def check_both_spellings(model: torch.nn.Module, folder: Path) -> None:
+    """transformers writes names of its own to disk, and has others in memory, which a dump of a state_dict holds: both
+    are read as the same model."""
+    read = []
+    for name, original in (("disk", True), ("memory", False)):
+        model.save_pretrained(folder / name, save_original_format=original)
+        read.append(conversion.load(folder / name))
+    disk, memory = read
+    assert disk.config == memory.config
+    assert set(disk.params) == set(memory.params)
+    assert all(np.array_equal(disk.params[name], memory.params[name]) for name in disk.params)
+
+
 def distances(
     model: torch.nn.Module, folder: Path, size: tuple[int, int], *, frameworks: Sequence[Framework] = ("torch", "jax")
 ) -> dict[str, float]:

@@ -172,11 +172,6 @@ def _check_numbers(name: str, values: Any, count: int, kinds: tuple[type, ...]) 
         raise VitportError(f"rotary has {name}={values!r}: it must be {count} positive numbers.")
 
 
-def _centred(length: int) -> tuple[float, ...]:
-    """Centres of patches along an axis that goes from -1 to 1."""
-    return tuple(2 * (at + 0.5) / length - 1 for at in range(length))
-
-
 @lru_cache(maxsize=16)
 def turns(rotary: DinoV3Rotary | AxialRotary, grid: Grid, head_dim: int, prefix: int) -> tuple[Table, Table]:
     """Cosines and sines of every token's angles: (N, d / 2) each.

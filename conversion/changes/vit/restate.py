@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,6 @@ from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import Kind, ViTConfig, parameters
 
 CannotHold = Callable[[ViTConfig], list[str]]
-_Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ import numpy as np
 
 from conversion.containers import torch_file
 from conversion.format import Format
-from conversion.formats.vit.huggingface_dinov3 import class_token_alone
+from conversion.formats.vit.huggingface_dinov3 import unsupported_dinov3
 from conversion.formats.vit.huggingface_vit import READER_DEFAULTS
-from conversion.limits import unsupported_fields
 from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, module
 from conversion.tensors.table import Tensor, TensorTable
@@ -140,19 +139,10 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     """The code fixes epsilon, activations and the class token; its backbones have no head."""
     rotary = config.rotary
     held = isinstance(rotary, DinoV3Rotary) and (rotary.theta == DinoV3Rotary().theta or rotary.periods is not None)
-    gated = config.mlp == "swiglu"
-    return class_token_alone(config) + unsupported_fields(
+    return unsupported_dinov3(
         config,
-        pool=(config.pool,),
         norm_eps=(1e-5,),
-        activation=("silu" if gated else "gelu",),
-        mlp=("plain", "swiglu"),
-        qkv_bias=(True, False),
-        qv_bias=(True, False),
-        proj_bias=(True, False),
-        layer_scale=(config.layer_scale,) if config.layer_scale is not None else (),
-        register_tokens=(config.register_tokens,),
-        pos_embed=("none",),
+        activation=("silu" if config.mlp == "swiglu" else "gelu",),
         rotary=(rotary,) if held else (),
     )
 

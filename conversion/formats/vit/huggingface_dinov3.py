@@ -77,10 +77,25 @@ def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
     return model_facts(config_json) | {"rotary": DinoV3Rotary(theta=theta)}
 
 
-def class_token_alone(config: ViTConfig) -> list[str]:
-    """A complaint about another pooling; timm's names for DINOv3 have the mean of the patches."""
+def unsupported_dinov3(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[str]:
+    """What no format of DINOv3 holds: another pooling among it, as timm's names for it have the mean of the patches.
+
+    Args:
+        allowed: what the format holds beside this, as :func:`~conversion.limits.unsupported_fields` takes it.
+    """
     told = f"pool={config.pool!r} (its readers give the class token: state that, pool='token', if features may be it)"
-    return [] if config.pool == "token" else [told]
+    return ([] if config.pool == "token" else [told]) + unsupported_fields(
+        config,
+        pool=(config.pool,),
+        mlp=("plain", "swiglu"),
+        qkv_bias=(True, False),
+        qv_bias=(True, False),
+        proj_bias=(True, False),
+        layer_scale=(config.layer_scale,) if config.layer_scale is not None else (),
+        register_tokens=(config.register_tokens,),
+        pos_embed=("none",),
+        **allowed,
+    )
 
 
 def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -103,23 +118,9 @@ def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
 def cannot_hold(config: ViTConfig) -> list[str]:
     """The class has no head, and computes its periods from theta."""
     rotary = config.rotary
-    return (
-        class_token_alone(config)
-        + unsupported_fields(
-            config,
-            pool=(config.pool,),
-            activation=ACTIVATIONS,
-            mlp=("plain", "swiglu"),
-            qkv_bias=(True, False),
-            qv_bias=(True, False),
-            proj_bias=(True, False),
-            layer_scale=(config.layer_scale,) if config.layer_scale is not None else (),
-            register_tokens=(config.register_tokens,),
-            pos_embed=("none",),
-            rotary=(DinoV3Rotary(theta=rotary.theta),) if rotary is not None else (),
-        )
-        + ([f"num_classes={config.num_classes}"] if config.num_classes else [])
-    )
+    held = (DinoV3Rotary(theta=rotary.theta),) if rotary is not None else ()
+    head = [f"num_classes={config.num_classes}"] if config.num_classes else []
+    return unsupported_dinov3(config, activation=ACTIVATIONS, rotary=held) + head
 
 
 def _place(name: str, checkpoint: Checkpoint) -> str:

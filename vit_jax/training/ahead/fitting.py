@@ -10,7 +10,7 @@ from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
 from vit_jax.training.ahead.topology import Topology
 from vit_jax.training.devices.sharding import axis_sizes
 from vit_jax.training.recipe.config import TrainConfig
-from vit_jax.training.recipe.execution import MeshShape, mesh_option
+from vit_jax.training.recipe.execution import MeshShape, mesh_words
 from vit_spec import VitportError
 
 
@@ -102,7 +102,7 @@ def _sharded(options: TrainConfig, topology: Topology) -> Iterator[tuple[str, Tr
     for more in dict.fromkeys((4, data)):
         if more > 1 and data % more == 0:
             shape = MeshShape(data // more, fsdp * more, tensor)
-            yield mesh_option(shape), dataclasses.replace(options, mesh=shape)
+            yield f"--mesh {mesh_words(shape)}", dataclasses.replace(options, mesh=shape)
 
 
 def _together(options: TrainConfig, topology: Topology) -> Iterator[tuple[str, TrainConfig]]:

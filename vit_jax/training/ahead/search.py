@@ -11,7 +11,7 @@ from vit_jax.training.ahead.compile import Compiled, TooLargeError, compile_ahea
 from vit_jax.training.ahead.roofline import Roofline, roofline
 from vit_jax.training.ahead.topology import Topology
 from vit_jax.training.recipe.config import TrainConfig
-from vit_jax.training.recipe.execution import mesh_option
+from vit_jax.training.recipe.execution import MeshShape, mesh_words
 from vit_jax.training.run.setup import set_up
 from vit_jax.training.scaling.predict import Prediction, rank
 from vit_spec import VitportError
@@ -58,7 +58,9 @@ def search(
     Raises:
         VitportError: for options that cannot be; if nothing fits, on paper or for the compiler.
     """
-    model = set_up(dataclasses.replace(options, mesh=type(options.mesh)()), topology.devices, classes).model
+    recipe = dataclasses.replace(options.recipe, accumulation=1)
+    alone = dataclasses.replace(options, mesh=MeshShape(), recipe=recipe)  # which any batch fits
+    model = set_up(alone, topology.devices[:1], classes).model
     ranked = rank(model, options.batch, len(topology.devices), topology.chip, options.precision)
     made: list[Way] = []
     for predicted in islice(ranked, _MOST):
@@ -78,7 +80,7 @@ def search(
 def _as_options(predicted: Prediction, options: TrainConfig) -> tuple[str, TrainConfig]:
     step = predicted.step
     remat = "full" if step.remat == "full" else "auto"
-    words = [mesh_option(step.mesh), "--scan"]
+    words = [f"--mesh {mesh_words(step.mesh)}", "--scan"]
     words += ["--remat full"] if remat == "full" else []
     words += [f"--recipe.accumulation {step.accumulation}"] if step.accumulation > 1 else []
     recipe = dataclasses.replace(options.recipe, accumulation=step.accumulation)

@@ -31,7 +31,7 @@ class MeshShape:
     """Shards of heads and MLPs."""
 
 
-def mesh_option(shape: MeshShape) -> str:
-    """A mesh as the command takes it: axes of one device are left out."""
+def mesh_words(shape: MeshShape) -> str:
+    """A mesh as ``--mesh`` takes it: axes of one device are left out."""
     sizes = {axis: size for axis, size in asdict(shape).items() if size > 1}
-    return "--mesh " + (",".join(f"{axis}={size}" for axis, size in sizes.items()) or "data=1")
+    return ",".join(f"{axis}={size}" for axis, size in sizes.items()) or "data=1"

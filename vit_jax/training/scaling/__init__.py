@@ -2,7 +2,7 @@
 
 from vit_jax.training.devices.chips import CHIPS, Chip
 from vit_jax.training.scaling.collectives import Collective, collectives
-from vit_jax.training.scaling.predict import Assumptions, Prediction, choose, predict, rank
+from vit_jax.training.scaling.predict import Assumptions, Prediction, predict, rank
 from vit_jax.training.scaling.step import Step
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Collective",
     "Prediction",
     "Step",
-    "choose",
     "collectives",
     "predict",
     "rank",

@@ -117,18 +117,6 @@ def rank(
     return near + found[len(near) :]
 
 
-def choose(
-    model: Config,
-    batch: int,
-    devices: int,
-    chip: Chip,
-    precision: Precision = "bfloat16",
-    assumed: Assumptions = Assumptions(),
-) -> Prediction | None:
-    """The first of :func:`rank`; ``None`` if nothing fits."""
-    return next(iter(rank(model, batch, devices, chip, precision, assumed)), None)
-
-
 def _candidates(model: Config, batch: int, devices: int, precision: Precision, chip: Chip) -> Iterator[Step]:
     attention: AttentionKernel = "cudnn" if chip.cudnn and precision == "bfloat16" else "fused"
     least: Remat = "none" if chip.cudnn else "dots"  # what remat=auto is

@@ -69,12 +69,14 @@ def test_a_step_over_data_and_fsdp(tmp_path) -> None:
 
 
 def test_flash_attention_holds_no_attention_weights(tmp_path) -> None:
-    options = ("--batch", "512", "--on", "v6e:2x2", "--json", "--remat", "none")
+    """At 1,025 tokens, where ``auto`` takes it; the fused one holds weights in tiles, in float32 and bfloat16.
+    Measured: 2.74 and 1.13 GB, 0.91 GB of them weights."""
+    options = ("--batch", "64", "--model.image-size", "512", "--on", "v6e:2x2", "--json", "--remat", "none")
     fused, flash = (
         json.loads(vitport(tmp_path, *options, "--attention", kind))["memory"]["temporaries"]
         for kind in ("fused", "flash")
     )
-    weights = 128 * DEPTH * 4 * 200 * 256 * (4 + 2)  # in tiles, float32 and bfloat16
+    weights = 16 * DEPTH * 4 * 1032 * 1152 * (4 + 2)
     assert fused - flash > 0.8 * weights
 
 
@@ -102,8 +104,7 @@ def test_inference_for_evaluation() -> None:
     assert found["collectives"] == []
     assert found["batch"] == 64
     config = conversion.load(DIGITS).config
-    # Products alone; measured: within 0.1 %.
-    assert found["flops"] == pytest.approx(16 * forward_flops(config), rel=0.005)
+    assert found["flops"] == 16 * forward_flops(config)
 
 
 def test_a_search_ends_with_a_way_that_fits(tmp_path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.scaling import VIT_22B
 from vit_jax.training.devices.chips import H100, V5E, V6E
 from vit_jax.training.recipe.execution import MeshShape
-from vit_jax.training.scaling import Assumptions, Collective, Step, choose, collectives, predict, rank
+from vit_jax.training.scaling import Assumptions, Collective, Step, collectives, predict, rank
 from vit_jax.training.scaling.collectives import seconds
 from vit_spec import VitportError, get_model
 
@@ -84,8 +84,8 @@ def test_parts_of_a_step_add_up() -> None:
 
 @pytest.mark.parametrize("chip", [V5E, V6E, H100], ids=lambda chip: chip.name)
 def test_no_mesh_is_faster_than_the_chosen_one(chip) -> None:
-    chosen = choose(BASE, 4096, 64, chip)
-    assert chosen is not None and chosen.fits
+    chosen = rank(BASE, 4096, 64, chip)[0]
+    assert chosen.fits
     powers = [1, 2, 4]  # the tensor axis divides 12 heads
     for tensor, fsdp, remat, parts in itertools.product(powers, [2**n for n in range(7)], ("none", "full"), powers):
         if 64 % (tensor * fsdp) == 0:
@@ -96,8 +96,8 @@ def test_no_mesh_is_faster_than_the_chosen_one(chip) -> None:
 
 
 def test_what_does_not_fit_is_not_chosen() -> None:
-    assert choose(VIT_22B, 4096, 8, V5E) is None  # 16 bytes for each of 22e9 parameters, and 8 x 16 GB
-    assert choose(VIT_22B, 4096, 1024, V5E) is not None
+    assert rank(VIT_22B, 4096, 8, V5E) == []  # 16 bytes for each of 22e9 parameters, and 8 x 16 GB
+    assert rank(VIT_22B, 4096, 1024, V5E)
 
 
 def test_any_number_of_devices_is_shared_out() -> None:
@@ -109,4 +109,4 @@ def test_any_number_of_devices_is_shared_out() -> None:
     assert all(one.seconds <= 1.02 * min(slower) for one in found[:1])
     assert slower[-1] == max(slower)
     with pytest.raises(VitportError, match="devices=0 is none"):
-        choose(BASE, 4096, 0, V5E)
+        rank(BASE, 4096, 0, V5E)
