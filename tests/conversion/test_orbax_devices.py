@@ -6,7 +6,6 @@ what ``conversion.save`` writes, each array whole; the other an NNX state whose 
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import tensorstore as ts
 import conversion
 from tests.conversion.canaries import assert_same_tensors
 from tests.random_weights import random_params
+from tests.simulated import simulated
 from vit_spec import ViTConfig
 
 CONFIG = ViTConfig(
@@ -90,11 +90,9 @@ for count in (1, 2, 8):
 
 
 def run(code: str, devices: int, *arguments: object) -> str:
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", COMMON + code, *map(str, arguments)], env=environment, capture_output=True, text=True,
-        cwd=Path(__file__).parents[2], check=False,
+        [sys.executable, "-c", COMMON + code, *map(str, arguments)], env=simulated(devices), capture_output=True,
+        text=True, cwd=Path(__file__).parents[2], check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

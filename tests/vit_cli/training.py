@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import conversion
+from tests.simulated import simulated
 
 ROOT = Path(__file__).parents[2]
 _REST = (
@@ -50,11 +50,7 @@ def command(workdir: Path, *options: str, small: Sequence[str] = SMALL) -> list[
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    return os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
+    return simulated(devices) | {"PYTHONPATH": str(ROOT)}
 
 
 def train(workdir: Path, *options: str, devices: int = 1, expect: int = 0, small: Sequence[str] = SMALL) -> str:

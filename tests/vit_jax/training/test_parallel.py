@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.simulated import simulated
 
 pytestmark = pytest.mark.jax_alone
 
@@ -71,9 +72,8 @@ print(json.dumps({"losses": losses, "found": found, "gathered": gathered, "summe
 
 @pytest.fixture(scope="module")
 def answer() -> dict[str, Any]:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=simulated(8), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])

@@ -4,13 +4,14 @@ simulated devices, in another process. Oracle: the run on one device."""
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.simulated import simulated
 
 pytestmark = [pytest.mark.jax_alone, pytest.mark.slow]
 
@@ -56,9 +57,8 @@ print(json.dumps(found))
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_way_gives_the_losses_and_the_weights_of_one_device(kind: str) -> None:
     """With the bounds of tests/vit_jax/training/test_parallel.py."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", SCRIPT, json.dumps(KINDS[kind])]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=simulated(4), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for way, distances in json.loads(done.stdout.splitlines()[-1]).items():
         assert distances["losses"] < 2e-6, way

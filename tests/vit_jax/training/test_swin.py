@@ -7,13 +7,14 @@ Dropout, stochastic depth, mixup, CutMix, smoothing and a moving average are all
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.simulated import simulated
 
 pytestmark = [pytest.mark.jax_alone, pytest.mark.slow]
 
@@ -65,9 +66,8 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module", params=[1, 2])
 def found(request) -> dict[str, Any]:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", SCRIPT, str(request.param), DTYPES[request.param]]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=simulated(8), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return {"version": request.param} | json.loads(done.stdout.splitlines()[-1])
 
