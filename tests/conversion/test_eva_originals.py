@@ -21,8 +21,8 @@ from vit_spec import ViTConfig
 from vit_spec.vit.rotary import AxialRotary
 
 SMALL = ViTConfig(
-    image_size=42, patch_size=14, embed_dim=24, depth=2, num_heads=3, num_classes=5, mlp_hidden_dim=17, qkv_bias=False,
-    qv_bias=True,
+    image_size=(42, 42), patch_size=14, embed_dim=24, depth=2, num_heads=3, num_classes=5, mlp_hidden_dim=17,
+    qkv_bias=False, qv_bias=True,
 )  # fmt: skip
 GATED: dict[str, Any] = {"activation": "silu", "rotary": AxialRotary(reference_grid=(16, 16))}
 MEAN: dict[str, Any] = {"pool": "avg", "final_norm": "pooled"}

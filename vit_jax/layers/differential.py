@@ -27,7 +27,7 @@ class Difference(nnx.Module):
     def __init__(self, config: ViTConfig, index: int, *, init: Init) -> None:
         c = config
         self.num_heads = c.num_heads
-        self.half = c.qk_dim
+        self.half_dim = c.qk_dim
         self.initial = initial_share(index)
         self.lambda_q1 = make_share(c.qk_dim, init=init)
         self.lambda_k1 = make_share(c.qk_dim, init=init)
@@ -37,7 +37,7 @@ class Difference(nnx.Module):
 
     def halves(self, x: Float[Array, "B h N d"]) -> Float[Array, "B h N 2 d/2"]:
         """Queries or keys, (B, h, N, d) -> those of the two softmaxes, (B, h, N, 2, d / 2)."""
-        return x.reshape(*x.shape[:-1], 2, self.half)
+        return x.reshape(*x.shape[:-1], 2, self.half_dim)
 
     def doubled(
         self, q: Float[Array, "B h N 2 d/2"], k: Float[Array, "B h N 2 d/2"], v: Float[Array, "B h N d"]
@@ -47,8 +47,8 @@ class Difference(nnx.Module):
         Zeros in place of the other half change no dot product.
         """
         still = (0, 0), (0, 0), (0, 0)
-        first = jnp.pad(q[..., 0, :], (*still, (0, self.half)))  # (B, h, N, d)
-        second = jnp.pad(q[..., 1, :], (*still, (self.half, 0)))
+        first = jnp.pad(q[..., 0, :], (*still, (0, self.half_dim)))  # (B, h, N, d)
+        second = jnp.pad(q[..., 1, :], (*still, (self.half_dim, 0)))
         k = k.reshape(v.shape)
         q = jnp.concatenate([first, second], axis=1)
         return q, jnp.concatenate([k, k], axis=1), jnp.concatenate([v, v], axis=1)

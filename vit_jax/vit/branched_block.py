@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from functools import reduce
+
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -78,5 +81,5 @@ class BranchedBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "B N D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "B N D"]:
         """(B, N, D) -> (B, N, D); ``rngs`` is required if dropout or stochastic depth is active."""
-        x = add(x, sum(branch(x, rngs=rngs) for branch in self.attns))
-        return add(x, sum(branch(x, rngs=rngs) for branch in self.ffns))
+        x = add(x, reduce(operator.add, (branch(x, rngs=rngs) for branch in self.attns)))
+        return add(x, reduce(operator.add, (branch(x, rngs=rngs) for branch in self.ffns)))

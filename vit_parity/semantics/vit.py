@@ -117,10 +117,11 @@ class Semantics:
     def _difference(self, at: str) -> Difference | None:
         """What makes attention differential, by the number of the block that its name holds."""
         factors = [self.reader.array(_at(at, self.names.inside.get(f"factor {name}", ()))) for name in FACTORS]
-        if any(factor is None for factor in factors):
+        q1, k1, q2, k2 = factors
+        if q1 is None or k1 is None or q2 is None or k2 is None:
             return None
         norm = self.reader.norm(_at(at, self.names.inside["difference"]), DIFFERENCE_EPS, centred=False)
-        return Difference(*factors, norm, int(re.findall(r"\d+", at)[0]))
+        return Difference(q1, k1, q2, k2, norm, int(re.findall(r"\d+", at)[0]))
 
     def _attention(self, at: str, turns: Turns | None) -> Attention:
         n, r = self.names, self.reader

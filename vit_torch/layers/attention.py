@@ -65,7 +65,7 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = head_width(dim, num_heads)
-        qk_dim = self.head_dim if difference is None else difference.half
+        qk_dim = self.head_dim if difference is None else difference.half_dim
         self.scale = qk_dim**-0.5 if qk_scale is None else qk_scale
         self.attend = attend
         self.q_bias = make_zeros(dim) if qv_bias else None

@@ -26,7 +26,7 @@ class Difference(nn.Module):
         super().__init__()
         c = config
         self.num_heads = c.num_heads
-        self.half = c.qk_dim
+        self.half_dim = c.qk_dim
         self.initial = initial_share(index)
         self.lambda_q1 = make_share(c.qk_dim)
         self.lambda_k1 = make_share(c.qk_dim)
@@ -36,7 +36,7 @@ class Difference(nn.Module):
 
     def halves(self, x: Float[Tensor, "B h N d"]) -> Float[Tensor, "B h N 2 d/2"]:
         """Queries or keys, (B, h, N, d) -> those of the two softmaxes, (B, h, N, 2, d / 2)."""
-        return x.reshape(*x.shape[:-1], 2, self.half)
+        return x.reshape(*x.shape[:-1], 2, self.half_dim)
 
     def doubled(
         self, q: Float[Tensor, "B h N 2 d/2"], k: Float[Tensor, "B h N 2 d/2"], v: Float[Tensor, "B h N d"]
@@ -45,8 +45,8 @@ class Difference(nn.Module):
 
         Zeros in place of the other half change no dot product.
         """
-        first = functional.pad(q[..., 0, :], (0, self.half))  # (B, h, N, d)
-        second = functional.pad(q[..., 1, :], (self.half, 0))
+        first = functional.pad(q[..., 0, :], (0, self.half_dim))  # (B, h, N, d)
+        second = functional.pad(q[..., 1, :], (self.half_dim, 0))
         k = k.reshape(v.shape)
         q = torch.cat([first, second], dim=1)
         return q, torch.cat([k, k], dim=1), torch.cat([v, v], dim=1)

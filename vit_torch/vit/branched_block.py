@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from functools import reduce
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -75,5 +78,5 @@ class BranchedBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """(B, N, D) -> (B, N, D)."""
-        x = add(x, sum(branch(x) for branch in self.attns))
-        return add(x, sum(branch(x) for branch in self.ffns))
+        x = add(x, reduce(operator.add, (branch(x) for branch in self.attns)))
+        return add(x, reduce(operator.add, (branch(x) for branch in self.ffns)))

@@ -50,7 +50,7 @@ SET_ASIDE = {
 class _Names(Aliased):
     """Writes differential attention as timm has it."""
 
-    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+    def write(self, table: TensorTable, config: Any) -> TensorTable:
         if not config.differential:
             return table
         return Renamed((*_DIFFERENCE, *_JOINT_OUT)).write(table, config)

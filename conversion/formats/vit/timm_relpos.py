@@ -5,6 +5,7 @@ again where all blocks have the same one.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class _Names(Renamed):
             tensors |= {_OWN.format(i=at) + name.removeprefix(_SHARED): tensor for at in blocks}
         return super().read(TensorTable(tensors))
 
-    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+    def write(self, table: TensorTable, config: Any) -> TensorTable:
         tensors = dict(Renamed((_TABLE,)).write(table, config).tensors)
         first, others = _OWN.format(i=0), [_OWN.format(i=at) for at in range(1, config.depth)]
         parts = [name.removeprefix(first) for name in tensors if name.startswith(first)]
