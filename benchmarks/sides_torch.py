@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import safetensors.torch
 import torch
 
 import conversion
@@ -162,18 +163,23 @@ def make_model(library: Library, what: Subject) -> torch.nn.Module:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model"
             conversion.save(checkpoint, path, format="huggingface")
-            return transformers.AutoModelForImageClassification.from_pretrained(path)
+            kind = "AutoModelForImageClassification" if checkpoint.config.num_classes else "AutoModel"
+            return getattr(transformers, kind).from_pretrained(path)
     timm: Any = import_library("timm")
     timms = {field: name for name, field in family_of(checkpoint.config).aliases.items()}
     changes = {timms.get(field, field): value for field, value in what.changes.items()}
     model = timm.create_model(what.model, **changes, drop_path_rate=0.0)
-    model.load_state_dict({name: torch.tensor(array) for name, array in checkpoint.params.items()}, strict=True)
+    with tempfile.TemporaryDirectory() as folder:
+        conversion.save(checkpoint, Path(folder) / "model.safetensors", format="timm")
+        model.load_state_dict(safetensors.torch.load_file(Path(folder) / "model.safetensors"), strict=True)
     return model
 
 
 def _logits(output: Any) -> torch.Tensor:
-    """What a model gives, or what transformers wraps it in."""
-    return output if isinstance(output, torch.Tensor) else output.logits
+    """What a model gives, or what transformers wraps it in; of a model without classes, its features."""
+    if isinstance(output, torch.Tensor):
+        return output
+    return output.logits if "logits" in output else output.pooler_output
 
 
 def _images(what: Subject, batch: int) -> torch.Tensor:

@@ -43,6 +43,8 @@ TARGETS: Sequence[Target] = (
     Target("inference-*/*, OpenVINO", at_least=1.0),
     Target("inference-*/* of JAX's best product", at_least=0.85),
     Target("training-*/batch 8, timm", at_least=0.8, aim=1.0),
+    Target("dinov3-*/batch ?, timm", at_least=1.0),
+    Target("dinov3-*/batch ?, transformers", at_least=1.0),
     Target("swin*/batch ?, timm", at_least=1.0),
     Target("swin*/batch ?, transformers", at_least=1.0),
     Target("swin*/batch ?, onnxruntime", at_least=1.0),

@@ -40,6 +40,7 @@ DEPTH = 2
 _FLAT, _STAGED = {"depth": DEPTH}, {"depths": (DEPTH,) * 4}
 MODULES: dict[str, dict[str, Any]] = {
     "vision_transformer": _FLAT, "deit": _FLAT, "eva": _FLAT, "beit": _FLAT,
+    "vision_transformer_relpos": _FLAT,
     "swin_transformer": _STAGED, "swin_transformer_v2": _STAGED,
 }  # fmt: skip
 """timm's module → what makes its models shallow, for timm and in the config."""

@@ -55,6 +55,8 @@ class Format:
     names: Names
     signature: tuple[str | tuple[str, ...], ...]
     """Names that every file of this format has, without prefix; a tuple stands for any one of its names."""
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Names of the signature → how many axes their tensors have, where another format has the same names."""
     family: str = "vit"
     """The family of the models that it holds."""
     before: tuple[str, ...] = ()

@@ -33,6 +33,7 @@ _FORMATS = {
     "simmim": "timm", "moco": "timm", "mmpretrain": "timm", "mmcls": "timm",
     "swin": "huggingface-swin (transformers' class), timm-swin or microsoft-swin (the authors' code)",
     "beit": "huggingface-beit (transformers' class) or timm", "eva": "timm-eva", "eva02": "timm-eva",
+    "relpos": "timm-relpos",
     "tensorstore": "flax", "zarr": "flax", "ocdbt": "flax", "npy": "google, big-vision or big-vision-scan",
 }  # fmt: skip
 """Word → the formats that are meant."""

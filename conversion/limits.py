@@ -41,7 +41,7 @@ def unsupported_fields(config: Config, **allowed: tuple[Any, ...]) -> list[str]:
             except sizes and fields that change no output.
     """
     rules = {name: (value,) for name, value in defaults(config).items() if name not in _HELD_BY_ALL} | allowed
-    if isinstance(config, ViTConfig) and config.qk_scale == config.head_dim**-0.5:
+    if isinstance(config, ViTConfig) and config.qk_scale == config.qk_dim**-0.5:
         config = config.replace(qk_scale=None)  # the default scale, whether stated or not
     if isinstance(config, ViTConfig) and (config.pool == "token" or not config.num_prefix_tokens):
         config = config.replace(pool_prefix=False)  # it decides nothing

@@ -68,6 +68,8 @@ def attention(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
 def heads(c: ViTConfig, p: Params, at: str, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
     """(N, D) each -> (N, D)."""
     outputs = []
+    if c.differential:
+        return differential_heads(c, p, at, q, k, v)
     for head in range(c.num_heads):
         cut = slice(head * c.head_dim, (head + 1) * c.head_dim)
         queries, keys = norm(c, p, f"{at}.q_norm", q[:, cut]), norm(c, p, f"{at}.k_norm", k[:, cut])
@@ -78,12 +80,33 @@ def heads(c: ViTConfig, p: Params, at: str, q: np.ndarray, k: np.ndarray, v: np.
     return np.concatenate(outputs, -1)
 
 
+def differential_heads(c: ViTConfig, p: Params, at: str, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """(N, D) each -> (N, D): Ye et al. 2024, equations 1 to 3; the block's number is in its name."""
+    half, outputs = c.head_dim // 2, []
+    begin = 0.8 - 0.6 * math.exp(-0.3 * int(at.split(".")[1]))
+    factors = [math.exp(np.dot(*(p[f"{at}.difference.lambda_{part}{i}"] for part in "qk"))) for i in (1, 2)]
+    scale = half**-0.5 if c.qk_scale is None else c.qk_scale
+    for head in range(c.num_heads):
+        start, values = head * c.head_dim, v[:, head * c.head_dim : (head + 1) * c.head_dim]
+        maps = []
+        for cut in (slice(start, start + half), slice(start + half, start + 2 * half)):
+            queries, keys = norm(c, p, f"{at}.q_norm", q[:, cut]), norm(c, p, f"{at}.k_norm", k[:, cut])
+            maps.append(softmax(scale * queries @ keys.T))
+        y = (maps[0] - (factors[0] - factors[1] + begin) * maps[1]) @ values
+        y = y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-5) * p[f"{at}.difference.sub_norm.weight"]
+        outputs.append((1 - begin) * y)
+    return np.concatenate(outputs, -1)
+
+
 def relative_bias(c: ViTConfig, p: Params, at: str, head: int) -> np.ndarray | float:
-    """(N, N), from query to key: BEiT's rows by offset, and three for the class token."""
+    """(N, N), from query to key: BEiT's rows by offset, and three for the class token; or a network's."""
+    if c.relative_hidden_dim is not None:
+        return network_bias(c, p, f"{at}.rel_pos.mlp", head)
     if not c.relative_bias:
         return 0.0
     table, (rows, columns) = p[f"{at}.relative_position_bias_table"][:, head], c.grid_size
-    places: list[tuple[int, int] | None] = [None, *((y, x) for y in range(rows) for x in range(columns))]
+    places: list[tuple[int, int] | None] = [(y, x) for y in range(rows) for x in range(columns)]
+    places = [None, *places] if c.class_token else places
 
     def of(query: tuple[int, int] | None, key: tuple[int, int] | None) -> float:
         if query is None or key is None:
@@ -92,6 +115,18 @@ def relative_bias(c: ViTConfig, p: Params, at: str, head: int) -> np.ndarray | f
         return table[y * (2 * columns - 1) + x]
 
     return np.array([[of(query, key) for key in places] for query in places])
+
+
+def network_bias(c: ViTConfig, p: Params, at: str, head: int) -> np.ndarray:
+    """(N, N), from query to key: an MLP with a ReLU reads sign(o) log(1 + |o|) of the offsets by row and by column."""
+    bias = np.zeros((c.num_prefix_tokens + c.num_patches,) * 2)
+    for query in range(c.num_patches):
+        for key in range(c.num_patches):
+            ways = np.subtract(divmod(query, c.grid_size[1]), divmod(key, c.grid_size[1]))
+            spaced = np.array([math.copysign(math.log(1 + abs(way)), way) for way in ways])
+            hidden = np.maximum(linear(p, f"{at}.fc1", spaced), 0.0)
+            bias[c.num_prefix_tokens + query, c.num_prefix_tokens + key] = linear(p, f"{at}.fc2", hidden)[head]
+    return bias
 
 
 def turned(c: ViTConfig, p: Params, at: str, head: int, x: np.ndarray) -> np.ndarray:
@@ -148,10 +183,19 @@ def parallel_block(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarra
     return x + p.get(f"{at}.ls.gamma", 1.0) * both
 
 
+def branched_block(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N, D): Touvron et al. 2022, "Three things", x + sum of attentions, then + sum of MLPs."""
+    attns, ffns = ([f"{at}.{group}.{branch}" for branch in range(c.branches)] for group in ("attns", "ffns"))
+    x = x + sum(p.get(f"{b}.ls.gamma", 1.0) * attention(c, p, f"{b}.attn", norm(c, p, f"{b}.norm", x)) for b in attns)
+    return x + sum(p.get(f"{b}.ls.gamma", 1.0) * mlp(c, p, f"{b}.mlp", norm(c, p, f"{b}.norm", x), c.mlp) for b in ffns)
+
+
 def block(c: ViTConfig, p: Params, at: str, x: np.ndarray) -> np.ndarray:
     """(N, D) -> (N, D)."""
     if c.block == "parallel":
         return parallel_block(c, p, at, x)
+    if c.block == "branched":
+        return branched_block(c, p, at, x)
     branches = (lambda x: attention(c, p, f"{at}.attn", x), lambda x: mlp(c, p, f"{at}.mlp", x, c.mlp))
     for number, branch in enumerate(branches, 1):
         at_norm = f"{at}.norm{number}"

@@ -73,6 +73,12 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
         fields["rotary"] = draw(rotaries(head_dim))
         fields["mlp"] = draw(st.sampled_from(get_args(MlpKind)))
         fields["mlp_norm"], fields["attn_norm"] = draw(st.booleans()), draw(st.booleans())
+        fields["relative_bias"] = not fields["register_tokens"] and draw(st.booleans())
+        fields["relative_hidden_dim"] = None if fields["relative_bias"] else draw(st.sampled_from([None, 5]))
+    if fields["block"] == "branched":
+        fields["branches"] = draw(st.integers(1, 3))
+    positions = [fields.get(name) for name in ("rotary", "relative_bias", "relative_hidden_dim")]
+    fields["differential"] = head_dim % 2 == 0 and not any(positions) and draw(st.booleans())
     fields["pool"] = draw(st.sampled_from(get_args(Pooling)))
     if fields["pool"] == "map":
         fields["map_heads"] = draw(st.sampled_from([None, 1, head_dim]))
@@ -80,9 +86,7 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
     fields["class_token"] = fields["pool"] in ("token", "token_avg") or draw(st.booleans())
     if fields["pool"] == "token_avg" and fields["final_norm"] == "pooled":
         fields["final_norm"] = "tokens"
-    biased = fields["class_token"] and not fields["register_tokens"] and fields["block"] != "parallel"
-    fields["relative_bias"] = biased and draw(st.booleans())
-    fields["distilled"] = not fields["relative_bias"] and fields["pool"] == "token" and draw(st.booleans())
+    fields["distilled"] = not fields.get("relative_bias") and fields["pool"] == "token" and draw(st.booleans())
     fields["representation_size"] = None if fields["distilled"] else draw(st.sampled_from([None, 5]))
     fields |= {name: draw(st.sampled_from([0.0, 0.3])) for name in DROPS}
     return ViTConfig(**fields)

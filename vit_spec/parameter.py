@@ -19,6 +19,7 @@ class Kind(Enum):
     TABLE = "table"  # (1, positions, channels), learned position embeddings
     SCALE = "scale"  # (channels,), layer scale; (heads, 1, 1), scale of the logits
     OFFSETS = "offsets"  # (offsets, heads), learned biases of the logits by relative position
+    SHARE = "share"  # (half of the head width,), of what the share of a second softmax is computed from
     FREQUENCIES = "frequencies"  # (2, heads, half of the head width), angles of a turn by column and by row
 
 

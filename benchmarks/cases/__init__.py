@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import compilation, files, inference, memory, startup, swin, training
+from benchmarks.cases import compilation, dinov3, files, inference, memory, startup, swin, training
 from benchmarks.cases.case import Case, Outcome, Scale
 
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
-        *inference.cases(), *training.cases(), *swin.cases(), compilation.case(), *memory.cases(),
+        *inference.cases(), *training.cases(), *dinov3.cases(), *swin.cases(), compilation.case(), *memory.cases(),
         startup.case(), *files.cases(),
     )
 }  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from benchmarks.alternate import Bench, Build, Say, Turn, alternate, seconds, twin_of
 from benchmarks.cases.case import CPU, EXPLICIT, HUGE, ORDINARY, Case, Outcome, Scale
@@ -80,6 +81,33 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
             comparisons.append(Comparison(f"batch {batch}, of JAX's best product", achieved, best))
             bare = linear_layers([found[part] for part in parts], config.depth)
             comparisons.append(Comparison(f"batch {batch}, its linear layers alone", bare, ours))
+        return Outcome.of(bench, comparisons, twins)
+
+
+def beside(
+    others: Mapping[str, Build], tolerance: float, subject: Mapping[str, Any], scale: Scale, say: Say
+) -> Outcome:
+    """Batches of 1 and 8 of a model, ours beside others.
+
+    Args:
+        others: name of a side → how it is built.
+        tolerance: relative L2 distance of logits that all sides must keep.
+        subject: the fields of a ``Subject``.
+    """
+    batches = scale.batches(1, 8)
+    told = {"subject": subject, "batches": batches}
+    comparisons: list[Comparison] = []
+    twins: list[Comparison] = []
+    with Bench(say) as bench:
+        for name in (OURS, TWIN):
+            bench.build(name, MINE[name].told(told))
+        names = [name for name, build in others.items() if bench.build(name, build.told(told))]
+        bench.agree(OURS, names, tolerance)
+        for batch in batches:
+            found = alternate([bench.turn(name, str(batch)) for name in (OURS, *names, TWIN)], scale.pace)
+            ours = seconds(OURS, found[OURS])
+            comparisons += [faster(f"batch {batch}, {name}", ours, seconds(name, found[name])) for name in names]
+            twins.append(faster(f"batch {batch}", ours, seconds(TWIN, found[TWIN])))
         return Outcome.of(bench, comparisons, twins)
 
 

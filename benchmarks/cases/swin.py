@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.alternate import Bench, Build, Say, alternate, seconds, twin_of
+from benchmarks.alternate import Build, Say
 from benchmarks.cases import inference, training
 from benchmarks.cases.case import CPU, EXPLICIT, HUGE, Case, Outcome, Scale
-from benchmarks.measure import Comparison, faster
 
 OURS = inference.OURS
-TWIN = twin_of(OURS)
 OTHERS = {
     name: inference.OTHERS[name]
     for name in ("timm", "timm, huge pages", "transformers", "onnxruntime", "OpenVINO", "vit_torch", EXPLICIT)
@@ -47,21 +45,7 @@ def cases() -> list[Case]:
 
 def infer(model: str, scale: Scale, say: Say) -> Outcome:
     """Batches of 1 and 8."""
-    batches = scale.batches(1, 8)
-    told = {"subject": scale.subject(model), "batches": batches}
-    comparisons: list[Comparison] = []
-    twins: list[Comparison] = []
-    with Bench(say) as bench:
-        for name in (OURS, TWIN):
-            bench.build(name, inference.MINE[name].told(told))
-        others = [name for name, build in OTHERS.items() if bench.build(name, build.told(told))]
-        bench.agree(OURS, others, TOLERANCE)
-        for batch in batches:
-            found = alternate([bench.turn(name, str(batch)) for name in (OURS, *others, TWIN)], scale.pace)
-            ours = seconds(OURS, found[OURS])
-            comparisons += [faster(f"batch {batch}, {name}", ours, seconds(name, found[name])) for name in others]
-            twins.append(faster(f"batch {batch}", ours, seconds(TWIN, found[TWIN])))
-        return Outcome.of(bench, comparisons, twins)
+    return inference.beside(OTHERS, TOLERANCE, scale.subject(model), scale, say)
 
 
 def train(model: str, scale: Scale, say: Say) -> Outcome:

@@ -48,13 +48,14 @@ CLASSES = {
     "CLIP": _Class(**_CLIP),
     "ChineseCLIP": _Class(**_CLIP),
     "Siglip": _Class(mean=HALF, std=HALF, size=_square(224), crop=None, one_number_is_square=False),
+    "Siglip2": _Class(mean=HALF, std=HALF, size=_square(256), crop=None, resample=2, one_number_is_square=True),
     "Blip": _Class(size=_square(384), crop=None, mean=CLIP_MEAN, std=CLIP_STD, one_number_is_square=True),
 }
 """Image processors by the beginning of their names; others compute something else, or nothing here needs them."""
 _OF_MODEL = {
     "vit": "ViT", "vit_mae": "ViT", "vit_msn": "ViT", "ijepa": "ViT", "deit": "DeiT", "dinov2": "Bit",
     "dinov2_with_registers": "Bit", "clip": "CLIP", "clip_vision_model": "CLIP", "siglip": "Siglip",
-    "siglip_vision_model": "Siglip",
+    "siglip_vision_model": "Siglip", "siglip2": "Siglip2", "siglip2_vision_model": "Siglip2",
 }  # fmt: skip
 """``model_type`` in config.json → the class of files that name none, as in transformers' ``AutoImageProcessor``."""
 
@@ -76,6 +77,9 @@ def preprocessing(told: Mapping[str, Any], config_json: Mapping[str, Any], chann
     for name in ("do_pad", "use_square_size"):
         if _flag(told, name, False):
             raise _refused(name, True, "this is not supported")
+    if usual is CLASSES["Siglip2"]:  # the grid of square images; others keep their shape there, and are squashed here
+        side = math.isqrt(int(told.get("max_num_patches", 256))) * int(told.get("patch_size", 16))
+        told = {**told, "size": _square(side)}
     mean, std = _colours(told, usual, channels)
     return Preprocessing(**_sizes(told, usual), mean=mean, std=std, interpolation=_filter(told, usual))
 

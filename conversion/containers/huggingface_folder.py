@@ -66,11 +66,16 @@ def _nothing(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return {}
 
 
+def _usual_preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
+    return huggingface_config.preprocessor_json(checkpoint.preprocessing)
+
+
 def writer(
     config_json: Callable[[Checkpoint], dict[str, Any]],
     *,
     place: Callable[[str, Checkpoint], str],
     filler: Callable[[Checkpoint], Mapping[str, np.ndarray]] = _nothing,
+    preprocessor_json: Callable[[Checkpoint], dict[str, Any]] = _usual_preprocessor,
 ) -> FolderWriter:
     """A writer of folders that ``from_pretrained`` loads with no key missing and none unexpected.
 
@@ -80,6 +85,7 @@ def writer(
         config_json: the whole content of config.json.
         place: from a bare name to the name in the file, with or without prefix.
         filler: tensors, under bare names, that transformers' class has and no forward pass reads.
+        preprocessor_json: the whole content of preprocessor_config.json.
     """
 
     def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
@@ -92,7 +98,7 @@ def writer(
             lambda name: progress(name) if name in names else None,
         )
         _write_json(path / "config.json", config_json(checkpoint))
-        _write_json(path / "preprocessor_config.json", huggingface_config.preprocessor_json(checkpoint.preprocessing))
+        _write_json(path / "preprocessor_config.json", preprocessor_json(checkpoint))
 
     return FolderWriter(write, _WRITTEN)
 

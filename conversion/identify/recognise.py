@@ -138,6 +138,12 @@ def _prefixes(table: TensorTable, candidate: Format) -> list[str]:
             any(at + name in table.tensors for at in _places(candidate, prefix) for name in names)
             for names in signature
         )
+        and all(
+            len(table.spec(at + name)[0]) == rank
+            for name, rank in candidate.ranks.items()
+            for at in _places(candidate, prefix)
+            if at + name in table.tensors
+        )
     ]
 
 

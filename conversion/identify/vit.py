@@ -29,6 +29,7 @@ HEAD_WIDTHS = (1, 2)
 """A head reads the pooled tokens, or the class token and the mean side by side."""
 
 _TABLE = "blocks.0.attn.relative_position_bias_table"
+_NETWORK = "blocks.0.attn.rel_pos.mlp.fc1.weight"
 _PLAIN = ": vitport converts plain Vision Transformers"
 REFUSED = {
     ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, which is neither a Vision Transformer nor Swin v2",
@@ -39,7 +40,7 @@ REFUSED = {
 _RANKS = {
     "reg_token": 3, "pos_embed": 3, "head.weight": 2, "pre_logits.fc.weight": 2, "blocks.0.mlp.fc1.weight": 2,
     "blocks.0.mlp_out_proj.weight": 2, "blocks.0.attn.q_norm.weight": 1, "blocks.0.q_norm.weight": 1,
-    _TABLE: 2,
+    _TABLE: 2, _NETWORK: 2,
 }  # fmt: skip
 """Names whose shapes show facts, where a model has them → how many axes they have."""
 
@@ -50,6 +51,7 @@ def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
     Raises:
         VitportError: if the tensors are not a ViT's.
     """
+    shapes, branches = _of_one_branch(shapes)
     parallel = any(name.startswith("blocks.0.in_proj.") for name in shapes)
     inner = ("in_norm", "in_proj", "mlp_out_proj") if parallel else ("norm1", "attn.qkv", "mlp.fc2")
     ranks = dict(zip((f"blocks.0.{name}.weight" for name in inner), (1, 2, 2), strict=True))
@@ -79,12 +81,15 @@ def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
         "final_norm": "tokens" if "norm.weight" in shapes else "pooled" if "fc_norm.weight" in shapes else "none",
         "num_classes": shapes["head.weight"][0] if "head.weight" in shapes else 0,
         "representation_size": shapes["pre_logits.fc.weight"][0] if "pre_logits.fc.weight" in shapes else None,
+        "relative_hidden_dim": shapes[_NETWORK][0] if _NETWORK in shapes else None,
     }
     for name in ("blocks.0.attn.q_norm.weight", "blocks.0.q_norm.weight"):
         if name in shapes:
-            facts["num_heads"] = embed_dim // shapes[name][0]
+            facts["num_heads"] = embed_dim // (shapes[name][0] * (2 if facts["differential"] else 1))
     if parallel:
         facts["block"] = "parallel"
+    if branches:
+        facts |= {"block": "branched", "branches": branches}
     if facts["norm_bias"]:
         facts["norm"] = "layernorm"
     return facts
@@ -102,6 +107,7 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         VitportError: if the tensors are not a ViT's, or the position table fits no known grid.
     """
     facts = sizes_from_shapes(shapes)
+    shapes, _ = _of_one_branch(shapes)
     return (
         facts
         | _layer_scale(shapes, told)
@@ -110,6 +116,24 @@ def facts_from_shapes(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]
         | _grid(shapes, facts, told)
         | _rotary(shapes, told)
     )
+
+
+def _of_one_branch(shapes: Shapes) -> tuple[Shapes, int]:
+    """The first branch of each block under the names of other blocks, and the number of branches, 0 without any."""
+    own, branches = {}, 0
+    for name, shape in shapes.items():
+        if (match := _BRANCH.fullmatch(name)) is None:
+            own[name] = shape
+            continue
+        block, group, branch, part, rest = match.groups()
+        branches = max(branches, int(branch) + 1)
+        if branch == "0":
+            place = 1 if group == "attns" else 2
+            own[f"{block}.{part}{place if part in ('norm', 'ls') else ''}.{rest}"] = shape
+    return own, branches
+
+
+_BRANCH = re.compile(r"(blocks\.\d+)\.(attns|ffns)\.(\d+)\.([a-z]+)\.(.+)")
 
 
 def usual(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,17 +188,17 @@ def _pool(shapes: Shapes, hidden: int, facts: Mapping[str, Any], told: Mapping[s
     return {"pool": "token_avg"} if first is not None and first[-1] == 2 * facts["embed_dim"] else {}
 
 
-def _offsets(shapes: Shapes, patch: int, told: Mapping[str, Any]) -> dict[str, Any]:
+def _offsets(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
     """The image size from the biases by relative position: a square, unless another one is told that fits."""
     if _TABLE not in shapes:
         return {}
-    rows = shapes[_TABLE][0]
+    rows, patch, class_token = shapes[_TABLE][0], facts["patch_size"], facts["class_token"]
     if "image_size" in told:
         size = height_and_width(told["image_size"], "image_size")
-        if min(size) >= patch and count_offsets((size[0] // patch, size[1] // patch)) == rows:
+        if min(size) >= patch and count_offsets((size[0] // patch, size[1] // patch), class_token) == rows:
             return {"image_size": size}
-    side = (math.isqrt(max(rows - CLASS_ROWS, 0)) + 1) // 2
-    if count_offsets((side, side)) != rows:
+    side = (math.isqrt(max(rows - CLASS_ROWS * class_token, 0)) + 1) // 2
+    if count_offsets((side, side), class_token) != rows:
         raise UnstatedError(
             f"{_TABLE} has {rows} rows, which fit neither a square grid nor a known image size: state the height and "
             "width that the weights were trained at (--image-size 64x32, facts={'image_size': …} or a ViTConfig).",
@@ -187,7 +211,7 @@ def _rotary(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
     """Learned frequencies show their kind. Others show nothing: models that are likely to have them must say so."""
     if "blocks.0.attn.rotary.freqs" in shapes:
         return {} if told.get("rotary") is not None else {"rotary": MixedRotary()}
-    told_by_table = "pos_embed" in shapes or _TABLE in shapes
+    told_by_table = "pos_embed" in shapes or _TABLE in shapes or _NETWORK in shapes
     if "rotary" not in told and (not told_by_table or ("blocks.0.attn.q_bias" in shapes and _TABLE not in shapes)):
         why = "has no position table" if "pos_embed" not in shapes else "has biases of queries and values alone"
         raise UnstatedError(
@@ -202,7 +226,7 @@ def _rotary(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:
 def _grid(shapes: Shapes, facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
     """The image size and the kind of position table, both from the number of rows in the table."""
     if "pos_embed" not in shapes:
-        return {"pos_embed": "none", **_offsets(shapes, facts["patch_size"], told)}
+        return {"pos_embed": "none", **_offsets(shapes, facts, told)}
     rows, patch = shapes["pos_embed"][1], facts["patch_size"]
     tokens = int(facts["class_token"]) + int(facts["distilled"])
     prefix = {"prefix": tokens, "patch": 0, "all": tokens + facts["register_tokens"]}

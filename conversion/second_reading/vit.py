@@ -48,13 +48,21 @@ class PartNames:
     inside: Mapping[str, Candidates] = field(default_factory=dict)
     """What few formats have inside attention and MLP, by the words of ``vit_parity.semantics.vit``: norms of ``query``,
     ``key``, ``heads`` and ``hidden``; arrays ``query bias``, ``value bias``, ``bias mask``, a factor of the bias of
-    the joint layer, ``offsets``, biases by relative position, and ``frequencies`` of learned rotary positions."""
+    the joint layer, ``offsets``, biases by relative position, and ``frequencies`` of learned rotary positions; layers
+    ``offsets' first layer`` and ``offsets' second layer``, which compute such biases; of differential attention, norm
+    ``difference`` and arrays ``factor q1`` to ``factor k2``; ``joint out``, ``out`` and ``second`` in one layer that
+    reads heads first."""
+    branches: tuple[str, ...] = ()
+    """Where a block has several attentions and MLPs: what these are called, ``{j}`` standing for the branch. Names in
+    this group are then relative to the branch."""
+    branch: Mapping[str, Candidates] = field(default_factory=dict)
+    """The ``norm`` and the ``scale`` of a branch."""
     fused: Candidates = NONE
     """Of a parallel block: hidden vector, queries, keys and values in one layer."""
     frequencies: Candidates = NONE
     """Of learned rotary positions, where one array outside blocks holds those of all, blocks on axis 1."""
-    offsets: Candidates = NONE
-    """Of biases by relative position, where all blocks share them."""
+    shared: Mapping[str, Candidates] = field(default_factory=dict)
+    """Biases by relative position, or what computes them, where all blocks share them: by the words of ``inside``."""
     fused_bias: Candidates = NONE
     """Bias of the hidden vector in ``fused``."""
 

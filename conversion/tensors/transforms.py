@@ -83,6 +83,31 @@ class Divided:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """The format holds two linear layers, whose outputs are added, as one: (D, D) and (D, M) as (D, D + M)."""
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        width = len(arrays[0])
+        return [arrays[0][:, :width], arrays[0][:, width:]]
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
+        del config
+        return [np.concatenate(arrays, axis=1)]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The format holds the sum of two biases, of which the second becomes zeros."""
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [arrays[0], np.zeros_like(arrays[0])]
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
+        del config
+        return [(arrays[0] + arrays[1]).astype(arrays[0].dtype)]
+
+
+@dataclass(frozen=True)
 class Leading:
     """The canonical array has this many extra leading axes of length 1."""
 
@@ -144,8 +169,13 @@ class LinearPatches:
 class PixelRows:
     """A patch embedding that is a linear layer on pixels by row, column and channel: (D, P·P·C), for C of 3 or 1."""
 
+    or_convolution: bool = False
+    """Whether files may hold a convolution, (D, C, P, P), instead."""
+
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         (weight,) = arrays
+        if self.or_convolution and weight.ndim == 4:
+            return [weight]
         for channels in (3, 1):
             side = math.isqrt(weight.shape[-1] // channels)
             if weight.ndim == 2 and channels * side * side == weight.shape[1]:

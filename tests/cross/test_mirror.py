@@ -55,7 +55,14 @@ ANY_CALLS = {"list"}
 # Bodies that differ: initial values are drawn in other ways, and feature maps have other layouts.
 DIFFERENT = {
     "layers/constant.py": {"make_constant", "make_table"},
-    "layers/initialization.py": {"make_linear", "make_patch_conv", "make_tokens", "make_frequencies", "initialize"},
+    "layers/initialization.py": {
+        "make_linear",
+        "make_patch_conv",
+        "make_tokens",
+        "make_share",
+        "make_frequencies",
+        "initialize",
+    },
     "layers/patch_embed.py": {"_tokens"},
 }
 

@@ -23,11 +23,11 @@ from vit_spec import VitportError
 SIZE = (32, 32)
 READ = [
     "BeitBackbone", "Dinov2Backbone", "DINOv3ViTBackbone", "MetaClip2VisionModelWithProjection",
-    "SiglipModel", "ViTMAEModel",
+    "SiglipModel", "Siglip2Model", "Siglip2ForImageClassification", "ViTMAEModel", "IJepaModel",
 ]  # fmt: skip
 REFUSED = [
-    "BeitForSemanticSegmentation", "CLIPTextModel", "DINOv3ConvNextModel", "RfDetrDinov2Backbone", "Siglip2VisionModel",
-    "VitDetModel",
+    "BeitForSemanticSegmentation", "CLIPTextModel", "DINOv3ConvNextModel", "RfDetrDinov2Backbone", "VitDetModel",
+    "VJEPA2Model",
 ]  # fmt: skip
 FLOAT64 = 1e-13
 """Measured 2e-15."""

@@ -93,19 +93,34 @@ def answers(model: torch.nn.Module, images: np.ndarray, dtype: str) -> dict[str,
         with_exact_coordinates(model)
         with_exact_angles(model)
     with torch.no_grad():
+        inputs = {"pixel_values": pixels}
+        if "Siglip2" in type(model).__name__:
+            inputs = as_rows(pixels, getattr(model.config, "vision_config", model.config).patch_size)
         if hasattr(model, "get_image_features"):
-            return {"answer": model.get_image_features(pixel_values=pixels).pooler_output.numpy()}
+            return {"answer": model.get_image_features(**inputs).pooler_output.numpy()}
         if getattr(model.config, "mask_ratio", None) is not None:  # patches stay in order where the noise rises
             count = (model.config.image_size // model.config.patch_size) ** 2
             output = model(pixel_values=pixels, noise=torch.arange(count).expand(len(pixels), -1))
         else:
-            output = model(pixel_values=pixels)
+            output = model(**inputs)
     if "feature_maps" in output:
         return {"patches": output.feature_maps[-1].flatten(2).transpose(1, 2).numpy()}
     if "logits" in output:
         return {"answer": output.logits.numpy()}
     tokens, pooled = output.last_hidden_state.numpy(), output.get("image_embeds", output.get("pooler_output"))
     return {"tokens": tokens} if pooled is None else {"tokens": tokens, "answer": pooled.numpy()}
+
+
+def as_rows(pixels: torch.Tensor, side: int) -> dict[str, torch.Tensor]:
+    """What SigLIP 2 takes: patches row by row, their pixels by row, column and channel, and the grid."""
+    B, C, H, W = pixels.shape
+    grid = (H // side, W // side)
+    cut = pixels.reshape(B, C, grid[0], side, grid[1], side).permute(0, 2, 4, 3, 5, 1)
+    return {
+        "pixel_values": cut.reshape(B, grid[0] * grid[1], side * side * C),
+        "pixel_attention_mask": torch.ones(B, grid[0] * grid[1], dtype=torch.int64),
+        "spatial_shapes": torch.tensor([grid] * B),
+    }
 
 
 def with_exact_coordinates(model: torch.nn.Module) -> None:

@@ -35,6 +35,12 @@ pytestmark = pytest.mark.peer
         "vit_pe_core_tiny_patch16_384",  # columns first, from 1; eight heads pool
         "vit_pe_lang_large_patch14_448",  # layer scale, no last norm
         "beit_base_patch16_384",  # biases by relative position
+        "vit_small_patch16_18x2_224",  # two attentions side by side, then two MLPs
+        "vit_dwee_patch16_reg1_gap_256",  # differential attention
+        "vit_dpwee_patch16_reg1_gap_256",  # beside the MLP
+        "vit_relpos_medium_patch16_cls_224",  # a network of biases, and a class token without any
+        "vit_srelpos_small_patch16_224",  # one network for all blocks
+        "vit_relpos_small_patch16_rpn_224",  # norms after attention and MLP
         "vit_small_patch16_rope_ape_224",
         "vit_small_patch16_rope_mixed_224",  # learned frequencies
     ],

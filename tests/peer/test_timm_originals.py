@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ pytest.importorskip("timm", reason="the peer suite needs timm and torchvision: d
 import numpy as np
 import timm
 import torch
-from timm.models import beit, eva
+from timm.models import beit, eva, vision_transformer_relpos
 
 import conversion
 import vit_torch
@@ -30,6 +31,12 @@ CASES: dict[str, tuple[str, str]] = {
     "EVA-02 fused": ("eva02_tiny_patch14_336", "timm"),
     "RoPE-ViT mixed": ("vit_small_patch16_rope_mixed_ape_224", "timm"),
     "BEiT": ("beitv2_base_patch16_224", "timm"),
+    "branches": ("vit_small_patch16_18x2_224", "timm"),
+    "differential": ("vit_dwee_patch16_reg1_gap_256", "timm"),
+    "differential, parallel": ("vit_dpwee_patch16_reg1_gap_256", "timm"),
+    "relative positions": ("vit_relpos_medium_patch16_cls_224", "timm"),
+    "relative positions, norms after": ("vit_relpos_small_patch16_rpn_224", "timm"),
+    "relative positions, shared": ("vit_srelpos_small_patch16_224", "timm"),
 }
 
 
@@ -46,6 +53,8 @@ def test_what_is_written_is_what_timm_s_loader_reads(case: str, tmp_path: Path) 
     assert isinstance(config, ViTConfig)
     config = config.replace(pool="token") if form == "dinov3" else config  # timm's mean is none of the authors'
     params = {key: without_head_bias(key, it) for key, it in random_params(config, 1, np.float32).items()}
+    if "shared" in case:  # timm has one network for all blocks
+        params |= {key: params[re.sub(r"\d+", "0", key, count=1)] for key in params if ".rel_pos." in key}
     checkpoint = conversion.Checkpoint.of(config, params)
     conversion.save(checkpoint, tmp_path / "file", format=form, activation="keep")
     source: Any = conversion.load(tmp_path / "file").provenance.format
@@ -53,7 +62,10 @@ def test_what_is_written_is_what_timm_s_loader_reads(case: str, tmp_path: Path) 
         name, depth=2, pretrained=False, img_size=config.image_size, global_pool=config.pool
     ).eval()
     state: dict[str, torch.Tensor] = _tensors(tmp_path / "file", form)
-    loader = beit.checkpoint_filter_fn if source == "timm-eva" and "beit" in name else eva.checkpoint_filter_fn
+    loaders = {"timm-relpos": vision_transformer_relpos.checkpoint_filter_fn}
+    if "beit" in name:
+        loaders["timm-eva"] = beit.checkpoint_filter_fn
+    loader = loaders.get(source, eva.checkpoint_filter_fn)
     theirs.load_state_dict(loader(state, theirs), strict=True)
     images = torch.randn(1, 3, *config.image_size, generator=torch.Generator().manual_seed(0))
     ours = vit_torch.create_model(weights=checkpoint).eval()

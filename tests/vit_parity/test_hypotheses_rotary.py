@@ -172,3 +172,28 @@ def test_swapped_axes_of_learned_frequencies_are_named() -> None:
     layer, causes = named(run_torch(Checkpoint.of(MIXED, params), random_batch(MIXED), title="B"), weights)
     assert layer == "blocks.0.attn.softmax"
     assert "takes columns for rows in the angles" in causes
+
+
+RELPOS = FEW.replace(rotary=None, relative_hidden_dim=7)
+ROWS, COLUMNS = RELPOS.grid_size
+OFFSETS = np.stack(np.meshgrid(np.arange(1 - ROWS, ROWS), np.arange(1 - COLUMNS, COLUMNS), indexing="ij"), -1)
+COORDINATES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "takes relative positions from key to query": lambda o: -np.sign(o) * np.log(1 + np.abs(o)),
+    "gives the network of biases the columns first": lambda o: (np.sign(o) * np.log(1 + np.abs(o)))[..., ::-1],
+    "gives the network of biases offsets that are not log-spaced": lambda o: o,
+    "scales the offsets to 8 at the window's edge, as Swin version 2 does": lambda o: (
+        np.sign(o) * np.log(1 + np.abs(8 * o / (ROWS - 1, COLUMNS - 1)))
+    ),
+}
+
+
+@pytest.mark.parametrize("cause", COORDINATES)
+def test_mistakes_with_a_network_of_biases_are_named(cause: str) -> None:
+    """Planted in what the network reads."""
+    weights = weights_of(RELPOS)
+    model = vit_torch.create_model(weights=weights).eval()
+    wrong = torch.tensor(COORDINATES[cause](OFFSETS.astype(float)).reshape(-1, 2).copy())
+    model.get_submodule("blocks.0.attn.rel_pos.coordinates").values = torch.nn.Buffer(wrong, persistent=False)
+    layer, causes = named(capture_torch(model, random_batch(RELPOS), "B"), weights)
+    assert layer == "blocks.0.attn.softmax"
+    assert cause in causes

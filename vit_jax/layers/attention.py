@@ -12,6 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from vit_jax.layers.constant import make_constant
+from vit_jax.layers.differential import Difference
 from vit_jax.layers.dropout import Dropout, DropoutKeys
 from vit_jax.layers.initialization import Init, make_linear, make_zeros
 from vit_jax.layers.norm import NormLayer
@@ -30,11 +31,14 @@ class Attention(nnx.Module):
         num_heads: number of heads h.
         qkv_bias: whether queries, keys and values have a bias.
         qv_bias: whether queries and values have one, and keys none.
-        relative_grid: rows and columns of the patches behind a class token whose relative positions have biases
-            (:mod:`vit_spec.vit.relative`); ``None`` for no such biases.
+        relative_grid: rows and columns of the patches whose relative positions have biases in a table
+            (:mod:`vit_spec.vit.relative`); ``None`` for no such table.
+        relative_class: whether it has biases for a class token before the patches too.
+        rel_pos: computes biases by relative position (:mod:`vit_jax.layers.relative`).
         qk_scale: factor on the attention logits; ``None`` means ``head_dim ** -0.5``.
         proj_bias: whether the output projection has a bias.
         qk_norm: makes a norm over the head width, for queries and for keys (Dehghani et al. 2023).
+        difference: makes the attention differential (:mod:`vit_jax.layers.differential`).
         rotary: turns queries and keys after their norms (:mod:`vit_jax.layers.rotary`).
         attn_norm: makes a norm between the heads and the output projection (Shleifer et al. 2021).
         attn_drop: dropout rate of the attention weights.
@@ -52,9 +56,12 @@ class Attention(nnx.Module):
         qkv_bias: bool = False,
         qv_bias: bool = False,
         relative_grid: tuple[int, int] | None = None,
+        relative_class: bool = True,
+        rel_pos: Callable[[], Array] | None = None,
         qk_scale: float | None = None,
         proj_bias: bool = True,
         qk_norm: NormLayer | None = None,
+        difference: Difference | None = None,
         rotary: Callable[[Array], Array] | None = None,
         attn_norm: NormLayer | None = None,
         attn_drop: float = 0.0,
@@ -64,17 +71,20 @@ class Attention(nnx.Module):
     ) -> None:
         self.num_heads = num_heads
         self.head_dim = head_width(dim, num_heads)
-        self.scale = self.head_dim**-0.5 if qk_scale is None else qk_scale
+        qk_dim = self.head_dim if difference is None else difference.half_dim
+        self.scale = qk_dim**-0.5 if qk_scale is None else qk_scale
         self.attend = attend
         self.q_bias = make_zeros(dim, init=init) if qv_bias else None
         self.v_bias = make_zeros(dim, init=init) if qv_bias else None
-        self.relative_position_bias_table = (
-            make_zeros(count_offsets(relative_grid), num_heads, init=init) if relative_grid is not None else None
-        )
+        self.relative_class = relative_class
+        offsets = None if relative_grid is None else count_offsets(relative_grid, relative_class)
+        self.relative_position_bias_table = None if offsets is None else make_zeros(offsets, num_heads, init=init)
         self.shares = make_constant(shares(relative_grid)) if relative_grid is not None else None
         self.qkv = make_linear(dim, 3 * dim, bias=qkv_bias, init=init)
-        self.q_norm = nnx.identity if qk_norm is None else qk_norm(self.head_dim)
-        self.k_norm = nnx.identity if qk_norm is None else qk_norm(self.head_dim)
+        self.q_norm = nnx.identity if qk_norm is None else qk_norm(qk_dim)
+        self.k_norm = nnx.identity if qk_norm is None else qk_norm(qk_dim)
+        self.difference = difference
+        self.rel_pos = rel_pos
         self.rotary = nnx.identity if rotary is None else rotary
         self.attn_drop = Dropout(attn_drop)
         self.norm = nnx.identity if attn_norm is None else attn_norm(dim)
@@ -87,16 +97,26 @@ class Attention(nnx.Module):
         q, k, v = project_qkv(self.qkv, x, self.num_heads, self.head_dim)  # (B, h, N, d) each
         if self.q_bias is not None and self.v_bias is not None:
             q, v = q + self._by_head(self.q_bias[...]), v + self._by_head(self.v_bias[...])
+        if self.difference is not None:
+            q, k = self.difference.halves(q), self.difference.halves(k)
         q, k = self.rotary(self.q_norm(q)), self.rotary(self.k_norm(k))
+        if self.difference is not None:
+            q, k, v = self.difference.doubled(q, k, v)
         x = self.attend(q, k, v, self.scale, partial(self.attn_drop, rngs=rngs), self.bias())
+        if self.difference is not None:
+            x = self.difference(x)
         return self.proj_drop(self.proj(self.norm(x)), rngs=rngs)
 
     def bias(self) -> Float[Array, "1 h N N"] | None:
         """What is added to the logits: the bias by relative position, if the layer has one."""
+        if self.rel_pos is not None:
+            return self.rel_pos()
         if self.relative_position_bias_table is None or self.shares is None:
             return None
         table = self.relative_position_bias_table[...].astype(self.dtype)  # (offsets, h)
         patches = table[self.shares[:, None] - self.shares[:] + self.shares[-1]]  # (P, P, h)
+        if not self.relative_class:
+            return patches.transpose(2, 0, 1)[None]
         from_class, to_class, own = table[-3, None, None], table[-2, None, None], table[-1, None, None]  # (1, 1, h)
         P, _, h = patches.shape
         first = jnp.concatenate([own, jnp.broadcast_to(from_class, (1, P, h))], axis=1)

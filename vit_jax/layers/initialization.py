@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from vit_jax.layers.xla.rows import Linear
 from vit_spec import Parameter, VitportError
 from vit_spec.initialization import Constant, Distribution, Uniform
+from vit_spec.vit.differential import STD as SHARE_STD
 from vit_spec.vit.initialization import CONV_GAIN, LINEAR_STD, TOKEN_STD
 
 
@@ -93,6 +94,11 @@ def make_zeros(*shape: int, init: Init) -> nnx.Param:
 def make_tokens(count: int, width: int, *, init: Init) -> nnx.Param:
     """Learned tokens, or rows of a position table: (1, count, width)."""
     return nnx.Param(nnx.initializers.normal(TOKEN_STD)(init.rngs.params(), (1, count, width), init.param_dtype))
+
+
+def make_share(width: int, *, init: Init) -> nnx.Param:
+    """Of what the share of a second softmax is computed from, (width,)."""
+    return nnx.Param(nnx.initializers.normal(SHARE_STD)(init.rngs.params(), (width,), init.param_dtype))
 
 
 def make_frequencies(num_heads: int, head_dim: int, theta: float, *, init: Init) -> nnx.Param:

@@ -25,6 +25,7 @@ class Mlp(nnx.Module):
         bias: whether the linear layers have biases.
         norm: makes a norm before ``fc2`` (Shleifer et al. 2021); ``None`` for none.
         drop: dropout rate of the hidden layer and after ``fc2``.
+        outputs: width of what ``fc2`` gives; ``None`` for D.
         init: random numbers and dtypes.
     """
 
@@ -38,6 +39,7 @@ class Mlp(nnx.Module):
         bias: bool = True,
         norm: NormLayer | None = None,
         drop: float = 0.0,
+        outputs: int | None = None,
         *,
         init: Init,
     ) -> None:
@@ -45,7 +47,7 @@ class Mlp(nnx.Module):
         self.act = activation(act or self.usual_act)
         self.drop1 = Dropout(drop)
         self.norm = nnx.identity if norm is None else norm(hidden_dim)
-        self.fc2 = make_linear(hidden_dim, dim, bias=bias, init=init)
+        self.fc2 = make_linear(hidden_dim, outputs or dim, bias=bias, init=init)
         self.drop2 = Dropout(drop)
 
     def make_first(self, dim: int, hidden_dim: int, *, bias: bool, init: Init) -> None:

@@ -9,12 +9,14 @@ from jax import Array
 from jaxtyping import Float
 
 from vit_jax.layers.attention import Attention
+from vit_jax.layers.differential import make_difference
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import DropoutKeys
 from vit_jax.layers.initialization import Init
 from vit_jax.layers.layer_scale import LayerScale
 from vit_jax.layers.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_jax.layers.norm import make_norm
+from vit_jax.layers.relative import make_bias_network
 from vit_jax.layers.residual import add
 from vit_jax.layers.rotary import make_rotary
 from vit_spec import ViTConfig
@@ -28,19 +30,19 @@ class Block(nnx.Module):
     Args:
         config: the model that the block belongs to.
         drop_path: rate of stochastic depth of both residual branches.
+        index: number of the block, from 0.
         init: random numbers and dtypes.
     """
 
-    def __init__(self, config: ViTConfig, drop_path: float = 0.0, *, init: Init) -> None:
+    def __init__(self, config: ViTConfig, drop_path: float = 0.0, index: int = 0, *, init: Init) -> None:
         c, D = config, config.embed_dim
         norm = partial(make_norm, config, init=init)
         self.norm1 = norm(D)
-        rotary = make_rotary(c, init=init)
-        self.attn = Attention(D, c.num_heads, **c.options("attention", norm), rotary=rotary, init=init)
+        self.attn = make_attention(c, index, init=init)
         self.ls1 = nnx.identity if c.layer_scale is None else LayerScale(D, c.layer_scale, init=init)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm(D)
-        self.mlp = MLPS[c.mlp](D, c.hidden_dim, **c.options("mlp", norm), init=init)
+        self.mlp = make_mlp(c, init=init)
         self.ls2 = nnx.identity if c.layer_scale is None else LayerScale(D, c.layer_scale, init=init)
         self.drop_path2 = DropPath(drop_path)
 
@@ -66,3 +68,21 @@ class OriginalBlock(Block):
         """(B, N, D) -> (B, N, D); ``rngs`` is required if dropout or stochastic depth is active."""
         x = self.norm1(add(x, self.drop_path1(self.ls1(self.attn(x, rngs=rngs)), rngs=rngs)))
         return self.norm2(add(x, self.drop_path2(self.ls2(self.mlp(x, rngs=rngs)), rngs=rngs)))
+
+
+def make_attention(config: ViTConfig, index: int, *, init: Init) -> Attention:
+    """The attention of a block, ``index`` counting blocks from 0."""
+    c = config
+    options = c.options("attention", partial(make_norm, config, init=init))
+    parts = {
+        "rel_pos": make_bias_network(c, init=init),
+        "difference": make_difference(c, index, init=init),
+        "rotary": make_rotary(c, init=init),
+    }
+    return Attention(c.embed_dim, c.num_heads, **options, **parts, init=init)
+
+
+def make_mlp(config: ViTConfig, *, init: Init) -> Mlp:
+    """The MLP of a block."""
+    c = config
+    return MLPS[c.mlp](c.embed_dim, c.hidden_dim, **c.options("mlp", partial(make_norm, config, init=init)), init=init)

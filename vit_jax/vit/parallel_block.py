@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from vit_jax.layers.activation import activation
 from vit_jax.layers.attention import attend
+from vit_jax.layers.differential import make_difference
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import Dropout, DropoutKeys
 from vit_jax.layers.initialization import Init, make_linear
@@ -29,10 +30,11 @@ class ParallelBlock(nnx.Module):
     Args:
         config: the model that the block belongs to.
         drop_path: rate of stochastic depth of the sum of both branches.
+        index: number of the block, from 0.
         init: random numbers and dtypes.
     """
 
-    def __init__(self, config: ViTConfig, drop_path: float = 0.0, *, init: Init) -> None:
+    def __init__(self, config: ViTConfig, drop_path: float = 0.0, index: int = 0, *, init: Init) -> None:
         c, D, M = config, config.embed_dim, config.hidden_dim
         norm = partial(make_norm, config, init=init)
         self.hidden_dim = M
@@ -43,8 +45,9 @@ class ParallelBlock(nnx.Module):
         self.in_norm = norm(D)
         self.in_proj = make_linear(D, M + 3 * D, bias=c.qkv_bias, init=init)
         self.mlp_bias = None if c.qkv_bias else nnx.Param(jnp.zeros(M, init.param_dtype))
-        self.q_norm = norm(c.head_dim) if c.qk_norm else nnx.identity
-        self.k_norm = norm(c.head_dim) if c.qk_norm else nnx.identity
+        self.q_norm = norm(c.qk_dim) if c.qk_norm else nnx.identity
+        self.k_norm = norm(c.qk_dim) if c.qk_norm else nnx.identity
+        self.difference = make_difference(c, index, init=init)
         self.attn_drop = Dropout(c.attn_drop_rate)
         self.mlp_drop = Dropout(c.drop_rate)
         self.mlp_act = activation(c.activation)
@@ -59,8 +62,14 @@ class ParallelBlock(nnx.Module):
         hidden, q, k, v = project_hidden_qkv(self.in_proj, y, self.hidden_dim, self.num_heads, self.head_dim)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias[...].astype(hidden.dtype)
+        if self.difference is not None:
+            q, k = self.difference.halves(q), self.difference.halves(k)
         q, k = self.q_norm(q), self.k_norm(k)  # (B, h, N, d) each
+        if self.difference is not None:
+            q, k, v = self.difference.doubled(q, k, v)
         heads = self.attend(q, k, v, self.scale, partial(self.attn_drop, rngs=rngs))
+        if self.difference is not None:
+            heads = self.difference(heads)
         hidden = self.mlp_drop(self.mlp_act(hidden), rngs=rngs)
         branches = sum_projections((self.attn_out_proj, heads), (self.mlp_out_proj, hidden))
         return add(x, self.drop_path(self.ls(branches), rngs=rngs))

@@ -20,10 +20,17 @@ from vit_jax.layers.norm import make_norm
 from vit_jax.layers.patch_embed import PatchEmbed
 from vit_jax.model import VisionModel
 from vit_jax.vit.block import Block, OriginalBlock, PostNormBlock
+from vit_jax.vit.branched_block import BranchedBlock
 from vit_jax.vit.parallel_block import ParallelBlock
 from vit_spec import OutputFormat, Pooling, ViTConfig, block_indices, with_pool
 
-BLOCKS = {"sequential": Block, "post_norm": PostNormBlock, "original": OriginalBlock, "parallel": ParallelBlock}
+BLOCKS = {
+    "sequential": Block,
+    "post_norm": PostNormBlock,
+    "original": OriginalBlock,
+    "parallel": ParallelBlock,
+    "branched": BranchedBlock,
+}
 
 
 class VisionTransformer(VisionModel[ViTConfig]):
@@ -72,7 +79,7 @@ class VisionTransformer(VisionModel[ViTConfig]):
         )
         self.pos_drop = Dropout(c.drop_rate)
         self.norm_pre = norm(D) if c.pre_norm else nnx.identity
-        self.blocks = nnx.List(BLOCKS[c.block](c, rate, init=init) for rate in c.drop_path_rates)
+        self.blocks = nnx.List(BLOCKS[c.block](c, rate, at, init=init) for at, rate in enumerate(c.drop_path_rates))
         self.norm = norm(D) if c.final_norm == "tokens" else nnx.identity
         pool = c.pool == "map"
         self.attn_pool = (

@@ -82,9 +82,9 @@ def _attention(s: ReplayedModel) -> Iterator[Hypothesis]:
     yield Hypothesis("takes q, k, v head by head", replace(s, heads_first=not s.heads_first))
     yield Hypothesis("holds the weights of q, k, v head by head", _qkv(s, _heads_first(c.num_heads)))
     scales = {
-        "the square root of the head width": c.head_dim**-0.5,
+        "the square root of the head width": c.qk_dim**-0.5,
         "the square root of the whole width": c.embed_dim**-0.5,
-        "the head width": 1.0 / c.head_dim,
+        "the head width": 1.0 / c.qk_dim,
         "nothing": 1.0,
     }
     for name, scale in scales.items():
@@ -93,20 +93,25 @@ def _attention(s: ReplayedModel) -> Iterator[Hypothesis]:
 
 
 def _relative(s: ReplayedModel) -> Iterator[Hypothesis]:
-    if not s.config.relative_bias:
+    network = s.config.relative_hidden_dim is not None
+    if not (s.config.relative_bias or network):
         return
 
     def without(name: str, x: np.ndarray) -> np.ndarray:
-        return np.zeros_like(x) if name.endswith(".relative_position_bias_table") else x
+        return np.zeros_like(x) if ".rel_pos." in name or name.endswith(".relative_position_bias_table") else x
 
     yield Hypothesis("leaves out the biases by relative position", s.with_params(without))
-    for cause, deviation in _RELATIVE.items():
+    own = _NETWORK if network else _CLASS_TOKEN if s.config.class_token else {}
+    for cause, deviation in (_RELATIVE | own).items():
         yield Hypothesis(cause, replace(s, deviations=s.deviations | {deviation}))
 
 
-_RELATIVE = {
-    "takes relative positions from key to query": "key to query",
-    "swaps the biases from and to the class token": "class rows swapped",
+_RELATIVE = {"takes relative positions from key to query": "key to query"}
+_CLASS_TOKEN = {"swaps the biases from and to the class token": "class rows swapped"}
+_NETWORK = {
+    "gives the network of biases the columns first": "columns first",
+    "gives the network of biases offsets that are not log-spaced": "offsets not log-spaced",
+    "scales the offsets to 8 at the window's edge, as Swin version 2 does": "offsets over the largest",
 }
 """What B does → the deviation of :mod:`vit_parity.replay.vit`."""
 

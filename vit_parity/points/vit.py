@@ -4,12 +4,14 @@
 attention and MLP; ``attn.q``, ``attn.k``, ``attn.v`` (B, h, N, d) queries, keys and values after their norms, before
 rotary positions turn them and before ``v_bias``; ``attn.softmax`` (B, h, N, N) the attention weights; ``attn.heads``
 (B, N, D) the heads side by side; ``mlp.act`` (B, N, M) the output of the activation, multiplied by the value in a
-SwiGLU; ``pooled`` what the head's norm or layers read;
+SwiGLU; in branches they follow ``attns.0.`` or ``ffns.0.``; in differential attention ``attn.q`` and ``attn.k`` are
+(B, h, N, 2, d / 2), ``attn.softmax`` (B, 2 h, N, N); ``pooled`` what the head's norm or layers read;
 ``logits`` the model's output, called ``features`` if the model has no classes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -128,18 +130,23 @@ def _block(c: ViTConfig, at: str) -> Iterator[Point]:
         if layer == second:
             yield Point(f"{at}.mid", f"{at}.{reads_sum}", "input")
         yield Point(f"{at}.{layer}", f"{at}.{layer}")
-        for name, module, side in _BEHIND.get(layer, ()):
-            yield Point(f"{at}.{name}", f"{at}.{module}", side, "v" if name == "attn.v" else "")
+        branch = _BRANCH.match(layer)
+        place = f"{at}.{branch[0]}" if branch else f"{at}."
+        for name, module, side in _BEHIND.get(layer.removeprefix(branch[0]) if branch else layer, ()):
+            yield Point(f"{place}{name}", f"{place}{module}", side, "v" if name == "attn.v" else "")
 
 
-_WITHOUT_POINT = ("q_norm", "k_norm", "attn", "rotary")
-"""Modules that are no layers of their own, or that run twice."""
+_BRANCH = re.compile(r"(?:attns|ffns)\.\d+\.")
+_WITHOUT_POINT = (
+    "q_norm", "k_norm", "attn", "rotary", "rel_pos.mlp.fc1", "rel_pos.mlp.fc2", "difference", "difference.sub_norm",
+)  # fmt: skip
+"""Modules that are no layers of their own, that run twice, or that read no image."""
 _NORMS_AFTER = {
     "post_norm": {"norm1": ("attn.",), "norm2": ("mlp.",)},
     "original": {"norm1": ("attn.", "ls1"), "norm2": ("mlp.", "ls2")},
 }
 """Block → norm → beginnings of the names of the layers that it follows, where a block's norms do not come first."""
-_READS_SUM = {"post_norm": "mlp", "original": "norm1"}
+_READS_SUM = {"post_norm": "mlp", "original": "norm1", "branched": "ffns.0.norm"}
 """Block → the module that reads the sum of the attention and its input, where that is not ``norm2``."""
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from vit_parity.points import answer_name
 from vit_parity.replay.common import Replay
 from vit_parity.replay.rotary import turned
 from vit_parity.semantics.layers import ACTIVATIONS, softmax
+from vit_spec.vit.differential import EPS, initial_share
 
 
 def forward(r: Replay, stage: str, x: np.ndarray) -> np.ndarray:
@@ -50,6 +53,8 @@ def _block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
         return _parallel_block(r, at, x)
     if r.config.block == "original":
         return _original_block(r, at, x)
+    if r.config.block == "branched":
+        return _branched_block(r, at, x)
     post = r.config.block == "post_norm"
     y = x if post else r.note(f"{at}.norm1", r.norm(f"{at}.norm1", x))
     y = _attention_layer(r, at, y)
@@ -70,6 +75,19 @@ def _original_block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
     x = x + _scale(r, f"{at}.ls2", _mlp(r, f"{at}.mlp", x, r.config.mlp))
     x = r.note(f"{at}.norm2", r.norm(f"{at}.norm2", x))
     return r.note(at, x)
+
+
+def _branched_block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
+    """(B, N, D) -> (B, N, D)."""
+    y = 0.0
+    for own in (f"{at}.attns.{branch}" for branch in range(r.config.branches)):
+        y = y + _scale(r, f"{own}.ls", _attention_layer(r, own, r.note(f"{own}.norm", r.norm(f"{own}.norm", x))))
+    x = r.note(f"{at}.mid", x + y)
+    y = 0.0
+    for own in (f"{at}.ffns.{branch}" for branch in range(r.config.branches)):
+        z = _mlp(r, f"{own}.mlp", r.note(f"{own}.norm", r.norm(f"{own}.norm", x)), r.config.mlp)
+        y = y + _scale(r, f"{own}.ls", z)
+    return r.note(at, x + y)
 
 
 def _attention_layer(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
@@ -101,19 +119,38 @@ def _attention(r: Replay, at: str, qkv: np.ndarray, norms: str) -> np.ndarray:
         parts = qkv.reshape(B, N, 3, c.num_heads, c.head_dim).transpose(2, 0, 3, 1, 4)  # 3 of (B, h, N, d)
     q, k, v = (parts[at] for at in r.model.qkv_places)
     q = q + _by_head(r, f"{norms}.q_bias")
+    if c.differential:
+        q, k = (x.reshape(*x.shape[:-1], 2, c.qk_dim) for x in (q, k))  # (B, h, N, 2, d / 2)
     if c.qk_norm:
         q, k = r.norm(f"{norms}.q_norm", q), r.norm(f"{norms}.k_norm", k)
     q, k, v = (r.note(f"{at}.attn.{name}", part) for name, part in zip("qkv", (q, k, v), strict=True))
     frequencies = r.params.get(f"{norms}.rotary.freqs")
     q, k, v = turned(r, q, frequencies), turned(r, k, frequencies), v + _by_head(r, f"{norms}.v_bias")
+    if c.differential:
+        q, k = (np.concatenate([x[..., 0, :], x[..., 1, :]], axis=1) for x in (q, k))  # (B, 2 h, N, d / 2)
+        v = np.concatenate([v, v], axis=1)
     logits = r.model.attention_product(q * c.attention_scale, k.swapaxes(-2, -1))  # (B, h, N, N)
     weights = r.note(f"{at}.attn.softmax", softmax(logits + relative_bias(r, norms)))
-    heads = r.model.attention_product(weights, v).swapaxes(1, 2).reshape(B, N, -1)
-    return r.note(f"{at}.attn.heads", heads)
+    heads = r.model.attention_product(weights, v)
+    heads = _difference(r, at, f"{norms}.difference", heads) if c.differential else heads
+    return r.note(f"{at}.attn.heads", heads.swapaxes(1, 2).reshape(B, N, -1))
+
+
+def _difference(r: Replay, block: str, at: str, heads: np.ndarray) -> np.ndarray:
+    """Heads of both softmaxes, (B, 2 h, N, d) -> (B, h, N, d)."""
+    first, second = np.split(heads, 2, axis=1)
+    initial = initial_share(int(re.findall(r"\d+", block)[0]))
+    q1, k1, q2, k2 = (r.params[f"{at}.lambda_{name}"] for name in ("q1", "k1", "q2", "k2"))
+    x = first - (np.exp(q1 @ k1) - np.exp(q2 @ k2) + initial) * second
+    x = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + EPS)
+    return (1 - initial) * x * r.params[f"{at}.sub_norm.weight"]
 
 
 def relative_bias(r: Replay, at: str) -> np.ndarray | float:
-    """(h, N, N); 0 if the model has none. Deviations: ``key to query``, ``class rows swapped``."""
+    """(h, N, N); 0 if the model has none. Deviations: ``key to query``, ``class rows swapped``; of a network also
+    ``columns first``, ``offsets not log-spaced``, ``offsets over the largest``."""
+    if r.config.relative_hidden_dim is not None:
+        return _network_bias(r, f"{at}.rel_pos.mlp")
     if (table := r.params.get(f"{at}.relative_position_bias_table")) is None:
         return 0.0
     rows, columns = r.config.grid_size
@@ -121,12 +158,30 @@ def relative_bias(r: Replay, at: str) -> np.ndarray | float:
     down, right = (place[:, None] - place for place in (row, column))
     if "key to query" in r.model.deviations:
         down, right = -down, -right
+    places = (down + rows - 1) * (2 * columns - 1) + right + columns - 1
+    if not r.config.class_token:
+        return table[places].transpose(2, 0, 1)
     index = np.full((1 + len(row), 1 + len(row)), len(table) - 1)
     index[0, 1:], index[1:, 0] = len(table) - 3, len(table) - 2
     if "class rows swapped" in r.model.deviations:
         index[0, 1:], index[1:, 0] = len(table) - 2, len(table) - 3
-    index[1:, 1:] = (down + rows - 1) * (2 * columns - 1) + right + columns - 1
+    index[1:, 1:] = places
     return table[index].transpose(2, 0, 1)
+
+
+def _network_bias(r: Replay, at: str) -> np.ndarray:
+    """(h, N, N), by the network of that name for each pair of patches; 0 for prefix tokens."""
+    c, deviations, offsets = r.config, r.model.deviations, []
+    for place, side in zip(np.divmod(np.arange(c.num_patches), c.grid_size[1]), c.grid_size, strict=True):
+        offset = (place[:, None] - place) * (-1.0 if "key to query" in deviations else 1.0)
+        if "offsets over the largest" in deviations:
+            offset = 8 * offset / max(side - 1, 1)
+        linear = "offsets not log-spaced" in deviations
+        offsets.append(offset if linear else np.sign(offset) * np.log(1 + np.abs(offset)))
+    pairs = np.stack(offsets[::-1] if "columns first" in deviations else offsets, axis=-1)  # (P, P, 2)
+    bias = r.linear(f"{at}.fc2", np.maximum(r.linear(f"{at}.fc1", pairs), 0.0))
+    prefix = (c.num_prefix_tokens, 0)
+    return np.pad(bias.transpose(2, 0, 1), ((0, 0), prefix, prefix))
 
 
 def _by_head(r: Replay, name: str) -> np.ndarray | float:

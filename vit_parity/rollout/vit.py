@@ -5,11 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from vit_parity.capture import Capture
-from vit_spec import ViTConfig
+from vit_spec import ViTConfig, VitportError
 
 
 def attention_weights(config: ViTConfig) -> tuple[str, ...]:
-    """The activations (B, h, N, N), in the order of the blocks."""
+    """The activations (B, h, N, N), in the order of the blocks.
+
+    Raises:
+        VitportError: for a model whose blocks have no one attention of one softmax.
+    """
+    if config.block == "branched" or config.differential:
+        raise VitportError(
+            "Attention rollout multiplies one softmax of each block, but this model has several in each: compare the "
+            "activations attn.softmax instead."
+        )
     return tuple(f"blocks.{at}.attn.softmax" for at in range(config.depth))
 
 

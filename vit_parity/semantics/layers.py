@@ -107,6 +107,21 @@ class Block:
 
 
 @dataclass(frozen=True)
+class BranchedBlock:
+    """Touvron et al. 2022, "Three things everyone should know about Vision Transformers", section 3: several attentions
+    side by side, then several MLPs, each as norm, layer and scale."""
+
+    attentions: Sequence[tuple[Layer, Attending, np.ndarray | float]]
+    mlps: Sequence[tuple[Layer, Layer, np.ndarray | float]]
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(B, N, D) -> (B, N, D)."""
+        normed = [(norm(x), attention, scale) for norm, attention, scale in self.attentions]
+        x = x + sum(scale * attention(y, y) for y, attention, scale in normed)
+        return x + sum(scale * mlp(norm(x)) for norm, mlp, scale in self.mlps)
+
+
+@dataclass(frozen=True)
 class ParallelBlock:
     """Dehghani et al. 2023, section 2: one layer gives hidden vector, queries, keys and values."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vit_parity.semantics.layers import Linear
 from vit_spec.vit.rotary import AxialRotary, DinoV3Rotary, MixedRotary, Rotary
 
 
@@ -67,17 +68,32 @@ def with_periods(rotary: Rotary | None, periods: np.ndarray) -> Rotary | None:
 
 
 def relative_bias(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Bao et al. 2022: (h, N, N), the rows of the table by the way from key to query; its last three for the class
-    token: as query, as key, as both."""
+    """Bao et al. 2022: (h, N, N), the rows of the table by the way from key to query; three more, where a table has
+    them, for the class token: as query, as key, as both."""
     rows, columns = grid
-    offsets = table[:-3].reshape(2 * rows - 1, 2 * columns - 1, -1)
-    N = 1 + rows * columns
+    count = (2 * rows - 1) * (2 * columns - 1)
+    offsets, others = table[:count].reshape(2 * rows - 1, 2 * columns - 1, -1), table[count:]
+    first = 1 if len(others) else 0
+    N = first + rows * columns
     found = np.empty((N, N, table.shape[1]))
-    found[0, 1:], found[1:, 0], found[0, 0] = table[-3], table[-2], table[-1]
-    for a in range(N - 1):
+    if first:
+        found[0, 1:], found[1:, 0], found[0, 0] = others
+    for a in range(N - first):
         y, x = divmod(a, columns)  # the query; keys run over the whole grid, so offsets fall
-        found[1 + a, 1:] = offsets[y : y + rows, x : x + columns][::-1, ::-1].reshape(N - 1, -1)
+        found[first + a, first:] = offsets[y : y + rows, x : x + columns][::-1, ::-1].reshape(N - first, -1)
     return found.transpose(2, 0, 1)
+
+
+def network_bias(first: Linear, second: Linear, grid: tuple[int, int], prefix: int) -> np.ndarray:
+    """(h, N, N): two layers with a ReLU between them read how many rows and columns the query is behind the key, each
+    as its sign times ln(1 + its size). The tokens before the patches get 0."""
+    sizes = [np.log1p(np.arange(side)) for side in grid]
+    rows, columns = (np.concatenate([-size[:0:-1], size]) for size in sizes)
+    offsets = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+    patches = relative_bias(second(np.maximum(first(offsets), 0.0)), grid)
+    whole = np.zeros((len(patches), prefix + patches.shape[1], prefix + patches.shape[2]))
+    whole[:, prefix:, prefix:] = patches
+    return whole
 
 
 def sincos(rows: int, columns: int, width: int) -> np.ndarray:

@@ -5,25 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from conversion.second_reading import Candidates
 from conversion.second_reading.vit import PartNames
 from vit_parity.capture import Activations
+from vit_parity.semantics.attention import DIFFERENCE_EPS, FACTORS, Attention, Difference
 from vit_parity.semantics.facts import Facts
 from vit_parity.semantics.layers import (
     ACTIVATIONS,
     Activation,
     AttentionPool,
     Block,
+    BranchedBlock,
     Layer,
     Linear,
     ParallelBlock,
     same,
-    softmax,
 )
-from vit_parity.semantics.positions import Turns, relative_bias, sincos
+from vit_parity.semantics.positions import Turns, network_bias, relative_bias, sincos
 from vit_parity.semantics.readers import TorchReader, needed
 from vit_spec import VitportError
 
@@ -40,7 +42,7 @@ class Semantics:
     def run(self, images: np.ndarray) -> Activations:
         """(B, H, W, C) -> ``embed``, ``blocks.i``, ``norm`` (B, N, D) and ``head`` (B, K), in float64."""
         x, prefix, grid = self._embed(images.astype(np.float64))
-        self.grid = grid
+        self.grid, self.prefix = grid, prefix
         turns = None if self.facts.rotary is None else Turns(self.facts.rotary, grid, prefix)
         found = {"embed": x}
         for at, block in enumerate(self._blocks(turns)):
@@ -85,6 +87,44 @@ class Semantics:
         n, r = self.names, self.reader
         if (fused := r.linear(_at(at, n.fused))) is not None:
             return self._parallel_block(at, fused)
+        attentions, mlps = (self._branches(f"{at}.{name}") for name in n.branches or ("", ""))
+        if attentions:
+            return BranchedBlock(
+                [self._branch(own, self._attention(own, turns)) for own in attentions],
+                [self._branch(own, self._mlp(own)) for own in mlps],
+            )
+        return Block(
+            self._norm(_at(at, n.norm1)),
+            self._attention(at, turns),
+            self._factor(_at(at, n.scale1)),
+            self._norm(_at(at, n.norm2)),
+            self._mlp(at),
+            self._factor(_at(at, n.scale2)),
+            self.facts.order,
+        )
+
+    def _branches(self, template: str) -> list[str]:
+        """The branches of a block that the file has."""
+        pattern = re.escape(template.replace("/", ".")).replace(r"\{j\}", r"(\d+)") + r"\."
+        dotted = (name.replace("/", ".") for name in self.reader.arrays)
+        numbers = {int(match[1]) for name in dotted if "{j}" in template and (match := re.match(pattern, name))}
+        return [template.format(j=at) for at in sorted(numbers)]
+
+    def _branch(self, at: str, layer: Any) -> tuple[Layer, Any, np.ndarray | float]:
+        named = self.names.branch
+        return self._norm(_at(at, named["norm"])), layer, self._factor(_at(at, named["scale"]))
+
+    def _difference(self, at: str) -> Difference | None:
+        """What makes attention differential, by the number of the block that its name holds."""
+        factors = [self.reader.array(_at(at, self.names.inside.get(f"factor {name}", ()))) for name in FACTORS]
+        q1, k1, q2, k2 = factors
+        if q1 is None or k1 is None or q2 is None or k2 is None:
+            return None
+        norm = self.reader.norm(_at(at, self.names.inside["difference"]), DIFFERENCE_EPS, centred=False)
+        return Difference(q1, k1, q2, k2, norm, int(re.findall(r"\d+", at)[0]))
+
+    def _attention(self, at: str, turns: Turns | None) -> Attention:
+        n, r = self.names, self.reader
         query, key, value = self._parts(at, n.qkv, n.query, n.key, n.value)
         if (mask := r.array(_at(at, n.inside.get("bias mask", ())))) is not None:
             masks = np.split(mask, 3)
@@ -100,19 +140,12 @@ class Semantics:
             "query_norm": self._inner(at, "query"),
             "key_norm": self._inner(at, "key"),
             "norm": self._inner(at, "heads"),
+            "difference": self._difference(at),
         }
         heads = r.heads(_at(at, n.query)) or self.facts.heads
-        scale = self._scale(heads, query) if self.facts.scale is None else self.facts.scale
+        scale = self._scale(heads, query, at) if self.facts.scale is None else self.facts.scale
         out = needed(r.linear(_at(at, n.out)), _at(at, n.out))
-        return Block(
-            self._norm(_at(at, n.norm1)),
-            Attention(query, key, value, out, heads, scale, **inner),
-            self._factor(_at(at, n.scale1)),
-            self._norm(_at(at, n.norm2)),
-            self._mlp(at),
-            self._factor(_at(at, n.scale2)),
-            self.facts.order,
-        )
+        return Attention(query, key, value, out, heads, scale, **inner)
 
     def _mlp(self, at: str) -> Mlp:
         n, r = self.names, self.reader
@@ -129,16 +162,20 @@ class Semantics:
 
     def _parallel_block(self, at: str, fused: Linear) -> Layer:
         n, r = self.names, self.reader
-        mlp_out = needed(r.linear(_at(at, n.second)), _at(at, n.second))
+        joint = r.linear(_at(at, n.inside.get("joint out", ())))
+        if joint is not None:
+            D = joint.kernel.shape[1]
+            out, mlp_out = Linear(joint.kernel[:D], joint.bias), Linear(joint.kernel[D:])
+        else:
+            out, mlp_out = (needed(r.linear(_at(at, names)), _at(at, names)) for names in (n.out, n.second))
         M, D = mlp_out.kernel.shape
         hidden, query, key, value = fused.split([M, D, D, D])
         if (bias := r.array(_at(at, n.fused_bias))) is not None:
             hidden = Linear(hidden.kernel, bias)
-        out = needed(r.linear(_at(at, n.out)), _at(at, n.out))
         norms = (self._inner(at, "query"), self._inner(at, "key"))
         heads = self.facts.heads
-        scale = self._scale(heads, query) if self.facts.scale is None else self.facts.scale
-        attention = Attention(query, key, value, out, heads, scale, *norms)
+        scale = self._scale(heads, query, at) if self.facts.scale is None else self.facts.scale
+        attention = Attention(query, key, value, out, heads, scale, *norms, difference=self._difference(at))
         norm, factor = self._norm(_at(at, n.norm1)), self._factor(_at(at, n.scale1))
         return ParallelBlock(norm, hidden, attention, mlp_out, self.act, factor)
 
@@ -195,8 +232,16 @@ class Semantics:
 
     def _relative_bias(self, at: str) -> np.ndarray | float:
         """A block's own, or that of all blocks."""
-        table = self.reader.array((*_at(at, self.names.inside.get("offsets", ())), *self.names.offsets))
+        layers = (self._named(at, f"offsets' {which} layer") for which in ("first", "second"))
+        first, second = (self.reader.linear(names) for names in layers)
+        if first is not None and second is not None:
+            return network_bias(first, second, self.grid, self.prefix)
+        table = self.reader.array(self._named(at, "offsets"))
         return 0.0 if table is None else relative_bias(table, self.grid)
+
+    def _named(self, at: str, part: str) -> Candidates:
+        """What a block may call a part of its own, then what all blocks may."""
+        return (*_at(at, self.names.inside.get(part, ())), *self.names.shared.get(part, ()))
 
     def _frequencies(self, at: str) -> np.ndarray | None:
         """A block's own, or its share of those of all blocks."""
@@ -209,9 +254,9 @@ class Semantics:
         bias = self.reader.array(_at(at, self.names.inside.get(name, ())))
         return layer if bias is None else replace(layer, bias=bias)
 
-    @staticmethod
-    def _scale(heads: int, query: Linear) -> float:
-        return float((query.kernel.shape[1] // heads) ** -0.5)
+    def _scale(self, heads: int, query: Linear, at: str = "") -> float:
+        halves = 2 if at and self._difference(at) is not None else 1
+        return float((query.kernel.shape[1] // heads // halves) ** -0.5)
 
     def _norm(self, names: Candidates) -> Layer:
         return self.reader.norm(names, self.facts.eps, self.facts.centred) or same
@@ -227,38 +272,6 @@ class Semantics:
 
 def _at(block: str, names: Candidates) -> Candidates:
     return tuple(f"{block}.{name}" for name in names)
-
-
-@dataclass(frozen=True)
-class Attention:
-    """Multi-head attention (Vaswani et al. 2017, section 3.2)."""
-
-    query: Linear
-    key: Linear
-    value: Linear
-    out: Linear
-    heads: int
-    scale: float
-    query_norm: Layer = same
-    key_norm: Layer = same
-    turn: Layer = same
-    """Rotary positions of queries and keys as heads, after their norms."""
-    bias: np.ndarray | float = 0.0
-    """Of the logits, (h, N, N)."""
-    norm: Layer = same
-    """Between the heads and ``out`` (Shleifer et al. 2021)."""
-
-    def __call__(self, asking: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        """Queries from (B, N, D), keys and values from (B, M, D) -> (B, N, D)."""
-        return self.out(self.norm(self.attend(self.query(asking), self.key(asked), self.value(asked))))
-
-    def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """(B, N, D), (B, M, D), (B, M, D) -> (B, N, D), before ``norm`` and ``out``."""
-        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))  # (B, h, ., d)
-        q, k = self.turn(self.query_norm(q)), self.turn(self.key_norm(k))
-        logits = self.scale * (q @ k.transpose(0, 1, 3, 2)) + self.bias  # (B, h, N, M)
-        y = (softmax(logits) @ v).transpose(0, 2, 1, 3)  # (B, N, h, d)
-        return y.reshape(*y.shape[:2], -1)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,27 @@ if TYPE_CHECKING:
     from vit_spec.vit.config import ViTConfig
 
 
+def check_divisions(c: ViTConfig) -> None:
+    """Refuse images without a patch, and widths that do not divide among heads.
+
+    Raises:
+        VitportError: for the first of them.
+    """
+    for side, length in zip(("height", "width"), c.image_size, strict=True):
+        if length < c.patch_size:
+            raise VitportError(
+                f"image_size={c.image_size[0]}x{c.image_size[1]} holds no patch: its {side} {length} is below "
+                f"patch_size={c.patch_size}."
+            )
+    if c.embed_dim % c.num_heads:
+        raise VitportError(
+            f"embed_dim={c.embed_dim} does not divide among num_heads={c.num_heads}: choose a width that is a multiple "
+            "of the number of heads."
+        )
+    if c.embed_dim % c.pool_heads:
+        raise VitportError(f"embed_dim={c.embed_dim} does not divide among map_heads={c.map_heads}.")
+
+
 def check_options(c: ViTConfig) -> None:
     """Refuse options that contradict each other.
 
@@ -28,10 +49,24 @@ def check_options(c: ViTConfig) -> None:
         )
     if c.block == "parallel" and (c.rotary is not None or c.qv_bias):
         raise VitportError("block='parallel' is known without rotary and qv_bias alone: leave them out.")
-    if c.relative_bias and (c.num_prefix_tokens != 1 or not c.class_token or c.block == "parallel"):
+    if c.relative_bias and (c.num_prefix_tokens != int(c.class_token) or c.block == "parallel"):
         raise VitportError(
             "relative_bias=True has biases for patches and a class token, in blocks with attention of their own: "
-            "set class_token=True, distilled=False, register_tokens=0 and another block than 'parallel'."
+            "set distilled=False, register_tokens=0 and another block than 'parallel'."
+        )
+    if c.relative_hidden_dim is not None and (c.relative_bias or c.block == "parallel"):
+        raise VitportError(
+            f"relative_hidden_dim={c.relative_hidden_dim} computes biases in place of a table, in blocks with "
+            "attention of their own: set relative_bias=False and another block than 'parallel'."
+        )
+    if c.block != "branched" and c.branches != 2:
+        raise VitportError(f"branches={c.branches} is for block='branched', but block={c.block!r}.")
+    if c.differential and (
+        c.head_dim % 2 or c.rotary is not None or c.relative_bias or c.relative_hidden_dim is not None
+    ):
+        raise VitportError(
+            f"differential=True halves heads, whose width is {c.head_dim}, and is known without rotary positions and "
+            "biases by relative position: choose an even width, and leave those out."
         )
     if c.qv_bias and c.qkv_bias:
         raise VitportError("qv_bias=True takes the place of qkv_bias: set qkv_bias=False.")

@@ -8,12 +8,13 @@ MlpKind = Literal["plain", "swiglu", "swiglu_packed"]
 """``swiglu`` holds gate and value as ``fc1_g`` and ``fc1_x`` (AIMv2, EVA); ``swiglu_packed`` stacks them, gate
 first, in one ``fc1`` of twice the hidden width (DINOv2 giant). Shazeer 2020, section 2."""
 
-BlockKind = Literal["sequential", "post_norm", "original", "parallel"]
+BlockKind = Literal["sequential", "post_norm", "original", "parallel", "branched"]
 """``sequential`` normalises the inputs of attention and of MLP (Dosovitskiy et al. 2021, equations 2 and 3);
 ``post_norm`` normalises their outputs (Swin v2's residual post-norm, Liu et al. 2022, section 3.2); ``original``
 normalises the sums of inputs and outputs (the first Transformer, Vaswani et al. 2017, section 3.1; PyTorch's
 ``norm_first=False``); ``parallel`` gives both the same normalised input and adds their outputs (ViT-22B, Dehghani et
-al. 2023, section 2)."""
+al. 2023, section 2); ``branched`` adds the outputs of several attentions, then of as many MLPs, each with a norm of its
+own before it (Touvron et al. 2022, "Three things everyone should know about Vision Transformers", section 3)."""
 
 NormKind = Literal["layernorm", "rmsnorm"]
 

@@ -23,7 +23,7 @@ from vit_spec.validation import (
     field_types,
     replaced,
 )
-from vit_spec.vit.checks import check_options
+from vit_spec.vit.checks import check_divisions, check_options
 from vit_spec.vit.choices import BlockKind, FinalNorm, MlpKind, NormKind, Pooling, PositionEmbedding, PositionResize
 from vit_spec.vit.rotary import Rotary, as_rotary, check_rotary
 
@@ -65,9 +65,12 @@ class ViTConfig:
     qv_bias: bool = False
     """Biases of queries and values alone, in place of ``qkv_bias`` (BEiT, Bao et al. 2022; EVA; DINOv3)."""
     qk_scale: float | None = None
-    """Factor on the attention logits; ``None`` means ``head_dim ** -0.5``."""
+    """Factor on the attention logits; ``None`` means ``qk_dim ** -0.5``."""
     qk_norm: bool = False
     """Norms over the head width of queries and keys (Dehghani et al. 2023, section 2)."""
+    differential: bool = False
+    """Each head subtracts from one softmax a learned share of another: each has half the channels of queries and keys
+    (Ye et al. 2024, "Differential Transformer", section 2.1)."""
     attn_norm: bool = False
     """A norm between the attention's heads and its output projection (NormFormer)."""
     proj_bias: bool = True
@@ -77,6 +80,8 @@ class ViTConfig:
     norm_bias: bool = True
     norm_eps: float = 1e-6
     block: BlockKind = "sequential"
+    branches: int = 2
+    """Attentions, and MLPs, side by side in each block; for ``block="branched"``."""
     pre_norm: bool = False
     """A norm between the embeddings and the first block (``norm_pre``, CLIP)."""
     final_norm: FinalNorm = "tokens"
@@ -103,7 +108,11 @@ class ViTConfig:
 
     relative_bias: bool = False
     """A learned bias of the attention logits by relative position, of every head in every block, and three more for
-    the class token (BEiT, Bao et al. 2022)."""
+    the class token, if there is one (BEiT, Bao et al. 2022)."""
+    relative_hidden_dim: int | None = None
+    """Hidden width of a small network in every block that computes such biases from log-spaced offsets, in place of a
+    table; ``None`` for no network (timm's ``vit_relpos``, after Liu et al. 2022, section 3.3). Prefix tokens have none,
+    and images may have any size."""
 
     pool: Pooling = "token"
     pool_prefix: bool = False
@@ -149,10 +158,10 @@ class ViTConfig:
         check_at_most({"image_size": max(size), "embed_dim": self.embed_dim})  # others are computed with it
         at_least_one = {
             name: getattr(self, name)
-            for name in ("patch_size", "in_channels", "embed_dim", "depth", "num_heads", "hidden_dim")
+            for name in ("patch_size", "in_channels", "embed_dim", "depth", "branches", "num_heads", "hidden_dim")
         }
         at_least_one |= {"image_size": min(size)}
-        for name in ("map_heads", "map_hidden_dim", "representation_size"):
+        for name in ("map_heads", "map_hidden_dim", "representation_size", "relative_hidden_dim"):
             if getattr(self, name) is not None:
                 at_least_one[name] = getattr(self, name)
         check_at_least(1, at_least_one)
@@ -161,20 +170,7 @@ class ViTConfig:
         check_at_most({"num_classes": self.num_classes}, MOST_CLASSES)
         check_at_most({"depth": self.depth}, MOST_BLOCKS)
         check_eps("norm_eps", self.norm_eps)
-        for side, length in zip(("height", "width"), size, strict=True):
-            if length < self.patch_size:
-                raise VitportError(
-                    f"image_size={size[0]}x{size[1]} holds no patch: its {side} {length} is below "
-                    f"patch_size={self.patch_size}."
-                )
-        if self.embed_dim % self.num_heads:
-            raise VitportError(
-                f"embed_dim={self.embed_dim} does not divide among num_heads={self.num_heads}: choose a width that is "
-                "a multiple of the number of heads."
-            )
-
-        if self.embed_dim % self.pool_heads:
-            raise VitportError(f"embed_dim={self.embed_dim} does not divide among map_heads={self.map_heads}.")
+        check_divisions(self)
 
     def options(self, layer: Literal["attention", "mlp"], norm: Any) -> dict[str, Any]:
         """The keyword arguments of a layer of the blocks, which are the same in both frameworks.
@@ -201,7 +197,7 @@ class ViTConfig:
 
     @property
     def relative_grid(self) -> tuple[int, int] | None:
-        """The grid whose relative positions have biases."""
+        """The grid whose relative positions have biases in a table."""
         return self.grid_size if self.relative_bias else None
 
     @property
@@ -224,8 +220,13 @@ class ViTConfig:
         return self.embed_dim // self.num_heads
 
     @property
+    def qk_dim(self) -> int:
+        """Channels of queries and keys that one softmax reads."""
+        return self.head_dim // 2 if self.differential else self.head_dim
+
+    @property
     def attention_scale(self) -> float:
-        return self.head_dim**-0.5 if self.qk_scale is None else self.qk_scale
+        return self.qk_dim**-0.5 if self.qk_scale is None else self.qk_scale
 
     @property
     def hidden_dim(self) -> int:
@@ -282,7 +283,8 @@ class ViTConfig:
 
 _OPTIONS = {
     "attention": {
-        "qkv_bias": "qkv_bias", "qv_bias": "qv_bias", "relative_grid": "relative_grid", "qk_scale": "qk_scale",
+        "qkv_bias": "qkv_bias", "qv_bias": "qv_bias", "relative_grid": "relative_grid",
+        "relative_class": "class_token", "qk_scale": "qk_scale",
         "proj_bias": "proj_bias", "qk_norm": "qk_norm", "attn_norm": "attn_norm", "attn_drop": "attn_drop_rate",
         "proj_drop": "drop_rate",
     },

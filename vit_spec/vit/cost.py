@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vit_spec.parameter import BlockSizes
 from vit_spec.vit.config import ViTConfig
+from vit_spec.vit.relative import count_offsets
 
 
 def forward_flops(config: ViTConfig) -> int:
@@ -11,9 +12,12 @@ def forward_flops(config: ViTConfig) -> int:
     c, D, N, P = config, config.embed_dim, config.num_tokens, config.num_patches
     fc1 = c.hidden_dim * (1 if c.mlp == "plain" else 2)
     patches = P * D * c.in_channels * c.patch_size**2
-    attention = N * D * 3 * D + 2 * N * N * D + N * D * D
+    products = 2 * N * N * D * (2 if c.differential else 1)
+    attention = N * D * 3 * D + products + N * D * D
     mlp = N * D * (fc1 + c.hidden_dim)
-    multiply_adds = patches + c.depth * (attention + mlp)
+    if c.relative_hidden_dim is not None:
+        attention += count_offsets(c.grid_size, class_token=False) * c.relative_hidden_dim * (2 + c.num_heads)
+    multiply_adds = patches + c.depth * (attention + mlp) * (c.branches if c.block == "branched" else 1)
     if c.pool == "map":
         R = N if c.pool_prefix else P
         multiply_adds += D * D + R * D * 2 * D + 2 * R * D + D * D + 2 * D * c.pool_hidden_dim
@@ -34,14 +38,15 @@ def longest_sum(config: ViTConfig) -> int:
 def block_sizes(config: ViTConfig) -> tuple[BlockSizes]:
     """See :func:`vit_spec.block_sizes`."""
     c, D, M = config, config.embed_dim, config.hidden_dim
+    branches = c.branches if c.block == "branched" else 1
     return (
         BlockSizes(
             tokens=c.num_tokens,
             width=D,
-            heads=c.num_heads,
+            heads=c.num_heads * branches,
             keys=c.num_tokens,
-            hidden=M,
-            saved=(2 if c.block == "parallel" else 4) * D,
-            saved_by_part=4 * D + (2 if c.mlp == "plain" else 3) * M,
+            hidden=M * branches,
+            saved=2 * D if c.block == "parallel" else (2 + 2 * branches) * D,
+            saved_by_part=branches * (4 * D + (2 if c.mlp == "plain" else 3) * M),
         ),
     )

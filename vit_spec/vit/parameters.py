@@ -17,15 +17,15 @@ from vit_spec.vit.rotary import MixedRotary
 
 
 def segments(config: ViTConfig) -> tuple[Segment]:
-    """All blocks are alike."""
-    return (Segment("blocks", config.depth),)
+    """All blocks are alike, but for the numbers of differential attention."""
+    return (Segment("blocks", config.depth, config.depth if config.differential else 1),)
 
 
 def parameters(config: ViTConfig) -> Iterator[Parameter]:
     """Every parameter of the model, in the order of its PyTorch ``state_dict``."""
     (segment,) = segments(config)
     yield from _embedding(config, partial(Parameter, stage=Stage.EMBED, layer=0))
-    block = _parallel_block if config.block == "parallel" else _block
+    block = {"parallel": _parallel_block, "branched": _branched_block}.get(config.block, _block)
     for index in range(segment.count):
         make = partial(Parameter, stage=Stage.BLOCK, layer=index + 1, segment=segment, index=index)
         yield from block(config, make, segment.block(index))
@@ -60,28 +60,55 @@ def _embedding(c: ViTConfig, make: Make) -> Iterator[Parameter]:
 def _block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     D = c.embed_dim
     yield from _norm(c, make, f"{at}.norm1", D)
-    if c.qv_bias:
-        yield make(name=f"{at}.attn.q_bias", shape=(D,), kind=Kind.BIAS, split="columns")
-        yield make(name=f"{at}.attn.v_bias", shape=(D,), kind=Kind.BIAS, split="columns")
-    if c.relative_grid is not None:
-        offsets = (count_offsets(c.relative_grid), c.num_heads)
-        yield make(name=f"{at}.attn.relative_position_bias_table", shape=offsets, kind=Kind.OFFSETS, split="columns")
-    yield from linear(make, f"{at}.attn.qkv", D, 3 * D, "packed", bias=c.qkv_bias)
-    if c.qk_norm:
-        yield from _norm(c, make, f"{at}.attn.q_norm", c.head_dim)
-        yield from _norm(c, make, f"{at}.attn.k_norm", c.head_dim)
-    if isinstance(c.rotary, MixedRotary):
-        frequencies = (2, c.num_heads, c.head_dim // 2)
-        yield make(name=f"{at}.attn.rotary.freqs", shape=frequencies, kind=Kind.FREQUENCIES)
-    if c.attn_norm:
-        yield from _norm(c, make, f"{at}.attn.norm", D)
-    yield from linear(make, f"{at}.attn.proj", D, D, "rows", bias=c.proj_bias)
-    if c.layer_scale is not None:
-        yield make(name=f"{at}.ls1.gamma", shape=(D,), kind=Kind.SCALE)
+    yield from _attention(c, make, f"{at}.attn")
+    yield from _layer_scale(c, make, f"{at}.ls1")
     yield from _norm(c, make, f"{at}.norm2", D)
     yield from _mlp(c, make, f"{at}.mlp")
+    yield from _layer_scale(c, make, f"{at}.ls2")
+
+
+def _branched_block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
+    for group, layer, parts in (("attns", "attn", _attention), ("ffns", "mlp", _mlp)):
+        for branch in range(c.branches):
+            yield from _norm(c, make, f"{at}.{group}.{branch}.norm", c.embed_dim)
+            yield from parts(c, make, f"{at}.{group}.{branch}.{layer}")
+            yield from _layer_scale(c, make, f"{at}.{group}.{branch}.ls")
+
+
+def _layer_scale(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     if c.layer_scale is not None:
-        yield make(name=f"{at}.ls2.gamma", shape=(D,), kind=Kind.SCALE)
+        yield make(name=f"{at}.gamma", shape=(c.embed_dim,), kind=Kind.SCALE)
+
+
+def _attention(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
+    D = c.embed_dim
+    if c.qv_bias:
+        yield make(name=f"{at}.q_bias", shape=(D,), kind=Kind.BIAS, split="columns")
+        yield make(name=f"{at}.v_bias", shape=(D,), kind=Kind.BIAS, split="columns")
+    if c.relative_grid is not None:
+        offsets = (count_offsets(c.relative_grid, c.class_token), c.num_heads)
+        yield make(name=f"{at}.relative_position_bias_table", shape=offsets, kind=Kind.OFFSETS, split="columns")
+    yield from linear(make, f"{at}.qkv", D, 3 * D, "packed", bias=c.qkv_bias)
+    yield from _inside_attention(c, make, at)
+    if c.relative_hidden_dim is not None:
+        yield from linear(make, f"{at}.rel_pos.mlp.fc1", 2, c.relative_hidden_dim)
+        yield from linear(make, f"{at}.rel_pos.mlp.fc2", c.relative_hidden_dim, c.num_heads, "columns")
+    if isinstance(c.rotary, MixedRotary):
+        frequencies = (2, c.num_heads, c.head_dim // 2)
+        yield make(name=f"{at}.rotary.freqs", shape=frequencies, kind=Kind.FREQUENCIES)
+    if c.attn_norm:
+        yield from _norm(c, make, f"{at}.norm", D)
+    yield from linear(make, f"{at}.proj", D, D, "rows", bias=c.proj_bias)
+
+
+def _inside_attention(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
+    if c.qk_norm:
+        yield from _norm(c, make, f"{at}.q_norm", c.qk_dim)
+        yield from _norm(c, make, f"{at}.k_norm", c.qk_dim)
+    if c.differential:
+        for name in ("q1", "k1", "q2", "k2"):
+            yield make(name=f"{at}.difference.lambda_{name}", shape=(c.qk_dim,), kind=Kind.SHARE)
+        yield from norm(make, f"{at}.difference.sub_norm", c.head_dim, bias=False)
 
 
 def _parallel_block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
@@ -90,13 +117,10 @@ def _parallel_block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
         yield make(name=f"{at}.mlp_bias", shape=(M,), kind=Kind.BIAS, split="columns")
     yield from _norm(c, make, f"{at}.in_norm", D)
     yield from linear(make, f"{at}.in_proj", D, M + 3 * D, "packed", bias=c.qkv_bias)
-    if c.qk_norm:
-        yield from _norm(c, make, f"{at}.q_norm", c.head_dim)
-        yield from _norm(c, make, f"{at}.k_norm", c.head_dim)
+    yield from _inside_attention(c, make, at)
     yield from linear(make, f"{at}.attn_out_proj", D, D, "rows", bias=c.proj_bias)
     yield from linear(make, f"{at}.mlp_out_proj", M, D, "rows", bias=c.proj_bias)
-    if c.layer_scale is not None:
-        yield make(name=f"{at}.ls.gamma", shape=(D,), kind=Kind.SCALE)
+    yield from _layer_scale(c, make, f"{at}.ls")
 
 
 def _mlp(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:

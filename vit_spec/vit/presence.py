@@ -12,6 +12,8 @@ _BASES = (
     ViTConfig(depth=1, qkv_bias=False),
     ViTConfig(depth=1, pool="avg"),
     ViTConfig(depth=1, block="parallel"),
+    ViTConfig(depth=1, block="branched"),
+    ViTConfig(depth=1, block="branched", qkv_bias=False),
 )
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from vit_spec import VitportError
 from vit_spec.vit.relative import count_offsets, shares
 from vit_torch.layers.constant import make_constant
+from vit_torch.layers.differential import Difference
 from vit_torch.layers.initialization import make_linear, make_zeros
 from vit_torch.layers.norm import NormLayer
 from vit_torch.layers.qkv import project_qkv
@@ -26,11 +27,14 @@ class Attention(nn.Module):
         num_heads: number of heads h.
         qkv_bias: whether queries, keys and values have a bias.
         qv_bias: whether queries and values have one, and keys none.
-        relative_grid: rows and columns of the patches behind a class token whose relative positions have biases
-            (:mod:`vit_spec.vit.relative`); ``None`` for no such biases.
+        relative_grid: rows and columns of the patches whose relative positions have biases in a table
+            (:mod:`vit_spec.vit.relative`); ``None`` for no such table.
+        relative_class: whether it has biases for a class token before the patches too.
+        rel_pos: computes biases by relative position (:mod:`vit_torch.layers.relative`).
         qk_scale: factor on the attention logits; ``None`` means ``head_dim ** -0.5``.
         proj_bias: whether the output projection has a bias.
         qk_norm: makes a norm over the head width, for queries and for keys (Dehghani et al. 2023).
+        difference: makes the attention differential (:mod:`vit_torch.layers.differential`).
         rotary: turns queries and keys after their norms (:mod:`vit_torch.layers.rotary`).
         attn_norm: makes a norm between the heads and the output projection (Shleifer et al. 2021).
         attn_drop: dropout rate of the attention weights.
@@ -47,9 +51,12 @@ class Attention(nn.Module):
         qkv_bias: bool = False,
         qv_bias: bool = False,
         relative_grid: tuple[int, int] | None = None,
+        relative_class: bool = True,
+        rel_pos: nn.Module | None = None,
         qk_scale: float | None = None,
         proj_bias: bool = True,
         qk_norm: NormLayer | None = None,
+        difference: Difference | None = None,
         rotary: nn.Module | None = None,
         attn_norm: NormLayer | None = None,
         attn_drop: float = 0.0,
@@ -58,17 +65,20 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = head_width(dim, num_heads)
-        self.scale = self.head_dim**-0.5 if qk_scale is None else qk_scale
+        qk_dim = self.head_dim if difference is None else difference.half_dim
+        self.scale = qk_dim**-0.5 if qk_scale is None else qk_scale
         self.attend = attend
         self.q_bias = make_zeros(dim) if qv_bias else None
         self.v_bias = make_zeros(dim) if qv_bias else None
-        self.relative_position_bias_table = (
-            make_zeros(count_offsets(relative_grid), num_heads) if relative_grid is not None else None
-        )
+        self.relative_class = relative_class
+        offsets = None if relative_grid is None else count_offsets(relative_grid, relative_class)
+        self.relative_position_bias_table = None if offsets is None else make_zeros(offsets, num_heads)
         self.shares = make_constant(shares(relative_grid)) if relative_grid is not None else None
         self.qkv = make_linear(dim, 3 * dim, bias=qkv_bias)
-        self.q_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim)
-        self.k_norm = nn.Identity() if qk_norm is None else qk_norm(self.head_dim)
+        self.q_norm = nn.Identity() if qk_norm is None else qk_norm(qk_dim)
+        self.k_norm = nn.Identity() if qk_norm is None else qk_norm(qk_dim)
+        self.difference = difference
+        self.rel_pos = rel_pos
         self.rotary = nn.Identity() if rotary is None else rotary
         self.attn_drop = nn.Dropout(attn_drop)
         self.norm = nn.Identity() if attn_norm is None else attn_norm(dim)
@@ -80,16 +90,26 @@ class Attention(nn.Module):
         q, k, v = project_qkv(self.qkv, x, self.num_heads, self.head_dim)  # (B, h, N, d) each
         if self.q_bias is not None and self.v_bias is not None:
             q, v = q + self._by_head(self.q_bias), v + self._by_head(self.v_bias)
+        if self.difference is not None:
+            q, k = self.difference.halves(q), self.difference.halves(k)
         q, k = self.rotary(self.q_norm(q)), self.rotary(self.k_norm(k))
+        if self.difference is not None:
+            q, k, v = self.difference.doubled(q, k, v)
         x = self.attend(q, k, v, self.scale, self.attn_drop, self.bias())
+        if self.difference is not None:
+            x = self.difference(x)
         return self.proj_drop(self.proj(self.norm(x)))
 
     def bias(self) -> Float[Tensor, "1 h N N"] | None:
         """What is added to the logits: the bias by relative position, if the layer has one."""
+        if self.rel_pos is not None:
+            return self.rel_pos()
         if self.relative_position_bias_table is None or self.shares is None:
             return None
         table = self.relative_position_bias_table  # (offsets, h)
         patches = table[self.shares[:, None] - self.shares + self.shares[-1]]  # (P, P, h)
+        if not self.relative_class:
+            return patches.permute(2, 0, 1)[None]
         from_class, to_class, own = table[-3, None, None], table[-2, None, None], table[-1, None, None]  # (1, 1, h)
         P, _, h = patches.shape
         first = torch.cat([own, from_class.expand(1, P, h)], dim=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vit_spec import Parameter
 from vit_spec.initialization import Constant, Distribution, Uniform
+from vit_spec.vit.differential import STD as SHARE_STD
 from vit_spec.vit.initialization import CONV_GAIN, LINEAR_STD, TOKEN_STD
 
 
@@ -49,6 +50,13 @@ def make_tokens(count: int, width: int) -> nn.Parameter:
     tokens = nn.Parameter(torch.empty(1, count, width))
     _draw(tokens, TOKEN_STD)
     return tokens
+
+
+def make_share(width: int) -> nn.Parameter:
+    """Of what the share of a second softmax is computed from, (width,)."""
+    share = nn.Parameter(torch.empty(width))
+    _draw(share, SHARE_STD)
+    return share
 
 
 def make_frequencies(num_heads: int, head_dim: int, theta: float) -> nn.Parameter:

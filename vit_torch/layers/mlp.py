@@ -22,6 +22,7 @@ class Mlp(nn.Module):
         bias: whether the linear layers have biases.
         norm: makes a norm before ``fc2`` (Shleifer et al. 2021); ``None`` for none.
         drop: dropout rate of the hidden layer and after ``fc2``.
+        outputs: width of what ``fc2`` gives; ``None`` for D.
     """
 
     usual_act: ClassVar[str] = "gelu"
@@ -34,13 +35,14 @@ class Mlp(nn.Module):
         bias: bool = True,
         norm: NormLayer | None = None,
         drop: float = 0.0,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.make_first(dim, hidden_dim, bias=bias)
         self.act = activation(act or self.usual_act)
         self.drop1 = nn.Dropout(drop)
         self.norm = nn.Identity() if norm is None else norm(hidden_dim)
-        self.fc2 = make_linear(hidden_dim, dim, bias=bias)
+        self.fc2 = make_linear(hidden_dim, outputs or dim, bias=bias)
         self.drop2 = nn.Dropout(drop)
 
     def make_first(self, dim: int, hidden_dim: int, *, bias: bool) -> None:

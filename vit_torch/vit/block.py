@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from vit_spec import ViTConfig
 from vit_torch.layers.attention import Attention
+from vit_torch.layers.differential import make_difference
 from vit_torch.layers.drop_path import DropPath
 from vit_torch.layers.layer_scale import LayerScale
 from vit_torch.layers.mlp import Mlp, SwiGLU, SwiGLUPacked
 from vit_torch.layers.norm import make_norm
+from vit_torch.layers.relative import make_bias_network
 from vit_torch.layers.residual import add
 from vit_torch.layers.rotary import make_rotary
 
@@ -25,19 +27,19 @@ class Block(nn.Module):
     Args:
         config: the model that the block belongs to.
         drop_path: rate of stochastic depth of both residual branches.
+        index: number of the block, from 0.
     """
 
-    def __init__(self, config: ViTConfig, drop_path: float = 0.0) -> None:
+    def __init__(self, config: ViTConfig, drop_path: float = 0.0, index: int = 0) -> None:
         super().__init__()
         c, D = config, config.embed_dim
         norm = partial(make_norm, config)
         self.norm1 = norm(D)
-        rotary = make_rotary(c)
-        self.attn = Attention(D, c.num_heads, **c.options("attention", norm), rotary=rotary)
+        self.attn = make_attention(c, index)
         self.ls1 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm(D)
-        self.mlp = MLPS[c.mlp](D, c.hidden_dim, **c.options("mlp", norm))
+        self.mlp = make_mlp(c)
         self.ls2 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
         self.drop_path2 = DropPath(drop_path)
 
@@ -63,3 +65,21 @@ class OriginalBlock(Block):
         """(B, N, D) -> (B, N, D)."""
         x = self.norm1(add(x, self.drop_path1(self.ls1(self.attn(x)))))
         return self.norm2(add(x, self.drop_path2(self.ls2(self.mlp(x)))))
+
+
+def make_attention(config: ViTConfig, index: int) -> Attention:
+    """The attention of a block, ``index`` counting blocks from 0."""
+    c = config
+    options = c.options("attention", partial(make_norm, config))
+    parts = {
+        "rel_pos": make_bias_network(c),
+        "difference": make_difference(c, index),
+        "rotary": make_rotary(c),
+    }
+    return Attention(c.embed_dim, c.num_heads, **options, **parts)
+
+
+def make_mlp(config: ViTConfig) -> Mlp:
+    """The MLP of a block."""
+    c = config
+    return MLPS[c.mlp](c.embed_dim, c.hidden_dim, **c.options("mlp", partial(make_norm, config)))

@@ -18,9 +18,16 @@ from vit_torch.layers.norm import make_norm
 from vit_torch.layers.patch_embed import PatchEmbed
 from vit_torch.model import VisionModel
 from vit_torch.vit.block import Block, OriginalBlock, PostNormBlock
+from vit_torch.vit.branched_block import BranchedBlock
 from vit_torch.vit.parallel_block import ParallelBlock
 
-BLOCKS = {"sequential": Block, "post_norm": PostNormBlock, "original": OriginalBlock, "parallel": ParallelBlock}
+BLOCKS = {
+    "sequential": Block,
+    "post_norm": PostNormBlock,
+    "original": OriginalBlock,
+    "parallel": ParallelBlock,
+    "branched": BranchedBlock,
+}
 
 
 class VisionTransformer(VisionModel[ViTConfig]):
@@ -53,7 +60,7 @@ class VisionTransformer(VisionModel[ViTConfig]):
         )
         self.pos_drop = nn.Dropout(c.drop_rate)
         self.norm_pre = norm(D) if c.pre_norm else nn.Identity()
-        self.blocks = nn.ModuleList(BLOCKS[c.block](c, rate) for rate in c.drop_path_rates)
+        self.blocks = nn.ModuleList(BLOCKS[c.block](c, rate, at) for at, rate in enumerate(c.drop_path_rates))
         self.norm = norm(D) if c.final_norm == "tokens" else nn.Identity()
         pool = c.pool == "map"
         self.attn_pool = AttentionPool(D, c.pool_heads, c.pool_hidden_dim, norm, c.activation) if pool else None

@@ -14,7 +14,7 @@ from conversion.tensors.position_table import resize_position_table
 from vit_spec import Kind, ViTConfig, VitportError, parameters, with_pool
 from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import Pooling, PositionResize
-from vit_spec.vit.relative import CLASS_ROWS
+from vit_spec.vit.relative import count_offsets
 
 
 def grid_resized(sized: Checkpoint[ViTConfig], old: ViTConfig, resize: str | None) -> Checkpoint[ViTConfig]:
@@ -60,11 +60,9 @@ def _offsets_resized(sized: Checkpoint[ViTConfig], old: ViTConfig, resize: str |
         )
     method, params = known[resize or "timm-geometric"], sized.params
     for name in (it.name for it in parameters(sized.config) if it.kind is Kind.OFFSETS):
-        table = params[name]
-        patches = resize_offset_table(
-            table[:-CLASS_ROWS], source=old.grid_size, target=sized.config.grid_size, method=method
-        )
-        params = params.replacing(name, np.concatenate([patches, table[-CLASS_ROWS:]]))
+        patches, others = np.split(params[name], [count_offsets(old.grid_size, class_token=False)])
+        patches = resize_offset_table(patches, source=old.grid_size, target=sized.config.grid_size, method=method)
+        params = params.replacing(name, np.concatenate([patches, others]))
     return replace(sized, params=params).changed(
         f"biases by relative position of {by(sized.config.grid_size)} in place of {by(old.grid_size)} patches, resized "
         f"by {method}"

@@ -59,6 +59,10 @@ def _scaled_layers(config: ViTConfig) -> list[tuple[str, tuple[str, ...]]]:
     """Each layer scale's name, and the tensors whose first axis it multiplies."""
     if config.block == "parallel":
         pairs = {"ls": ("attn_out_proj", "mlp_out_proj")}
+    elif config.block == "branched":
+        branches = range(config.branches)
+        pairs = {f"attns.{at}.ls": (f"attns.{at}.attn.proj",) for at in branches}
+        pairs |= {f"ffns.{at}.ls": (f"ffns.{at}.mlp.fc2",) for at in branches}
     elif config.block == "post_norm":
         pairs = {"ls1": ("norm1",), "ls2": ("norm2",)}
     else:
@@ -74,7 +78,7 @@ def _scaled_layers(config: ViTConfig) -> list[tuple[str, tuple[str, ...]]]:
 
 def _qk_scale(checkpoint: Checkpoint) -> Checkpoint:
     config = checkpoint.config
-    usual = config.head_dim**-0.5
+    usual = config.qk_dim**-0.5
     if config.attention_scale == usual:
         raise VitportError("The model's scale of attention is the usual one: leave out --fold qk-scale.")
     factor = config.attention_scale / usual

@@ -52,6 +52,10 @@ def restated(checkpoint: Checkpoint, cannot_hold: CannotHold) -> Checkpoint | No
     return checkpoint
 
 
+_OTHER_NAMES = ("parallel", "branched")
+"""Blocks whose MLPs have other names."""
+
+
 def _steps(config: ViTConfig, cannot_hold: CannotHold) -> Iterator[tuple[_Step, ViTConfig]]:
     for step in _STEPS:
         before, complaints = config, len(cannot_hold(config))
@@ -82,13 +86,13 @@ def _with_layer_scale(config: ViTConfig) -> Iterator[ViTConfig]:
 
 
 def _packed(config: ViTConfig) -> Iterator[ViTConfig]:
-    if config.mlp == "swiglu" and config.block != "parallel":
+    if config.mlp == "swiglu" and config.block not in _OTHER_NAMES:
         yield config.replace(mlp="swiglu_packed")
 
 
 def _wider(config: ViTConfig) -> Iterator[ViTConfig]:
     """Hidden widths that whole ratios give, plain and as DINOv2 rounds them for its SwiGLU."""
-    if config.block == "parallel" or any(".mlp.norm." in it.name for it in parameters(config)):
+    if config.block in _OTHER_NAMES or any(".mlp.norm." in it.name for it in parameters(config)):
         return  # a norm would see the zeros
     ratio = math.ceil(config.hidden_dim / config.embed_dim)
     plain = (config.embed_dim * k for k in (ratio, ratio + 1))

@@ -10,7 +10,7 @@ FORMAT = Format(
     name="flax",
     summary="the parameter tree of vit_jax as an orbax checkpoint folder",
     names=FlaxTree(),
-    signature=(("blocks/0/attn/qkv/kernel", "blocks/0/in_proj/kernel"),),
+    signature=(("blocks/0/attn/qkv/kernel", "blocks/0/in_proj/kernel", "blocks/0/attns/0/attn/qkv/kernel"),),
     writer=orbax_folder.write,
     second_reading=SecondReading(names=PARTS, axes="jax", plain=False),
 )

@@ -163,10 +163,10 @@ FORMAT = Format(
                 "attention.attention.relative_position_bias.relative_position_bias_table",
                 "relative_position_bias.relative_position_bias_table",
             )},
-            offsets=(
+            shared={"offsets": (
                 "encoder.relative_position_bias.relative_position_bias_table",
                 "shared_position_bias.relative_position_bias_table",
-            ),
+            )},
         ),
         pool="avg", pool_where={"layernorm.weight": "token"},
         config_json={"num_attention_heads": 12, "layer_norm_eps": 1e-12, "hidden_act": "gelu"},

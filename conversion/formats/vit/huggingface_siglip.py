@@ -29,7 +29,7 @@ TOWER = (
     *BLOCKS,
     *LAST_NORM,
 )
-_POOLING = (
+POOLING = (
     Rule("attn_pool.latent", "head.probe"),
     *(
         Rule((f"attn_pool.q.{leaf}", f"attn_pool.kv.{leaf}"), f"head.attention.in_proj_{leaf}", Divided((1, 2)))
@@ -45,11 +45,11 @@ PREPROCESSING = Preprocessing(mean=HALF, std=HALF, resize="squash")
 PARTS = replace(BLOCK_PARTS, norm=("post_layernorm",))
 CONFIG_JSON = {"num_attention_heads": 12, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"}
 """Defaults of transformers' SiglipVisionConfig."""
-_DEFAULTS = {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+DEFAULTS = {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
 
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
-    return vision_facts(config_json, _DEFAULTS)
+    return vision_facts(config_json, DEFAULTS)
 
 
 def vision_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -82,10 +82,24 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     return unsupported_by_siglip(config, "map") + ([f"num_classes={config.num_classes}"] if config.num_classes else [])
 
 
+SECOND_READING = SecondReading(
+    names=replace(
+        PARTS,
+        pool_latent=("head.probe",),
+        pool_qkv=("head.attention.in_proj",),
+        pool_out=("head.attention.out_proj",),
+        pool_norm=("head.layernorm",),
+        pool_first=("head.mlp.fc1",),
+        pool_second=("head.mlp.fc2",),
+    ),
+    pool="map",
+    config_json=CONFIG_JSON,
+)
+
 FORMAT = Format(
     name="huggingface-siglip",
     summary="Hugging Face SigLIP folder, vision half",
-    names=Rules((*TOWER, *_POOLING)),
+    names=Rules((*TOWER, *POOLING)),
     signature=("embeddings.patch_embedding.weight", "encoder.layers.0.layer_norm1.weight", "head.probe"),
     group="huggingface",
     classes={"siglip": ("SiglipModel",), "siglip_vision_model": ("SiglipVisionModel",)},
@@ -98,17 +112,5 @@ FORMAT = Format(
     drops=DROPS,
     writer=huggingface_folder.writer(_config_json, place=in_vision_model),
     cannot_hold=cannot_hold,
-    second_reading=SecondReading(
-        names=replace(
-            PARTS,
-            pool_latent=("head.probe",),
-            pool_qkv=("head.attention.in_proj",),
-            pool_out=("head.attention.out_proj",),
-            pool_norm=("head.layernorm",),
-            pool_first=("head.mlp.fc1",),
-            pool_second=("head.mlp.fc2",),
-        ),
-        pool="map",
-        config_json=CONFIG_JSON,
-    ),
+    second_reading=SECOND_READING,
 )

@@ -1,5 +1,6 @@
 """Hugging Face ``SiglipForImageClassification``: averages the patches and does not use SigLIP's MAP pooling."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -7,6 +8,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import folder_json
 from conversion.containers import huggingface_folder
 from conversion.format import Format
+from conversion.formats.vit import huggingface_siglip, huggingface_siglip2
 from conversion.formats.vit.huggingface_clip import DROPS, TEXT_HALF, in_vision_model
 from conversion.formats.vit.huggingface_siglip import (
     CONFIG_JSON,
@@ -14,13 +16,19 @@ from conversion.formats.vit.huggingface_siglip import (
     PARTS,
     PREPROCESSING,
     TOWER,
-    facts,
     unsupported_by_siglip,
     vision_json,
 )
 from conversion.second_reading.vit import SecondReading
-from conversion.tensors.rules import Rules, module
+from conversion.tensors.rules import Rule, Rules, module
+from conversion.tensors.transforms import PixelRows
 from vit_spec import ViTConfig
+
+
+def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of either version's tower."""
+    second = config_json.get("model_type") == "siglip2"
+    return (huggingface_siglip2 if second else huggingface_siglip).facts(config_json)
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -33,14 +41,19 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     return unsupported_by_siglip(config, "avg") + ([] if config.num_classes else ["num_classes=0"])
 
 
+_PATCHES = Rule("patch_embed.proj.weight", "embeddings.patch_embedding.weight", PixelRows(or_convolution=True))
+"""A linear layer in SigLIP 2's classifier."""
+_HEAD = module("head", "classifier")
+
+
 FORMAT = Format(
     name="huggingface-siglip-classifier",
     summary="Hugging Face SigLIP folder that classifies from the mean of the patches",
-    names=Rules((*TOWER, *module("head", "classifier"))),
+    names=Rules((_PATCHES, *(rule for rule in TOWER if rule.canonical != _PATCHES.canonical), *_HEAD)),
     signature=("embeddings.patch_embedding.weight", "encoder.layers.0.layer_norm1.weight", "classifier.weight"),
-    before=("huggingface-siglip",),
+    before=("huggingface-siglip", "huggingface-siglip2"),
     group="huggingface",
-    classes={"siglip": ("SiglipForImageClassification",)},
+    classes={"siglip": ("SiglipForImageClassification",), "siglip2": ("Siglip2ForImageClassification",)},
     base="vision_model.",
     set_aside=TEXT_HALF | {"head.*": "the pooling for comparing with texts, which the classifier does not read"},
     conventions=CONVENTIONS,
@@ -49,5 +62,7 @@ FORMAT = Format(
     drops=DROPS,
     writer=huggingface_folder.writer(_config_json, place=in_vision_model),
     cannot_hold=cannot_hold,
-    second_reading=SecondReading(names=replace(PARTS, head=("classifier",)), pool="avg", config_json=CONFIG_JSON),
+    second_reading=SecondReading(
+        names=replace(PARTS, head=("classifier",)), pool="avg", flat_patches="channels last", config_json=CONFIG_JSON
+    ),
 )

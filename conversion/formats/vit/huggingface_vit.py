@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import (
     ACTIVATIONS,
@@ -89,6 +91,8 @@ def describe(model_type: str, features: str, classifier: str) -> Callable[[Check
 
     def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
         config = checkpoint.config
+        if not config.class_token:
+            return _ijepa_json(checkpoint)
         architecture = classifier if config.num_classes else features
         tanh = config.num_classes or config.representation_size is not None
         return {
@@ -100,6 +104,17 @@ def describe(model_type: str, features: str, classifier: str) -> Callable[[Check
         }
 
     return config_json
+
+
+def _ijepa_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    """I-JEPA is ViT without a class token, and without a pooler."""
+    config = checkpoint.config
+    architecture = "IJepaForImageClassification" if config.num_classes else "IJepaModel"
+    return {
+        **folder_json(checkpoint, model_type="ijepa", architecture=architecture),
+        **model_json(checkpoint, fields=("qkv_bias", "hidden_dropout_prob", "attention_probs_dropout_prob")),
+        "intermediate_size": config.hidden_dim,
+    }
 
 
 def unsupported_by_vit(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[str]:
@@ -115,6 +130,24 @@ def unsupported_by_vit(config: ViTConfig, **allowed: tuple[Any, ...]) -> list[st
     )
 
 
+def cannot_hold(config: ViTConfig) -> list[str]:
+    """ViT reads the class token; I-JEPA, which has none, the mean of the patches."""
+    if config.class_token:
+        return unsupported_by_vit(config)
+    return unsupported_by_vit(
+        config, class_token=(False,), pool=("avg",), pos_embed=("patch", "prefix"), representation_size=(None,)
+    )
+
+
+def _place(name: str, checkpoint: Checkpoint) -> str:
+    body = "vit." if checkpoint.config.class_token else "ijepa."
+    return huggingface_folder.body_prefix(body, "classifier.")(name, checkpoint)
+
+
+def _pooler(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    return identity_pooler(checkpoint) if checkpoint.config.class_token else {}
+
+
 FORMAT = Format(
     name="huggingface-vit",
     summary="Hugging Face ViT folder",
@@ -127,7 +160,7 @@ FORMAT = Format(
         "vit_msn": ("ViTMSNModel", "ViTMSNForImageClassification"),
         "ijepa": ("IJepaModel", "IJepaForImageClassification"),
     },
-    base="vit.",
+    base=("vit.", "ijepa."),
     set_aside=PRE_TRAINING,
     conventions=CONVENTIONS,
     ignored_if=ignored_pooler,
@@ -136,10 +169,10 @@ FORMAT = Format(
     drops=DROPS,
     writer=huggingface_folder.writer(
         describe("vit", "ViTModel", "ViTForImageClassification"),
-        place=huggingface_folder.body_prefix("vit.", "classifier."),
-        filler=identity_pooler,
+        place=_place,
+        filler=_pooler,
     ),
-    cannot_hold=unsupported_by_vit,
+    cannot_hold=cannot_hold,
     second_reading=SecondReading(
         names=PARTS, pool="avg", pool_where={"embeddings.cls_token": "token"}, config_json=CONFIG_JSON
     ),

@@ -9,9 +9,9 @@ from typing import Any
 from conversion.containers import safetensors_file
 from conversion.format import Format
 from conversion.second_reading.vit import PartNames, SecondReading
-from conversion.tensors.rules import Aliased, Rule, module
+from conversion.tensors.rules import Aliased, Renamed, Rule, module
 from conversion.tensors.table import TensorTable
-from conversion.tensors.transforms import LinearPatches
+from conversion.tensors.transforms import Beside, LinearPatches, Sum
 from vit_spec import ViTConfig
 
 ALIASES = (
@@ -24,12 +24,36 @@ ALIASES = (
 )
 """Names of the original code where they differ from timm's."""
 _PROJECTOR = "the projector of self-supervised training"
+_FACTORS = ("q1", "k1", "q2", "k2")
+_DIFFERENCE = tuple(
+    rule
+    for at in ("blocks.{i}.attn", "blocks.{i}", "blocks.{i}.attns.{j}.attn")
+    for rule in (
+        *(Rule(f"{at}.difference.lambda_{name}", f"{at}.lambda_{name}") for name in _FACTORS),
+        Rule(f"{at}.difference.sub_norm.weight", f"{at}.sub_norm.weight"),
+    )
+)
+_OUT = "blocks.{i}.attn_out_proj", "blocks.{i}.mlp_out_proj"
+_JOINT_OUT = (
+    Rule(tuple(f"{name}.weight" for name in _OUT), "blocks.{i}.out_proj.weight", Beside()),
+    Rule(tuple(f"{name}.bias" for name in _OUT), "blocks.{i}.out_proj.bias", Sum()),
+)
+"""timm's parallel blocks with differential attention."""
 SET_ASIDE = {
     "mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass",
     "decoder_*": "the decoder that paints hidden patches in masked pre-training",
     "head.mlp.*": _PROJECTOR,  # DINO
     "head.last_layer.*": _PROJECTOR,
 }
+
+
+class _Names(Aliased):
+    """Writes differential attention as timm has it."""
+
+    def write(self, table: TensorTable, config: Any) -> TensorTable:
+        if not config.differential:
+            return table
+        return Renamed((*_DIFFERENCE, *_JOINT_OUT)).write(table, config)
 
 
 PARTS = PartNames(
@@ -41,7 +65,13 @@ PARTS = PartNames(
     gated=("mlp.fc1_x",), second=("mlp.fc2", "mlp.w3", "mlp_out_proj"),
     inside={"query": ("attn.q_norm", "q_norm"), "key": ("attn.k_norm", "k_norm"), "heads": ("attn.norm",),
             "hidden": ("mlp.norm",), "query bias": ("attn.q_bias",), "value bias": ("attn.v_bias",),
-            "frequencies": ("attn.rotary.freqs",), "offsets": ("attn.relative_position_bias_table",)},
+            "frequencies": ("attn.rotary.freqs",), "offsets": ("attn.relative_position_bias_table",),
+            **{f"factor {factor}": (f"attn.lambda_{factor}", f"lambda_{factor}", f"attn.difference.lambda_{factor}",
+                                    f"difference.lambda_{factor}") for factor in ("q1", "k1", "q2", "k2")},
+            "difference": ("attn.sub_norm", "sub_norm", "attn.difference.sub_norm", "difference.sub_norm"),
+            "joint out": ("out_proj",),
+            "offsets' first layer": ("attn.rel_pos.mlp.fc1",), "offsets' second layer": ("attn.rel_pos.mlp.fc2",)},
+    branches=("attns.{j}", "ffns.{j}"), branch={"norm": ("norm",), "scale": ("ls.gamma",)},
     scale2=("ls2.gamma", "gamma_2"), fused=("in_proj",), fused_bias=("mlp_bias",),
     norm=("norm",), pool_latent=("attn_pool.latent",), pool_query=("attn_pool.q",), pool_key_value=("attn_pool.kv",),
     pool_out=("attn_pool.proj",), pool_norm=("attn_pool.norm",), pool_first=("attn_pool.mlp.fc1",),
@@ -50,13 +80,21 @@ PARTS = PartNames(
 )  # fmt: skip
 
 
+def is_relpos(config: ViTConfig) -> bool:
+    """Whether timm has a model in its class ``VisionTransformerRelPos``, whose names are another format's."""
+    table = config.relative_bias and (config.qkv_bias or not config.class_token)
+    return table or config.relative_hidden_dim is not None
+
+
 def is_eva(config: ViTConfig) -> bool:
-    """Whether timm has a model in its class ``Eva``, whose names are another format's."""
-    return config.rotary is not None or config.qv_bias or config.relative_bias
+    """Whether timm has a model in its classes ``Eva`` or ``Beit``, whose names are another format's."""
+    return not is_relpos(config) and (config.rotary is not None or config.qv_bias or config.relative_bias)
 
 
 def cannot_hold(config: ViTConfig) -> list[str]:
-    """Anything but models of that class."""
+    """Anything but models of those classes."""
+    if is_relpos(config):
+        return ["biases by relative position (the format timm-relpos does)"]
     return (
         [f"rotary={config.rotary!r}, qv_bias={config.qv_bias!r} (the format timm-eva does)"] if is_eva(config) else []
     )
@@ -72,8 +110,8 @@ def _projector(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
 FORMAT = Format(
     name="timm",
     summary="the names of timm, DeiT, DINO and MAE",
-    names=Aliased(ALIASES),
-    signature=(("blocks.0.attn.qkv.weight", "blocks.0.in_proj.weight"),),
+    names=_Names((*ALIASES, *_DIFFERENCE, *_JOINT_OUT)),
+    signature=(("blocks.0.attn.qkv.weight", "blocks.0.in_proj.weight", "blocks.0.attns.0.attn.qkv.weight"),),
     before=("onnx-vit",),
     set_aside=SET_ASIDE,
     ignored_if=_projector,

@@ -11,7 +11,7 @@ import numpy as np
 
 from conversion.containers import safetensors_file
 from conversion.format import Format
-from conversion.formats.vit.timm import ALIASES, PARTS, SET_ASIDE, is_eva
+from conversion.formats.vit.timm import ALIASES, PARTS, SET_ASIDE, is_eva, is_relpos
 from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Renamed, Rule, joined, module
 from conversion.tensors.table import Tensor, TensorTable
@@ -67,6 +67,8 @@ def _stacked(parts: list[Tensor]) -> Tensor:
 
 def cannot_hold(config: ViTConfig) -> list[str]:
     """Models without either are those of timm's other classes; this project's own may have any other option."""
+    if is_relpos(config):
+        return ["biases by relative position of this kind (the format timm-relpos does)"]
     return [] if is_eva(config) else ["rotary=None with qv_bias=False (the format timm holds it)"]
 
 
@@ -103,7 +105,7 @@ FORMAT = Format(
             inside=dict(PARTS.inside) | {
                 "heads": ("attn.norm", "attn.inner_attn_ln"), "hidden": ("mlp.norm", "mlp.ffn_ln"),
             },
-            frequencies=("rope.freqs",), offsets=("rel_pos_bias.relative_position_bias_table",),
+            frequencies=("rope.freqs",), shared={"offsets": ("rel_pos_bias.relative_position_bias_table",)},
         ),
         plain=False,
     ),

@@ -16,7 +16,19 @@ pytestmark = pytest.mark.jax_alone
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "swiglu", "swiglu-packed", "layer-scale", "qk-norm", "attn-norm", "post-norm", "original"]
+    "name",
+    [
+        "plain",
+        "swiglu",
+        "swiglu-packed",
+        "layer-scale",
+        "qk-norm",
+        "attn-norm",
+        "post-norm",
+        "original",
+        "branches",
+        "differential-norms",
+    ],
 )
 def test_block_is_the_published_formula(name: str):
     """Oracle: numpy float64."""

@@ -105,6 +105,7 @@ VALUES: dict[str, st.SearchStrategy] = {
     "num_classes": st.integers(0, 9),
     "embed_dim": st.integers(1, 20).map(lambda n: 12 * n),
     "depth": st.integers(1, 9),
+    "branches": st.integers(1, 4),
     "num_heads": st.sampled_from([1, 2, 3, 4, 6, 12]),
     "mlp_ratio": st.floats(0.5, 8) | st.integers(1, 8),
     "mlp_hidden_dim": st.none() | st.integers(1, 99),
@@ -114,6 +115,7 @@ VALUES: dict[str, st.SearchStrategy] = {
     "register_tokens": st.integers(0, 4),
     "map_heads": st.none() | st.sampled_from([1, 2, 3]),
     "map_hidden_dim": st.none() | st.integers(1, 9),
+    "relative_hidden_dim": st.none() | st.integers(1, 9),
     "rotary": st.none() | st.just(MixedRotary().to_dict()) | st.just(AxialRotary(reference_grid=(2, 3)).to_dict()),
     "representation_size": st.none() | st.integers(1, 9),
     "drop_rate": RATES,
@@ -134,8 +136,13 @@ def _consistent(values: dict) -> dict:
     values["norm_bias"] &= values["norm"] != "rmsnorm"
     if values["block"] == "parallel":
         values |= {"mlp": "plain", "mlp_norm": False, "attn_norm": False, "qv_bias": False, "rotary": None}
-    if values["distilled"] or values["register_tokens"] or not values["class_token"] or values["block"] == "parallel":
+    if values["distilled"] or values["register_tokens"] or values["block"] == "parallel":
         values["relative_bias"] = False
+    if values["relative_bias"] or values["block"] == "parallel":
+        values["relative_hidden_dim"] = None
+    values["branches"] = values["branches"] if values["block"] == "branched" else 2
+    positions = values["rotary"], values["relative_bias"], values["relative_hidden_dim"]
+    values["differential"] &= not any(positions) and values["embed_dim"] // values["num_heads"] % 2 == 0
     values["qv_bias"] &= not values["qkv_bias"]
     if values["embed_dim"] // values["num_heads"] % 4:
         values["rotary"] = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import transformers
@@ -107,6 +109,8 @@ def test_kinds_are_those_of_the_modules_that_hold_them(name) -> None:
             expected = Kind.SCALE
         elif leaf == "relative_position_bias_table":
             expected = Kind.OFFSETS
+        elif leaf.startswith("lambda_"):
+            expected = Kind.SHARE
         elif leaf == "freqs":
             expected = Kind.FREQUENCIES
         else:
@@ -153,7 +157,8 @@ def test_stages_and_layers_are_in_the_order_of_the_forward_pass(name) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_segment_is_blocks_of_the_same_parameters(name) -> None:
     (segment,) = segments(CONFIGS[name])
-    assert segment == Segment("blocks", CONFIGS[name].depth, period=1)
+    differing = CONFIGS[name].differential  # in a number that no parameter holds
+    assert segment == Segment("blocks", CONFIGS[name].depth, period=CONFIGS[name].depth if differing else 1)
     blocks = [
         [(it.name.removeprefix(f"{it.block}."), it.shape, it.kind, it.split) for it in own]
         for own in (
@@ -171,7 +176,7 @@ SPLITS = {
     # Shoeybi et al. 2019, section 3: the layer before heads or hidden units is split by columns, the one after by rows.
     ("blocks.0.attn.qkv", "blocks.0.in_proj"): "packed",
     ("blocks.0.mlp.fc1", "blocks.0.mlp.fc1_g", "blocks.0.mlp.fc1_x", "attn_pool.q", "attn_pool.kv",
-     "attn_pool.mlp.fc1"): "columns",
+     "attn_pool.mlp.fc1", "blocks.0.attn.rel_pos.mlp.fc2"): "columns",
     ("blocks.0.attn.proj", "blocks.0.mlp.fc2", "blocks.0.attn_out_proj", "blocks.0.mlp_out_proj", "attn_pool.proj",
      "attn_pool.mlp.fc2"): "rows",
 }  # fmt: skip
@@ -182,6 +187,7 @@ def test_tensor_parallelism_splits_attention_and_mlp_alone(name) -> None:
     expected = {layer: split for layers, split in SPLITS.items() for layer in layers}
     for parameter in parameters(CONFIGS[name]):
         layer, _, leaf = parameter.name.rpartition(".")
+        layer = re.sub(r"(attns|ffns)\.\d+\.", "", layer)
         if parameter.index in (None, 0):
             split = "columns" if leaf in _OWN_COLUMNS else expected.get(layer)
             assert parameter.split == split, parameter.name

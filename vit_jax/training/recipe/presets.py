@@ -32,6 +32,8 @@ def _epochs(count: int, batch: int) -> int:
     return round(count * _IMAGENET / batch)
 
 
+_DINOV3 = ModelOptions(pool="token_avg")
+"""The authors' classifier reads the class token and the mean of the patches side by side."""
 _INCEPTION = Augmentation(crop="random_resized", scale=(0.05, 1.0))
 _DEIT_AUGMENTATION = Augmentation(randaugment=RandAugment(2, "increasing", 9.0, 0.5, 0.5), erasing=0.25)
 _DEIT_LOSS = Loss("softmax", smoothing=0.1, mixup=0.8, cutmix=1.0)
@@ -79,6 +81,20 @@ PRESETS = {
             "He et al. 2022, table 10; give weights of any model",
             "docs/reports/finetune.md",
             "Adam in place of LARS, batch 64, 20 epochs, no batch norm before the head, no random crops",
+        ),
+        Preset(
+            "dinov3_finetune",
+            replace(FINETUNE, model=_DINOV3),
+            "the head of facebookresearch/dinov3, hub/classifiers.py, on the preset finetune; give its weights",
+            "docs/reports/finetune.md",
+            "all but the head is the preset finetune's: the authors release no recipe for small data",
+        ),
+        Preset(
+            "dinov3_linear_probe",
+            replace(LINEAR_PROBE, model=_DINOV3),
+            "the head of facebookresearch/dinov3, hub/classifiers.py, on the preset linear_probe; give its weights",
+            "docs/reports/finetune.md",
+            "all but the head is the preset linear_probe's, in place of their search over learning rates",
         ),
         Preset(
             "big_vision_s16_90ep",

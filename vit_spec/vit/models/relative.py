@@ -27,4 +27,29 @@ def _beit() -> list[Model]:
     ]
 
 
-RELATIVE: list[Model] = _beit()
+def _relpos() -> list[Model]:
+    """timm's own models with networks of biases by relative position; each block has its own where timm's share one."""
+    bare: Options = {"class_token": False, "pos_embed": "none", "pool": "avg", "relative_hidden_dim": 128}
+    scaled: Options = bare | {"qkv_bias": False, "layer_scale": 1e-6}
+    pooled: Options = scaled | {"final_norm": "pooled"}
+    token: Options = scaled | {"class_token": True, "pool": "token"}
+    post: Options = bare | {"block": "post_norm"}
+    base, small, medium = "base", "small", "medium"
+    return [
+        model("vit_relpos_base_patch32_plus_rpn_256", "plus", **post),
+        model("vit_relpos_base_patch16_plus_240", "plus", **joined(bare, {"layer_scale": 1e-6})),
+        *(model(f"vit_relpos_{size}_patch16_224", size, **pooled) for size in (small, medium, base)),
+        model("vit_srelpos_small_patch16_224", small, **joined(scaled, {"relative_hidden_dim": 384})),
+        model("vit_srelpos_medium_patch16_224", medium, **joined(scaled, {"relative_hidden_dim": 512})),
+        model("vit_relpos_medium_patch16_cls_224", medium, **joined(token, {"relative_hidden_dim": 256})),
+        model("vit_relpos_base_patch16_cls_224", base, **token),
+        model("vit_relpos_base_patch16_clsgap_224", base, **joined(pooled, {"class_token": True})),
+        *(
+            model(f"vit_relpos_{size}_patch16_rpn_224", size, **joined(post, {"qkv_bias": False}))
+            for size in (small, medium, base)
+        ),
+        model("test_vit_relpos", (96, 9, 3, 2), image_size=160, crop=0.95, **pooled),
+    ]
+
+
+RELATIVE: list[Model] = [*_beit(), *_relpos()]

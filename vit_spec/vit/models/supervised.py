@@ -21,25 +21,33 @@ def _larger_vit() -> list[Model]:
         model("vit_base_patch32_plus_256", "plus", layer_scale=1e-5, crop=0.95),
         model("vit_base_patch16_plus_240", "plus", layer_scale=1e-5, crop=0.95),
         model("vit_base_patch16_rpn_224", qkv_bias=False, block="post_norm", **REGISTERS),
+        *(
+            model(f"vit_{size}_patch16_18x2_224", (width, 18, heads, 4), block="branched", layer_scale=1e-5)
+            for size, width, heads in (("small", 384, 6), ("base", 768, 12))
+        ),
     ]  # fmt: skip
 
 
 def _parallel() -> list[Model]:
     """Attention and MLP side by side, as in ViT-22B (Dehghani et al. 2023): timm's three of the classic sizes, and a
-    small one of its searched shapes."""
+    small one of its searched shapes, whose attention may be differential."""
     normed: Options = {"norm": "rmsnorm", "norm_bias": False, "qk_norm": True, "qkv_bias": False}
     embedded: Options = {"pre_norm": True, "patch_bias": False, "pos_embed": "patch"}
     names = ("base_patch16", "large_patch14", "huge_patch14")
     return [
         *(model(f"vit_{name}_xp_224", block="parallel", **normed, **embedded) for name in names),
-        model(
-            "vit_pwee_patch16_reg1_gap_256",
-            (256, 16, 4, 5),
-            block="parallel",
-            layer_scale=1e-5,
-            register_tokens=1,
-            crop=0.95,
-            **REGISTERS,
+        *(
+            model(
+                f"vit_{name}_patch16_reg1_gap_256",
+                (256, 16, 4, 5),
+                block="parallel",
+                differential=name == "dpwee",
+                layer_scale=1e-5,
+                register_tokens=1,
+                crop=0.95,
+                **REGISTERS,
+            )
+            for name in ("pwee", "dpwee")
         ),
     ]
 
@@ -68,6 +76,10 @@ def _registers() -> list[Model]:
     models = [
         model(f"vit_{name}", register_tokens=4 if "reg4" in name else 1, crop=1.0 if "384" in name else 0.95, **few)
         for name in names
+    ]
+    models += [
+        model(f"vit_d{size}_patch16_reg1_gap_256", size, differential=True, register_tokens=1, crop=0.95, **few)
+        for size in ("wee", "little")
     ]
     models.append(model("vit_base_patch16_reg4_gap_256", register_tokens=4, **REGISTERS))
     optimal: Options = {"class_token": False, "register_tokens": 4, "pos_embed": "all"}
