@@ -70,15 +70,17 @@ def compare(
     if save_capture is not None:
         from vit_parity.capture_file import save_capture as save
 
-        save(runs.captures[0], save_capture)
+        saved = runs.flows[0].capture()
+        save(saved, save_capture)
         if only_a:
-            say(f"wrote {save_capture}: {len(runs.captures[0].activations)} activations of {runs.captures[0].title}")
+            say(f"wrote {save_capture}: {len(saved.activations)} activations of {saved.title}")
             return
     from vit_parity.compare import measure
 
     with spinner("Measuring against float64"):
         causes = explain or (report is not None and bool(runs.with_weights))
-        found = measure(runs, explain=causes, local_errors=teacher_forced, gradients=gradients)
+        drawn = report is not None or figure is not None
+        found = measure(runs, explain=causes, local_errors=teacher_forced, gradients=gradients, depths=drawn)
     if report is not None or figure is not None:
         with spinner("Drawing"):
             _draw(found, report, figure)
