@@ -66,7 +66,7 @@ def bounds(
         stage: only one part of the model.
     """
     found: dict[str, float] = {}
-    factor, least = _factor(model, dtype), least_bound(model, dtype)
+    factor, least = bound_factor(model, dtype), least_bound(model, dtype)
 
     def seen(name: str, moved: np.ndarray) -> None:
         found[name] = max(factor * relative(moved, exact[name]), least)
@@ -85,7 +85,7 @@ class GrowingBounds:
 
     def __init__(self, model: ReplayedModel, dtype: np.dtype) -> None:
         self._replay = StageByStage(_blurred(model, dtype, None))
-        self._factor, self._least = _factor(model, dtype), least_bound(model, dtype)
+        self._factor, self._least = bound_factor(model, dtype), least_bound(model, dtype)
 
     def of(self, stage: str, exact: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Of the next stage; ``exact`` has at least one of its activations, those that it lacks have no bound."""
@@ -102,11 +102,12 @@ class GrowingBounds:
 def least_bound(model: ReplayedModel, dtype: np.dtype) -> float:
     """What every bound on a run of the model is at least."""
     # A share least / coarse of all numbers lies so close to a midpoint that it may round the other way, by 2 coarse.
-    least = _factor(model, dtype) * roundoff(dtype) / 2
+    least = bound_factor(model, dtype) * roundoff(dtype) / 2
     return max(least, 2 * math.sqrt(least * model.coarse))
 
 
-def _factor(model: ReplayedModel, dtype: np.dtype) -> float:
+def bound_factor(model: ReplayedModel, dtype: np.dtype) -> float:
+    """The bound over the effect of rounding each number once."""
     return MARGIN * growth(longest_sum(model.config), roundoff(dtype))
 
 

@@ -24,6 +24,7 @@ from vit_parity.hypotheses import Origin
 from vit_parity.local_errors import local_errors as measure_local_errors
 from vit_parity.replay import ReplayedModel, float64_params
 from vit_parity.seeded import seeded
+from vit_parity.shelf import GIGABYTE
 from vit_parity.truth import true_flow
 from vit_spec import VitportError
 from vit_spec.frameworks import require_torch
@@ -102,6 +103,7 @@ def compare(
     explain: bool = False,
     local_errors: bool = False,
     gradients: bool = False,
+    memory: float = 1.0,
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
@@ -128,6 +130,8 @@ def compare(
         explain: look for the causes of differences that rounding does not explain.
         local_errors: also measure each block of ``torch:`` and ``jax:`` runs on the exact input.
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs.
+        memory: gigabytes (10**9 bytes) that activations may take at once, beside weights and libraries; what does not
+            fit lies in a temporary file.
         model: registered name of the model, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
         weights_key: entry of a training checkpoint that holds several sets of weights.
@@ -143,7 +147,7 @@ def compare(
     load = partial(load_sized, several=True, **options)
     ends = endpoints(str(a), None if b is None else str(b))
     runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)
-    return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients)
+    return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients, memory=memory)
 
 
 def endpoints(a: str, b: str | None) -> tuple[Endpoint, ...]:
@@ -196,17 +200,20 @@ def measure(
     local_errors: bool = False,
     gradients: bool = False,
     depths: bool = False,
+    memory: float = 1.0,
 ) -> Findings:
     """Compare two runs with each other and with float64, a stage at a time; see :func:`compare` for the options.
 
     Args:
         runs: the two sides.
-        explain, local_errors, gradients: as of :func:`compare`.
+        explain, local_errors, gradients, memory: as of :func:`compare`.
         depths: also run the last side that is one of our own models in the other dtypes, for charts.
 
     Raises:
         VitportError: if the sides do not have what the options need.
     """
+    if not memory > 0:
+        raise VitportError(f"memory must be above 0 gigabytes; got {memory}.")
     a, b = runs.flows
     if not runs.with_weights:
         if explain or local_errors:
@@ -217,7 +224,8 @@ def measure(
     model = ReplayedModel(checkpoint.config, float64_params(checkpoint.params), a.images)
     origin = Origin(checkpoint.preprocessing, runs.load(endpoint.path, None)) if explain else None
     explaining = () if origin is None else tuple(Explaining(it.title, it.dtype, model, origin) for it in (a, b))
-    comparing = Comparing(a, b, true_flow(checkpoint, a.images), model, _others(runs) if depths else ())
+    truth, others = true_flow(checkpoint, a.images), _others(runs) if depths else ()
+    comparing = Comparing(a, b, truth, model, others, memory=memory * GIGABYTE)
     tokens: dict[str, np.ndarray] = {}
     for stage in comparing.stages():
         for judge, activations in zip(explaining, (stage.a, stage.b), strict=False):

@@ -13,6 +13,7 @@ from vit_parity.flow import Flow
 from vit_parity.measure import relative
 from vit_parity.points import stages
 from vit_parity.replay import ReplayedModel
+from vit_parity.shelf import GIGABYTE, Shelf
 from vit_spec import VitportError
 
 
@@ -35,15 +36,27 @@ class Comparing:
         truth: the float64 reference for both.
         model: the model, from which bounds on rounding are derived.
         others: the model in other dtypes, whose errors are measured beside.
+        memory: bytes that the activations of both, of float64 and of what computes them may take at once; what does not
+            fit lies in a temporary file. Weights and libraries come on top.
 
     Raises:
         VitportError: if the runs see different images.
     """
 
-    def __init__(self, a: Flow, b: Flow, truth: Flow, model: ReplayedModel, others: Sequence[Flow] = ()) -> None:
+    def __init__(
+        self,
+        a: Flow,
+        b: Flow,
+        truth: Flow,
+        model: ReplayedModel,
+        others: Sequence[Flow] = (),
+        *,
+        memory: float = GIGABYTE,
+    ) -> None:
         if a.images.shape != b.images.shape or not np.array_equal(a.images, b.images):
             raise VitportError(f"{a.title} and {b.title} ran on different images: capture both on the same input.")
         self._a, self._b, self._truth, self._model, self._others = a, b, truth, model, others
+        self._memory = memory
         self._rows: list[Row] = []
         self._only: tuple[list[str], list[str]] = ([], [])
         self._bounds: dict[np.dtype, dict[str, float]] = {it.dtype: {} for it in (a, b, *others)}
@@ -59,17 +72,19 @@ class Comparing:
         turns = [_Turns(it) for it in (self._a, self._b, *self._others)]
         growing = {dtype: GrowingBounds(self._model, dtype) for dtype in self._bounds}
         for name, exact in self._truth.stages():
+            shelf = Shelf(self._memory)
+            exact = shelf.put(exact)
             for dtype, allowed in self._bounds.items():
                 allowed |= growing[dtype].of(name, exact)
             for turn, errors in zip(turns[2:], self._errors, strict=True):
                 errors |= {at: relative(array, exact[at]) for at, array in turn.take(name).items() if at in exact}
-            a, b = (turn.take(name) for turn in turns[:2])
+            a, b = (shelf.put(turn.take(name)) for turn in turns[:2])
             self._measure(a, b, exact)
             for kept, found in zip(self._outputs, (a, b, exact), strict=True):
                 if name == stages(self._model.config)[-1]:
                     kept |= dict([list(found.items())[-1]] if found else [])
             yield Stage(name, a, b, exact)
-            del exact, a, b
+            del shelf, exact, a, b
 
     def comparison(self) -> Comparison:
         """All rows, once every stage has run; of the captures no more than the models' outputs are kept.
