@@ -6,8 +6,8 @@ the residual within the bound and to at most a quarter of what it was; all that 
 
 The bound allows for sums that round once for each product, which real kernels do not. So a layer within it is looked at
 more closely: where its residual is more than :data:`CLOSE` times what rounding each number once does, and a hypothesis
-brings it below that and to at most a quarter, the hypothesis is accepted too. Rounding does not follow a hypothesis: the
-last rounding of each number alone is as large as what one could take away. If none fits, nothing is said.
+brings it below that and to at most a quarter, the hypothesis is accepted too. Rounding does not follow a hypothesis:
+the last rounding of each number alone is as large as what one could take away. If none fits, nothing is said.
 """
 
 from __future__ import annotations

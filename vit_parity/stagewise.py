@@ -171,7 +171,7 @@ def _head(model: Any, at: int, tokens: Any) -> Any:
 
 @cache
 def _compiled(step: _Step) -> Callable[..., Any]:
-    """``run(graph, watched, config, segment, state, x)``: the output, and activations by name. Equal blocks share it."""
+    """``run(graph, watched, config, segment, state, x)``: the output and the activations. Equal blocks share it."""
     import jax
     from flax import nnx
 
