@@ -20,6 +20,7 @@ from benchmarks.random_weights import random_params
 from conversion import Checkpoint
 from vit_cli.sweep import HEADERS, cells
 from vit_parity import compare_captures
+from vit_parity.comparison import depth_of
 from vit_parity.endpoints import parse_endpoint, run_endpoint
 from vit_parity.figure import write_drift, write_growth
 from vit_parity.replay import ReplayedModel, float64_params
@@ -96,7 +97,8 @@ def draw_errors(checkpoint: Checkpoint, images: np.ndarray, path: Path) -> None:
     model = ReplayedModel(checkpoint.config, float64_params(checkpoint.params), images)
     a, b = (run_endpoint(parse_endpoint(f"{kind}:x"), checkpoint, images, "float32") for kind in ("torch", "jax"))
     others = [run_endpoint(parse_endpoint("jax:x"), checkpoint, images, dtype) for dtype in ("bfloat16", "float16")]
-    write_growth(compare_captures(a, b, truth=truth, model=model), path, Extras(model=model, others=others))
+    depths = [depth_of(run, truth, model) for run in others]
+    write_growth(compare_captures(a, b, truth=truth, model=model), path, Extras(model=model, others=depths))
 
 
 def page(results: list[Result]) -> str:

@@ -31,6 +31,7 @@ def compare(
     explain: bool = False,
     teacher_forced: bool = False,
     gradients: bool = False,
+    memory: float = 1.0,
     fail_above: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
     save_capture: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
@@ -56,6 +57,8 @@ def compare(
         explain: Name the causes of differences that rounding does not explain.
         teacher_forced: Also run each block of torch: and jax: sides on the exact input, and measure its own error.
         gradients: Also compare the gradients of torch: and jax: runs, from the head to the images.
+        memory: Gigabytes that activations may take at once, beside weights and libraries; the rest goes to a temporary
+            file.
         fail_above: Exit with status 1, naming the first layer whose relative difference is above X.
         save_capture: Write A's activations to a .npz or .safetensors file; without B nothing is compared.
         report: Write one self-contained HTML file with charts; it names causes like --explain.
@@ -70,15 +73,18 @@ def compare(
     if save_capture is not None:
         from vit_parity.capture_file import save_capture as save
 
-        save(runs.captures[0], save_capture)
+        saved = runs.flows[0].capture()
+        save(saved, save_capture)
         if only_a:
-            say(f"wrote {save_capture}: {len(runs.captures[0].activations)} activations of {runs.captures[0].title}")
+            say(f"wrote {save_capture}: {len(saved.activations)} activations of {saved.title}")
             return
     from vit_parity.compare import measure
 
     with spinner("Measuring against float64"):
         causes = explain or (report is not None and bool(runs.with_weights))
-        found = measure(runs, explain=causes, local_errors=teacher_forced, gradients=gradients)
+        drawn = report is not None or figure is not None
+        options = {"local_errors": teacher_forced, "gradients": gradients, "memory": memory}
+        found = measure(runs, explain=causes, depths=drawn, **options)
     if report is not None or figure is not None:
         with spinner("Drawing"):
             _draw(found, report, figure)

@@ -28,8 +28,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from vit_parity.measure import relative
+from vit_parity.pieces import Blur
 from vit_parity.points import stage_of, stages
-from vit_parity.replay import ReplayedModel, replay
+from vit_parity.replay import ReplayedModel, StageByStage, replay_each
 from vit_parity.ulp import roundoff
 from vit_spec import Config, Parameter, Stage, longest_sum, parameters
 
@@ -63,24 +65,60 @@ def bounds(
             layer by itself instead of the accumulated one.
         stage: only one part of the model.
     """
-    u = roundoff(dtype)
-    rng = np.random.default_rng(0)
+    found: dict[str, float] = {}
+    factor, least = bound_factor(model, dtype), least_bound(model, dtype)
 
-    def blur(x: np.ndarray) -> np.ndarray:
-        return x * (1.0 + rng.uniform(-u, u, x.shape))
+    def seen(name: str, moved: np.ndarray) -> None:
+        found[name] = max(factor * relative(moved, exact[name]), least)
 
-    own = model.params.items()
-    needed = {name: array for name, array in own if stage is None or belongs(name, stage, model.config)}
-    blurred = dataclasses.replace(
-        model, blur=blur, params=dict(model.params) | {name: blur(array) for name, array in needed.items()},
-        images=blur(model.images.astype(np.float64)),
-    )  # fmt: skip
-    moved = replay(blurred, known or {}, stage)
-    factor = MARGIN * growth(longest_sum(model.config), u)
-    least = factor * u / 2
+    replay_each(_blurred(model, dtype, stage), known or {}, seen, stage)
+    return found
+
+
+class GrowingBounds:
+    """:func:`bounds` on the accumulated error, a stage at a time.
+
+    Args:
+        model: the model.
+        dtype: of the run.
+    """
+
+    def __init__(self, model: ReplayedModel, dtype: np.dtype) -> None:
+        self._replay = StageByStage(_blurred(model, dtype, None))
+        self._factor, self._least = bound_factor(model, dtype), least_bound(model, dtype)
+
+    def of(self, stage: str, exact: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Of the next stage; ``exact`` has at least one of its activations, those that it lacks have no bound."""
+        found: dict[str, float] = {}
+
+        def seen(name: str, moved: np.ndarray) -> None:
+            if name in exact:
+                found[name] = max(self._factor * relative(moved, exact[name]), self._least)
+
+        self._replay.compute(stage, seen)
+        return found
+
+
+def least_bound(model: ReplayedModel, dtype: np.dtype) -> float:
+    """What every bound on a run of the model is at least."""
     # A share least / coarse of all numbers lies so close to a midpoint that it may round the other way, by 2 coarse.
-    least = max(least, 2 * math.sqrt(least * model.coarse))
-    return {name: max(factor * relative(moved[name], exact[name]), least) for name in moved}
+    least = bound_factor(model, dtype) * roundoff(dtype) / 2
+    return max(least, 2 * math.sqrt(least * model.coarse))
+
+
+def bound_factor(model: ReplayedModel, dtype: np.dtype) -> float:
+    """The bound over the effect of rounding each number once."""
+    return MARGIN * growth(longest_sum(model.config), roundoff(dtype))
+
+
+def _blurred(model: ReplayedModel, dtype: np.dtype, stage: str | None) -> ReplayedModel:
+    """The model with every number moved; of the weights only those that the stage uses."""
+    blur, places = Blur(roundoff(dtype)), dict[str, int]()
+    for name in model.params:
+        if stage is None or belongs(name, stage, model.config):
+            places[name] = blur.reserve(model.params[name].size)
+    changed = model.with_params(lambda name, x: blur.at(places[name], x) if name in places else x)
+    return dataclasses.replace(changed, blur=blur, images=blur(model.images.astype(np.float64)))
 
 
 def bounds_without_weights(names: Mapping[str, np.ndarray], dtype: np.dtype) -> dict[str, float]:
@@ -98,15 +136,6 @@ def bound_by_depth(config: Config, dtype: np.dtype, blocks: int) -> float:
     own to those of its input.
     """
     return _MARGIN_BY_DEPTH * roundoff(dtype) * math.sqrt(longest_sum(config)) * (blocks + 2)
-
-
-def relative(actual: np.ndarray, reference: np.ndarray) -> float:
-    """L2 norm of the difference over that of the reference, in float64; infinite if only the reference is zero."""
-    difference = float(np.linalg.norm((actual.astype(np.float64) - reference).ravel()))
-    norm = float(np.linalg.norm(reference.astype(np.float64).ravel()))
-    if norm == 0:
-        return 0.0 if difference == 0 else math.inf
-    return difference / norm
 
 
 def belongs(parameter: str, stage: str, config: Config) -> bool:

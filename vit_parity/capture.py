@@ -8,6 +8,7 @@ inputs and outputs are taken as they are; only a few parts, such as the values `
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -82,21 +83,29 @@ def watch_torch(
     import torch
 
     inputs = torch_images(images, next(model.parameters()))
-    modules = dict(model.named_modules())
-    watched = [point for point in observed or points(config) if _is_there(modules, point.module)]
-    found: dict[str, Any] = {}
-    ends = [_watch_torch(modules, point.module, point, found) for point in watched]
-    ends += [_watch_torch(modules, point.beside, Point(point.beside, point.beside), found)
-             for point in watched if point.beside]  # fmt: skip
-    try:
-        with torch.no_grad():
-            model(inputs)
-            arrays = {at.name: part(found[at.name], at, config, found.get(at.beside)) for at in watched
-                      if at.name in found}  # fmt: skip
-    finally:
-        for end in reversed(ends):
-            end()
+    with ExitStack() as ends, torch.no_grad():
+        watched = there_in(model, observed or points(config))
+        found = watched_torch(model, watched, ends)
+        model(inputs)
+        arrays = {at.name: part(found[at.name], at, config, found.get(at.beside)) for at in watched if at.name in found}
     return {name: torch_array(array) for name, array in arrays.items()}
+
+
+def watched_torch(model: Any, watched: Sequence[Point], ends: ExitStack) -> dict[str, Any]:
+    """Observe a PyTorch model until ``ends`` closes; what it computes appears in the dictionary that is returned."""
+    modules = dict(model.named_modules())
+    found: dict[str, Any] = {}
+    for point in watched:
+        ends.callback(_watch_torch(modules, point.module, point, found))
+        if point.beside:
+            ends.callback(_watch_torch(modules, point.beside, Point(point.beside, point.beside), found))
+    return found
+
+
+def there_in(model: Any, observed: Sequence[Point]) -> list[Point]:
+    """The points that a model of PyTorch has."""
+    modules = dict(model.named_modules())
+    return [point for point in observed if _is_there(modules, point.module)]
 
 
 def capture_jax(
@@ -145,15 +154,8 @@ def jax_capturer(model: JaxModel, observed: Sequence[Point] | None = None) -> Ca
     def run(state: Any, images: Any) -> dict[str, Any]:
         copy = nnx.merge(graph, state)
         found: dict[str, Any] = {}
-        by_module: dict[str, list[Point]] = {}
-        for point in watched:
-            by_module.setdefault(point.module, []).append(point)
-            if point.beside:
-                by_module.setdefault(point.beside, []).append(Point(point.beside, point.beside))
-        for path in sorted(filter(None, by_module), key=lambda path: -path.count(".")):  # children before parents
-            _wrap_jax(copy, path, by_module[path], found)
-        (answer,) = by_module[""]
-        found[answer.name] = copy(images)
+        wrap_jax(copy, watched, found)
+        found |= dict.fromkeys([point.name for point in watched if not point.module], copy(images))
         return {point.name: part(found[point.name], point, config, found.get(point.beside)) for point in watched}
 
     return jax.jit(run)
@@ -222,6 +224,17 @@ def _watch_torch(modules: dict[str, Any], path: str, point: Point, found: dict[s
 
     setattr(module, name, recorded)
     return end
+
+
+def wrap_jax(model: Any, watched: Sequence[Point], found: dict[str, Any]) -> None:
+    """Observe the submodules of a JAX model or block, which is changed; what it computes appears in ``found``."""
+    by_module: dict[str, list[Point]] = {}
+    for point in watched:
+        by_module.setdefault(point.module, []).append(point)
+        if point.beside:
+            by_module.setdefault(point.beside, []).append(Point(point.beside, point.beside))
+    for path in sorted(filter(None, by_module), key=lambda path: -path.count(".")):  # children before parents
+        _wrap_jax(model, path, by_module[path], found)
 
 
 def _wrap_jax(model: Any, path: str, watched: list[Point], found: dict[str, Any]) -> None:

@@ -13,17 +13,19 @@ import numpy as np
 from conversion.opening import Opening
 from vit_parity.capture import Capture
 from vit_parity.capture_file import load_capture
-from vit_parity.comparison import Comparison, compare_captures
-from vit_parity.endpoints import Endpoint, parse_endpoint, run_endpoint
-from vit_parity.explain import Explanation
-from vit_parity.explain import explain as explain_run
+from vit_parity.comparing import Comparing
+from vit_parity.comparison import Comparison, Depth, compare_captures
+from vit_parity.endpoints import Endpoint, endpoint_flow, parse_endpoint
+from vit_parity.explain import Explaining, Explanation
+from vit_parity.flow import Flow, flow
 from vit_parity.frameworks import Dtype, Framework
 from vit_parity.gradients import GradientRow, compare_gradients, gradients_of
 from vit_parity.hypotheses import Origin
 from vit_parity.local_errors import local_errors as measure_local_errors
 from vit_parity.replay import ReplayedModel, float64_params
 from vit_parity.seeded import seeded
-from vit_parity.truth import truth_of
+from vit_parity.shelf import GIGABYTE
+from vit_parity.truth import true_flow
 from vit_spec import VitportError
 from vit_spec.frameworks import require_torch
 
@@ -51,10 +53,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Runs:
-    """The sides, run on the same images."""
+    """The sides, ready to run on the same images."""
 
     sides: tuple[Side, ...]
-    captures: tuple[Capture, ...]
+    flows: tuple[Flow, ...]
     images: np.ndarray
     """(B, H, W, C), preprocessed."""
     input_name: str
@@ -86,6 +88,8 @@ class Findings:
     """Title of a run → block → its error on the exact input; ``None`` if they were not asked for."""
     gradients: tuple[GradientRow, ...] | None = None
     """In the order of the backward pass; ``None`` if they were not asked for."""
+    others: tuple[Depth, ...] = ()
+    """Errors by depth of the other dtypes, if they were asked for."""
 
 
 def compare(
@@ -99,6 +103,7 @@ def compare(
     explain: bool = False,
     local_errors: bool = False,
     gradients: bool = False,
+    memory: float = 1.0,
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
@@ -125,6 +130,8 @@ def compare(
         explain: look for the causes of differences that rounding does not explain.
         local_errors: also measure each block of ``torch:`` and ``jax:`` runs on the exact input.
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs.
+        memory: gigabytes (10**9 bytes) that activations may take at once, beside weights and libraries; what does not
+            fit lies in a temporary file.
         model: registered name of the model, for facts that the weights do not tell.
         format: naming scheme of the weights, instead of the recognised one.
         weights_key: entry of a training checkpoint that holds several sets of weights.
@@ -140,7 +147,7 @@ def compare(
     load = partial(load_sized, several=True, **options)
     ends = endpoints(str(a), None if b is None else str(b))
     runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)
-    return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients)
+    return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients, memory=memory)
 
 
 def endpoints(a: str, b: str | None) -> tuple[Endpoint, ...]:
@@ -167,7 +174,7 @@ def run(
     dtype: Dtype = "float32",
     model: str | None = None,
 ) -> Runs:
-    """Run every side on the same images.
+    """Prepare every side for the same images.
 
     Args:
         ends: one or two sides.
@@ -182,37 +189,77 @@ def run(
         require_torch("vitport compare (vit_parity.compare)")
     sides = _sides(ends, load, image_size)
     array, input_name = _images(sides, images, seed)
-    captures = tuple(run_endpoint(side.endpoint, side.checkpoint, array, dtype, model) for side in sides)
-    return Runs(sides, captures, array, input_name, dtype, load)
+    flows = tuple(endpoint_flow(side.endpoint, side.checkpoint, array, dtype, model) for side in sides)
+    return Runs(sides, flows, array, input_name, dtype, load)
 
 
-def measure(runs: Runs, *, explain: bool = False, local_errors: bool = False, gradients: bool = False) -> Findings:
-    """Compare two runs with each other and with float64; see :func:`compare` for the options.
+def measure(
+    runs: Runs,
+    *,
+    explain: bool = False,
+    local_errors: bool = False,
+    gradients: bool = False,
+    depths: bool = False,
+    memory: float = 1.0,
+) -> Findings:
+    """Compare two runs with each other and with float64, a stage at a time; see :func:`compare` for the options.
+
+    Args:
+        runs: the two sides.
+        explain, local_errors, gradients, memory: as of :func:`compare`.
+        depths: also run the last side that is one of our own models in the other dtypes, for charts.
 
     Raises:
         VitportError: if the sides do not have what the options need.
     """
-    a, b = runs.captures
+    if not memory > 0:
+        raise VitportError(f"memory must be above 0 gigabytes; got {memory}.")
+    a, b = runs.flows
     if not runs.with_weights:
         if explain or local_errors:
             raise VitportError("Two captures alone cannot be explained: give weights for A or B.")
-        return Findings(compare_captures(a, b), runs, gradients=_gradients(runs) if gradients else None)
+        found = compare_captures(a.capture(), b.capture())
+        return Findings(found, runs, gradients=_gradients(runs) if gradients else None)
     endpoint, checkpoint = runs.with_weights[0]
-    truth = truth_of(checkpoint, a.images)
     model = ReplayedModel(checkpoint.config, float64_params(checkpoint.params), a.images)
-    comparison = compare_captures(a, b, truth=truth, model=model)
-    explanations, errors = None, None
-    if explain:
-        origin = Origin(checkpoint.preprocessing, runs.load(endpoint.path, None))
-        explanations = tuple(cause for capture in (a, b) for cause in explain_run(capture, model, origin))
+    origin = Origin(checkpoint.preprocessing, runs.load(endpoint.path, None)) if explain else None
+    explaining = () if origin is None else tuple(Explaining(it.title, it.dtype, model, origin) for it in (a, b))
+    truth, others = true_flow(checkpoint, a.images), _others(runs) if depths else ()
+    comparing = Comparing(a, b, truth, model, others, memory=memory * GIGABYTE)
+    tokens: dict[str, np.ndarray] = {}
+    for stage in comparing.stages():
+        for judge, activations in zip(explaining, (stage.a, stage.b), strict=False):
+            judge.add(stage.name, activations)
+        if local_errors:
+            tokens |= {name: array for name, array in stage.exact.items() if name == stage.name}
+    errors = None
     if local_errors:
+        truth = Capture("truth", tokens, a.images)
         errors = {
             side.endpoint.title: measure_local_errors(side.framework, side.checkpoint, truth, runs.dtype)
             for side in runs.sides
             if side.framework is not None and side.checkpoint is not None
         }
-    rows = _gradients(runs) if gradients else None
-    return Findings(comparison, runs, model, explanations, errors, rows)
+    return Findings(
+        comparing.comparison(),
+        runs,
+        model,
+        tuple(cause for judge in explaining for cause in judge.found) if explain else None,
+        errors,
+        _gradients(runs) if gradients else None,
+        comparing.depths(),
+    )
+
+
+def _others(runs: Runs) -> tuple[Flow, ...]:
+    """The last side that is one of our own models, in the other dtypes; only the tokens between its stages."""
+    ours = [(side.framework, side.checkpoint) for side in runs.sides if side.framework is not None]
+    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
+    return tuple(
+        flow(ours[-1][0], ours[-1][1], runs.images, dtype, tokens_only=True)
+        for dtype in dtypes
+        if ours and ours[-1][1] is not None and dtype != runs.dtype
+    )
 
 
 def _gradients(runs: Runs) -> tuple[GradientRow, ...]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_parity.bound import relative
 from vit_parity.frameworks import Framework, jax_params, run_in, torch_array, torch_images
-from vit_parity.measure import Difference, measure
+from vit_parity.measure import Difference, measure, relative
 from vit_spec import Config, parameters
 
 if TYPE_CHECKING:

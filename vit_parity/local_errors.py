@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_parity.bound import relative
 from vit_parity.capture import Capture
 from vit_parity.frameworks import Framework, run_in, torch_array
+from vit_parity.measure import relative
 from vit_parity.points import stages
 from vit_spec import segments
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from vit_parity.pieces import over
 from vit_spec import VitportError
 
 
@@ -37,18 +39,78 @@ def measure(actual: np.ndarray, reference: np.ndarray) -> Difference:
         raise VitportError(
             f"Arrays of shape {actual.shape} and {reference.shape} cannot be compared: their shapes must be equal."
         )
-    a, b = actual.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+    return difference_of(joined_sums(over(pair_sums, actual, reference)))
+
+
+@dataclass(frozen=True)
+class PairSums:
+    """What two pieces contribute to a :class:`Difference`."""
+
+    largest: float
+    absolute: float
+    squares: tuple[float, float, float]
+    """Of the difference, of ``actual``, of ``reference``."""
+    product: float
+    size: int
+
+
+def pair_sums(actual: np.ndarray, reference: np.ndarray) -> PairSums:
+    """Of one piece, in float64."""
+    a, b = actual.astype(np.float64, copy=False), reference.astype(np.float64, copy=False)
     difference = a - b
-    norm_a, norm_b, norm_difference = (float(np.linalg.norm(vector)) for vector in (a, b, difference))
-    cosine = float(norm_a == norm_b)  # where one is zero
-    if norm_a and norm_b:
-        cosine = float((a / norm_a) @ (b / norm_b))
-    return Difference(
-        max_abs=float(np.abs(difference).max(initial=0.0)),
-        mean_abs=float(np.abs(difference).mean()) if difference.size else 0.0,
-        relative=norm_difference / norm_b if norm_b else (0.0 if norm_difference == 0 else float("inf")),
-        cosine=cosine,
+    squares = (dot(difference, difference), dot(a, a), dot(b, b))
+    np.abs(difference, out=difference)
+    return PairSums(float(difference.max()), float(difference.sum()), squares, dot(a, b), difference.size)
+
+
+def joined_sums(parts: Sequence[PairSums]) -> PairSums:
+    """The pieces together; NaN in any stays NaN."""
+    if not parts:
+        return PairSums(0.0, 0.0, (0.0, 0.0, 0.0), 0.0, 0)
+    squares = np.sum([part.squares for part in parts], axis=0)
+    return PairSums(
+        largest=float(np.max([part.largest for part in parts])),
+        absolute=float(np.sum([part.absolute for part in parts])),
+        squares=(float(squares[0]), float(squares[1]), float(squares[2])),
+        product=float(np.sum([part.product for part in parts])),
+        size=sum(part.size for part in parts),
     )
+
+
+def difference_of(sums: PairSums) -> Difference:
+    """The measures of the whole arrays."""
+    norm_difference, norm_a, norm_b = (math.sqrt(square) for square in sums.squares)
+    return Difference(
+        max_abs=sums.largest,
+        mean_abs=sums.absolute / sums.size if sums.size else 0.0,
+        relative=ratio(norm_difference, norm_b),
+        cosine=sums.product / norm_a / norm_b if norm_a and norm_b else float(norm_a == norm_b),
+    )
+
+
+def ratio(difference: float, reference: float) -> float:
+    """Of two norms; infinite if only the reference is zero."""
+    if reference == 0:
+        return 0.0 if difference == 0 else math.inf
+    return difference / reference
+
+
+def relative(actual: np.ndarray, reference: np.ndarray) -> float:
+    """L2 norm of the difference over that of the reference, in float64; infinite if only the reference is zero."""
+
+    def sums(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+        a, b = a.astype(np.float64, copy=False), b.astype(np.float64, copy=False)
+        gap = a - b
+        return dot(gap, gap), dot(b, b)
+
+    parts = over(sums, *np.broadcast_arrays(actual, reference))
+    gap, size = np.sum(parts, axis=0) if parts else (0.0, 0.0)
+    return ratio(math.sqrt(gap), math.sqrt(size))
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two vectors, in one thread."""
+    return float(np.einsum("i,i->", a, b))
 
 
 def measure_all(actual: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> dict[str, Difference]:

@@ -18,14 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from conversion.destination import write_file
-from vit_parity.bound import MARGIN, bounds, relative
-from vit_parity.capture import Capture
-from vit_parity.comparison import Comparison, Row
-from vit_parity.endpoints import run_endpoint
-from vit_parity.frameworks import Dtype
-from vit_parity.points import covered_by_maps, is_tokens, patch_maps
+from vit_parity.bound import MARGIN
+from vit_parity.comparison import Comparison, Depth, Row
+from vit_parity.points import covered_by_maps, patch_maps
 from vit_parity.replay import ReplayedModel
-from vit_parity.ulp import roundoff, ulp_distance
 from vit_spec import Config, Preprocessing
 from vit_spec.printable import escaped_values, printable
 
@@ -44,30 +40,22 @@ class Extras:
     config: Config | None = None
     preprocessing: Preprocessing | None = None
     model: ReplayedModel | None = None
-    others: Sequence[Capture] = ()
-    """Runs of the same model and images in other dtypes, for the chart of errors by depth."""
+    others: Sequence[Depth] = ()
+    """The same model and images in other dtypes, for the chart of errors by depth."""
     explanations: Sequence[Explanation] = ()
     hashes: Mapping[str, str] | None = None
     """File → SHA-256."""
 
 
 def extras_of(found: Findings) -> Extras | None:
-    """What a report of the findings shows besides the comparison; ``None`` for two captures.
-
-    The last side that is one of our own models runs in the other dtypes for it.
-    """
+    """What a report of the findings shows besides the comparison; ``None`` for two captures."""
     known = found.runs.with_weights
     if not known:
         return None
-    ours = [(endpoint, checkpoint) for endpoint, checkpoint in known if endpoint.kind in ("torch", "jax")]
-    dtypes: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
-    others = [
-        run_endpoint(*ours[-1], found.runs.images, dtype) for dtype in dtypes if ours and dtype != found.runs.dtype
-    ]
     checkpoint = known[0][1]
     hashes = {endpoint.path: entry.provenance.sha256 for endpoint, entry in known}
     causes = found.explanations or ()
-    return Extras(checkpoint.config, checkpoint.preprocessing, found.model, others, causes, hashes)
+    return Extras(checkpoint.config, checkpoint.preprocessing, found.model, found.others, causes, hashes)
 
 
 def write_report(comparison: Comparison, path: Path, extras: Extras | None = None) -> None:
@@ -103,21 +91,15 @@ def report_data(comparison: Comparison, extras: Extras) -> dict[str, Any]:
         "verdict": verdict,
         "first_divergence": None if first is None else first.name,
         "causes": [explanation.sentence for explanation in extras.explanations],
-        "rows": [_row(at, row, comparison) for at, row in enumerate(comparison.rows)],
+        "rows": [_row(at, row) for at, row in enumerate(comparison.rows)],
         "growth": growth_lines(comparison, extras),
         "heat": None if extras.config is None else _heat(comparison, extras.config, extras.preprocessing),
         "facts": _facts(comparison, extras),
     }
 
 
-def _row(at: int, row: Row, comparison: Comparison) -> dict[str, Any]:
-    a, b = (run.activations[row.name] for run in (comparison.a, comparison.b))
-    finest = max(a.dtype, b.dtype, key=roundoff)
-    distance = ulp_distance(b.astype(finest), a.astype(finest)).ravel()
-    distance = distance[~np.isnan(distance)]
-    bins = np.zeros(len(distance), int)
-    bins[distance > 0] = np.floor(np.log2(distance[distance > 0])).astype(int) + 1
-    counts = np.bincount(bins.clip(0, _BINS - 1), minlength=1)
+def _row(at: int, row: Row) -> dict[str, Any]:
+    last = sum(row.histogram[_BINS - 1 :])
     return {
         "order": at,
         "name": row.name,
@@ -132,30 +114,35 @@ def _row(at: int, row: Row, comparison: Comparison) -> dict[str, Any]:
         "error_a": row.error_a,
         "error_b": row.error_b,
         "verdict": row.verdict_in_words,
-        "histogram": counts.tolist(),
+        "histogram": [*row.histogram[: _BINS - 1], *([last] if last else [])],
     }
 
 
 def growth_lines(comparison: Comparison, extras: Extras) -> dict[str, Any]:
     """Lines over the stages of the model: errors of A, B and the other dtypes, and the bound of each dtype."""
-    exact = None if comparison.truth is None else comparison.truth.activations
-    rows = [row for row in comparison.rows if comparison.is_stage(row) and (exact is None or row.name in exact)]
+    true = comparison.truth is not None
+    rows = [row for row in comparison.rows if comparison.is_stage(row) and (not true or row.error_a is not None)]
     stages = [row.name for row in rows]
-    if exact is None:
+    if not true:
         lines = [_line("B against A", [row.difference.relative for row in rows], 0)]
         return {"stages": stages, "lines": [*lines, _line("bound", [row.tolerance for row in rows], 0, bound=True)]}
-    runs = {f"A, {comparison.a.dtype.name}": comparison.a, f"B, {comparison.b.dtype.name}": comparison.b}
+    runs = {
+        f"A, {comparison.a.dtype.name}": Depth(
+            comparison.a.dtype, {row.name: row.error_a for row in rows if row.error_a is not None},
+            {row.name: row.bound_a for row in rows},
+        ),
+        f"B, {comparison.b.dtype.name}": Depth(
+            comparison.b.dtype, {row.name: row.error_b for row in rows if row.error_b is not None},
+            {row.name: row.bound_b for row in rows},
+        ),
+    }  # fmt: skip
     runs |= {run.dtype.name: run for run in extras.others}
-    lines = [
-        _line(name, [relative(run.activations[at], exact[at]) for at in stages], at)
-        for at, (name, run) in enumerate(runs.items())
-    ]
+    lines = [_line(name, [run.errors[at] for at in stages], at) for at, (name, run) in enumerate(runs.items())]
     drawn: set[str] = set()
     for at, run in enumerate(runs.values()):
         if extras.model is not None and run.dtype.name not in drawn:
             drawn.add(run.dtype.name)
-            allowed = bounds(extras.model, run.dtype, exact=exact)
-            lines.append(_line(f"bound, {run.dtype.name}", [allowed[stage] for stage in stages], at, bound=True))
+            lines.append(_line(f"bound, {run.dtype.name}", [run.bounds[at] for at in stages], at, bound=True))
     return {"stages": stages, "lines": lines}
 
 
@@ -168,15 +155,9 @@ def _heat(comparison: Comparison, config: Config, preprocessing: Preprocessing |
     maps = {}
     covered = covered_by_maps(comparison.a.images, config)[0]
     for row in comparison.rows:
-        if not is_tokens(row.name):
-            continue
-        a, b = (
-            patch_maps(run.activations[row.name].astype(np.float64), config) for run in (comparison.a, comparison.b)
-        )
-        if a is not None and b is not None:
-            gap, size = np.linalg.norm((b - a)[0], axis=-1), np.linalg.norm(a[0], axis=-1)  # (rows, columns)
-            shares = gap / np.maximum(size, np.finfo(np.float64).tiny)
-            maps[row.name] = [[float(f"{value:.3e}") for value in line] for line in shares]
+        found = None if row.by_token is None else patch_maps(row.by_token[None, :, None], config)
+        if found is not None:  # (1, rows, columns, 1)
+            maps[row.name] = [[float(f"{value:.3e}") for value in line] for line in found[0, :, :, 0]]
     return {"maps": maps, "image": _data_uri(covered, preprocessing)}
 
 

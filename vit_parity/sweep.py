@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vit_parity.bound import relative
 from vit_parity.frameworks import jax_model, torch_array, torch_model
+from vit_parity.measure import relative
 
 if TYPE_CHECKING:
     from conversion import Checkpoint

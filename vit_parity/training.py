@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vit_parity.bound import relative
 from vit_parity.frameworks import jax_dtype, jax_model, jax_params, torch_array, torch_model
+from vit_parity.measure import relative
 from vit_parity.seeded import seeded
 from vit_spec import Config, VitportError
 

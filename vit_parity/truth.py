@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vit_parity.bound import relative
-from vit_parity.capture import Capture, capture_jax, capture_torch
-from vit_parity.frameworks import jax_dtype, jax_model, torch_model
+from vit_parity.capture import Capture
+from vit_parity.flow import Flow, flow
+from vit_parity.measure import relative
+from vit_parity.stagewise import Stages
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -28,16 +29,29 @@ def truth_of(checkpoint: Checkpoint, images: np.ndarray) -> Capture:
     Raises:
         VitportError: if the two differ by more than :data:`AGREEMENT`, so neither can serve as the reference.
     """
+    return true_flow(checkpoint, images).capture()
+
+
+def true_flow(checkpoint: Checkpoint, images: np.ndarray) -> Flow:
+    """:func:`truth_of` a stage at a time."""
     wide = images.astype(np.float64)
-    found = capture_torch(torch_model(checkpoint, "float64"), wide).activations
-    with jax_dtype("float64"):
-        mirror = capture_jax(jax_model(checkpoint, "float64"), wide).activations
-    for name, array in found.items():
-        distance = relative(mirror[name], array)
-        if not distance <= AGREEMENT:
-            raise VitportError(
-                f"PyTorch and JAX in float64 differ by {distance:.1e} at {name}, so there is no reference: check the "
-                "weights and the image for NaN and infinity."
-            )
-        found[name] = (array + mirror[name]) / 2
-    return Capture("truth", found, wide, {"dtype": "float64"})
+
+    def stages() -> Stages:
+        torch, jax = (flow(name, checkpoint, wide, "float64").stages() for name in ("torch", "jax"))
+        for (stage, found), (_, mirror) in zip(torch, jax, strict=True):
+            yield stage, {name: _agreed(name, found.pop(name), mirror.pop(name)) for name in list(found)}
+
+    return Flow("truth", wide, np.dtype(np.float64), {"dtype": "float64"}, stages)
+
+
+def _agreed(name: str, array: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """The mean."""
+    distance = relative(mirror, array)
+    if not distance <= AGREEMENT:
+        raise VitportError(
+            f"PyTorch and JAX in float64 differ by {distance:.1e} at {name}, so there is no reference: check the "
+            "weights and the image for NaN and infinity."
+        )
+    mean = array + mirror
+    mean /= 2
+    return mean

@@ -21,6 +21,7 @@ def compare(
     explain: bool = False,
     local_errors: bool = False,
     gradients: bool = False,
+    memory: float = 1.0,
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,
@@ -49,6 +50,8 @@ def compare(
         explain: name the causes of what rounding does not explain.
         local_errors: also measure each block's own error, on the truth's input.
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs, from the head to the image.
+        memory: gigabytes that activations may take at once, beside weights and libraries; what does not fit lies in a
+            temporary file.
         model: as of :func:`vitport.load`, for both sides.
         format: the same.
         weights_key: the same; a side that holds one set of weights is read without it.
@@ -77,6 +80,7 @@ def compare(
         explain=explain,
         local_errors=local_errors,
         gradients=gradients,
+        memory=memory,
         model=model,
         format=format,
         weights_key=weights_key,

@@ -25,7 +25,7 @@ from tests.cross.test_swin_parity import slow_but
 from tests.random_weights import random_images, random_params
 from tests.vit_jax.models import jax_model, nhwc, quick_jit
 from tests.vit_torch.models import torch_model
-from vit_parity.bound import relative
+from vit_parity.measure import relative
 from vit_spec import SwinConfig
 from vit_spec.swin.windows import windowings
 

@@ -8,7 +8,8 @@ import pytest
 from tests.small_configs import BASE, COMBINATIONS, CONFIGS
 from tests.vit_parity.runs import checkpoint, random_batch, replayed_model, run_jax, run_torch
 from vit_parity import Capture
-from vit_parity.bound import MARGIN, bounds, bounds_without_weights, growth, relative
+from vit_parity.bound import MARGIN, bounds, bounds_without_weights, growth
+from vit_parity.measure import relative
 from vit_parity.replay import replay
 from vit_parity.ulp import roundoff
 

@@ -15,8 +15,10 @@ from PIL import Image
 from tests.small_configs import COMBINATIONS
 from tests.vit_parity.runs import checkpoint, random_batch, replayed_model, run_jax, run_torch
 from vit_parity import Capture, compare_captures
-from vit_parity.bound import bounds, relative
+from vit_parity.bound import bounds
+from vit_parity.comparison import depth_of
 from vit_parity.figure import write_drift, write_growth
+from vit_parity.measure import relative
 from vit_parity.report import Extras
 from vit_parity.training import Step
 from vit_spec import VitportError
@@ -49,7 +51,10 @@ def test_errors_by_depth_are_those_of_the_runs_with_the_derived_bound_of_each_dt
     a, b = run_torch(WEIGHTS, IMAGES), run_jax(WEIGHTS, IMAGES)
     coarse = run_torch(WEIGHTS, IMAGES, "bfloat16")
     found = compare_captures(a, b, truth=truth, model=model)
-    figure = drawn(lambda path: write_growth(found, path, Extras(model=model, others=[coarse])), tmp_path / "a.svg")
+    figure = drawn(
+        lambda path: write_growth(found, path, Extras(model=model, others=[depth_of(coarse, truth, model)])),
+        tmp_path / "a.svg",
+    )
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
     lines = {str(line.get_label()): np.asarray(line.get_ydata(), float) for line in axes.lines}

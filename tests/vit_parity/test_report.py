@@ -20,7 +20,7 @@ from PIL import Image
 from tests.small_configs import COMBINATIONS
 from tests.vit_parity.runs import checkpoint, random_batch, replayed_model, run_torch
 from vit_parity import Capture, compare_captures
-from vit_parity.comparison import Comparison
+from vit_parity.comparison import Comparison, depth_of
 from vit_parity.explain import explain
 from vit_parity.report import Extras, write_report
 from vit_spec import Preprocessing, VitportError
@@ -47,7 +47,7 @@ def page(tmp_path_factory) -> Path:
         CONFIG,
         Preprocessing(size=CONFIG.image_size),
         model,
-        [run_torch(WEIGHTS, IMAGES, "bfloat16")],
+        [depth_of(run_torch(WEIGHTS, IMAGES, "bfloat16"), found.truth, model)],
         explain(found.b, model),
         {"weights": "0123abcd"},
     )

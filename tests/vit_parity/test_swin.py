@@ -14,9 +14,9 @@ from tests.small_configs import SWIN_BASE, SWIN_CONFIGS
 from tests.vit_jax.models import jax_model
 from tests.vit_torch.models import torch_model
 from vit_parity import capture_jax, capture_torch
-from vit_parity.bound import relative
 from vit_parity.capture import Capture
 from vit_parity.explain import explain
+from vit_parity.measure import relative
 from vit_parity.points import activation_names
 from vit_parity.replay import ReplayedModel, float64_params, replay
 from vit_spec import SwinConfig

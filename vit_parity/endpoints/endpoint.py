@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from vit_parity.capture import Capture, capture_jax, capture_torch
+from vit_parity.capture import Capture
 from vit_parity.capture_file import is_capture, load_capture
-from vit_parity.frameworks import Dtype, run_in
+from vit_parity.flow import Flow, captured, flow
+from vit_parity.frameworks import Dtype
 from vit_parity.points import answer_name, stage_points
 from vit_spec import VitportError, needed_module
 
@@ -65,7 +66,14 @@ def parse_endpoint(text: str, kind: Kind = "torch") -> Endpoint:
 def run_endpoint(
     endpoint: Endpoint, checkpoint: Checkpoint | None, images: np.ndarray, dtype: Dtype, model: str | None = None
 ) -> Capture:
-    """Run one side on the images.
+    """Run one side on the images, and keep every activation; the arguments are those of :func:`endpoint_flow`."""
+    return endpoint_flow(endpoint, checkpoint, images, dtype, model).capture()
+
+
+def endpoint_flow(
+    endpoint: Endpoint, checkpoint: Checkpoint | None, images: np.ndarray, dtype: Dtype, model: str | None = None
+) -> Flow:
+    """One side on the images: our own models run when they are asked for a stage, all others at once.
 
     Args:
         endpoint: what to run.
@@ -78,26 +86,22 @@ def run_endpoint(
         VitportError: if the library that runs it is missing, or rejects it.
     """
     if checkpoint is None or endpoint.kind == "capture":
-        return load_capture(Path(endpoint.path))
+        return captured(load_capture(Path(endpoint.path)))
     if endpoint.kind in ("torch", "jax"):
-        return run_in(
-            endpoint.kind,
-            checkpoint,
-            dtype,
-            torch=lambda ours: capture_torch(ours, images, endpoint.title),
-            jax=lambda ours: capture_jax(ours, images, endpoint.title),
-        )
+        return flow(endpoint.kind, checkpoint, images, dtype, endpoint.title)
     if endpoint.kind == "transformers":
         from vit_parity.endpoints.transformers_folder import load_transformers
 
         config = checkpoint.config
         family = needed_module("vit_parity.endpoints", config, "are not compared with transformers' yet")
-        return family.capture_transformers(load_transformers(Path(endpoint.path)), config, images, endpoint.title)
+        theirs = load_transformers(Path(endpoint.path))
+        return captured(family.capture_transformers(theirs, config, images, endpoint.title))
     if endpoint.kind == "timm":
         from vit_parity.endpoints.timm_model import capture_timm, load_timm
 
-        return capture_timm(load_timm(endpoint.path, checkpoint, model), checkpoint, images, endpoint.title)
-    return _run_onnx(endpoint, checkpoint, images)
+        theirs = load_timm(endpoint.path, checkpoint, model)
+        return captured(capture_timm(theirs, checkpoint, images, endpoint.title))
+    return captured(_run_onnx(endpoint, checkpoint, images))
 
 
 def _run_onnx(endpoint: Endpoint, checkpoint: Checkpoint, images: np.ndarray) -> Capture:

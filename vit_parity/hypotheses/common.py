@@ -105,14 +105,12 @@ def weights(s: ReplayedModel, stage: str) -> Iterator[Hypothesis]:
 def _each(s: ReplayedModel, end: str, fault: Literal["reshaped", "transposed"] | None) -> ReplayedModel:
     """The fault in the parameter with that path (:func:`vit_parity.points.path_in_block`), in every block."""
 
-    def change(name: str, x: np.ndarray) -> np.ndarray | None:
+    def change(name: str, x: np.ndarray) -> np.ndarray:
         if path_in_block(name) != end:
             return x
-        if fault is None:
-            return None
         if fault == "reshaped":  # (in, out) in memory, taken for (out, in)
             return np.ascontiguousarray(x.T).reshape(x.shape)
         width = x.shape[1]
         return np.concatenate([part.T for part in x.reshape(-1, width, width)])  # one square after the other
 
-    return s.with_params(change)
+    return s.without(lambda name: path_in_block(name) == end) if fault is None else s.with_params(change)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -55,56 +55,76 @@ class ReplayedModel(Generic[C]):
     blur: Callable[[np.ndarray], np.ndarray] | None = None
     """Perturbs every number that the replay reads or computes, to measure how much that matters."""
 
-    def with_params(self, change: Callable[[str, np.ndarray], np.ndarray | None]) -> ReplayedModel[C]:
-        """With every parameter replaced by ``change(name, array)``; ``None`` removes it."""
-        new = {name: change(name, array) for name, array in self.params.items()}
-        return replace(self, params={name: array for name, array in new.items() if array is not None})
+    def with_params(self, change: Callable[[str, np.ndarray], np.ndarray]) -> ReplayedModel[C]:
+        """With every parameter replaced by ``change(name, array)``, whenever it is read."""
+        return replace(self, params=_Changed(self.params, change))
+
+    def without(self, gone: Callable[[str], bool]) -> ReplayedModel[C]:
+        """Without the parameters of these names."""
+        return replace(self, params=_Changed(self.params, lambda _, array: array, gone))
 
     def with_param(self, name: str, array: np.ndarray) -> ReplayedModel[C]:
         """With one parameter replaced."""
-        return replace(self, params=dict(self.params) | {name: array})
+        return self.with_params(lambda other, own: array if other == name else own)
 
     def skips(self, at: str) -> bool:
         """Whether the layer at a path is left out."""
         return path_in_block(at) in self.skipped
 
 
-def float64_params(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All of a checkpoint's weights in float64, in memory."""
-    return {name: array.astype(np.float64) for name, array in params.items()}
+class _Changed(Mapping[str, np.ndarray]):
+    """Parameters that are changed when they are read, and not kept: a stage reads only its own."""
+
+    def __init__(
+        self,
+        params: Mapping[str, np.ndarray],
+        change: Callable[[str, np.ndarray], np.ndarray],
+        gone: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._params, self._change, self._gone = params, change, gone
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if self._gone(name):
+            raise KeyError(name)
+        return self._change(name, self._params[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._params and not self._gone(str(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._params if not self._gone(name))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def float64_params(params: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """All of a checkpoint's weights, in float64 whenever one is read."""
+    return _Changed(dict(params), lambda _, array: array.astype(np.float64))
+
+
+Seen = Callable[[str, np.ndarray], None]
+"""Takes the name of an activation and its value, (…) float64, as soon as it is computed."""
 
 
 class Replay:
-    """One replay: the layers that every family has, and a record of their outputs."""
+    """One replay: the layers that every family has.
 
-    def __init__(self, model: ReplayedModel, known: Mapping[str, np.ndarray]) -> None:
+    Args:
+        model: the model.
+        known: activations that are taken as they are wherever a later one is computed from them.
+        seen: is given each activation; none is kept here.
+    """
+
+    def __init__(self, model: ReplayedModel, known: Mapping[str, np.ndarray], seen: Seen) -> None:
         self.config: Any = model.config
         self.params, self.model = model.params, model
         self.known = known
-        self.found: dict[str, np.ndarray] = {}
-
-    def run(
-        self,
-        forward: Callable[[Replay, str, np.ndarray], np.ndarray],
-        stages: Sequence[str],
-        stage: str | None,
-    ) -> dict[str, np.ndarray]:
-        """Compute the stages up to ``stage`` from the last known tokens before it, or the whole model."""
-        last = len(stages) - 1 if stage is None else stages.index(stage)
-        first = 0
-        if stage is not None:
-            tokens_known = [at for at in range(last) if stages[at] in self.known]
-            first = tokens_known[-1] + 1 if tokens_known else 0
-        x = self.known[stages[first - 1]].astype(np.float64) if first else np.zeros(0)
-        for at in stages[first : last + 1]:
-            if at == stage:
-                self.found.clear()
-            x = forward(self, at, x)
-        return self.found
+        self.seen = seen
 
     def note(self, name: str, value: np.ndarray) -> np.ndarray:
-        """Record an activation; returns the known one instead if there is one."""
-        self.found[name] = value
+        """Show an activation; returns the known one instead if there is one."""
+        self.seen(name, value)
         known = self.known.get(name)
         if known is not None and known.shape == value.shape:
             value = known.astype(np.float64)

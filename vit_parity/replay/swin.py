@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vit_parity.pieces import by_rows
 from vit_parity.points import answer_name
 from vit_parity.points.swin import is_masked
 from vit_parity.replay.common import Replay
@@ -135,7 +136,7 @@ def _block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
     x = r.note(f"{at}.mid", x + (normed("norm1", y) if post else y))
     y = x if post else normed("norm2", x)
     y = r.note(f"{at}.mlp.fc1", r.linear(f"{at}.mlp.fc1", y))
-    y = r.note(f"{at}.mlp.act", ACTIVATIONS[c.activation](y))
+    y = r.note(f"{at}.mlp.act", by_rows(ACTIVATIONS[c.activation], y))
     y = r.note(f"{at}.mlp.fc2", r.linear(f"{at}.mlp.fc2", y))
     return r.note(at, x + (normed("norm2", y) if post else y))
 
@@ -186,7 +187,7 @@ def _attention(r: Replay, at: str, stage: int, index: int, x: np.ndarray) -> np.
         logits = (logits.reshape(-1, len(mask), *logits.shape[1:]) + mask).reshape(logits.shape)
     if is_masked(c, stage, index):
         logits = r.note(f"{at}.attn.masked", logits)
-    weights = r.note(f"{at}.attn.softmax", softmax(logits))
+    weights = r.note(f"{at}.attn.softmax", by_rows(softmax, logits))
     heads = r.model.attention_product(weights, v).swapaxes(1, 2).reshape(W, n, -1)
     heads = r.note(f"{at}.attn.heads", heads)
     return cut.join(r.note(f"{at}.attn.proj", r.linear(f"{at}.attn.proj", heads)), size)

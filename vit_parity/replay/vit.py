@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from vit_parity.pieces import by_rows
 from vit_parity.points import answer_name
 from vit_parity.replay.common import Replay
 from vit_parity.replay.rotary import turned
@@ -105,7 +106,7 @@ def _parallel_block(r: Replay, at: str, x: np.ndarray) -> np.ndarray:
     attention = r.linear(f"{at}.attn_out_proj", _attention(r, at, qkv, at))
     attention = r.note(f"{at}.attn_out_proj", attention)
     hidden = hidden + r.params.get(f"{at}.mlp_bias", 0.0)
-    hidden = r.note(f"{at}.mlp.act", ACTIVATIONS[r.config.activation](hidden))
+    hidden = r.note(f"{at}.mlp.act", by_rows(ACTIVATIONS[r.config.activation], hidden))
     y = attention + r.note(f"{at}.mlp_out_proj", r.linear(f"{at}.mlp_out_proj", hidden))
     return r.note(at, x + _scale(r, f"{at}.ls", y))
 
@@ -130,7 +131,7 @@ def _attention(r: Replay, at: str, qkv: np.ndarray, norms: str) -> np.ndarray:
         q, k = (np.concatenate([x[..., 0, :], x[..., 1, :]], axis=1) for x in (q, k))  # (B, 2 h, N, d / 2)
         v = np.concatenate([v, v], axis=1)
     logits = r.model.attention_product(q * c.attention_scale, k.swapaxes(-2, -1))  # (B, h, N, N)
-    weights = r.note(f"{at}.attn.softmax", softmax(logits + relative_bias(r, norms)))
+    weights = r.note(f"{at}.attn.softmax", by_rows(softmax, logits + relative_bias(r, norms)))
     heads = r.model.attention_product(weights, v)
     heads = _difference(r, at, f"{norms}.difference", heads) if c.differential else heads
     return r.note(f"{at}.attn.heads", heads.swapaxes(1, 2).reshape(B, N, -1))
@@ -198,7 +199,7 @@ def _mlp(r: Replay, at: str, x: np.ndarray, kind: str) -> np.ndarray:
     else:
         gate = r.note(f"{at}.fc1", r.linear(f"{at}.fc1", x))
         gate, value = (gate[..., : c.hidden_dim], gate[..., c.hidden_dim :]) if kind != "plain" else (gate, 1.0)
-    x = r.note(f"{at}.act", ACTIVATIONS[c.activation](gate) * value)
+    x = r.note(f"{at}.act", by_rows(ACTIVATIONS[c.activation], gate) * value)
     x = r.note(f"{at}.norm", r.norm(f"{at}.norm", x)) if f"{at}.norm.weight" in r.params else x
     return r.note(f"{at}.fc2", r.linear(f"{at}.fc2", x))
 

@@ -10,10 +10,10 @@ import pytest
 
 import conversion
 from tests.conversion.swin.models import BASE, checkpoint
-from vit_parity.bound import relative
 from vit_parity.capture import capture_torch
 from vit_parity.endpoints import parse_endpoint, run_endpoint
 from vit_parity.explain import explain
+from vit_parity.measure import relative
 from vit_parity.replay import ReplayedModel, float64_params
 from vit_torch import create_model
 
