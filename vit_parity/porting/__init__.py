@@ -1,0 +1,24 @@
+"""Models of any framework compared, by those who port them: no format, no config, no tolerance."""
+
+from vit_parity.porting.capture import capture, capturing
+from vit_parity.porting.compare import compare, suggest_pairs
+from vit_parity.porting.findings import Fault, PortedRow, Porting
+from vit_parity.porting.pairs import Pair
+from vit_parity.porting.suggest import Suggestion
+from vit_parity.porting.tags import tag
+from vit_parity.porting.testing import assert_golden, assert_parity
+
+__all__ = [
+    "Fault",
+    "Pair",
+    "PortedRow",
+    "Porting",
+    "Suggestion",
+    "assert_golden",
+    "assert_parity",
+    "capture",
+    "capturing",
+    "compare",
+    "suggest_pairs",
+    "tag",
+]

@@ -1,0 +1,152 @@
+"""``capture(model, inputs)``: everything that a model of any framework computes, by name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_parity.capture import Capture
+from vit_parity.porting.stages import Model, Observed
+from vit_spec import VitportError
+
+
+def capture(model: Any, inputs: Any, *, title: str | None = None, to: str | Path | None = None) -> Capture:
+    """Run a model once, and keep what each of its modules returns.
+
+    >>> kept = vitport.capture(model, x)
+    >>> kept.activations["encoder.layers.0.norm1"].shape
+    (1, 197, 192)
+
+    Args:
+        model: a ``torch.nn.Module``; a Flax NNX module; a Linen module with its variables, ``(module, variables)``, or
+            bound; a JAX function, in which modules of Linen and Haiku and arrays with a :func:`tag` are seen; or the
+            path of an ``.onnx`` file. Modules are in evaluation mode. None is changed.
+        inputs: an array, a tuple of positional arguments, or a dict of keyword arguments. numpy's arrays serve every
+            framework.
+        title: name of the run in reports; the model's class by default.
+        to: also write a capture file (.npz or .safetensors), which ``vitport compare`` reads on any machine.
+
+    Returns:
+        Name of the module → its output, in the order of computation. A second array that it returns is ``name:1``, its
+        second call ``name#2``, a step of a scan ``name[3]``, and the model's own output ``output``.
+
+    Raises:
+        VitportError: if the model is of no kind above, is in training mode, or fails.
+    """
+    made = model_of(model, inputs, title)
+    kept = as_capture(made.title, made.run(), inputs, made.facts)
+    if to is not None:
+        from vit_parity.capture_file import save_capture
+
+        save_capture(kept, Path(to))
+    return kept
+
+
+@contextmanager
+def capturing(model: Any) -> Iterator[list[Capture]]:
+    """Keep what a ``torch.nn.Module`` computes inside code of your own, such as a training loop.
+
+    >>> with vitport.capturing(model) as steps:
+    ...     for batch in batches:
+    ...         train_step(model, batch)
+    >>> steps[3].activations["encoder.layers.0"]
+
+    Args:
+        model: the module; its hooks are removed in the end.
+
+    Yields:
+        A list that grows by a capture with each call of the model.
+    """
+    from vit_parity.porting.torch_model import Watched
+
+    steps: list[Capture] = []
+    kept = Watched(model, {})
+
+    def ended(module: Any, args: Any, output: Any) -> None:
+        given = [value for (name, slot), value in kept.values.items() if name.partition("#")[0] == "output" and
+                 slot == "<0"]  # fmt: skip
+        steps.append(as_capture(type(model).__name__, Observed(dict(kept.values)), tuple(given[:1]), {}))
+        kept.clear()
+
+    with kept.watching():
+        handle = model.register_forward_hook(ended)
+        try:
+            yield steps
+        finally:
+            handle.remove()
+
+
+def as_capture(title: str, seen: Observed, inputs: Any, facts: Mapping[str, str]) -> Capture:
+    """A pass as a capture, whose images are the first array among its inputs."""
+    arrays = [np.asarray(leaf) for leaf in _leaves(inputs) if hasattr(leaf, "shape")]
+    images = arrays[0] if arrays else np.zeros(0, np.float32)
+    outputs = seen.outputs
+    if not outputs:
+        raise VitportError(
+            f"{title} showed nothing: it has no modules, and no tag. Name arrays with x = vitport.tag('name', x)."
+        )
+    dtype = next(reversed(outputs.values())).dtype.name
+    return Capture(title, outputs, images, dict(facts) | {"dtype": dtype})
+
+
+def model_of(model: Any, inputs: Any, title: str | None = None) -> Model:
+    """A model of any framework with its inputs, ready to run.
+
+    Raises:
+        VitportError: if it is of no known kind.
+    """
+    args, kwargs = _arguments(inputs)
+    named = title or _title(model)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from vit_parity.porting.torch_model import TorchModel
+
+        return TorchModel(model, args, kwargs, named)
+    if (isinstance(model, (str, Path)) and str(model).endswith(".onnx")) or type(model).__name__ == "ModelProto":
+        from vit_parity.porting.onnx_model import OnnxModel
+
+        return OnnxModel(model, args, kwargs, named)
+    if callable(model) or is_linen_pair(model):
+        from vit_parity.porting.jax_model import JaxModel
+
+        return JaxModel(model, args, kwargs, named)
+    raise VitportError(
+        f"A {type(model).__name__} cannot be run: give a torch.nn.Module, a Flax NNX module, a Linen module with its "
+        "variables (module, variables), a JAX function, or the path of an .onnx file."
+    )
+
+
+def is_linen_pair(value: Any) -> bool:
+    """Whether a value is a Linen module with its variables."""
+    linen = sys.modules.get("flax.linen")
+    return linen is not None and isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], linen.Module)
+
+
+def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    return (tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)), {}
+
+
+def _title(model: Any) -> str:
+    if isinstance(model, (str, Path)):
+        return str(model)
+    model = model[0] if isinstance(model, tuple) else getattr(model, "func", model)
+    return getattr(model, "__name__", type(model).__name__)
+
+
+def _leaves(inputs: Any) -> Iterator[Any]:
+    if isinstance(inputs, Mapping):
+        inputs = tuple(inputs.values())
+    if isinstance(inputs, (tuple, list)):
+        for entry in inputs:
+            yield from _leaves(entry)
+    elif type(inputs).__module__.startswith("torch"):
+        yield inputs.detach().cpu().numpy()
+    else:
+        yield inputs

@@ -1,0 +1,285 @@
+"""Two models of any frameworks compared stage by stage: what is rounding, what is a fault, and what only follows one.
+
+Three questions are asked of each pair of stages.
+
+*Is it far away?* Both models run as they are. What rounding can amount to is measured as in :mod:`vit_parity.bound`: A
+runs in float64 twice, once with all weights, inputs and results moved by a random share of at most the unit roundoff.
+
+*Is it wrong by itself?* B runs once more with A's values in place: each stage is given what A's was given, and what it
+returns is noted and replaced by what A's returned. So each stage is judged by itself, in one pass, and a second fault
+shows behind a first. Both run in float64 where they can; then no rounding hides anything.
+
+*May it be accused?* Only if all that it computes from was A's. A stage with inputs that nothing of A's answers to is
+unknown, unless it is right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_parity.bound import MARGIN, growth, relative
+from vit_parity.capture import Capture
+from vit_parity.porting.aligned import Aligned
+from vit_parity.porting.capture import as_capture, model_of
+from vit_parity.porting.causes import Evidence, causes
+from vit_parity.porting.findings import Fault, PortedRow, Porting, Shown, StageVerdict, owner, ported_row
+from vit_parity.porting.pairs import Pair, read_pairs
+from vit_parity.porting.stages import ROOT, Key, Model, Observed, output_key
+from vit_parity.porting.suggest import Suggestion, suggest
+from vit_parity.ulp import ROUNDOFF, roundoff
+from vit_spec import VitportError
+
+_NEAR_WIDE, _NEAR = 1e-6, 1e-4
+"""Relative L2 distance up to which values count as equal when stages are paired; it decides no verdict."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model that ran, or a capture."""
+
+    capture: Capture
+    model: Model | None
+    plain: Observed
+    wide: Observed | None
+    """In float64, where the model can."""
+
+    @property
+    def best(self) -> Observed:
+        """The most exact pass."""
+        return self.wide or self.plain
+
+
+def compare(
+    a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None, pairs: str | Path | Iterable[Pair | str] | None = None
+) -> Porting:
+    """Compare two models of any frameworks, stage by stage.
+
+    >>> print(vitport.compare(torch_model, flax_model, inputs=x))
+
+    Args:
+        a: the reference: a ``torch.nn.Module``, an NNX module, a Linen module with variables, a JAX function, the path
+            of an ``.onnx`` file, or a capture (:func:`vit_parity.porting.capture.capture`).
+        b: what is compared with it.
+        inputs: of both: an array, a tuple of positional arguments, or a dict of keyword arguments. Where B fails on
+            images (B, C, H, W), it is given (B, H, W, C).
+        inputs_b: B's, if they differ.
+        pairs: which stages belong together: a file, its lines, or what :func:`suggest_pairs` drafts, as by default.
+
+    Raises:
+        VitportError: if a model cannot run, or no stages belong together.
+    """
+    first, second, found = _sides(a, b, inputs, inputs_b)
+    names = list(first.best.outputs), list(second.best.outputs)
+    chosen = found.pairs if pairs is None else read_pairs(pairs, *names)
+    if not chosen:
+        raise VitportError(
+            f"No stage of {first.capture.title} belongs to one of {second.capture.title}: name them in a file of pairs."
+        )
+    return _judged(first, second, chosen)
+
+
+def suggest_pairs(a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None) -> Suggestion:
+    """Draft which stages belong together, to be read, corrected and given to :func:`compare`.
+
+    >>> Path("pairs.txt").write_text(str(vitport.suggest_pairs(torch_model, flax_model, inputs=x)))
+
+    Args:
+        a: as of :func:`compare`.
+        b: the same.
+        inputs: the same.
+        inputs_b: the same.
+    """
+    return _sides(a, b, inputs, inputs_b)[2]
+
+
+def _sides(a: Any, b: Any, inputs: Any, inputs_b: Any) -> tuple[Side, Side, Suggestion]:
+    first = _ran(a, inputs)
+    given = inputs if inputs_b is None else inputs_b
+    try:
+        second = _ran(b, given)
+    except VitportError:
+        moved = None if inputs_b is not None else _channels_last(given)
+        if moved is None:
+            raise
+        second = _ran(b, moved)
+    near = _NEAR_WIDE if first.wide is not None and second.wide is not None else _NEAR
+    return first, second, suggest(first.best, second.best, first.model, second.model, near)
+
+
+def _ran(model: Any, inputs: Any) -> Side:
+    if isinstance(model, Capture):
+        values: dict[Key, np.ndarray] = {output_key(name): array for name, array in model.activations.items()}
+        return Side(model, None, Observed(values), None)
+    if inputs is None:
+        raise VitportError("compare needs the models' inputs: compare(a, b, inputs=x).")
+    made = model_of(model, inputs)
+    plain = made.run()
+    try:
+        wide = made.run(wide=True)
+    except VitportError:  # a graph, or an operation that has no float64
+        wide = None
+    return Side(as_capture(made.title, plain, inputs, made.facts), made, plain, wide)
+
+
+def _channels_last(inputs: Any) -> Any:
+    """Images (B, C, H, W) as (B, H, W, C); ``None`` if there are none."""
+    if isinstance(inputs, (tuple, list)):
+        moved = [_channels_last(entry) for entry in inputs]
+        return tuple(entry if it is None else it for entry, it in zip(inputs, moved, strict=True)) if any(
+            it is not None for it in moved) else None  # fmt: skip
+    if isinstance(inputs, dict):
+        moved = {name: _channels_last(entry) for name, entry in inputs.items()}
+        return {name: inputs[name] if it is None else it for name, it in moved.items()} if any(
+            it is not None for it in moved.values()) else None  # fmt: skip
+    if getattr(inputs, "ndim", 0) != 4:
+        return None
+    return np.moveaxis(np.asarray(inputs), 1, -1)
+
+
+def _judged(a: Side, b: Side, pairs: tuple[Pair, ...]) -> Porting:
+    exact = a.wide is not None and b.wide is not None
+    aligned = Aligned(a.best, b.best if exact or a.wide is None else b.plain, pairs, _NEAR_WIDE if exact else _NEAR)
+    limits = _Limits(a, b, aligned)
+    alone, local_limits = _alone(a, b, aligned, limits)
+    rows: list[PortedRow] = []
+    faults: list[Fault] = []
+    arrays: list[tuple[np.ndarray, np.ndarray]] = []
+    off = coarser = False
+    doubtful: set[str] = set()  # modules that compute from something wrong which A's could not replace
+    for pair in pairs:
+        turned, plain = aligned.turned(pair), aligned.turned(pair, b.plain)
+        if turned is None or plain is None:
+            continue
+        key = output_key(pair.a)
+        x, exact_x = aligned.value_a(pair, a.plain), aligned.value_a(pair)
+        apart, apart_exactly = relative(plain, _wide(x)), relative(turned, _wide(exact_x))
+        far = not apart <= limits.together[key] or (exact and not apart_exactly <= limits.exact(key))
+        own = None if alone is None else aligned.turned(pair, alone)
+        stage = output_key(pair.b)[0]
+        known = own is not None and stage not in aligned.unknown and stage not in doubtful
+        error = None if own is None else relative(own, _wide(exact_x))
+        limit = local_limits.get(key, math.inf)
+        inputs = [] if owner(stage) in doubtful else _wrong_inputs(pair, aligned, alone, local_limits)
+        right = error is not None and error <= limit
+        coarse = exact and far and apart_exactly <= limits.exact(key)
+        verdict: StageVerdict = "rounding"
+        shown: Shown | None = None
+        if error is not None and not right and stage in aligned.loose:
+            doubtful.add(owner(stage))
+        if error is not None and not right and known:
+            verdict, shown = "divergence", "output"
+        elif inputs:
+            verdict = "divergence"
+        elif coarse:  # of all stages that only the coarser run shows, the first is told
+            verdict, shown = ("amplified", None) if coarser else ("divergence", "precision")
+            coarser = True
+        elif far and right:
+            verdict = "amplified"
+        elif far:
+            verdict, shown = ("unknown", None) if off else ("divergence", "first")
+        off = off or far or bool(inputs)
+        faults += inputs
+        if shown is not None:
+            measured = (error, limit) if shown == "output" and error is not None else (apart, limits.together[key])
+            faults.append(Fault(pair.a, pair.b, shown, *measured, key, output_key(pair.b)))
+        arrays.append((x, plain))
+        truth = a.wide or (b.wide if exact else None)
+        rows.append(ported_row(pair, x, plain, limits.together[key], None if truth is None else exact_x,
+                               error if known else None, limit, verdict))  # fmt: skip
+    faults = _merged(faults)
+    evidence = Evidence(a, b, aligned, alone)
+    faults = [fault.because(causes(fault, evidence)) for fault in faults]
+    taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}
+    only_a = tuple(name for name in a.best.outputs if name not in taken_a)
+    only_b = tuple(name for name in b.best.outputs if name not in taken_b)
+    return Porting(a.capture, b.capture, pairs, tuple(rows), tuple(faults), only_a, only_b, exact, tuple(arrays))
+
+
+def _alone(a: Side, b: Side, aligned: Aligned, limits: _Limits) -> tuple[Observed | None, dict[Key, float]]:
+    """B with A's values in place, and how far rounding takes each stage by itself."""
+    if b.model is None or a.model is None or not aligned.a.values:
+        return None, {}
+    exact = aligned.b is b.wide
+    try:
+        alone = b.model.run(wide=exact, forced=aligned.forced())
+    except VitportError:
+        return None, {}
+    found = dict.fromkeys(aligned.a.values, MARGIN * 2 * limits.growth * limits.u)
+    if a.wide is not None:
+        moved = a.model.run(wide=True, shake=limits.u, forced=aligned.own())
+        for key, array in a.wide.values.items():
+            if key in moved.values and array.size and array.dtype.kind == "f":
+                share = relative(moved.values[key], array)
+                found[key] = MARGIN * 2 * max(share, limits.u) * (1.0 if exact else limits.growth)
+    return alone, found
+
+
+class _Limits:
+    """What rounding may come to, from the start to each stage, in relative L2 distance of B from A."""
+
+    def __init__(self, a: Side, b: Side, aligned: Aligned) -> None:
+        self.u = max(roundoff(np.dtype(dtype)) for side in (a, b) if (dtype := _dtype(side)) in ROUNDOFF)
+        self.growth = growth(_longest(a), self.u)
+        source = a if a.wide is not None else b
+        self._moved: dict[Key, float] = {}
+        if source.wide is not None and source.model is not None:
+            shaken = source.model.run(wide=True, shake=self.u)
+            other = {output_key(pair.b): output_key(pair.a) for pair in aligned.pairs}
+            for key, array in source.wide.values.items():
+                if key in shaken.values and array.size and array.dtype.kind == "f":
+                    name = key if source is a else other.get(key, key)
+                    self._moved[name] = relative(shaken.values[key], array)
+        stages = {output_key(pair.a): at for at, pair in enumerate(aligned.pairs, 1)}
+        self.together = {
+            key: MARGIN * 2 * self.growth * max(self._moved.get(key, self.u * at), self.u) for key, at in stages.items()
+        }
+
+    def exact(self, key: Key) -> float:
+        """The same if both ran in float64: only constants are rounded."""
+        return self.together[key] / self.growth
+
+
+def _dtype(side: Side) -> str:
+    return side.capture.facts.get("dtype", "float32")
+
+
+def _longest(a: Side) -> int:
+    """The longest sum, as far as shapes tell."""
+    axes = [size for array in a.plain.outputs.values() for size in array.shape[1:]]
+    return max(axes, default=1)
+
+
+def _wrong_inputs(pair: Pair, aligned: Aligned, alone: Observed | None, limits: dict[Key, float]) -> list[Fault]:
+    """What a stage would be given if all stages before it were A's, and is not what A's is given."""
+    found: list[Fault] = []
+    stage = output_key(pair.b)[0]
+    if alone is None or stage == ROOT:
+        return found
+    for slot, (source, layout) in aligned.slots.items():
+        if slot[0] != stage or slot not in alone.values:
+            continue
+        x = aligned.a.values[source]
+        value = alone.values[slot]
+        error = relative(layout.to_a(value, x.shape), _wide(x)) if value.size == x.size else math.inf
+        if not error <= limits.get(source, math.inf):
+            found.append(Fault(pair.a, pair.b, "input", error, limits[source], source, slot))
+    return found
+
+
+def _merged(faults: list[Fault]) -> list[Fault]:
+    """One fault for what the code of one module does wrong between its parts: the first place where it shows."""
+    kept: list[Fault] = []
+    for fault in faults:
+        if not any(fault.shows(earlier) for earlier in kept):
+            kept.append(fault)
+    return kept
+
+
+def _wide(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64)

@@ -1,0 +1,349 @@
+"""Any model in JAX: an NNX or Linen module, or a function with tags.
+
+Nothing of the user's is changed. While the program is traced, each module's call is tagged: Linen's and Haiku's by
+their own interceptors, NNX's by a wrapper round the ``__call__`` of the classes in question, on a copy of the model.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from conversion.containers.file_checks import first_line
+from vit_parity.frameworks import jax_dtype
+from vit_parity.porting.program import Evaluation, Loop, order_of, shaken, stacked, unstacked
+from vit_parity.porting.stages import ROOT, Key, Observed, Parts, is_float
+from vit_parity.porting.tags import mark
+from vit_spec import VitportError
+
+_PATH = "_vitport_path"
+Held = tuple[list[Any], Callable[[list[Any]], Callable[..., Any]]]
+"""Arrays, and what makes the function of the inputs from them."""
+
+
+class JaxModel:
+    """A model with its inputs.
+
+    Args:
+        model: an NNX module; a Linen module with its variables, as a pair or bound; or a function.
+        args: positional arguments.
+        kwargs: keyword arguments; arrays are traced, all else is left as it is.
+        title: name of the run in reports.
+    """
+
+    def __init__(self, model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], title: str) -> None:
+        import jax
+
+        self.title = title
+        self._model = model
+        self._weights, self._made = _held(model)
+        given, self._tree = jax.tree.flatten((tuple(args), dict(kwargs)), is_leaf=_is_leaf)
+        self._given = [_as_array(leaf) for leaf in given]
+        self.kinds: dict[str, str] = {}
+        self._kept: dict[tuple[bool, float], _Traced] = {}
+        self.facts = {"framework": f"jax {jax.__version__}", "device": jax.devices()[0].device_kind}
+
+    def run(
+        self, *, wide: bool = False, shake: float = 0.0, forced: Mapping[Key, np.ndarray] | None = None
+    ) -> Observed:
+        """As :class:`vit_parity.porting.stages.Model` says."""
+        import jax
+
+        with jax_dtype("float64" if wide else "float32"):
+            try:
+                if (wide, shake) not in self._kept:
+                    self._kept[wide, shake] = self._traced(wide, shake)
+                traced = self._kept[wide, shake]
+                put = _put(traced, forced or {}) if wide or forced else {}  # wide ones are compiled once for both
+                found = jax.device_get(traced.run(traced.arrays, put))
+            except Exception as error:
+                raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
+        return Observed(unstacked(traced.order, found), _Kinds(self.kinds))
+
+    def _traced(self, wide: bool, shake: float) -> _Traced:
+        """The program with its tags, compiled."""
+        import jax
+
+        places = [at for at, leaf in enumerate(self._given) if isinstance(leaf, np.ndarray)]
+        arrays = [_wide(leaf, wide) for leaf in [*self._weights, *(self._given[at] for at in places)]]
+        if shake:
+            arrays = [shaken(leaf, shake, -1 - at) if _floats(leaf) else leaf for at, leaf in enumerate(arrays)]
+        count = len(self._weights)
+
+        def call(*leaves: Any) -> Any:
+            given = list(self._given)
+            for at, leaf in zip(places, leaves[count:], strict=True):
+                given[at] = leaf
+            args, kwargs = jax.tree.unflatten(self._tree, given)
+            output = self._made(list(leaves[:count]))(*args, **kwargs)
+            if ROOT not in self.kinds:  # else the module tagged it
+                for at, leaf in enumerate(jax.tree.leaves(output)):
+                    mark(leaf, ROOT, f">{at}")
+            return ()
+
+        with _tagging(self.kinds):
+            program = jax.make_jaxpr(call)(*arrays)
+        order = order_of(program.jaxpr, {})
+
+        def run(given: Any, put: Any) -> Any:
+            return Evaluation(wide, shake).run(program.jaxpr, program.consts, given, put, {})[1]
+
+        quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+        on_cpu = jax.default_backend() == "cpu"  # float64 is run once or twice: compiling is what takes time
+        return _Traced(arrays, order, jax.jit(run, compiler_options=quick if wide and on_cpu else None))
+
+    def parts(self, stage: str) -> Parts:
+        """As :class:`vit_parity.porting.stages.Model` says."""
+        path = stage.partition("#")[0].partition("[")[0]
+        steps = [int(step) for step in _steps(stage)]
+        found = _parts(self._model, path)
+        arrays = {name: functools.reduce(lambda it, at: it[at], steps, array) for name, array in found.arrays.items()}
+        return Parts(arrays, found.facts)
+
+
+class _Kinds(dict[str, str]):
+    """Classes by path, also for ``path#2`` and ``path[3]``."""
+
+    def __missing__(self, name: str) -> str:
+        path = name.partition("#")[0].partition("[")[0]
+        if path == name or path not in self:
+            raise KeyError(name)
+        return self[path]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+
+@dataclass(frozen=True)
+class _Traced:
+    arrays: list[Any]
+    order: list[Key | Loop]
+    run: Callable[[Any, Any], dict[Key, Any]]
+    """From the arrays, and from what replaces tags, to what is tagged."""
+
+
+def _put(traced: _Traced, forced: Mapping[Key, np.ndarray]) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+    """Of everything that is tagged, whether it is replaced, and by what."""
+    import jax
+
+    shapes = jax.eval_shape(traced.run, traced.arrays, {})
+    own = unstacked(traced.order, {key: np.zeros(it.shape, it.dtype) for key, it in shapes.items()})
+    flags = stacked(traced.order, {key: np.array(key in forced) for key in own})
+    values = stacked(traced.order, {key: np.asarray(forced.get(key, array), array.dtype) for key, array in own.items()})
+    return {key: (flags[key], values[key]) for key in values}
+
+
+def _held(model: Any) -> Held:
+    """The arrays of a model, and the function that they make."""
+    import jax
+
+    if _is_a(model, "flax.nnx", "Module"):
+        from flax import nnx
+
+        _check_random(model)
+        graph, state = nnx.split(model)
+        leaves, tree = jax.tree.flatten(state)
+
+        def made(arrays: list[Any]) -> Callable[..., Any]:
+            copy = nnx.merge(graph, jax.tree.unflatten(tree, arrays))
+            for path, module in nnx.iter_modules(copy):
+                setattr(module, _PATH, ".".join(map(str, path)) or ROOT)
+            return copy
+
+        return leaves, made
+    if _is_a(model, "flax.linen", "Module"):  # bound
+        model = model.unbind()
+    if isinstance(model, tuple) and len(model) == 2 and _is_a(model[0], "flax.linen", "Module"):
+        module, variables = model
+        leaves, tree = jax.tree.flatten(variables)
+        return leaves, lambda arrays: functools.partial(module.apply, jax.tree.unflatten(tree, arrays))
+    if isinstance(model, functools.partial):  # its arguments are most likely the parameters
+        leaves, tree = jax.tree.flatten((model.args, model.keywords), is_leaf=_is_leaf)
+        places = [at for at, leaf in enumerate(leaves) if _is_array(leaf)]
+
+        def filled(arrays: list[Any]) -> Callable[..., Any]:
+            given = list(leaves)
+            for at, array in zip(places, arrays, strict=True):
+                given[at] = array
+            args, kwargs = jax.tree.unflatten(tree, given)
+            return functools.partial(model.func, *args, **kwargs)
+
+        return [leaves[at] for at in places], filled
+    return [], lambda _: model
+
+
+@contextmanager
+def _tagging(kinds: dict[str, str]) -> Iterator[None]:
+    """While a program is traced, tag what modules are given and what they return."""
+    with ExitStack() as stack:
+        stack.enter_context(_context()(next(_number)))
+        if "flax.linen" in sys.modules:
+            from flax import linen
+
+            def linen_call(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+                if context.method_name != "__call__":
+                    return run(*args, **kwargs)
+                name = ".".join(context.module.path) or ROOT
+                return _tagged_call(run, args, kwargs, name, type(context.module).__name__, kinds)
+
+            stack.enter_context(linen.intercept_methods(linen_call))
+        if "haiku" in sys.modules:
+            import haiku  # pyright: ignore[reportMissingImports]
+
+            def haiku_call(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+                if context.method_name != "__call__":
+                    return run(*args, **kwargs)
+                name = context.module.module_name.replace("/~/", ".").replace("/", ".")
+                return _tagged_call(run, args, kwargs, name, type(context.module).__name__, kinds)
+
+            stack.enter_context(haiku.intercept_methods(haiku_call))
+        if "flax.nnx" in sys.modules:
+            stack.enter_context(_nnx_calls(kinds))
+        yield
+
+
+@contextmanager
+def _nnx_calls(kinds: dict[str, str]) -> Iterator[None]:
+    """Wraps the ``__call__`` of every class of NNX modules; only modules with a path are tagged."""
+    from flax import nnx
+
+    inside: list[int] = []
+
+    def wrapped(own: Any) -> Any:
+        @functools.wraps(own)
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            name = getattr(self, _PATH, None)
+            if name is None or (inside and inside[-1] == id(self)):  # the class above is called by super()
+                return own(self, *args, **kwargs)
+            inside.append(id(self))
+            try:
+                return _tagged_call(functools.partial(own, self), args, kwargs, name, type(self).__name__, kinds)
+            finally:
+                inside.pop()
+
+        return call
+
+    before = {cls: vars(cls)["__call__"] for cls in _subclasses(nnx.Module) if "__call__" in vars(cls)}
+    try:
+        for cls, own in before.items():
+            cls.__call__ = wrapped(own)
+        yield
+    finally:
+        for cls, own in before.items():
+            cls.__call__ = own
+
+
+def _tagged_call(run: Any, args: Any, kwargs: Any, name: str, kind: str, kinds: dict[str, str]) -> Any:
+    """Call a module with its arrays tagged; an object that stands twice among the arguments is one slot."""
+    import jax
+
+    kinds[name] = kind
+    leaves, tree = jax.tree.flatten((args, kwargs), is_leaf=_is_leaf)
+    marked: dict[int, Any] = {}
+    for leaf in leaves:
+        if _is_array(leaf) and id(leaf) not in marked:
+            marked[id(leaf)] = mark(leaf, name, f"<{len(marked)}")
+    args, kwargs = jax.tree.unflatten(tree, [marked.get(id(leaf), leaf) for leaf in leaves])
+    output, tree = jax.tree.flatten(run(*args, **kwargs), is_leaf=_is_leaf)
+    count = 0
+    for at, leaf in enumerate(output):
+        if _is_array(leaf):
+            output[at] = mark(leaf, name, f">{count}")
+            count += 1
+    return jax.tree.unflatten(tree, output)
+
+
+def _parts(model: Any, path: str) -> Parts:
+    """The parameters and plain attributes of one module."""
+    simple = (bool, int, float, str, tuple)
+    if _is_a(model, "flax.nnx", "Module"):
+        from flax import nnx
+
+        modules = {".".join(map(str, at)) or ROOT: module for at, module in nnx.iter_modules(model)}
+        own = vars(modules[path]) if path in modules else {}
+        arrays = {name: np.asarray(it.get_value()) for name, it in own.items()
+                  if isinstance(it, nnx.Variable) and _is_array(it.get_value())}  # fmt: skip
+        return Parts(arrays, {name: value for name, value in own.items() if isinstance(value, simple)})
+    if _is_a(model, "flax.linen", "Module"):
+        model = model.unbind()
+    if isinstance(model, tuple) and len(model) == 2:
+        steps = [] if path == ROOT else path.split(".")
+        arrays = {}
+        for collection in model[1].values():
+            for step in steps:
+                collection = collection.get(step, {}) if isinstance(collection, Mapping) else {}
+            arrays |= {name: np.asarray(it) for name, it in collection.items() if _is_array(it)}
+        return Parts(arrays)
+    return Parts()
+
+
+def _check_random(model: Any) -> None:
+    from flax import nnx
+
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.Dropout) and module.rate > 0 and not module.deterministic:
+            raise VitportError("The NNX model has dropout switched on, so outputs are random: call model.eval() first.")
+
+
+@functools.cache
+def _context() -> Any:
+    """Part of the key of JAX's caches, so that nothing traced without tags is found again."""
+    import jax
+
+    return jax.make_user_context(0)
+
+
+_number = iter(range(1, sys.maxsize))
+
+
+def _subclasses(cls: type) -> set[type]:
+    return {cls}.union(*map(_subclasses, cls.__subclasses__()))
+
+
+def _is_a(value: Any, module: str, name: str) -> bool:
+    """``isinstance`` without importing what may not be there."""
+    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
+
+
+def _is_leaf(value: Any) -> bool:
+    """Only plain containers are opened: a module among the arguments stays what it is."""
+    return not isinstance(value, (dict, list, tuple))
+
+
+def _is_array(leaf: Any) -> bool:
+    import jax
+
+    return isinstance(leaf, (jax.Array, np.ndarray)) and not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+
+
+def _as_array(leaf: Any) -> Any:
+    """numpy arrays for tensors of any framework; all else as it is."""
+    if type(leaf).__module__.startswith("torch") and hasattr(leaf, "detach"):
+        return leaf.detach().cpu().numpy()
+    return np.asarray(leaf) if _is_array(leaf) else leaf
+
+
+def _floats(leaf: Any) -> bool:
+    return _is_array(leaf) and is_float(leaf)
+
+
+def _wide(leaf: Any, wide: bool) -> Any:
+    import jax.numpy as jnp
+
+    if not _is_array(leaf):
+        return leaf
+    return jnp.asarray(leaf, np.float64 if wide and leaf.dtype == np.float32 else None)
+
+
+def _steps(stage: str) -> list[str]:
+    return re.findall(r"\[(\d+)\]", stage)

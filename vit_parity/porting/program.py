@@ -1,0 +1,244 @@
+"""A JAX program, evaluated equation by equation: what it tags is read, and on request replaced, widened or shaken.
+
+The program is traced once more for each evaluation, and evaluated while it is traced, so the result is one compiled
+function. Calls (jit, remat, custom derivatives) are inlined; a scan stays a scan, whose tags come out stacked. Tags
+in the branches of a ``cond`` and in the body of a ``while_loop`` are not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vit_parity.porting.stages import Key, Values, unique
+
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint", "custom_jvp_call",
+          "custom_vjp_call", "custom_vjp_call_jaxpr")  # fmt: skip
+_ROUNDS = ("add", "sub", "mul", "div", "exp", "log", "tanh", "logistic", "erf", "rsqrt", "sqrt", "pow", "integer_pow",
+           "dot_general", "conv_general_dilated", "reduce_sum", "cumsum", "sin", "cos")  # fmt: skip
+"""Primitives whose result is rounded."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What is tagged in the body of a scan."""
+
+    length: int
+    order: list[Key | Loop]
+
+
+@dataclass
+class Evaluation:
+    """How a program is evaluated.
+
+    Args:
+        wide: float32 becomes float64, in constants and in conversions too.
+        shake: move results by a random share of at most this.
+    """
+
+    wide: bool = False
+    shake: float = 0.0
+    shaken: int = 0
+    """Results that were moved so far."""
+
+    def run(
+        self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], forced: Mapping[Key, Any], seen: dict[Key, int]
+    ) -> tuple[list[Any], dict[Key, Any], list[Key | Loop]]:
+        """Evaluate.
+
+        Args:
+            jaxpr: the program.
+            consts: its constants.
+            args: its arguments.
+            forced: instead of what is tagged so, whether it is replaced, and by what; in a scan with the steps as
+                first axis of both.
+            seen: how often each tag was met.
+
+        Returns:
+            The results, what was tagged, and in which order.
+        """
+        values: dict[Any, Any] = {}
+        found: dict[Key, Any] = {}
+        order: list[Key | Loop] = []
+        values.update(zip(jaxpr.constvars, map(self._widened, consts), strict=True))
+        values.update(zip(jaxpr.invars, args, strict=True))
+        for equation in jaxpr.eqns:
+            given = [self._widened(var.val) if hasattr(var, "val") else values[var] for var in equation.invars]
+            name, params = equation.primitive.name, equation.params
+            if name == "vitport_tag":
+                key = unique(params["name"], params["slot"], seen)
+                found[key] = given[0]
+                order.append(key)
+                results = [_replaced(given[0], *forced[key]) if key in forced else given[0]]
+            elif name == "scan":
+                results, inner, loop = self._scan(params, given, forced, seen)
+                found |= inner
+                if loop.order:
+                    order.append(loop)
+            elif name == "while":
+                results = self._while(params, given)
+            elif name == "cond":
+                results = self._cond(params, given)
+            elif name in _CALLS:
+                body, inner_consts = _opened(next(params[it] for it in ("jaxpr", "call_jaxpr", "fun_jaxpr")
+                                                  if it in params))  # fmt: skip
+                results, inner, inner_order = self.run(body, inner_consts, given, forced, seen)
+                found |= inner
+                order += inner_order
+            else:
+                results = equation.primitive.bind(
+                    *given, **{it: self._wide_dtype(value) for it, value in params.items()}
+                )
+                results = list(results) if equation.primitive.multiple_results else [results]
+                if self.shake and name in _ROUNDS:
+                    results = [self._shaken(result) for result in results]
+            values.update(zip(equation.outvars, results, strict=True))
+        outputs = [self._widened(var.val) if hasattr(var, "val") else values[var] for var in jaxpr.outvars]
+        return outputs, found, order
+
+    def _scan(
+        self, params: Any, given: list[Any], forced: Mapping[Key, Any], seen: dict[Key, int]
+    ) -> tuple[list[Any], dict[Key, Any], Loop]:
+        import jax
+
+        body, inner_consts = _opened(params["jaxpr"])
+        consts, carries = params["num_consts"], params["num_carry"]
+        closed, carry, xs = given[:consts], given[consts : consts + carries], given[consts + carries :]
+        inside = {key: forced[key] for key in _keys(order_of(body, dict(seen))) if key in forced}
+        order: list[Key | Loop] = []
+        before = dict(seen)
+
+        def step(carry: list[Any], x: tuple[list[Any], dict[Key, Any]]) -> tuple[list[Any], Any]:
+            nonlocal order
+            seen.clear()  # the body may be traced more than once
+            seen.update(before)
+            outputs, found, order = self.run(body, inner_consts, [*closed, *carry, *x[0]], x[1], seen)
+            kept = [value.astype(old.dtype) for value, old in zip(outputs, carry, strict=False)]
+            return kept, (outputs[carries:], found)
+
+        last, (ys, found) = jax.lax.scan(step, carry, (xs, inside), params["length"], params["reverse"])
+        return [*last, *ys], found, Loop(params["length"], order)
+
+    def _while(self, params: Any, given: list[Any]) -> list[Any]:
+        import jax
+
+        of_cond, of_body = params["cond_nconsts"], params["body_nconsts"]
+        test, test_consts = _opened(params["cond_jaxpr"])
+        body, body_consts = _opened(params["body_jaxpr"])
+        first, second, start = given[:of_cond], given[of_cond : of_cond + of_body], given[of_cond + of_body :]
+        return jax.lax.while_loop(
+            lambda carry: self.run(test, test_consts, [*first, *carry], {}, {})[0][0],
+            lambda carry: self.run(body, body_consts, [*second, *carry], {}, {})[0],
+            start,
+        )
+
+    def _cond(self, params: Any, given: list[Any]) -> list[Any]:
+        import jax
+
+        def branch(closed: Any) -> Any:
+            body, consts = _opened(closed)
+            return lambda *args: self.run(body, consts, args, {}, {})[0]
+
+        index, *rest = given
+        return jax.lax.switch(index.astype("int32"), [branch(closed) for closed in params["branches"]], *rest)
+
+    def _widened(self, value: Any) -> Any:
+        wide = self.wide and getattr(value, "dtype", None) == np.float32
+        return value.astype(np.float64) if wide else value
+
+    def _wide_dtype(self, value: Any) -> Any:
+        wide = self.wide and (isinstance(value, np.dtype) or value is np.float32) and value == np.float32
+        return np.dtype(np.float64) if wide else value
+
+    def _shaken(self, x: Any) -> Any:
+        """``x`` times 1 plus noise from a cheap hash of the elements' numbers: uniform, and equal in every run."""
+        return shaken(x, self.shake, self._next())
+
+    def _next(self) -> int:
+        self.shaken += 1
+        return self.shaken
+
+
+def shaken(x: Any, by: float, number: int) -> Any:
+    """Floating-point numbers moved by a random share of at most ``by``; the noise of each number differs."""
+    import jax.numpy as jnp
+
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    places = jnp.arange(x.size, dtype=x.dtype).reshape(x.shape)
+    noise = jnp.sin((places % 9973 + 1) * 12.9898 + (places // 9973 + 1) * 4.1414 + number * 78.233) * 43758.5453
+    return x * (1 + by * (2 * (noise - jnp.floor(noise)) - 1)).astype(x.dtype)
+
+
+def order_of(jaxpr: Any, seen: dict[Key, int]) -> list[Key | Loop]:
+    """What a program tags, without running it."""
+    order: list[Key | Loop] = []
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "vitport_tag":
+            order.append(unique(params["name"], params["slot"], seen))
+        elif name == "scan":
+            inner = order_of(_opened(params["jaxpr"])[0], seen)
+            order += [Loop(params["length"], inner)] if inner else []
+        elif name in _CALLS:
+            body = next(params[it] for it in ("jaxpr", "call_jaxpr", "fun_jaxpr") if it in params)
+            order += order_of(_opened(body)[0], seen)
+    return order
+
+
+def unstacked(order: Sequence[Key | Loop], found: Mapping[Key, np.ndarray]) -> Values:
+    """Step by step what scans stacked: ``name[0]``, ``name[1]``, … in the order of computation."""
+    values: Values = {}
+    for entry in order:
+        if isinstance(entry, tuple):
+            values[entry] = found[entry]
+            continue
+        keys = list(_keys(entry.order))
+        for at in range(entry.length):
+            inner = unstacked(entry.order, {key: found[key][at] for key in keys})
+            values |= {(f"{_indexed(name, at)}", slot): array for (name, slot), array in inner.items()}
+    return values
+
+
+def stacked(order: Sequence[Key | Loop], values: Mapping[Key, np.ndarray]) -> Values:
+    """The inverse of :func:`unstacked`."""
+    found: Values = {}
+    for entry in order:
+        if isinstance(entry, tuple):
+            found[entry] = values[entry]
+            continue
+        steps = [
+            stacked(entry.order, {(_without(name, at), slot): array for (name, slot), array in values.items()
+                                  if _without(name, at) != name})
+            for at in range(entry.length)
+        ]  # fmt: skip
+        found |= {key: np.stack([step[key] for step in steps]) for key in _keys(entry.order)}
+    return found
+
+
+def _replaced(own: Any, whether: Any, by: Any) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.where(whether, by.astype(own.dtype), own)
+
+
+def _indexed(name: str, at: int) -> str:
+    """The outermost scan's step stands first: ``name[outer][inner]``."""
+    stem, bracket, rest = name.partition("[")
+    return f"{stem}[{at}]{bracket}{rest}"
+
+
+def _without(name: str, at: int) -> str:
+    return name.replace(f"[{at}]", "", 1) if f"{name.partition('[')[0]}[{at}]" == name[: name.find("]") + 1] else name
+
+
+def _keys(order: Sequence[Key | Loop]) -> list[Key]:
+    return [key for entry in order for key in ([entry] if isinstance(entry, tuple) else _keys(entry.order))]
+
+
+def _opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """A program and its constants."""
+    return (jaxpr.jaxpr, jaxpr.consts) if hasattr(jaxpr, "consts") else (jaxpr, ())
