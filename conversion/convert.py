@@ -14,7 +14,9 @@ from conversion.identify.recognise import get_formats
 from conversion.load import load
 from conversion.opening import Opening
 from conversion.save import Progress, save
+from conversion.store.put import check_free, made_here
 from vit_spec import Config
+from vit_spec.address import in_store
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Conversion:
     """As read."""
     changed: Checkpoint
     """As written."""
-    destination: Path
+    destination: str | Path
     result: Checkpoint
     """As read back from the destination."""
     notes: tuple[str, ...]
@@ -60,8 +62,8 @@ def convert(
     """Read weights, change what is asked for, write them in another format, and read the result back.
 
     Args:
-        source: a file or folder of any known format, or ``hf://owner/name[@revision]``.
-        destination: the file or folder to write.
+        source: a file or folder of any known format, here or in a bucket, or ``hf://owner/name[@revision]``.
+        destination: the file or folder to write, here or in a bucket.
         to: name of the format to write, or of a family of formats.
         changes: what to change on the way; ``None`` for nothing.
         format: naming scheme of the source, instead of the recognised one.
@@ -78,13 +80,14 @@ def convert(
     Raises:
         VitportError: if the source cannot be read, a change is impossible, or the destination cannot be written.
     """
-    destination, changes = Path(destination), changes or Changes()
-    writable_weights(
-        destination,
-        get_formats(to),
-        overwrite=overwrite,
-        sources=(Path(source), *([] if base is None else [Path(base)])),
-    )
+    changes = changes or Changes()
+    if in_store(destination):
+        get_formats(to)
+        check_free(str(destination), overwrite=overwrite)
+    else:
+        destination = Path(destination)
+        sources = (it for it in (source, base) if it is not None and not in_store(it))
+        writable_weights(destination, get_formats(to), overwrite=overwrite, sources=map(Path, sources))
     fresh = changes.head == "drop" or (changes.head == "zero" and changes.num_classes is not None)
     opening = Opening(format, weights_key, unreplicate, config, base)
     size = {} if changes.image_size is None else {"image_size": changes.image_size}
@@ -99,7 +102,8 @@ def convert(
         **asdict(opening),
     )
     changed = changes.apply(read)
-    notes = save(changed, destination, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
+    with made_here(destination, overwrite=overwrite) as path:
+        notes = save(changed, path, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
     result = load(destination, model=changed.config)  # what can be read back whole has been written
     said = changed.provenance.notes[len(read.provenance.notes) :]
     return Conversion(

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from vit_spec import VitportError
-from vit_spec.address import check_local
+from vit_spec.address import check_local, in_store
 
 PREFIX = "hf://"
 _ADDRESS = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^@]+))?")
@@ -20,7 +20,7 @@ _TABLES, _CONVERTED = "*.parquet", "refs/convert/parquet"
 
 
 def local(path: str | Path) -> Path:
-    """The path on this machine: the folder that a model on the Hub was fetched to; any other path unchanged.
+    """The path on this machine: what was fetched from the Hub or a bucket; any other path unchanged.
 
     Without a network the Hub's cache is used, as ``huggingface_hub`` always does.
 
@@ -28,6 +28,10 @@ def local(path: str | Path) -> Path:
         VitportError: if the address is malformed, or the model can neither be fetched nor found in the cache.
     """
     if not str(path).startswith(PREFIX):
+        if in_store(path):
+            from conversion.store import fetched
+
+            return fetched(str(path))
         check_local(str(path))
         return Path(path)
     hub, repo, revision = _address(str(path))

@@ -69,7 +69,7 @@ def load(
     ``model``; it is never guessed. No tensor is read until it is used.
 
     Args:
-        path: a file or folder, or ``hf://owner/name[@revision]``; its kind is recognised by its content.
+        path: a file or folder, here or in a bucket, or ``hf://owner/name[@revision]``; its content shows its kind.
         format: name of a format or group of formats, instead of the recognised one.
         model: a registered name or a config, for facts that the file does not tell.
         weights_key: the entry to read where a file holds several sets of weights.
@@ -89,6 +89,7 @@ def load(
         VitportError: if there is nothing to read, a fact is stated nowhere, or a tensor is missing, surplus or
             misshapen.
     """
+    config, rename = (None if it is None else local(it) for it in (config, rename))
     opening = Opening(format, weights_key, unreplicate, config, base)
     source, described = open_described(local(path), opening)
     given = both(described, given_facts(facts or {}))

@@ -12,6 +12,7 @@ from vit_cli.proof import prove
 from vit_cli.reading import FileOptions, ImageSize, WindowSize
 from vit_cli.terminal import progress, say
 from vit_spec import VitportError, count_parameters
+from vit_spec.address import in_store
 from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import Activation, PositionResize
 
@@ -106,8 +107,8 @@ def convert(
     """Convert weights to another format.
 
     Args:
-        source: File, folder or work directory of weights.
-        destination: file or folder to write.
+        source: File, folder or work directory of weights, here or in a bucket (gs://, s3://).
+        destination: file or folder to write, here or in a bucket.
         to: Format to write, such as timm or flax; an unknown one lists them all.
         overwrite: Replace the destination if it is a file of weights, or a folder of nothing but what FORMAT writes.
         verify: Run source and result side by side in both frameworks, and write a certificate; status 1 where any
@@ -135,7 +136,7 @@ def convert(
 
         stated: dict[str, Any] = {"image_size": changes.image_size}
         check_verifiable(changes, lambda: conversion.load(source, if_unstated=stated, **options))
-        proof = Path(certificate or f"{destination}.certificate.json")
+        proof = _certificate(certificate, destination)
         writable_file(proof, sources=(source, destination), ending=".json")
     with progress("Writing") as told:
         done = conversion.convert(
@@ -151,7 +152,15 @@ def convert(
     say(f"sha256 {written.provenance.sha256}")
     if against is not None:
         say(f"note: running {against}, which is your own code")
-    return prove(done, Path(certificate or f"{destination}.certificate.json"), against) if verify else 0
+    return prove(done, _certificate(certificate, destination), against) if verify else 0
+
+
+def _certificate(given: str | None, destination: str) -> Path:
+    """Its file, which is of this machine."""
+    if given is None and in_store(destination):
+        raise VitportError(f"--verify writes a certificate, and {destination} is in a bucket: name its file on this "
+                           "machine with --certificate.")  # fmt: skip
+    return Path(given or f"{destination}.certificate.json")
 
 
 def _origins(checkpoint: Checkpoint) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import tyro
@@ -10,12 +10,13 @@ import tyro
 from vit_cli.reading import ImageSize, Options
 from vit_cli.terminal import say, spinner
 from vit_spec import VitportError
+from vit_spec.address import in_store
 from vit_spec.frameworks import require_torch
 
 
 def export(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
-    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")],
     *,
     preprocessing: bool = False,
     image_size: ImageSize = None,
@@ -33,20 +34,22 @@ def export(
         preprocessing: Take pixels, uint8 (B, H, W, C) of the model's size, and normalise them in the graph.
         image_size: Pixels, a side or height and width, instead of the weights' own.
     """
+    from conversion.store.put import made_here
     from vit_parity.exported import KINDS, run_back
     from vit_parity.exported import export as write
 
-    if output.suffix not in KINDS:
+    if PurePosixPath(output).suffix not in KINDS:
         raise VitportError(f"{output} says no kind of file by its suffix: give one of {', '.join(KINDS)}.")
-    if output.is_dir() or not output.absolute().parent.is_dir():
+    if not in_store(output) and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):
         raise VitportError(f"{output} cannot be written: give the path of a file in a folder that is there.")
     require_torch("vitport export")  # it writes, or compares
     checkpoint = reading.load(source, image_size)
-    with spinner("Exporting"):
-        exported = write(checkpoint, output, preprocessing=preprocessing)
-    say(f"wrote {output}: {output.stat().st_size / 1e6:.1f} MB, takes {exported.takes}")
-    with spinner("Running it back"):
-        found = run_back(exported, checkpoint)
+    with made_here(output, overwrite=True) as path:
+        with spinner("Exporting"):
+            exported = write(checkpoint, path, preprocessing=preprocessing)
+        say(f"wrote {output}: {path.stat().st_size / 1e6:.1f} MB, takes {exported.takes}")
+        with spinner("Running it back"):
+            found = run_back(exported, checkpoint)
     verdict = "equal" if found.equal else "NOT equal"
     say(f"run by {found.by}, batches of 1 and 3: {found.largest:.1e} of the largest logit from the other framework's "
         f"model, {verdict}")  # fmt: skip

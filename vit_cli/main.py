@@ -14,6 +14,7 @@ from typing import Any
 
 import tyro
 
+from vit_cli.addresses import check_addresses
 from vit_cli.compare import compare
 from vit_cli.convert import convert
 from vit_cli.demo import demo
@@ -30,7 +31,6 @@ from vit_cli.sweep import sweep
 from vit_cli.terminal import say_error
 from vit_cli.train import long_names, train, train_with_defaults
 from vit_spec import UnfitError, VitportError
-from vit_spec.address import check_all_local
 
 SUBCOMMANDS: dict[str, Callable[..., int | None]] = {
     "demo": demo,
@@ -70,7 +70,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if args == ["--version"]:
             sys.stdout.write(f"vitport {_version()}\n")
             return 0
-        check_all_local([arg.partition("=")[2] if arg.startswith("--") else arg for arg in args])
+        check_addresses(args)
         subcommands = dict(SUBCOMMANDS)
         if args[:1] == ["train"]:  # the only one whose arguments decide its defaults
             args = ["train", *long_names(args[1:])]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -81,7 +80,7 @@ class Files:
         ),
     ] = None
     config: Annotated[
-        Path | None,
+        str | None,
         tyro.conf.arg(
             metavar="FILE",
             help="What the weights are: JSON with fields of the config, transformers' or timm's config.json, or an "

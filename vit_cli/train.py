@@ -50,8 +50,9 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         defaults = get_preset(given["preset"]).config
     elif given["config"]:
         from conversion.containers.yaml_file import read_yaml
+        from conversion.hub import local
 
-        defaults = config_from_dict(completed(read_yaml(given["config"]), weights), given["config"])
+        defaults = config_from_dict(completed(read_yaml(local(given["config"])), weights), given["config"])
     elif given["workdir"] and (Path(given["workdir"]) / CONFIG).is_file():
         defaults = read_config(Path(given["workdir"]) / CONFIG)
     # A length on the command line replaces the default's, in whichever of the two units that is.

@@ -66,7 +66,7 @@ def verify_conversion(conversion: Conversion, *, against: str | None = None) -> 
             "--against compares with your module as it is: verify first, and change head, type or GELU then."
         )
     original = Original(local(conversion.path), conversion.source, conversion.opening, run)
-    return verify(original, conversion.destination, conversion.result, requested)
+    return verify(original, local(conversion.destination), conversion.result, requested)
 
 
 def _changed(field: str, old: Config, new: Config) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from conversion.hub import local
 from vit_spec import Preprocessing, VitportError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def load_image(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
     model with one channel.
 
     Args:
-        path: an image file.
+        path: an image file, here or in a bucket.
         preprocessing: the size to scale and crop to, and the mean and std of each channel.
 
     Returns:
@@ -40,7 +41,7 @@ def load_image(path: str | Path, preprocessing: Preprocessing) -> np.ndarray:
         VitportError: if the file is missing, not an image, damaged, unsafe to decode or to scale, has more than 8 bits,
             or has another number of channels than ``preprocessing``.
     """
-    path = Path(path)
+    path = local(path)
     return normalize(crop(open_image(path, grey=len(preprocessing.mean) == 1), preprocessing), preprocessing)
 
 

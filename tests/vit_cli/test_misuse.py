@@ -83,18 +83,16 @@ def test_a_lack_of_memory_is_one_sentence(here, refused, monkeypatch) -> None:
         ("train", "--workdir=gs://bucket/run", "--preset", "digits"),
         ("train", "--workdir", "run", "--preset", "digits", "--data", "s3://bucket/photos"),
         ("train", "--workdir", "run", "--preset", "digits", "--compilation-cache", "gs://bucket/cache"),
-        ("train", "--workdir", "run", "--config", "gs://bucket/run.yaml"),
         ("train", "--workdir", "run", "--weights", "https://host/w.safetensors", "--data", "digits"),
-        ("convert", "gs://bucket/w.safetensors", "out.safetensors", "--to", "timm"),
-        ("convert", "w.safetensors", "gs://bucket/out.safetensors", "--to", "timm"),
-        ("evaluate", "gs://bucket/run", "--data", "digits"),
-        ("predict", "gs://bucket/cat.png", "--weights", "w.safetensors"),
+        ("convert", "az://container/w.safetensors", "out.safetensors", "--to", "timm"),
+        ("evaluate", "w.safetensors", "--data", "digits", "--predictions", "gs://bucket/out.csv"),
+        ("convert", "w.safetensors", "out", "--to", "timm", "--verify", "--certificate", "s3://bucket/proof.json"),
     ],
 )
 def test_an_object_store_is_one_sentence_and_leaves_no_folder(arguments, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(list(arguments)) == 2
     told = capsys.readouterr().err
-    assert "is not on this machine, and vitport reads and writes paths of this machine and hf:// only" in told
+    assert "is not on this machine, and vitport reads and writes paths of this machine" in told
     assert len(told.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,65 @@
+"""Objects of two servers: reading, ranges, writing on a condition, and what is said when it fails."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from conversion.store import Objects, StoreError
+from vit_spec import VitportError
+
+
+def test_what_is_written_is_read_whole_in_ranges_and_in_order(store) -> None:
+    objects = Objects(f"{store.address}/a")
+    contents = {f"{at:02}/ü {at}": bytes([at]) * (at + 3) for at in range(12)}
+    objects.write_all((name, lambda content=content: content) for name, content in contents.items())
+    assert objects.names() == sorted(contents)
+    assert objects.names("03/") == ["03/ü 3"]
+    assert list(objects.read_all((name, None) for name in reversed(contents))) == list(reversed(contents.values()))
+    assert list(objects.read_all((name, slice(1, 3)) for name in contents)) == [it[1:3] for it in contents.values()]
+    assert objects.read("none") is None
+    assert pickle.loads(pickle.dumps(objects)).read("03/ü 3") == contents["03/ü 3"]  # noqa: S301
+    objects.delete([*contents, "none"])
+    assert objects.names() == []
+
+
+def test_of_two_writers_one_wins(store) -> None:
+    objects = Objects(f"{store.address}/b")
+    content, version = objects.read_version("owner")
+    assert content is None
+    first = objects.write_if("owner", b"one", version)
+    assert first is not None
+    assert objects.write_if("owner", b"two", version) is None
+    second = objects.write_if("owner", b"one again", first)
+    assert second is not None
+    assert objects.write_if("owner", b"two", first) is None
+    assert objects.read_version("owner") == (b"one again", second)
+    assert objects.versions(["owner", "none"]) == [second, None]
+    assert objects.write_if("owner", None, second) is not None
+    assert objects.read("owner") is None
+
+
+def test_what_fails_is_one_sentence(store) -> None:
+    with pytest.raises(StoreError, match=r"bucket .*no-such-bucket does not exist"):
+        Objects(store.address.replace("of-tests", "no-such-bucket") + "/a").write("x", b"1")
+    with pytest.raises(VitportError, match="is no address of objects"):
+        Objects("gs:///x")
+
+
+def test_a_share_of_requests_that_fail_changes_nothing(store) -> None:
+    if store.address.startswith("s3"):
+        pytest.skip("moto fails no requests")
+    objects = Objects(f"{store.address}/c")
+    store.faults = 0.1
+    contents = {f"{at}": bytes([at]) * 1000 for at in range(30)}
+    objects.write_all((name, lambda content=content: content) for name, content in contents.items())
+    assert list(objects.read_all((name, None) for name in contents)) == list(contents.values())
+
+
+def test_a_refusal_tells_what_to_do(store) -> None:
+    if store.address.startswith("s3"):
+        pytest.skip("moto refuses nobody")
+    store.refused = "secret"
+    with pytest.raises(StoreError, match=r"is refused .*gcloud auth application-default login"):
+        Objects(f"{store.address}/secret").read("x")

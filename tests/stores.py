@@ -1,0 +1,176 @@
+"""Servers that speak the protocols of Google's and Amazon's object stores, in this process.
+
+Google's is PyPI's ``gcp-storage-emulator``. It knows no conditions of writes and names no version of what it gives, as
+the store itself does, so these are added here; and a share of its requests may fail, be cut, or take long. Amazon's is
+moto's, which knows conditions.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.request import Request, urlopen
+
+BUCKET = "bucket-of-tests"
+
+
+class Store:
+    """A running server with an empty bucket.
+
+    Attributes:
+        address: of the bucket.
+        environment: variables by which processes find the server.
+        faults: share of the requests that fail: half of them before they do anything, half after, their answer cut.
+        delay: seconds before each answer.
+    """
+
+    def __init__(self, address: str, environment: dict[str, str]) -> None:
+        self.address, self.environment = address, environment
+        self.faults, self.delay, self.requests = 0.0, 0.0, 0
+        self.refused: str | None = None
+        """A path that is answered with 403."""
+        self.random = random.Random(0)
+
+
+@contextmanager
+def google() -> Iterator[Store]:
+    """A bucket of Google's, ``gs://``."""
+    from gcp_storage_emulator.handlers import buckets
+    from gcp_storage_emulator.server import RequestHandler
+    from gcp_storage_emulator.storage import Storage
+
+    objects = Storage(use_memory_fs=True)
+    buckets.create_bucket(BUCKET, objects)
+    lock = threading.Lock()
+    store = Store(f"gs://{BUCKET}", {})
+
+    class Handler(RequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:  # noqa: N802
+            self._answer(super().do_GET)
+
+        def do_POST(self) -> None:  # noqa: N802
+            self._answer(super().do_POST)
+
+        def do_DELETE(self) -> None:  # noqa: N802
+            self._answer(super().do_DELETE)
+
+        def _answer(self, act: Any) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            with lock:
+                store.requests += 1
+                chance = store.random.random()
+            if store.delay:
+                time.sleep(store.delay)
+            socket = self.wfile
+            if chance < store.faults / 2:
+                answer = _error(503)
+            else:
+                self.rfile, self.wfile = io.BytesIO(body), io.BytesIO()
+                with lock:
+                    answer = self._refusal() or self._told(act)
+                if chance < store.faults:
+                    answer = answer[: len(answer) // 2]
+            socket.write(answer)
+            self.wfile = socket
+            self.close_connection = True
+
+        def _named(self) -> tuple[str, str, dict[str, list[str]]]:
+            parts = urlsplit(self.path)
+            query = parse_qs(parts.query)
+            bucket = parts.path.partition("/b/")[2].partition("/")[0]
+            return bucket, query["name"][0] if "name" in query else unquote(parts.path.partition("/o/")[2]), query
+
+        def _version(self) -> str:
+            bucket, name, _ = self._named()
+            try:
+                return objects.get_file_obj(bucket, name)["generation"]
+            except Exception:  # the emulator's own kind of error
+                return "0"
+
+        def _refusal(self) -> bytes | None:
+            bucket, _, query = self._named()
+            if store.refused is not None and store.refused in unquote(self.path):
+                return _error(403)
+            if bucket != BUCKET:
+                return _error(404)
+            wanted = query.get("ifGenerationMatch")
+            return _error(412) if wanted is not None and wanted[0] != self._version() else None
+
+        def _told(self, act: Any) -> bytes:
+            act()
+            head, gap, content = self.wfile.getvalue().partition(b"\r\n\r\n")  # type: ignore[attr-defined]
+            begin = self.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
+            if begin and not content and head.split()[1] == b"206":
+                return _error(416)
+            content = self._within(content)
+            lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
+            lines += [f"x-goog-generation: {self._version()}".encode(), f"Content-Length: {len(content)}".encode()]
+            return b"\r\n".join(lines) + gap + content
+
+        def _within(self, content: bytes) -> bytes:
+            """A list of objects between two names, which the emulator gives whole."""
+            query = parse_qs(urlsplit(self.path).query)
+            if self.command != "GET" or not ({"startOffset", "endOffset"} & query.keys()):
+                return content
+            first, end = query.get("startOffset", [""])[0], query.get("endOffset", ["\U0010ffff"])[0]
+            listed = json.loads(content)
+            listed["items"] = [it for it in listed.get("items", ()) if first <= it["name"] < end]
+            return json.dumps(listed).encode()
+
+    with _served(Handler, objects) as url:
+        store.environment = {
+            "TENSORSTORE_GCS_HTTP_URL": url,
+            "STORAGE_EMULATOR_HOST": url,
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x",
+        }
+        yield store
+
+
+@contextmanager
+def amazon() -> Iterator[Store]:
+    """A bucket of Amazon's, ``s3://``."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else it tells of each request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
+        urlopen(Request(f"{url}/{BUCKET}", method="PUT")).close()
+        yield Store(f"s3://{BUCKET}", {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
+    finally:
+        server.stop()
+
+
+@contextmanager
+def _served(handler: Any, objects: Any) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, objects))
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _error(code: int) -> bytes:
+    content = json.dumps({"error": {"code": code, "message": f"answered with {code}"}}).encode()
+    return (
+        f"HTTP/1.0 {code} Error\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+        + content
+    )
