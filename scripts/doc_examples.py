@@ -55,11 +55,15 @@ def _saved(name: str, form: str, **changes: object) -> Callable[[Path], None]:
     return make
 
 
-def _bare(name: str, not_numbers: int = 0) -> Callable[[Path], None]:
-    """Tensors in a safetensors file without a record, some values of one of them not a number."""
+def _bare(name: str, not_numbers: int = 0, form: str | None = None) -> Callable[[Path], None]:
+    """Tensors in a safetensors file without a record, some values of one of them not a number, or under the names of a
+    format."""
 
     def make(path: Path) -> None:
-        params = _params(get_model(name).config)
+        config = get_model(name).config
+        params = _params(config)
+        if form is not None:
+            params = dict(FORMATS[form].names.write(conversion.TensorTable.of(params), config))
         if not_numbers:
             params["blocks.3.mlp.fc1.weight"][0, :not_numbers] = np.nan
         save_file(params, path)
@@ -201,6 +205,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "dinov3.pth": _dinov3(),
     "rounded.pth": _dinov3(torch.bfloat16),
     "bare_eva.safetensors": _bare("eva02_tiny_patch14_336"),
+    "relpos.safetensors": _bare("vit_relpos_medium_patch16_cls_224", form="timm-relpos"),
     "swin_tiny_patch4_window7_224.pth": _microsoft_swin,
     "of_timm.safetensors": _small_swin("timm"),
     "of_torchvision.pth": _small_swin("torchvision", window_rule="pad", pad_order="pad_roll"),

@@ -11,6 +11,7 @@ from conversion.graph.fold import fold
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.heads import in_words, merge_order, taken
 from conversion.graph.layers import Layers, Linear, Norm, unselected
+from conversion.graph.vit.relative import added
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,8 @@ class Operand:
     columns: np.ndarray  # (h d,)
     norm: Norm | None
     scale: float
+    added: np.ndarray | None = None  # (h d,)
+    """A bias that is added to the heads, not by the layer."""
 
     @property
     def kernel(self) -> np.ndarray:
@@ -29,7 +32,8 @@ class Operand:
 
     @property
     def bias(self) -> np.ndarray | None:
-        return None if self.layer.bias is None else taken(self.layer.bias, self.columns)
+        own = None if self.layer.bias is None else taken(self.layer.bias, self.columns)
+        return own if self.added is None else self.added if own is None else own + self.added
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +48,8 @@ class Attention:
     order: np.ndarray  # (h d,)
     """For each input of the next layer, its index if heads are concatenated in order."""
     place: str
+    bias: np.ndarray | None = None
+    """Added to the scores of all images, (h, N, N)."""
 
 
 def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
@@ -63,13 +69,13 @@ def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
             f"The graph's {at.place} multiplies values by {in_words(soft)}, where the softmax of scaled products of "
             "queries and keys was expected."
         )
-    scores, scale, turned = _scores(step.x, layers)
+    scores, scale, turned, bias = _scores(step.x, layers)
     if factor != 1.0:
         raise NotUnderstoodError(f"The graph's {at.place} multiplies attention weights by {factor}, which no ViT does.")
     if scores.kind != "product":
         raise NotUnderstoodError(
             f"The graph's {soft.place} is the softmax of {in_words(scores)}, where scaled products of queries and keys "
-            "alone were expected: biases and masks on attention are not read."
+            "alone, or with biases by relative position, were expected: masks on attention are not read."
         )
     query, key = scores.views if not turned else tuple(_turned(view) for view in reversed(scores.views))
     N, d = at.shape[-2:]
@@ -82,26 +88,43 @@ def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
             f"The graph's {at.place} scales or normalises the values of attention, which no ViT does."
         )
     merged_order = merge_order(order, batch, heads, N, d, at.place)
-    return Attention(q, k, v, heads, scale * q.scale * k.scale, merged_order, at.place)
+    return Attention(
+        q, k, v, heads, scale * q.scale * k.scale, merged_order, at.place, _of_all_images(bias, heads, N, at.place)
+    )
 
 
-def _scores(at: Expression, layers: Layers) -> tuple[Expression, float, bool]:
-    """What a softmax reads without what it does not see, a number added to all; its factor, and whether the product is
-    that of keys and queries, with its last axes exchanged afterwards."""
+def _of_all_images(bias: np.ndarray | None, heads: int, tokens: int, place: str) -> np.ndarray | None:
+    """What is added to the scores, (h, N, N)."""
+    if bias is None:
+        return None
+    whole = np.broadcast_to(bias, (*(1,) * (4 - bias.ndim), *bias.shape) if bias.ndim < 4 else bias.shape)
+    whole = whole.reshape(-1, *whole.shape[-3:])
+    if whole.shape[-2:] != (tokens, tokens) or whole.shape[1] not in (1, heads) or not (whole == whole[:1]).all():
+        raise NotUnderstoodError(f"The graph's {place} adds other numbers to the scores of each image.")
+    return np.broadcast_to(whole[0], (heads, tokens, tokens))
+
+
+def _scores(at: Expression, layers: Layers) -> tuple[Expression, float, bool, np.ndarray | None]:
+    """What a softmax reads without what it does not see, a number added to all; its factor, whether the product is
+    that of keys and queries, with its last axes exchanged afterwards, and what else is added."""
     scores, scale = layers.scaled(at)
-    while (
-        (step := layers.step(scores)).kind == "shift"
-        and step.x is not None
-        and step.by is not None
-        and step.by.size == 1
-    ):
-        scores, factor = layers.scaled(step.x)
+    bias: np.ndarray | None = None
+    while True:
+        step, found = layers.step(scores), added(scores)
+        if step.kind == "shift" and step.x is not None and step.by is not None and step.by.size == 1:
+            inner = step.x
+        elif found is not None:
+            inner, by = found
+            bias = by * scale if bias is None else bias + by * scale
+        else:
+            break
+        scores, factor = layers.scaled(inner)
         scale *= factor
     product, order = unselected(View(scores, scores.shape))
     if product is None or order is None or product.kind != "product" or product is scores:
-        return scores, scale, False
+        return scores, scale, False, bias
     exchanged = np.array_equal(order, np.swapaxes(numbers(product.shape), -1, -2))
-    return (product, scale, True) if exchanged else (scores, scale, False)
+    return (product, scale, True, bias) if exchanged else (scores, scale, False, bias)
 
 
 def _turned(view: View) -> View:
@@ -112,19 +135,23 @@ def _turned(view: View) -> View:
 
 def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:
     """Queries, keys or values of all heads, (…, N, d)."""
-    scale, norm = 1.0, None
+    scale, norm, bias = 1.0, None, None
     d = view.shape[-1]
     while True:
         at, order = unselected(view)
         if at is None or order is None:
             break
         inner, factor = layers.scaled(at)
-        found = layers.norm(inner)
+        found = layers.norm(inner) if bias is None else None
         if found is not None and norm is None and found.x.shape[-1] == d:
             norm, scale = found, scale * factor
             view = View(found.x.expression, view.shape, found.x.elements().reshape(-1)[order])
-        elif inner is not at and (norm is None or factor == 1.0):
+        elif inner is not at and bias is None and (norm is None or factor == 1.0):
             scale *= factor
+            view = View(inner, view.shape, order)
+        elif bias is None and layers.linear(at) is None and (parts := added(at)) is not None:
+            inner, by = parts
+            bias = _by_head(by, at, order, view, heads, place)
             view = View(inner, view.shape, order)
         else:
             break
@@ -138,7 +165,15 @@ def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:
             f"The graph's {place} attends to {in_words(view.expression)}, where heads of a linear layer's outputs were "
             "expected."
         )
-    return Operand(*found_columns, norm, scale)
+    return Operand(*found_columns, norm, scale, bias)
+
+
+def _by_head(by: np.ndarray, at: Expression, order: np.ndarray, view: View, heads: int, place: str) -> np.ndarray:
+    """What is added to all tokens of each head, (h d,)."""
+    whole = np.broadcast_to(by, at.shape).reshape(-1)[order].reshape(-1, heads, *view.shape[-2:])  # (B, h, N, d)
+    if not (whole == whole[:1, :, :1]).all():
+        raise NotUnderstoodError(f"The graph's {place} attends to heads with other numbers added to each token.")
+    return whole[0, :, 0].reshape(-1)
 
 
 def _constant(array: np.ndarray, heads: int, norm: Norm | None, scale: float, place: str) -> Operand:

@@ -12,6 +12,7 @@ from conversion.graph.layers import Norm
 from conversion.graph.vit.block import Body
 from conversion.graph.vit.embedding import Embedding
 from conversion.graph.vit.head import Head
+from conversion.graph.vit.relative import table_of
 
 _ORDERS = ("sequential", "post_norm", "original")
 """The kinds of blocks by the place of a branch's norm: before its layer, after it, after the sum."""
@@ -39,6 +40,9 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
     norms, first = all_norms(e, body, h), body.branches[0]
     low = _low_precision(norms)
     attentions = [it.attention.attention for it in body.branches if it.attention is not None]
+    for it in attentions:
+        if it.bias is not None:
+            table_of(it.bias, e.patches.grid, it.place)  # a mask is told by its name
     mlps = [it.mlp for it in body.branches if it.mlp is not None] + ([] if h.pool is None else [h.pool.mlp])
     heads = _only("number of heads", [(it.heads, it.place) for it in attentions])
     d = e.patches.kernel.shape[0] // heads
@@ -67,6 +71,7 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
         ),
         "block": "parallel" if parallel else _ORDERS[[norm is not None for norm in first.norms].index(True)],
         "rotary": None,  # a graph that turns queries is refused where its attention is read
+        "relative_bias": _only("kind of attention", [(it.bias is not None, it.place) for it in attentions]),
         **({} if resize is None else {"pos_embed_resize": resize}),
         **_token_facts(e, h),
     }

@@ -165,7 +165,8 @@ class _Assembly:
             if parallel:
                 weights.parallel_block(f"blocks.{at}", block[0])
             else:
-                weights.block(f"blocks.{at}", *block)
+                attention, mlp = block
+                weights.block(f"blocks.{at}", attention, mlp, e.patches.grid)
         if h.norm is not None:
             weights.norm("norm", h.norm)
         if h.pool is not None:

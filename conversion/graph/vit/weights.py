@@ -11,6 +11,7 @@ from conversion.graph.mlp import Mlp
 from conversion.graph.vit.attention import Attention
 from conversion.graph.vit.block import Branch
 from conversion.graph.vit.head import AttentionPool, Head
+from conversion.graph.vit.relative import table_of
 from conversion.tensors.table import Tensor
 
 
@@ -63,8 +64,8 @@ class Weights:
         if self.norm_bias:
             self.put(f"{name}.bias", np.broadcast_to(bias, (width,)))
 
-    def block(self, at: str, attention: Branch, mlp: Branch) -> None:
-        """A block with attention and MLP in sequence."""
+    def block(self, at: str, attention: Branch, mlp: Branch, grid: tuple[int, int]) -> None:
+        """A block with attention and MLP in sequence, of a model with so many rows and columns of patches."""
         for number, branch in ((1, attention), (2, mlp)):
             norm = branch.before or branch.after or branch.outside
             assert norm is not None
@@ -75,6 +76,9 @@ class Weights:
         layer = attention.attention
         self.joined(f"{at}.attn.qkv", [], layer.attention)
         self.query_norms(f"{at}.attn", layer.attention)
+        if layer.attention.bias is not None:
+            table = table_of(layer.attention.bias, grid, layer.attention.place)
+            self.put(f"{at}.attn.relative_position_bias_table", table)
         if layer.norm is not None:
             self.norm(f"{at}.attn.norm", layer.norm, layer.attention.order)
         self.linear(f"{at}.attn.proj", layer.out.kernel, layer.out.bias, biased=self.proj_bias,
