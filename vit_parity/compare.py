@@ -13,7 +13,7 @@ import numpy as np
 from conversion.opening import Opening
 from vit_parity.capture import Capture
 from vit_parity.capture_file import load_capture
-from vit_parity.comparing import Comparing
+from vit_parity.comparing import Comparing, Stage
 from vit_parity.comparison import Comparison, Depth, compare_captures
 from vit_parity.endpoints import Endpoint, endpoint_flow, parse_endpoint
 from vit_parity.explain import Explaining, Explanation
@@ -227,11 +227,14 @@ def measure(
     truth, others = true_flow(checkpoint, a.images), _others(runs) if depths else ()
     comparing = Comparing(a, b, truth, model, others, memory=memory * GIGABYTE)
     tokens: dict[str, np.ndarray] = {}
-    for stage in comparing.stages():
+
+    def visit(stage: Stage) -> None:
         for judge, activations in zip(explaining, (stage.a, stage.b), strict=False):
             judge.add(stage.name, activations)
         if local_errors:
-            tokens |= {name: array for name, array in stage.exact.items() if name == stage.name}
+            tokens.update((name, array) for name, array in stage.exact.items() if name == stage.name)
+
+    comparing.run(visit)
     errors = None
     if local_errors:
         truth = Capture("truth", tokens, a.images)
