@@ -11,9 +11,10 @@ from benchmarks.subject import Subject
 
 def comparison(subject: Mapping[str, Any], memory: float = 1.0) -> Side:
     """PyTorch against JAX in float32 with the truth in float64, all activations; with causes; with a report."""
-    from vit_parity.compare import Runs, Side, measure
+    from vit_parity.compare import measure
     from vit_parity.endpoints import endpoint_flow, parse_endpoint
     from vit_parity.report import extras_of, report_html
+    from vit_parity.runs import Runs, Side
 
     of = Subject(**subject)
     checkpoint, images = of.checkpoint(), of.images(1)
