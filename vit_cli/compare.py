@@ -13,7 +13,8 @@ from vit_cli.terminal import say, say_error, spinner, write_json
 
 if TYPE_CHECKING:
     from vit_parity import Comparison
-    from vit_parity.compare import Findings, Runs
+    from vit_parity.compare import Findings
+    from vit_parity.runs import Runs
 
 DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
 

@@ -56,7 +56,9 @@ def print_findings(found: Findings, *, all_layers: bool, worst_first: bool) -> N
         rows.sort(key=_excess, reverse=True)
     print_table(_headers(comparison, found), [_cells(row, found) for row in rows])
     first = comparison.first_divergence
-    if first is None:
+    if first is None and found.explanations:
+        say("No difference is beyond the bound on rounding, but a cause is named of what is smaller.")
+    elif first is None:
         say("Rounding explains every difference.")
     else:
         far = f"{short_number(first.difference.relative)}, where rounding explains {short_number(first.tolerance)}"

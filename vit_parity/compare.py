@@ -2,76 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from conversion.opening import Opening
 from vit_parity.capture import Capture
 from vit_parity.capture_file import load_capture
-from vit_parity.comparing import Comparing
+from vit_parity.comparing import Comparing, Stage
 from vit_parity.comparison import Comparison, Depth, compare_captures
 from vit_parity.endpoints import Endpoint, endpoint_flow, parse_endpoint
 from vit_parity.explain import Explaining, Explanation
 from vit_parity.flow import Flow, flow
-from vit_parity.frameworks import Dtype, Framework
+from vit_parity.frameworks import Dtype
 from vit_parity.gradients import GradientRow, compare_gradients, gradients_of
 from vit_parity.hypotheses import Origin
 from vit_parity.local_errors import local_errors as measure_local_errors
 from vit_parity.replay import ReplayedModel, float64_params
+from vit_parity.runs import ImageSize, Load, Runs, Side
 from vit_parity.seeded import seeded
 from vit_parity.shelf import GIGABYTE
 from vit_parity.truth import true_flow
 from vit_spec import VitportError
 from vit_spec.frameworks import require_torch
-
-if TYPE_CHECKING:
-    from conversion import Checkpoint
-
-ImageSize = int | tuple[int, int] | None
-Load = Callable[[str, ImageSize], "Checkpoint"]
-"""Reads the weights at a path, their position table resized for images of a size, or as it is for ``None``."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """What is run, and the weights that it runs with."""
-
-    endpoint: Endpoint
-    checkpoint: Checkpoint | None
-    """``None`` for a capture."""
-
-    @property
-    def framework(self) -> Framework | None:
-        """The framework of one of our own models; ``None`` for anything else."""
-        return self.endpoint.kind if self.endpoint.kind in ("torch", "jax") else None
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The sides, ready to run on the same images."""
-
-    sides: tuple[Side, ...]
-    flows: tuple[Flow, ...]
-    images: np.ndarray
-    """(B, H, W, C), preprocessed."""
-    input_name: str
-    """What the images are, in words."""
-    dtype: Dtype
-    load: Load
-
-    @property
-    def with_weights(self) -> tuple[tuple[Endpoint, Checkpoint], ...]:
-        """The sides that have weights of their own."""
-        return tuple(
-            (side.endpoint, side.checkpoint)
-            for side in self.sides
-            if side.checkpoint is not None and not side.endpoint.borrows
-        )
 
 
 @dataclass(frozen=True)
@@ -227,53 +184,46 @@ def measure(
     truth, others = true_flow(checkpoint, a.images), _others(runs) if depths else ()
     comparing = Comparing(a, b, truth, model, others, memory=memory * GIGABYTE)
     tokens: dict[str, np.ndarray] = {}
-    for stage in comparing.stages():
+
+    def visit(stage: Stage) -> None:
         for judge, activations in zip(explaining, (stage.a, stage.b), strict=False):
             judge.add(stage.name, activations)
         if local_errors:
-            tokens |= {name: array for name, array in stage.exact.items() if name == stage.name}
-    errors = None
-    if local_errors:
-        truth = Capture("truth", tokens, a.images)
-        errors = {
-            side.endpoint.title: measure_local_errors(side.framework, side.checkpoint, truth, runs.dtype)
-            for side in runs.sides
-            if side.framework is not None and side.checkpoint is not None
-        }
-    return Findings(
-        comparing.comparison(),
-        runs,
-        model,
-        tuple(cause for judge in explaining for cause in judge.found) if explain else None,
-        errors,
-        _gradients(runs) if gradients else None,
-        comparing.depths(),
-    )
+            tokens.update((name, array) for name, array in stage.exact.items() if name == stage.name)
+
+    comparing.run(visit)
+    causes = tuple(cause for judge in explaining for cause in judge.found) if explain else None
+    errors = _local_errors(runs, Capture("truth", tokens, a.images)) if local_errors else None
+    rows = _gradients(runs) if gradients else None
+    return Findings(comparing.comparison(), runs, model, causes, errors, rows, comparing.depths())
 
 
 def _others(runs: Runs) -> tuple[Flow, ...]:
     """The last side that is one of our own models, in the other dtypes; only the tokens between its stages."""
-    ours = [(side.framework, side.checkpoint) for side in runs.sides if side.framework is not None]
     dtypes: tuple[Dtype, ...] = ("float32", "bfloat16", "float16")
     return tuple(
-        flow(ours[-1][0], ours[-1][1], runs.images, dtype, tokens_only=True)
+        flow(framework, checkpoint, runs.images, dtype, tokens_only=True)
+        for framework, checkpoint, _ in runs.ours[-1:]
         for dtype in dtypes
-        if ours and ours[-1][1] is not None and dtype != runs.dtype
+        if dtype != runs.dtype
     )
+
+
+def _local_errors(runs: Runs, truth: Capture) -> dict[str, dict[str, float]]:
+    return {
+        title: measure_local_errors(framework, checkpoint, truth, runs.dtype)
+        for framework, checkpoint, title in runs.ours
+    }
 
 
 def _gradients(runs: Runs) -> tuple[GradientRow, ...]:
     """Both sides' gradients of one random linear function of the output."""
-    ours: list[tuple[Framework, Checkpoint]] = [
-        (side.framework, side.checkpoint)
-        for side in runs.sides
-        if side.framework is not None and side.checkpoint is not None
-    ]
-    if len(ours) != 2:
+    if len(runs.ours) != 2:
         raise VitportError("Gradients are compared for torch: and jax: only: give such weights for A and for B.")
-    a, b = (gradients_of(framework, checkpoint, runs.images, runs.dtype) for framework, checkpoint in ours)
-    truth = gradients_of("torch", ours[0][1], runs.images, "float64")
-    return tuple(compare_gradients(a, b, truth, ours[0][1].config))
+    a, b = (gradients_of(framework, checkpoint, runs.images, runs.dtype) for framework, checkpoint, _ in runs.ours)
+    checkpoint = runs.ours[0][1]
+    truth = gradients_of("torch", checkpoint, runs.images, "float64")
+    return tuple(compare_gradients(a, b, truth, checkpoint.config))
 
 
 def _sides(ends: tuple[Endpoint, ...], load: Load, image_size: ImageSize) -> tuple[Side, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +63,11 @@ class Comparing:
         self._errors: list[dict[str, float]] = [{} for _ in others]
         self._outputs: list[dict[str, np.ndarray]] = [{}, {}, {}]
 
-    def stages(self) -> Iterator[Stage]:
-        """Run everything; each stage is measured before it is given.
+    def run(self, visit: Callable[[Stage], None] = lambda _: None) -> None:
+        """Compute and measure stage after stage.
+
+        Args:
+            visit: is shown each stage when it has been measured; what it does not keep is freed then.
 
         Raises:
             VitportError: if a side cannot run, or a shape differs.
@@ -72,19 +75,28 @@ class Comparing:
         turns = [_Turns(it) for it in (self._a, self._b, *self._others)]
         growing = {dtype: GrowingBounds(self._model, dtype) for dtype in self._bounds}
         for name, exact in self._truth.stages():
-            shelf = Shelf(self._memory)
-            exact = shelf.put(exact)
-            for dtype, allowed in self._bounds.items():
-                allowed |= growing[dtype].of(name, exact)
-            for turn, errors in zip(turns[2:], self._errors, strict=True):
-                errors |= {at: relative(array, exact[at]) for at, array in turn.take(name).items() if at in exact}
-            a, b = (shelf.put(turn.take(name)) for turn in turns[:2])
-            self._measure(a, b, exact)
+            self._compute(name, exact, turns, growing, visit)
+
+    def _compute(
+        self,
+        name: str,
+        given: dict[str, np.ndarray],
+        turns: Sequence[_Turns],
+        growing: Mapping[np.dtype, GrowingBounds],
+        visit: Callable[[Stage], None],
+    ) -> None:
+        shelf = Shelf(self._memory)
+        exact = shelf.put(given)
+        for dtype, allowed in self._bounds.items():
+            allowed |= growing[dtype].of(name, exact)
+        for turn, errors in zip(turns[2:], self._errors, strict=True):
+            errors |= {at: relative(array, exact[at]) for at, array in turn.take(name).items() if at in exact}
+        a, b = (shelf.put(turn.take(name)) for turn in turns[:2])
+        self._measure(a, b, exact)
+        if name == stages(self._model.config)[-1]:
             for kept, found in zip(self._outputs, (a, b, exact), strict=True):
-                if name == stages(self._model.config)[-1]:
-                    kept |= dict([list(found.items())[-1]] if found else [])
-            yield Stage(name, a, b, exact)
-            del shelf, exact, a, b
+                kept |= dict([list(found.items())[-1]] if found else [])
+        visit(Stage(name, a, b, exact))
 
     def comparison(self) -> Comparison:
         """All rows, once every stage has run; of the captures no more than the models' outputs are kept.

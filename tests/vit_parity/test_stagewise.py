@@ -64,8 +64,7 @@ def streamed(a: Flow, b: Flow, memory: float) -> tuple[Comparison, tuple[object,
     model = replayed_model(WEIGHTS, IMAGES)
     comparing = Comparing(a, b, true_flow(WEIGHTS, IMAGES), model, memory=memory)
     explaining = Explaining(b.title, b.dtype, model)
-    for stage in comparing.stages():
-        explaining.add(stage.name, stage.b)
+    comparing.run(lambda stage: explaining.add(stage.name, stage.b))
     return comparing.comparison(), explaining.found
 
 
