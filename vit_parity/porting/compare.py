@@ -192,9 +192,8 @@ def _judged(a: Side, b: Side, pairs: tuple[Pair, ...]) -> Porting:
         truth = a.wide or (b.wide if exact else None)
         rows.append(ported_row(pair, x, plain, limits.together[key], None if truth is None else exact_x,
                                error if known else None, limit, verdict))  # fmt: skip
-    faults = _merged(faults)
     evidence = Evidence(a, b, aligned, alone)
-    faults = [fault.because(causes(fault, evidence)) for fault in faults]
+    faults = _merged([fault.because(causes(fault, evidence)) for fault in faults])
     taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}
     only_a = tuple(name for name in a.best.outputs if name not in taken_a)
     only_b = tuple(name for name in b.best.outputs if name not in taken_b)
@@ -273,10 +272,13 @@ def _wrong_inputs(pair: Pair, aligned: Aligned, alone: Observed | None, limits: 
 
 
 def _merged(faults: list[Fault]) -> list[Fault]:
-    """One fault for what the code of one module does wrong between its parts: the first place where it shows."""
+    """One fault for what the code of one module does wrong between its parts: the first place where it shows.
+
+    What has a cause of its own is a fault of its own.
+    """
     kept: list[Fault] = []
     for fault in faults:
-        if not any(fault.shows(earlier) for earlier in kept):
+        if fault.causes or not any(fault.shows(earlier) for earlier in kept):
             kept.append(fault)
     return kept
 
