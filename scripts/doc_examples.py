@@ -2,9 +2,9 @@
 
 An example is a fenced block ``console``, whose commands begin with ``$`` and are followed by what they print, or a
 block ``python`` with a block ``text`` right after it, which holds what the program prints. The examples of a page run
-one after the other in a temporary folder. It holds the files of ``FILES`` that the page names: weights from fixed
-random numbers, and downloads of the demo. With ``--check`` nothing is written; the status is 1 where a page differs in
-more than numbers.
+one after the other in a temporary folder. It holds the page's blocks that have a file's name as title, and the files of
+``FILES`` that the page names: weights from fixed random numbers, and downloads of the demo. With ``--check`` nothing is
+written; the status is 1 where a page differs in more than numbers.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ EXAMPLE = re.compile(
     rf"|^```python\n(?P<program>{_BODY})```\n\n```text\n(?P<printed>{_BODY})```\n",
     re.MULTILINE,
 )
+TITLED = re.compile(rf'^```python title="(?P<name>\w+\.py)"\n(?P<program>{_BODY})```\n', re.MULTILINE)
 NUMBER = re.compile(r"\b[0-9a-f]{64}\b|\d+([.:]\d+)?(e[-+]?\d+)?")
 
 
@@ -224,6 +225,8 @@ def rewritten(page: Path) -> str:
         for name, make in FILES.items():
             if name in text:
                 make(Path(folder) / name)
+        for block in TITLED.finditer(text):
+            (Path(folder) / block["name"]).write_text(block["program"], encoding="utf-8")
         return EXAMPLE.sub(lambda found: _run(found, Path(folder)), text)
 
 

@@ -10,6 +10,7 @@ import tyro
 
 from vit_cli.reading import ImageSize, Json, Options, Reading, check_limit
 from vit_cli.terminal import say, say_error, spinner, write_json
+from vit_spec import VitportError
 
 if TYPE_CHECKING:
     from vit_parity import Comparison
@@ -20,9 +21,12 @@ DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
 
 
 def compare(
-    a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="A")],
+    a: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="A")] = None,
     b: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="B")] = None,
     *,
+    own_a: Annotated[str | None, tyro.conf.arg(name="a", metavar="MODULE:FUNCTION")] = None,
+    own_b: Annotated[str | None, tyro.conf.arg(name="b", metavar="MODULE:FUNCTION")] = None,
+    pairs: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     image: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     seed: int = 0,
     image_size: ImageSize = None,
@@ -46,9 +50,16 @@ def compare(
     timm:NAME, run with the other side's weights; or a saved capture. Without B, weights in PyTorch are compared with
     the same in JAX. Both are measured against A's weights in float64 too. See docs/comparing.md.
 
+    Models of your own, in any framework, are given by --a and --b: functions that return a model, or a model and its
+    inputs. They are imported and run. See docs/tutorials/porting.md; of the other options, --all, --report and --json
+    concern them.
+
     Args:
         a: The reference.
         b: What is measured.
+        own_a: The reference, if it is a model of your own; also a capture, or an .onnx file.
+        own_b: What is measured, if it is a model of your own; it gets A's inputs if it brings none.
+        pairs: Which stages of your own models belong together; drafted by default.
         image: Image to run on; without one, standard normal numbers. A capture brings its own.
         seed: Seed of those numbers.
         image_size: Pixels, a side or height and width, to run at instead of the weights' own.
@@ -68,6 +79,11 @@ def compare(
     """
     check_limit(fail_above)
     _check_destinations(save_capture, report, figure)
+    if own_a is not None or own_b is not None or pairs is not None:
+        _compare_own(own_a, own_b, pairs, report, all_layers=all_layers, as_json=as_json, others=(a, b, save_capture))
+        return
+    if a is None:
+        raise VitportError("Nothing is named to compare: give weights, A and B, or models of your own, --a and --b.")
     only_a = save_capture is not None and b is None
     with spinner("Running both sides"):
         runs = _run(a, b, only_a=only_a, reading=reading, images=image, seed=seed, image_size=image_size, dtype=dtype)
@@ -96,6 +112,31 @@ def compare(
     else:
         print_findings(found, all_layers=all_layers, worst_first=worst_first)
     _check(found.comparison, fail_above)
+
+
+def _compare_own(
+    a: str | None, b: str | None, pairs: Path | None, report: Path | None, *, all_layers: bool, as_json: bool,
+    others: tuple[object, ...]
+) -> None:  # fmt: skip
+    """Two models of the user's own."""
+    if a is None or b is None or any(it is not None for it in others):
+        raise VitportError("Two models of your own are given as --a MODULE:FUNCTION --b MODULE:FUNCTION, and no more.")
+    from vit_cli.compare_output import print_porting
+    from vit_parity import porting
+    from vit_parity.porting.own_code import own_model
+
+    with spinner("Running both models"):
+        (first, inputs), (second, inputs_b) = own_model(a, "--a"), own_model(b, "--b")
+        if inputs is None:
+            inputs, inputs_b = inputs_b, None
+        found = porting.compare(first, second, inputs, inputs_b=inputs_b, pairs=pairs)
+    if report is not None:
+        with spinner("Drawing"):
+            found.write_report(report)
+    if as_json:
+        write_json(found.to_dict())
+    else:
+        print_porting(found, all_layers=all_layers)
 
 
 def _run(a: str, b: str | None, *, only_a: bool, reading: Reading, **options: Any) -> Runs:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vit_parity import Comparison, Row
     from vit_parity.compare import Findings
     from vit_parity.gradients import GradientRow
+    from vit_parity.porting import Porting
 
 SCHEMA = 1
 """Version of the JSON; it changes when a field changes its meaning or is removed."""
@@ -70,6 +71,28 @@ def print_findings(found: Findings, *, all_layers: bool, worst_first: bool) -> N
             say("Every layer of both runs is correct on its own input: there is no cause to name.")
     if found.gradients is not None:
         _print_gradients(found.gradients, worst_first=worst_first)
+
+
+def print_porting(found: Porting, *, all_layers: bool) -> None:
+    """A table of the stages of two models of the user's own, and what is wrong."""
+    for letter, run in (("A", found.a), ("B", found.b)):
+        say(f"{letter}: {run.title} ({', '.join(run.facts.values())})")
+    say("relative L2 norms: B from A, what rounding explains, and each stage of B by itself, on the inputs of A")
+    rows = found.rows if all_layers else found.shown
+    cells = [
+        (row.name, row.counterpart, short_number(row.difference.relative), short_number(row.tolerance),
+         "" if row.alone is None else short_number(row.alone), row.judged)
+        for row in rows
+    ]  # fmt: skip
+    print_table(["stage of A", "stage of B", "B against A", "rounding", "by itself", "<"], cells)
+    if len(rows) < len(found.rows):
+        say(f"{len(rows)} of {len(found.rows)} stages; --all shows the others")
+    for letter, names in (("A", found.only_a), ("B", found.only_b)):
+        if names:
+            more = f", and {len(names) - 6} more" if len(names) > 6 else ""
+            say(f"Only in {letter}: {', '.join(names[:6])}{more}.")
+    for line in found.conclusion.splitlines():
+        say(line)
 
 
 def _print_gradients(rows: Sequence[GradientRow], *, worst_first: bool) -> None:

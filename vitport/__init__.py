@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from vit_spec import Preprocessing, ViTConfig, VitportError
 from vitport.comparing import compare
 from vitport.models import create_model, list_models
+from vitport.porting import assert_golden, assert_parity, capture, capturing, suggest_pairs, tag
 from vitport.weights import convert, load
 
 if TYPE_CHECKING:
@@ -27,11 +28,17 @@ __all__ = [
     "ViTConfig",
     "VitportError",
     "__version__",
+    "assert_golden",
+    "assert_parity",
+    "capture",
+    "capturing",
     "compare",
     "convert",
     "create_model",
     "list_models",
     "load",
+    "suggest_pairs",
+    "tag",
 ]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from vit_spec import VitportError
 
 if TYPE_CHECKING:
     from vit_parity import Findings
+    from vit_parity.porting import Pair, Porting
 
 
+@overload
 def compare(
     a: str | Path,
     b: str | Path | None = None,
@@ -30,7 +34,39 @@ def compare(
     base: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     norm_first: bool | None = None,
-) -> Findings:
+) -> Findings: ...
+@overload
+def compare(
+    a: Any,
+    b: Any,
+    inputs: Any = None,
+    *,
+    inputs_b: Any = None,
+    pairs: str | Path | Iterable[Pair | str] | None = None,
+) -> Porting: ...
+def compare(
+    a: Any,
+    b: Any = None,
+    inputs: Any = None,
+    *,
+    image: str | Path | None = None,
+    seed: int = 0,
+    image_size: int | tuple[int, int] | None = None,
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] = "float32",
+    explain: bool = False,
+    local_errors: bool = False,
+    gradients: bool = False,
+    model: str | None = None,
+    format: str | None = None,
+    weights_key: str | None = None,
+    unreplicate: bool = False,
+    config: str | Path | None = None,
+    base: str | Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    norm_first: bool | None = None,
+    inputs_b: Any = None,
+    pairs: str | Path | Iterable[Pair | str] | None = None,
+) -> Findings | Porting:
     """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
 
     >>> found = vitport.compare("torch:deit.pth", "jax:deit.safetensors")
@@ -39,10 +75,16 @@ def compare(
 
     The truth is ``a``'s weights in float64. docs/comparing.md says what the numbers mean.
 
+    Two models of your own are given as they are (docs/tutorials/porting.md); only ``inputs``, ``inputs_b`` and
+    ``pairs`` concern them, as of :func:`vit_parity.porting.compare`:
+
+    >>> print(vitport.compare(torch_model, flax_model, inputs=x))
+
     Args:
         a: the reference: weights, run by ``torch:PATH`` (the default), ``jax:PATH``, ``transformers:FOLDER``,
             ``timm:FILE`` or ``onnx:FILE``; ``timm:NAME``, run with the other side's weights; or a saved capture.
         b: what is measured; ``None`` for ``a``'s weights in JAX.
+        inputs: of two models of your own: an array, a tuple of arguments, or a dict of keyword arguments.
         image: file of the image to run on; ``None`` for standard normal numbers. A capture brings its own.
         seed: of those numbers.
         image_size: pixels, a side or (height, width), to run at instead of the weights' own.
@@ -60,6 +102,8 @@ def compare(
         base: the same.
         facts: the same.
         norm_first: the same.
+        inputs_b: the inputs of your own ``b``, if they differ.
+        pairs: which stages of your own models belong together; drafted by default.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and
@@ -68,6 +112,12 @@ def compare(
     Raises:
         VitportError: if a side cannot be read or run, or there is nothing to compare.
     """
+    if inputs is not None or not (isinstance(a, (str, Path)) and isinstance(b, (str, Path, type(None)))):
+        from vit_parity import porting
+
+        if b is None:
+            raise VitportError("compare needs a second model: compare(a, b, inputs=x).")
+        return porting.compare(a, b, inputs, inputs_b=inputs_b, pairs=pairs)
     import vit_parity
 
     return vit_parity.compare(

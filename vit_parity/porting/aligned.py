@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vit_parity.bound import relative
-from vit_parity.porting.layouts import Layout, layouts
+from vit_parity.porting.layouts import Layout, apart, layouts
 from vit_parity.porting.pairs import Pair, changed
 from vit_parity.porting.stages import Key, Observed, Values, is_float, output_key
 
@@ -48,7 +47,7 @@ class Aligned:
         votes: dict[int, Counter[tuple[int, ...]]] = {}
         for x, y in [*self._outputs(), *self._inputs()]:
             fitting = list(layouts(x.shape, y.shape))
-            equal = [it for it in fitting if relative(it.to_b(x), _wide(y)) <= self.near]
+            equal = [it for it in fitting if apart(it.to_b(x), y) <= self.near]
             if equal or len(fitting) == 1:  # shapes alone may decide too, but values tell more
                 layout = (equal or fitting)[0]
                 votes.setdefault(x.ndim, Counter())[layout.axes] += 100 if equal else 1
@@ -109,7 +108,7 @@ class Aligned:
         if len(fitting) < 2:
             return fitting[0] if fitting else None
         usual = [it for it in fitting if it.axes == self.usual.get(x.ndim)]
-        equal = [it for it in fitting if relative(it.to_b(x), _wide(y)) <= self.near]
+        equal = [it for it in fitting if apart(it.to_b(x), y) <= self.near]
         if usual:
             return usual[0]
         if equal:
@@ -125,7 +124,7 @@ class Aligned:
             for at, (source, x) in enumerate(given):
                 layout = self._chosen(x, y)
                 if layout is not None:
-                    far = relative(layout.to_b(x), _wide(y))
+                    far = apart(layout.to_b(x), y)
                     same_place = at == list(own).index(slot)
                     options.append((far > self.near, not same_place, far, source, layout))
             if options:
@@ -133,7 +132,3 @@ class Aligned:
                 self.slots[slot] = (source, layout)
             elif is_float(y):
                 self.unknown.add(stage_b)
-
-
-def _wide(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,23 +43,23 @@ def whole(x: np.ndarray, y: np.ndarray, own: Parts, out: Parts) -> Iterator[Told
     if base is None:
         return
     causal = base
-    mixed = attended(*parted(), heads, causal=causal)
+    mixed = attended(parted(), heads, causal=causal)
     yield "reads the matrix of its output transposed", finished(mixed, kernel.T)
     yield "leaves out the bias of its output", finished(mixed, plus=np.zeros(()))
     yield (
         "leaves out the biases of queries, keys and values",
-        finished(attended(*parted(plus=np.zeros(())), heads, causal=causal)),
+        finished(attended(parted(plus=np.zeros(())), heads, causal=causal)),
     )
     squares = np.split(joint, 3, -1)
     yield (
         "reads the matrices of queries, keys and values transposed",
-        finished(attended(*parted(np.concatenate([it.T for it in squares], -1)), heads, causal=causal)),
+        finished(attended(parted(np.concatenate([it.T for it in squares], -1)), heads, causal=causal)),
     )
     yield (
         "reads queries, keys and values head by head",
-        finished(attended(*_by_head(x @ joint + bias_in, heads), heads, causal=causal)),
+        finished(attended(_by_head(x @ joint + bias_in, heads), heads, causal=causal)),
     )
-    for words, other in _mixed(*parted(), heads, causal=causal):
+    for words, other in _mixed(parted(), heads, causal=causal):
         yield words, finished(other)
 
 
@@ -79,8 +79,8 @@ def between(parts: list[np.ndarray], y: np.ndarray, heads: int) -> Iterator[Told
     if causal is None:
         return
     if joint is not None:
-        yield "reads queries, keys and values head by head", attended(*_by_head(joint, heads), heads, causal=causal)
-    yield from _mixed(*split, heads, causal=causal)
+        yield "reads queries, keys and values head by head", attended(_by_head(joint, heads), heads, causal=causal)
+    yield from _mixed(split, heads, causal=causal)
 
 
 def head_count(facts: Mapping[str, Any]) -> int | None:
@@ -89,15 +89,13 @@ def head_count(facts: Mapping[str, Any]) -> int | None:
 
 
 def attended(
-    q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, *, scale: float | None = None, causal: bool = False,
+    parts: Sequence[np.ndarray], heads: int, *, scale: float | None = None, causal: bool = False,
     over: int = -1, strided: bool = False, joined: bool = True
 ) -> np.ndarray:  # fmt: skip
     """Scaled dot-product attention in float64, (B, N, D) each.
 
     Args:
-        q: queries.
-        k: keys.
-        v: values.
+        parts: queries, keys and values.
         heads: how many.
         scale: of the products; 1 over the root of a head's width by default.
         causal: whether a token sees itself and those before it only.
@@ -105,14 +103,14 @@ def attended(
         strided: whether a head is every so manieth channel instead of a run of channels.
         joined: whether heads are moved behind the tokens before they are joined.
     """
-    batch, count, width = q.shape
+    batch, count, width = parts[0].shape
 
     def cut(x: np.ndarray) -> np.ndarray:  # (B, h, N, d)
         if strided:
             return x.reshape(batch, count, width // heads, heads).transpose(0, 3, 1, 2)
         return x.reshape(batch, count, heads, width // heads).transpose(0, 2, 1, 3)
 
-    q, k, v = cut(q), cut(k), cut(v)
+    q, k, v = map(cut, parts)
     scores = q @ k.swapaxes(-1, -2) * ((width // heads) ** -0.5 if scale is None else scale)
     if causal:
         scores = np.where(np.tril(np.ones((count, count), bool)), scores, -np.inf)
@@ -123,35 +121,35 @@ def attended(
     return (mixed.transpose(0, 2, 3, 1) if strided else mixed.transpose(0, 2, 1, 3)).reshape(batch, count, width)
 
 
-def _mixed(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, *, causal: bool) -> Iterator[Told]:
-    width = q.shape[-1]
+def _mixed(parts: Sequence[np.ndarray], heads: int, *, causal: bool) -> Iterator[Told]:
+    width = parts[0].shape[-1]
     scales = {"does not scale its scores": 1.0, "scales its scores by 1 / sqrt(D), not by that of a head": width**-0.5,
               "scales its scores by 1 / d instead of 1 / sqrt(d)": heads / width,
               "multiplies its scores by sqrt(d)": math.sqrt(width / heads),
               "scales its scores twice": heads / width}  # fmt: skip
     for words, scale in scales.items():
-        yield words, attended(q, k, v, heads, scale=scale, causal=causal)
-    named = {"queries": q, "keys": k, "values": v}
+        yield words, attended(parts, heads, scale=scale, causal=causal)
+    named = dict(zip(("queries", "keys", "values"), parts, strict=True))
     for order in itertools.permutations(named):
         if order != tuple(named):
             yield (
                 f"takes for queries, keys and values its {', '.join(order)}",
-                attended(*(named[name] for name in order), heads, causal=causal),
+                attended([named[name] for name in order], heads, causal=causal),
             )
     yield (
         ("leaves out the causal mask" if causal else "masks later tokens"),
-        attended(q, k, v, heads, causal=not causal),
+        attended(parts, heads, causal=not causal),
     )
     if not causal:
-        yield "takes the softmax over queries instead of keys", attended(q, k, v, heads, over=-2)
-    yield "deals channels to heads one by one instead of in runs", attended(q, k, v, heads, causal=causal, strided=True)
-    yield "joins heads without moving them behind the tokens", attended(q, k, v, heads, causal=causal, joined=False)
+        yield "takes the softmax over queries instead of keys", attended(parts, heads, over=-2)
+    yield "deals channels to heads one by one instead of in runs", attended(parts, heads, causal=causal, strided=True)
+    yield "joins heads without moving them behind the tokens", attended(parts, heads, causal=causal, joined=False)
     for other in {1, 2, 3, 4, 6, 8, 12, 16} - {heads}:
         if width % other == 0:
-            yield f"has {other} heads instead of {heads}", attended(q, k, v, other, causal=causal)
+            yield f"has {other} heads instead of {heads}", attended(parts, other, causal=causal)
             yield (
                 f"has {other} heads instead of {heads}, and their old scale",
-                attended(q, k, v, other, causal=causal, scale=(width // heads) ** -0.5),
+                attended(parts, other, causal=causal, scale=(width // heads) ** -0.5),
             )
 
 
@@ -160,7 +158,7 @@ def _base(split: list[np.ndarray], heads: int, y: np.ndarray, finished: Any) -> 
     if y.shape[-1] % heads:
         return None
     return next(
-        (it for it in (False, True) if relative(finished(attended(*split, heads, causal=it)), y) < _AGREES), None
+        (it for it in (False, True) if relative(finished(attended(split, heads, causal=it)), y) < _AGREES), None
     )
 
 

@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from vit_parity.bound import MARGIN, growth, relative
+from vit_parity.bound import MARGIN, growth
 from vit_parity.capture import Capture
 from vit_parity.porting.aligned import Aligned
 from vit_parity.porting.capture import as_capture, model_of
 from vit_parity.porting.causes import Evidence, causes
 from vit_parity.porting.findings import Fault, PortedRow, Porting, Shown, StageVerdict, owner, ported_row
+from vit_parity.porting.layouts import apart
 from vit_parity.porting.pairs import Pair, read_pairs
 from vit_parity.porting.stages import ROOT, Key, Model, Observed, output_key
 from vit_parity.porting.suggest import Suggestion, suggest
@@ -158,16 +159,16 @@ def _judged(a: Side, b: Side, pairs: tuple[Pair, ...]) -> Porting:
             continue
         key = output_key(pair.a)
         x, exact_x = aligned.value_a(pair, a.plain), aligned.value_a(pair)
-        apart, apart_exactly = relative(plain, _wide(x)), relative(turned, _wide(exact_x))
-        far = not apart <= limits.together[key] or (exact and not apart_exactly <= limits.exact(key))
+        far_off, exactly = apart(plain, x), apart(turned, exact_x)
+        far = not far_off <= limits.together[key] or (exact and not exactly <= limits.exact(key))
         own = None if alone is None else aligned.turned(pair, alone)
         stage = output_key(pair.b)[0]
         known = own is not None and stage not in aligned.unknown and stage not in doubtful
-        error = None if own is None else relative(own, _wide(exact_x))
+        error = None if own is None else apart(own, exact_x)
         limit = local_limits.get(key, math.inf)
         inputs = [] if owner(stage) in doubtful else _wrong_inputs(pair, aligned, alone, local_limits)
         right = error is not None and error <= limit
-        coarse = exact and far and apart_exactly <= limits.exact(key)
+        coarse = exact and far and exactly <= limits.exact(key)
         verdict: StageVerdict = "rounding"
         shown: Shown | None = None
         if error is not None and not right and stage in aligned.loose:
@@ -186,15 +187,14 @@ def _judged(a: Side, b: Side, pairs: tuple[Pair, ...]) -> Porting:
         off = off or far or bool(inputs)
         faults += inputs
         if shown is not None:
-            measured = (error, limit) if shown == "output" and error is not None else (apart, limits.together[key])
+            measured = (error, limit) if shown == "output" and error is not None else (far_off, limits.together[key])
             faults.append(Fault(pair.a, pair.b, shown, *measured, key, output_key(pair.b)))
         arrays.append((x, plain))
         truth = a.wide or (b.wide if exact else None)
         rows.append(ported_row(pair, x, plain, limits.together[key], None if truth is None else exact_x,
                                error if known else None, limit, verdict))  # fmt: skip
-    faults = _merged(faults)
     evidence = Evidence(a, b, aligned, alone)
-    faults = [fault.because(causes(fault, evidence)) for fault in faults]
+    faults = _merged([fault.because(causes(fault, evidence)) for fault in faults])
     taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}
     only_a = tuple(name for name in a.best.outputs if name not in taken_a)
     only_b = tuple(name for name in b.best.outputs if name not in taken_b)
@@ -215,7 +215,7 @@ def _alone(a: Side, b: Side, aligned: Aligned, limits: _Limits) -> tuple[Observe
         moved = a.model.run(wide=True, shake=limits.u, forced=aligned.own())
         for key, array in a.wide.values.items():
             if key in moved.values and array.size and array.dtype.kind == "f":
-                share = relative(moved.values[key], array)
+                share = apart(moved.values[key], array)
                 found[key] = MARGIN * 2 * max(share, limits.u) * (1.0 if exact else limits.growth)
     return alone, found
 
@@ -234,7 +234,7 @@ class _Limits:
             for key, array in source.wide.values.items():
                 if key in shaken.values and array.size and array.dtype.kind == "f":
                     name = key if source is a else other.get(key, key)
-                    self._moved[name] = relative(shaken.values[key], array)
+                    self._moved[name] = apart(shaken.values[key], array)
         stages = {output_key(pair.a): at for at, pair in enumerate(aligned.pairs, 1)}
         self.together = {
             key: MARGIN * 2 * self.growth * max(self._moved.get(key, self.u * at), self.u) for key, at in stages.items()
@@ -266,20 +266,19 @@ def _wrong_inputs(pair: Pair, aligned: Aligned, alone: Observed | None, limits: 
             continue
         x = aligned.a.values[source]
         value = alone.values[slot]
-        error = relative(layout.to_a(value, x.shape), _wide(x)) if value.size == x.size else math.inf
+        error = apart(layout.to_a(value, x.shape), x) if value.size == x.size else math.inf
         if not error <= limits.get(source, math.inf):
             found.append(Fault(pair.a, pair.b, "input", error, limits[source], source, slot))
     return found
 
 
 def _merged(faults: list[Fault]) -> list[Fault]:
-    """One fault for what the code of one module does wrong between its parts: the first place where it shows."""
+    """One fault for what the code of one module does wrong between its parts: the first place where it shows.
+
+    What has a cause of its own is a fault of its own.
+    """
     kept: list[Fault] = []
     for fault in faults:
-        if not any(fault.shows(earlier) for earlier in kept):
+        if fault.causes or not any(fault.shows(earlier) for earlier in kept):
             kept.append(fault)
     return kept
-
-
-def _wide(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64)

@@ -86,7 +86,7 @@ class Fault:
     def shows(self, other: Fault) -> bool:
         """Whether this one is another sign of the same code: that of the module round both."""
         if other.shown != "input":
-            return self.key == other.key
+            return self.key == other.key and self.shown == other.shown
         around = owner(other.counterpart)
         return self.counterpart == around or (self.shown == "input" and owner(self.counterpart) == around)
 

@@ -147,6 +147,7 @@ def _held(model: Any) -> Held:
     """The arrays of a model, and the function that they make."""
     import jax
 
+    function: Any = model
     if _is_a(model, "flax.nnx", "Module"):
         from flax import nnx
 
@@ -155,7 +156,7 @@ def _held(model: Any) -> Held:
         leaves, tree = jax.tree.flatten(state)
 
         def made(arrays: list[Any]) -> Callable[..., Any]:
-            copy = nnx.merge(graph, jax.tree.unflatten(tree, arrays))
+            copy: Any = nnx.merge(graph, jax.tree.unflatten(tree, arrays))
             for path, module in nnx.iter_modules(copy):
                 setattr(module, _PATH, ".".join(map(str, path)) or ROOT)
             return copy
@@ -179,7 +180,7 @@ def _held(model: Any) -> Held:
             return functools.partial(model.func, *args, **kwargs)
 
         return [leaves[at] for at in places], filled
-    return [], lambda _: model
+    return [], lambda _: function
 
 
 @contextmanager
@@ -323,7 +324,7 @@ def _is_leaf(value: Any) -> bool:
 def _is_array(leaf: Any) -> bool:
     import jax
 
-    return isinstance(leaf, (jax.Array, np.ndarray)) and not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended)
+    return isinstance(leaf, (jax.Array, np.ndarray)) and not jax.numpy.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
 def _as_array(leaf: Any) -> Any:

@@ -13,6 +13,7 @@ from vit_parity.bound import relative
 
 _MOST_AXES = 5
 """Arrays of more axes are compared as they lie."""
+_INFINITE = 1e30
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,14 @@ def layouts(a: tuple[int, ...], b: tuple[int, ...]) -> Iterator[Layout]:
 
 def nearest(a: np.ndarray, b: np.ndarray) -> tuple[Layout, float] | None:
     """The layout that brings A's array closest to B's, and the relative distance; ``None`` if no shape fits."""
-    found = [(layout, relative(layout.to_b(a), b.astype(np.float64))) for layout in layouts(a.shape, b.shape)]
+    found = [(layout, apart(layout.to_b(a), b)) for layout in layouts(a.shape, b.shape)]
     return min(found, key=lambda entry: entry[1]) if found else None
+
+
+def apart(y: np.ndarray, x: np.ndarray) -> float:
+    """Relative L2 distance of ``y`` from ``x``; all that is as good as infinite, as in masks, is one number."""
+    wide = (np.clip(array.astype(np.float64), -_INFINITE, _INFINITE) for array in (y, x))
+    return relative(*wide)
 
 
 def _joined(a: tuple[int, ...], b: tuple[int, ...]) -> bool:

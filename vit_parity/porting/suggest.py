@@ -20,6 +20,7 @@ from vit_parity.porting.stages import ROOT, Model, Observed
 _EQUAL, _WEIGHTS, _ALIKE, _KIND, _OTHER_KIND, _NUMBERS, _WORD, _SHAPE = 8.0, 6.0, 3.0, 2.0, -4.0, 1.0, 1.5, 0.5
 _ENOUGH = 2.5
 _SAMPLE = 4096
+_ALIKE_AT_LEAST = 0.999
 _KINDS = {
     "linear": "linear dense lineargeneral densegeneral conv1d nondynamicallyquantizablelinear einsum gemm matmul",
     "convolution": "conv conv2d conv3d convtranspose convtranspose2d",
@@ -68,17 +69,21 @@ def suggest(a: Observed, b: Observed, of_a: Model | None, of_b: Model | None, ne
     """
     first, second = _described(a, of_a), _described(b, of_b)
     scores = np.full((len(first), len(second)), -np.inf)
-    equal = np.zeros(scores.shape, bool)
+    alike = np.zeros(scores.shape)
     for at, one in enumerate(first):
         for to, other in enumerate(second):
             if one.size == other.size and next(layouts(one.array.shape, other.array.shape), None) is not None:
-                scores[at, to], equal[at, to] = _score(one, other, near)
+                scores[at, to], alike[at, to] = _score(one, other, near)
     chosen = _aligned(scores)
     left = [at for at in range(len(first)) if at not in chosen]
     for at in left:  # computed in another order: queries, keys and values, for one
         free = [to for to in range(len(second)) if to not in chosen.values() and scores[at, to] >= _WEIGHTS]
         if free:
             chosen[at] = max(free, key=lambda to: scores[at, to])
+    # Right values behind a stage that is far off, and has no weights in common: the two are not the same stage.
+    right = max((at for at, to in chosen.items() if alike[at, to] > _ALIKE_AT_LEAST), default=0)
+    chosen = {at: to for at, to in chosen.items()
+              if at >= right or alike[at, to] > _ALIKE_AT_LEAST or first[at].weights & second[to].weights}  # fmt: skip
     pairs = [Pair(first[at].name, second[to].name) for at, to in sorted(chosen.items())]
     taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}
     rest_a = [it for it in first if it.name not in taken_a]
@@ -119,7 +124,7 @@ def _described(seen: Observed, model: Model | None) -> list[_Stage]:
     found = []
     names = [name for name in seen.outputs if seen.kinds.get(name, "").lower() not in _SILENT]
     for name in names:
-        array = np.asarray(seen.outputs[name], np.float64)
+        array = np.clip(np.asarray(seen.outputs[name], np.float64), -1e30, 1e30)
         weights = frozenset() if model is None or name == ROOT else _prints(model.parts(name).arrays)
         kind = seen.kinds.get(name)
         leaf = not any(other != name and other.startswith(f"{name}.") for other in names)
@@ -134,9 +139,10 @@ def _prints(arrays: Mapping[str, np.ndarray]) -> frozenset[tuple[int, float]]:
     return frozenset((array.size, float(f"{(array**2).sum():.5g}")) for array in wide if array.size and np.ptp(array))
 
 
-def _score(one: _Stage, other: _Stage, near: float) -> tuple[float, bool]:
+def _score(one: _Stage, other: _Stage, near: float) -> tuple[float, float]:
+    """What speaks for a pair, and the cosine of the angle between the two."""
     if (one.name == ROOT) != (other.name == ROOT):
-        return -np.inf, False
+        return -np.inf, 0.0
     score = 20.0 if one.name == ROOT else 0.0
     alike = max((_cosine(one, other, layout) for layout in layouts(one.array.shape, other.array.shape)), default=0.0)
     equal = False
@@ -153,7 +159,7 @@ def _score(one: _Stage, other: _Stage, near: float) -> tuple[float, bool]:
         score += _NUMBERS * (one.numbers == other.numbers)
         score += _WORD * len(one.words & other.words) / len(one.words | other.words)
     score += _SHAPE * (one.array.shape == other.array.shape)
-    return score, equal
+    return score, alike
 
 
 def _cosine(one: _Stage, other: _Stage, layout: Layout) -> float:
