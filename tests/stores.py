@@ -32,11 +32,12 @@ class Store:
         environment: variables by which processes find the server.
         faults: share of the requests that fail: half of them before they do anything, half after, their answer cut.
         delay: seconds before each answer.
+        most_together: requests that were under way at the same time.
     """
 
     def __init__(self, address: str, environment: dict[str, str]) -> None:
         self.address, self.environment = address, environment
-        self.faults, self.delay, self.requests = 0.0, 0.0, 0
+        self.faults, self.delay, self.together, self.most_together = 0.0, 0.0, 0, 0
         self.refused: str | None = None
         """A path that is answered with 403."""
         self.random = random.Random(0)
@@ -45,12 +46,19 @@ class Store:
 @contextmanager
 def google() -> Iterator[Store]:
     """A bucket of Google's, ``gs://``."""
+    from gcp_storage_emulator import server
     from gcp_storage_emulator.handlers import buckets
     from gcp_storage_emulator.server import RequestHandler
     from gcp_storage_emulator.storage import Storage
 
-    objects = Storage(use_memory_fs=True)
+    class Memory(Storage):
+        def _write_config_to_file(self) -> None:
+            """It would write the list of all objects again with each of them."""
+
+    objects = Memory(use_memory_fs=True)
     buckets.create_bucket(BUCKET, objects)
+    read = server._read_data
+    server._read_data = lambda *given: b"" if (found := read(*given)) is None else found  # an empty object is one too
     lock = threading.Lock()
     store = Store(f"gs://{BUCKET}", {})
 
@@ -70,7 +78,8 @@ def google() -> Iterator[Store]:
         def _answer(self, act: Any) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with lock:
-                store.requests += 1
+                store.together += 1
+                store.most_together = max(store.together, store.most_together)
                 chance = store.random.random()
             if store.delay:
                 time.sleep(store.delay)
@@ -83,6 +92,8 @@ def google() -> Iterator[Store]:
                     answer = self._refusal() or self._told(act)
                 if chance < store.faults:
                     answer = answer[: len(answer) // 2]
+            with lock:
+                store.together -= 1
             socket.write(answer)
             self.wfile = socket
             self.close_connection = True
@@ -136,7 +147,10 @@ def google() -> Iterator[Store]:
             "STORAGE_EMULATOR_HOST": url,
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x",
         }
-        yield store
+        try:
+            yield store
+        finally:
+            server._read_data = read
 
 
 @contextmanager

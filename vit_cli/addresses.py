@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from vit_spec.address import check_local, in_store
 
 _ANYWHERE = {
-    "--weights", "--model.weights", "--teacher.weights",
-    "--config", "--base", "--rename",
+    "--weights", "--model.weights", "--teacher.weights", "--config", "--base", "--rename", "--workdir", "--path",
+    "--data", "--data.path", "--validation", "--data.validation",
 }  # fmt: skip
 _OPERANDS = ("inspect", "convert", "compare", "evaluate", "predict", "export", "steps", "rollout", "sweep")
 """Commands that take weights and images as operands."""

@@ -18,6 +18,7 @@ from vit_cli.reading import Json
 from vit_cli.terminal import say, write_json
 from vit_jax.training.recipe.config import Processes
 from vit_spec import VitportError
+from vit_spec.address import in_store
 
 _PACKAGES = (
     "vitport", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "torch", "safetensors", "onnx",
@@ -30,7 +31,7 @@ _BYTES = 1 << 24
 
 def doctor(
     *,
-    paths: Annotated[tuple[Path, ...], tyro.conf.arg(name="path", metavar="PATH")] = (),
+    paths: Annotated[tuple[str, ...], tyro.conf.arg(name="path", metavar="PATH")] = (),
     processes: Processes = Processes(),  # noqa: B008
     as_json: Json = False,
 ) -> int:
@@ -39,12 +40,12 @@ def doctor(
     The status is 1 where something of it fails. On a pod, run it on every host as `vitport train` is run.
 
     Args:
-        paths: Folders that a run would write to or read from, such as its work directory.
+        paths: Folders that a run would write to or read from, such as its work directory, here or in a bucket.
         as_json: Print JSON instead of lines.
     """
     found: dict[str, Any] = {"versions": _versions(), "machine": _machine()}
     parts: dict[str, Callable[[], Any]] = {"devices": lambda: _devices(processes), "all-reduce": _all_reduce}
-    parts |= {f"storage {path}": lambda path=path: _storage(path) for path in (paths or (Path(),))}
+    parts |= {f"storage {path}": lambda path=path: _storage(path) for path in (paths or (".",))}
     failed = False
     for name, look in parts.items():
         try:
@@ -133,8 +134,11 @@ def _all_reduce() -> str:
     return f"right on {len(devices)} devices, in {time.perf_counter() - start:.2f} s with compilation"
 
 
-def _storage(path: Path) -> str:
+def _storage(given: str) -> str:
     """Writes, reads and renames a file of 16 MiB, as a checkpoint is written; it is removed again."""
+    if in_store(given):
+        return _store(given)
+    path = Path(given)
     nearest = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
     data = os.urandom(_BYTES)
     start = time.perf_counter()
@@ -151,3 +155,31 @@ def _storage(path: Path) -> str:
     free = shutil.disk_usage(nearest).free
     where = "" if nearest == path else f" (nearest folder that is there: {nearest})"
     return f"16 MiB written and renamed in {written:.2f} s, {free / 1e9:.0f} GB free{where}"
+
+
+def _store(address: str) -> str:
+    """Writes an object of 16 MiB, reads it back, sees whether the store keeps conditions of writes, and deletes it."""
+    from conversion.store import Objects
+
+    objects, data = Objects(address), os.urandom(_BYTES)
+    name = f".vitport-doctor-{os.urandom(8).hex()}"
+    start = time.perf_counter()
+    objects.write(name, data)
+    written = time.perf_counter() - start
+    try:
+        start = time.perf_counter()
+        found, version = objects.read_version(name)
+        read = time.perf_counter() - start
+        if found != data:
+            raise VitportError(f"{address} gives back other bytes than were written")
+        objects.write(name, b"other")
+        if objects.write_if(name, b"third", version) is not None:
+            raise VitportError(
+                f"{address} writes over versions that it was told not to, so no run is safe from another"
+            )
+        start = time.perf_counter()
+        objects.versions([name])
+        asked = time.perf_counter() - start
+    finally:
+        objects.delete([name])
+    return f"16 MiB written in {written:.2f} s and read in {read:.2f} s, an answer takes {asked * 1000:.0f} ms"

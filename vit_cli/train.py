@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from vit_cli.terminal import print_table, say, say_error
-from vit_jax.training.recipe.config import CONFIG, Processes, TrainConfig, config_from_dict, read_config
+from vit_cli.workdir import config_of, refuse_held
+from vit_jax.training.recipe.config import Processes, TrainConfig, config_from_dict, read_config
 from vit_jax.training.recipe.finetuning import FINETUNE, completed, in_words
 from vit_jax.training.recipe.presets import get_preset
 from vit_spec import VitportError, count_parameters, remarks
@@ -53,8 +54,8 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         from conversion.hub import local
 
         defaults = config_from_dict(completed(read_yaml(local(given["config"])), weights), given["config"])
-    elif given["workdir"] and (Path(given["workdir"]) / CONFIG).is_file():
-        defaults = read_config(Path(given["workdir"]) / CONFIG)
+    elif given["workdir"] and (found := config_of(given["workdir"])) is not None:
+        defaults = read_config(found)
     # A length on the command line replaces the default's, in whichever of the two units that is.
     for length, other in (("steps", "epochs"), ("epochs", "steps")):
         if _value(args, f"--{length}") not in (None, "None"):
@@ -84,7 +85,7 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         Ctrl-C stopped the run, everything is saved, run the command again to resume.
 
         Args:
-            workdir: Holds configuration, log and checkpoints; a run in it is resumed.
+            workdir: Holds configuration, log and checkpoints, here or in a bucket (gs://); a run in it is resumed.
             preset: A published recipe to start from; an unknown name lists them all.
             config: A YAML or JSON file of options to start from, such as the config.json of a work directory.
             dry_run: Print parameters, operations, memory and shardings, and train nothing.
@@ -107,7 +108,7 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         for name, given in {"search": search, "json": json, "classes": classes is not None}.items():
             if given:
                 raise VitportError(f"--{name} is for --dry-run --on TOPOLOGY: give it too.")
-        return _train(options, Path(workdir), processes, dry_run, profile, compilation_cache)
+        return _train(options, workdir, processes, dry_run, profile, compilation_cache)
 
     return train
 
@@ -153,14 +154,12 @@ def _value(args: Sequence[str], option: str) -> str | None:
 
 def _train(
     options: TrainConfig,
-    workdir: Path,
+    workdir: str,
     processes: Processes,
     dry_run: bool,
     profile: tuple[int, int] | None,
     cache: str | None,
 ) -> int:
-    from vit_jax.training.run.lock import refuse_held
-
     if not dry_run:
         refuse_held(workdir)  # the run itself does too, but reading data and weights before it may take long
     import jax
@@ -195,26 +194,29 @@ def _check_ahead(dry_run: bool) -> None:
         raise VitportError("--on compiles for chips that are not here, and trains nothing: give --dry-run too.")
 
 
-def _run(setup: Setup, workdir: Path, profile: tuple[int, int] | None, is_main: bool) -> int:
+def _run(setup: Setup, workdir: str, profile: tuple[int, int] | None, is_main: bool) -> int:
     from vit_jax.training.devices.processes import LostProcessError, end_alone
     from vit_jax.training.evaluation.charts import draw
     from vit_jax.training.run.loop import Callbacks, run
+    from vit_jax.training.run.place import Place
 
     if is_main:
         _print(_beginning(setup, workdir))
         if setup.options.model.weights is not None:
             _print(f"{in_words(setup.options)} (docs/training.md, Fine-tuning; options and --preset change it)")
     callbacks = Callbacks(_print, _print_line, _print_metrics) if is_main else Callbacks()
-    try:
-        finished = run(setup, workdir, callbacks, profile)
-    except LostProcessError as error:
-        say_error(str(error))
-        end_alone(75)
-    for name, reason in finished.skipped.items():
-        _print(f"skipped {name}: {reason}")
-    if is_main and finished.stopped is None:
-        for path in draw(workdir, finished.scores, setup.train.classes):
-            _print(f"wrote {path}")
+    with Place(workdir) as place:
+        try:
+            finished = run(setup, place, callbacks, profile)
+        except LostProcessError as error:
+            say_error(str(error))
+            end_alone(75)
+        for name, reason in finished.skipped.items():
+            _print(f"skipped {name}: {reason}")
+        if is_main and finished.stopped is None:
+            for path in draw(place.folder, finished.scores, setup.train.classes):
+                _print(f"wrote {workdir.rstrip('/')}/{path.name}")
+            place.push()
     return _end(finished, workdir, is_main)
 
 
@@ -227,7 +229,7 @@ def _make_folder(path: str) -> None:
         ) from error
 
 
-def _beginning(setup: Setup, workdir: Path) -> str:
+def _beginning(setup: Setup, workdir: str) -> str:
     validation = "no" if setup.validation is None else f"{len(setup.validation)}"
     return (
         f"{count_parameters(setup.model) / 1e6:.2f} M parameters, {len(setup.train)} training images, "
@@ -236,7 +238,7 @@ def _beginning(setup: Setup, workdir: Path) -> str:
     )
 
 
-def _end(finished: Finished, workdir: Path, is_main: bool) -> int:
+def _end(finished: Finished, workdir: str, is_main: bool) -> int:
     from vit_jax.training.run.stopping import STATUS
 
     if finished.stopped is not None:

@@ -16,7 +16,7 @@ NAME = "sha256.json"
 def write_checksums(folder: Path, parts: Iterable[str]) -> None:
     """Store the hashes of all files below the named parts of a folder; the list appears whole or not at all."""
     files = sorted(file for part in parts for file in (folder / part).rglob("*") if file.is_file())
-    sums = {file.relative_to(folder).as_posix(): _sha256(file) for file in files}
+    sums = {file.relative_to(folder).as_posix(): sha256(file) for file in files}
     aside = folder / f"{NAME}.part"
     aside.write_text(json.dumps(sums, indent=2))
     aside.replace(folder / NAME)
@@ -34,10 +34,11 @@ def check_checksums(folder: Path) -> None:
     for name, expected in read_json(path).items():
         file = folder / name
         check_inside(folder, file)
-        if not file.is_file() or _sha256(file) != expected:
+        if not file.is_file() or sha256(file) != expected:
             raise VitportError(f"{file} is damaged: its SHA-256 is not the one stored with it. Use another checkpoint.")
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -103,7 +103,7 @@ class Objects:
 
     def write_all(self, contents: Iterable[tuple[str, Callable[[], bytes]]]) -> None:
         """Writes objects, several at a time; each content is made when its turn comes."""
-        for _ in self._each(lambda it: self._objects.write(it[0], it[1]()), contents, lambda _: None, at_once=8):
+        for _ in self._each(lambda it: self._objects.write(it[0], it[1]()), contents, lambda _: None, at_once=32):
             pass
 
     def write_if(self, name: str, content: bytes | None, version: bytes) -> bytes | None:

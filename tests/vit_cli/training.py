@@ -40,7 +40,7 @@ LENGTH = ("--steps", "12", "--keep.every", "3", "--log-every", "1")
 """Of the run that nobody disturbs."""
 
 
-def arguments(workdir: Path, *options: str, small: Sequence[str] = SMALL) -> list[str]:
+def arguments(workdir: Path | str, *options: str, small: Sequence[str] = SMALL) -> list[str]:
     """Of the command, which `vit_cli.main.main` takes in this process."""
     return ["train", "--workdir", str(workdir), *small, *options]
 

@@ -40,6 +40,11 @@ class Source(Protocol):
     def __getitem__(self, at: int, /) -> Record: ...
 
 
+def at_once(source: Source) -> int:
+    """Images that are best read at the same time: many where each answer takes a while."""
+    return getattr(source, "at_once", 1)
+
+
 @dataclass(frozen=True)
 class Absent:
     """Stands for a million images that are elsewhere, where only what a step costs is asked."""

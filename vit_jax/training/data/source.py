@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from conversion.hub import PREFIX, dataset
 from vit_jax.training.data.record import Record, Source, Split
 from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
+from vit_jax.training.data.sources.bucket import Bucket
 from vit_jax.training.data.sources.digits import open_digits
 from vit_jax.training.data.sources.files import walk
 from vit_jax.training.data.sources.holdout import held_out
@@ -20,9 +21,10 @@ from vit_jax.training.data.sources.labels import listed_classes
 from vit_jax.training.data.sources.npz import Arrays, open_npz
 from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
 from vit_jax.training.data.sources.span import InSpan, Span
-from vit_jax.training.data.sources.tar import open_tar
+from vit_jax.training.data.sources.tar import open_tar, open_tar_in_bucket
 from vit_jax.training.recipe.data import Data
 from vit_spec import VitportError
+from vit_spec.address import in_store
 
 __all__ = ["Record", "Source", "Split", "Table", "open_source", "open_sources"]
 
@@ -119,6 +121,11 @@ _READERS: dict[str, Callable[[str, Sequence[Path], tuple[str, ...] | None], Sour
 def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | None:
     if path == "digits":
         return open_digits(split)
+    if in_store(path):
+        bucket = Bucket(path)
+        if any(_kind(name.rpartition("/")[2]) == "tar" for name in bucket.names):
+            return _tar_in_bucket(path, bucket, split, classes)
+        path = str(bucket.copied())
     root = dataset(path) if path.startswith(PREFIX) else Path(path)
     if root.is_dir():
         kind = _kind_of_folder(root)
@@ -143,8 +150,19 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
     return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None
 
 
+def _tar_in_bucket(path: str, bucket: Bucket, split: Split, classes: tuple[str, ...] | None) -> Source | None:
+    tars = [PurePosixPath(name) for name in bucket.names if _kind(name.rpartition("/")[2]) == "tar"]
+    if bucket.is_folder:
+        tars = split_files(PurePosixPath(), tars, split)
+    elif split != "train":
+        return None
+    names = [str(tar) for tar in tars]
+    name = f"{path} ({split})" if bucket.is_folder else path
+    return open_tar_in_bucket(name, bucket.objects, names, classes or bucket.classes()) if names else None
+
+
 def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: Table) -> Source | None:
-    root = Path(path)
+    root = Bucket(path).copied() if in_store(path) else Path(path)
     if not root.is_dir():
         raise VitportError(
             f"{path} is not a folder of images, which data.labels needs: give the folder that holds them."

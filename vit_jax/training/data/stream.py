@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from vit_jax.training.data.feed import Batch, Feed
 from vit_jax.training.data.images import evaluation_pixels, training_pixels
-from vit_jax.training.data.record import Record, Source
+from vit_jax.training.data.record import Record, Source, at_once
 from vit_jax.training.data.sources.holdout import labels_of
 from vit_jax.training.recipe.data import Augmentation, Corrupt, Data
 from vit_spec import Preprocessing, VitportError
@@ -192,10 +193,9 @@ def _filled(
         "weight": np.zeros(size, np.float32),
     }
     skipped = []
-    for row, (at, place) in enumerate(zip(images, places.tolist(), strict=True)):
-        if at is None:
-            continue
-        got = _read(source, at, place, pixels)
+    wanted = [(row, at, place) for row, (at, place) in enumerate(zip(images, places.tolist(), strict=True))
+              if at is not None]  # fmt: skip
+    for row, got in _all(wanted, at_once(source), lambda at, place: _read(source, at, place, pixels)):
         if isinstance(got, _Unreadable):
             if corrupt == "fail":
                 raise VitportError(f"{got.reason.rstrip('.')}; data.corrupt=skip skips such images.")
@@ -208,6 +208,19 @@ def _filled(
             f"None of {size} consecutive images of {source.name} can be read; the first: {skipped[0][1]}"
         )
     return batch, tuple(skipped)
+
+
+def _all(
+    wanted: Sequence[tuple[int, int, int]],
+    at_once: int,
+    read: Callable[[int, int], tuple[np.ndarray, int] | _Unreadable],
+) -> Iterator[tuple[int, tuple[np.ndarray, int] | _Unreadable]]:
+    """What ``read`` returns for each image, in order, after its row."""
+    if at_once == 1 or len(wanted) == 1:
+        yield from ((row, read(at, place)) for row, at, place in wanted)
+        return
+    with ThreadPoolExecutor(min(at_once, max(len(wanted), 1))) as pool:
+        yield from pool.map(lambda it: (it[0], read(it[1], it[2])), wanted)
 
 
 class _Unreadable(NamedTuple):

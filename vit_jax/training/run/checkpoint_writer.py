@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +26,7 @@ from vit_jax.training.devices.processes import LostProcessError, gather_messages
 from vit_jax.training.recipe.config import CheckpointOptions
 from vit_jax.training.run.checkpoints import FOLDER, handlers, silence_orbax
 from vit_jax.training.run.keeping import METRICS, PARTS, RECORD, kept, saved_steps, write_metrics
+from vit_jax.training.run.mirror import Mirror
 from vit_jax.training.run.state_tree import parts
 from vit_jax.training.run.writing import UnwrittenError, writing
 from vit_jax.training.step.update import TrainState
@@ -33,6 +35,8 @@ _TEMPORARY = re.compile(r"[0-9]+\.orbax-checkpoint-tmp.*")
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 _LOOK = 3.0
 """Seconds between two looks at whether the checkpoints are still there."""
+_ASK = 60.0
+"""The same where a store is asked, which takes a moment of the run's time."""
 
 
 class CheckpointWriter:
@@ -40,10 +44,14 @@ class CheckpointWriter:
 
     Args:
         keep: how many checkpoints to keep.
+        mirror: where the work directory is in a bucket, and each process has a folder of its own.
     """
 
-    def __init__(self, workdir: Path, keep: CheckpointOptions) -> None:
+    def __init__(self, workdir: Path, keep: CheckpointOptions, mirror: Mirror | None = None) -> None:
         self.folder = (workdir / FOLDER).absolute()
+        self._mirror = mirror
+        self._owns = mirror is not None or jax.process_index() == 0
+        """Whether this process removes what is in the folder."""
         self.failed = False
         """Whether a write failed in this process."""
         self._keep = keep
@@ -56,14 +64,18 @@ class CheckpointWriter:
         self._remove_unfinished()
         # Else its threads would wait, for twenty minutes, for folders that another thread could not make.
         waiting = ocp.options.AsyncOptions(
-            create_directories_asynchronously=False, post_finalization_callback=self._write_checksums
+            create_directories_asynchronously=False,
+            post_finalization_callback=None if mirror is not None else self._write_checksums,
         )
+        shared = mirror is None or jax.process_count() == 1
+        processes = ocp.options.MultiprocessingOptions(primary_host=0 if shared else None)
         self._writer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
-                composite_options=ocp.CompositeOptions(async_options=waiting),
-                **handlers(ocp.options.MultiprocessingOptions()),
+                composite_options=ocp.CompositeOptions(async_options=waiting, multiprocessing_options=processes),
+                **handlers(processes, shared=shared),
             ),
             async_options=waiting,
+            multiprocessing_options=processes,
         )
 
     def steps(self) -> list[int]:
@@ -97,7 +109,7 @@ class CheckpointWriter:
             self._writer.save(self.folder / str(step), args=ocp.args.Composite(**saved))
         except Exception as error:  # besides errors of the system, orbax's own, which its threads raise
             raise self._unwritten(error) from error
-        self._background = Background(self._writer.wait_until_finished)
+        self._background = Background(partial(self._finish_writing, step))
 
     def poll(self) -> None:
         """Looks at the write in the background, and sometimes at whether the checkpoints are still there.
@@ -107,7 +119,7 @@ class CheckpointWriter:
         """
         if self._background is not None and self._background.done:
             self._finish()
-        elif self._background is None and time.monotonic() - self._looked > _LOOK:
+        elif self._background is None and time.monotonic() - self._looked > (_LOOK if self._mirror is None else _ASK):
             self._check_present()
 
     def wait(self) -> None:
@@ -131,6 +143,8 @@ class CheckpointWriter:
         """
         if jax.process_index() == 0:
             write_metrics(self.folder / str(step), metrics)
+            if self._mirror is not None:
+                self._mirror.put_metrics(step)
 
     def __enter__(self) -> Self:
         return self
@@ -152,6 +166,11 @@ class CheckpointWriter:
         if not self.failed:
             sys.unraisablehook = self._hook
 
+    def _finish_writing(self, step: int) -> None:
+        self._writer.wait_until_finished()
+        if self._mirror is not None:
+            self._mirror.save(step)
+
     def _finish(self) -> None:
         """Raises what the write in the background raised; else removes checkpoints that are no longer kept."""
         error = self._background.error if self._background is not None else None
@@ -163,6 +182,8 @@ class CheckpointWriter:
         self._check_present()
         with writing(self.folder):
             for step in set(self.steps()) - kept(self.folder, self._keep) if jax.process_index() == 0 else ():
+                if self._mirror is not None:
+                    self._mirror.remove(step)
                 shutil.rmtree(self.folder / str(step), ignore_errors=True)
 
     def _check_present(self) -> None:
@@ -171,7 +192,7 @@ class CheckpointWriter:
         if newest is None or jax.process_index() > 0:
             return
         with writing(self.folder):
-            gone = not (self.folder / str(newest)).is_dir()
+            gone = not (self._mirror.has(newest) if self._mirror else (self.folder / str(newest)).is_dir())
         if gone:
             self._newest = None  # what is saved from now on is all there is
             raise UnwrittenError(
@@ -181,7 +202,7 @@ class CheckpointWriter:
 
     def _remove_unfinished(self) -> None:
         """What a killed process or a failed write left."""
-        if jax.process_index() == 0 and self.folder.is_dir():
+        if self._owns and self.folder.is_dir():
             for path in self.folder.iterdir():
                 if _TEMPORARY.fullmatch(path.name):
                     shutil.rmtree(path, ignore_errors=True)
@@ -198,6 +219,8 @@ class CheckpointWriter:
 
     def _unwritten(self, error: BaseException) -> UnwrittenError:
         self.failed = True
+        if isinstance(error, UnwrittenError):  # by the mirror
+            return error
         with suppress(OSError):
             self._remove_unfinished()  # it may fill the disk
         self._check_present()  # the better reason

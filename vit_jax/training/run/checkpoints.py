@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from conversion.containers.checksums import check_checksums
 from vit_jax.training.devices.processes import gather_messages, raise_on_all
 from vit_jax.training.run.keeping import METRICS, PARTS, RECORD, saved_steps
+from vit_jax.training.run.mirror import Mirror
 from vit_jax.training.run.state_tree import Outline, abstract_parts, outline_of_parts, whole
 from vit_jax.training.run.stopping import noticing_signals
 from vit_jax.training.step.update import TrainState
@@ -46,8 +47,11 @@ class CheckpointReader:
     A collective read would leave the others waiting for a process that fails, or meet them at another step.
     """
 
-    def __init__(self, workdir: Path) -> None:
+    def __init__(self, workdir: Path, mirror: Mirror | None = None) -> None:
         self.folder = (workdir / FOLDER).absolute()
+        self._mirror = mirror
+        self.name = str(self.folder.parent) if mirror is None else mirror.objects.address
+        """Of the work directory."""
         silence_orbax()
         index = jax.process_index()
         alone = ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index})
@@ -79,7 +83,7 @@ class CheckpointReader:
             unread[step] = f"checkpoint {step} cannot be read {reason}"
         if unread:
             raise VitportError(
-                f"None of the {len(unread)} checkpoints in {self.folder} can be read; the newest: "
+                f"None of the {len(unread)} checkpoints in {self.name} can be read; the newest: "
                 f"{next(iter(unread.values()))}. Remove them to start the run again."
             )
         return Newest(None, {}, unread)
@@ -102,6 +106,8 @@ class CheckpointReader:
 
         Checksums are verified first, so that a damaged checkpoint is not taken for another run's.
         """
+        if self._mirror is not None:
+            self._mirror.fetch(step)
         check_checksums(self.folder / str(step))
         found: Any = self._reader.metadata(self.folder / str(step)).item_metadata
         trees = {name: found[name].tree for name in PARTS if name != RECORD and found.get(name)}
@@ -121,7 +127,9 @@ class CheckpointReader:
         return None if newest < 0 else newest
 
     def _rename(self, folder: Path) -> None:
-        if jax.process_index() == 0 and folder.exists():
+        if self._mirror is not None:
+            self._mirror.set_aside(int(folder.name), f"unread-{folder.name}")
+        elif jax.process_index() == 0 and folder.exists():
             names = (f"unread-{folder.name}{suffix}" for suffix in ("", *(f"-{at}" for at in range(2, 10**6))))
             aside = next(path for name in names if not (path := folder.with_name(name)).exists())
             try:
@@ -132,9 +140,15 @@ class CheckpointReader:
                 ) from error
 
 
-def handlers(processes: ocp.options.MultiprocessingOptions) -> dict[str, Any]:
-    """One for each part, so that the record can be read before the other parts are known."""
-    kinds: dict[str, Any] = dict.fromkeys(PARTS, ocp.StandardCheckpointHandler)
+def handlers(processes: ocp.options.MultiprocessingOptions, *, shared: bool = True) -> dict[str, Any]:
+    """One for each part, so that the record can be read before the other parts are known.
+
+    Args:
+        shared: whether all processes write into one folder; else each array's parts are files of their own, which make
+            the checkpoint when they are put together.
+    """
+    state = ocp.StandardCheckpointHandler if shared else partial(ocp.StandardCheckpointHandler, use_ocdbt=False)
+    kinds: dict[str, Any] = dict.fromkeys(PARTS, state)
     kinds |= {RECORD: ocp.JsonCheckpointHandler, METRICS: partial(ocp.JsonCheckpointHandler, METRICS)}
     return {name: kind(multiprocessing_options=processes) for name, kind in kinds.items()}
 

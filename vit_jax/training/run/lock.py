@@ -138,7 +138,7 @@ class Lock:
                 )
                 lives = not _stays(self._path, LEASE - 2 * _BEAT) and Owner.read(self._path) == other
         if lives:
-            raise _held_by(self._path.parent, other)
+            raise held_by(self._path.parent, other)
 
     def _replace(self, dead: Owner, own: Path) -> None:
         """Puts the own file in the place of a dead owner's, unless another process does."""
@@ -195,7 +195,7 @@ def refuse_held(workdir: Path) -> None:
     with suppress(OSError):
         other = Owner.read(workdir / FILE)
         if other is not None and other.lives():
-            raise _held_by(workdir, other)
+            raise held_by(workdir, other)
 
 
 def release_all() -> None:
@@ -204,7 +204,7 @@ def release_all() -> None:
         lock.release()
 
 
-def _held_by(workdir: Path, owner: Owner) -> VitportError:
+def held_by(workdir: Path | str, owner: Owner) -> VitportError:
     return VitportError(
         f"{workdir} is in use by another run ({owner}): wait for it, stop it, or choose another work directory."
     )

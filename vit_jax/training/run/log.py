@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Log:
         workdir: of the run.
         step: where the run resumes; later lines are removed.
         unwritten: lines up to that step that an earlier start could not write.
+        written: called when the lines have to be where the run is kept, before a checkpoint that counts on them.
         evaluates: whether the run resumes with the evaluation of that step, which writes its line again.
 
     Raises:
@@ -33,8 +34,15 @@ class Log:
     """
 
     def __init__(
-        self, workdir: Path, step: int, unwritten: Sequence[Mapping[str, Any]] = (), *, evaluates: bool = False
+        self,
+        workdir: Path,
+        step: int,
+        unwritten: Sequence[Mapping[str, Any]] = (),
+        *,
+        evaluates: bool = False,
+        written: Callable[[], None] = lambda: None,
     ) -> None:
+        self._written = written
         self._path = workdir / LINES
         self.unwritten: list[Mapping[str, Any]] = []
         """Lines that could not be written."""
@@ -62,6 +70,7 @@ class Log:
         if self._path.exists():
             with writing(self._path), self._path.open("ab") as file:
                 os.fsync(file.fileno())
+        self._written()
 
     def close(self) -> None:
         with suppress(UnwrittenError):  # TensorBoard's file; whoever wrote last has told

@@ -20,9 +20,11 @@ from vit_jax.training.run.checkpoint_writer import CheckpointWriter
 from vit_jax.training.run.checkpoints import CheckpointReader
 from vit_jax.training.run.evaluation import Evaluation
 from vit_jax.training.run.facts import write_facts
+from vit_jax.training.run.lease import Lease
 from vit_jax.training.run.lock import Lock
 from vit_jax.training.run.log import Log
 from vit_jax.training.run.monitor import FiniteGuard, Line, LossWatch, Throughput
+from vit_jax.training.run.place import Place
 from vit_jax.training.run.resume import Progress, resume
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.run.stopping import StoppedError, StopRequests
@@ -63,14 +65,17 @@ class Callbacks:
 
 
 def run(
-    setup: Setup, workdir: Path, callbacks: Callbacks | None = None, profile: tuple[int, int] | None = None
+    setup: Setup,
+    workdir: str | Path | Place,
+    callbacks: Callbacks | None = None,
+    profile: tuple[int, int] | None = None,
 ) -> Finished:
     """Trains to the end, from the newest checkpoint in the work directory if there is one.
 
     From its first step on it takes SIGINT and SIGTERM, which stop it when it has saved what it trained.
 
     Args:
-        workdir: gets configuration, versions, log and checkpoints.
+        workdir: gets configuration, versions, log and checkpoints; a path, an address in a bucket, or a place for one.
         callbacks: called during the run.
         profile: first step, and number of steps, to trace into ``workdir/profile``.
 
@@ -80,22 +85,24 @@ def run(
         LostProcessError: if another process of the run has ended. This one then has to end without JAX's own shutdown,
             which waits for the other.
     """
-    callbacks = callbacks or Callbacks()
+    if not isinstance(workdir, Place):
+        with Place(workdir) as place:
+            return run(setup, place, callbacks, profile)
+    place, callbacks = workdir, callbacks or Callbacks()
     is_main = jax.process_index() == 0
-    trace = Trace(workdir / "profile", profile, setup.steps)
+    trace = Trace(place.folder / "profile", profile, setup.steps)
     with ExitStack() as stack, noticing_lost_processes():
         stop = StopRequests()
         if jax.process_count() > 1:  # several can only stop together, where they meet
             stack.enter_context(stop)
-        locks: list[Lock] = []
-        raise_on_all(lambda: locks.append(stack.enter_context(Lock(workdir, callbacks.message))) if is_main else None)
-        with closing(CheckpointReader(workdir)) as reader:
+        lock = stack.enter_context(place.held(callbacks.message))
+        with closing(CheckpointReader(place.folder, place.mirror)) as reader:
             state, progress = resume(setup, reader, callbacks.message)
         if shortfall := trace.shortfall(progress.step):
             callbacks.message(shortfall)
-        checkpoints = stack.enter_context(CheckpointWriter(workdir, setup.options.keep))
+        checkpoints = stack.enter_context(CheckpointWriter(place.folder, setup.options.keep, place.mirror))
         logs: list[Log] = []
-        raise_on_all(lambda: logs.append(_begin_log(setup, workdir, progress)) if is_main else None)
+        raise_on_all(lambda: logs.append(_begin_log(setup, place, progress)) if is_main else None)
         for log in logs:
             stack.enter_context(closing(log))
         if jax.process_count() == 1:
@@ -106,15 +113,17 @@ def run(
         )  # fmt: skip
         stack.callback(trace.stop)
         loop = _Loop(
-            setup, workdir, callbacks, checkpoints, next(iter(locks), None), next(iter(logs), None), feed, stop, state,
-            progress,
+            setup, place, callbacks, checkpoints, lock, next(iter(logs), None), feed, stop, state, progress
         )  # fmt: skip
-        return loop.run(trace)
+        finished = loop.run(trace)
+        place.push()
+        return finished
 
 
-def _begin_log(setup: Setup, workdir: Path, progress: Progress) -> Log:
-    write_facts(setup.options, workdir)
-    return Log(workdir, progress.step, progress.unwritten, evaluates=progress.evaluates)
+def _begin_log(setup: Setup, place: Place, progress: Progress) -> Log:
+    write_facts(setup.options, place.folder)
+    place.push()
+    return Log(place.folder, progress.step, progress.unwritten, evaluates=progress.evaluates, written=place.push)
 
 
 class _Loop:
@@ -123,10 +132,10 @@ class _Loop:
     def __init__(
         self,
         setup: Setup,
-        workdir: Path,
+        place: Place,
         callbacks: Callbacks,
         checkpoints: CheckpointWriter,
-        lock: Lock | None,
+        lock: Lock | Lease | None,
         log: Log | None,
         feed: Stream,
         stop: StopRequests,
@@ -138,7 +147,8 @@ class _Loop:
         self.state, self.progress = state, progress
         self.first = self.step = progress.step
         self.saved: int | None = progress.step
-        self.guard = FiniteGuard(workdir, self._record_metrics)
+        self.place = place
+        self.guard = FiniteGuard(place.folder, self._record_metrics, place.name)
         self.throughput = Throughput(setup.model, setup.options.batch)
         self.watch = LossWatch()
         self.evaluation = Evaluation(setup, stop)
@@ -284,8 +294,9 @@ class _Loop:
         """Whether everything that goes on in the background is well; else the run stops."""
         try:
             self.checkpoints.poll()
-            if self.lock is not None and self.lock.trouble is not None:
-                raise UnwrittenError(self.lock.trouble)
+            for one in (self.lock, self.place.mirror):
+                if one is not None and one.trouble is not None:
+                    raise UnwrittenError(one.trouble)
         except UnwrittenError as error:
             self._fail(error)
 

@@ -99,10 +99,13 @@ class FiniteGuard:
     Args:
         workdir: gets the batch of the failed step.
         on_metrics: called with each step's number, from 1, its metrics, and the images skipped up to it.
+        name: of the work directory, for messages; ``None``: its path.
     """
 
-    def __init__(self, workdir: Path, on_metrics: Callable[[int, Mapping[str, float], int], None]) -> None:
-        self._workdir, self._on_metrics = workdir, on_metrics
+    def __init__(
+        self, workdir: Path, on_metrics: Callable[[int, Mapping[str, float], int], None], name: str | None = None
+    ) -> None:
+        self._workdir, self._on_metrics, self._name = workdir, on_metrics, name or str(workdir)
         self._pending: deque[tuple[int, Batch, Mapping[str, jax.Array], int]] = deque()
 
     def add(self, step: int, batch: Batch, metrics: Mapping[str, jax.Array], skipped: int) -> None:
@@ -133,9 +136,9 @@ class FiniteGuard:
         try:
             with writing(path):
                 np.savez(path, **batch)  # type: ignore[arg-type]
-            where = f"is in {path}"
+            where = f"is in {self._name}/{path.name}"
         except UnwrittenError:
-            where = f"could not be written to {path}"
+            where = f"could not be written to {self._name}/{path.name}"
         found = ", ".join(f"{name} {value}" for name, value in values.items())
         raise VitportError(
             f"Step {step} gave {found}, and expected were finite numbers; its batch {where}. Lower "

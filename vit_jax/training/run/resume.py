@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,7 +75,7 @@ def resume(setup: Setup, checkpoints: CheckpointReader, on_message: Callable[[st
     Raises:
         VitportError: if the checkpoints are those of another run, or none can be read.
     """
-    workdir = checkpoints.folder.parent
+    workdir = checkpoints.name
 
     def check(record: Mapping[str, Any], saved: Outline) -> None:
         _check_same_model(setup, record, workdir)
@@ -106,11 +105,11 @@ def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[
     return [f"{name} {found[name]} instead of {expected[name]}" for name in both if found[name] != expected[name]]
 
 
-def _anew(workdir: Path) -> str:
+def _anew(workdir: str) -> str:
     return f"start a new run from its weights: --weights {workdir} --workdir ANOTHER"
 
 
-def _check_same_run(setup: Setup, record: Mapping[str, Any], step: int, workdir: Path) -> None:
+def _check_same_run(setup: Setup, record: Mapping[str, Any], step: int, workdir: str) -> None:
     if record.get("pictures") != len(setup.train):
         raise VitportError(
             f"{workdir} holds a run on {record.get('pictures')} images, and {setup.train.name} has {len(setup.train)}: "
@@ -127,7 +126,7 @@ def _check_same_run(setup: Setup, record: Mapping[str, Any], step: int, workdir:
         )
 
 
-def _check_same_model(setup: Setup, record: Mapping[str, Any], workdir: Path) -> None:
+def _check_same_model(setup: Setup, record: Mapping[str, Any], workdir: str) -> None:
     # Dropout rates change no parameter.
     now = {name: value for name, value in setup.model.to_dict().items() if not name.endswith("rate")}
     other = _differences(dict.fromkeys(now) | record.get("config", {}), now)
@@ -138,7 +137,7 @@ def _check_same_model(setup: Setup, record: Mapping[str, Any], workdir: Path) ->
         )
 
 
-def _check_same_state(setup: Setup, record: Mapping[str, Any], saved: Outline, workdir: Path) -> None:
+def _check_same_state(setup: Setup, record: Mapping[str, Any], saved: Outline, workdir: str) -> None:
     """Options may change from one start to the next unless they alter the optimizer state."""
     wanted = outline(setup.shapes)
     if saved == wanted:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from conversion.store import StoreError
 from vit_spec import VitportError
 
 
@@ -22,6 +23,8 @@ def writing(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except StoreError as error:
+        raise UnwrittenError(f"{path} cannot be written: {error}") from error
     except OSError as error:
         raise UnwrittenError(
             f"{error.filename or path} cannot be written ({error.strerror or error}): check free space and "

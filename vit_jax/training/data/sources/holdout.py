@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vit_jax.training.data.record import Record, Source
+from vit_jax.training.data.record import Record, Source, at_once
 from vit_spec import VitportError
 
 _HOLDOUT = 2
@@ -29,6 +29,10 @@ class Part:
     @property
     def labels(self) -> np.ndarray:
         return labels_of(self.whole)[self.rows]
+
+    @property
+    def at_once(self) -> int:
+        return at_once(self.whole)
 
     def __len__(self) -> int:
         return len(self.rows)

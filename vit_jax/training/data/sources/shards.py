@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from vit_jax.training.data.record import Split
 from vit_spec import VitportError
@@ -13,10 +14,11 @@ from vit_spec import VitportError
 _WORDS = {"train": (("train", "training"),), "validation": (("val", "valid", "validation", "dev"), ("test",))}
 """The first group that occurs holds the validation images."""
 _NUMBERED = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})")
+_Path = TypeVar("_Path", bound=PurePath)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
-def split_files(root: Path, files: list[Path], split: Split) -> list[Path]:
+def split_files(root: _Path, files: list[_Path], split: Split) -> list[_Path]:
     """Files whose path below ``root`` has a word for the split; if none has one for training, all files without one for
     validation."""
     words = {path: set(re.split(r"[^a-z]+", path.relative_to(root).as_posix().lower())) for path in files}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion.images.image import decode_wide
-from vit_jax.training.data.record import Record, Source
+from vit_jax.training.data.record import Record, Source, at_once
 from vit_jax.training.data.sources.holdout import labels_of
 
 Span = tuple[float, float]
@@ -33,6 +33,10 @@ class InSpan:
     @property
     def labels(self) -> np.ndarray:
         return labels_of(self.whole)
+
+    @property
+    def at_once(self) -> int:
+        return at_once(self.whole)
 
     def __len__(self) -> int:
         return len(self.whole)

@@ -14,13 +14,17 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from conversion.containers.file_checks import open_regular
+from conversion.store import Objects
 from vit_jax.training.data.record import Record
+from vit_jax.training.data.sources.bucket import indexed
 from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT
 from vit_jax.training.data.sources.image_folder import SUFFIXES
 from vit_jax.training.data.sources.labels import numbered
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
 
+_AT_ONCE = 32
+"""Images of a bucket that are asked for at the same time: each answer takes a while."""
 _END = 1024
 _LONGEST = 4096
 """Bytes of a ``.cls``: a number or a name."""
@@ -41,6 +45,13 @@ class TarShards:
     place: np.ndarray
     """int64 (n, 2): offset of the image in its shard, and its length, in bytes."""
     labels: np.ndarray
+    objects: Objects | None = None
+    """The bucket that holds the shards, if it is one."""
+
+    @property
+    def at_once(self) -> int:
+        """Images that are best read at the same time."""
+        return 1 if self.objects is None else _AT_ONCE
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,9 +59,14 @@ class TarShards:
     def __getitem__(self, at: int, /) -> Record:
         shard = self.shards[self.shard[at]]
         begin, size = self.place[at].tolist()
-        with open_regular(Path(shard)) as file:
-            file.seek(begin)
-            data = file.read(size)
+        if self.objects is not None:
+            data = next(self.objects.read_all([(shard, slice(begin, begin + size))]))
+            if data is None:
+                raise VitportError(f"{self.objects.address}/{shard} was deleted: put it back, or run again.")
+        else:
+            with open_regular(Path(shard)) as file:
+                file.seek(begin)
+                data = file.read(size)
         return Record(f"{shard}/{self.names[at]}", int(self.labels[at]), data)
 
 
@@ -70,26 +86,48 @@ def open_tar(name: str, files: Sequence[Path], classes: tuple[str, ...] | None) 
     """
     images, shard = [], []
     for number, file in enumerate(files):
-        found = _index(file)
+        with open_regular(file) as raw:
+            found = _index(raw, os.fstat(raw.fileno()).st_size, str(file))
         images += found
         shard += [number] * len(found)
+    return _shards(name, classes, [str(file) for file in files], images, shard, None)
+
+
+def open_tar_in_bucket(name: str, objects: Objects, files: Sequence[str], classes: tuple[str, ...] | None) -> TarShards:
+    """The same for objects, whose headers are read once for each version; raises as :func:`open_tar` does."""
+    found = [[_Image(*it) for it in each] for each in indexed(objects, files, _index)]
+    images = [image for each in found for image in each]
+    shard = [number for number, each in enumerate(found) for _ in each]
+    return _shards(name, classes, files, images, shard, objects)
+
+
+def _shards(
+    name: str,
+    classes: tuple[str, ...] | None,
+    files: Sequence[str],
+    images: Sequence[_Image],
+    shard: Sequence[int],
+    objects: Objects | None,
+) -> TarShards:
     labels, classes = numbered([image.label for image in images], classes, name)
     return TarShards(
         name,
         classes,
-        tuple(map(str, files)),
+        tuple(files),
         Names.of(image.name for image in images),
         np.array(shard, np.int32),
         np.array([(image.begin, image.size) for image in images], np.int64).reshape(-1, 2),
         labels,
+        objects,
     )
 
 
-def _index(file: Path) -> list[_Image]:
+def _index(raw: BinaryIO, size: int, file: str) -> list[_Image]:
+    """The images of a shard of so many bytes."""
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, str] = {}
     try:
-        with open_regular(file) as raw, _Bounded(raw) as bounded, tarfile.open(fileobj=bounded, mode="r:") as tar:
+        with _Bounded(raw, size) as bounded, tarfile.open(fileobj=bounded, mode="r:") as tar:
             _check_end(bounded)
             before = -1
             for member in tar:
@@ -138,9 +176,9 @@ def _check_end(shard: _Bounded) -> None:
 class _Bounded(io.BufferedReader):
     """Reads no more than there is: ``read(n)`` takes n bytes of memory first, and a member's head may claim any n."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, size: int) -> None:
         super().__init__(file)  # type: ignore[arg-type]
-        self.size = os.fstat(file.fileno()).st_size
+        self.size = size
 
     def read(self, size: int | None = -1, /) -> bytes:
         left = max(self.size - self.tell(), 0)
