@@ -273,7 +273,7 @@ def _preprocessing(
     if len(fitted.mean) != len(default.mean):
         origin = f"nowhere for {config.in_channels} channels, so mean and standard deviation 0.5 were assumed"
     if beside.get("pretrained_cfg"):
-        return timm_config.preprocessing(beside, config.in_channels), source.described_by
+        return fit_preprocessing(timm_config.preprocessing(beside, config.in_channels), config), source.described_by
     if source.preprocessor_json is not None:
         made = preprocessor.preprocessing(source.preprocessor_json, beside, config.in_channels)
         return made, "preprocessor_config.json"
