@@ -135,6 +135,8 @@ def _all_reduce() -> str:
 
 def _storage(path: Path) -> str:
     """Writes, reads and renames a file of 16 MiB, as a checkpoint is written; it is removed again."""
+    if path.exists() and not path.is_dir():
+        raise VitportError(f"{path} is no folder: give the folder that the run would use")
     nearest = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
     data = os.urandom(_BYTES)
     start = time.perf_counter()

@@ -33,13 +33,13 @@ def export(
         preprocessing: Take pixels, uint8 (B, H, W, C) of the model's size, and normalise them in the graph.
         image_size: Pixels, a side or height and width, instead of the weights' own.
     """
+    from conversion.destination import writable_file
     from vit_parity.exported import KINDS, run_back
     from vit_parity.exported import export as write
 
     if output.suffix not in KINDS:
         raise VitportError(f"{output} says no kind of file by its suffix: give one of {', '.join(KINDS)}.")
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        raise VitportError(f"{output} cannot be written: give the path of a file in a folder that is there.")
+    writable_file(output, [source])
     require_torch("vitport export")  # it writes, or compares
     checkpoint = reading.load(source, image_size)
     with spinner("Exporting"):
