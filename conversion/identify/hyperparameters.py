@@ -19,6 +19,8 @@ _NAMES = {
 """Options as people call them → the field of ``ViTConfig`` that no shape shows."""
 _VALUES = {"activation": ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu"), "pool": ("token", "avg", "map")}
 """The words of a field; others say nothing."""
+_MODELS = ("model", "net", "encoder", "backbone", "vit", "kwargs")
+"""Parts of the names of options that are those of the model itself, not of a text tower or a loss."""
 _OPTIONS = {"num_heads": "--heads", "norm_eps": "--eps", "activation": "--activation", "pool": "--pool"}
 
 
@@ -52,7 +54,7 @@ def _flat(options: Mapping[str, Any], depth: int = 3) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in options.items():
         if isinstance(value, Mapping):
-            found += _flat(value, depth - 1) if depth else []
+            found += _flat(value, depth - 1) if depth and any(part in str(name).lower() for part in _MODELS) else []
         else:
             found.append((str(name), value))
     return found

@@ -97,6 +97,13 @@ def test_options_that_contradict_the_name_are_told(what: str, tmp_path: Path) ->
 
 
 def test_options_that_agree_or_mean_something_else_pass(tmp_path: Path) -> None:
-    agreeing = {"num_heads": 3, "act_layer": None, "global_pool": "attn", "hidden_act": "unheard of", "heads": "a, b"}
+    agreeing: dict[str, Any] = {
+        "num_heads": 3,
+        "act_layer": None,
+        "global_pool": "attn",
+        "hidden_act": "unheard of",
+        "heads": "a, b",
+    }
+    agreeing["text"] = {"num_heads": 8}
     _saved(tmp_path / "w.ckpt", FULL, hyper_parameters=agreeing)
     assert conversion.load(tmp_path / "w.ckpt", model=NAME).config.num_heads == 3
