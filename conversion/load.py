@@ -21,6 +21,7 @@ from conversion.identify.computed import with_computed
 from conversion.identify.contradictions import check_given, check_name, check_sizes, check_told, check_width
 from conversion.identify.given import both, given_facts
 from conversion.identify.heads import describe, misfits
+from conversion.identify.hyperparameters import check_hyperparameters
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
@@ -131,11 +132,11 @@ def _understood(
 ) -> Checkpoint:
     named, named_by = _named(model)
     beside = source.config_json or {}
-    if (architecture := timm_config.architecture(beside)) is not None:
+    if (architecture := timm_config.architecture(beside, source.described_by)) is not None:
         if isinstance(model, str) and get_model(model).name != timm_config.architecture_name(beside):
             raise VitportError(
-                f"{path} is a {timm_config.architecture_name(beside)} by its config.json, but the model named is "
-                f"{model}: leave out the name (--model), or correct config.json."
+                f"{path} is a {timm_config.architecture_name(beside)} by {source.described_by}, but the model named is "
+                f"{model}: leave out the name (--model), or correct what is wrong."
             )
         named, named_by = architecture if model is None or isinstance(model, str) else (named, named_by)
     if source.own is None and rename is None:
@@ -168,8 +169,8 @@ def _understood(
     found = found.without_strange_head()
     table, unknown = found.format.names.read(found.table)
     check_floats(table)
-    stated = timm_config.facts(beside)
-    told = _told(source, found) | {name: Fact(value, "config.json") for name, value in stated.items()}
+    stated = timm_config.facts(beside, source.described_by)
+    told = _told(source, found) | {name: Fact(value, source.described_by) for name, value in stated.items()}
     told |= told_order(found.format, norm_first, given.get("block", told["block"].value if "block" in told else None))
     if isinstance(model, str):
         check_sizes(model, found.format.family, table.shapes)
@@ -181,6 +182,7 @@ def _understood(
         check_width(beside, config)
     if isinstance(model, str):
         check_name(model, told, config)
+        check_hyperparameters(source.options, config, origins)
     elif model is not None:
         check_given(model, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
@@ -239,7 +241,7 @@ def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
         told |= {name: Fact(value, "the file's buffers") for name, value in shown.items()}
     if source.config_json is not None and found.facts is not None:
         facts = found.facts(source.config_json)
-        told |= {name: Fact(value, "config.json") for name, value in facts.items()}
+        told |= {name: Fact(value, source.described_by) for name, value in facts.items()}
     return told | {name: Fact(value, f"the {source.container}") for name, value in source.facts.items()}
 
 
@@ -261,21 +263,21 @@ def _preprocessing(
 ) -> tuple[Preprocessing, str]:
     if source.own is not None:
         return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), OWN_RECORD
+    beside = source.config_json or {}
     default, origin = found.preprocessing, "the format's family"
-    if default is None and isinstance(model, str):
-        default, origin = get_model(model).preprocessing, f"the model name {model}"
+    name = model if isinstance(model, str) else timm_config.architecture_name(beside)
+    if default is None and name is not None:
+        default, origin = get_model(name).preprocessing, f"the model name {name}"
     if default is None:
         default, origin = Preprocessing(), "nowhere, so ImageNet's mean and standard deviation were assumed"
     fitted = fit_preprocessing(default, config)
     if len(fitted.mean) != len(default.mean):
         origin = f"nowhere for {config.in_channels} channels, so mean and standard deviation 0.5 were assumed"
-    if source.config_json is not None and source.config_json.get("pretrained_cfg"):
-        return timm_config.preprocessing(source.config_json, config.in_channels), "config.json"
+    if beside.get("pretrained_cfg"):
+        return fit_preprocessing(timm_config.preprocessing(beside, config.in_channels), config), source.described_by
     if source.preprocessor_json is not None:
-        beside = source.config_json or {}
-        return preprocessor.preprocessing(
-            source.preprocessor_json, beside, config.in_channels
-        ), "preprocessor_config.json"
+        made = preprocessor.preprocessing(source.preprocessor_json, beside, config.in_channels)
+        return made, "preprocessor_config.json"
     return fitted, origin
 
 
@@ -286,7 +288,7 @@ def _labels(source: Source, config: Config) -> tuple[str, ...] | None:
     else:
         beside = source.config_json or {}
         labels = timm_config.labels(beside) or huggingface_config.labels(beside)
-        where = "config.json"
+        where = source.described_by
     if not labels or not config.num_classes:
         return None
     if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):

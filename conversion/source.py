@@ -11,6 +11,13 @@ from typing import Any
 
 from conversion.tensors.table import TensorTable
 
+OWN_RECORD = "the file's own record"
+"""The origin of facts in the record that vitport wrote beside the tensors."""
+CONFIG_JSON = "config.json"
+"""The origin of facts in the file of that name."""
+TRAIN_PY = "timm's record of arguments in the file"
+"""The origin of facts that its train.py kept, which say what its config.json would."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -23,13 +30,17 @@ class Source:
     files: tuple[Path, ...]
     """Every file that was read; they are hashed."""
     config_json: Mapping[str, Any] | None = None
-    """A Hugging Face folder's ``config.json``."""
+    """A Hugging Face folder's ``config.json``, or what says the same."""
+    described_by: str = CONFIG_JSON
+    """What ``config_json`` stands in, in words."""
     preprocessor_json: Mapping[str, Any] | None = None
     """A Hugging Face folder's ``preprocessor_config.json``."""
     own: Mapping[str, Any] | None = None
     """The record that vitport wrote beside the tensors: config, preprocessing, labels, provenance."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Config fields that the file shows in other ways, such as the graph of an ONNX file."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """A training script's own options, under names of its own."""
     notes: tuple[str, ...] = ()
     """What the reader set aside or changed."""
     format: str | None = None
@@ -38,8 +49,6 @@ class Source:
     """What the names of the model to take begin with: what the container left of ``weights_key``."""
 
 
-OWN_RECORD = "the file's own record"
-"""The origin of facts in the record that vitport wrote beside the tensors."""
 _CHUNK = 1 << 18
 """Bytes that are hashed at a time: few enough to stay in the CPU cache."""
 CHANGED = "changed: "

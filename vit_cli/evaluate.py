@@ -88,6 +88,10 @@ def evaluate(
         return
     if data is None:
         raise VitportError("--data is missing: give the images, as `vitport train` reads them.")
+    if predictions is not None:
+        from conversion.destination import writable_file
+
+        writable_file(predictions, [each for each in (weights, data, labels, real) if each is not None], ".csv")
     how = {"batch": batch, "workers": workers, "precision": precision}
     offer_cores()
     checkpoint = reading.load(weights)

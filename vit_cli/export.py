@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated
 
 import tyro
@@ -34,14 +34,15 @@ def export(
         preprocessing: Take pixels, uint8 (B, H, W, C) of the model's size, and normalise them in the graph.
         image_size: Pixels, a side or height and width, instead of the weights' own.
     """
+    from conversion.destination import writable_file
     from conversion.store.put import made_here
     from vit_parity.exported import KINDS, run_back
     from vit_parity.exported import export as write
 
     if PurePosixPath(output).suffix not in KINDS:
         raise VitportError(f"{output} says no kind of file by its suffix: give one of {', '.join(KINDS)}.")
-    if not in_store(output) and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):
-        raise VitportError(f"{output} cannot be written: give the path of a file in a folder that is there.")
+    if not in_store(output):
+        writable_file(output, [source])
     require_torch("vitport export")  # it writes, or compares
     checkpoint = reading.load(source, image_size)
     with made_here(output, overwrite=True) as path:

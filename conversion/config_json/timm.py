@@ -46,15 +46,19 @@ MAY_DIFFER = frozenset({"image_size"})
 """Fields of which the tensors may show another value: timm resizes the position table as it loads."""
 
 
-def architecture(config: Mapping[str, Any]) -> tuple[Config, str] | None:
+def architecture(config: Mapping[str, Any], where: str = "config.json") -> tuple[Config, str] | None:
     """The model that config.json names, and the name's origin in words; ``None`` for other config.json files.
+
+    Args:
+        config: the content of config.json.
+        where: what it stands in, for messages: a checkpoint of timm's train.py says the same by its arguments.
 
     Raises:
         VitportError: for an architecture that is not registered.
     """
     if (name := architecture_name(config)) is None:
         return None
-    return get_model(name).config, f"config.json, which names {name}"
+    return get_model(name).config, f"{where}, which names {name}"
 
 
 def architecture_name(config: Mapping[str, Any]) -> str | None:
@@ -64,11 +68,15 @@ def architecture_name(config: Mapping[str, Any]) -> str | None:
     return str(config["architecture"]).partition(".")[0]
 
 
-def facts(config: Mapping[str, Any]) -> dict[str, Any]:
+def facts(config: Mapping[str, Any], where: str = "config.json") -> dict[str, Any]:
     """Config fields that config.json states beyond the architecture's name, which they override.
 
     ``model_args`` are the arguments that timm builds the model with. What they leave out comes from the file's
     ``num_classes`` and ``global_pool`` and from ``pretrained_cfg``, as in timm's ``build_model_with_cfg``.
+
+    Args:
+        config: the content of config.json.
+        where: as for :func:`architecture`.
 
     Raises:
         VitportError: for an argument or a value that ``ViTConfig`` cannot express, by its name and value; for two
@@ -78,13 +86,13 @@ def facts(config: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if not isinstance(vit := named[0], ViTConfig):
         family = family_module(__package__ or "", named[0])
-        return {} if family is None else family.timm_facts(config)
+        return {} if family is None else family.timm_facts(config, where)
     arguments = dict(config.get("model_args") or {})
     told: dict[str, Any] = _sizes_of_pretraining(config)
     for name, value in arguments.items():
         if name not in _PLACEMENT:
-            told |= _field(name, value)
-    return told | _placement(config, arguments, vit) | _positions(arguments, vit, told)
+            told |= _field(name, value, where)
+    return told | _placement(config, arguments, vit, where) | _positions(arguments, vit, told, where)
 
 
 def _sizes_of_pretraining(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +101,7 @@ def _sizes_of_pretraining(config: Mapping[str, Any]) -> dict[str, Any]:
     return found | ({"num_classes": config["num_classes"]} if config.get("num_classes") is not None else {})
 
 
-def _field(name: str, value: Any) -> dict[str, Any]:
+def _field(name: str, value: Any, where: str) -> dict[str, Any]:
     """The config fields that one argument of timm's ``VisionTransformer`` sets."""
     if name in _NO_EFFECT:
         return {}
@@ -112,16 +120,16 @@ def _field(name: str, value: Any) -> dict[str, Any]:
         return {field: value}
     if value is None or value is False:  # timm's default of every other argument
         return {}
-    raise _refused(name, value)
+    raise _refused(name, value, where)
 
 
-def _placement(config: Mapping[str, Any], arguments: Mapping[str, Any], named: ViTConfig) -> dict[str, Any]:
+def _placement(config: Mapping[str, Any], arguments: Mapping[str, Any], named: ViTConfig, where: str) -> dict[str, Any]:
     """Pooling and last norm.
 
     timm applies the last norm to the mean of the patches (``fc_norm``), unless it is given ``fc_norm=False``, and to
     the tokens under every other pooling, unless it is given ``fc_norm=True``.
     """
-    pool = _pool(config, arguments)
+    pool = _pool(config, arguments, where)
     found: dict[str, Any] = {} if pool is None else {"pool": pool}
     if {"global_pool", TIMM_NORM_BEHIND_POOLING, "final_norm"} & set(arguments):
         by_pool = (named.pool == "avg") != (named.final_norm == "pooled")  # the architecture's own fc_norm
@@ -133,13 +141,13 @@ def _placement(config: Mapping[str, Any], arguments: Mapping[str, Any], named: V
     return found
 
 
-def _positions(arguments: Mapping[str, Any], named: ViTConfig, told: Mapping[str, Any]) -> dict[str, Any]:
+def _positions(arguments: Mapping[str, Any], named: ViTConfig, told: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The position table's rows, where arguments change them: timm's registers have rows if the class token has one."""
     kind = arguments.get("pos_embed", "learn")
     if kind in ("none", ""):
         return {"pos_embed": "none"}
     if kind != "learn":
-        raise _refused("pos_embed", kind)
+        raise _refused("pos_embed", kind, where)
     if not {"no_embed_class", "reg_tokens", "class_token"} & set(arguments):
         return {}
     registers = told.get("register_tokens", named.register_tokens)
@@ -150,7 +158,7 @@ def _positions(arguments: Mapping[str, Any], named: ViTConfig, told: Mapping[str
     return {"pos_embed": "patch"}
 
 
-def _pool(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> str | None:
+def _pool(config: Mapping[str, Any], arguments: Mapping[str, Any], where: str) -> str | None:
     pretrained = (config.get("pretrained_cfg") or {}).get("global_pool")
     stated = {
         "model_args": arguments.get("global_pool"),
@@ -160,17 +168,17 @@ def _pool(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> str | None
     values = {place: value for place, value in stated.items() if value is not None}
     if len(set(values.values())) > 1:
         said = " and ".join(f"{value!r} in {place}" for place, value in values.items())
-        raise VitportError(f"config.json says global_pool={said}: correct the one that is wrong.")
+        raise VitportError(f"{where} says global_pool={said}: correct the one that is wrong.")
     for value in values.values():
         if value not in _POOLS:
-            raise _refused("global_pool", value)
+            raise _refused("global_pool", value, where)
         return value
     return None
 
 
-def _refused(name: str, value: Any) -> VitportError:
+def _refused(name: str, value: Any, where: str) -> VitportError:
     return VitportError(
-        f"config.json has {name}={value!r} among timm's arguments, which is not supported: vitport converts plain "
+        f"{where} has {name}={value!r} among timm's arguments, which is not supported: vitport converts plain "
         "Vision Transformers, whose global_pool is token, avg or map and whose layers are timm's own."
     )
 

@@ -48,7 +48,9 @@ def chosen_entry(path: Path, content: Any, weights_key: str | None) -> Choice:
     outermost = [entry for entry in outermost if _MUCH_SMALLER * _count(entry[1]) >= largest]
     if len(outermost) > 1:
         names = ", ".join(_joined(keys) for keys, _ in outermost)
-        raise VitportError(f"{path} holds several sets of weights: choose one of {names} by weights_key.")
+        raise VitportError(
+            f"{path} holds several sets of weights: choose one of {names} by weights_key (--weights-key)."
+        )
     ((keys, tensors),) = outermost
     if not keys:
         return tensors, None, ()

@@ -12,12 +12,14 @@ import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from conversion.checkpoint import Checkpoint
+from conversion.config_json import timm_training
 from conversion.containers.file_checks import check_size, json_object
 from conversion.containers.output import Output
 from conversion.containers.pickles import remedy
@@ -27,7 +29,7 @@ from conversion.containers.torch_pickle import state_dict_pickle
 from conversion.containers.wall import wall, walled
 from conversion.containers.zip_member import checked_offset
 from conversion.identify.quantised import quantised
-from conversion.source import Source
+from conversion.source import TRAIN_PY, Source
 from conversion.tensors.contiguous import contiguous
 from conversion.tensors.table import BFLOAT16, Tensor, TensorTable
 from vit_spec import VitportError
@@ -41,6 +43,8 @@ _FIRST_MEMBERS = (b"/data.pkl", b"/data/0", b"/version", b"/byteorder")
 """Endings of the name of an archive's first member."""
 _ALIGNMENT = 64
 """Bytes; PyTorch maps a file's tensors into memory in place."""
+_OPTIONS = ("hyper_parameters", "hparams", "cfg", "config", "args")
+"""Keys of a trainer's options beside the weights."""
 _OWN_KEY = "vitport"
 """Key of our own JSON in the ``_metadata`` that PyTorch stores with a state_dict, keyed by submodule."""
 
@@ -111,7 +115,10 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     metadata = getattr(tensors, "_metadata", None)
     own = metadata.get(_OWN_KEY) if isinstance(metadata, Mapping) else None
     own = own and json_object(path, own)
-    return Source(path, "PyTorch file", table, (path,), notes=notes, own=own, under=under)
+    options = _options(content)
+    told = timm_training.described(options) if own is None else None
+    source = Source(path, "PyTorch file", table, (path,), notes=notes, own=own, under=under, options=options)
+    return source if told is None else replace(source, config_json=told, described_by=TRAIN_PY)
 
 
 def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Callable[[str], None]) -> None:
@@ -133,6 +140,16 @@ def write(path: Path, table: TensorTable, checkpoint: Checkpoint, progress: Call
         archive.add("archive/byteorder", (sys.byteorder.encode(),), alignment=_ALIGNMENT)
         archive.add("archive/version", (b"3\n",), alignment=_ALIGNMENT)
         archive.finish()
+
+
+def _options(content: Any) -> Mapping[str, Any]:
+    """The options that a training script or Lightning keeps beside the weights; empty where there are none."""
+    found: dict[str, Any] = {}
+    for key in _OPTIONS if isinstance(content, Mapping) else ():
+        part = content.get(key)
+        part = vars(part) if isinstance(part, argparse.Namespace) else part
+        found |= {str(name): value for name, value in part.items()} if isinstance(part, Mapping) else {}
+    return found
 
 
 def _check_quantised(tensors: Mapping[Any, Any]) -> None:

@@ -11,12 +11,10 @@ from typing import Any
 from conversion.config_json import huggingface as huggingface_config
 from conversion.identify.family import identifier
 from conversion.identify.resolve import Fact
-from conversion.source import OWN_RECORD
+from conversion.source import CONFIG_JSON, OWN_RECORD, TRAIN_PY
 from conversion.tensors.table import Shapes
 from vit_spec import Config, ViTConfig, VitportError, family_of, get_model
 
-CONFIG_JSON = "config.json"
-"""The origin of facts in the file of that name."""
 _PARTS = {"layer_scale": "LayerScale", "pos_embed": "position table", "final_norm": "last norm"}
 """Parts that a model has or lacks, whatever their kind."""
 
@@ -31,7 +29,7 @@ def check_told(told: Mapping[str, Fact], config: Config) -> None:
     Raises:
         VitportError: naming every field that differs.
     """
-    stated = {name: fact for name, fact in told.items() if fact.origin in (OWN_RECORD, CONFIG_JSON)}
+    stated = {name: fact for name, fact in told.items() if fact.origin in (OWN_RECORD, CONFIG_JSON, TRAIN_PY)}
     if "mlp_hidden_dim" in stated and stated["mlp_hidden_dim"].value is not None:
         stated.pop("mlp_ratio", None)  # which it overrules
     differing = [
@@ -146,7 +144,7 @@ def _same(name: str, fact: Fact, config: Config) -> bool:
         if name == "mlp_hidden_dim":
             return value is None or value == config.hidden_dim
         if name == "mlp_ratio":  # timm halves the width of a gated MLP
-            gated = config.mlp != "plain" and fact.origin == CONFIG_JSON
+            gated = config.mlp != "plain" and fact.origin in (CONFIG_JSON, TRAIN_PY)
             return gated or int(config.embed_dim * value) == config.hidden_dim
     return _plain(value) == _plain(getattr(config, name))
 

@@ -33,6 +33,7 @@ _NETWORK = "blocks.0.attn.rel_pos.mlp.fc1.weight"
 _PLAIN = ": vitport converts plain Vision Transformers"
 REFUSED = {
     ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, which is neither a Vision Transformer nor Swin v2",
+    ".attn.rel_pos_h": "an encoder of SAM or ViTDet, whose attention is within windows" + _PLAIN,
     "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
     "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
 }

@@ -42,3 +42,10 @@ def test_what_fails_is_a_line_and_a_status(tmp_path, capsys, monkeypatch) -> Non
     assert f"storage {tmp_path}: fails: OSError: [Errno 28] No space left on device" in told
     assert "all-reduce: right on" in told
     assert Path(tmp_path).is_dir()
+
+
+def test_a_path_that_is_no_folder_is_told_and_nothing_is_written_beside_it(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("tempfile.TemporaryDirectory", lambda **how: pytest.fail("written"))
+    (tmp_path / "file").write_text("mine")
+    assert main(["doctor", "--path", str(tmp_path / "file")]) == 1
+    assert f"{tmp_path / 'file'} is no folder" in capsys.readouterr().out

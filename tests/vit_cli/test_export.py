@@ -3,6 +3,7 @@ are normalised in numpy."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import vit_cli
 from tests.random_weights import random_params
 from tests.small_configs import BASE
 from vit_cli.main import main
+from vit_parity.exported import KINDS as KINDS_OF_FILES
 from vit_parity.exported import export, run_back
 from vit_spec import Preprocessing
 
@@ -73,8 +75,24 @@ def test_other_weights_are_told(weights, tmp_path) -> None:
 def test_what_cannot_be_written_is_one_sentence(weights, tmp_path, capsys) -> None:
     for out, sentence in (
         (tmp_path / "m.tflite", "says no kind of file by its suffix: give one of .onnx, .stablehlo, .pt2"),
-        (tmp_path / "no" / "m.onnx", "give the path of a file in a folder that is there"),
+        (tmp_path / "no" / "m.onnx", f"the folder {tmp_path / 'no'} does not exist"),
     ):
         assert main(["export", str(weights), str(out)]) == 2
         assert sentence in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_source_is_not_replaced_and_a_link_stays_one(weights, tmp_path, capsys, monkeypatch) -> None:
+    """Weights are recognised by their content, so the source may have any name; nothing is computed here."""
+    monkeypatch.setitem(KINDS_OF_FILES, ".onnx", lambda checkpoint, path, *rest: path.write_bytes(b"a graph"))
+    shutil.copy(weights, tmp_path / "m.onnx")
+    (tmp_path / "link.onnx").symlink_to("m.onnx")
+    for out in ("m.onnx", "link.onnx"):
+        assert main(["export", str(tmp_path / "m.onnx"), str(tmp_path / out)]) == 2
+        assert "is another file of this command" in capsys.readouterr().err
+    assert (tmp_path / "m.onnx").read_bytes() == weights.read_bytes()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "new.onnx").symlink_to(tmp_path / "out" / "there.onnx")
+    export(CHECKPOINT, tmp_path / "new.onnx")
+    assert (tmp_path / "new.onnx").is_symlink()
+    assert {it.name: it.read_bytes() for it in (tmp_path / "out").iterdir()} == {"there.onnx": b"a graph"}

@@ -266,7 +266,7 @@ def test_predictions_are_written_as_a_table(finished, tmp_path, capsys) -> None:
     assert np.mean([row["label"] == row["predicted"] for row in rows]) == pytest.approx(accuracy)
     assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
     assert main(["evaluate", str(finished), "--data", "digits", "--predictions", str(tmp_path / "no" / "out.csv")]) == 2
-    assert "cannot be written (No such file or directory)" in capsys.readouterr().err
+    assert f"cannot be written: the folder {tmp_path / 'no'} does not exist" in capsys.readouterr().err
 
 
 def test_fine_tuning_begins_with_the_weights(finished, tmp_path) -> None:

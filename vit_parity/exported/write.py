@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from conversion import Checkpoint
+from conversion.destination import beside, writable_file
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ def export(checkpoint: Checkpoint, path: Path, *, preprocessing: bool = False) -
     last = preprocessing or path.suffix == ".stablehlo"
     shape = (height, width, channels) if last else (channels, height, width)
     words = "pixels, uint8" if preprocessing else "normalised images, float32"
-    part = path.with_name(f"{path.name}.part{path.suffix}")
+    found = writable_file(path, ending=path.suffix)
+    part = beside(found, f"part{path.suffix}")
     try:
         write(checkpoint, part, shape, preprocessing)
-        part.replace(path)
+        part.replace(found)
     except OSError as error:
         raise VitportError(f"{path} cannot be written ({error.strerror or error}): give another path.") from error
     finally:

@@ -41,9 +41,11 @@ _JOINT_OUT = (
 """timm's parallel blocks with differential attention."""
 SET_ASIDE = {
     "mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass",
+    "masked_embed": "a stand-in for hidden patches in masked pre-training, in no forward pass",  # iBOT
     "decoder_*": "the decoder that paints hidden patches in masked pre-training",
     "head.mlp.*": _PROJECTOR,  # DINO
     "head.last_layer.*": _PROJECTOR,
+    "head.last_layer2.*": _PROJECTOR,  # iBOT
 }
 
 

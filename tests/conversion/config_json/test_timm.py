@@ -162,7 +162,7 @@ def test_two_poolings_are_refused(tmp_path) -> None:
 
 def test_another_name_than_the_folders_is_refused(tmp_path) -> None:
     _folder(tmp_path, CONFIG, _json())
-    with pytest.raises(VitportError, match=r"vit_tiny_patch16_224 by its config\.json.*vit_base_patch16_224"):
+    with pytest.raises(VitportError, match=r"vit_tiny_patch16_224 by config\.json.*vit_base_patch16_224"):
         conversion.load(tmp_path, model="vit_base_patch16_224")
 
 
@@ -178,5 +178,5 @@ def test_verify_takes_its_facts_from_the_folder(wrong, monkeypatch, tmp_path) ->
 
     assert proof("right").passed
     true = timm_config.facts
-    monkeypatch.setattr(timm_config, "facts", lambda config: true(config) | wrong)
+    monkeypatch.setattr(timm_config, "facts", lambda *config: true(*config) | wrong)
     assert not proof("wrong").passed

@@ -14,6 +14,7 @@ import numpy as np
 
 from conversion import Checkpoint
 from conversion.containers.file_checks import MOST_JSON, read_regular
+from conversion.destination import written_aside
 from vit_jax.inference import compile_inference
 from vit_jax.training.data import Source, evaluation_batches
 from vit_jax.training.evaluation.class_names import places_of
@@ -81,18 +82,12 @@ def write_predictions(path: Path, result: EvaluationResult, checkpoint: Checkpoi
     own = set(result.places.tolist())
     labels = checkpoint.labels or tuple(map(str, range(checkpoint.config.num_classes)))
     names = [*source.classes, *(name for at, name in enumerate(labels) if at not in own)]
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(("image", "label", "predicted", "probability"))
-            for at, (number, odds) in enumerate(zip(result.predicted, result.confidence, strict=True)):
-                name, label = _named(source, at)
-                table.writerow((name, label, *(("", "") if number < 0 else (names[number], f"{odds:.6f}"))))
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise VitportError(f"{path} cannot be written ({error.strerror}): give another path.") from error
+    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("image", "label", "predicted", "probability"))
+        for at, (number, odds) in enumerate(zip(result.predicted, result.confidence, strict=True)):
+            name, label = _named(source, at)
+            table.writerow((name, label, *(("", "") if number < 0 else (names[number], f"{odds:.6f}"))))
 
 
 def _named(source: Source, at: int) -> tuple[str, str]:
