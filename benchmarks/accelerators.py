@@ -20,11 +20,15 @@ from benchmarks.scaling import table
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Precision, Remat, mesh_words
 from vit_jax.training.recipe.recipe import Recipe
-from vit_jax.training.scaling import CHIPS, Step
+from vit_jax.training.scaling import CHIPS, Step, collectives
 from vit_jax.training.scaling.step import memory_bytes
-from vit_spec import VitportError, get_model
+from vit_spec import VitportError, block_sizes, get_model
 
 KEPT = Path(__file__).parent / "accelerators.json"
+HEAD = [
+    "model", "chips", "batch", "mesh", "options", "state", "temporaries", "left", "predicted", "collectives", "MB",
+    "predicted", "compute", "memory", "links", "ms a step", "MFU",
+]  # fmt: skip
 APART = 0.02
 """Share of its memory by which a program may differ from the one that is kept."""
 
@@ -42,11 +46,17 @@ class Program:
     scan: bool = True
     attention: AttentionKind = "auto"
     accumulation: int = 1
+    gradient_sum: Precision = "bfloat16"
 
     @property
     def name(self) -> str:
         """Its place in the file and in patterns."""
         return " ".join([self.model, self.topology, str(self.batch), mesh_words(self.mesh), *self.words])
+
+    @property
+    def classes(self) -> int:
+        """Of its head: a thousand for a model that comes without one."""
+        return get_model(self.model).config.num_classes or 1000
 
     @property
     def words(self) -> list[str]:
@@ -55,20 +65,45 @@ class Program:
         words += [f"remat {self.remat}"] if self.remat != "auto" else []
         words += [] if self.scan else ["unrolled"]
         words += [self.attention] if self.attention != "auto" else []
-        return words + ([f"accumulation {self.accumulation}"] if self.accumulation > 1 else [])
+        words += [f"accumulation {self.accumulation}"] if self.accumulation > 1 else []
+        return words + (["float32 sums"] if self.gradient_sum == "float32" else [])
+
+    @property
+    def step(self) -> Step:
+        """For :mod:`vit_jax.training.scaling`."""
+        on_gpu = CHIPS[self.chip].cudnn
+        remat = ("none" if on_gpu else "dots") if self.remat == "auto" else self.remat
+        attention = self.attention
+        if attention == "auto":
+            whole = all(each.keys == each.tokens for each in block_sizes(get_model(self.model).config))
+            attention = "cudnn" if on_gpu and whole and self.precision == "bfloat16" else "fused"
+        model = get_model(self.model).config.replace(num_classes=self.classes)
+        return Step(
+            model,
+            self.batch,
+            self.mesh,
+            self.precision,
+            remat,
+            self.accumulation,
+            attention,
+            self.gradient_sum,
+            self.scan,
+        )
+
+    @property
+    def chip(self) -> str:
+        """Its kind."""
+        return self.topology.partition(":")[0]
 
     @property
     def predicted(self) -> float:
         """Bytes of a chip's memory by :mod:`vit_jax.training.scaling`."""
-        kind = self.topology.partition(":")[0]
-        chip, on_gpu = CHIPS[kind], CHIPS[kind].cudnn
-        remat = ("none" if on_gpu else "dots") if self.remat == "auto" else self.remat
-        attention = self.attention
-        if attention == "auto":
-            attention = "cudnn" if on_gpu and self.precision == "bfloat16" else "fused"
-        model = get_model(self.model).config
-        step = Step(model, self.batch, self.mesh, self.precision, remat, self.accumulation, attention)
-        return memory_bytes(step, chip.tile)
+        return memory_bytes(self.step, CHIPS[self.chip].tile)
+
+    @property
+    def exchanged(self) -> float:
+        """Bytes of its collectives, in the same way."""
+        return sum(one.total for one in collectives(self.step))
 
     @property
     def options(self) -> TrainConfig:
@@ -76,11 +111,13 @@ class Program:
         return TrainConfig(
             ModelOptions(self.model), batch=self.batch, steps=100_000, mesh=self.mesh, precision=self.precision,
             remat=self.remat, scan=self.scan, attention=self.attention, recipe=Recipe(accumulation=self.accumulation),
+            gradient_sum=self.gradient_sum,
         )  # fmt: skip
 
 
 TINY, SMALL, BASE, LARGE = (f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
 HUGE, GIANT = "vit_huge_patch14_224", "vit_giant_patch14_224"
+DINO_V3 = "vit_small_patch16_dinov3"
 SWIN, SWIN_V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
 
 
@@ -135,6 +172,13 @@ def programs() -> list[Program]:
         Program(GIANT, "b200:2x8", 1024, mesh(2, 8), remat="full"),
         Program(SWIN, "h100:1x8", 1024, mesh(8)),
         Program(SWIN_V2, "v5e:2x4", 512, mesh(8)),
+        Program(TINY, "v5e:2x2", 512, mesh(4), gradient_sum="float32"),
+        Program(TINY, "v5e:2x2", 512, mesh(2, 2), gradient_sum="float32"),
+        Program(TINY, "v5e:2x2", 512, mesh(2, 2)),
+        Program(TINY, "v6e:2x2", 512, mesh(4), remat="none", attention="flash"),
+        Program(TINY, "h100:1x4", 512, mesh(4), gradient_sum="float32"),
+        Program(DINO_V3, "v5e:2x2", 256, mesh(4)),
+        Program(DINO_V3, "h100:1x4", 256, mesh(4)),
     ]
 
 
@@ -173,7 +217,7 @@ def compiled(program: Program) -> dict[str, Any]:
 
     topology = describe(program.topology)
     try:
-        found = compile_ahead(program.options, topology, get_model(program.model).config.num_classes)
+        found = compile_ahead(program.options, topology, program.classes)
     except TooLargeError as error:
         return {"needs": error.used, "limit": error.limit}
     except VitportError as error:
@@ -203,14 +247,25 @@ def _used(found: dict[str, Any]) -> float:
     return found["memory"]["limit"] - found["memory"]["left"]
 
 
+def _exchanged(found: dict[str, Any]) -> float:
+    return sum(each["bytes"] for each in found["collectives"])
+
+
 def page(kept: dict[str, Any]) -> str:
     """The whole of docs/reports/accelerators.md."""
     text = (Path(__file__).parent / "accelerators.md").read_text()
-    rows = [list(_row(program, kept[program.name])) for program in programs() if program.name in kept]
-    head = ["model", "chips", "batch", "mesh", "options", "state", "temporaries", "left", "predicted",
-            "collectives", "compute",
-            "memory", "links", "ms a step", "MFU"]  # fmt: skip
-    return text.replace("{programs}", table(head, rows)).replace("{count}", str(len(rows)))
+    made = [(program, kept[program.name]) for program in programs() if program.name in kept]
+    rows = [list(_row(program, found)) for program, found in made]
+    fits = [(program, found) for program, found in made if "memory" in found]
+    near = [abs(program.predicted / _used(found) - 1) <= 0.1 for program, found in fits]
+    alike = [abs(program.exchanged / _exchanged(found) - 1) <= 0.05 for program, found in fits]
+    counts = {
+        "programs": table(HEAD, rows), "count": str(len(rows)), "fits": str(len(fits)), "near": str(sum(near)),
+        "alike": str(sum(alike)), "both": str(sum(map(all, zip(near, alike, strict=True)))),
+    }  # fmt: skip
+    for name, value in counts.items():
+        text = text.replace("{" + name + "}", value)
+    return text
 
 
 def _row(program: Program, found: dict[str, Any]) -> Iterator[str]:
@@ -224,12 +279,15 @@ def _row(program: Program, found: dict[str, Any]) -> Iterator[str]:
     if "memory" not in found:
         needs = f"**does not fit: needs {found['needs'] / 1e9:.1f} GB**" if "needs" in found else found["refused"]
         predicted = f"{program.predicted / 1e9:.2f}"
-        yield from (needs, "", "", predicted, *[""] * 6)
+        yield from (needs, "", "", predicted, *[""] * 8)
         return
     memory, line = found["memory"], found["roofline"]
     yield from (f"{memory[name] / 1e9:.2f}" for name in ("state", "temporaries", "left"))
     yield f"{program.predicted / 1e9:.2f} ({program.predicted / _used(found) - 1:+.0%})"
     yield "; ".join(_words(each) for each in found["collectives"][:4])
+    exchanged, expected = _exchanged(found), program.exchanged
+    yield f"{exchanged / 1e6:,.0f}"
+    yield f"{expected / 1e6:,.0f} ({expected / exchanged - 1:+.0%})"
     yield from (_number(line[f"{name}_seconds"]) for name in ("compute", "memory", "links", "step"))
     yield f"{line['mfu']:.0%}"
 

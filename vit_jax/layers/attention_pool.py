@@ -11,6 +11,7 @@ from vit_jax.layers.initialization import Init, make_linear, make_tokens
 from vit_jax.layers.mlp import Mlp
 from vit_jax.layers.norm import NormLayer
 from vit_jax.layers.xla.attention import softmax
+from vit_jax.layers.xla.packed import unpacked
 
 
 class AttentionPool(nnx.Module):
@@ -43,9 +44,9 @@ class AttentionPool(nnx.Module):
 
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B D"]:
         """(B, N, D) -> (B, D)."""
-        B, N, D = x.shape
+        B, _, D = x.shape
         q = self.q(self.latent[...]).reshape(1, 1, self.num_heads, self.head_dim).swapaxes(1, 2)  # (1, h, 1, d)
-        kv = self.kv(x).reshape(B, N, 2, self.num_heads, self.head_dim)
+        (kv,) = unpacked(self.kv, x, (2, self.num_heads, self.head_dim))  # (B, N, 2, h, d)
         k, v = kv.transpose(2, 0, 3, 1, 4)  # (B, h, N, d) each
         logits = (q * self.scale) @ k.swapaxes(-2, -1)  # (B, h, 1, N)
         weights = softmax(logits)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -13,6 +12,7 @@ from vit_jax.layers.activation import activation
 from vit_jax.layers.dropout import Dropout, DropoutKeys
 from vit_jax.layers.initialization import Init, make_linear
 from vit_jax.layers.norm import NormLayer
+from vit_jax.layers.xla.packed import unpacked
 
 
 class Mlp(nnx.Module):
@@ -86,9 +86,10 @@ class SwiGLUPacked(Mlp):
 
     def make_first(self, dim: int, hidden_dim: int, *, bias: bool, init: Init) -> None:
         """Make what reads the tokens: gate and value side by side."""
+        self.hidden_dim = hidden_dim
         self.fc1 = make_linear(dim, 2 * hidden_dim, bias=bias, init=init)
 
     def hidden(self, x: Float[Array, "*batch D"]) -> Float[Array, "*batch M"]:
         """(..., D) -> the hidden layer, (..., M)."""
-        gate, value = jnp.split(self.fc1(x), 2, axis=-1)  # (..., M) each
+        gate, value = unpacked(self.fc1, x, (self.hidden_dim,), (self.hidden_dim,))  # (..., M) each
         return self.act(gate) * value

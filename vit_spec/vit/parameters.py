@@ -128,8 +128,10 @@ def _mlp(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     if c.mlp == "swiglu":
         yield from linear(make, f"{at}.fc1_g", D, M, "columns", bias=bias)
         yield from linear(make, f"{at}.fc1_x", D, M, "columns", bias=bias)
+    elif c.mlp == "swiglu_packed":
+        yield from linear(make, f"{at}.fc1", D, 2 * M, "packed", bias=bias)
     else:
-        yield from linear(make, f"{at}.fc1", D, 2 * M if c.mlp == "swiglu_packed" else M, "columns", bias=bias)
+        yield from linear(make, f"{at}.fc1", D, M, "columns", bias=bias)
     if c.mlp_norm:
         yield from _norm(c, make, f"{at}.norm", M)
     yield from linear(make, f"{at}.fc2", M, D, "rows", bias=bias)
@@ -151,7 +153,7 @@ def _attention_pool(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     D = c.embed_dim
     yield make(name=f"{at}.latent", shape=(1, 1, D), kind=Kind.TOKEN)
     yield from linear(make, f"{at}.q", D, D, "columns")
-    yield from linear(make, f"{at}.kv", D, 2 * D, "columns")
+    yield from linear(make, f"{at}.kv", D, 2 * D, "packed")
     yield from linear(make, f"{at}.proj", D, D, "rows")
     yield from _norm(c, make, f"{at}.norm", D)
     yield from linear(make, f"{at}.mlp.fc1", D, c.pool_hidden_dim, "columns")

@@ -9,6 +9,7 @@ from vit_torch.layers.attention import head_width
 from vit_torch.layers.initialization import make_linear, make_tokens
 from vit_torch.layers.mlp import Mlp
 from vit_torch.layers.norm import NormLayer
+from vit_torch.layers.qkv import unpacked
 
 
 class AttentionPool(nn.Module):
@@ -39,9 +40,9 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
         """(B, N, D) -> (B, D)."""
-        B, N, D = x.shape
+        B, _, D = x.shape
         q = self.q(self.latent).reshape(1, 1, self.num_heads, self.head_dim).transpose(1, 2)  # (1, h, 1, d)
-        kv = self.kv(x).reshape(B, N, 2, self.num_heads, self.head_dim)
+        (kv,) = unpacked(self.kv, x, (2, self.num_heads, self.head_dim))  # (B, N, 2, h, d)
         k, v = kv.permute(2, 0, 3, 1, 4)  # (B, h, N, d) each
         logits = (q * self.scale) @ k.transpose(-2, -1)  # (B, h, 1, N)
         weights = logits.softmax(dim=-1)

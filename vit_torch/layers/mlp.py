@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vit_torch.layers.activation import activation
 from vit_torch.layers.initialization import make_linear
 from vit_torch.layers.norm import NormLayer
+from vit_torch.layers.qkv import unpacked
 
 
 class Mlp(nn.Module):
@@ -81,9 +82,10 @@ class SwiGLUPacked(Mlp):
 
     def make_first(self, dim: int, hidden_dim: int, *, bias: bool) -> None:
         """Make what reads the tokens: gate and value side by side."""
+        self.hidden_dim = hidden_dim
         self.fc1 = make_linear(dim, 2 * hidden_dim, bias=bias)
 
     def hidden(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch M"]:
         """(..., D) -> the hidden layer, (..., M)."""
-        gate, value = self.fc1(x).chunk(2, dim=-1)  # (..., M) each
+        gate, value = unpacked(self.fc1, x, (self.hidden_dim,), (self.hidden_dim,))  # (..., M) each
         return self.act(gate) * value

@@ -174,9 +174,10 @@ _OWN_COLUMNS = ("mlp_bias", "q_bias", "v_bias", "relative_position_bias_table")
 """Parameters of a module itself."""
 SPLITS = {
     # Shoeybi et al. 2019, section 3: the layer before heads or hidden units is split by columns, the one after by rows.
-    ("blocks.0.attn.qkv", "blocks.0.in_proj"): "packed",
-    ("blocks.0.mlp.fc1", "blocks.0.mlp.fc1_g", "blocks.0.mlp.fc1_x", "attn_pool.q", "attn_pool.kv",
-     "attn_pool.mlp.fc1", "blocks.0.attn.rel_pos.mlp.fc2"): "columns",
+    # Columns of a layer with several outputs side by side are those of each of them.
+    ("blocks.0.attn.qkv", "blocks.0.in_proj", "attn_pool.kv"): "packed",
+    ("blocks.0.mlp.fc1", "blocks.0.mlp.fc1_g", "blocks.0.mlp.fc1_x", "attn_pool.q", "attn_pool.mlp.fc1",
+     "blocks.0.attn.rel_pos.mlp.fc2"): "columns",
     ("blocks.0.attn.proj", "blocks.0.mlp.fc2", "blocks.0.attn_out_proj", "blocks.0.mlp_out_proj", "attn_pool.proj",
      "attn_pool.mlp.fc2"): "rows",
 }  # fmt: skip
@@ -185,6 +186,8 @@ SPLITS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_tensor_parallelism_splits_attention_and_mlp_alone(name) -> None:
     expected = {layer: split for layers, split in SPLITS.items() for layer in layers}
+    if CONFIGS[name].mlp == "swiglu_packed":
+        expected["blocks.0.mlp.fc1"] = "packed"
     for parameter in parameters(CONFIGS[name]):
         layer, _, leaf = parameter.name.rpartition(".")
         layer = re.sub(r"(attns|ffns)\.\d+\.", "", layer)

@@ -6,9 +6,7 @@ cut off, and so are their gradients.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -17,12 +15,11 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
-from vit_jax.layers.xla.packed import FSDP, TENSOR
+from vit_jax.layers.xla.axes import TENSOR, image_axes
 
 Tokens = Float[Array, "B h N d"]
 Kernel = Callable[[Tokens, Tokens, Tokens, Float[Array, "#B #h N N"] | None, float], Tokens]
 """Queries, keys, values, bias and scale to heads, (B, h, N, d)."""
-_IMAGES: ContextVar[tuple[str, ...]] = ContextVar("axes", default=("data", FSDP))
 _BLOCK = 128
 """Tokens in a block of the TPU kernel at least."""
 _BLOCKS = (512, 384, 256, _BLOCK)
@@ -52,26 +49,15 @@ def flash(
     """
     run = partial(padded, _flash, _BLOCK, scale=scale)
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size <= 1:
+    free = set(mesh.axis_names) - set(mesh.manual_axes)
+    if mesh.size <= 1 or not free:
         return run(q, k, v, bias)
-    own = PartitionSpec(_IMAGES.get(), TENSOR)
+    divide = partial(jax.shard_map, axis_names=free, check_vma=False)
+    own = PartitionSpec(image_axes() or None, TENSOR)
     if bias is None:
-        divided = jax.shard_map(lambda q, k, v: run(q, k, v, None), in_specs=(own,) * 3, out_specs=own, check_vma=False)
-        return divided(q, k, v)
+        return divide(lambda q, k, v: run(q, k, v, None), in_specs=(own,) * 3, out_specs=own)(q, k, v)
     spread = PartitionSpec(*(axis if size > 1 else None for axis, size in zip(own, bias.shape, strict=False)))
-    divided = jax.shard_map(run, in_specs=(own, own, own, spread), out_specs=own, check_vma=False)
-    return divided(q, k, v, bias)
-
-
-@contextmanager
-def images_along(*axes: str) -> Iterator[None]:
-    """While traced code sees images that lie along these axes of the mesh alone, as under ``jax.vmap`` with
-    ``spmd_axis_name`` for the others."""
-    token = _IMAGES.set(axes)
-    try:
-        yield
-    finally:
-        _IMAGES.reset(token)
+    return divide(run, in_specs=(own, own, own, spread), out_specs=own)(q, k, v, bias)
 
 
 def padded(

@@ -21,11 +21,8 @@ from jax import Array
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Float
 
+from vit_jax.layers.xla.axes import FSDP, TENSOR, image_axes
 from vit_jax.layers.xla.rows import as_rows
-
-FSDP, TENSOR = "fsdp", "tensor"
-"""Axes of the mesh in context (``jax.set_mesh``, ``jax.sharding.use_abstract_mesh``): the first shards parameters, the
-second heads and hidden units."""
 
 
 def unpacked(layer: nnx.Linear, x: Float[Array, "*batch _"], *shapes: tuple[int, ...]) -> Sequence[Array]:
@@ -110,6 +107,8 @@ def _by_device(values: Array, parts: Sequence[_Part], devices: int) -> Array:
     """(..., outputs) -> (..., devices, outputs / devices): for each device, its share of every part, side by side."""
     before = values.shape[:-1]
     axes = inputs_cut(before[0], jax.sharding.get_abstract_mesh()) if before else None
+    if isinstance(axes, tuple) and FSDP not in image_axes():  # gathered already
+        axes = TENSOR
     # Reordered in place: a kernel sharded along its inputs, a replicated bias.
     values = jax.lax.with_sharding_constraint(values, PartitionSpec(*[axes] * len(before), None))
     shares = []

@@ -107,7 +107,7 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
     assert lowered is not None  # jit's has it
     about = {
         "batch": options.batch, "precision": options.precision, "remat": options.remat, "attention": setup.attention,
-        "accumulation": options.recipe.accumulation, "scan": options.scan,
+        "accumulation": options.recipe.accumulation, "scan": options.scan, "gradient_sum": options.gradient_sum,
     }  # fmt: skip
     return _compiled(lowered, topology, setup.mesh, setup.model, about, step_flops(setup.model, options.batch))
 

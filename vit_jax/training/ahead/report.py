@@ -97,6 +97,8 @@ def _words(about: Mapping[str, Any]) -> Iterator[str]:
             yield str(value)
         elif name == "scan":
             yield "scan" if value else "unrolled"
+        elif name == "gradient_sum":
+            yield f"gradients summed in {value if about['precision'] == 'bfloat16' else 'float32'}"
         elif name != "batch":
             yield f"{name} {value}"
 

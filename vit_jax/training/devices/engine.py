@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -35,7 +35,8 @@ class Engine:
     layout: Callable[[TrainState], TrainState]
     """From a state's shapes to the shardings in which it is created and restored."""
     place_state: Callable[[TrainState], Any]
-    """From a state as created or restored to the form that ``step`` takes."""
+    """From a state as created or restored to the form that ``step`` takes. It takes the state over: its arrays may be
+    gone then."""
     place_batch: Callable[[Batch], Any]
     """From this process's rows of the batch, in numpy, to the devices."""
     step: Callable[[Any, Any], tuple[Any, Metrics]]
@@ -109,9 +110,21 @@ def jit_engine(
         shapes = jax.eval_shape(lambda: (key, None if teacher is None else teacher.params))  # devices may not be here
         return program(state).lower(state, batch, *shapes)
 
+    @cache
+    def stacks(place: NamedSharding) -> Any:
+        return jax.jit(lambda *parts: jnp.stack(parts), out_shardings=place)
+
+    def take_over(parts: Sequence[jax.Array]) -> jax.Array:
+        """Stacked; the parts are freed, so that the state is never there twice."""
+        spec = next(part.sharding.spec for part in parts if isinstance(part.sharding, NamedSharding))
+        whole = jax.block_until_ready(stacks(NamedSharding(mesh, PartitionSpec(None, *spec)))(*parts))
+        for part in parts:
+            part.delete()
+        return whole
+
     def place_state(state: TrainState) -> TrainState:
         state = jax.device_put(state, where(state))
-        return rearranged(stacked, state) if forward.scan else state
+        return stack(state, forward.segments, take_over) if forward.scan else state
 
     def fetch(state: TrainState) -> TrainState:
         return rearranged(single, state) if forward.scan else state

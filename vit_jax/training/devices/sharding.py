@@ -11,13 +11,14 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from vit_jax.layers.xla.packed import FSDP, TENSOR, inputs_cut
+from vit_jax.layers.xla.axes import DATA, FSDP, TENSOR
+from vit_jax.layers.xla.packed import inputs_cut
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.step.stacked import is_stacked, parameter_at
 from vit_spec import Config, Parameter, VitportError, block_sizes, segments
 
-AXES = ("data", FSDP, TENSOR)
-BATCH = PartitionSpec(("data", FSDP))
+AXES = (DATA, FSDP, TENSOR)
+BATCH = PartitionSpec((DATA, FSDP))
 """Both axes shard a batch: each device gathers parameters for its own images."""
 _SMALL = 2**10
 """Parameters with fewer values are replicated: gathering them costs more than holding them."""

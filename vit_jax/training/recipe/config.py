@@ -158,6 +158,9 @@ class TrainConfig:
     """Length of the run in passes over the training images; give steps or epochs."""
     precision: Precision = "float32"
     """Precision of the computation; parameters, moments and loss stay in float32."""
+    gradient_sum: Precision = "bfloat16"
+    """Precision in which devices sum the gradients of a bfloat16 computation: float32 loses nothing as devices become
+    many, and sends twice the bytes. In float32, and with pmap, sums are float32 always."""
     remat: Remat = "auto"
     """What the backward pass recomputes of each block: with auto, what costs hardly any time (on a single CPU device
     dots_no_batch, on TPUs with scan dots, unless there is dropout; elsewhere nothing); nothing; everything; everything

@@ -159,7 +159,7 @@ def set_up(options: TrainConfig, devices: Sequence[Any] | None = None, classes: 
     abstract = abstract_model(model, options.precision, attention)
     schedule = make_schedule(options.recipe.schedule, steps)
     optimizer = make_optimizer(options.recipe.optimizer, schedule, model)
-    forward = Forward(abstract, remat=options.remat, scan=options.scan)
+    forward = Forward(abstract, remat=options.remat, scan=options.scan, gradient_sum=options.gradient_sum)
     teacher = load_teacher(options.teacher, model, preprocessing)
     key = jax.random.key(options.seed)
     recipe = options.recipe

@@ -41,10 +41,10 @@ def collectives(step: Step) -> tuple[Collective, ...]:
 
     Tensor axis: Shoeybi et al. 2019, section 3, and an all-to-all of packed kernels
     (:mod:`vit_jax.layers.xla.packed`) and of their gradients. FSDP: ZeRO stage 3 (Rajbhandari et al. 2020), except that
-    weights stay gathered from the forward to the backward pass without rematerialisation.
+    weights stay gathered from the forward to the backward pass with neither ``scan`` nor rematerialisation.
     """
     cut, mesh = step.cut, step.mesh
-    again = int(step.remat not in ("auto", "none"))
+    again, sums = int(step.gathers_again), step.summed_word
     exchanges = (2 + again) * step.accumulation
     # Gradients of packed biases are summed before the all-gather.
     summed = cut.copied - cut.packed_biases * (mesh.tensor - 1) // mesh.tensor
@@ -54,11 +54,11 @@ def collectives(step: Step) -> tuple[Collective, ...]:
             "weights again", "all-gather", ("fsdp",), step.word * cut.gathered_in_blocks,
             again * step.accumulation, False,
         ),
-        Collective("gradients", "reduce-scatter", ("fsdp",), step.word * cut.gathered, step.accumulation, False),
+        Collective("gradients", "reduce-scatter", ("fsdp",), sums * cut.gathered, step.accumulation, False),
         Collective(
-            "gradients", "all-reduce", ("data",), step.word * cut.gathered // mesh.fsdp, step.accumulation, False
+            "gradients", "all-reduce", ("data",), sums * cut.gathered // mesh.fsdp, step.accumulation, False
         ),
-        Collective("gradients", "all-reduce", ("data", "fsdp"), step.word * summed, step.accumulation, False),
+        Collective("gradients", "all-reduce", ("data", "fsdp"), sums * summed, step.accumulation, False),
         *_sums(step),
         Collective("packed layers", "all-to-all", ("tensor",), step.word * cut.exchanged, exchanges, False),
         Collective(

@@ -101,9 +101,10 @@ def rank(
 ) -> list[Prediction]:
     """Steps that fit into memory, the fastest first.
 
-    Searches all meshes of so many devices, with rematerialisation of blocks and with what ``remat=auto`` does in a
-    scan, each with the least accumulation that fits. Those within 2 % of the fastest come by simplicity: the smallest
-    tensor axis, then the smallest FSDP axis, then the least rematerialisation. Attention is cuDNN's if the chip has it.
+    Searches all meshes of so many devices, all with ``scan``, with rematerialisation of blocks and with what
+    ``remat=auto`` does then, each with the least accumulation that fits. Those within 2 % of the fastest come by
+    simplicity: the smallest tensor axis, then the smallest FSDP axis, then the least rematerialisation. Attention is
+    cuDNN's if the chip has it.
 
     Raises:
         VitportError: if there are no devices.
@@ -124,7 +125,7 @@ def _candidates(model: Config, batch: int, devices: int, precision: Precision, c
         for fsdp in _divisors(devices // tensor):
             mesh = MeshShape(devices // (fsdp * tensor), fsdp, tensor)
             for remat in (least, "full"):
-                yield Step(model, batch, mesh, precision, remat, attention=attention)
+                yield Step(model, batch, mesh, precision, remat, attention=attention, scan=True)
 
 
 def _divisors(number: int) -> list[int]:

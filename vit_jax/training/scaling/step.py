@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ _WORKING = {"full": 1.05, "dots": 1.65, "dots_no_batch": 1.65}
 """What one block's forward or backward pass holds at a time beside what is kept, by what a block would keep without
 rematerialisation: its arrays, their gradients, and copies in another layout. Measured in compiled programs."""
 _WORKING_OTHERS = 1.4
+_FLASH = 5
+"""Arrays that the flash kernel keeps padded: queries, keys, values, heads, and what its compiler makes of their
+sums. Measured in compiled programs."""
 _UPDATE = 28
 """Bytes per value that AdamW reads (all four) and writes (all but the gradient)."""
 _TOUCHED = 5
@@ -43,9 +47,13 @@ class Step:
     """Every axis has a size, none is -1."""
     precision: Precision = "bfloat16"
     remat: Remat = "none"
-    """``auto`` counts as none. Policies between none and full compute as none does, but gather weights again."""
+    """``auto`` counts as none. Policies between none and full compute as none does."""
     accumulation: int = 1
     attention: AttentionKernel = "fused"
+    gradient_sum: Precision = "bfloat16"
+    """Of a bfloat16 computation."""
+    scan: bool = False
+    """Blocks as one ``scan``, in which the backward pass gathers weights again whatever ``remat`` is."""
 
     @property
     def devices(self) -> int:
@@ -57,9 +65,19 @@ class Step:
         return self.batch / (self.mesh.data * self.mesh.fsdp * self.accumulation)
 
     @property
+    def gathers_again(self) -> bool:
+        """Whether the backward pass gathers the weights of blocks again, instead of keeping them."""
+        return self.scan or self.remat not in ("auto", "none")
+
+    @property
     def word(self) -> int:
         """Bytes of one value of the computation."""
         return 2 if self.precision == "bfloat16" else 4
+
+    @property
+    def summed_word(self) -> int:
+        """Bytes of one value of a gradient while devices sum it."""
+        return 2 if self.word == 2 and self.gradient_sum == "bfloat16" else 4
 
     @property
     def cut(self) -> Cut:
@@ -111,7 +129,8 @@ def cut_model(model: Config, fsdp: int, tensor: int) -> Cut:
     """The sum over all parameters of what :func:`vit_jax.training.devices.sharding.partition` does to each."""
     mesh = AbstractMesh((1, fsdp, tensor), AXES)
     gathered = in_blocks = copied = exchanged = biases = 0
-    products, attentions = Counter[Segment](), Counter[Segment]()
+    products: Counter[Segment] = Counter()
+    attentions: dict[Segment, set[str | None]] = defaultdict(set)
     columns: dict[Segment, set[str]] = defaultdict(set)
     rows: dict[Segment, set[str]] = defaultdict(set)
     for path, shape in parameter_shapes(model).items():
@@ -128,11 +147,13 @@ def cut_model(model: Config, fsdp: int, tensor: int) -> Cut:
         if "tensor" in axes and parameter.is_kernel:
             products[segment] += size
             (rows if split == "rows" else columns)[segment].add(path.rsplit("/", 2)[0])
-            attentions[segment] += split == "packed"
+            attentions[segment] |= {parameter.block} if split == "packed" else set()
             # If both axes shard the inputs, devices exchange their shards before FSDP gathers them.
             exchanged += (own // fsdp if axes[:2] == ["fsdp", "tensor"] else own) if split == "packed" else 0
     held = gathered // fsdp + copied
-    parts = tuple(SegmentCut(products[it], attentions[it], len(columns[it]), len(rows[it])) for it in segments(model))
+    parts = tuple(
+        SegmentCut(products[it], len(attentions[it]), len(columns[it]), len(rows[it])) for it in segments(model)
+    )
     return Cut(gathered, in_blocks, copied, held, parts, exchanged, biases)
 
 
@@ -178,6 +199,9 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     weights = sizes.heads * rows * _up(sizes.keys, tile[1])
     if step.attention in ("cudnn", "flash"):
         weights = 0
+    # Pallas takes and gives arrays (B, h, N, d) in whole tiles.
+    blocks = _up(sizes.keys, tile[1]) * sizes.heads * _up(width // sizes.heads, tile[1])
+    kernel = _FLASH * blocks - 3 * sizes.tokens * width if step.attention == "flash" else 0
     if step.remat in ("dots", "dots_no_batch"):
         kept = 2 * width + (parts - sizes.hidden)
         if step.remat == "dots_no_batch":
@@ -186,7 +210,11 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     norms = whole // 2
     padded = 3 * width * (sizes.tokens // sizes.keys * _up(sizes.keys, tile[1]) - sizes.tokens)
     heads = 4 * width if step.attention == "fused" and word < 4 else 0
-    by_part = word * (sizes.tokens * parts + padded) + sizes.tokens * heads + weights * (4 if word == 4 else 4 + word)
+    by_part = (
+        word * (sizes.tokens * parts + padded + kernel)
+        + sizes.tokens * heads
+        + weights * (4 if word == 4 else 4 + word)
+    )
     return step.images * (sizes.tokens * norms * (3 * 4 + word) + by_part / tensor)
 
 
@@ -195,24 +223,36 @@ def _up(size: int, multiple: int) -> int:
 
 
 def memory_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:
-    """Peak bytes on one device: parameters and moments, gathered weights in the compute dtype and their gradients, what
-    the backward pass reads of all blocks, and what one block works on."""
+    """Peak bytes on one device: parameters and moments, gathered weights in the compute dtype and their gradients, the
+    batch, and what :func:`_in_blocks` says."""
     cut = step.cut
     blocks = count_blocks(step.model)
-    kept = activation_bytes(step, tile)
-    working = activation_bytes(replace(step, remat="none"), tile)
     copies = cut.gathered + cut.copied
     if step.mesh.fsdp > 1:
         # A block's weights are in use while the next block's are gathered; gradients are summed block by block.
         copies -= cut.gathered_in_blocks * (1 - 2 / max(blocks, 2))
     gradients = 4 * cut.held + (4 * cut.held if step.accumulation > 1 else 0)
-    return (
-        _HELD * cut.held
-        + gradients
-        + step.word * copies
-        + _over_blocks(step.model, kept)
-        + _WORKING.get(step.remat, _WORKING_OTHERS) * max(working)
-    )
+    return _HELD * cut.held + gradients + step.word * copies + _image_bytes(step) + _in_blocks(step, tile)
+
+
+def _image_bytes(step: Step) -> float:
+    """The batch in uint8, and normalised for the gradient of the patches: whole in float32, and once more by
+    microbatches, where there are several."""
+    pixels = math.prod(step.model.image_size) * step.model.in_channels * step.images * step.accumulation
+    return pixels * (1 + (2 * 4 if step.accumulation > 1 else step.word))
+
+
+def _in_blocks(step: Step, tile: tuple[int, int]) -> float:
+    """What the backward pass reads of blocks, and what one block works on. While it is in one segment, those behind it
+    are done."""
+    kept = activation_bytes(step, tile)
+    working = activation_bytes(replace(step, remat="none"), tile)
+    factor = _WORKING.get(step.remat, _WORKING_OTHERS)
+    before, most = 0.0, 0.0
+    for segment, held, own in zip(segments(step.model), kept, working, strict=True):
+        before += segment.count * held
+        most = max(most, before + factor * own)
+    return most
 
 
 def traffic_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:

@@ -10,19 +10,17 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.typing import DTypeLike
+from jax.sharding import Mesh
 
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import ImageRngs
-from vit_jax.layers.xla.kernels import images_along
-from vit_jax.layers.xla.packed import FSDP
+from vit_jax.layers.xla.axes import DATA, FSDP
 from vit_jax.layers.xla.platform import platform_of
 from vit_jax.model import VisionModel
 from vit_jax.params import parameters_by_path
 from vit_jax.pure import Params, Pure
-from vit_jax.training.devices.sharding import BATCH, partition
-from vit_jax.training.recipe.execution import Remat
+from vit_jax.training.recipe.execution import Precision, Remat
+from vit_jax.training.step.gathered import Gather, all_but_weights, keep_images
 from vit_jax.training.step.losses import Logits
 from vit_jax.training.step.stacked import single_path, stacked_path
 from vit_spec import Parameter, Segment, VitportError, segments
@@ -43,9 +41,12 @@ class Forward:
         remat: what the backward pass recomputes.
         scan: run each segment's blocks as one ``jax.lax.scan``, compiled once for all of them, over parameters stacked
             by :func:`vit_jax.training.step.stacked.stack`. Random numbers and results are those of the loop.
+        gradient_sum: dtype in which the devices of a mesh sum gradients of a bfloat16 computation.
     """
 
-    def __init__(self, model: VisionModel, *, remat: Remat = "auto", scan: bool = False) -> None:
+    def __init__(
+        self, model: VisionModel, *, remat: Remat = "auto", scan: bool = False, gradient_sum: Precision = "bfloat16"
+    ) -> None:
         if remat not in get_args(Remat):
             raise VitportError(f"remat={remat!r} is unknown: choose one of {', '.join(get_args(Remat))}.")
         model.train()
@@ -66,7 +67,10 @@ class Forward:
         self.scan = scan
         self.dtype = model.dtype
         self.remat: Remat = remat
+        self.gradient_sum: Precision = gradient_sum
         self.mesh: Mesh | None = None
+        self.gather: Gather | None = None
+        """How parameters get to where they are used, if not by XLA alone."""
 
     @property
     def on_one_cpu(self) -> bool:
@@ -86,6 +90,10 @@ class Forward:
         """
         forward = copy.copy(self)
         forward.mesh = mesh
+        narrow = jnp.dtype(self.dtype).itemsize < jnp.dtype(self.gradient_sum).itemsize
+        wide = narrow and mesh.shape[DATA] * mesh.shape[FSDP] > 1
+        if wide or (self.scan and forward.cut_by_fsdp):
+            forward.gather = Gather(mesh, self.dtype, wide)
         return forward
 
     def __call__(self, params: Params, images: jax.Array, keys: jax.Array | None) -> Logits:
@@ -95,15 +103,15 @@ class Forward:
             keys: (B,), one for each image, so that an image's dropout depends neither on its batch nor on its device;
                 ``None`` if nothing is random.
         """
-        around: VisionModel = self._around(params)
+        around = self._outside(params)
         depth = sum(segment.count for segment in self.segments)
         if keys is not None:  # (depth + 1, B)
             keys = jax.vmap(lambda key: jax.random.split(key, depth + 1), out_axes=1)(keys)
         rates = self.config.drop_path_rates if self.config.drop_path_rate else None
-        x = around.embed(images, rngs=None if keys is None else ImageRngs(keys[depth]))
+        x = around(_embed, images, None if keys is None else keys[depth])
         first = 0
         for at, (segment, blocks) in enumerate(zip(self.segments, self._blocks, strict=True)):
-            x = around.enter(at, x)
+            x = around(lambda model, x, _, at=at: model.enter(at, x), x)
             own = slice(first, first + segment.count)
             per_block = (
                 None if rates is None else jnp.asarray(rates[own], jnp.float32),
@@ -112,7 +120,21 @@ class Forward:
             runners = [self._runner(segment, block) for block in blocks]
             x = (_scanned if self.scan else _looped)(segment, blocks, runners, params, x, per_block)
             first += segment.count
-        return around.forward_head(around.norm(x))
+        return around(lambda model, x, _: model.forward_head(model.norm(x)), x)
+
+    def _outside(self, params: Params) -> _Around:
+        """What is outside blocks, with these parameters."""
+        gather = self.gather
+        if gather is None or not gather.wide:
+            model = self._around(params)
+            return lambda part, x, keys=None: part(model, x, keys)
+        known = parameters_by_path(self.config)
+        copies = {path: gather.copies(known[path], params[path]) for path in self._around.paths}
+
+        def around(part: _Part, x: jax.Array, keys: jax.Array | None = None) -> Any:
+            return gather.run(lambda own, x, keys: part(self._around(own), x, keys), copies, x, keys)
+
+        return around
 
     def _remat(self) -> Remat:
         drops = self.config.drop_rate > 0 or self.config.attn_drop_rate > 0
@@ -125,16 +147,16 @@ class Forward:
 
     def _runner(self, segment: Segment, block: Pure) -> _Runner:
         policy = _POLICIES[self._remat()]
-        if self.mesh is None or not self.cut_by_fsdp:
-            alone = partial(_run_block, block)
-            return alone if policy is None else jax.checkpoint(alone, policy=policy)
-        keep = partial(jax.lax.with_sharding_constraint, shardings=NamedSharding(self.mesh, BATCH))
         run: _Runner = partial(_run_block, block)
-        if self.scan:
+        if self.gather is not None:
             known = {path: parameters_by_path(self.config)[single_path(segment, 0, path)] for path in block.paths}
-            run = partial(_run_gathered, block, self.mesh, self.dtype, known)
-            policy = policy or _all_but_weights(block)
+            run = partial(_run_gathered, block, self.gather, known)
+            if self.cut_by_fsdp:
+                policy = policy or all_but_weights(set(block.shapes))
         run = run if policy is None else jax.checkpoint(run, policy=policy)
+        if self.mesh is None or not self.cut_by_fsdp:
+            return run
+        keep = partial(keep_images, self.mesh)
         return lambda x, *block: keep(run(keep(x), *block))
 
 
@@ -142,6 +164,14 @@ _Runner = Callable[..., jax.Array]
 """From tokens and one block's parameters, rate of stochastic depth and keys to its tokens."""
 _PerBlock = tuple[jax.Array | None, jax.Array | None]
 """Rates and keys of a segment's blocks, along axis 0."""
+_Part = Callable[[VisionModel, jax.Array, jax.Array | None], Any]
+"""From a model without blocks, an array for each image and keys to arrays for each image."""
+_Around = Callable[..., Any]
+"""Runs a :data:`_Part` on an array and keys."""
+
+
+def _embed(model: VisionModel, images: jax.Array, keys: jax.Array | None) -> jax.Array:
+    return model.embed(images, rngs=None if keys is None else ImageRngs(keys))
 
 
 def _held(model: nnx.Module, prefix: str) -> tuple[Any, str]:
@@ -182,68 +212,17 @@ def _scanned(
 
 def _run_gathered(
     pure: Pure,
-    mesh: Mesh,
-    dtype: DTypeLike,
+    gather: Gather,
     known: dict[str, Parameter],
     x: jax.Array,
     params: Params,
     rate: jax.Array | None,
     keys: jax.Array | None,
 ) -> jax.Array:
-    """:func:`_run_block` with the parameters that FSDP shards gathered first: in a scan XLA would shard its activations
-    like its weights.
-
-    With a data axis too, its images are an axis of their own, each with its own copy of those parameters. So gradients
-    are summed along ``fsdp`` first, of which each device keeps its part (reduce-scatter), and only parts along
-    ``data``; XLA would sum whole kernels among all devices, and cut them then.
-    """
-    groups = mesh.shape["data"]
-    gathered = {path: _gathered(mesh, dtype, known[path], array, groups) for path, array in params.items()}
-    arrays = {path: array for path, (array, _) in gathered.items()}
-    if groups == 1:
-        return _run_block(pure, x, arrays, rate, keys)
-    rows = NamedSharding(mesh, PartitionSpec("data", FSDP))
-
-    def split(array: jax.Array) -> jax.Array:
-        return jax.lax.with_sharding_constraint(array.reshape(groups, -1, *array.shape[1:]), rows)
-
-    own = {path: 0 if copied else None for path, (_, copied) in gathered.items()}
-    run = jax.vmap(
-        partial(_run_block, pure),
-        in_axes=(0, own, None, None if keys is None else 0),
-        spmd_axis_name="data",
-    )
-    with images_along(FSDP):
-        y = run(split(x), arrays, rate, None if keys is None else split(keys))
-    return y.reshape(x.shape)
-
-
-def _gathered(mesh: Mesh, dtype: DTypeLike, known: Parameter, x: jax.Array, groups: int) -> tuple[jax.Array, bool]:
-    """One parameter of one block without FSDP's sharding, and whether it has an axis of copies.
-
-    A kernel is first cast to the dtype that the block computes in; else XLA would cast it after gathering.
-    """
-    x = x.astype(dtype) if known.is_kernel else x
-    cut = partition(known, x.shape, mesh)
-    whole = PartitionSpec(*(None if axis == FSDP else axis for axis in cut))
-    copied = groups > 1 and whole != cut
-    if copied:
-        x = jnp.broadcast_to(x, (groups, *x.shape))
-        x = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec("data", *cut)))
-        whole = PartitionSpec("data", *whole)
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, whole)), copied
-
-
-def _all_but_weights(block: Pure) -> Callable[..., bool]:
-    """Saves everything except gathered weights, which the backward pass gathers again."""
-    shapes = set(block.shapes)
-
-    def saveable(primitive: Any, *operands: Any, **_: Any) -> bool:
-        moves = primitive.name in ("sharding_constraint", "convert_element_type", "broadcast_in_dim")
-        shape = operands[0].shape if operands else ()
-        return not (moves and (shape in shapes or shape[1:] in shapes))
-
-    return saveable
+    """:func:`_run_block` with its parameters gathered first: in a scan XLA would shard its activations like its
+    weights."""
+    copies = {path: gather.copies(known[path], array) for path, array in params.items()}
+    return gather.run(lambda own, x, keys, rate: _run_block(pure, x, own, rate, keys), copies, x, keys, rate)
 
 
 def _run_block(pure: Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:

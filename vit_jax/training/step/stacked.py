@@ -20,15 +20,19 @@ from vit_jax.params import parameters_by_path
 from vit_spec import Config, Parameter, Segment
 
 Segments = Sequence[Segment]
+Join = Callable[[Sequence[jax.Array]], jax.Array]
 _STACKED = "/*/"
 
 
-def stack(tree: Any, segments: Segments) -> Any:
+def stack(tree: Any, segments: Segments, join: Join = jnp.stack) -> Any:
     """The same tree with stacked blocks.
 
     A leaf that optax masks out in every block stays masked; if only some blocks lack it, zeros stand for it there.
+
+    Args:
+        join: stacks the arrays of one parameter.
     """
-    return _over_dictionaries(partial(_together, segments), tree, segments)
+    return _over_dictionaries(partial(_together, segments, join), tree, segments)
 
 
 def unstack(tree: Any, segments: Segments, masked: Collection[str] = ()) -> Any:
@@ -187,7 +191,7 @@ def _is_masked(leaf: Any) -> bool:
     return isinstance(leaf, optax.MaskedNode)
 
 
-def _together(segments: Segments, by_path: Mapping[str, Any]) -> dict[str, Any]:
+def _together(segments: Segments, join: Join, by_path: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     blocks: dict[str, dict[int, Any]] = {}
     for path, leaf in by_path.items():
@@ -195,11 +199,11 @@ def _together(segments: Segments, by_path: Mapping[str, Any]) -> dict[str, Any]:
             blocks.setdefault(at.stacked, {})[at.block[1]] = leaf
         else:
             result[path] = leaf
-    return result | {path: _stacked([leaves[at] for at in range(len(leaves))]) for path, leaves in blocks.items()}
+    return result | {path: _stacked(join, [leaves[at] for at in range(len(leaves))]) for path, leaves in blocks.items()}
 
 
-def _stacked(leaves: Sequence[Any]) -> Any:
+def _stacked(join: Join, leaves: Sequence[Any]) -> Any:
     arrays = [leaf for leaf in leaves if not _is_masked(leaf)]
     if not arrays:
         return optax.MaskedNode()
-    return jnp.stack([jnp.zeros_like(arrays[0]) if _is_masked(leaf) else leaf for leaf in leaves])
+    return join([jnp.zeros_like(arrays[0]) if _is_masked(leaf) else leaf for leaf in leaves])

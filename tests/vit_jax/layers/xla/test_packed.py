@@ -46,7 +46,7 @@ def over_tensor(run: Callable[[], object]) -> object:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shapes", [(QKV,), (HIDDEN, QKV)])
+@pytest.mark.parametrize("shapes", [(QKV,), (HIDDEN, QKV), (HIDDEN, HIDDEN), ((2, 8, 2),)])
 def test_a_layer_taken_apart_by_devices_is_the_layer(shapes, bias) -> None:
     joint = layer(16, sum(math.prod(shape) for shape in shapes), bias, 1)
     x = jnp.asarray(np.random.default_rng(2).normal(size=(2, 5, 16)))

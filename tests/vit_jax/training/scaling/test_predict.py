@@ -40,6 +40,17 @@ def test_fsdp_gathers_weights_and_scatters_gradients() -> None:
     }
 
 
+def test_a_scan_gathers_again_and_float32_sums_are_twice_as_many_bytes() -> None:
+    narrow = by_purpose(Step(BASE, 64, MeshShape(2, 4, 1), scan=True))
+    wide = by_purpose(Step(BASE, 64, MeshShape(2, 4, 1), scan=True, gradient_sum="float32"))
+    for at, (kind, size) in wide.items():
+        assert (kind, size) == (narrow[at][0], narrow[at][1] * (2 if at[0] == "gradients" else 1))
+    assert ("weights again", ("fsdp",)) in wide
+    assert ("weights again", ("fsdp",)) not in by_purpose(Step(BASE, 64, MeshShape(2, 4, 1)))
+    float32 = Step(BASE, 64, MeshShape(8, 1, 1), "float32")
+    assert by_purpose(float32) == {("gradients", ("data", "fsdp")): ("all-reduce", 4 * PARAMETERS)}
+
+
 @pytest.mark.parametrize(("remat", "sums", "exchanges"), [("none", 4, 2), ("full", 5, 3)])
 def test_the_tensor_axis_sums_activations_and_exchanges_packed_kernels(remat: str, sums: int, exchanges: int) -> None:
     tokens = 16 * 197 * 768 * 2  # images of one device's part, bytes
@@ -91,7 +102,8 @@ def test_no_mesh_is_faster_than_the_chosen_one(chip) -> None:
         if 64 % (tensor * fsdp) == 0:
             mesh = MeshShape(64 // (tensor * fsdp), fsdp, tensor)
             kind = "cudnn" if chip is H100 else "fused"
-            other = predict(Step(BASE, 4096, mesh, remat=remat, accumulation=parts, attention=kind), chip)
+            step = Step(BASE, 4096, mesh, remat=remat, accumulation=parts, attention=kind, scan=True)
+            other = predict(step, chip)
             assert not other.fits or other.seconds >= chosen.seconds / 1.02
 
 
