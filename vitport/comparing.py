@@ -56,6 +56,7 @@ def compare(
     explain: bool = False,
     local_errors: bool = False,
     gradients: bool = False,
+    memory: float = 1.0,
     model: str | None = None,
     format: str | None = None,
     weights_key: str | None = None,

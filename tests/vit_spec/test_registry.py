@@ -167,7 +167,7 @@ def test_preprocessing_belongs_to_the_usual_weights() -> None:
     "name",
     [
         "samvit_base_patch16", "hiera_base_224", "xcit_tiny_12_p8_224", "maxvit_tiny_tf_224",
-        "efficientvit_b0", "vit_relpos_base_patch16_224", "vit_tiny_r_s16_p8_224", "dinov2_vits14",
+        "efficientvit_b0", "mvitv2_tiny", "vit_tiny_r_s16_p8_224", "dinov2_vits14",
     ],
 )  # fmt: skip
 def test_a_name_of_another_architecture_is_no_misspelling(name: str) -> None:
