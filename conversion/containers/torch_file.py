@@ -90,8 +90,8 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     try:
         # Training scripts store their options beside the weights: in a Namespace, or in a dict of yacs, whose code is
         # not run. The warning is about pickles that are refused anyway.
-        options: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
-        with torch.serialization.safe_globals(options), warnings.catch_warnings():
+        allowed: list[Any] = [argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=records is not None)
     except pickle.UnpicklingError as error:
