@@ -95,5 +95,5 @@ def _side(parts: Mapping[str, Callable[[int], None]]) -> Side:
     import torch
 
     jax.block_until_ready(jax.numpy.ones((256, 256)) @ jax.numpy.ones((256, 256)))
-    torch.ones(256, 256) @ torch.ones(256, 256)
+    torch.matmul(torch.ones(256, 256), torch.ones(256, 256))
     return Side(parts, facts={"resident": resident_memory()})

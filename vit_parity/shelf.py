@@ -36,7 +36,7 @@ class Shelf:
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it lives for as long as an array reads it
         begin = self._file.seek(0, 2)
-        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         self._file.flush()
         kept = np.memmap(self._file, np.uint8, "r", begin, array.nbytes)
         return kept.view(array.dtype).reshape(array.shape).view(np.ndarray)

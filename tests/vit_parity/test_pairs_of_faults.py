@@ -48,7 +48,11 @@ def weights(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callab
 
 
 def both(*plants: Callable[[Any], None]) -> Callable[[Any], None]:
-    return lambda block: [plant(block) for plant in plants] and None
+    def plant(block: Any) -> None:
+        for each in plants:
+            each(block)
+
+    return plant
 
 
 def replaced(name: str, module: Callable[[], nn.Module]) -> Callable[[Any], None]:
@@ -60,7 +64,10 @@ def replaced(name: str, module: Callable[[], nn.Module]) -> Callable[[Any], None
 
 
 def epsilon(value: float) -> Callable[[Any], None]:
-    return lambda block: [setattr(norm, "eps", value) for norm in (block.norm1, block.norm2)] and None
+    def plant(block: Any) -> None:
+        block.norm1.eps = block.norm2.eps = value
+
+    return plant
 
 
 def scale(value: float) -> Callable[[Any], None]:
@@ -131,7 +138,7 @@ def pairs(count: int, seed: int) -> list[dict[int, Fault]]:
 
 
 def told_of(faults: dict[int, Fault]) -> tuple[Explanation, ...]:
-    model = vit_torch.create_model(weights=WEIGHTS).eval()
+    model: Any = vit_torch.create_model(weights=WEIGHTS).eval()
     for block, fault in faults.items():
         fault.plant(model.blocks[block])
     return explain(capture_torch(model, IMAGES, "B"), replayed_model(WEIGHTS, IMAGES))
