@@ -16,6 +16,7 @@ from flax import nnx
 from tests.vit_parity.porting.ports import Encoder, encoder, ported, tokens
 from tests.vit_parity.porting.test_planted import against_gpt2
 from vit_parity.porting import capture, compare, suggest_pairs, tag
+from vit_parity.porting.pairs import read_pairs
 from vit_spec import VitportError
 
 X = tokens(2, 7, 24)
@@ -65,7 +66,7 @@ FAULTS = {
 }  # fmt: skip
 
 
-QUICK = ("epsilon", "scale of attention", "gain of the branch")
+QUICK = ("epsilon",)
 
 
 @pytest.mark.parametrize("name", [it if it in QUICK else pytest.param(it, marks=pytest.mark.slow) for it in FAULTS])
@@ -82,13 +83,17 @@ def test_a_planted_mistake_is_found_where_it_is(name) -> None:
     assert {row.judged for row in behind if row.name != around} <= {"amplified", "rounding"}  # right on A's own input
 
 
-def test_a_second_fault_is_found_behind_a_first() -> None:
+def test_faults_behind_a_first_are_found_and_reported(tmp_path) -> None:
     mirror = ported(encoder())
     FAULTS["transposed in attention"][0](mirror)
     FAULTS["no bias"][0](mirror)
     FAULTS["norm without bias"][0](mirror)
     found = compare(encoder(), mirror, X)
     assert [fault.stage for fault in found.faults] == ["layers.0.linear2", "layers.1.norm1", "layers.1.self_attn"]
+    found.write_report(tmp_path / "out.html")
+    page = (tmp_path / "out.html").read_text()
+    assert all(row.name in page for row in found.rows)
+    assert "B leaves out bias" in page
 
 
 def test_two_captures_tell_the_first_stage_and_nothing_of_those_behind_it() -> None:
@@ -117,7 +122,6 @@ def test_images_are_given_channels_last_where_the_other_side_needs_them() -> Non
             return self.two(nnx.relu(self.one(x)))
 
     images = tokens(2, 3, 12, 16)
-    assert compare(model, Port(1), images).equal
     (fault,) = compare(model, Port("SAME"), images).faults
     assert fault.stage == "0"
     assert fault.causes == ("pads by (0, 2) in height and (0, 2) in width",)
@@ -174,11 +178,11 @@ def test_pairs_are_written_as_patterns_with_parts_and_axes() -> None:
     found = compare(model, joint, x, pairs=["q = qk[..., 0:4]", "k = qk[..., 4:8]", "output = output"])
     assert [fault.stage for fault in found.faults] == ["k"]
     with pytest.raises(VitportError, match=r"no stage of A is called queries"):
-        compare(model, joint, x, pairs=["queries = qk"])
+        read_pairs(["queries = qk"], ["q", "k"], ["qk"])
     with pytest.raises(VitportError, match=r"no stage of B is called qkv: did you mean qk\?"):
-        compare(model, joint, x, pairs=["q = qkv"])
+        read_pairs(["q = qkv"], ["q", "k"], ["qk"])
     with pytest.raises(VitportError, match="is no pair: write"):
-        compare(model, joint, x, pairs=["q is qk"])
+        read_pairs(["q is qk"], ["q", "k"], ["qk"])
 
 
 def test_a_scanned_port_is_paired_step_by_step() -> None:
@@ -197,16 +201,7 @@ def test_a_scanned_port_is_paired_step_by_step() -> None:
     assert [(fault.stage, fault.causes) for fault in found.faults] == [("1", ("adds bias twice",))]
 
 
-def test_the_report_shows_every_stage(tmp_path) -> None:
-    mirror = ported(encoder())
-    FAULTS["no bias"][0](mirror)
-    found = compare(encoder(), mirror, X)
-    found.write_report(tmp_path / "out.html")
-    page = (tmp_path / "out.html").read_text()
-    assert all(row.name in page for row in found.rows)
-    assert "B leaves out bias" in page
-
-
+@pytest.mark.slow
 def test_two_mistakes_of_one_module_s_own_code_are_both_told() -> None:
     found = against_gpt2(lambda it: (setattr(it.blocks[0], "scale", 1.0), setattr(it.blocks[0], "act", nnx.silu)))
     assert [(fault.stage, fault.causes) for fault in found.faults] == [

@@ -138,7 +138,6 @@ def resnet_faults() -> Iterator[Fault]:
 
 
 PAIRS = [(against_gpt2, fault) for fault in gpt2_faults()] + [(against_resnet, fault) for fault in resnet_faults()]
-QUICK = ("mask 1",)
 
 
 @pytest.mark.parametrize("against", [against_gpt2, pytest.param(against_resnet, marks=pytest.mark.slow)])
@@ -149,9 +148,10 @@ def test_sound_ports_are_accused_of_nothing(against) -> None:
 
 
 def _case(against: Callable[[Any], Porting], fault: Fault) -> Any:
-    return pytest.param(against, fault, id=fault[0], marks=[] if fault[0] in QUICK else pytest.mark.slow)
+    return pytest.param(against, fault, id=fault[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("against", "fault"), [_case(*it) for it in PAIRS])
 def test_a_mistake_is_found_at_its_layer_and_named(against, fault) -> None:
     _, change, stage, cause = fault
