@@ -25,7 +25,7 @@ from vit_jax.training.run.writing import UnwrittenError
 from vit_spec import VitportError
 
 
-@pytest.fixture(params=["gs", "s3"])
+@pytest.fixture(params=["gs", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request, monkeypatch, tmp_path):
     with (google if request.param == "gs" else amazon)() as found:
         for name, value in found.environment.items():
@@ -69,6 +69,7 @@ def test_a_run_goes_on_in_a_bucket_and_ends_with_the_same_bits(store, undisturbe
     assert not list(tmp_path.glob("gs:*"))
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(store, undisturbed, tmp_path, capsys) -> None:
     address = f"{store.address}/run"
     put(undisturbed, address, overwrite=False)
