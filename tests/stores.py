@@ -170,10 +170,15 @@ def amazon() -> Iterator[Store]:
         server.stop()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512
+    """Connections that wait; Python's five are lost when clients open many, and these wait for an answer forever."""
+
+
 @contextmanager
 def _served(handler: Any, objects: Any) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, objects))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), partial(handler, objects))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

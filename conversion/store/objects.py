@@ -15,6 +15,12 @@ from vit_spec import VitportError
 _DRIVERS = {"gs": "gcs", "s3": "s3"}
 _RETRIES = {"max_retries": 8, "initial_delay": "500ms", "max_delay": "8s"}
 """Of a request that fails in a way that may pass: half a minute in all."""
+_SILENCE = {
+    "TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS": "10",
+    "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "15",
+    "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1",
+}
+"""What makes a request fail that gets no answer, for which tensorstore would wait forever."""
 _AT_ONCE = 64
 """Requests that are under way together."""
 _ACCESS = {
@@ -168,6 +174,8 @@ def _opened(scheme: str, bucket: str, prefix: str) -> Any:
         import tensorstore as ts
     except ImportError as error:
         raise VitportError("Reading buckets needs tensorstore: pip install tensorstore.") from error
+    for name, value in _SILENCE.items():  # read with the first request
+        os.environ.setdefault(name, value)
     spec: dict[str, Any] = {"driver": _DRIVERS[scheme], "bucket": bucket, "path": prefix}
     if scheme == "s3":
         spec |= _s3()

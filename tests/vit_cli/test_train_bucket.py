@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +11,8 @@ import pytest
 
 import conversion
 from conversion.store import Objects, put
-from tests.stores import Store, amazon, google
-from tests.vit_cli.training import LENGTH, arguments, environment, lines, same_bits, weights
+from tests.stores import amazon, google
+from tests.vit_cli.training import LENGTH, arguments, lines, same_bits, weights
 from vit_cli.main import main
 from vit_jax.training.run import lease, lock
 from vit_jax.training.run.lease import Lease
@@ -25,7 +20,7 @@ from vit_jax.training.run.writing import UnwrittenError
 from vit_spec import VitportError
 
 
-@pytest.fixture(params=["gs", "s3"])
+@pytest.fixture(params=["gs", pytest.param("s3", marks=pytest.mark.slow)])
 def store(request, monkeypatch, tmp_path):
     with (google if request.param == "gs" else amazon)() as found:
         for name, value in found.environment.items():
@@ -69,6 +64,7 @@ def test_a_run_goes_on_in_a_bucket_and_ends_with_the_same_bits(store, undisturbe
     assert not list(tmp_path.glob("gs:*"))
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(store, undisturbed, tmp_path, capsys) -> None:
     address = f"{store.address}/run"
     put(undisturbed, address, overwrite=False)
@@ -121,54 +117,3 @@ def test_a_lost_store_ends_the_run_in_one_sentence(store, tmp_path, monkeypatch,
     assert "is refused" in told
     store.refused = None
     assert not [name for name in Objects(address).names() if name.endswith("sha256.json")]
-
-
-def _together(store: Store, workdir: Path | str, *options: str) -> list[subprocess.Popen[str]]:
-    meeting = ("--processes.coordinator", f"127.0.0.1:{_free_port()}", "--processes.count", "2")
-    asked = arguments(workdir, *LENGTH, *options, *meeting)
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "vit_cli", *asked, "--processes.index", str(index)],
-            env=environment(4) | store.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _end(pair: list[subprocess.Popen[str]]) -> None:
-    told = [process.communicate(timeout=400)[0] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], told
-
-
-@pytest.mark.slow
-def test_two_processes_killed_at_random_moments_end_with_the_bits_of_two_on_a_disk(tmp_path, monkeypatch) -> None:
-    """Four devices each. One request in twenty fails or is cut."""
-    mesh = ("--mesh", "data=1,fsdp=8")  # each process holds half of each array
-    with google() as store:
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        _end(_together(store, tmp_path / "disk", *mesh))
-        address = f"{store.address}/run"
-        store.faults = 0.05
-        chance = random.Random(1)
-        for _ in range(10):
-            pair = _together(store, address, *mesh)
-            assert pair[0].stdout is not None
-            for line in pair[0].stdout:
-                if line.startswith("step "):
-                    time.sleep(chance.uniform(0, 2))
-                    break
-            for process in pair if chance.random() < 0.5 else [chance.choice(pair)]:
-                process.send_signal(signal.SIGKILL)
-            for process in pair:
-                process.communicate(timeout=200)
-        _end(_together(store, address, *mesh))
-        store.faults = 0.0
-        _same_run(address, tmp_path / "disk", tmp_path)

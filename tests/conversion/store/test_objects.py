@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +67,26 @@ def test_a_refusal_tells_what_to_do(store) -> None:
     store.refused = "secret"
     with pytest.raises(StoreError, match=r"is refused .*gcloud auth application-default login"):
         Objects(f"{store.address}/secret").read("x")
+
+
+SILENT = """
+import os, socket
+server = socket.create_server(("127.0.0.1", 0))
+os.environ["TENSORSTORE_GCS_HTTP_URL"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+from conversion.store import Objects, StoreError, objects
+objects._RETRIES |= {"max_retries": 1}
+objects._SILENCE |= {"TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "1"}
+try:
+    Objects("gs://bucket/a").read("x")
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_server_that_never_answers_is_one_sentence() -> None:
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("TENSORSTORE_CURL")}
+    mine |= {"GOOGLE_AUTH_TOKEN_FOR_TESTING": "x", "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT], env=mine, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert "gs://bucket cannot be reached" in done.stdout, done.stderr

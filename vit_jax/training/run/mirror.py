@@ -52,6 +52,8 @@ class Mirror:
         self.folder = Path(tempfile.mkdtemp(prefix=f"vitport-{name}-{os.getpid()}-"))
         self.token = ""
         """Of the owner, whom all processes serve; tells an attempt to save from those of earlier owners."""
+        self.check: Callable[[], None] = lambda: None
+        """Called before a checkpoint becomes complete; raises if this run no longer owns the work directory."""
         self.complete: set[int] = set()
         """Steps whose checkpoints are complete."""
         self._attempts = 0
@@ -185,6 +187,7 @@ class Mirror:
             return
         for other in self._lists(below, attempt):
             sums |= other
+        self.check()
         self.objects.write(f"{below}/{CHECKSUMS}", json.dumps(dict(sorted(sums.items())), indent=2).encode())
         self.objects.delete(self.objects.names(f"{below}/{_LISTS}/"))
 

@@ -54,6 +54,8 @@ class Place:
             raise_on_all(take)
             if mirror is not None:
                 token = gather_messages(next((it.token for it in locks if isinstance(it, Lease)), ""))[0]
+                for lock in locks:
+                    mirror.check = lock.check
                 raise_on_all(lambda: mirror.begin(token))
             yield next(iter(locks), None)
         finally:
