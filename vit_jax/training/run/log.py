@@ -6,17 +6,38 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.run.facts import write_facts
 from vit_jax.training.run.monitor import Line
+from vit_jax.training.run.trackers import Trackers
 from vit_jax.training.run.writing import UnwrittenError, writing
+
+if TYPE_CHECKING:
+    from vit_jax.training.run.resume import Progress
 
 LINES = "metrics.jsonl"
 BOARD = "tensorboard"
 TRAINING, VALIDATION = "train", "validation"
+
+
+def begin_log(options: TrainConfig, workdir: Path, progress: Progress, tell: Callable[[str], None]) -> Log:
+    """The log of a run that begins, or goes on, and the files that say what the run is.
+
+    Args:
+        tell: gets a sentence where a tracker fails.
+
+    Raises:
+        UnwrittenError: if they cannot be written.
+        VitportError: if a tracker cannot begin.
+    """
+    write_facts(options, workdir)
+    trackers = Trackers(options, workdir, tell) if options.log else None
+    return Log(workdir, progress.step, progress.unwritten, evaluates=progress.evaluates, trackers=trackers)
 
 
 class Log:
@@ -27,14 +48,22 @@ class Log:
         step: where the run resumes; later lines are removed.
         unwritten: lines up to that step that an earlier start could not write.
         evaluates: whether the run resumes with the evaluation of that step, which writes its line again.
+        trackers: get every line too.
 
     Raises:
         UnwrittenError: if the log cannot be written.
     """
 
     def __init__(
-        self, workdir: Path, step: int, unwritten: Sequence[Mapping[str, Any]] = (), *, evaluates: bool = False
+        self,
+        workdir: Path,
+        step: int,
+        unwritten: Sequence[Mapping[str, Any]] = (),
+        *,
+        evaluates: bool = False,
+        trackers: Trackers | None = None,
     ) -> None:
+        self._trackers = trackers
         self._path = workdir / LINES
         self.unwritten: list[Mapping[str, Any]] = []
         """Lines that could not be written."""
@@ -66,6 +95,8 @@ class Log:
     def close(self) -> None:
         with suppress(UnwrittenError):  # TensorBoard's file; whoever wrote last has told
             self._board.close()
+        if self._trackers is not None:
+            self._trackers.close()
 
     def _begin(self, step: int, unwritten: Sequence[Mapping[str, Any]], evaluates: bool) -> None:
         kept = [line for line in [*_whole_lines(self._path), *unwritten] if line["step"] <= step]
@@ -90,7 +121,10 @@ class Log:
         except UnwrittenError:
             self.unwritten.append(line)
             raise
-        self._board.write(step, {f"{of}/{name}": value for name, value in finite.items() if value is not None})
+        scalars = {f"{of}/{name}": value for name, value in finite.items() if value is not None}
+        self._board.write(step, scalars)
+        if self._trackers is not None:
+            self._trackers.write(step, scalars)
 
 
 class _Board:
