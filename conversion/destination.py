@@ -143,8 +143,8 @@ def _check_folder(path: Path, found: Path, formats: list[Format]) -> None:
     entries = _entries(found)
     if CARD in entries and not is_ours(found):
         raise VitportError(
-            f"{path} holds a {CARD} that vitport did not write, so it is not replaced: move it away, or choose another "
-            "destination."
+            f"{path} holds {CARD!r}, which somebody else wrote and vitport does not write over: move it, or choose "
+            "another destination."
         )
     strangers: list[str] = []
     for writer in dict.fromkeys(it.writer for it in formats if isinstance(it.writer, FolderWriter)):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vit_cli.reading import Json, SizedOptions
-from vit_cli.terminal import print_table, say, spinner, write_json
+from vit_cli.terminal import print_table, say, say_error, spinner, write_json
 from vit_jax.training.recipe.data import Data
 from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
@@ -127,19 +127,17 @@ def evaluate(
     if as_json:
         write_json({"weights": weights, "data": data, "split": split, **found})
         return
+    speed = found.pop("images_per_second", None)
     if note := found.pop("note", ""):
         say(f"note: {note}")
     classes = found.pop("per_class", {})
-    print_table(("measure", "value"), [(name, _shown(name, value)) for name, value in found.items()])
+    print_table(("measure", "value"), [(name, f"{value:.4f}" if isinstance(value, float) else str(value))
+                                       for name, value in found.items()])  # fmt: skip
+    if speed is not None:
+        say_error(f"{speed:.3g} images/s, from files to scores, after the first batch")
     if classes:
         measure = "average precision" if "f1" in found else "accuracy"
         print_table(("class", measure), [(name, f"{value:.4f}") for name, value in classes.items()])
-
-
-def _shown(name: str, value: float) -> str:
-    if name == "images_per_second":
-        return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _opened(options: Data, split: Split, table: Table | None, learns: bool) -> tuple[Source | None, Source | None]:

@@ -52,7 +52,7 @@ def test_a_card_that_somebody_wrote_stays(tmp_path, capsys) -> None:
     (folder / "README.md").write_text("# Mine\n")
     capsys.readouterr()
     assert main(again) == 2
-    assert "holds a README.md that vitport did not write" in capsys.readouterr().err
+    assert "holds 'README.md', which somebody else wrote" in capsys.readouterr().err
     assert (folder / "README.md").read_text() == "# Mine\n"
 
 
