@@ -29,6 +29,8 @@ class Checkpoint(Generic[C]):
     labels: tuple[str, ...] | None = None
     """Names of the classes, in the order of the head's rows; ``None`` if unknown."""
     provenance: Provenance = field(default_factory=lambda: Provenance("memory", "memory"))
+    several_labels: bool = False
+    """Whether an image may have several of the classes, so that probabilities are sigmoids of the logits."""
 
     @classmethod
     def of(cls, config: C, params: Mapping[str, np.ndarray], preprocessing: Preprocessing | None = None,
@@ -59,6 +61,7 @@ class Checkpoint(Generic[C]):
             "config": self.config.to_dict(),
             "preprocessing": self.preprocessing.to_dict(),
             "labels": self.labels,
+            **({"several_labels": True} if self.several_labels else {}),
             "source": {
                 "format": self.provenance.format,
                 "sha256": self.provenance.sha256 if sha256 is None else sha256,

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from conversion.containers import holds_weights
+from conversion.containers.model_card import CARD, is_ours
 from conversion.format import FolderWriter, Format
 from vit_spec import VitportError
 
@@ -140,6 +141,11 @@ def _followed(path: Path) -> Path:
 def _check_folder(path: Path, found: Path, formats: list[Format]) -> None:
     """Refuse a folder unless one of the formats could have written every entry."""
     entries = _entries(found)
+    if CARD in entries and not is_ours(found):
+        raise VitportError(
+            f"{path} holds {CARD!r}, which somebody else wrote and vitport does not write over: move it, or choose "
+            "another destination."
+        )
     strangers: list[str] = []
     for writer in dict.fromkeys(it.writer for it in formats if isinstance(it.writer, FolderWriter)):
         strangers = [entry for entry in entries if not writer.writes(entry)]

@@ -113,6 +113,7 @@ def dropped(checkpoint: Checkpoint, target: Format, shapes: Shapes) -> list[str]
     for name in target.drops:
         if name == "labels":
             lost += [f"the names of {len(checkpoint.labels)} classes"] if checkpoint.labels else []
+            lost += ["that an image may have several labels"] * checkpoint.several_labels
         elif name == "preprocessing":
             lost += _dropped_preprocessing(checkpoint, target)
         elif name == "cropping":

@@ -199,7 +199,7 @@ def _understood(
         *_earlier_changes(source),
     )
     provenance = Provenance(found.format.name, path, source.files, origins, notes)
-    return Checkpoint(config, preprocessing, table, _labels(source, config), provenance)
+    return Checkpoint(config, preprocessing, table, _labels(source, config), provenance, source.several_labels)
 
 
 def _untrained(table: TensorTable, config: Config) -> list[str]:

@@ -48,7 +48,16 @@ class Source:
     under: str | None = None
     """What the names of the model to take begin with: what the container left of ``weights_key``."""
 
+    @property
+    def several_labels(self) -> bool:
+        """Whether the record, or else config.json, says that an image may have several labels."""
+        if self.own is not None:
+            return self.own.get("several_labels") is True
+        return (self.config_json or {}).get("problem_type") == SEVERAL_LABELS
 
+
+SEVERAL_LABELS = "multi_label_classification"
+"""A Hugging Face folder's ``problem_type`` where an image may have several labels."""
 _CHUNK = 1 << 18
 """Bytes that are hashed at a time: few enough to stay in the CPU cache."""
 CHANGED = "changed: "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vit_cli.reading import Json, SizedOptions
-from vit_cli.terminal import print_table, say, spinner, write_json
+from vit_cli.terminal import print_table, say, say_error, spinner, write_json
 from vit_jax.training.recipe.data import Data
 from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
@@ -26,6 +26,7 @@ def evaluate(
     labels: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
     image_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
     label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None,
+    label_separator: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None,
     holdout: float = 0.0,
     holdout_seed: int = 0,
     range: tuple[float, float] | None = None,
@@ -50,6 +51,7 @@ def evaluate(
         labels: A table (CSV) with the image and the label of each row, for images in one folder.
         image_column: The table's column of images, if it is not found by its values.
         label_column: The table's column of labels, if it is not found by its name.
+        label_separator: What separates several labels of an image in that column, as in data.label_separator.
         holdout: Share of each class's images that a run held out with data.holdout, where there is no validation split.
         holdout_seed: Which images these are, as in data.holdout_seed.
         range: Values that are black and white in images of more than 8 bits a channel, as in data.range.
@@ -58,7 +60,8 @@ def evaluate(
         workers: Processes that decode; 0: threads.
         per_class: Print the accuracy of every class too.
         real: The file real.json of ImageNet's reassessed labels, for the validation set.
-        predictions: Write a table (CSV) with each image, its label, the predicted class and its probability.
+        predictions: Write a table (CSV) with each image, its label, the predicted class and its probability; or the
+            probability of every class, where an image may have several labels.
         knn: Instead of the head, vote of the K nearest training images by their frozen features.
         linear_probe: Instead of the head, logistic regression on frozen features.
         on: Without data: compile for chips that are not here, such as v5e:4x4 or h100:2x8, and print memory and the
@@ -67,6 +70,7 @@ def evaluate(
     """
     from vit_jax.inference import offer_cores
     from vit_jax.training.data import Table
+    from vit_jax.training.data.sources.holdout import are_several
 
     if batch < 1:
         raise VitportError(f"--batch must be 1 image or more; got {batch}.")
@@ -95,13 +99,19 @@ def evaluate(
     how = {"batch": batch, "workers": workers, "precision": precision}
     offer_cores()
     checkpoint = reading.load(weights)
-    if labels is None and (image_column or label_column):
-        raise VitportError("--image-column and --label-column are a table's: give it with --labels.")
-    table = None if labels is None else Table(labels, image_column, label_column)
+    if labels is None and (image_column or label_column or label_separator):
+        raise VitportError("--image-column, --label-column and --label-separator are a table's: give it with --labels.")
+    several = checkpoint.several_labels
+    table = None if labels is None else Table(labels, image_column, label_column, None, label_separator, several)
     held = Data(data, holdout=holdout, holdout_seed=holdout_seed, range=range)
     source, train = _opened(held, split, table, knn is not None or linear_probe)
     if source is None:
         raise VitportError(f"{data} has no {split} images: choose the other --split.")
+    if (knn is not None or linear_probe or real is not None) and are_several(source):
+        raise VitportError(
+            f"--knn, --linear-probe and --real are for one label an image, and {source.name} has several: leave them "
+            "out."
+        )
     if knn is not None or linear_probe:
         if train is None or split == "train":
             raise VitportError(
@@ -121,13 +131,17 @@ def evaluate(
     if as_json:
         write_json({"weights": weights, "data": data, "split": split, **found})
         return
+    speed = found.pop("images_per_second", None)
     if note := found.pop("note", ""):
         say(f"note: {note}")
     classes = found.pop("per_class", {})
     print_table(("measure", "value"), [(name, f"{value:.4f}" if isinstance(value, float) else str(value))
                                        for name, value in found.items()])  # fmt: skip
+    if speed is not None:
+        say_error(f"{speed:.3g} images/s, from files to scores, after the first batch")
     if classes:
-        print_table(("class", "accuracy"), [(name, f"{value:.4f}") for name, value in classes.items()])
+        measure = "average precision" if "f1" in found else "accuracy"
+        print_table(("class", measure), [(name, f"{value:.4f}") for name, value in classes.items()])
 
 
 def _opened(options: Data, split: Split, table: Table | None, learns: bool) -> tuple[Source | None, Source | None]:
@@ -158,6 +172,7 @@ def _of_head(
     from pathlib import Path
 
     from vit_jax.training.evaluation import evaluate as measure
+    from vit_jax.training.evaluation.label_scores import LabelScores
 
     labels = None if real is None else measure.read_real_labels(Path(real), source)
     result = measure.evaluate(checkpoint, source, **how)
@@ -165,12 +180,15 @@ def _of_head(
         measure.write_predictions(Path(predictions), result, checkpoint, source)
     scores = result.scores
     found: dict[str, Any] = {"images": scores.images, **scores.metrics(), "skipped": result.skipped}
+    if result.images_per_second is not None:
+        found["images_per_second"] = result.images_per_second
     if result.note:
         found["note"] = result.note
     if labels is not None:
         found["accuracy_real"] = measure.real_accuracy(result, labels)
     if per_class:
-        found["per_class"] = dict(zip(source.classes, map(float, scores.per_class()[result.places]), strict=True))
+        each = scores.per_class() if isinstance(scores, LabelScores) else scores.per_class()[result.places]
+        found["per_class"] = dict(zip(source.classes, map(float, each), strict=True))
     return found
 
 

@@ -23,24 +23,32 @@ def prove(done: Conversion, certificate: Path, against: str | None) -> int:
     Returns:
         0, or 1 where some block differs by more than rounding.
     """
+    from conversion.containers.model_card import write_parity
     from conversion.destination import write_file
     from vit_parity import verify_conversion
 
     with spinner("Verifying"):
         proof = verify_conversion(done, against=against)
     write_file(certificate, f"{json_text(proof.to_dict())}\n".encode())
-    _print(proof)
+    rows = _rows(proof)
+    if done.destination.is_dir():
+        write_parity(done.destination, proof.verdict, rows)
+    _print(proof, rows)
     say(f"certificate {certificate}")
     return 0 if proof.passed else 1
 
 
-def _print(proof: Certificate) -> None:
+def _rows(proof: Certificate) -> list[list[str]]:
     rows: list[list[str]] = []
     for it in proof.checks:
         if it.stages:
             worst = it.first_failure or max(it.stages, key=lambda stage: stage.relative / stage.bound)
             numbers = [short_number(worst.relative), short_number(worst.bound)]
             rows.append([it.actual, it.image, worst.name, *numbers, _outcome(it.first_failure is None, it.judged)])
+    return rows
+
+
+def _print(proof: Certificate, rows: list[list[str]]) -> None:
     print_table(["compared with the source", "<image", "<where", "of largest", "rounding", "<"], rows)
     say(f"{'verified' if proof.passed else 'not verified'}: {proof.verdict}")
 

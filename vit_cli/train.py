@@ -239,6 +239,7 @@ def _beginning(setup: Setup, workdir: str) -> str:
 
 
 def _end(finished: Finished, workdir: str, is_main: bool) -> int:
+    from vit_jax.training.evaluation.scores import main_metric
     from vit_jax.training.run.stopping import STATUS
 
     if finished.stopped is not None:
@@ -250,8 +251,8 @@ def _end(finished: Finished, workdir: str, is_main: bool) -> int:
     if is_main:
         done = f"ended early, after {finished.step} steps" if finished.early else f"finished {finished.step} steps"
         if finished.scores is not None:
-            accuracy = finished.scores.metrics()["accuracy"]
-            done += f": {accuracy:.2%} accuracy on {finished.scores.images} validation images"
+            name, value = main_metric(finished.scores.metrics())
+            done += f": {value:.2%} {name.replace('_', ' ')} on {finished.scores.images} validation images"
         if finished.early:
             done += f"; {finished.early}"
         _print(f"{done}; `vitport convert {workdir} OUT --to FORMAT` exports the weights")

@@ -53,7 +53,7 @@ def _dropped(checkpoint: Checkpoint) -> Checkpoint:
         return checkpoint
     config = checkpoint.config.replace(num_classes=0)
     body = checkpoint.params.without(head_names(checkpoint.config))
-    dropped = replace(checkpoint, config=config, params=body, labels=None)
+    dropped = replace(checkpoint, config=config, params=body, labels=None, several_labels=False)
     return dropped.changed(f"dropped the head of {own} classes")
 
 

@@ -101,7 +101,13 @@ def with_num_classes(checkpoint: Checkpoint, num_classes: int) -> Checkpoint:
     if num_classes == checkpoint.config.num_classes:
         return checkpoint
     params = checkpoint.params.without(head_names(checkpoint.config))
-    return replace(checkpoint, config=checkpoint.config.replace(num_classes=num_classes), params=params, labels=None)
+    return replace(
+        checkpoint,
+        config=checkpoint.config.replace(num_classes=num_classes),
+        params=params,
+        labels=None,
+        several_labels=False,
+    )
 
 
 def _with_fields(checkpoint: Checkpoint, fields: dict[str, Any]) -> Checkpoint:

@@ -10,6 +10,7 @@ import numpy as np
 
 from conversion.checkpoint import Checkpoint
 from conversion.config_json.preprocessor import RESAMPLE
+from conversion.source import SEVERAL_LABELS
 from conversion.tensors.table import TensorTable
 from vit_spec import Kind, Preprocessing, VitportError, parameters
 
@@ -104,6 +105,8 @@ def folder_json(checkpoint: Checkpoint, *, model_type: str, architecture: str) -
     if "ForImageClassification" not in architecture:
         return head
     names = checkpoint.labels or tuple(f"LABEL_{at}" for at in range(checkpoint.config.num_classes))
+    if checkpoint.several_labels:
+        head["problem_type"] = SEVERAL_LABELS
     return head | {
         "id2label": {str(at): name for at, name in enumerate(names)},
         "label2id": {name: at for at, name in enumerate(names)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
 from conversion.containers import msgpack_file, safetensors_file, torch_file
 from conversion.containers.file_checks import check_inside, read_json
+from conversion.containers.model_card import CARD, write_card
 from conversion.containers.wall import walled
 from conversion.format import FolderWriter
 from conversion.source import Source
@@ -22,6 +24,7 @@ from vit_spec import VitportError
 
 _WEIGHTS = {"model.safetensors": safetensors_file, "pytorch_model.bin": torch_file, "flax_model.msgpack": msgpack_file}
 _WRITTEN = (
+    re.escape(CARD),
     r"config\.json",
     r"preprocessor_config\.json",
     r"model(-\d{5,}-of-\d{5,})?\.safetensors",
@@ -97,7 +100,9 @@ def writer(
             whole.renamed(lambda name: place(name, checkpoint)),
             lambda name: progress(name) if name in names else None,
         )
-        _write_json(path / "config.json", config_json(checkpoint))
+        described = config_json(checkpoint)
+        _write_json(path / "config.json", described)
+        write_card(path, checkpoint, described)
         _write_json(path / "preprocessor_config.json", preprocessor_json(checkpoint))
 
     return FolderWriter(write, _WRITTEN)

@@ -22,8 +22,8 @@ from vit_jax.training.ahead.topology import Topology
 from vit_jax.training.devices.sharding import BATCH, mesh_by_network
 from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.recipe.execution import MeshShape, Precision
-from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.run.setup import abstract_model, set_up
+from vit_jax.training.step.cost import step_flops
 from vit_spec import Config, VitportError, forward_flops
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
         "batch": options.batch, "precision": options.precision, "remat": options.remat, "attention": setup.attention,
         "accumulation": options.recipe.accumulation, "scan": options.scan, "gradient_sum": options.gradient_sum,
     }  # fmt: skip
-    return _compiled(lowered, topology, setup.mesh, setup.model, about, step_flops(setup.model, options.batch))
+    operations = step_flops(setup.model, options.batch, options.recipe.optimizer.frozen)
+    return _compiled(lowered, topology, setup.mesh, setup.model, about, operations)
 
 
 def compile_inference_ahead(

@@ -16,8 +16,9 @@ from vit_jax.training.data.workers import LOOK, Workers, prepare_thread, unpacke
 from vit_spec import VitportError
 
 Batch = dict[str, np.ndarray]
-"""``image`` uint8 (B, H, W, C); ``label`` int32 (B,); ``index`` uint32 (B,), the image's position in the whole run,
-modulo 2^32; ``weight`` float32 (B,), 0 for images that could not be read and for padding at the end."""
+"""``image`` uint8 (B, H, W, C); ``label`` int32 (B,), or uint8 (B, K) where an image may have several of K
+classes; ``index`` uint32 (B,), the image's position in the whole run, modulo 2^32; ``weight`` float32 (B,), 0 for
+images that could not be read and for padding at the end."""
 ENDLESS = 2**48
 """More batches than any run makes."""
 _MOST_THREADS = 4

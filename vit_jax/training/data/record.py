@@ -17,7 +17,8 @@ class Record(NamedTuple):
 
     name: str
     """Identifies the image for people, such as its path."""
-    label: int
+    label: int | np.ndarray
+    """The class; or, where an image may have several, uint8 (classes,), 1 for each of its own."""
     image: bytes | np.ndarray
     """The bytes of an image file, or pixels, uint8 (H, W, C)."""
 

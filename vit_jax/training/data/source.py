@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from conversion.hub import PREFIX, dataset
@@ -13,7 +13,7 @@ from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.bucket import Bucket
 from vit_jax.training.data.sources.digits import open_digits
 from vit_jax.training.data.sources.files import walk
-from vit_jax.training.data.sources.holdout import held_out
+from vit_jax.training.data.sources.holdout import are_several, held_out
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
 from vit_jax.training.data.sources.label_table import open_table
@@ -35,14 +35,17 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
     Raises:
         VitportError: as :func:`open_source` does, and if the two have different classes.
     """
-    table = Table(options.labels, options.image_column, options.label_column) if options.labels else None
+    columns = (options.image_column, options.label_column)
+    table = Table(options.labels, *columns, separator=options.label_separator) if options.labels else None
     train = open_source(options.path, "train", table=table, span=options.range)
     if train is None:
         raise VitportError(f"{options.path} has no training images: give another path.")
     path = options.validation or options.path
     own = table if options.validation is None else None
     if options.validation_labels is not None:
-        own = Table(options.validation_labels, options.image_column, options.label_column, rows_of="validation")
+        own = Table(options.validation_labels, *columns, "validation", options.label_separator)
+    if own is not None:
+        own = replace(own, several=are_several(train))
     validation = open_source(path, "validation", train.classes, own, options.range)
     if validation is None and options.validation is not None and own is None:
         validation = open_source(path, "train", train.classes, span=options.range)
@@ -55,6 +58,11 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
         return held_out(train, options.holdout, options.holdout_seed)
     if validation is not None and validation.classes != train.classes:
         raise VitportError(_difference(train, validation))
+    if validation is not None and are_several(validation) != are_several(train):
+        many, one = (train, validation) if are_several(train) else (validation, train)
+        raise VitportError(
+            f"{many.name} has images of several labels, and {one.name} has one for each: give both the same kind."
+        )
     return train, validation
 
 
@@ -67,6 +75,10 @@ class Table:
     label_column: str | None = None
     rows_of: Split | None = None
     """The split of all rows, where no column tells; ``None`` is what the table's name says, else training."""
+    separator: str | None = None
+    """Between the labels of an image, where it may have several."""
+    several: bool = False
+    """Whether an image may have several labels, whatever the rows show."""
 
 
 def open_source(
@@ -168,7 +180,10 @@ def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: T
             f"{path} is not a folder of images, which data.labels needs: give the folder that holds them."
         )
     file = root / table.path if (root / table.path).is_file() else Path(table.path)
-    return open_table(root, file, split, classes, table.image_column, table.label_column, table.rows_of)
+    return open_table(
+        root, file, split, classes, table.image_column, table.label_column, table.rows_of, table.separator,
+        table.several,
+    )  # fmt: skip
 
 
 def _kind_of_folder(root: Path) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from vit_jax.training.data.feed import Batch, Feed
 from vit_jax.training.data.images import evaluation_pixels, training_pixels
 from vit_jax.training.data.record import Record, Source, at_once
-from vit_jax.training.data.sources.holdout import labels_of
+from vit_jax.training.data.sources.holdout import are_several, labels_of
 from vit_jax.training.recipe.data import Augmentation, Corrupt, Data
 from vit_spec import Preprocessing, VitportError
 
@@ -56,6 +56,8 @@ class Stream(Feed):
         if seed < 0:
             raise VitportError(f"seed must be 0 or more; got {seed}.")
         own = _checked(rows, batch, preprocessing)
+        if options.balanced and are_several(source):
+            raise VitportError("data.balanced is for one label an image, and these have several: leave it out.")
         make = _TrainingBatch(
             source, preprocessing, options.augment, options.corrupt, options.repeats, batch, own, seed,
             labels_of(source) if options.balanced else None,
@@ -188,7 +190,7 @@ def _filled(
     size = len(images)
     batch = {
         "image": np.zeros((size, *preprocessing.size, len(preprocessing.mean)), np.uint8),
-        "label": np.zeros(size, np.int32),
+        "label": np.zeros((size, len(source.classes)), np.uint8) if are_several(source) else np.zeros(size, np.int32),
         "index": (places % 2**32).astype(np.uint32),
         "weight": np.zeros(size, np.float32),
     }
@@ -230,7 +232,7 @@ class _Unreadable(NamedTuple):
 
 def _read(
     source: Source, at: int, place: int, pixels: Callable[[Record, int], np.ndarray]
-) -> tuple[np.ndarray, int] | _Unreadable:
+) -> tuple[np.ndarray, int | np.ndarray] | _Unreadable:
     name = f"{source.name}[{at}]"
     try:
         record = source[at]

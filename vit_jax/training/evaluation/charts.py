@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.training.evaluation.scores import Scores
+from vit_jax.training.evaluation.scores import AnyScores, Scores
 from vit_jax.training.run.log import read_lines
 from vit_jax.training.run.writing import writing
 from vit_spec.printable import printable
@@ -22,12 +22,14 @@ _LONGEST_NAME = 24
 _LETTER, _NAMED, _UNNAMED, _LEAST, _MOST = 0.09, 0.17, 0.012, 4.2, 24.0
 """Inches: width of a letter; side of a class with a name, and without; smallest and largest side of a confusion
 matrix. A figure has 100 pixels per inch, so up to 2,000 classes get a pixel each."""
+_INSTEAD = {"accuracy": "mean_average_precision"}
+"""What evaluations of several labels an image have."""
 _FEW = 20
 """Curves of fewer points get markers."""
 
 
-def draw(workdir: Path, scores: Scores | None, classes: Sequence[str]) -> list[Path]:
-    """Draws the curves, and the confusion matrix if there was an evaluation.
+def draw(workdir: Path, scores: AnyScores | None, classes: Sequence[str]) -> list[Path]:
+    """Draws the curves, and the confusion matrix if there was an evaluation of one label an image.
 
     Returns:
         The files written.
@@ -40,7 +42,7 @@ def draw(workdir: Path, scores: Scores | None, classes: Sequence[str]) -> list[P
     from matplotlib.figure import Figure
 
     figures: dict[str, Any] = {CURVES: _curves(Figure(figsize=(9, 3.6), layout="constrained"), read_lines(workdir))}
-    if scores is not None:
+    if isinstance(scores, Scores):
         shown = [_short(name) for name in classes] if len(classes) <= _MOST_NAMES else []
         side = min(max((_NAMED if shown else _UNNAMED) * len(classes), _LEAST), _MOST)
         side += _LETTER * max(map(len, shown), default=4)
@@ -56,10 +58,13 @@ def _curves(figure: Any, lines: list[dict[str, Any]]) -> Any:
     left, right = figure.subplots(1, 2)
     for axes, name in ((left, "loss"), (right, "accuracy")):
         for of in ("train", "validation"):
-            points = [(line["step"], line[name]) for line in lines if line["of"] == of and line.get(name) is not None]
+            own = [line for line in lines if line["of"] == of]
+            found = next((one for one in (name, _INSTEAD.get(name, name)) if any(one in line for line in own)), name)
+            label = of if found == name else f"{of}, {found.replace('_', ' ')}"
+            points = [(line["step"], line[found]) for line in own if line.get(found) is not None]
             if points:
                 marker = "o" if of == "validation" or len(points) < _FEW else None  # a line of one point is invisible
-                axes.plot(*zip(*points, strict=True), label=of, marker=marker, markersize=3)
+                axes.plot(*zip(*points, strict=True), label=label, marker=marker, markersize=3)
         axes.set(xlabel="step", ylabel=name)
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)

@@ -5,18 +5,32 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from vit_jax.training.data import Source
+from vit_jax.training.evaluation.imagenet import CLASSES, imagenet_places
 from vit_spec import VitportError
 
 
-def places_of(source: Source, labels: Sequence[str] | None, classes: int) -> tuple[np.ndarray, str]:
-    """The model's number of each class of a source, int32, and how they belong together where they do not agree.
+class Places(NamedTuple):
+    """Which classes of a model a source has."""
+
+    numbers: np.ndarray
+    """The model's number of each of the source's, int32."""
+    note: str
+    """How they belong together, where they do not simply agree."""
+    alone: bool = False
+    """Whether only these can be predicted."""
+
+
+def places_of(source: Source, labels: Sequence[str] | None, classes: int) -> Places:
+    """The model's number of each class of a source, and how they belong together where they do not agree.
 
     Names are the same if they differ in case, spaces, hyphens and underscores alone; of several names for one class,
-    separated by commas, one is enough.
+    separated by commas, one is enough. Folders named as ImageNet's test sets name theirs are classes of any model of
+    1,000, unless its own names are the same.
 
     Args:
         labels: the model's names of its classes.
@@ -28,6 +42,8 @@ def places_of(source: Source, labels: Sequence[str] | None, classes: int) -> tup
     """
     known = _numbers(labels or ())
     places = [known.get(_plain(name), -1) for name in source.classes]
+    if classes == CLASSES and -1 in places and (found := imagenet_places(source.classes, labels)):
+        return Places(*found)
     if labels is None or (-1 in places and (_are_numbers(labels) or _are_numbers(source.classes))):
         if classes != len(source.classes):
             raise VitportError(
@@ -36,8 +52,9 @@ def places_of(source: Source, labels: Sequence[str] | None, classes: int) -> tup
             )
         side = "the weights" if labels is None or _are_numbers(labels) else source.name
         verb = "have" if side == "the weights" else "has"
-        return np.arange(classes, dtype=np.int32), (
-            f"{side} {verb} no names of classes, so classes are compared by number{_order(source.classes)}"
+        return Places(
+            np.arange(classes, dtype=np.int32),
+            f"{side} {verb} no names of classes, so classes are compared by number{_order(source.classes)}",
         )
     absent = [name for name, place in zip(source.classes, places, strict=True) if place < 0]
     if absent:
@@ -53,7 +70,7 @@ def places_of(source: Source, labels: Sequence[str] | None, classes: int) -> tup
         note = f"{source.name} has {len(places)} of the model's {classes} classes, by name; all can be predicted"
     else:
         note = "" if places == list(range(classes)) else f"matched the classes of {source.name} by name"
-    return np.array(places, np.int32), note
+    return Places(np.array(places, np.int32), note)
 
 
 def may_be_same(labels: Sequence[str] | None, classes: Sequence[str]) -> bool:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vit_jax.training.evaluation.label_scores import LabelScores, judge_labels
 
 BINS = 15
 """Bins of confidence in the calibration error (Guo et al. 2017, section 2)."""
 
 
 def judge(logits: jax.Array, label: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
-    """What :meth:`Scores.add` counts, (B,) each; to be compiled.
+    """What :meth:`Scores.add` counts, (B,) each; to be compiled. For several labels an image, :func:`judge_labels`.
 
     Args:
         logits: (B, K).
-        label: (B,) integers.
+        label: (B,) integers; or (B, K) of 0 and 1.
         weight: (B,), 0 for rows that hold no image.
     """
+    if label.ndim == 2:
+        return judge_labels(logits, label, weight)
     logits = logits.astype(jnp.float32)
     log_probability = jax.nn.log_softmax(logits, axis=-1)
     _, first = jax.lax.top_k(logits, min(5, logits.shape[-1]))
@@ -32,6 +36,29 @@ def judge(logits: jax.Array, label: jax.Array, weight: jax.Array) -> dict[str, j
         "among_five": (first == label[:, None]).any(axis=-1),
         "loss": -jnp.take_along_axis(log_probability, label[:, None], axis=-1)[:, 0],
     }
+
+
+AnyScores: TypeAlias = "Scores | LabelScores"
+"""Of images of one label each, or of several."""
+
+
+def main_metric(metrics: Mapping[str, float]) -> tuple[str, float]:
+    """Name and value of the metric by which checkpoints are compared: accuracy, or mean average precision.
+
+    Raises:
+        KeyError: if it has neither.
+    """
+    name = "accuracy" if "accuracy" in metrics else "mean_average_precision"
+    return name, metrics[name]
+
+
+def new_scores(classes: int, *, several: bool) -> AnyScores:
+    """Nothing counted yet.
+
+    Args:
+        several: whether an image may have several labels.
+    """
+    return LabelScores(classes) if several else Scores(classes)
 
 
 class Scores:

@@ -26,6 +26,7 @@ CONFIG = "config.json"
 Initialization = Literal["vit", "width", "deit", "big_vision"]
 Positions = Literal["learned", "sincos2d"]
 Head = Literal["auto", "keep", "new"]
+TrackerName = Literal["wandb", "mlflow"]
 Often = int | Literal["epoch"]
 
 
@@ -108,7 +109,7 @@ class CheckpointOptions:
     evaluate: Often | None = None
     """Steps between evaluations, or ``epoch``; None: before each checkpoint."""
     patience: int | None = None
-    """End the run after so many evaluations without a better accuracy; None: never."""
+    """End the run after so many evaluations without a better accuracy, or mean average precision; None: never."""
 
     def __post_init__(self) -> None:
         for name, least in {"every": 1, "last": 1, "best": 0, "evaluate": 1, "patience": 1}.items():
@@ -179,6 +180,9 @@ class TrainConfig:
     """Seed of initial values, image order, augmentation and dropout."""
     log_every: int = 10
     """Steps between lines of the log."""
+    log: tuple[TrackerName, ...] = ()
+    """Experiment trackers that get every line of the log, besides metrics.jsonl and TensorBoard's files: Weights &
+    Biases, MLflow; by their own environment variables."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:

@@ -111,6 +111,9 @@ class Data:
     """The tables' column of images, if it is not found by its values."""
     label_column: str | None = None
     """The tables' column of labels, if it is not found by its name."""
+    label_separator: str | None = None
+    """What separates several labels of an image in that column, such as a comma or a space; None: a vertical bar or a
+    semicolon, where it has one."""
     range: tuple[float, float] | None = None
     """Values that become black and white in images of more than 8 bits a channel, such as 0 65535; None: they are
     refused."""
@@ -132,8 +135,13 @@ class Data:
                 f"data.validation_labels={self.validation_labels} has no place to look: give data.labels with it, "
                 "or the folder of the validation images as data.validation."
             )
-        if self.labels is None and self.validation_labels is None and (self.image_column or self.label_column):
-            raise VitportError("data.image_column and data.label_column are a table's: give it with data.labels.")
+        of_table = self.image_column or self.label_column or self.label_separator
+        if self.labels is None and self.validation_labels is None and of_table:
+            raise VitportError(
+                "data.image_column, data.label_column and data.label_separator are a table's: give it with data.labels."
+            )
+        if self.label_separator == "":
+            raise VitportError('data.label_separator must be a character or more, such as " "; got nothing.')
         if self.range is not None and not -float("inf") < self.range[0] < self.range[1] < float("inf"):
             raise VitportError(f"data.range must be two numbers, the smaller one first; got {self.range}.")
         if not 0 <= self.holdout < 1:

@@ -9,9 +9,10 @@ import jax
 from vit_jax.preprocessing import normalise
 from vit_jax.pure import Params
 from vit_jax.training.data import evaluation_batches
+from vit_jax.training.data.sources.holdout import are_several
 from vit_jax.training.devices.engine import place_rows
 from vit_jax.training.devices.sharding import shardings
-from vit_jax.training.evaluation.scores import Scores, judge
+from vit_jax.training.evaluation.scores import AnyScores, judge, new_scores
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.run.stopping import StoppedError, StopRequests
 from vit_jax.training.step.update import Batch
@@ -34,7 +35,7 @@ class Evaluation:
         self._places = places
         self._judge = jax.jit(judged, out_shardings=everywhere)
 
-    def __call__(self, params: Params) -> tuple[Scores, dict[str, str]]:
+    def __call__(self, params: Params) -> tuple[AnyScores, dict[str, str]]:
         """Scores, and the images that this process could not read, with the reasons.
 
         Raises:
@@ -44,7 +45,7 @@ class Evaluation:
         if setup.validation is None:
             raise VitportError(f"{setup.train.name} has no validation split: give data.validation.")
         params = jax.device_put(params, self._places)
-        scores = Scores(setup.model.num_classes)
+        scores = new_scores(setup.model.num_classes, several=are_several(setup.train))
         data = setup.options.data
         batches = evaluation_batches(
             setup.validation,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from vit_jax.training.evaluation.scores import main_metric
 from vit_jax.training.recipe.config import CheckpointOptions
 from vit_jax.training.run.writing import writing
 
@@ -50,7 +51,6 @@ def write_metrics(checkpoint: Path, metrics: Mapping[str, float]) -> None:
 
 def _accuracy(checkpoint: Path) -> float | None:
     try:
-        found = json.loads((checkpoint / METRICS / METRICS).read_text())["accuracy"]
-        return float(found)
+        return float(main_metric(json.loads((checkpoint / METRICS / METRICS).read_text()))[1])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -9,14 +9,40 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.run.facts import write_facts
 from vit_jax.training.run.monitor import Line
+from vit_jax.training.run.trackers import Trackers
 from vit_jax.training.run.writing import UnwrittenError, writing
+
+if TYPE_CHECKING:
+    from vit_jax.training.run.place import Place
+    from vit_jax.training.run.resume import Progress
 
 LINES = "metrics.jsonl"
 BOARD = "tensorboard"
 TRAINING, VALIDATION = "train", "validation"
+
+
+def begin_log(options: TrainConfig, place: Place, progress: Progress, tell: Callable[[str], None]) -> Log:
+    """The log of a run that begins, or goes on, and the files that say what the run is.
+
+    Args:
+        tell: gets a sentence where a tracker fails.
+
+    Raises:
+        UnwrittenError: if they cannot be written.
+        VitportError: if a tracker cannot begin.
+    """
+    write_facts(options, place.folder)
+    place.push()
+    trackers = Trackers(options, place.folder, tell) if options.log else None
+    return Log(
+        place.folder, progress.step, progress.unwritten, evaluates=progress.evaluates, written=place.push,
+        trackers=trackers,
+    )  # fmt: skip
 
 
 class Log:
@@ -28,6 +54,7 @@ class Log:
         unwritten: lines up to that step that an earlier start could not write.
         written: called when the lines have to be where the run is kept, before a checkpoint that counts on them.
         evaluates: whether the run resumes with the evaluation of that step, which writes its line again.
+        trackers: get every line too.
 
     Raises:
         UnwrittenError: if the log cannot be written.
@@ -41,8 +68,10 @@ class Log:
         *,
         evaluates: bool = False,
         written: Callable[[], None] = lambda: None,
+        trackers: Trackers | None = None,
     ) -> None:
         self._written = written
+        self._trackers = trackers
         self._path = workdir / LINES
         self.unwritten: list[Mapping[str, Any]] = []
         """Lines that could not be written."""
@@ -75,6 +104,8 @@ class Log:
     def close(self) -> None:
         with suppress(UnwrittenError):  # TensorBoard's file; whoever wrote last has told
             self._board.close()
+        if self._trackers is not None:
+            self._trackers.close()
 
     def _begin(self, step: int, unwritten: Sequence[Mapping[str, Any]], evaluates: bool) -> None:
         kept = [line for line in [*_whole_lines(self._path), *unwritten] if line["step"] <= step]
@@ -99,7 +130,10 @@ class Log:
         except UnwrittenError:
             self.unwritten.append(line)
             raise
-        self._board.write(step, {f"{of}/{name}": value for name, value in finite.items() if value is not None})
+        scalars = {f"{of}/{name}": value for name, value in finite.items() if value is not None}
+        self._board.write(step, scalars)
+        if self._trackers is not None:
+            self._trackers.write(step, scalars)
 
 
 class _Board:

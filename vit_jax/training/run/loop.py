@@ -15,14 +15,13 @@ import numpy as np
 
 from vit_jax.training.data import Stream
 from vit_jax.training.devices.processes import gather_messages, noticing_lost_processes, raise_on_all
-from vit_jax.training.evaluation.scores import Scores
+from vit_jax.training.evaluation.scores import AnyScores, main_metric
 from vit_jax.training.run.checkpoint_writer import CheckpointWriter
 from vit_jax.training.run.checkpoints import CheckpointReader
 from vit_jax.training.run.evaluation import Evaluation
-from vit_jax.training.run.facts import write_facts
 from vit_jax.training.run.lease import Lease
 from vit_jax.training.run.lock import Lock
-from vit_jax.training.run.log import Log
+from vit_jax.training.run.log import Log, begin_log
 from vit_jax.training.run.monitor import FiniteGuard, Line, LossWatch, Throughput
 from vit_jax.training.run.place import Place
 from vit_jax.training.run.resume import Progress, resume
@@ -40,7 +39,7 @@ class Finished:
     step: int
     stopped: signal.Signals | None
     """The signal that stopped it."""
-    scores: Scores | None
+    scores: AnyScores | None
     """The last evaluation, if there was one."""
     skipped: Mapping[str, str]
     """Images that could not be read, with the reasons."""
@@ -102,7 +101,9 @@ def run(
             callbacks.message(shortfall)
         checkpoints = stack.enter_context(CheckpointWriter(place.folder, setup.options.keep, place.mirror))
         logs: list[Log] = []
-        raise_on_all(lambda: logs.append(_begin_log(setup, place, progress)) if is_main else None)
+        raise_on_all(
+            lambda: logs.append(begin_log(setup.options, place, progress, callbacks.message)) if is_main else None
+        )
         for log in logs:
             stack.enter_context(closing(log))
         if jax.process_count() == 1:
@@ -118,12 +119,6 @@ def run(
         finished = loop.run(trace)
         place.push()
         return finished
-
-
-def _begin_log(setup: Setup, place: Place, progress: Progress) -> Log:
-    write_facts(setup.options, place.folder)
-    place.push()
-    return Log(place.folder, progress.step, progress.unwritten, evaluates=progress.evaluates, written=place.push)
 
 
 class _Loop:
@@ -149,11 +144,11 @@ class _Loop:
         self.saved: int | None = progress.step
         self.place = place
         self.guard = FiniteGuard(place.folder, self._record_metrics, place.name)
-        self.throughput = Throughput(setup.model, setup.options.batch)
+        self.throughput = Throughput(setup.model, setup.options.batch, setup.options.recipe.optimizer.frozen)
         self.watch = LossWatch()
         self.evaluation = Evaluation(setup, stop)
         self.record = setup.record()
-        self.scores: Scores | None = None
+        self.scores: AnyScores | None = None
         self.skipped: dict[str, str] = {}
         """Validation images that could not be read, with the reasons."""
         self.trouble: UnwrittenError | None = None
@@ -243,7 +238,7 @@ class _Loop:
         self.skipped |= skipped
         self.progress.evaluates = False
         metrics = self.scores.metrics()
-        self.progress.evaluated(self.step, metrics["accuracy"])
+        self.progress.evaluated(self.step, main_metric(metrics)[1])
         self.callbacks.evaluation(self.step, metrics)
         self._write(lambda log: log.evaluation(self.step, metrics))
         self.throughput.start()

@@ -15,15 +15,11 @@ import numpy as np
 from vit_jax.training.data import Batch
 from vit_jax.training.devices.chips import peak_flops
 from vit_jax.training.run.writing import UnwrittenError, writing
-from vit_spec import Config, VitportError, forward_flops
+from vit_jax.training.step.cost import step_flops
+from vit_spec import Config, VitportError
 
 _LAG = 2
 """Steps that the host dispatches ahead, so that the devices never wait for it."""
-
-
-def step_flops(model: Config, batch: int) -> float:
-    """Floating point operations of a step's matrix products; the backward pass has twice those of the forward pass."""
-    return 3.0 * forward_flops(model) * batch
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,8 @@ class Line:
     step: int
     loss: float
     accuracy: float
-    """On the training images as mixed; correct is the class with the largest share of the target."""
+    """On the training images as mixed; correct is the class with the largest share of the target, or any of the labels
+    of an image that may have several."""
     gradient_norm: float
     parameter_norm: float
     learning_rate: float
@@ -150,8 +147,8 @@ class FiniteGuard:
 class Throughput:
     """Measures the speed since the last line; evaluations and checkpoints do not count."""
 
-    def __init__(self, model: Config, batch: int) -> None:
-        self._flops, self._batch = step_flops(model, batch), batch
+    def __init__(self, model: Config, batch: int, frozen: tuple[str, ...] = ()) -> None:
+        self._flops, self._batch = step_flops(model, batch, frozen), batch
         kinds = [peak_flops(device.device_kind) for device in jax.devices()]
         self._peak = None if None in kinds else sum(kind or 0 for kind in kinds)
         self.start()

@@ -13,9 +13,9 @@ from jax.sharding import AbstractMesh, Mesh
 from vit_jax.training.devices.sharding import shardings
 from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.recipe.execution import MeshShape
-from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.scaling import Step, collectives
+from vit_jax.training.step.cost import step_flops
 from vit_jax.training.step.optimizer import frozen_paths, trained
 from vit_spec import Config, count_parameters
 
@@ -45,7 +45,8 @@ def plan(setup: Setup) -> Plan:
     facts = {
         "parameters": f"{count_parameters(setup.model):,}",
         "trained parameters": f"{sum(math.prod(leaf.shape) for leaf in trains.values()):,}",
-        "operations per step": f"{step_flops(setup.model, o.batch):.3e} (matrix products, forward and backward)",
+        "operations per step": f"{step_flops(setup.model, o.batch, o.recipe.optimizer.frozen):.3e} (matrix products, "
+        "forward and backward)",
         "run": f"{setup.steps} steps of {o.batch} images, {setup.steps * o.batch / len(setup.train):.1f} epochs",
         "devices": devices,
         "mesh": "copies (pmap)" if copies else ", ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items()),

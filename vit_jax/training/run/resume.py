@@ -36,7 +36,7 @@ class Progress:
     evaluates: bool = False
     """Whether the evaluation after this step was interrupted."""
     best: float | None = None
-    """The best accuracy of an evaluation so far."""
+    """The best accuracy, or mean average precision, of an evaluation so far."""
     best_step: int = 0
     """The newest with it."""
     worse: int = 0

@@ -24,7 +24,7 @@ from vit_jax.layers.xla.platform import platform_of
 from vit_jax.model import VisionModel
 from vit_jax.pure import Params
 from vit_jax.training.data import Absent, Source, check_channels, open_sources
-from vit_jax.training.data.sources.holdout import labels_of
+from vit_jax.training.data.sources.holdout import are_several, labels_of
 from vit_jax.training.devices.engine import Engine, jit_engine, own_rows, pmap_engine
 from vit_jax.training.devices.sharding import check_divides, mesh_by_network
 from vit_jax.training.recipe.config import TrainConfig
@@ -99,7 +99,7 @@ class Setup:
         size, rows = self.preprocessing, (self.options.batch,)
         batch = {
             "image": ((*rows, *size.size, len(size.mean)), np.uint8),
-            "label": (rows, np.int32),
+            "label": ((*rows, len(self.train.classes)), np.uint8) if are_several(self.train) else (rows, np.int32),
             "index": (rows, np.uint32),
             "weight": (rows, np.float32),
         }
@@ -119,6 +119,7 @@ class Setup:
         from conversion import Checkpoint
 
         checkpoint = Checkpoint.of(self.model, {}, self.preprocessing, self.train.classes)
+        checkpoint = dataclasses.replace(checkpoint, several_labels=are_several(self.train))
         recipe, data = self.options.recipe, self.options.data
         return checkpoint.record(sha256="") | {
             "pictures": len(self.train),  # the name in checkpoints since the first release
@@ -146,6 +147,10 @@ def set_up(options: TrainConfig, devices: Sequence[Any] | None = None, classes: 
         )
     chosen = model_of(options.model, train.classes)
     model, preprocessing = chosen.config, chosen.preprocessing
+    choices = chosen.notes
+    if are_several(train):
+        options, told = _of_several_labels(options, labels_of(train))
+        choices = (*choices, told)
     options = _with_class_weights(_with_peak(options, model), train, classes is None)
     check_channels(preprocessing)
     mesh = mesh_by_network(
@@ -175,7 +180,7 @@ def set_up(options: TrainConfig, devices: Sequence[Any] | None = None, classes: 
 
     notes = () if chosen.weights is None else chosen.weights.provenance.notes
     return Setup(options, train, validation, model, preprocessing, attention, steps, mesh, schedule, optimizer, engine,
-                 make_state, chosen.notes, notes)  # fmt: skip
+                 make_state, choices, notes)  # fmt: skip
 
 
 def _with_peak(options: TrainConfig, model: Config) -> TrainConfig:
@@ -184,6 +189,25 @@ def _with_peak(options: TrainConfig, model: Config) -> TrainConfig:
         return options
     schedule = dataclasses.replace(recipe.schedule, peak=usual_peak(options.batch, block_sizes(model)[-1].width))
     return dataclasses.replace(options, recipe=dataclasses.replace(recipe, schedule=schedule))
+
+
+def _of_several_labels(options: TrainConfig, labels: np.ndarray) -> tuple[TrainConfig, str]:
+    """The options with a loss for several labels an image, and what that is, in words."""
+    loss, counts = options.recipe.loss, labels.sum(axis=1)
+    refused = {
+        "recipe.loss.distillation": (loss.distillation != "none", "the classes of a teacher exclude each other"),
+        "recipe.loss.class_weights=balanced": (loss.class_weights == "balanced", "numbers can be given"),
+        "data.balanced": (options.data.balanced, "an image is of several classes at once"),
+    }
+    for name, (given, why) in refused.items():
+        if given:
+            raise VitportError(f"{name} is for one label an image, and these have several: leave it out; {why}.")
+    told = (
+        f"images have {counts.min()} to {counts.max()} of {labels.shape[1]} labels: the loss is sigmoid, and "
+        "evaluation gives mean average precision"
+    )
+    recipe = dataclasses.replace(options.recipe, loss=dataclasses.replace(loss, name="sigmoid"))
+    return dataclasses.replace(options, recipe=recipe), told
 
 
 def _with_class_weights(options: TrainConfig, train: Source, is_here: bool) -> TrainConfig:

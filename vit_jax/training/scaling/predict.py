@@ -11,9 +11,9 @@ from vit_jax.training.devices.chips import Chip
 from vit_jax.training.devices.sharding import AXES, check_divides
 from vit_jax.training.recipe.config import Precision
 from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Remat
-from vit_jax.training.run.monitor import step_flops
 from vit_jax.training.scaling.collectives import collectives, seconds
 from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes
+from vit_jax.training.step.cost import step_flops
 from vit_spec import Config, VitportError
 
 _NEAR = 1.02

@@ -13,7 +13,10 @@ Logits = jax.Array | tuple[jax.Array, jax.Array]
 
 
 def soft_targets(labels: jax.Array, classes: int, smoothing: float) -> jax.Array:
-    """(B,) integers -> (B, K), each row summing to 1."""
+    """(B,) integers -> (B, K), each row summing to 1; or (B, K) of 0 and 1 for several labels an image, of which
+    smoothing brings each nearer to 1/2, as in Keras' ``BinaryCrossentropy``."""
+    if labels.ndim == 2:
+        return labels.astype(jnp.float32) * (1 - smoothing) + smoothing / 2
     return optax.smooth_labels(jax.nn.one_hot(labels, classes), smoothing)
 
 

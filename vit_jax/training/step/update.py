@@ -19,7 +19,8 @@ from vit_jax.training.step.optimizer import frozen_paths, moving, trained
 from vit_spec import Preprocessing
 
 Batch = dict[str, Any]
-"""``image`` (B, H, W, C), uint8, or floats that are normalised already; ``label`` (B,) integers; ``index`` (B,), the
+"""``image`` (B, H, W, C), uint8, or floats that are normalised already; ``label`` (B,) integers, or (B, K)
+of 0 and 1 for several labels an image; ``index`` (B,), the
 image's place in the whole run, from which its random numbers are derived; optionally ``weight`` (B,), 0 for images that
 could not be read, and ``teacher`` (B, K), a teacher's logits."""
 Metrics = dict[str, jax.Array]
@@ -79,6 +80,15 @@ def prepare(
     return {**batch, "image": images, "target": targets, "weight": weight, **taught}
 
 
+def is_right(logits: jax.Array, targets: jax.Array, *, several: bool) -> jax.Array:
+    """(B, K), (B, K) -> (B,): whether the likeliest class has the largest share of the target, or, where an image may
+    have several labels, is one of them."""
+    likeliest = logits.argmax(axis=-1)
+    if not several:
+        return likeliest == targets.argmax(axis=-1)
+    return jnp.take_along_axis(targets, likeliest[:, None], axis=-1)[:, 0] >= 0.5
+
+
 def make_update(
     forward: Forward, optimizer: optax.GradientTransformation, recipe: Recipe, axis: str | None = None
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
@@ -94,7 +104,7 @@ def make_update(
         weight = batch["weight"]
         losses = total_loss(recipe.loss, logits, batch["target"], batch.get("teacher"))
         head = logits[0] if isinstance(logits, tuple) else logits
-        right = head.argmax(axis=-1) == batch["target"].argmax(axis=-1)
+        right = is_right(head, batch["target"], several=batch["label"].ndim == 2)
         # The mean counts unread images as 0, so microbatches and devices average the same wherever these are.
         return (losses * weight).mean(), (right * weight).mean(dtype=jnp.float32)
 

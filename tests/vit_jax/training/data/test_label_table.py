@@ -92,6 +92,52 @@ def test_columns_may_be_named(tmp_path) -> None:
         Data(label_column="second")
 
 
+SEVERAL = [(), ("bee",), ("ant", "cat"), ("ant",), ("ant", "bee", "cat"), (), ("cat",), ("bee", "cat"), ("ant",)]
+MATRIX = [[int(name in labels) for name in NAMES] for labels in SEVERAL]
+FILES = [name for name, _ in ROWS]
+SIGNED = [[2 * mark - 1 for mark in row] for row in MATRIX]
+SEVERAL_TABLES = {
+    "columns": (("image", *NAMES), [(name, *row) for name, row in zip(FILES, MATRIX, strict=True)], None),
+    "columns of signs": (("image", *NAMES), [(name, *row) for name, row in zip(FILES, SIGNED, strict=True)], None),
+    "bars": (("image", "labels"), [(n, "|".join(row)) for n, row in zip(FILES, SEVERAL, strict=True)], None),
+    "spaces": (("image", "tags"), [(n, " ".join(row)) for n, row in zip(FILES, SEVERAL, strict=True)], " "),
+    "commas": (("image", "y"), [(n, " , ".join(row)) for n, row in zip(FILES, SEVERAL, strict=True)], ","),
+}
+
+
+@pytest.mark.parametrize("what", list(SEVERAL_TABLES))
+def test_an_image_may_have_several_labels_or_none(what, tmp_path) -> None:
+    header, rows, separator = SEVERAL_TABLES[what]
+    _images(tmp_path)
+    _table(tmp_path / "t.csv", header, rows)
+    _table(tmp_path / "val.csv", header, rows[3:4] * 3)  # one label each
+    options = Data(
+        str(tmp_path), labels="t.csv", validation_labels=str(tmp_path / "val.csv"), label_separator=separator
+    )
+    train, validation = open_sources(options)
+    assert validation is not None
+    assert train.classes == validation.classes == NAMES
+    assert [list(train[at].label) for at in range(9)] == MATRIX
+    assert [list(validation[at].label) for at in range(3)] == [[1, 0, 0]] * 3
+    kept, held = open_sources(Data(str(tmp_path), labels="t.csv", label_separator=separator, holdout=0.5))
+    assert held is not None
+    assert len(kept) + len(held) == 9
+    # By their rarest label: bee (3 images, of which 1 or 2 are held out), ant and cat (4 each), none (2, so 1).
+    counts = [sum(not any(source[at].label) for at in range(len(source))) for source in (kept, held)]
+    assert counts == [1, 1]
+    assert [source[at].label[1] for source in (kept, held) for at in range(len(source))].count(1) == 3
+
+
+def test_data_of_several_labels_and_of_one_do_not_mix(tmp_path) -> None:
+    _images(tmp_path)
+    _table(tmp_path / "t.csv", *SEVERAL_TABLES["columns"][:2])
+    image_folder(tmp_path / "other" / "val")
+    with pytest.raises(VitportError, match=r"has images of several labels, and .* has one for each"):
+        open_sources(Data(str(tmp_path), labels="t.csv", validation=str(tmp_path / "other")))
+    with pytest.raises(VitportError, match="label_separator must be a character or more"):
+        Data(str(tmp_path), labels="t.csv", label_separator="")
+
+
 FAULTS = {
     "rows without an image": ([*ROWS, ("0099.jpg", "ant")], "lists 1 of 10 images that are not below .*0099"),
     "no images": ([("x.jpg", "ant"), ("y.jpg", "bee")], "no column whose values are images"),

@@ -135,10 +135,10 @@ def test_numbers_that_were_sorted_as_text_are_matched_as_numbers() -> None:
     """As folders are: 0, 1, 10, 11, 2. Oracle: the numbers themselves."""
     numbers = [str(at) for at in range(12)]
     source = Greys(tuple(sorted(numbers)), ())
-    places, note = places_of(source, numbers, 12)
+    places, note, _ = places_of(source, numbers, 12)
     assert [str(place) for place in places] == list(source.classes)
     assert note == "matched the classes of greys by name"
-    places, note = places_of(source, None, 12)  # nobody says: ImageFolder of torchvision numbers them so
+    places, note, _ = places_of(source, None, 12)  # nobody says: ImageFolder of torchvision numbers them so
     assert places.tolist() == list(range(12))
     assert note.endswith("compared by number, in the order 0, 1, 10, 11, …, as ImageFolder of torchvision numbers them")
     with pytest.raises(VitportError, match="classes 0, 1, 10 and 9 more, which the model does not have"):
@@ -147,7 +147,7 @@ def test_numbers_that_were_sorted_as_text_are_matched_as_numbers() -> None:
 
 @pytest.mark.parametrize("placeholder", ["LABEL_{}", "class {}", "{}", "label-0{}"])
 def test_placeholders_are_no_names(placeholder) -> None:
-    places, note = places_of(Greys(ORDER, ORDER), [placeholder.format(at) for at in range(4)], 4)
+    places, note, _ = places_of(Greys(ORDER, ORDER), [placeholder.format(at) for at in range(4)], 4)
     assert places.tolist() == [0, 1, 2, 3]
     assert note == "the weights have no names of classes, so classes are compared by number"
 

@@ -43,16 +43,22 @@ class Part:
 
 def held_out(train: Source, share: float, seed: int) -> tuple[Part, Part]:
     """The training images that stay, and those for validation: of each class the share, rounded, but one at least, and
-    never all. The choice depends on the seed, the number of images and their labels alone.
+    never all. The choice depends on the seed, the number of images and their labels alone. An image of several labels
+    counts as one of its rarest.
 
     Raises:
-        VitportError: if a class has a single image.
+        VitportError: if a class has a single image, which is trained on where images have several labels.
     """
     labels = labels_of(train)
+    several = labels.ndim == 2
+    if several:
+        labels = _rarest(labels)
     rng = np.random.default_rng((seed, _HOLDOUT))
     taken = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
+        if len(rows) == 1 and several:
+            continue
         if len(rows) == 1:
             raise VitportError(
                 f"{train.name} has a single image of the class {train.classes[label]}, which data.holdout cannot hold "
@@ -60,13 +66,29 @@ def held_out(train: Source, share: float, seed: int) -> tuple[Part, Part]:
             )
         count = min(max(round(share * len(rows)), 1), len(rows) - 1)
         taken[rng.permutation(rows)[:count]] = True
+    if not taken.any():
+        raise VitportError(f"{train.name} has too few images of each class to hold any out: add some.")
     return (
         Part(train, f"{train.name} (less what is held out)", np.flatnonzero(~taken)),
         Part(train, f"{train.name} (held out)", np.flatnonzero(taken)),
     )
 
 
+def _rarest(labels: np.ndarray) -> np.ndarray:
+    """(n, classes) -> (n,): of each image's labels the one that the fewest images have; -1 without any."""
+    counts = np.where(labels, labels.sum(axis=0, dtype=np.int64), len(labels) + 1)
+    return np.where(labels.any(axis=1), counts.argmin(axis=1), -1)
+
+
+def are_several(source: Source) -> bool:
+    """Whether an image may have several labels."""
+    if (whole := getattr(source, "whole", None)) is not None:
+        return are_several(whole)  # whose labels are not read for it
+    return getattr(getattr(source, "labels", None), "ndim", 1) == 2
+
+
 def labels_of(source: Source) -> np.ndarray:
-    """The label of each image, (n,), read from the images only where the source has no list of them."""
+    """The label of each image, (n,), read from the images only where the source has no list of them; uint8
+    (n, classes) where an image may have several."""
     known = getattr(source, "labels", None)
     return np.array([source[at].label for at in range(len(source))], np.int32) if known is None else known

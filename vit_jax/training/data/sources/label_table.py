@@ -15,11 +15,13 @@ from conversion.containers.file_checks import read_regular
 from vit_jax.training.data.record import Record, Split
 from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT, walk
 from vit_jax.training.data.sources.image_folder import SUFFIXES, rank, split_of, split_word
-from vit_jax.training.data.sources.labels import listed_classes, numbered
+from vit_jax.training.data.sources.labels import listed_classes, marked, numbered
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
 
 _LABEL_NAMES = re.compile(r"(class|label|category|target|species|breed|diagnosis)([ _]?(name|id|idx|index))?s?|y", re.I)
+_SEPARATORS = "|;"
+"""No name of a class has them, so they separate labels; other separators are named by the user."""
 _SPLIT_NAMES = re.compile(r"(data)?[ _]?(split|set|subset|partition|fold|phase)", re.I)
 
 
@@ -33,13 +35,15 @@ class LabelledImages:
     names: Names
     """Paths below ``root``."""
     labels: np.ndarray
+    """int32 (n,); or uint8 (n, classes) where an image may have several."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, at: int, /) -> Record:
         path = Path(self.root, self.names[at])
-        return Record(str(path), int(self.labels[at]), read_regular(path, MOST_IMAGE))
+        label = self.labels[at]
+        return Record(str(path), int(label) if self.labels.ndim == 1 else label, read_regular(path, MOST_IMAGE))
 
 
 def open_table(
@@ -50,6 +54,8 @@ def open_table(
     image_column: str | None = None,
     label_column: str | None = None,
     rows_of: Split | None = None,
+    separator: str | None = None,
+    several: bool = False,
 ) -> LabelledImages | None:
     """The images that a table of comma-, semicolon- or tab-separated values lists.
 
@@ -59,10 +65,14 @@ def open_table(
         table: its columns may have names in the first row. Without ``image_column`` the first column whose values are
             image files counts, with or without their extension. Without ``label_column`` it is the one that is named
             ``label``, ``class`` or the like, the only other one, or, where all others are 0 and 1 with one 1 in a row,
-            the name of the column with the 1.
+            the name of the column with the 1. Where rows have several such columns with a 1, or none, an image has
+            several labels, or none: the names of these columns.
         split: rows with ``train`` or ``test`` in a column ``split`` are of that split; without one all are of the
             table's.
         rows_of: the table's split; ``None`` is what its name says, ``val.csv``, else training.
+        separator: between the labels of an image in the column of labels; ``None`` is a vertical bar or a semicolon,
+            where the column has one.
+        several: whether images have several labels, whatever these rows show, as others of the data set do.
 
     Raises:
         VitportError: if the table cannot be read, a column cannot be found, or rows have no image.
@@ -80,7 +90,8 @@ def open_table(
         header, rows = [str(number) for number in range(len(header))], [header, *rows]
     splits = next((n for n, name in enumerate(header) if n != at and _is_split_column(name, rows, n)), None)
     columns = [n for n in range(len(header)) if n not in (at, splits)]
-    texts = _labels(table, header, rows, columns, label_column)
+    known = classes or listed_classes(root)
+    labels, names = _labels(table, header, rows, columns, label_column, separator, several, known)
     if splits is not None:
         kept = [n for n, row in enumerate(rows) if split_of(row[splits]) == split]
     else:
@@ -93,9 +104,7 @@ def open_table(
             f"{table} lists {len(absent)} of {len(kept)} images that are not below {root}, such as {absent[0]!r}: give "
             "the folder that holds them."
         )
-    _, names = numbered(texts, classes or listed_classes(root), str(table))  # of all rows, so that splits agree
-    labels, _ = numbered([texts[n] for n in kept], names, str(table))
-    return LabelledImages(str(table), names, str(root), Names.of(files[rows[n][at]] for n in kept), labels)
+    return LabelledImages(str(table), names, str(root), Names.of(files[rows[n][at]] for n in kept), labels[kept])
 
 
 def _rows(table: Path) -> tuple[list[str], list[list[str]]]:
@@ -146,18 +155,35 @@ def _image_column(
 
 
 def _labels(
-    table: Path, header: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int], named: str | None
-) -> list[str]:
-    """The label of each row."""
-    if named is not None:
-        at = _named(table, header, named, "data.label_column")
-        return [row[at] for row in rows]
+    table: Path,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    columns: Sequence[int],
+    named: str | None,
+    separator: str | None,
+    several: bool,
+    classes: tuple[str, ...] | None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The labels of all rows, so that splits agree, and the names of the classes."""
     said = [at for at in columns if _LABEL_NAMES.fullmatch(header[at])] or list(columns)
+    if named is not None:
+        said = [_named(table, header, named, "data.label_column")]
     if len(said) == 1:
-        return [row[said[0]] for row in rows]
-    marks = [[{"0": 0, "0.0": 0, "1": 1, "1.0": 1}.get(row[at]) for at in columns] for row in rows]
-    if all(None not in row and sum(mark or 0 for mark in row) == 1 for row in marks):
-        return [header[columns[row.index(1)]] for row in marks]
+        texts = [row[said[0]] for row in rows]
+        separator = separator or next((one for one in _SEPARATORS if any(one in text for text in texts)), None)
+        if separator is None and not several:
+            return numbered(texts, classes, str(table))
+        parts = [text.split(separator) if separator else [text] for text in texts]
+        return marked([[part.strip() for part in row if part.strip()] for row in parts], classes, str(table))
+    values = {"0": 0, "0.0": 0, "1": 1, "1.0": 1}
+    if not any(row[at] in ("0", "0.0") for row in rows for at in columns):
+        values |= {"-1": 0, "-1.0": 0}  # as CelebA has it; beside a 0 it may mean that nobody knows
+    marks = [[values.get(row[at]) for at in columns] for row in rows]
+    if all(None not in row for row in marks):
+        names = [[header[at] for at, mark in zip(columns, row, strict=True) if mark] for row in marks]
+        if several or any(len(row) != 1 for row in names):
+            return marked(names, classes or tuple(header[at] for at in columns), str(table))
+        return numbered([name for (name,) in names], classes, str(table))
     raise VitportError(
         f"{table} has several columns that may be the label: name it with data.label_column, one of "
         f"{', '.join(header[at] for at in columns)}."

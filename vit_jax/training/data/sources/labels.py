@@ -77,6 +77,16 @@ def numbered(
     return labels.astype(np.int32), classes
 
 
+def marked(
+    rows: Sequence[Sequence[str]], classes: tuple[str, ...] | None, where: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Several labels each, or none: uint8 (n, classes), 1 for each label, and the class names; as :func:`numbered`."""
+    numbers, names = numbered([label for row in rows for label in row] or np.zeros(0, np.int64), classes, where)
+    found = np.zeros((len(rows), len(names)), np.uint8)
+    found[np.repeat(np.arange(len(rows)), [len(row) for row in rows]), numbers] = 1
+    return found, names
+
+
 def _named(texts: np.ndarray, classes: tuple[str, ...] | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
     known = classes or tuple(np.unique(texts).tolist())
     numbers = {name: number for number, name in enumerate(known)}

@@ -28,6 +28,7 @@ class Arrays:
     member: str
     classes: tuple[str, ...]
     labels: np.ndarray
+    """int32 (n,); or uint8 (n, classes) where an image may have several."""
 
     @property
     def name(self) -> str:
@@ -67,7 +68,8 @@ class Arrays:
         return len(self.labels)
 
     def __getitem__(self, at: int, /) -> Record:
-        return Record(f"{self.name}[{at}]", int(self.labels[at]), self.images[at])
+        label = self.labels[at]
+        return Record(f"{self.name}[{at}]", int(label) if self.labels.ndim == 1 else label, self.images[at])
 
 
 def open_npz(path: Path, split: Split, classes: tuple[str, ...] | None) -> Arrays | None:
@@ -96,12 +98,26 @@ def open_npz(path: Path, split: Split, classes: tuple[str, ...] | None) -> Array
             raise VitportError(
                 f"{file} has no {lacks} of the {split} split: save both, as with numpy.savez(path, images=…, labels=…)."
             )
-        values = _read(file, labels).reshape(-1)
+        values = _read(file, labels)
+        if values.ndim == 2 and values.shape[1] > 1:
+            return Arrays(file, split, images, *_marks(values, classes, f"{file} ({labels})"))
+        values = values.reshape(-1)
         if values.dtype.kind in "bf" and (values == values.astype(np.int64)).all():
             values = values.astype(np.int64)
         numbers, names = numbered(values, classes, f"{file} ({labels})")
         return Arrays(file, split, images, names, numbers)
     return None
+
+
+def _marks(values: np.ndarray, classes: tuple[str, ...] | None, where: str) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of classes, and uint8 (n, classes), of an array with a column for each class."""
+    names = classes or tuple(map(str, range(values.shape[1])))
+    if values.dtype.kind not in "biuf" or not ((values == 0) | (values == 1)).all() or len(names) != values.shape[1]:
+        raise VitportError(
+            f"{where} is {values.dtype} {values.shape}: expected a label for each image, or a column for each of "
+            f"{len(names)} classes, 1 where the image has it and else 0."
+        )
+    return names, values.astype(np.uint8)
 
 
 def _members(path: Path) -> dict[str, dict[Split | None, str]]:

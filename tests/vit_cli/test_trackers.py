@@ -1,0 +1,94 @@
+"""`vitport train --log`: what the trackers hold is what metrics.jsonl holds. Oracles: the trackers' own readers."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.vit_cli.training import arguments
+from vit_cli.main import main
+from vit_jax.training.recipe.config import TrainConfig
+from vit_jax.training.run import trackers
+from vit_jax.training.run.log import Log, read_lines
+from vit_spec import VitportError
+
+SHORT = ("--steps", "4", "--log-every", "2", "--keep.every", "2")
+
+
+@pytest.mark.trackers
+def test_mlflow_gets_every_line_also_of_a_run_that_goes_on(tmp_path, monkeypatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = tmp_path / "run"
+    assert main(arguments(run, *SHORT, "--log", "mlflow")) == 0
+    assert main(["train", "--workdir", str(run), "--steps", "6"]) == 0
+    client = mlflow.MlflowClient((run / "mlruns").as_uri())
+    (experiment,) = (one for one in client.search_experiments() if one.name == "vitport")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    assert found.data.params["recipe.optimizer.name"] == "adamw"
+    for of, name in (("train", "loss"), ("validation", "accuracy")):
+        logged = {one.step: one.value for one in client.get_metric_history(found.info.run_id, f"{of}/{name}")}
+        assert logged == {line["step"]: line[name] for line in read_lines(run) if line["of"] == of}
+        assert max(logged) == 6
+
+
+@pytest.mark.trackers
+def test_wandb_gets_every_line_offline(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("wandb")
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = tmp_path / "run"
+    assert main(arguments(run, *SHORT, "--log", "wandb")) == 0
+    (file,) = run.glob("wandb/offline-run-*/*.wandb")
+    assert json.loads((run / "trackers.json").read_text())["wandb"] in file.name
+    store, logged = DataStore(), {}
+    store.open_for_scan(str(file))
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.HasField("history"):
+            values = {
+                item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item
+            }
+            logged |= {(values["_step"], name): value for name, value in values.items()}
+    for line in read_lines(run):
+        assert logged[line["step"], f"{line['of']}/loss"] == line["loss"]
+
+
+class _Failing:
+    id = "one"
+
+    def __init__(self, *given: object) -> None:
+        pass
+
+    def write(self, step: int, values: object) -> None:
+        raise ConnectionError("the network is down")
+
+    def close(self) -> None:
+        raise AssertionError("it was given up")
+
+
+def test_a_tracker_that_fails_is_told_once_and_the_log_goes_on(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(trackers._KINDS, "wandb", _Failing)
+    said: list[str] = []
+    given = trackers.Trackers(TrainConfig(log=("wandb",)), tmp_path, said.append)
+    with closing(Log(tmp_path, 0, trackers=given)) as log:
+        log.evaluation(1, {"accuracy": 0.5})
+        log.evaluation(2, {"accuracy": 0.75})
+    assert [sentence.partition(":")[0] for sentence in said] == ["wandb fails (the network is down)"]
+    assert [line["accuracy"] for line in read_lines(tmp_path)] == [0.5, 0.75]
+
+
+def test_a_tracker_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch) -> None:
+    def absent(*given: object) -> trackers.Tracker:
+        raise ImportError("No module named 'wandb'")
+
+    monkeypatch.setitem(trackers._KINDS, "wandb", absent)
+    with pytest.raises(VitportError, match=r"pip install 'vitport\[wandb\]'"):
+        trackers.Trackers(TrainConfig(log=("wandb",)), Path(tmp_path), print)
