@@ -37,7 +37,8 @@ class Difference(nnx.Module):
 
     def halves(self, x: Float[Array, "B h N d"]) -> Float[Array, "B h N 2 d/2"]:
         """Queries or keys, (B, h, N, d) -> those of the two softmaxes, (B, h, N, 2, d / 2)."""
-        return x.reshape(*x.shape[:-1], 2, self.half_dim)
+        halves = 2, self.half_dim
+        return x.reshape(x.shape[:-1] + halves)
 
     def doubled(
         self, q: Float[Array, "B h N 2 d/2"], k: Float[Array, "B h N 2 d/2"], v: Float[Array, "B h N d"]
@@ -57,16 +58,19 @@ class Difference(nnx.Module):
         """The doubled heads side by side, (B, N, 2 D) -> (B, N, D)."""
         first, second = jnp.split(x, 2, axis=-1)  # (B, N, D) each
         y = first - self.share().astype(x.dtype) * second
-        heads = y.reshape(*y.shape[:-1], self.num_heads, -1)  # (B, N, h, d)
+        by_head = self.num_heads, -1
+        heads = y.reshape(y.shape[:-1] + by_head)  # (B, N, h, d)
         return ((1 - self.initial) * self.sub_norm(heads)).reshape(y.shape)
 
     def share(self) -> Float[Array, ""]:
         """Of the second softmax, in at least float32."""
-        precise = jnp.promote_types(self.lambda_q1[...].dtype, jnp.float32)
-        q1, k1, q2, k2 = (
-            it[...].astype(precise) for it in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2)
-        )
-        return jnp.exp((q1 * k1).sum()) - jnp.exp((q2 * k2).sum()) + self.initial
+        return _share(self.lambda_q1[...], self.lambda_k1[...], self.lambda_q2[...], self.lambda_k2[...], self.initial)
+
+
+def _share(q1: Array, k1: Array, q2: Array, k2: Array, initial: float) -> Array:
+    precise = jnp.promote_types(q1.dtype, jnp.float32)
+    q1, k1, q2, k2 = (it.astype(precise) for it in (q1, k1, q2, k2))
+    return jnp.exp((q1 * k1).sum()) - jnp.exp((q2 * k2).sum()) + initial
 
 
 def make_difference(config: ViTConfig, index: int, *, init: Init) -> Difference | None:

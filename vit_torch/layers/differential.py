@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from vit_spec import ViTConfig
@@ -36,7 +36,8 @@ class Difference(nn.Module):
 
     def halves(self, x: Float[Tensor, "B h N d"]) -> Float[Tensor, "B h N 2 d/2"]:
         """Queries or keys, (B, h, N, d) -> those of the two softmaxes, (B, h, N, 2, d / 2)."""
-        return x.reshape(*x.shape[:-1], 2, self.half_dim)
+        halves = 2, self.half_dim
+        return x.reshape(x.shape[:-1] + halves)  # torch.fx cannot unpack a shape
 
     def doubled(
         self, q: Float[Tensor, "B h N 2 d/2"], k: Float[Tensor, "B h N 2 d/2"], v: Float[Tensor, "B h N d"]
@@ -55,14 +56,20 @@ class Difference(nn.Module):
         """The doubled heads side by side, (B, N, 2 D) -> (B, N, D)."""
         first, second = x.chunk(2, dim=-1)  # (B, N, D) each
         y = first - self.share().to(x.dtype) * second
-        heads = y.reshape(*y.shape[:-1], self.num_heads, -1)  # (B, N, h, d)
+        by_head = self.num_heads, -1
+        heads = y.reshape(y.shape[:-1] + by_head)  # (B, N, h, d)
         return ((1 - self.initial) * self.sub_norm(heads)).reshape(y.shape)
 
     def share(self) -> Float[Tensor, ""]:
         """Of the second softmax, in at least float32."""
-        precise = torch.promote_types(self.lambda_q1.dtype, torch.float32)
-        q1, k1, q2, k2 = (it.to(precise) for it in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2))
-        return torch.exp((q1 * k1).sum()) - torch.exp((q2 * k2).sum()) + self.initial
+        return _share(self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2, self.initial)
+
+
+@fx.wrap  # symbolic tracing records the call, because it cannot follow what depends on a dtype
+def _share(q1: Tensor, k1: Tensor, q2: Tensor, k2: Tensor, initial: float) -> Tensor:
+    precise = torch.promote_types(q1.dtype, torch.float32)
+    q1, k1, q2, k2 = (it.to(precise) for it in (q1, k1, q2, k2))
+    return torch.exp((q1 * k1).sum()) - torch.exp((q2 * k2).sum()) + initial
 
 
 def make_difference(config: ViTConfig, index: int) -> Difference | None:
