@@ -115,9 +115,9 @@ def read(path: Path, weights_key: str | None = None) -> Source:
     metadata = getattr(tensors, "_metadata", None)
     own = metadata.get(_OWN_KEY) if isinstance(metadata, Mapping) else None
     own = own and json_object(path, own)
-    options = _options(content)
-    told = timm_training.described(options) if own is None else None
-    source = Source(path, "PyTorch file", table, (path,), notes=notes, own=own, under=under, options=options)
+    beside = _options(content)
+    told = timm_training.described(beside) if own is None else None
+    source = Source(path, "PyTorch file", table, (path,), notes=notes, own=own, under=under, options=beside)
     return source if told is None else replace(source, config_json=told, described_by=TRAIN_PY)
 
 

@@ -77,7 +77,9 @@ def test_another_program_s_arguments_decide_nothing(tmp_path: Path) -> None:
         conversion.load(tmp_path / "w.pth")
 
 
-FULL = ViTConfig(image_size=16, patch_size=16, embed_dim=192, depth=12, num_heads=3, num_classes=2, drop_path_rate=0.0)
+FULL = ViTConfig(
+    image_size=(16, 16), patch_size=16, embed_dim=192, depth=12, num_heads=3, num_classes=2, drop_path_rate=0.0
+)
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "Lightning": ({"hyper_parameters": {"lr": 1, "net": {"num_heads": 6}}}, "num_heads=6.*--heads"),
     "a Namespace": ({"args": argparse.Namespace(layer_norm_eps=1e-5, nhead=3)}, "layer_norm_eps=1e-05.*--eps"),
