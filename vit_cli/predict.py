@@ -34,7 +34,7 @@ def predict(
     as_json: Json = False,
     reading: Options,
 ) -> None:
-    """Print the likeliest classes of an image, or of every image in a folder.
+    """Print the likeliest classes of an image or a folder.
 
     Args:
         image: Image file; or a folder, whose images all devices of this machine classify, at any depth.
