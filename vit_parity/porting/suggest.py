@@ -116,6 +116,10 @@ class _Stage:
         return tuple(re.findall(r"\d+", re.sub(r"(?<=[a-z])\d+(?=$|\.)", "", self.name)))
 
     @property
+    def is_block(self) -> bool:
+        return re.search(r"[.\[]\d+\]?$", self.name) is not None
+
+    @property
     def words(self) -> frozenset[str]:
         return frozenset(re.findall(r"[a-z]+\d*", self.name.lower().replace("_", ".")))
 
@@ -157,6 +161,9 @@ def _score(one: _Stage, other: _Stage, near: float) -> tuple[float, float]:
         score += _SHAPE
     if one.words and other.words:  # the numbers of a torch.nn.Sequential count its own modules
         score += _NUMBERS * (one.numbers == other.numbers)
+        unknown = one.kind is None and other.kind is None
+        if unknown and one.is_block != other.is_block:  # a block against a part of one
+            score += _OTHER_KIND
         score += _WORD * len(one.words & other.words) / len(one.words | other.words)
     score += _SHAPE * (one.array.shape == other.array.shape)
     return score, alike
