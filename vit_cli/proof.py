@@ -31,7 +31,7 @@ def prove(done: Conversion, certificate: Path, against: str | None) -> int:
         proof = verify_conversion(done, against=against)
     write_file(certificate, f"{json_text(proof.to_dict())}\n".encode())
     rows = _rows(proof)
-    if done.destination.is_dir():
+    if isinstance(done.destination, Path) and done.destination.is_dir():  # a bucket's objects are whole already
         write_parity(done.destination, proof.verdict, rows)
     _print(proof, rows)
     say(f"certificate {certificate}")

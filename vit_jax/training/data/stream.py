@@ -215,8 +215,8 @@ def _filled(
 def _all(
     wanted: Sequence[tuple[int, int, int]],
     at_once: int,
-    read: Callable[[int, int], tuple[np.ndarray, int] | _Unreadable],
-) -> Iterator[tuple[int, tuple[np.ndarray, int] | _Unreadable]]:
+    read: Callable[[int, int], _Read],
+) -> Iterator[tuple[int, _Read]]:
     """What ``read`` returns for each image, in order, after its row."""
     if at_once == 1 or len(wanted) == 1:
         yield from ((row, read(at, place)) for row, at, place in wanted)
@@ -230,9 +230,13 @@ class _Unreadable(NamedTuple):
     reason: str
 
 
+_Read = tuple[np.ndarray, int | np.ndarray] | _Unreadable
+"""Pixels and label."""
+
+
 def _read(
     source: Source, at: int, place: int, pixels: Callable[[Record, int], np.ndarray]
-) -> tuple[np.ndarray, int | np.ndarray] | _Unreadable:
+) -> _Read:
     name = f"{source.name}[{at}]"
     try:
         record = source[at]
