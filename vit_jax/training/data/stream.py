@@ -234,9 +234,7 @@ _Read = tuple[np.ndarray, int | np.ndarray] | _Unreadable
 """Pixels and label."""
 
 
-def _read(
-    source: Source, at: int, place: int, pixels: Callable[[Record, int], np.ndarray]
-) -> _Read:
+def _read(source: Source, at: int, place: int, pixels: Callable[[Record, int], np.ndarray]) -> _Read:
     name = f"{source.name}[{at}]"
     try:
         record = source[at]
