@@ -1,7 +1,6 @@
 """Any model in JAX: an NNX or Linen module, or a function with tags.
 
-Nothing of the user's is changed. While the program is traced, each module's call is tagged: Linen's and Haiku's by
-their own interceptors, NNX's by a wrapper round the ``__call__`` of the classes in question, on a copy of the model.
+Nothing of the user's is changed: what :mod:`vit_parity.porting.jax_tagging` tags is a copy of an NNX model.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +16,12 @@ import numpy as np
 
 from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
+from vit_parity.porting.jax_tagging import PATH, is_array, is_leaf, tagging
 from vit_parity.porting.program import Evaluation, Loop, order_of, shaken, stacked, unstacked
 from vit_parity.porting.stages import ROOT, Key, Observed, Parts, is_float
 from vit_parity.porting.tags import mark
 from vit_spec import VitportError
 
-_PATH = "_vitport_path"
 Held = tuple[list[Any], Callable[[list[Any]], Callable[..., Any]]]
 """Arrays, and what makes the function of the inputs from them."""
 
@@ -44,7 +42,7 @@ class JaxModel:
         self.title = title
         self._model = model
         self._weights, self._made = _held(model)
-        given, self._tree = jax.tree.flatten((tuple(args), dict(kwargs)), is_leaf=_is_leaf)
+        given, self._tree = jax.tree.flatten((tuple(args), dict(kwargs)), is_leaf=is_leaf)
         self._given = [_as_array(leaf) for leaf in given]
         self.kinds: dict[str, str] = {}
         self._kept: dict[tuple[bool, float], _Traced] = {}
@@ -88,7 +86,7 @@ class JaxModel:
                     mark(leaf, ROOT, f">{at}")
             return ()
 
-        with _tagging(self.kinds):
+        with tagging(self.kinds):
             program = jax.make_jaxpr(call)(*arrays)
         order = order_of(program.jaxpr, {})
 
@@ -158,7 +156,7 @@ def _held(model: Any) -> Held:
         def made(arrays: list[Any]) -> Callable[..., Any]:
             copy: Any = nnx.merge(graph, jax.tree.unflatten(tree, arrays))
             for path, module in nnx.iter_modules(copy):
-                setattr(module, _PATH, ".".join(map(str, path)) or ROOT)
+                setattr(module, PATH, ".".join(map(str, path)) or ROOT)
             return copy
 
         return leaves, made
@@ -169,8 +167,8 @@ def _held(model: Any) -> Held:
         leaves, tree = jax.tree.flatten(variables)
         return leaves, lambda arrays: functools.partial(module.apply, jax.tree.unflatten(tree, arrays))
     if isinstance(model, functools.partial):  # its arguments are most likely the parameters
-        leaves, tree = jax.tree.flatten((model.args, model.keywords), is_leaf=_is_leaf)
-        places = [at for at, leaf in enumerate(leaves) if _is_array(leaf)]
+        leaves, tree = jax.tree.flatten((model.args, model.keywords), is_leaf=is_leaf)
+        places = [at for at, leaf in enumerate(leaves) if is_array(leaf)]
 
         def filled(arrays: list[Any]) -> Callable[..., Any]:
             given = list(leaves)
@@ -183,87 +181,6 @@ def _held(model: Any) -> Held:
     return [], lambda _: function
 
 
-@contextmanager
-def _tagging(kinds: dict[str, str]) -> Iterator[None]:
-    """While a program is traced, tag what modules are given and what they return."""
-    with ExitStack() as stack:
-        stack.enter_context(_context()(next(_number)))
-        if "flax.linen" in sys.modules:
-            from flax import linen
-
-            def linen_call(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-                if context.method_name != "__call__":
-                    return run(*args, **kwargs)
-                name = ".".join(context.module.path) or ROOT
-                return _tagged_call(run, args, kwargs, name, type(context.module).__name__, kinds)
-
-            stack.enter_context(linen.intercept_methods(linen_call))
-        if "haiku" in sys.modules:
-            import haiku  # pyright: ignore[reportMissingImports]
-
-            def haiku_call(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-                if context.method_name != "__call__":
-                    return run(*args, **kwargs)
-                name = context.module.module_name.replace("/~/", ".").replace("/", ".")
-                return _tagged_call(run, args, kwargs, name, type(context.module).__name__, kinds)
-
-            stack.enter_context(haiku.intercept_methods(haiku_call))
-        if "flax.nnx" in sys.modules:
-            stack.enter_context(_nnx_calls(kinds))
-        yield
-
-
-@contextmanager
-def _nnx_calls(kinds: dict[str, str]) -> Iterator[None]:
-    """Wraps the ``__call__`` of every class of NNX modules; only modules with a path are tagged."""
-    from flax import nnx
-
-    inside: list[int] = []
-
-    def wrapped(own: Any) -> Any:
-        @functools.wraps(own)
-        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            name = getattr(self, _PATH, None)
-            if name is None or (inside and inside[-1] == id(self)):  # the class above is called by super()
-                return own(self, *args, **kwargs)
-            inside.append(id(self))
-            try:
-                return _tagged_call(functools.partial(own, self), args, kwargs, name, type(self).__name__, kinds)
-            finally:
-                inside.pop()
-
-        return call
-
-    before = {cls: vars(cls)["__call__"] for cls in _subclasses(nnx.Module) if "__call__" in vars(cls)}
-    try:
-        for cls, own in before.items():
-            cls.__call__ = wrapped(own)
-        yield
-    finally:
-        for cls, own in before.items():
-            cls.__call__ = own
-
-
-def _tagged_call(run: Any, args: Any, kwargs: Any, name: str, kind: str, kinds: dict[str, str]) -> Any:
-    """Call a module with its arrays tagged; an object that stands twice among the arguments is one slot."""
-    import jax
-
-    kinds[name] = kind
-    leaves, tree = jax.tree.flatten((args, kwargs), is_leaf=_is_leaf)
-    marked: dict[int, Any] = {}
-    for leaf in leaves:
-        if _is_array(leaf) and id(leaf) not in marked:
-            marked[id(leaf)] = mark(leaf, name, f"<{len(marked)}")
-    args, kwargs = jax.tree.unflatten(tree, [marked.get(id(leaf), leaf) for leaf in leaves])
-    output, tree = jax.tree.flatten(run(*args, **kwargs), is_leaf=_is_leaf)
-    count = 0
-    for at, leaf in enumerate(output):
-        if _is_array(leaf):
-            output[at] = mark(leaf, name, f">{count}")
-            count += 1
-    return jax.tree.unflatten(tree, output)
-
-
 def _parts(model: Any, path: str) -> Parts:
     """The parameters and plain attributes of one module."""
     simple = (bool, int, float, str, tuple)
@@ -273,7 +190,7 @@ def _parts(model: Any, path: str) -> Parts:
         modules = {".".join(map(str, at)) or ROOT: module for at, module in nnx.iter_modules(model)}
         own = vars(modules[path]) if path in modules else {}
         arrays = {name: np.asarray(it.get_value()) for name, it in own.items()
-                  if isinstance(it, nnx.Variable) and _is_array(it.get_value())}  # fmt: skip
+                  if isinstance(it, nnx.Variable) and is_array(it.get_value())}  # fmt: skip
         return Parts(arrays, {name: value for name, value in own.items() if isinstance(value, simple)})
     if _is_a(model, "flax.linen", "Module"):
         model = model.unbind()
@@ -283,7 +200,7 @@ def _parts(model: Any, path: str) -> Parts:
         for collection in model[1].values():
             for step in steps:
                 collection = collection.get(step, {}) if isinstance(collection, Mapping) else {}
-            arrays |= {name: np.asarray(it) for name, it in collection.items() if _is_array(it)}
+            arrays |= {name: np.asarray(it) for name, it in collection.items() if is_array(it)}
         return Parts(arrays)
     return Parts()
 
@@ -296,52 +213,26 @@ def _check_random(model: Any) -> None:
             raise VitportError("The NNX model has dropout switched on, so outputs are random: call model.eval() first.")
 
 
-@functools.cache
-def _context() -> Any:
-    """Part of the key of JAX's caches, so that nothing traced without tags is found again."""
-    import jax
-
-    return jax.make_user_context(0)
-
-
-_number = iter(range(1, sys.maxsize))
-
-
-def _subclasses(cls: type) -> set[type]:
-    return {cls}.union(*map(_subclasses, cls.__subclasses__()))
-
-
 def _is_a(value: Any, module: str, name: str) -> bool:
     """``isinstance`` without importing what may not be there."""
     return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
-
-
-def _is_leaf(value: Any) -> bool:
-    """Only plain containers are opened: a module among the arguments stays what it is."""
-    return not isinstance(value, (dict, list, tuple))
-
-
-def _is_array(leaf: Any) -> bool:
-    import jax
-
-    return isinstance(leaf, (jax.Array, np.ndarray)) and not jax.numpy.issubdtype(leaf.dtype, jax.dtypes.extended)
 
 
 def _as_array(leaf: Any) -> Any:
     """numpy arrays for tensors of any framework; all else as it is."""
     if type(leaf).__module__.startswith("torch") and hasattr(leaf, "detach"):
         return leaf.detach().cpu().numpy()
-    return np.asarray(leaf) if _is_array(leaf) else leaf
+    return np.asarray(leaf) if is_array(leaf) else leaf
 
 
 def _floats(leaf: Any) -> bool:
-    return _is_array(leaf) and is_float(leaf)
+    return is_array(leaf) and is_float(leaf)
 
 
 def _wide(leaf: Any, wide: bool) -> Any:
     import jax.numpy as jnp
 
-    if not _is_array(leaf):
+    if not is_array(leaf):
         return leaf
     return jnp.asarray(leaf, np.float64 if wide and leaf.dtype == np.float32 else None)
 
