@@ -172,7 +172,7 @@ INSIDE_FUNCTIONS = {
     "vit_torch": {"conversion"},
     "vit_jax": {"conversion"},
     "vit_jax/inference": {"conversion"},
-    "vit_jax/training": {"matplotlib", "tensorboardX", "pydantic", "scipy"},
+    "vit_jax/training": {"matplotlib", "tensorboardX", "pydantic", "scipy", "wandb", "mlflow"},
     "vit_jax/training/data": {"grain", "absl", "cloudpickle", "PIL", "sklearn", "pyarrow"},
     "conversion": {
         "torch",

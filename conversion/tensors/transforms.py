@@ -170,7 +170,7 @@ class PixelRows:
     """A patch embedding that is a linear layer on pixels by row, column and channel: (D, P·P·C), for C of 3 or 1."""
 
     or_convolution: bool = False
-    """Whether files may hold a convolution, (D, C, P, P), instead."""
+    """Whether files may hold a convolution, (D, C, P, P), instead, and one is written."""
 
     def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         (weight,) = arrays
@@ -186,6 +186,8 @@ class PixelRows:
 
     def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
         del config
+        if self.or_convolution:
+            return list(arrays)
         return [array.transpose(0, 2, 3, 1).reshape(len(array), -1) for array in arrays]
 
 

@@ -65,12 +65,13 @@ FLAVOURS: dict[str, dict] = {
     "beit": WITHOUT_KEYS
     | {"relative_bias": True, "pos_embed": "none", "pool": "avg", "final_norm": "pooled", "layer_scale": 0.1},
     "beit-token": WITHOUT_KEYS | {"relative_bias": True},
+    "relpos": {"relative_hidden_dim": 7, "pos_embed": "none", "pool": "avg", "final_norm": "pooled"},
     "perception": PERCEPTION | {"layer_scale": 0.1, "final_norm": "none"},
     "rope-mixed": {"rotary": MixedRotary(), "pos_embed": "patch", "layer_scale": 1e-5},
     "encoder": {"norm_bias": False, "qkv_bias": False, "proj_bias": False, "activation": "relu"},
 }
 
-ALONE = {"eva02-fused", "eva02-split", "rope-mixed"}
+ALONE = {"eva02-fused", "eva02-split", "rope-mixed", "relpos"}
 """Those that one format alone holds, beside ``flax``."""
 
 

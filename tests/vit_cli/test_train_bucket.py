@@ -19,8 +19,10 @@ from vit_jax.training.run.lease import Lease
 from vit_jax.training.run.writing import UnwrittenError
 from vit_spec import VitportError
 
+pytestmark = pytest.mark.slow
 
-@pytest.fixture(params=["gs", pytest.param("s3", marks=pytest.mark.slow)])
+
+@pytest.fixture(params=["gs", "s3"])
 def store(request, monkeypatch, tmp_path):
     with (google if request.param == "gs" else amazon)() as found:
         for name, value in found.environment.items():

@@ -32,7 +32,7 @@ def test_gradients_are_difference_quotients():
     """Oracle: (f(x + h) - f(x - h)) / 2h of the numpy replay along a random direction, in float64: 1e-9 measured."""
     model = vit_torch.create_model(weights=WEIGHTS, dtype=torch.float64).eval()
     found = torch_gradients(model, IMAGES.astype(np.float64))
-    params, rng, h = float64_params(WEIGHTS.params), np.random.default_rng(3), 1e-5
+    params, rng, h = dict(float64_params(WEIGHTS.params)), np.random.default_rng(3), 1e-5
     for name in ("images", "pos_embed", "blocks.0.attn.qkv.weight", "blocks.1.mlp.fc1.bias", "head.weight"):
         start = IMAGES.astype(np.float64) if name == "images" else params[name]
         step = h * rng.standard_normal(start.shape)

@@ -41,7 +41,7 @@ class Difference(nnx.Module):
         return x.reshape(x.shape[:-1] + halves)
 
     def doubled(
-        self, q: Float[Array, "B h N 2 d/2"], k: Float[Array, "B h N 2 d/2"], v: Float[Array, "B h N d"]
+        self, q: Float[Array, "B h N 2 e"], k: Float[Array, "B h N 2 e"], v: Float[Array, "B h N d"]
     ) -> tuple[Float[Array, "B 2*h N d"], Float[Array, "B 2*h N d"], Float[Array, "B 2*h N d"]]:
         """Heads of the first softmax, then those of the second, as wide as values: kernels need that.
 
@@ -54,7 +54,7 @@ class Difference(nnx.Module):
         q = jnp.concatenate([first, second], axis=1)
         return q, jnp.concatenate([k, k], axis=1), jnp.concatenate([v, v], axis=1)
 
-    def __call__(self, x: Float[Array, "B N 2*D"]) -> Float[Array, "B N D"]:
+    def __call__(self, x: Float[Array, "B N E"]) -> Float[Array, "B N E/2"]:
         """The doubled heads side by side, (B, N, 2 D) -> (B, N, D)."""
         first, second = jnp.split(x, 2, axis=-1)  # (B, N, D) each
         y = first - self.share().astype(x.dtype) * second

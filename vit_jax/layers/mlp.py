@@ -58,7 +58,7 @@ class Mlp(nnx.Module):
         """(..., D) -> the hidden layer, (..., M)."""
         return self.act(self.fc1(x))
 
-    def __call__(self, x: Float[Array, "*batch D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "*batch D"]:
+    def __call__(self, x: Float[Array, "*batch D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "*batch O"]:
         """(..., D) -> (..., D); ``rngs`` is required if dropout is active."""
         x = self.norm(self.drop1(self.hidden(x), rngs=rngs))
         return self.drop2(self.fc2(x), rngs=rngs)

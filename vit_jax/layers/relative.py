@@ -43,6 +43,6 @@ class BiasNetwork(nnx.Module):
         return bias[None].astype(self.dtype)
 
 
-def make_bias_network(config: ViTConfig, *, init: Init) -> Callable[[], Array] | None:
+def make_bias_network(config: ViTConfig, *, init: Init) -> Callable[[], Float[Array, "1 h N N"]] | None:
     """What computes biases by relative position, if the model does."""
     return None if config.relative_hidden_dim is None else BiasNetwork(config, init=init)

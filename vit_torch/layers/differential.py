@@ -40,7 +40,7 @@ class Difference(nn.Module):
         return x.reshape(x.shape[:-1] + halves)  # torch.fx cannot unpack a shape
 
     def doubled(
-        self, q: Float[Tensor, "B h N 2 d/2"], k: Float[Tensor, "B h N 2 d/2"], v: Float[Tensor, "B h N d"]
+        self, q: Float[Tensor, "B h N 2 e"], k: Float[Tensor, "B h N 2 e"], v: Float[Tensor, "B h N d"]
     ) -> tuple[Float[Tensor, "B 2*h N d"], Float[Tensor, "B 2*h N d"], Float[Tensor, "B 2*h N d"]]:
         """Heads of the first softmax, then those of the second, as wide as values: kernels need that.
 
@@ -52,7 +52,7 @@ class Difference(nn.Module):
         q = torch.cat([first, second], dim=1)
         return q, torch.cat([k, k], dim=1), torch.cat([v, v], dim=1)
 
-    def forward(self, x: Float[Tensor, "B N 2*D"]) -> Float[Tensor, "B N D"]:
+    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E/2"]:
         """The doubled heads side by side, (B, N, 2 D) -> (B, N, D)."""
         first, second = x.chunk(2, dim=-1)  # (B, N, D) each
         y = first - self.share().to(x.dtype) * second

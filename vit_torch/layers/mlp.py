@@ -54,7 +54,7 @@ class Mlp(nn.Module):
         """(..., D) -> the hidden layer, (..., M)."""
         return self.act(self.fc1(x))
 
-    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch O"]:
         """(..., D) -> (..., D)."""
         x = self.norm(self.drop1(self.hidden(x)))
         return self.drop2(self.fc2(x))

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulated import simulated
+from tests.simulated import QUICK, simulated
 
 pytestmark = pytest.mark.jax_alone
 
@@ -73,7 +73,7 @@ print(json.dumps({"losses": losses, "found": found, "gathered": gathered, "summe
 @pytest.fixture(scope="module")
 def answer() -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=simulated(8), capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=simulated(8, QUICK), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulated import simulated
+from tests.simulated import QUICK, simulated
 
 pytestmark = [pytest.mark.jax_alone, pytest.mark.slow]
 
@@ -58,7 +58,7 @@ print(json.dumps(found))
 def test_every_way_gives_the_losses_and_the_weights_of_one_device(kind: str) -> None:
     """With the bounds of tests/vit_jax/training/test_parallel.py."""
     command = [sys.executable, "-c", SCRIPT, json.dumps(KINDS[kind])]
-    done = subprocess.run(command, cwd=ROOT, env=simulated(4), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=simulated(4, QUICK), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for way, distances in json.loads(done.stdout.splitlines()[-1]).items():
         assert distances["losses"] < 2e-6, way

@@ -152,6 +152,7 @@ def _again(recipe: training.Recipe, steps: int) -> tuple[list[float], training.T
     batch = {
         "image": jnp.asarray(rng.standard_normal((5, *STILL.image_size, 3)), jnp.float32),
         "target": jnp.eye(5),
+        "label": jnp.arange(5),
         "weight": jnp.ones(5),
         "index": jnp.arange(5),
     }

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulated import simulated
+from tests.simulated import QUICK, simulated
 
 pytestmark = [pytest.mark.jax_alone, pytest.mark.slow]
 
@@ -67,7 +67,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module", params=[1, 2])
 def found(request) -> dict[str, Any]:
     command = [sys.executable, "-c", SCRIPT, str(request.param), DTYPES[request.param]]
-    done = subprocess.run(command, cwd=ROOT, env=simulated(8), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=simulated(8, QUICK), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return {"version": request.param} | json.loads(done.stdout.splitlines()[-1])
 

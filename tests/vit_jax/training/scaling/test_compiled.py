@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulated import simulated
+from tests.simulated import QUICK, simulated
 
 ROOT = Path(__file__).parents[4]
 SCRIPT = """
@@ -33,7 +33,7 @@ for depth in (1, 2):
 
 def run(devices: int, *command: str) -> list[Any]:
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=simulated(devices), capture_output=True, text=True, check=False
+        [sys.executable, *command], cwd=ROOT, env=simulated(devices, QUICK), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
