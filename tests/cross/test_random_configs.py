@@ -87,8 +87,9 @@ def check_pair(pair: tuple[ViTConfig, ViTConfig], data: st.DataObject) -> None:
 
 def one_bias(config: ViTConfig, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """timm has one bias for both parts of a parallel block with differential attention; it is read as the first's."""
-    joint = config.differential and config.block == "parallel"
-    zeros = {name: np.zeros_like(array) for name, array in weights.items() if joint and name.endswith("mlp_out_proj.bias")}
+    if not config.differential or config.block != "parallel":
+        return weights
+    zeros = {name: np.zeros_like(array) for name, array in weights.items() if name.endswith("mlp_out_proj.bias")}
     return weights | zeros
 
 
