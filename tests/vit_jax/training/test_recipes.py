@@ -192,7 +192,7 @@ def test_sharpness_awareness_is_the_gradient_uphill() -> None:
     rng = np.random.default_rng(0)
     batch = {
         "image": jnp.asarray(rng.standard_normal((5, *STILL.image_size, 3)), jnp.float32),
-        "target": jnp.eye(5), "weight": jnp.ones(5), "index": jnp.arange(5),
+        "target": jnp.eye(5), "label": jnp.arange(5), "weight": jnp.ones(5), "index": jnp.arange(5),
     }  # fmt: skip
     update = training.make_update(forward, optimizer, training.Recipe(flat, schedule))
     after, _ = update(training.init_state(uphill, optimizer, training.Recipe(flat, schedule)), batch, jax.random.key(0))
