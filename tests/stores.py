@@ -17,9 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from urllib.request import Request, urlopen
+
+import pytest
 
 BUCKET = "bucket-of-tests"
 
@@ -193,3 +196,13 @@ def _error(code: int) -> bytes:
         f"HTTP/1.0 {code} Error\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()
         + content
     )
+
+
+@contextmanager
+def running(kind: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Store]:
+    """A server of ``gs`` or ``s3`` that this process finds, with a cache of copies of its own."""
+    with (google if kind == "gs" else amazon)() as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+        yield store

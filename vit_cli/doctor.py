@@ -140,7 +140,7 @@ def _storage(given: str) -> str:
         return _store(given)
     path = Path(given)
     if path.exists() and not path.is_dir():
-        raise VitportError(f"{path} is no folder: give the folder that the run would use")
+        raise VitportError(f"{path} is not a folder: give the folder that the run would use")
     nearest = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
     data = os.urandom(_BYTES)
     start = time.perf_counter()

@@ -48,4 +48,4 @@ def test_a_path_that_is_no_folder_is_told_and_nothing_is_written_beside_it(tmp_p
     monkeypatch.setattr("tempfile.TemporaryDirectory", lambda **how: pytest.fail("written"))
     (tmp_path / "file").write_text("mine")
     assert main(["doctor", "--path", str(tmp_path / "file")]) == 1
-    assert f"{tmp_path / 'file'} is no folder" in capsys.readouterr().out
+    assert f"{tmp_path / 'file'} is not a folder" in capsys.readouterr().out

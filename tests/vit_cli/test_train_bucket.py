@@ -11,7 +11,7 @@ import pytest
 
 import conversion
 from conversion.store import Objects, put
-from tests.stores import amazon, google
+from tests.stores import running
 from tests.vit_cli.training import LENGTH, arguments, lines, same_bits, weights
 from vit_cli.main import main
 from vit_jax.training.run import lease, lock
@@ -24,10 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(params=["gs", "s3"])
 def store(request, monkeypatch, tmp_path):
-    with (google if request.param == "gs" else amazon)() as found:
-        for name, value in found.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with running(request.param, monkeypatch, tmp_path / "cache") as found:
         yield found
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -43,6 +41,6 @@ class BiasNetwork(nnx.Module):
         return bias[None].astype(self.dtype)
 
 
-def make_bias_network(config: ViTConfig, *, init: Init) -> Callable[[], Float[Array, "1 h N N"]] | None:
+def make_bias_network(config: ViTConfig, *, init: Init) -> BiasNetwork | None:
     """What computes biases by relative position, if the model does."""
     return None if config.relative_hidden_dim is None else BiasNetwork(config, init=init)

@@ -57,7 +57,7 @@ def read_pairs(source: str | Path | Iterable[Pair | str], a: Collection[str], b:
         b: those of B.
 
     Raises:
-        VitportError: if the file cannot be read, a line is no pair, or a name fits no stage.
+        VitportError: if the file cannot be read, a line is not a pair, or a name fits no stage.
     """
     if isinstance(source, (str, Path)):
         try:
@@ -121,7 +121,7 @@ def _expanded(line: str, number: int, a: Collection[str], b: Collection[str]) ->
     left, equals, right = line.partition("=")
     if not (equals and left.strip() and right.strip()):
         raise VitportError(
-            f"Line {number} of the pairs, {line.strip()!r}, is no pair: write `stage of A = stage of B`."
+            f"Line {number} of the pairs, {line.strip()!r}, is not a pair: write `stage of A = stage of B`."
         )
     (name_a, of_a), (name_b, of_b) = (_parted(side.strip()) for side in (left, right))
     if name_a.count("*") != name_b.count("*"):

@@ -38,6 +38,6 @@ class BiasNetwork(nn.Module):
         return bias[None]
 
 
-def make_bias_network(config: ViTConfig) -> nn.Module | None:
+def make_bias_network(config: ViTConfig) -> BiasNetwork | None:
     """What computes biases by relative position, if the model does."""
     return None if config.relative_hidden_dim is None else BiasNetwork(config)

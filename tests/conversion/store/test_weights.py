@@ -45,10 +45,10 @@ def test_the_commands_take_addresses(store, tmp_path, capsys) -> None:
     told = {}
     for where in (address, None):
         weights = f"{where}/w.safetensors" if where else str(tmp_path / "w.safetensors")
-        picture = f"{where}/{image.name}" if where else str(image)
+        photo = f"{where}/{image.name}" if where else str(image)
         assert main(["inspect", weights, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
-        assert main(["predict", picture, "--weights", weights, "--json"]) == 0
+        assert main(["predict", photo, "--weights", weights, "--json"]) == 0
         told[where] = {**found, "path": ""}, json.loads(capsys.readouterr().out)["top"]
     assert told[address] == told[None]
 

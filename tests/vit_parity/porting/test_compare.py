@@ -181,7 +181,7 @@ def test_pairs_are_written_as_patterns_with_parts_and_axes() -> None:
         read_pairs(["queries = qk"], ["q", "k"], ["qk"])
     with pytest.raises(VitportError, match=r"no stage of B is called qkv: did you mean qk\?"):
         read_pairs(["q = qkv"], ["q", "k"], ["qk"])
-    with pytest.raises(VitportError, match="is no pair: write"):
+    with pytest.raises(VitportError, match="is not a pair: write"):
         read_pairs(["q is qk"], ["q", "k"], ["qk"])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from conversion.store import put
-from tests.stores import amazon, google
+from tests.stores import running
 from tests.vit_jax.training.data.folders import image_folder
 from vit_jax.training.data import Data, Stream, open_sources
 from vit_spec import Preprocessing, VitportError
@@ -16,10 +16,7 @@ PREPROCESSING = Preprocessing(size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
 
 @pytest.fixture(params=["gs", "s3"])
 def store(request, monkeypatch, tmp_path):
-    with (google if request.param == "gs" else amazon)() as found:
-        for name, value in found.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with running(request.param, monkeypatch, tmp_path / "cache") as found:
         yield found
 
 
@@ -82,10 +79,7 @@ def test_other_files_are_copied_once(store, tmp_path) -> None:
 
 def test_images_of_a_batch_are_asked_for_at_the_same_time(tmp_path, monkeypatch) -> None:
     """One after the other, the four threads that make batches would have four requests under way."""
-    with google() as store:
-        for name, value in store.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with running("gs", monkeypatch, tmp_path / "cache") as store:
         _shards(tmp_path / "shards")
         put(tmp_path / "shards", f"{store.address}/shards", overwrite=False)
         data = Data(f"{store.address}/shards")

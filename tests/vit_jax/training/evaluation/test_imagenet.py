@@ -104,6 +104,6 @@ def test_evaluation_cuts_off_the_other_classes(tmp_path) -> None:
     odds /= odds.sum(axis=1, keepdims=True)
     assert result.predicted.tolist() == logits.argmax(axis=1).tolist()
     assert result.scores.metrics()["loss"] == pytest.approx(-np.log(odds[range(200), labels]).mean(), rel=1e-5)
-    np.testing.assert_allclose(result.confidence, odds.max(axis=1), rtol=1e-4)
+    np.testing.assert_allclose(result.confidence, odds.max(axis=1), rtol=1e-5)  # float32: 7e-7 measured
     write_predictions(tmp_path / "p.csv", result, checkpoint, source)
     assert ids[result.predicted[0]] == (tmp_path / "p.csv").read_text().splitlines()[1].split(",")[2]
