@@ -12,6 +12,7 @@ import numpy as np
 from vit_parity.porting.layouts import Layout, apart, layouts
 from vit_parity.porting.pairs import Pair, changed
 from vit_parity.porting.stages import Key, Observed, Values, is_float, output_key
+from vit_parity.porting.suggest import known_kind
 
 
 @dataclass
@@ -88,7 +89,8 @@ class Aligned:
             if layout is None:
                 continue
             if key not in put:
-                put[key] = self.b.values[key].copy()
+                dtype = max(self.b.values[key].dtype, self.value_a(pair).dtype, key=lambda it: it.itemsize)
+                put[key] = self.b.values[key].astype(dtype)
                 covered[key] = np.zeros(put[key].shape, bool)
             part, there = changed(put[key], pair.of_b), changed(covered[key], pair.of_b)
             if np.shares_memory(part, put[key]) and part.size == math.prod(layout.shape):
@@ -118,13 +120,15 @@ class Aligned:
     def _match_inputs(self, pair: Pair) -> None:
         stage_a, stage_b = output_key(pair.a)[0], output_key(pair.b)[0]
         given = list(self.a.inputs(stage_a).items())
+        alone = known_kind(self.a.kinds.get(stage_a, "")) is None and not _has_parts(self.a, stage_a)
+        alike = not (alone and _has_parts(self.b, stage_b))  # an activation ends a module, and begins elsewhere
         own = self.b.inputs(stage_b)
         for slot, y in own.items():
             options = []
             for at, (source, x) in enumerate(given):
                 layout = self._chosen(x, y)
-                if layout is not None:
-                    far = apart(layout.to_b(x), y)
+                far = math.inf if layout is None else apart(layout.to_b(x), y)
+                if layout is not None and (alike or far <= self.near):
                     same_place = at == list(own).index(slot)
                     options.append((far > self.near, not same_place, far, source, layout))
             if options:
@@ -132,3 +136,8 @@ class Aligned:
                 self.slots[slot] = (source, layout)
             elif is_float(y):
                 self.unknown.add(stage_b)
+
+
+def _has_parts(seen: Observed, stage: str) -> bool:
+    """Whether a module holds others that are called."""
+    return any(other.startswith(f"{stage}.") for other in seen.kinds)

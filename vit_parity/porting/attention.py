@@ -14,6 +14,7 @@ from vit_parity.porting.stages import Parts
 
 Told = tuple[str, np.ndarray]
 _HEADS = ("num_heads", "heads", "n_head", "n_heads", "num_attention_heads", "nhead", "head_count")
+_WIDTHS = ("head_dim", "head_size", "attention_head_size", "head_width")
 _AGREES = 1e-6
 
 
@@ -63,13 +64,14 @@ def whole(x: np.ndarray, y: np.ndarray, own: Parts, out: Parts) -> Iterator[Told
         yield words, finished(other)
 
 
-def between(parts: list[np.ndarray], y: np.ndarray, heads: int) -> Iterator[Told]:
+def between(parts: list[np.ndarray], y: np.ndarray, heads: int, target: np.ndarray) -> Iterator[Told]:
     """What is computed of queries, keys and values, before the output product.
 
     Args:
         parts: (B, N, D) each; or one array (B, N, 3 D).
         y: (B, N, D), what A makes of them.
         heads: number of them.
+        target: (B, N, D), what B does.
     """
     joint = parts[0] if len(parts) == 1 else None
     split = np.split(joint, 3, -1) if joint is not None else parts
@@ -81,11 +83,14 @@ def between(parts: list[np.ndarray], y: np.ndarray, heads: int) -> Iterator[Told
     if joint is not None:
         yield "reads queries, keys and values head by head", attended(_by_head(joint, heads), heads, causal=causal)
     yield from _mixed(split, heads, causal=causal)
+    yield from _scaled(split, heads, target, causal=causal)
 
 
-def head_count(facts: Mapping[str, Any]) -> int | None:
-    """The number of heads among a module's attributes."""
-    return next((int(facts[name]) for name in _HEADS if isinstance(facts.get(name), int)), None)
+def head_count(facts: Mapping[str, Any], width: int) -> int | None:
+    """The number of heads among a module's attributes, for (B, N, ``width``)."""
+    told = next((int(facts[name]) for name in _HEADS if isinstance(facts.get(name), int)), None)
+    each = next((int(facts[name]) for name in _WIDTHS if isinstance(facts.get(name), int)), 0)
+    return width // each if told is None and each and width % each == 0 else told
 
 
 def attended(
@@ -123,11 +128,7 @@ def attended(
 
 def _mixed(parts: Sequence[np.ndarray], heads: int, *, causal: bool) -> Iterator[Told]:
     width = parts[0].shape[-1]
-    scales = {"does not scale its scores": 1.0, "scales its scores by 1 / sqrt(D), not by that of a head": width**-0.5,
-              "scales its scores by 1 / d instead of 1 / sqrt(d)": heads / width,
-              "multiplies its scores by sqrt(d)": math.sqrt(width / heads),
-              "scales its scores twice": heads / width}  # fmt: skip
-    for words, scale in scales.items():
+    for words, scale in _scales(width, heads).items():
         yield words, attended(parts, heads, scale=scale, causal=causal)
     named = dict(zip(("queries", "keys", "values"), parts, strict=True))
     for order in itertools.permutations(named):
@@ -151,6 +152,33 @@ def _mixed(parts: Sequence[np.ndarray], heads: int, *, causal: bool) -> Iterator
                 f"has {other} heads instead of {heads}, and their old scale",
                 attended(parts, other, causal=causal, scale=(width // heads) ** -0.5),
             )
+
+
+def _scales(width: int, heads: int) -> dict[str, float]:
+    """Usual mistakes in the factor of the scores."""
+    return {"does not scale its scores": 1.0, "scales its scores by 1 / sqrt(D), not by that of a head": width**-0.5,
+            "scales its scores by 1 / d instead of 1 / sqrt(d)": heads / width,
+            "multiplies its scores by sqrt(d)": math.sqrt(width / heads),
+            "scales its scores twice": heads / width}  # fmt: skip
+
+
+def _scaled(parts: Sequence[np.ndarray], heads: int, target: np.ndarray, *, causal: bool) -> Iterator[Told]:
+    """Any other factor of the scores, found by least squares."""
+    from scipy.optimize import least_squares
+
+    width = parts[0].shape[-1]
+    own = (width // heads) ** -0.5
+    named = (own, *_scales(width, heads).values())
+
+    def off(power: np.ndarray) -> np.ndarray:
+        return (attended(parts, heads, scale=own * float(np.exp(power[0])), causal=causal) - target).ravel()
+
+    for start in (0.0, -1.0, 1.0):
+        found = least_squares(off, [start], method="lm", xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=40)
+        scale = own * float(np.exp(found.x[0]))
+        if all(abs(scale / other - 1) > 1e-6 for other in named):
+            value = attended(parts, heads, scale=scale, causal=causal)
+            yield f"scales its scores by {scale:.6g}, not by {own:.6g}", value
 
 
 def _base(split: list[np.ndarray], heads: int, y: np.ndarray, finished: Any) -> bool | None:

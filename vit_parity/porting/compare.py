@@ -75,9 +75,9 @@ def compare(
     Raises:
         VitportError: if a model cannot run, or no stages belong together.
     """
-    first, second, found = _sides(a, b, inputs, inputs_b)
+    first, second = _sides(a, b, inputs, inputs_b)
     names = list(first.best.outputs), list(second.best.outputs)
-    chosen = found.pairs if pairs is None else read_pairs(pairs, *names)
+    chosen = _drafted(first, second).pairs if pairs is None else read_pairs(pairs, *names)
     if not chosen:
         raise VitportError(
             f"No stage of {first.capture.title} belongs to one of {second.capture.title}: name them in a file of pairs."
@@ -96,10 +96,15 @@ def suggest_pairs(a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None) -
         inputs: the same.
         inputs_b: the same.
     """
-    return _sides(a, b, inputs, inputs_b)[2]
+    return _drafted(*_sides(a, b, inputs, inputs_b))
 
 
-def _sides(a: Any, b: Any, inputs: Any, inputs_b: Any) -> tuple[Side, Side, Suggestion]:
+def _drafted(first: Side, second: Side) -> Suggestion:
+    near = _NEAR_WIDE if first.wide is not None and second.wide is not None else _NEAR
+    return suggest(first.best, second.best, first.model, second.model, near)
+
+
+def _sides(a: Any, b: Any, inputs: Any, inputs_b: Any) -> tuple[Side, Side]:
     first = _ran(a, inputs)
     given = inputs if inputs_b is None else inputs_b
     try:
@@ -109,8 +114,7 @@ def _sides(a: Any, b: Any, inputs: Any, inputs_b: Any) -> tuple[Side, Side, Sugg
         if moved is None:
             raise
         second = _ran(b, moved)
-    near = _NEAR_WIDE if first.wide is not None and second.wide is not None else _NEAR
-    return first, second, suggest(first.best, second.best, first.model, second.model, near)
+    return first, second
 
 
 def _ran(model: Any, inputs: Any) -> Side:

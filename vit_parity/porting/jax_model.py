@@ -59,14 +59,14 @@ class JaxModel:
                 if (wide, shake) not in self._kept:
                     self._kept[wide, shake] = self._traced(wide, shake)
                 traced = self._kept[wide, shake]
-                put = _put(traced, forced or {}) if wide or forced else {}  # wide ones are compiled once for both
+                put = _put(traced, forced) if forced else {}
                 found = jax.device_get(traced.run(traced.arrays, put))
             except Exception as error:
                 raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
         return Observed(unstacked(traced.order, found), _Kinds(self.kinds))
 
     def _traced(self, wide: bool, shake: float) -> _Traced:
-        """The program with its tags, compiled."""
+        """The program with its tags."""
         import jax
 
         places = [at for at, leaf in enumerate(self._given) if isinstance(leaf, np.ndarray)]
@@ -93,9 +93,7 @@ class JaxModel:
         def run(given: Any, put: Any) -> Any:
             return Evaluation(wide, shake).run(program.jaxpr, program.consts, given, put, {})[1]
 
-        quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-        on_cpu = jax.default_backend() == "cpu"  # float64 is run once or twice: compiling is what takes time
-        return _Traced(arrays, order, jax.jit(run, compiler_options=quick if wide and on_cpu else None))
+        return _Traced(arrays, order, run)
 
     def parts(self, stage: str) -> Parts:
         """As :class:`vit_parity.porting.stages.Model` says."""
@@ -137,8 +135,16 @@ def _put(traced: _Traced, forced: Mapping[Key, np.ndarray]) -> dict[Key, tuple[n
     shapes = jax.eval_shape(traced.run, traced.arrays, {})
     own = unstacked(traced.order, {key: np.zeros(it.shape, it.dtype) for key, it in shapes.items()})
     flags = stacked(traced.order, {key: np.array(key in forced) for key in own})
-    values = stacked(traced.order, {key: np.asarray(forced.get(key, array), array.dtype) for key, array in own.items()})
+    values = stacked(
+        traced.order, {key: _as_fine(forced[key], array) if key in forced else array for key, array in own.items()}
+    )
     return {key: (flags[key], values[key]) for key in values}
+
+
+def _as_fine(array: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """An array in the dtype of what it replaces, unless that is a coarser one."""
+    coarser = is_float(own) and is_float(array) and own.dtype.itemsize < array.dtype.itemsize
+    return np.asarray(array) if coarser else np.asarray(array, own.dtype)
 
 
 def _held(model: Any) -> Held:
@@ -234,7 +240,7 @@ def _wide(leaf: Any, wide: bool) -> Any:
 
     if not is_array(leaf):
         return leaf
-    return jnp.asarray(leaf, np.float64 if wide and leaf.dtype == np.float32 else None)
+    return jnp.asarray(leaf, np.float64 if wide and _floats(leaf) else None)
 
 
 def _steps(stage: str) -> list[str]:

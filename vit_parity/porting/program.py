@@ -1,12 +1,14 @@
 """A JAX program, evaluated equation by equation: what it tags is read, and on request replaced, widened or shaken.
 
-The program is traced once more for each evaluation, and evaluated while it is traced, so the result is one compiled
-function. Calls (jit, remat, custom derivatives) are inlined; a scan stays a scan, whose tags come out stacked. Tags
-in the branches of a ``cond`` and in the body of a ``while_loop`` are not seen.
+An operation runs when it is met, so nothing is compiled but each operation, once for all models of this process: a
+model that is run two or three times would take longer to compile than to run. Calls (jit, remat, custom derivatives)
+are inlined, but what the user compiles as a whole is compiled in a plain run too. A scan stays a scan, whose tags come
+out stacked. Tags in the branches of a ``cond`` and in the body of a ``while_loop`` are not seen.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +45,8 @@ class Evaluation:
     shake: float = 0.0
     shaken: int = 0
     """Results that were moved so far."""
+    compiling: bool = False
+    """Whether this is part of a program that is compiled as a whole."""
 
     def run(
         self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], forced: Mapping[Key, Any], seen: dict[Key, int]
@@ -54,7 +58,7 @@ class Evaluation:
             consts: its constants.
             args: its arguments.
             forced: instead of what is tagged so, whether it is replaced, and by what; in a scan with the steps as
-                first axis of both.
+                first axis of both. Of what is missing nothing is replaced.
             seen: how often each tag was met.
 
         Returns:
@@ -65,9 +69,17 @@ class Evaluation:
         order: list[Key | Loop] = []
         values.update(zip(jaxpr.constvars, map(self._widened, consts), strict=True))
         values.update(zip(jaxpr.invars, args, strict=True))
+        uses = Counter(var for equation in jaxpr.eqns for var in equation.invars if not hasattr(var, "val"))
+        uses.update(var for var in jaxpr.outvars if not hasattr(var, "val"))
         for equation in jaxpr.eqns:
             given = [self._widened(var.val) if hasattr(var, "val") else values[var] for var in equation.invars]
+            for var in equation.invars:  # what is not needed any more is freed
+                if not hasattr(var, "val"):
+                    uses[var] -= 1
+                    if not uses[var]:
+                        del values[var]
             name, params = equation.primitive.name, equation.params
+            given = _alike(equation, given) if self.wide else given
             if name == "vitport_tag":
                 key = unique(params["name"], params["slot"], seen)
                 found[key] = given[0]
@@ -85,7 +97,11 @@ class Evaluation:
             elif name in _CALLS:
                 body, inner_consts = _opened(next(params[it] for it in ("jaxpr", "call_jaxpr", "fun_jaxpr")
                                                   if it in params))  # fmt: skip
-                results, inner, inner_order = self.run(body, inner_consts, given, forced, seen)
+                compiled = name in ("jit", "pjit") and not (self.wide or self.shake or self.compiling)
+                if compiled and order_of(body, dict(seen)):
+                    results, inner, inner_order = self._compiled(body, inner_consts, given, forced, seen)
+                else:
+                    results, inner, inner_order = self.run(body, inner_consts, given, forced, seen)
                 found |= inner
                 order += inner_order
             else:
@@ -95,9 +111,29 @@ class Evaluation:
                 results = list(results) if equation.primitive.multiple_results else [results]
                 if self.shake and name in _ROUNDS:
                     results = [self._shaken(result) for result in results]
-            values.update(zip(equation.outvars, results, strict=True))
+            values |= {var: result for var, result in zip(equation.outvars, results, strict=True) if uses[var]}
         outputs = [self._widened(var.val) if hasattr(var, "val") else values[var] for var in jaxpr.outvars]
         return outputs, found, order
+
+    def _compiled(
+        self, body: Any, consts: Sequence[Any], given: list[Any], forced: Mapping[Key, Any], seen: dict[Key, int]
+    ) -> tuple[list[Any], dict[Key, Any], list[Key | Loop]]:
+        """What the user compiles, and has modules or tags in it."""
+        import jax
+
+        order: list[Key | Loop] = []
+        before = dict(seen)
+        inner = Evaluation(compiling=True)
+
+        def call(given: list[Any], forced: Mapping[Key, Any]) -> tuple[list[Any], dict[Key, Any]]:
+            nonlocal order
+            seen.clear()
+            seen.update(before)
+            results, found, order = inner.run(body, consts, given, forced, seen)
+            return results, found
+
+        inside = {key: forced[key] for key in _keys(order_of(body, dict(seen))) if key in forced}
+        return *jax.jit(call)(given, inside), order
 
     def _scan(
         self, params: Any, given: list[Any], forced: Mapping[Key, Any], seen: dict[Key, int]
@@ -222,7 +258,23 @@ def stacked(order: Sequence[Key | Loop], values: Mapping[Key, np.ndarray]) -> Va
 def _replaced(own: Any, whether: Any, by: Any) -> Any:
     import jax.numpy as jnp
 
-    return jnp.where(whether, by.astype(own.dtype), own)
+    return jnp.where(whether, by, own.astype(by.dtype))
+
+
+def _alike(equation: Any, given: list[Any]) -> list[Any]:
+    """Operands of one dtype, where the program has one: a replaced value may be finer than what stood there."""
+    import jax.numpy as jnp
+
+    places = [at for at, value in enumerate(given) if jnp.issubdtype(value.dtype, jnp.floating)]
+    now, planned = ({_dtype(of[at]) for at in places} for of in (given, equation.invars))
+    if len(now) < 2 or len(planned) > 1:
+        return given
+    finest = max(now, key=lambda dtype: dtype.itemsize)
+    return [jnp.asarray(value, finest) if at in places else value for at, value in enumerate(given)]
+
+
+def _dtype(value: Any) -> np.dtype:
+    return np.dtype(getattr(value, "aval", value).dtype)
 
 
 def _indexed(name: str, at: int) -> str:

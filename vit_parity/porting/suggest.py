@@ -17,6 +17,7 @@ from vit_parity.porting.layouts import Layout, layouts, nearest
 from vit_parity.porting.pairs import Pair
 from vit_parity.porting.stages import ROOT, Model, Observed
 
+_BELOW, _SAME_PARTS = 5.0, 0.5
 _EQUAL, _WEIGHTS, _ALIKE, _KIND, _OTHER_KIND, _NUMBERS, _WORD, _SHAPE = 8.0, 6.0, 3.0, 2.0, -4.0, 1.0, 1.5, 0.5
 _ENOUGH = 2.5
 _SAMPLE = 4096
@@ -54,7 +55,8 @@ def known_kind(name: str) -> str | None:
     if name == "Conv1d":  # transformers calls a linear layer Conv1D
         return "convolution"
     word = name.lower().lstrip("_")
-    return next((kind for kind, words in _KINDS.items() if word in words.split()), None)
+    norm = next((it for it in ("layernorm", "rmsnorm", "groupnorm") if word.endswith(it)), word)  # LlamaRMSNorm
+    return next((kind for kind, words in _KINDS.items() if norm in words.split()), None)
 
 
 def suggest(a: Observed, b: Observed, of_a: Model | None, of_b: Model | None, near: float) -> Suggestion:
@@ -83,7 +85,8 @@ def suggest(a: Observed, b: Observed, of_a: Model | None, of_b: Model | None, ne
     # Right values behind a stage that is far off, and has no weights in common: the two are not the same stage.
     right = max((at for at, to in chosen.items() if alike[at, to] > _ALIKE_AT_LEAST), default=0)
     chosen = {at: to for at, to in chosen.items()
-              if at >= right or alike[at, to] > _ALIKE_AT_LEAST or first[at].weights & second[to].weights}  # fmt: skip
+              if at >= right or alike[at, to] > _ALIKE_AT_LEAST or first[at].weights & second[to].weights
+              or first[at].shared(second[to]) >= _SAME_PARTS}  # fmt: skip
     pairs = [Pair(first[at].name, second[to].name) for at, to in sorted(chosen.items())]
     taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}
     rest_a = [it for it in first if it.name not in taken_a]
@@ -105,7 +108,14 @@ class _Stage:
     kind: str | None
     norm: float
     weights: frozenset[tuple[int, float]]
+    below: frozenset[tuple[int, float]]
+    """Of a module with parts: its weights and theirs."""
     leaf: bool
+
+    def shared(self, other: _Stage) -> float:
+        """Of the weights of two modules with parts, the share that both have."""
+        both = frozenset() if self.leaf or other.leaf else self.below | other.below
+        return len(self.below & other.below) / len(both) if both else 0.0
 
     @property
     def size(self) -> int:
@@ -127,13 +137,19 @@ class _Stage:
 def _described(seen: Observed, model: Model | None) -> list[_Stage]:
     found = []
     names = [name for name in seen.outputs if seen.kinds.get(name, "").lower() not in _SILENT]
+    prints = {name: frozenset() if model is None or name == ROOT else _prints(model.parts(name).arrays)
+              for name in names}  # fmt: skip
+    below: dict[str, frozenset[tuple[int, float]]] = {}
+    for name, own in prints.items():
+        for at in [it.start() for it in re.finditer(r"\.", name)]:
+            below[name[:at]] = below.get(name[:at], frozenset()) | own
     for name in names:
         array = np.clip(np.asarray(seen.outputs[name], np.float64), -1e30, 1e30)
-        weights = frozenset() if model is None or name == ROOT else _prints(model.parts(name).arrays)
         kind = seen.kinds.get(name)
-        leaf = not any(other != name and other.startswith(f"{name}.") for other in names)
+        leaf = name not in below
         known = None if kind is None else known_kind(kind)
-        found.append(_Stage(name, array, known, float(np.linalg.norm(array)), weights, leaf))
+        found.append(_Stage(name, array, known, float(np.linalg.norm(array)), prints[name],
+                            below.get(name, frozenset()) | prints[name], leaf))  # fmt: skip
     return found
 
 
@@ -155,6 +171,7 @@ def _score(one: _Stage, other: _Stage, near: float) -> tuple[float, float]:
         equal = found is not None and found[1] <= near
     score += _EQUAL * equal + _ALIKE * max(alike, 0.0)
     score += _WEIGHTS * bool(one.weights & other.weights)
+    score += _BELOW * one.shared(other)
     if one.kind is not None and other.kind is not None:
         score += _KIND if one.kind == other.kind else _OTHER_KIND
     elif one.leaf == other.leaf:
@@ -162,7 +179,8 @@ def _score(one: _Stage, other: _Stage, near: float) -> tuple[float, float]:
     if one.words and other.words:  # the numbers of a torch.nn.Sequential count its own modules
         score += _NUMBERS * (one.numbers == other.numbers)
         unknown = one.kind is None and other.kind is None
-        if unknown and one.is_block != other.is_block:  # a block against a part of one
+        same = equal or one.shared(other) >= _SAME_PARTS
+        if unknown and one.is_block != other.is_block and not same:  # a block against a part of one
             score += _OTHER_KIND
         score += _WORD * len(one.words & other.words) / len(one.words | other.words)
     score += _SHAPE * (one.array.shape == other.array.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -90,13 +90,20 @@ def ported(model: torch.nn.Module) -> Encoder:
 
 
 def put(module: Any, tensors: dict[str, np.ndarray], name: str) -> None:
-    """One layer's weights."""
-    weight = tensors[f"{name}.weight"]
-    if isinstance(module, nnx.LayerNorm):
-        module.scale[...] = weight
-    else:
-        module.kernel[...] = weight.T if weight.ndim == 2 else weight.transpose(2, 3, 1, 0)
-    module.bias[...] = tensors[f"{name}.bias"]
+    """One layer's weights, as far as it has any."""
+    places = {"scale": "weight", "kernel": "weight", "embedding": "weight", "bias": "bias"}
+    for ours, theirs in places.items():
+        variable, tensor = getattr(module, ours, None), tensors.get(f"{name}.{theirs}")
+        if variable is not None and tensor is not None:
+            axes = {2: (1, 0), 4: (2, 3, 1, 0)}.get(tensor.ndim) if ours == "kernel" else None
+            variable[...] = tensor if axes is None else tensor.transpose(axes)
+
+
+def carried(module: Any, tensors: dict[str, np.ndarray], layers: Mapping[str, str]) -> None:
+    """The weights of every layer, by the paths of both."""
+    modules = {".".join(map(str, path)): it for path, it in nnx.iter_modules(module)}
+    for ours, theirs in layers.items():
+        put(modules[ours], tensors, theirs)
 
 
 def tokens(*shape: int) -> np.ndarray:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from flax import nnx
 
+from tests.vit_parity.porting.pairs import pair
+from tests.vit_parity.porting.pairs.pair import attributes
 from tests.vit_parity.porting.ports import Encoder, encoder, ported, tokens
-from tests.vit_parity.porting.test_planted import against_gpt2
 from vit_parity.porting import capture, compare, suggest_pairs, tag
 from vit_parity.porting.pairs import read_pairs
 from vit_spec import VitportError
@@ -203,7 +204,8 @@ def test_a_scanned_port_is_paired_step_by_step() -> None:
 
 @pytest.mark.slow
 def test_two_mistakes_of_one_module_s_own_code_are_both_told() -> None:
-    found = against_gpt2(lambda it: (setattr(it.blocks[0], "scale", 1.0), setattr(it.blocks[0], "act", nnx.silu)))
+    both = attributes("blocks.0", scale=1.0, act=nnx.silu)
+    found = pair("gpt2").compared(both)
     assert [(fault.stage, fault.causes) for fault in found.faults] == [
         ("h.0.attn.c_proj", ("does not scale its scores",)), ("h.0.mlp.c_proj", ("uses SiLU instead of tanh GELU",))
     ]  # fmt: skip
