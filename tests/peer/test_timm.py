@@ -29,6 +29,7 @@ pytestmark = pytest.mark.peer
         "vit_small_patch16_dinov3",  # rotary positions, no table
         "vit_tiny_patch16_dinov3_qkvb",  # biases of queries and values
         "vit_small_plus_patch16_dinov3_qkvb",  # SwiGLU
+        "vit_large_patch16_sapiens2",  # heads that share keys, layer scale on attention alone
         "eva02_tiny_patch14_336",  # rotary positions beside a table, packed SwiGLU
         "eva02_base_patch16_clip_224",  # split attention and SwiGLU, norms inside both
         "vit_medium_patch16_rope_reg1_gap_256",  # registers alone
