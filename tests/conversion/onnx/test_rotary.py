@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import transformers
+from onnx.reference import ReferenceEvaluator
 
 import conversion
 import vit_torch
 from conversion import Checkpoint
+from conversion.graph.layout import LAYOUTS
 from tests.conversion.onnx.test_original_order import export
 from tests.cross.transformers_folders import randomize
 from tests.random_weights import random_params
@@ -81,6 +84,16 @@ def test_a_grid_that_a_graph_cannot_show_may_be_stated(tmp_path: Path) -> None:
     assert conversion.load(path, facts={"rotary": config.rotary}).config.rotary == config.rotary
     with pytest.raises(VitportError, match="contradicts the file"):
         conversion.load(path, facts={"rotary": AxialRotary(reference_grid=(8, 4))})
+
+
+@pytest.mark.parametrize("axis", range(-3, 4))
+def test_flatten_counts_axes_from_either_end(axis: int) -> None:
+    """timm's angles are flattened before their last axis. Oracle: onnx's reference."""
+    x = np.zeros((2, 3, 5), np.float32)
+    node = onnx.helper.make_node("Flatten", ["x"], ["y"], axis=axis)
+    (expected,) = ReferenceEvaluator(node).run(None, {"x": x})
+    (found,) = LAYOUTS["Flatten"](x, [], {"axis": axis}, 17, 1)
+    assert found.shape == expected.shape
 
 
 @pytest.mark.parametrize("gated", [False, True])
