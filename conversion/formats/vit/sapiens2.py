@@ -5,6 +5,7 @@ from typing import Any
 
 from conversion.config_json.huggingface import model_facts
 from conversion.format import Format
+from conversion.formats.vit.huggingface_dinov3 import check_biases
 from conversion.formats.vit.huggingface_vit import MASK_TOKEN, READER_DEFAULTS
 from conversion.formats.vit.shared_heads import with_all_heads
 from conversion.second_reading.vit import PartNames, SecondReading
@@ -39,6 +40,7 @@ class _Names(Rules):
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
     """As for every model, and theta. A model without gates has other names, and does not come here."""
+    check_biases(config_json, query_bias=True, key_bias=True, value_bias=True, proj_bias=True, mlp_bias=True)
     told = {ours: config_json[theirs] for ours, theirs in (("norm_eps", "rms_norm_eps"),) if theirs in config_json}
     nested = config_json.get("rope_parameters") or {}
     theta = config_json.get("rope_theta", nested.get("rope_theta", DinoV3Rotary().theta))
