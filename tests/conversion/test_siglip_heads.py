@@ -23,8 +23,8 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def folder(tmp_path: Path, **changes: Any) -> tuple[Path, torch.nn.Module]:
-    model = randomize(t.SiglipVisionModel(t.SiglipVisionConfig(**SIZES, image_size=16, **changes))).eval()
+def folder(tmp_path: Path, **changes: Any) -> tuple[Path, Any]:
+    model: Any = randomize(t.SiglipVisionModel(t.SiglipVisionConfig(**SIZES, image_size=16, **changes))).eval()
     model.save_pretrained(tmp_path / "siglip")
     return tmp_path / "siglip", model
 
@@ -66,7 +66,7 @@ def test_siglip2_says_what_becomes_of_images_that_are_not_square(tmp_path: Path)
     [{"query_bias": False}, {"value_bias": False}, {"mlp_bias": False}, {"query_bias": False, "key_bias": True}],
 )
 def test_dinov3_with_biases_on_some_layers_is_refused_by_what_config_json_says(
-    biases: dict[str, bool], tmp_path: Path
+    biases: dict[str, Any], tmp_path: Path
 ) -> None:
     config = t.DINOv3ViTConfig(**SIZES, image_size=16, num_register_tokens=1, **biases)
     t.DINOv3ViTModel(config).save_pretrained(tmp_path)
