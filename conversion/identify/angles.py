@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from conversion.identify.resolve import Fact
+from conversion.identify.vit import sizes_from_shapes
 from conversion.tensors.table import Shapes
 from vit_spec import Config, ViTConfig
 from vit_spec.vit.rotary import MixedRotary, Rotary, turns
@@ -43,6 +44,7 @@ def _points(rotary: Rotary, told: Mapping[str, Fact], shapes: Shapes) -> Any:
     """Cosines and sines of all patches, (2, N, d / 2); ``None`` if they are learned."""
     if isinstance(rotary, MixedRotary):
         return None
-    width, _, patch, _ = shapes["patch_embed.proj.weight"]
+    sizes = sizes_from_shapes(shapes)
+    width, patch = sizes["embed_dim"], sizes["patch_size"]
     height, wide = told["image_size"].value
     return np.array(turns(rotary, (height // patch, wide // patch), width // told["num_heads"].value, 0))
