@@ -23,6 +23,8 @@ _SILENCE = {
 """What makes a request fail that gets no answer, for which tensorstore would wait forever."""
 _AT_ONCE = 64
 """Requests that are under way together."""
+_PROBE = "vitport-probe"
+"""An object that is not there; without permission to list, a store refuses to say so."""
 _ACCESS = {
     "gs": "log in (gcloud auth application-default login) with an account that may read and write objects there "
     "(roles/storage.objectUser)",
@@ -72,7 +74,10 @@ class Objects:
 
         within = ts.KvStore.KeyRange(below, f"{below[:-1]}{chr(ord(below[-1]) + 1)}") if below else None
         with self._telling():
-            return sorted(name.decode() for name in self._objects.list(within).result())
+            found = sorted(name.decode() for name in self._objects.list(within).result())
+            if not found:  # tensorstore takes a refusal for the end of a list, but not that of an object
+                self._objects.read(_PROBE, byte_range=slice(0, 0)).result()
+            return found
 
     def read(self, name: str) -> bytes | None:
         """The content; ``None`` if there is no such object."""

@@ -67,6 +67,8 @@ def test_a_refusal_tells_what_to_do(store) -> None:
     store.refused = "secret"
     with pytest.raises(StoreError, match=r"is refused .*gcloud auth application-default login"):
         Objects(f"{store.address}/secret").read("x")
+    with pytest.raises(StoreError, match=r"is refused"):
+        Objects(f"{store.address}/secret").names()
 
 
 SILENT = """

@@ -19,6 +19,7 @@ from vit_jax.training.data.record import Record
 from vit_jax.training.data.sources.bucket import indexed
 from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT
 from vit_jax.training.data.sources.image_folder import SUFFIXES
+from vit_jax.training.data.sources.kept import Keep, Kept
 from vit_jax.training.data.sources.labels import numbered
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
@@ -47,6 +48,8 @@ class TarShards:
     labels: np.ndarray
     objects: Objects | None = None
     """The bucket that holds the shards, if it is one."""
+    kept: Kept | None = None
+    """Images of the bucket that are on this machine's disk."""
 
     @property
     def at_once(self) -> int:
@@ -59,10 +62,15 @@ class TarShards:
     def __getitem__(self, at: int, /) -> Record:
         shard = self.shards[self.shard[at]]
         begin, size = self.place[at].tolist()
-        if self.objects is not None:
+        data = None if self.kept is None else self.kept.read(at)
+        if data is not None:
+            pass
+        elif self.objects is not None:
             data = next(self.objects.read_all([(shard, slice(begin, begin + size))]))
             if data is None:
                 raise VitportError(f"{self.objects.address}/{shard} was deleted: put it back, or run again.")
+            if self.kept is not None:
+                self.kept.add(at, data)
         else:
             with open_regular(Path(shard)) as file:
                 file.seek(begin)
@@ -90,15 +98,23 @@ def open_tar(name: str, files: Sequence[Path], classes: tuple[str, ...] | None) 
             found = _index(raw, os.fstat(raw.fileno()).st_size, str(file))
         images += found
         shard += [number] * len(found)
-    return _shards(name, classes, [str(file) for file in files], images, shard, None)
+    return _shards(name, classes, [str(file) for file in files], images, shard)
 
 
-def open_tar_in_bucket(name: str, objects: Objects, files: Sequence[str], classes: tuple[str, ...] | None) -> TarShards:
-    """The same for objects, whose headers are read once for each version; raises as :func:`open_tar` does."""
-    found = [[_Image(*it) for it in each] for each in indexed(objects, files, _index)]
+def open_tar_in_bucket(
+    name: str, objects: Objects, files: Sequence[str], classes: tuple[str, ...] | None, keep: Keep | None = None
+) -> TarShards:
+    """The same for objects, whose headers are read once for each version; raises as :func:`open_tar` does.
+
+    Args:
+        keep: where images stay that were read.
+    """
+    read, version = indexed(objects, files, _index)
+    found = [[_Image(*it) for it in each] for each in read]
     images = [image for each in found for image in each]
     shard = [number for number, each in enumerate(found) for _ in each]
-    return _shards(name, classes, files, images, shard, objects)
+    kept = None if keep is None else Kept(keep, version, len(images))
+    return _shards(name, classes, files, images, shard, objects, kept)
 
 
 def _shards(
@@ -107,7 +123,8 @@ def _shards(
     files: Sequence[str],
     images: Sequence[_Image],
     shard: Sequence[int],
-    objects: Objects | None,
+    objects: Objects | None = None,
+    kept: Kept | None = None,
 ) -> TarShards:
     labels, classes = numbered([image.label for image in images], classes, name)
     return TarShards(
@@ -119,6 +136,7 @@ def _shards(
         np.array([(image.begin, image.size) for image in images], np.int64).reshape(-1, 2),
         labels,
         objects,
+        kept,
     )
 
 
