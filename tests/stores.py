@@ -49,6 +49,8 @@ class Store:
         self.refused: str | None = None
         """A path that is answered with 403."""
         self.random = random.Random(0)
+        self.cut: int | None = None
+        """Bytes after which the next answer ends."""
 
 
 @contextmanager
@@ -131,6 +133,7 @@ def _google() -> tuple[Any, dict[str, Store], str]:
                     answer = self._refusal(store) or self._told(act)
                 if chance < store.faults:
                     answer = answer[: len(answer) // 2]
+                answer, store.cut = answer[: store.cut], None
             with lock:
                 store.together -= 1
             socket.write(answer)
@@ -165,7 +168,8 @@ def _google() -> tuple[Any, dict[str, Store], str]:
                 return _error(416)
             content = self._within(content)
             lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
-            lines += [f"x-goog-generation: {self._version()}".encode(), f"Content-Length: {len(content)}".encode()]
+            # In this order, since Google's own server does not leave out a version that an answer's length follows.
+            lines += [f"Content-Length: {len(content)}".encode(), f"x-goog-generation: {self._version()}".encode()]
             return b"\r\n".join(lines) + gap + content
 
         def _within(self, content: bytes) -> bytes:

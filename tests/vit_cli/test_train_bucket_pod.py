@@ -37,6 +37,14 @@ STEPS = 40
 MOST = 400
 """Requests before a death: about as many as a checkpoint takes, so that no run is at its end before the tenth."""
 OPTIONS = ("--steps", str(STEPS), "--keep.every", "2", "--log-every", "1", "--mesh", "data=1,fsdp=8")
+PROGRAM = """
+import sys
+from vit_cli.__main__ import entry
+from vit_jax.training.data.sources import ranges
+
+ranges._SMALL = 0  # else the shards, a quarter of a megabyte, would be read at once
+sys.exit(entry())
+"""
 LOST = "Another process of this run has ended"
 """Of a survivor, unless JAX aborts it first."""
 
@@ -64,7 +72,7 @@ def _started(
     own = [store.environment | {"XDG_CACHE_HOME": str(tmp_path / f"host-{index}")} for index in range(2)]
     model = [*SMALL]
     model[model.index("--data") + 1] = str(data)
-    return start_two(arguments(workdir, *OPTIONS, *options, small=model), own=own)
+    return start_two(arguments(workdir, *OPTIONS, *options, small=model), program=("-c", PROGRAM), own=own)
 
 
 def _check_end(pair: list[subprocess.Popen[str]]) -> None:

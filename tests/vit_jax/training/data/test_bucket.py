@@ -11,6 +11,7 @@ from conversion.store import Objects, put
 from tests.stores import running
 from tests.vit_jax.training.data.folders import image_folder
 from vit_jax.training.data import Data, Stream, open_sources
+from vit_jax.training.data.sources import ranges
 from vit_jax.training.data.sources.kept import Keep, Kept
 from vit_jax.training.data.sources.tar import TarShards
 from vit_spec import Preprocessing, VitportError
@@ -59,7 +60,9 @@ def _shards(folder) -> None:
                     tar.addfile(member, io.BytesIO(content))
 
 
-def test_tar_shards_are_read_in_place(store, tmp_path) -> None:
+@pytest.mark.parametrize("small", [0, 10**9])
+def test_tar_shards_are_read_in_place(store, small, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ranges, "_SMALL", small)
     _shards(tmp_path / "shards")
     put(tmp_path / "shards", f"{store.address}/shards", overwrite=False)
     _same(f"{store.address}/shards", str(tmp_path / "shards"))
@@ -96,8 +99,8 @@ def _shards_in(store, tmp_path) -> str:
 def _opened(address: str, folder, limit: int = 10**9) -> tuple[TarShards, list[str]]:
     train, _ = open_sources(Data(address, cache=str(folder), cache_limit=limit))
     assert isinstance(train, TarShards)
-    assert train.objects is not None
-    return train, _reads(train.objects)
+    assert train.ranges is not None
+    return train, _reads(train.ranges.objects)
 
 
 def _bytes(source) -> list[bytes]:
@@ -106,6 +109,7 @@ def _bytes(source) -> list[bytes]:
 
 @pytest.fixture
 def google_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(ranges, "_SMALL", 0)
     with running("gs", monkeypatch, tmp_path / "cache") as found:
         yield found
 
@@ -184,6 +188,7 @@ def test_other_files_are_copied_once(store, tmp_path) -> None:
 
 
 def test_images_of_a_batch_are_asked_for_at_the_same_time(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ranges, "_SMALL", 0)
     """One after the other, the four threads that make batches would have four requests under way."""
     with running("gs", monkeypatch, tmp_path / "cache") as store:
         _shards(tmp_path / "shards")
