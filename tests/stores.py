@@ -42,8 +42,8 @@ class Store:
         asked: requests so far.
     """
 
-    def __init__(self, scheme: str, environment: dict[str, str]) -> None:
-        self.bucket = f"bucket-{next(_NUMBERS)}-of-tests"
+    def __init__(self, scheme: str, environment: dict[str, str], bucket: str | None = None) -> None:
+        self.bucket = bucket or f"bucket-{next(_NUMBERS)}-of-tests"
         self.address, self.environment = f"{scheme}://{self.bucket}", environment
         self.faults, self.delay, self.asked, self.together, self.most_together = 0.0, 0.0, 0, 0, 0
         self.refused: str | None = None
@@ -54,14 +54,15 @@ class Store:
 
 
 @contextmanager
-def google() -> Iterator[Store]:
-    """A bucket of Google's, ``gs://``."""
+def google(bucket: str | None = None) -> Iterator[Store]:
+    """A bucket of Google's, ``gs://``, of this name or of one that no other has."""
     from gcp_storage_emulator.handlers import buckets
 
     objects, stores, url = _google()
     store = Store(
         "gs",
         {"TENSORSTORE_GCS_HTTP_URL": url, "STORAGE_EMULATOR_HOST": url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x"},
+        bucket,
     )
     buckets.create_bucket(store.bucket, objects)
     stores[store.bucket] = store

@@ -2,7 +2,7 @@
 
 Oracle: what JobSet's own CustomResourceDefinition says of them (kubernetes-sigs/jobset v0.9.1,
 config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml), written down as far as the manifest reaches. The API server
-refuses unknown fields and missing ones, so they are refused here. A few rules are of Kubernetes' Jobs, not the schema's.
+refuses unknown fields and missing ones, so they are refused here. A few rules are of Kubernetes itself.
 """
 
 from __future__ import annotations

@@ -165,10 +165,14 @@ def _train(
     import jax
 
     from conversion.source import CHANGED
-    from vit_jax.training.devices.processes import join
+    from vit_jax.training.devices.processes import UnmetProcessesError, join
     from vit_jax.training.run.setup import set_up
 
-    join(processes)
+    try:
+        join(processes)
+    except UnmetProcessesError as error:
+        say_error(str(error))
+        return 75
     setup = set_up(options)
     is_main = jax.process_index() == 0
     rematerialises = options.remat not in ("auto", "none") and not options.scan

@@ -34,9 +34,11 @@ pytestmark = pytest.mark.slow
 
 KILLS = 10
 STEPS = 40
-MOST = 400
+MOST = 600
 """Requests before a death: about as many as a checkpoint takes, so that no run is at its end before the tenth."""
-OPTIONS = ("--steps", str(STEPS), "--keep.every", "2", "--log-every", "1", "--mesh", "data=1,fsdp=8")
+OPTIONS = (
+    "--steps", str(STEPS), "--keep.every", "2", "--log-every", "1", "--mesh", "data=1,fsdp=8", "--processes.wait", "60"
+)  # fmt: skip
 PROGRAM = """
 import sys
 from vit_cli.__main__ import entry
@@ -45,7 +47,7 @@ from vit_jax.training.data.sources import ranges
 ranges._SMALL = 0  # else the shards, a quarter of a megabyte, would be read at once
 sys.exit(entry())
 """
-LOST = "Another process of this run has ended"
+LOST = ("Another process of this run has ended", "Not all processes of this run connected", "could not connect")
 """Of a survivor, unless JAX aborts it first."""
 
 
@@ -143,7 +145,7 @@ def test_two_processes_that_are_killed_at_random_moments_end_with_the_bits_of_tw
             for index, process in enumerate(pair):
                 expected = (-signal.SIGKILL,) if index in which else (75, -signal.SIGABRT)
                 assert process.returncode in expected, told
-                assert process.returncode != 75 or LOST in told[index]
+                assert process.returncode != 75 or any(sentence in told[index] for sentence in LOST), told
         _check_end(_started(store, address, data, tmp_path))
         reader.ended.set()
         reader.join()

@@ -190,7 +190,7 @@ def test_processes_that_do_not_meet_in_time_say_so(tmp_path) -> None:
         for index in range(2)
     ]  # fmt: skip
     told = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [2, 2], told
+    assert [process.returncode for process in processes] == [75, 75], told  # they may all come when started again
     for text in told:
         first, *_ = text.splitlines()  # JAX's own service speaks last
         assert first.startswith("vitport: Not all processes of this run connected to 127.0.0.1")
