@@ -40,7 +40,7 @@ def test_mlflow_gets_every_line_also_of_a_run_that_goes_on(tmp_path, monkeypatch
 @pytest.mark.trackers
 def test_wandb_gets_every_line_offline(tmp_path, monkeypatch) -> None:
     pytest.importorskip("wandb")
-    from wandb.proto import wandb_internal_pb2
+    from wandb.proto import wandb_internal_pb2  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
