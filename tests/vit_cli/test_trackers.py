@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from conversion.store import Objects
+from conversion.store.fetch import copy
+from tests.stores import running
 from tests.vit_cli.training import arguments
 from vit_cli.main import main
 from vit_jax.training.recipe.config import TrainConfig
@@ -35,6 +38,23 @@ def test_mlflow_gets_every_line_also_of_a_run_that_goes_on(tmp_path, monkeypatch
         logged = {one.step: one.value for one in client.get_metric_history(found.info.run_id, f"{of}/{name}")}
         assert logged == {line["step"]: line[name] for line in read_lines(run) if line["of"] == of}
         assert max(logged) == 6
+
+
+@pytest.mark.trackers
+def test_mlflow_goes_on_with_a_run_in_a_bucket(tmp_path, monkeypatch) -> None:
+    """Its own folder lies in the bucket too, and is fetched when the run goes on."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with running("gs", monkeypatch, tmp_path / "cache") as store:
+        assert main(arguments(f"{store.address}/digits", *SHORT, "--log", "mlflow")) == 0
+        assert main(["train", "--workdir", f"{store.address}/digits", "--steps", "6"]) == 0
+        objects = Objects(f"{store.address}/digits")
+        copy(objects, [name for name in objects.names() if name.startswith("mlruns/")], tmp_path)
+    client = mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
+    (experiment,) = (one for one in client.search_experiments() if one.name == "vitport")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.run_name == "digits"
+    assert max(one.step for one in client.get_metric_history(found.info.run_id, "train/loss")) == 6
 
 
 @pytest.mark.trackers

@@ -37,7 +37,7 @@ STEPS = 40
 MOST = 600
 """Requests before a death: about as many as a checkpoint takes, so that no run is at its end before the tenth."""
 OPTIONS = (
-    "--steps", str(STEPS), "--keep.every", "2", "--log-every", "1", "--mesh", "data=1,fsdp=8", "--processes.wait", "60"
+    "--steps", str(STEPS), "--keep.every", "2", "--log-every", "1", "--mesh", "data=1,fsdp=8", "--processes.wait", "30"
 )  # fmt: skip
 PROGRAM = """
 import sys
