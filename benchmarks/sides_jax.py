@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax
@@ -19,8 +22,11 @@ from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
 from vit_jax.families import make_model
 from vit_jax.inference import compile_inference, offer_cores
-from vit_jax.layers.attention import ATTENTION, attend, set_attention
+from vit_jax.layers.attention import ATTENTION, set_attention
+from vit_jax.training.recipe.presets import get_preset
+from vit_jax.training.run.loop import run as training_run
 from vit_jax.training.run.monitor import peak_flops
+from vit_jax.training.run.setup import set_up
 from vit_jax.training.step.losses import Loss
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
 from vit_spec import Preprocessing
@@ -154,8 +160,8 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
 
     Args:
         shape: (B, N, h, d).
-        implementation: ``ours`` is ``vit_jax.layers.attention.attend``; else an ``implementation`` of
-            ``jax.nn.dot_product_attention``.
+        implementation: ``xla`` is that of ``jax.nn.dot_product_attention``; else a name of
+            ``vit_jax.layers.attention.ATTENTION``.
         dtype: of queries, keys and values.
     """
     if implementation == "cudnn" and jax.default_backend() != "gpu":
@@ -165,12 +171,13 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
     scale = shape[-1] ** -0.5
 
     def forward(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        if implementation == "ours":
-            return attend(q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2), scale, lambda weights: weights)
-        heads = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=implementation)  # type: ignore[arg-type]
+        if implementation != "xla":
+            q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+            return ATTENTION[implementation](q, k, v, scale, lambda weights: weights)
+        heads = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation="xla")
         return heads.reshape(*heads.shape[:2], -1)
 
-    gradient = jax.grad(lambda *x: forward(*x).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+    gradient = jax.grad(lambda *x: jnp.square(forward(*x).astype(jnp.float32)).sum(), argnums=(0, 1, 2))
     functions: dict[str, Any] = {"forward": jax.jit(forward), "backward": jax.jit(gradient)}
 
     def runs(function: Any) -> Callable[[int], None]:
@@ -180,9 +187,31 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
         return run
 
     def answers() -> dict[str, np.ndarray]:
-        return {"heads": np.asarray(functions["forward"](q, k, v), np.float32)}
+        found = zip(("q", "k", "v"), functions["backward"](q, k, v), strict=True)
+        gradients = {f"gradient of {name}": np.asarray(x, np.float32) for name, x in found}
+        return {"heads": np.asarray(functions["forward"](q, k, v), np.float32), **gradients}
 
     return Side({name: runs(function) for name, function in functions.items()}, answers, _facts())
+
+
+def digits(epochs: int | None = None) -> Side:
+    """The preset ``digits``, trained as ``vitport train`` does; the answer is its accuracy on the test images.
+
+    Args:
+        epochs: instead of the preset's.
+    """
+    config = get_preset("digits").config
+    setup = set_up(config if epochs is None else dataclasses.replace(config, epochs=epochs))
+
+    def run(count: int) -> None:
+        del count
+        with tempfile.TemporaryDirectory() as folder:
+            scores = training_run(setup, Path(folder) / "run").scores
+        assert scores is not None  # the digits have validation images
+        found["accuracy"] = np.array([scores.metrics()["accuracy"]], np.float32)
+
+    found: dict[str, np.ndarray] = {}
+    return Side({"run": run}, lambda: found, _facts())
 
 
 def _repeat(function: Callable[[], Any], count: int) -> None:
