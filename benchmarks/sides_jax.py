@@ -22,6 +22,7 @@ from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
 from vit_jax.families import make_model
 from vit_jax.inference import compile_inference, offer_cores
+from vit_jax.inference.compile import attend_forward
 from vit_jax.layers.attention import ATTENTION, set_attention
 from vit_jax.training.recipe.presets import get_preset
 from vit_jax.training.run.loop import run as training_run
@@ -53,8 +54,8 @@ def inference(
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     what = Subject(**subject)
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
-    attend_by = {} if attention is None else {"attend": ATTENTION[attention]}
-    forwards = {batch: compile_inference(model, batch, **attend_by) for batch in batches}
+    kernel = attend_forward if attention is None else ATTENTION[attention]
+    forwards = {batch: compile_inference(model, batch, attend=kernel) for batch in batches}
     images = {batch: forwards[batch].place(jnp.asarray(what.images(batch), dtype)) for batch in batches}
 
     def runs(batch: int) -> Callable[[int], None]:
