@@ -67,8 +67,13 @@ def load(
 ) -> Checkpoint:
     """Read weights of any known format.
 
+    >>> checkpoint = vitport.load("deit.pth")
+    >>> checkpoint.config.embed_dim, checkpoint.params["head.weight"].shape
+    (192, (1000, 192))
+
     Shapes show depth, width, classes, grid and registers. What no shape shows comes from the file itself, else from
-    ``model``; it is never guessed. No tensor is read until it is used.
+    ``model``; it is never guessed. ``params`` of what is returned maps canonical names to NumPy arrays, each read when
+    it is asked for.
 
     Args:
         path: a file or folder, here or in a bucket, or ``hf://owner/name[@revision]``; its content shows its kind.
