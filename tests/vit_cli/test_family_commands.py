@@ -97,8 +97,9 @@ def test_it_is_fine_tuned_evaluated_and_goes_on_with_the_same_bits(
     assert json.loads(found.out)["images"] == 360
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "branched"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("branched", "differential")])
 def test_rollout_is_the_same_from_either_framework(name: str, tmp_path: Path) -> None:
+    """Blocks with several softmaxes have none: the command refuses them."""
     path = written(tmp_path, name)
     images = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
     in_jax, in_torch = vit_jax.create_model(weights=path), vit_torch.create_model(weights=path).eval()

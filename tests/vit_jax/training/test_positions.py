@@ -50,7 +50,7 @@ from vit_spec import ViTConfig
 
 config = ViTConfig().replace(
     image_size=(16, 24), patch_size=4, num_classes=5, embed_dim=32, depth=2, num_heads=4, mlp_hidden_dim=64,
-    pos_embed="none", layer_scale=0.1, drop_rate=0.1, drop_path_rate=0.2, **json.loads(sys.argv[1]),
+    **{"pos_embed": "none", "layer_scale": 0.1, "drop_rate": 0.1, "drop_path_rate": 0.2, **json.loads(sys.argv[1])},
 )
 ways = {
     "data x fsdp x tensor": dict(mesh=MeshShape(1, 2, 2)),
