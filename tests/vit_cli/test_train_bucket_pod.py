@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 KILLS = 10
 STEPS = 40
 MOST = {True: 400, False: 1200}
-"""Requests before a death, of a process that starts, and of one that trains: one of whose checkpoints is 720 objects."""
+"""Requests before a death, of a process that starts, and of one that trains; a checkpoint is 720 objects."""
 OPTIONS = (
     "--steps", str(STEPS), "--keep.every", "2", "--log-every", "1", "--mesh", "data=1,fsdp=8", "--processes.wait", "30",
     "--model.depth", "1",
