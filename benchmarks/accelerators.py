@@ -72,7 +72,7 @@ class Program:
     def step(self) -> Step:
         """For :mod:`vit_jax.training.scaling`."""
         on_gpu = CHIPS[self.chip].cudnn
-        remat = ("none" if on_gpu else "dots") if self.remat == "auto" else self.remat
+        remat = ("dots" if self.scan else "none") if self.remat == "auto" else self.remat
         attention = self.attention
         if attention == "auto":
             whole = all(each.keys == each.tokens for each in block_sizes(get_model(self.model).config))
@@ -148,37 +148,45 @@ def programs() -> list[Program]:
         Program(BASE, "v6e:4x4", 2048, mesh(16)),
         Program(BASE, "v5p:2x2x2", 2048, mesh(8)),
         Program(LARGE, "v5e:8x8", 4096, mesh(32, 2)),
-        Program(LARGE, "v6e:8x8", 4096, mesh(16, 4)),
+        Program(LARGE, "v6e:8x8", 4096, mesh(16, 4), remat="full"),
         Program(LARGE, "v5p:4x4x4", 4096, mesh(16, 4)),
         Program(HUGE, "v6e:16x16", 4096, mesh(16, 16)),
         Program(GIANT, "v5e:16x16", 4096, mesh(32, 8)),
         Program(SWIN, "v5e:2x4", 1024, mesh(8)),
         Program(SWIN, "v6e:2x4", 1024, mesh(2, 4)),
-        Program(SMALL, "h100:1x8", 1024, mesh(8)),
-        Program(SMALL, "a100:1x8", 1024, mesh(8)),
+        Program(SMALL, "h100:1x8", 1024, mesh(8), remat="none"),
+        Program(SMALL, "a100:1x8", 1024, mesh(8), remat="none"),
         Program(BASE, "h100:2x8", 2048, mesh(2, 8)),
         Program(LARGE, "h100:1x8", 512, mesh(2, 4)),
-        Program(LARGE, "b200:1x8", 1024, mesh(8)),
-        Program(TINY, "h100:1x4", 512, mesh(4), precision="float32"),
+        Program(LARGE, "b200:1x8", 1024, mesh(8), remat="none"),
+        Program(TINY, "h100:1x4", 512, mesh(4), precision="float32", remat="none"),
         Program(SMALL, "h100:1x8", 1024, mesh(8), remat="full"),
-        Program(BASE, "h100:1x8", 1024, mesh(2, 2, 2)),
-        Program(BASE, "h100:1x8", 1024, mesh(4, 1, 2)),
+        Program(BASE, "h100:1x8", 1024, mesh(2, 2, 2), remat="none"),
+        Program(BASE, "h100:1x8", 1024, mesh(4, 1, 2), remat="none"),
         Program(BASE, "a100:1x8", 1024, mesh(1, 8), remat="full"),
         Program(BASE, "v6e:2x4", 1024, mesh(4, 1, 2)),
         Program(BASE, "v5e:2x4", 512, mesh(1, 8)),
-        Program(LARGE, "h100:8x8", 4096, mesh(8, 8)),
+        Program(BASE, "h100:1x8", 4096, mesh(8)),
+        Program(BASE, "h100:8x8", 4096, mesh(16, 4)),
+        Program(LARGE, "h100:1x8", 4096, mesh(8)),
+        Program(LARGE, "h100:8x8", 4096, mesh(16, 4)),
+        Program(HUGE, "h100:1x8", 4096, mesh(8), accumulation=4),
+        Program(HUGE, "h100:8x8", 4096, mesh(16, 4)),
+        Program(GIANT, "h100:8x8", 4096, mesh(16, 4)),
+        Program(LARGE, "v5e:16x16", 4096, mesh(32, 8)),
+        Program(SMALL, "h100:1x8", 1024, mesh(8)),
         Program(LARGE, "v6e:8x8", 4096, mesh(64)),
         Program(HUGE, "h100:2x8", 1024, mesh(2, 8), remat="full"),
         Program(GIANT, "b200:2x8", 1024, mesh(2, 8), remat="full"),
-        Program(SWIN, "h100:1x8", 1024, mesh(8)),
+        Program(SWIN, "h100:1x8", 1024, mesh(8), remat="none"),
         Program(SWIN_V2, "v5e:2x4", 512, mesh(8)),
         Program(TINY, "v5e:2x2", 512, mesh(4), gradient_sum="float32"),
         Program(TINY, "v5e:2x2", 512, mesh(2, 2), gradient_sum="float32"),
         Program(TINY, "v5e:2x2", 512, mesh(2, 2)),
         Program(TINY, "v6e:2x2", 512, mesh(4), remat="none", attention="flash"),
-        Program(TINY, "h100:1x4", 512, mesh(4), gradient_sum="float32"),
+        Program(TINY, "h100:1x4", 512, mesh(4), gradient_sum="float32", remat="none"),
         Program(DINO_V3, "v5e:2x2", 256, mesh(4)),
-        Program(DINO_V3, "h100:1x4", 256, mesh(4)),
+        Program(DINO_V3, "h100:1x4", 256, mesh(4), remat="none"),
     ]
 
 

@@ -11,27 +11,30 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from vit_jax.training.devices.chips import H100, V5E, V6E, Chip
+from vit_jax.training.devices.chips import CHIPS, H100, V5E, V6E, Chip
 from vit_jax.training.recipe.execution import MeshShape, mesh_words
 from vit_jax.training.scaling import Assumptions, Prediction, Step, rank
-from vit_spec import ViTConfig, count_parameters, forward_flops, get_model
+from vit_spec import Config, ViTConfig, count_parameters, forward_flops, get_model
 
 VIT_22B = ViTConfig(
     patch_size=14, embed_dim=6144, depth=48, num_heads=48, mlp_hidden_dim=24576, block="parallel", qk_norm=True,
     qkv_bias=False, norm_bias=False, class_token=False, pool="map", pos_embed="patch",
 )  # fmt: skip
 """Dehghani et al. 2023, table 1 and section 2, with a head for ImageNet-1k."""
-MODELS = {
-    "ViT-B/16": (get_model("vit_base_patch16_224").config, 4096),
-    "ViT-L/16": (get_model("vit_large_patch16_224").config, 4096),
-    "ViT-H/14": (get_model("vit_huge_patch14_224").config, 4096),
-    "ViT-g/14": (get_model("vit_giant_patch14_224").config, 4096),
-    "ViT-22B/14": (VIT_22B, 65536),
+NAMES = {
+    "ViT-B/16": "vit_base_patch16_224",
+    "ViT-L/16": "vit_large_patch16_224",
+    "ViT-H/14": "vit_huge_patch14_224",
+    "ViT-g/14": "vit_giant_patch14_224",
+}
+MODELS: dict[str, tuple[Config, int]] = {title: (get_model(name).config, 4096) for title, name in NAMES.items()} | {
+    "ViT-22B/14": (VIT_22B, 65536)
 }
 """With the batches of Dosovitskiy et al. 2021, Zhai et al. 2022 and Dehghani et al. 2023."""
 SIZES = (8, 64, 256, 1024, 4096)
@@ -141,13 +144,14 @@ def chip_table() -> str:
     return table(head, rows)
 
 
-def model_section(name: str, model: ViTConfig, batch: int) -> str:
+def model_section(name: str, model: Config, batch: int) -> str:
     """One model on all chips and numbers of them."""
-    head = ["chips", "mesh", "remat", "microbatches", "ms a step", "between", "MFU", "the longest", "HBM, GB"]
-    rows = [
-        [f"{devices:,} {chip.name}", *cells(next(iter(rank(model, batch, devices, chip)), None))]
-        for devices, chip in fleets()
-    ]
+    head = ["chips", "mesh", "remat", "microbatches", "ms a step", "between", "MFU", "the longest", "HBM, GB",
+            "compiled, ms", "MFU", "HBM, GB"]  # fmt: skip
+    rows = []
+    for devices, chip in fleets():
+        found = next(iter(rank(model, batch, devices, chip)), None)
+        rows.append([f"{devices:,} {chip.name}", *cells(found), *program_cells(NAMES.get(name), found)])
     title = f"### {name}, {count_parameters(model) / 1e6:,.0f} M parameters"
     told = f"{forward_flops(model) / 1e9:,.1f} GFLOP forward per image, batch {batch:,}."
     return "\n\n".join([title, told, table(head, rows)])
@@ -174,6 +178,24 @@ def cells(found: Prediction | None) -> list[str]:
         found.limit,
         f"{found.memory / 1e9:.1f}",
     ]
+
+
+def program_cells(name: str | None, found: Prediction | None) -> list[str]:
+    """The same step as docs/reports/accelerators.md has it of the chip's compiler: its time, MFU and memory."""
+    from benchmarks.accelerators import KEPT, programs
+
+    kept = json.loads(KEPT.read_text())
+    for program in programs():
+        cost = kept.get(program.name)
+        if found is None or program.model != name or cost is None or CHIPS[program.chip] != found.chip:
+            continue
+        if program.step == replace(found.step, model=program.step.model):
+            if "memory" not in cost:
+                return ["does not fit", "", f"{cost['needs'] / 1e9:.1f}" if "needs" in cost else ""]
+            used = cost["memory"]["limit"] - cost["memory"]["left"]
+            line = cost["roofline"]
+            return [milliseconds(line["step_seconds"]), f"{line['mfu']:.0%}", f"{used / 1e9:.1f}"]
+    return [""] * 3
 
 
 def milliseconds(seconds: float) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import flax
@@ -19,8 +22,12 @@ from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
 from vit_jax.families import make_model
 from vit_jax.inference import compile_inference, offer_cores
-from vit_jax.layers.attention import ATTENTION, attend, set_attention
+from vit_jax.inference.compile import attend_forward
+from vit_jax.layers.attention import ATTENTION, set_attention
+from vit_jax.training.recipe.presets import get_preset
+from vit_jax.training.run.loop import run as training_run
 from vit_jax.training.run.monitor import peak_flops
+from vit_jax.training.run.setup import set_up
 from vit_jax.training.step.losses import Loss
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
 from vit_spec import Preprocessing
@@ -31,7 +38,7 @@ def inference(
     batches: Sequence[int],
     dtype: str = "float32",
     tf32: bool | None = None,
-    attention: str = "fused",
+    attention: str | None = None,
 ) -> Side:
     """A forward pass as `vitport evaluate` makes it; each batch size is a part of that name.
 
@@ -40,14 +47,15 @@ def inference(
         batches: images in a batch.
         dtype: of computation and parameters.
         tf32: whether float32 products may be taken in TensorFloat-32; ``None`` leaves it to JAX.
-        attention: a name of ``vit_jax.layers.attention.ATTENTION``.
+        attention: a name of ``vit_jax.layers.attention.ATTENTION``; ``None`` leaves it to ``compile_inference``.
     """
     offer_cores()
     if tf32 is not None:
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     what = Subject(**subject)
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
-    forwards = {batch: compile_inference(model, batch, attend=ATTENTION[attention]) for batch in batches}
+    kernel = attend_forward if attention is None else ATTENTION[attention]
+    forwards = {batch: compile_inference(model, batch, attend=kernel) for batch in batches}
     images = {batch: forwards[batch].place(jnp.asarray(what.images(batch), dtype)) for batch in batches}
 
     def runs(batch: int) -> Callable[[int], None]:
@@ -153,8 +161,8 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
 
     Args:
         shape: (B, N, h, d).
-        implementation: ``ours`` is ``vit_jax.layers.attention.attend``; else an ``implementation`` of
-            ``jax.nn.dot_product_attention``.
+        implementation: ``xla`` is that of ``jax.nn.dot_product_attention``; else a name of
+            ``vit_jax.layers.attention.ATTENTION``.
         dtype: of queries, keys and values.
     """
     if implementation == "cudnn" and jax.default_backend() != "gpu":
@@ -164,12 +172,13 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
     scale = shape[-1] ** -0.5
 
     def forward(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-        if implementation == "ours":
-            return attend(q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2), scale, lambda weights: weights)
-        heads = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=implementation)  # type: ignore[arg-type]
+        if implementation != "xla":
+            q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+            return ATTENTION[implementation](q, k, v, scale, lambda weights: weights)
+        heads = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation="xla")
         return heads.reshape(*heads.shape[:2], -1)
 
-    gradient = jax.grad(lambda *x: forward(*x).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+    gradient = jax.grad(lambda *x: jnp.square(forward(*x).astype(jnp.float32)).sum(), argnums=(0, 1, 2))
     functions: dict[str, Any] = {"forward": jax.jit(forward), "backward": jax.jit(gradient)}
 
     def runs(function: Any) -> Callable[[int], None]:
@@ -179,9 +188,31 @@ def attention(shape: Sequence[int], implementation: str, dtype: str = "bfloat16"
         return run
 
     def answers() -> dict[str, np.ndarray]:
-        return {"heads": np.asarray(functions["forward"](q, k, v), np.float32)}
+        found = zip(("q", "k", "v"), functions["backward"](q, k, v), strict=True)
+        gradients = {f"gradient of {name}": np.asarray(x, np.float32) for name, x in found}
+        return {"heads": np.asarray(functions["forward"](q, k, v), np.float32), **gradients}
 
     return Side({name: runs(function) for name, function in functions.items()}, answers, _facts())
+
+
+def digits(epochs: int | None = None) -> Side:
+    """The preset ``digits``, trained as ``vitport train`` does; the answer is its accuracy on the test images.
+
+    Args:
+        epochs: instead of the preset's.
+    """
+    config = get_preset("digits").config
+    setup = set_up(config if epochs is None else dataclasses.replace(config, epochs=epochs))
+
+    def run(count: int) -> None:
+        del count
+        with tempfile.TemporaryDirectory() as folder:
+            scores = training_run(setup, Path(folder) / "run").scores
+        assert scores is not None  # the digits have validation images
+        found["accuracy"] = np.array([scores.metrics()["accuracy"]], np.float32)
+
+    found: dict[str, np.ndarray] = {}
+    return Side({"run": run}, lambda: found, _facts())
 
 
 def _repeat(function: Callable[[], Any], count: int) -> None:

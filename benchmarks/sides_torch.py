@@ -137,14 +137,19 @@ def attention(shape: Sequence[int], device: str = "cuda", dtype: str = "bfloat16
                 heads(q, k, v)
         _wait(device)
 
+    def gradients() -> Sequence[torch.Tensor]:
+        inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+        return torch.autograd.grad(heads(inputs[0], inputs[1], inputs[2]).float().square().sum(), inputs)
+
     def backward(count: int) -> None:
         for _ in range(count):
-            inputs = [x.detach().requires_grad_() for x in (q, k, v)]
-            torch.autograd.grad(heads(inputs[0], inputs[1], inputs[2]).float().sum(), inputs)
+            gradients()
         _wait(device)
 
     def answers() -> dict[str, np.ndarray]:
-        return {"heads": heads(q, k, v).transpose(1, 2).flatten(2).float().cpu().numpy()}
+        found = zip(("q", "k", "v"), gradients(), strict=True)
+        back = {f"gradient of {name}": x.transpose(1, 2).float().cpu().numpy() for name, x in found}
+        return {"heads": heads(q, k, v).transpose(1, 2).flatten(2).float().cpu().numpy(), **back}
 
     return Side({"forward": forward, "backward": backward}, answers, facts)
 

@@ -14,7 +14,7 @@ def test_attention_agrees_and_is_timed_without_a_gpu(capsys) -> None:
     """XLA's, ours and PyTorch's, in bfloat16; what is not there is said."""
     assert gpu.main(("gpu-attention",), smoke=True) == 0
     told = capsys.readouterr().out
-    assert "ours, explicit: answers within" in told
+    assert "ours, written out: answers within" in told
     assert "cuDNN is left out: cuDNN is on NVIDIA GPUs alone" in told
     assert "| backward, PyTorch's SDPA |" in told
 
@@ -24,7 +24,9 @@ def test_everything_runs_without_a_gpu(capsys) -> None:
     """A minute on an idle machine of two cores."""
     assert gpu.main(smoke=True) == 0
     told = capsys.readouterr().out
-    assert "JAX, TensorFloat-32: answers within" in told
+    for kind in ("float32", "TensorFloat-32", "bfloat16"):
+        assert f"JAX, {kind}: answers within" in told
+    assert "## Training the digits" in told
     assert "## ViT-L/16 in bfloat16" in told
 
 

@@ -79,7 +79,8 @@ class Device:
         ("tpu", True, 0.0, "dots"),
         ("tpu", True, 0.1, "none"),  # it would be drawn again
         ("tpu", False, 0.0, "none"),
-        ("gpu", True, 0.0, "none"),
+        ("gpu", True, 0.0, "dots"),
+        ("gpu", False, 0.0, "none"),
         ("cpu", True, 0.0, "dots_no_batch"),
     ],
 )

@@ -19,6 +19,7 @@ _MESH = re.compile(r"replica_groups=mesh\[(?P<mesh>[^\]]*)\](?P<order>[^{]*)\{(?
 _MESH_AXIS = re.compile(r"'([^']+)'=(\d+)")
 _GROUP_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _ORDER = re.compile(r"\[[\d,]+\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
 
@@ -47,16 +48,16 @@ def exchanges(program: Program, devices: int) -> list[Exchange]:
 
     A reduction of which every device then takes its part, in one fusion, is a reduce-scatter: so XLA writes it for
     TPUs. A collective that starts in a fusion of its own, goes on within the fusions of other kernels and ends in
-    another, all over the same channel, is one asynchronous collective.
+    another, all of the same chain, is one asynchronous collective.
 
     Args:
         devices: of the program.
     """
     result, seen = [], set()
     for here, one, times in program.executed():
-        for channel, found in _of(program, here, one, times, devices, asynchronous=False):
-            known = channel is not None and (here.name, found.kind, channel) in seen
-            seen.add((here.name, found.kind, channel))
+        for chain, found in _of(program, here, one, times, devices, asynchronous=False):
+            known = chain is not None and one.opcode == "fusion" and (here.name, found.kind, chain) in seen
+            seen.add((here.name, found.kind, chain))
             if len(found.members) > 1 and not known:
                 result.append(found)
     return result
@@ -64,22 +65,22 @@ def exchanges(program: Program, devices: int) -> list[Exchange]:
 
 def _of(
     program: Program, here: Computation, one: Instruction, times: int, devices: int, *, asynchronous: bool
-) -> Iterator[tuple[int | None, Exchange]]:
-    """Of one instruction, each with its channel."""
+) -> Iterator[tuple[str | None, Exchange]]:
+    """Of one instruction, each with its chain: where the program names none, its channel."""
     kind = one.opcode.removesuffix("-start")
     if kind in KINDS:
         later = asynchronous or (one.opcode.endswith("-start") and '"is_sync":true' not in one.rest)
-        channel = _CHANNEL.search(one.rest)
+        chain = _CHAIN.search(one.rest) or _CHANNEL.search(one.rest)
         found = Exchange(kind, _bytes(here, one, kind), _members(one, devices), times, later)
-        yield (int(channel[1]) if channel else None, found)
+        yield (chain[0] if chain else None, found)
     elif one.opcode in ("fusion", "async-start"):
         for _, name in one.called:
             inner = program.computations[name]
             later = asynchronous or one.opcode == "async-start" or _starts(inner)
             for each in inner.instructions:
-                for channel, found in _of(program, inner, each, times, devices, asynchronous=later):
+                for chain, found in _of(program, inner, each, times, devices, asynchronous=later):
                     scattered = each.opcode == "all-reduce" and _is_scattered(inner, each)
-                    yield channel, replace(found, kind="reduce-scatter") if scattered else found
+                    yield chain, replace(found, kind="reduce-scatter") if scattered else found
 
 
 def _starts(inner: Computation) -> bool:

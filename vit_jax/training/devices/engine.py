@@ -18,7 +18,7 @@ from vit_jax.training.devices.sharding import BATCH, like_params, shardings
 from vit_jax.training.recipe.recipe import Recipe
 from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.optimizer import frozen_paths
-from vit_jax.training.step.stacked import stack, unstack
+from vit_jax.training.step.stacked import Split, stack, unstack
 from vit_jax.training.step.update import Batch, Metrics, Teacher, TrainState, make_update, prepare
 from vit_spec import Preprocessing, VitportError
 
@@ -42,10 +42,10 @@ class Engine:
     step: Callable[[Any, Any], tuple[Any, Metrics]]
     """Donates the old state."""
     fetch: Callable[[Any], TrainState]
-    """The inverse of ``place_state``: one copy, with blocks stored separately. Moments and average may be left out
-    (``()``, ``None``)."""
-    lower: Callable[[TrainState, Batch], jax.stages.Lowered] | None = None
-    """Lowers the step for the shapes of a state and a batch; ``None`` where the step is not one program."""
+    """The inverse of ``place_state``: one copy, with blocks stored separately. It takes the state over too, so that
+    devices never hold it twice: ``place_state`` gives it back."""
+    lower: Callable[[TrainState, Batch], jax.stages.Lowered]
+    """Lowers the step for the shapes of a state and a batch."""
 
 
 def jit_engine(
@@ -63,7 +63,7 @@ def jit_engine(
         key: of the run; each step folds in its number.
     """
     update = make_update(forward.on_mesh(mesh), optimizer, recipe)
-    stacked, single = partial(stack, segments=forward.segments), partial(_unstacked, forward, recipe)
+    stacked = partial(stack, segments=forward.segments)
     classes = forward.config.num_classes
     rows = NamedSharding(mesh, BATCH)
 
@@ -95,12 +95,6 @@ def jit_engine(
             )
         return compiled[whole]
 
-    def rearranged(change: Callable[[TrainState], TrainState], state: TrainState) -> TrainState:
-        kind = (change, jax.tree.structure(state))
-        if kind not in compiled:
-            compiled[kind] = jax.jit(change, out_shardings=where(jax.eval_shape(change, state)))
-        return compiled[kind](state)
-
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return program(state)(state, batch, key, taught())
 
@@ -111,32 +105,45 @@ def jit_engine(
         return program(state).lower(state, batch, *shapes)
 
     @cache
-    def stacks(place: NamedSharding) -> Any:
-        return jax.jit(lambda *parts: jnp.stack(parts), out_shardings=place)
+    def stacks(*spec: Any) -> Any:
+        return jax.jit(lambda *parts: jnp.stack(parts), out_shardings=NamedSharding(mesh, PartitionSpec(None, *spec)))
+
+    @cache
+    def splits(*spec: Any) -> Any:
+        return jax.jit(tuple, out_shardings=NamedSharding(mesh, PartitionSpec(*spec)))
 
     def take_over(parts: Sequence[jax.Array]) -> jax.Array:
         """Stacked; the parts are freed, so that the state is never there twice."""
         spec = next(part.sharding.spec for part in parts if isinstance(part.sharding, NamedSharding))
-        whole = jax.block_until_ready(stacks(NamedSharding(mesh, PartitionSpec(None, *spec)))(*parts))
-        for part in parts:
-            part.delete()
-        return whole
+        return _instead(stacks(*spec), *parts)
+
+    def give_back(whole: jax.Array) -> Sequence[jax.Array]:
+        assert isinstance(whole.sharding, NamedSharding)
+        return _instead(splits(*whole.sharding.spec[1:]), whole)
 
     def place_state(state: TrainState) -> TrainState:
         state = jax.device_put(state, where(state))
         return stack(state, forward.segments, take_over) if forward.scan else state
 
     def fetch(state: TrainState) -> TrainState:
-        return rearranged(single, state) if forward.scan else state
+        return _unstacked(forward, recipe, state, give_back) if forward.scan else state
 
     return Engine(where, place_state, partial(place_rows, mesh=mesh), step, fetch, lower)
 
 
-def _unstacked(forward: Forward, recipe: Recipe, state: TrainState) -> TrainState:
-    params, ema = unstack((state.params, state.ema), forward.segments)
+def _instead(change: Callable[..., Any], *arrays: jax.Array) -> Any:
+    """What ``change`` makes of the arrays, which are freed."""
+    made = jax.block_until_ready(change(*arrays))
+    for array in arrays:
+        array.delete()
+    return made
+
+
+def _unstacked(forward: Forward, recipe: Recipe, state: TrainState, split: Split = list) -> TrainState:
+    params, ema = unstack((state.params, state.ema), forward.segments, split=split)
     frozen = frozen_paths(recipe.optimizer.frozen, forward.config)
-    moments = unstack(state.opt_state, forward.segments, [path for path, still in frozen.items() if still])
-    return TrainState(state.step, params, moments, ema)
+    masked = [path for path, still in frozen.items() if still]
+    return TrainState(state.step, params, unstack(state.opt_state, forward.segments, masked, split), ema)
 
 
 def place_rows(batch: Batch, mesh: Mesh) -> Batch:
@@ -165,21 +172,26 @@ def pmap_engine(
     preprocessing: Preprocessing,
     key: jax.Array,
     teacher: Teacher | None = None,
+    devices: Sequence[Any] | None = None,
 ) -> Engine:
     """``pmap`` over the devices of one process, each with a copy of everything; gives the results of ``jit_engine``.
+
+    Args:
+        key: of the run; each step folds in its number.
+        devices: that the step is for, which need not be here; ``None``: those of this process.
 
     Raises:
         VitportError: if there are several processes.
     """
     if jax.process_count() > 1:
         raise VitportError("parallel=pmap runs in one process, and there are several: choose parallel=jit.")
-    devices = jax.local_devices()
+    devices = jax.local_devices() if devices is None else devices
     copies = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
-    update = jax.pmap(
-        make_update(forward, optimizer, recipe, "devices"), "devices", in_axes=(0, 0, None), donate_argnums=0
-    )
+    update: Any = jax.pmap(
+        make_update(forward, optimizer, recipe, "devices"), "devices", in_axes=(0, 0, None), donate_argnums=0,
+        devices=devices,
+    )  # fmt: skip
     classes = forward.config.num_classes
-    single = partial(_unstacked, forward, recipe)
 
     @jax.jit
     def prepared(batch: Batch, step: jax.Array, taught: Any) -> Batch:
@@ -188,14 +200,21 @@ def pmap_engine(
         batch = prepare(batch, recipe, classes, preprocessing, mixing, asked)
         return jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
 
+    def to_all(x: jax.Array) -> jax.Array:
+        parts = [jax.device_put(x[None], device) for device in devices]
+        return jax.make_array_from_single_device_arrays((len(devices), *x.shape), copies, parts)
+
+    def from_one(x: jax.Array) -> jax.Array:
+        return x.addressable_shards[0].data.reshape(x.shape[1:])
+
     def place_state(state: TrainState) -> TrainState:
         if forward.scan:
-            state = stack(state, forward.segments)
-        return jax.tree.map(lambda x: jax.device_put(jnp.broadcast_to(x, (len(devices), *x.shape)), copies), state)
+            state = stack(state, forward.segments, lambda parts: _instead(lambda *parts: jnp.stack(parts), *parts))
+        return jax.tree.map(partial(_instead, to_all), state)
 
     def fetch(state: TrainState) -> TrainState:
-        state = jax.tree.map(lambda x: x.addressable_shards[0].data.reshape(x.shape[1:]), state)
-        return single(state) if forward.scan else state
+        state = jax.tree.map(partial(_instead, from_one), state)
+        return _unstacked(forward, recipe, state, partial(_instead, list)) if forward.scan else state
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         number = state.step.addressable_shards[0].data.reshape(())
@@ -206,4 +225,14 @@ def pmap_engine(
     def layout(state: TrainState) -> TrainState:
         return jax.tree.map(lambda leaf: SingleDeviceSharding(devices[0]), state)
 
-    return Engine(layout, place_state, lambda batch: batch, step, fetch)
+    def lower(state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        """What follows the preparation of a batch, which is a program of its own."""
+
+        def shapes(state: TrainState, batch: Batch, taught: Any) -> tuple[TrainState, Batch]:
+            state = stack(state, forward.segments) if forward.scan else state
+            return jax.tree.map(lambda x: jnp.stack([x] * len(devices)), state), prepared(batch, 0, taught)
+
+        taught = None if teacher is None else teacher.params
+        return update.lower(*jax.eval_shape(shapes, state, batch, taught), jax.eval_shape(lambda: key))
+
+    return Engine(layout, place_state, lambda batch: batch, step, fetch, lower)

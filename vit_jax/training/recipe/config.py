@@ -164,8 +164,8 @@ class TrainConfig:
     many, and sends twice the bytes. In float32, and with pmap, sums are float32 always."""
     remat: Remat = "auto"
     """What the backward pass recomputes of each block: with auto, what costs hardly any time (on a single CPU device
-    dots_no_batch, on TPUs with scan dots, unless there is dropout; elsewhere nothing); nothing; everything; everything
-    but matrix products; everything but the products of linear layers."""
+    dots_no_batch, on TPUs and GPUs with scan dots, unless there is dropout; elsewhere nothing); nothing; everything;
+    everything but matrix products; everything but the products of linear layers."""
     attention: AttentionKind = "auto"
     """``explicit`` computes the attention weights as written in the model; ``fused`` normalizes after the values;
     ``cudnn`` runs on NVIDIA GPUs in bfloat16 and ``flash`` on TPUs, and store no weights; ``auto`` chooses by device,

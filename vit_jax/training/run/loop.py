@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -232,9 +232,8 @@ class _Loop:
     def _evaluate(self) -> dict[str, float]:
         self.guard.drain()
         self.progress.evaluates = True
-        state = self.state
-        weights = TrainState(state.step, state.params if state.ema is None else state.ema, (), None)
-        self.scores, skipped = self.evaluation(self.setup.engine.fetch(weights).params)
+        with self._apart() as state:
+            self.scores, skipped = self.evaluation(state.params if state.ema is None else state.ema)
         self.skipped |= skipped
         self.progress.evaluates = False
         metrics = self.scores.metrics()
@@ -243,6 +242,15 @@ class _Loop:
         self._write(lambda log: log.evaluation(self.step, metrics))
         self.throughput.start()
         return metrics
+
+    @contextmanager
+    def _apart(self) -> Iterator[TrainState]:
+        """The state with blocks stored separately, while nothing trains."""
+        state = self.setup.engine.fetch(self.state)
+        try:
+            yield state
+        finally:
+            self.state = self.setup.engine.place_state(state)
 
     def _skipped(self) -> dict[str, str]:
         """Training images that could not be read, with the reasons; also those of earlier starts."""
@@ -255,8 +263,8 @@ class _Loop:
         self._write(lambda log: log.flush())
         raise_on_all(self._check_lock, UnwrittenError)
         progress = replace(self.progress, skipped=self._skipped(), unwritten=self.log.unwritten if self.log else [])
-        state = self.setup.engine.fetch(self.state)
-        self.checkpoints.save(state, self.record | progress.record(), metrics)
+        with self._apart() as state:
+            self.checkpoints.save(state, self.record | progress.record(), metrics)
         self.saved = self.step
         self.throughput.start()
 

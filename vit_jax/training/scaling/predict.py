@@ -120,11 +120,11 @@ def rank(
 
 def _candidates(model: Config, batch: int, devices: int, precision: Precision, chip: Chip) -> Iterator[Step]:
     attention: AttentionKernel = "cudnn" if chip.cudnn and precision == "bfloat16" else "fused"
-    least: Remat = "none" if chip.cudnn else "dots"  # what remat=auto is
     for tensor in _divisors(devices):
         for fsdp in _divisors(devices // tensor):
             mesh = MeshShape(devices // (fsdp * tensor), fsdp, tensor)
-            for remat in (least, "full"):
+            remats: tuple[Remat, ...] = ("dots", "full")  # the first is what remat=auto is
+            for remat in remats:
                 yield Step(model, batch, mesh, precision, remat, attention=attention, scan=True)
 
 

@@ -23,6 +23,8 @@ _HELD = 12
 _WORKING = {"full": 1.05, "dots": 1.65, "dots_no_batch": 1.65}
 """What one block's forward or backward pass holds at a time beside what is kept, by what a block would keep without
 rematerialisation: its arrays, their gradients, and copies in another layout. Measured in compiled programs."""
+_WORKING_CUDNN = {"full": 1.05, "dots": 1.1, "dots_no_batch": 1.1}
+"""The same where cuDNN computes attention, which is recomputed."""
 _WORKING_OTHERS = 1.4
 _FLASH = 5
 """Arrays that the flash kernel keeps padded: queries, keys, values, heads, and what its compiler makes of their
@@ -204,7 +206,7 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     kernel = _FLASH * blocks - 3 * sizes.tokens * width if step.attention == "flash" else 0
     if step.remat in ("dots", "dots_no_batch"):
         kept = 2 * width + (parts - sizes.hidden)
-        if step.remat == "dots_no_batch":
+        if step.remat == "dots_no_batch" or step.attention in ("cudnn", "flash"):  # heads are recomputed
             kept, weights = kept - width, 0
         return step.images * word * (sizes.tokens * kept + weights) / (tensor if cut.attentions else 1)
     norms = whole // 2
@@ -247,7 +249,8 @@ def _in_blocks(step: Step, tile: tuple[int, int]) -> float:
     are done."""
     kept = activation_bytes(step, tile)
     working = activation_bytes(replace(step, remat="none"), tile)
-    factor = _WORKING.get(step.remat, _WORKING_OTHERS)
+    factors = _WORKING_CUDNN if step.attention == "cudnn" else _WORKING
+    factor = factors.get(step.remat, _WORKING_OTHERS)
     before, most = 0.0, 0.0
     for segment, held, own in zip(segments(step.model), kept, working, strict=True):
         before += segment.count * held

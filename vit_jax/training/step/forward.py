@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 
 from vit_jax.layers.drop_path import DropPath
 from vit_jax.layers.dropout import ImageRngs
-from vit_jax.layers.xla.axes import DATA, FSDP
+from vit_jax.layers.xla.axes import DATA, FSDP, TENSOR
 from vit_jax.layers.xla.platform import platform_of
 from vit_jax.model import VisionModel
 from vit_jax.params import parameters_by_path
 from vit_jax.pure import Params, Pure
 from vit_jax.training.recipe.execution import Precision, Remat
 from vit_jax.training.step.gathered import Gather, all_but_weights, keep_images
+from vit_jax.training.step.gathered_tensor import GatherByCompiler
 from vit_jax.training.step.losses import Logits
 from vit_jax.training.step.stacked import single_path, stacked_path
 from vit_spec import Parameter, Segment, VitportError, segments
@@ -69,7 +70,7 @@ class Forward:
         self.remat: Remat = remat
         self.gradient_sum: Precision = gradient_sum
         self.mesh: Mesh | None = None
-        self.gather: Gather | None = None
+        self.gather: Gather | GatherByCompiler | None = None
         """How parameters get to where they are used, if not by XLA alone."""
 
     @property
@@ -93,7 +94,8 @@ class Forward:
         narrow = jnp.dtype(self.dtype).itemsize < jnp.dtype(self.gradient_sum).itemsize
         wide = narrow and mesh.shape[DATA] * mesh.shape[FSDP] > 1
         if wide or (self.scan and forward.cut_by_fsdp):
-            forward.gather = Gather(mesh, self.dtype, wide)
+            kind = Gather if mesh.shape[TENSOR] == 1 else GatherByCompiler
+            forward.gather = kind(mesh, self.dtype, wide)
         return forward
 
     def __call__(self, params: Params, images: jax.Array, keys: jax.Array | None) -> Logits:
@@ -125,14 +127,14 @@ class Forward:
     def _outside(self, params: Params) -> _Around:
         """What is outside blocks, with these parameters."""
         gather = self.gather
-        if gather is None or not gather.wide:
+        if gather is None or not gather.outside:
             model = self._around(params)
             return lambda part, x, keys=None: part(model, x, keys)
-        known = parameters_by_path(self.config)
-        copies = {path: gather.copies(known[path], params[path]) for path in self._around.paths}
+        known = {path: parameters_by_path(self.config)[path] for path in self._around.paths}
+        own = {path: params[path] for path in self._around.paths}
 
         def around(part: _Part, x: jax.Array, keys: jax.Array | None = None) -> Any:
-            return gather.run(lambda own, x, keys: part(self._around(own), x, keys), copies, x, keys)
+            return gather.run(lambda own, x, keys: part(self._around(own), x, keys), known, own, x, keys)
 
         return around
 
@@ -142,8 +144,8 @@ class Forward:
             return self.remat
         if self.on_one_cpu and not drops:
             return "dots_no_batch"
-        on_tpu = self.mesh is not None and platform_of(self.mesh) == "tpu"
-        return "dots" if on_tpu and self.scan and not drops else "none"
+        on_accelerator = self.mesh is not None and platform_of(self.mesh) != "cpu"
+        return "dots" if on_accelerator and self.scan and not drops else "none"
 
     def _runner(self, segment: Segment, block: Pure) -> _Runner:
         policy = _POLICIES[self._remat()]
@@ -152,9 +154,9 @@ class Forward:
             known = {path: parameters_by_path(self.config)[single_path(segment, 0, path)] for path in block.paths}
             run = partial(_run_gathered, block, self.gather, known)
             if self.cut_by_fsdp:
-                policy = policy or all_but_weights(set(block.shapes))
+                policy = policy or all_but_weights(block.shapes)
         run = run if policy is None else jax.checkpoint(run, policy=policy)
-        if self.mesh is None or not self.cut_by_fsdp:
+        if self.mesh is None or not self.cut_by_fsdp or isinstance(self.gather, Gather):
             return run
         keep = partial(keep_images, self.mesh)
         return lambda x, *block: keep(run(keep(x), *block))
@@ -212,7 +214,7 @@ def _scanned(
 
 def _run_gathered(
     pure: Pure,
-    gather: Gather,
+    gather: Gather | GatherByCompiler,
     known: dict[str, Parameter],
     x: jax.Array,
     params: Params,
@@ -221,8 +223,7 @@ def _run_gathered(
 ) -> jax.Array:
     """:func:`_run_block` with its parameters gathered first: in a scan XLA would shard its activations like its
     weights."""
-    copies = {path: gather.copies(known[path], array) for path, array in params.items()}
-    return gather.run(lambda own, x, keys, rate: _run_block(pure, x, own, rate, keys), copies, x, keys, rate)
+    return gather.run(lambda own, x, keys, rate: _run_block(pure, x, own, rate, keys), known, params, x, keys, rate)
 
 
 def _run_block(pure: Pure, x: jax.Array, params: Params, rate: jax.Array | None, keys: jax.Array | None) -> jax.Array:

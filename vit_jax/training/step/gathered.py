@@ -1,18 +1,18 @@
-"""Parameters where a mesh uses them: gathered from FSDP's shards, and copied where gradients are summed explicitly."""
+"""Parameters where a mesh uses them: explicit collectives gather them from FSDP's shards and sum their gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-from vit_jax.layers.xla.axes import DATA, FSDP, TENSOR, images_along
+from vit_jax.layers.xla.axes import FSDP, images_along
 from vit_jax.pure import Params
 from vit_jax.training.devices.sharding import BATCH, partition
 from vit_spec import Parameter
@@ -20,96 +20,63 @@ from vit_spec import Parameter
 
 @dataclass(frozen=True)
 class Gather:
-    """How parts of a model get their parameters over a mesh.
+    """How parts of a model run over a mesh without a tensor axis: each device on its own images, with parameters that
+    it gathers.
 
-    A part runs for groups of images that lie along some axes of the mesh, each with its own copy of parameters. The
-    gradient of a parameter is then the sum of its copies', an array that can be cast and summed in the order that costs
-    least. Left alone, XLA sums what a product gives, in the dtype of the computation, along all axes at once.
-
-    - Along ``data`` alone: what FSDP shards is summed along ``fsdp`` first, of which each device keeps its part
-      (reduce-scatter), and only parts along ``data``.
-    - ``wide``: along both axes, so that gradients are cast to float32 before they are summed.
+    What FSDP shards is all-gathered in the dtype of the computation. Its gradient is reduce-scattered along ``fsdp``,
+    and only each device's shard is summed along ``data``. Left alone, XLA may sum whole kernels along all axes, and in
+    a scan cut activations like weights.
     """
 
     mesh: Mesh
     dtype: DTypeLike
     """Of the computation."""
     wide: bool = False
-
-    @property
-    def groups(self) -> int:
-        """Copies of a parameter."""
-        return self.mesh.shape[DATA] * (self.mesh.shape[FSDP] if self.wide else 1)
-
-    def copies(self, known: Parameter, x: jax.Array) -> tuple[jax.Array, bool]:
-        """One parameter without FSDP's sharding, and whether it has an axis of copies.
-
-        A kernel is first cast to the dtype of the computation; else XLA would cast it after gathering.
-        """
-        cut = partition(known, x.shape, self.mesh)
-        whole = _without_fsdp(cut, wide=self.wide)
-        if self.wide:
-            dtype = jnp.dtype(self.dtype) if known.is_kernel else x.dtype
-            return _spread(x, _Spread(self.mesh, str(dtype), cut, whole)), True
-        x = x.astype(self.dtype) if known.is_kernel else x
-        copied = self.groups > 1 and whole != cut
-        if copied:
-            x = jnp.broadcast_to(x, (self.groups, *x.shape))
-            x = self._held(x, PartitionSpec(DATA, *cut))
-            whole = PartitionSpec(DATA, *whole)
-        return self._held(x, whole), copied
+    """Whether gradients are cast to float32 before they are summed."""
+    outside: ClassVar[bool] = True
+    """Parts outside blocks run so too."""
 
     def run(
         self,
         part: Callable[..., Any],
-        params: dict[str, tuple[jax.Array, bool]],
+        known: Mapping[str, Parameter],
+        params: Params,
         x: jax.Array,
         keys: jax.Array | None,
         *shared: Any,
     ) -> Any:
-        """``part(params, x, keys, *shared)``, group by group.
+        """``part(params, x, keys, *shared)`` on each device.
 
         Args:
             part: gives an array for each image, or several.
-            params: path → :meth:`copies`.
+            known: path → what is known of a parameter.
+            params: by path.
             x: (B, …), an array for each image.
             keys: (B,), or ``None``.
             shared: what all images have in common.
         """
-        arrays = {path: array for path, (array, _) in params.items()}
-        if self.wide:
-            return self._run_apart(part, arrays, x, keys, *shared)
-        if self.groups == 1:
-            return part(arrays, x, keys, *shared)
-        own = {path: 0 if copied else None for path, (_, copied) in params.items()}
-        axes = (own, 0, None if keys is None else 0, *[None] * len(shared))
-        with images_along(FSDP):
-            run = jax.vmap(part, in_axes=axes, spmd_axis_name=DATA)
-            y = run(arrays, self._by_group(x), None if keys is None else self._by_group(keys), *shared)
-        return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), y)
+        cuts = {path: partition(known[path], array.shape, self.mesh) for path, array in params.items()}
 
-    def _by_group(self, array: jax.Array) -> jax.Array:
-        """(B, …) -> (groups, B / groups, …), on the devices where it lies."""
-        return self._held(array.reshape(self.groups, -1, *array.shape[1:]), PartitionSpec(DATA, FSDP))
-
-    def _run_apart(
-        self, part: Callable[..., Any], copies: Params, x: jax.Array, keys: jax.Array | None, *shared: Any
-    ) -> Any:
-        """Each device's images by themselves: ``jax.vmap`` would make one convolution of all devices' kernels, which
-        XLA does not divide."""
-
-        def run(copies: Params, x: jax.Array, keys: jax.Array | None, *shared: Any) -> Any:
+        def own(params: Params, x: jax.Array, keys: jax.Array | None, *shared: Any) -> Any:
+            whole = {path: self._whole(known[path], array, cuts[path]) for path, array in params.items()}
             with images_along():
-                return part({path: jax.lax.squeeze(array, (0,)) for path, array in copies.items()}, x, keys, *shared)
+                return part(whole, x, keys, *shared)
 
-        rows = PartitionSpec((DATA, FSDP))
-        alone = {DATA, FSDP} | ({TENSOR} if self.mesh.shape[TENSOR] == 1 else set())
-        into = (rows, rows, None if keys is None else rows, *[PartitionSpec()] * len(shared))
-        divided = jax.shard_map(run, mesh=self.mesh, in_specs=into, out_specs=rows, axis_names=alone, check_vma=False)
-        return divided(copies, x, keys, *shared)
+        if not self.wide:  # else gradients would be cast before they are summed
+            params = {path: self._cast(known[path], array) for path, array in params.items()}
+        into = (cuts, BATCH, None if keys is None else BATCH, *[PartitionSpec()] * len(shared))
+        divided = jax.shard_map(own, mesh=self.mesh, in_specs=into, out_specs=BATCH, check_vma=False)
+        return divided(params, x, keys, *shared)
 
-    def _held(self, x: jax.Array, where: PartitionSpec) -> jax.Array:
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, where))
+    def _whole(self, known: Parameter, x: jax.Array, cut: PartitionSpec) -> jax.Array:
+        """A parameter from its shards, in the dtype of the computation if it is a kernel."""
+        if FSDP not in cut:
+            return self._cast(known, x)
+        dtype = str(jnp.dtype(self.dtype) if known.is_kernel else x.dtype)
+        return _gather(x, cut.index(FSDP), dtype, "float32" if self.wide else dtype)
+
+    def _cast(self, known: Parameter, x: jax.Array) -> jax.Array:
+        return x.astype(self.dtype) if known.is_kernel else x
 
 
 def keep_images(mesh: Mesh, x: jax.Array) -> jax.Array:
@@ -117,63 +84,38 @@ def keep_images(mesh: Mesh, x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, BATCH))
 
 
-def all_but_weights(shapes: set[tuple[int, ...]]) -> Callable[..., bool]:
+def all_but_weights(shapes: Collection[tuple[int, ...]]) -> Callable[..., bool]:
     """A policy of ``jax.checkpoint`` that saves everything except gathered weights of these shapes, which the backward
     pass gathers again."""
 
-    def saveable(primitive: Any, *operands: Any, **_: Any) -> bool:
+    def saveable(primitive: Any, *operands: Any, **params: Any) -> bool:
+        inner = params.get("call_jaxpr")  # of a function with a derivative of its own
+        names = {primitive.name} if inner is None else {each.primitive.name for each in inner.eqns}
         moves = primitive.name in ("sharding_constraint", "convert_element_type", "broadcast_in_dim", "squeeze")
         shape = operands[0].shape if operands else ()
-        return not (moves and (shape in shapes or shape[1:] in shapes))
+        return "all_gather" not in names and not (moves and (shape in shapes or shape[1:] in shapes))
 
     return saveable
 
 
-@dataclass(frozen=True)
-class _Spread:
-    """How a parameter is copied to every device that has images."""
-
-    mesh: Mesh
-    dtype: str
-    cut: PartitionSpec
-    """How it is sharded."""
-    whole: PartitionSpec
-    """The same without FSDP."""
-
-    def held(self, x: jax.Array, *axes: Any) -> jax.Array:
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*axes)))
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(x: jax.Array, axis: int, dtype: str, summed: str) -> jax.Array:
+    """A parameter from its shards along an axis, cast before it is gathered; gradients are summed in another dtype."""
+    del summed
+    return jax.lax.all_gather(x.astype(dtype), FSDP, axis=axis, tiled=True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _spread(x: jax.Array, how: _Spread) -> jax.Array:
-    """A parameter -> its copies, (groups, …), in the dtype of the computation; gradients are summed in its own."""
-    x = how.held(x.astype(how.dtype), *how.whole)
-    groups = how.mesh.shape[DATA] * how.mesh.shape[FSDP]
-    return how.held(jnp.broadcast_to(x, (groups, *x.shape)), (DATA, FSDP), *how.whole)
+def _gather_forward(x: jax.Array, axis: int, dtype: str, summed: str) -> tuple[jax.Array, None]:
+    return _gather(x, axis, dtype, summed), None
 
 
-def _spread_forward(x: jax.Array, how: _Spread) -> tuple[jax.Array, None]:
-    return _spread(x, how), None
+def _gather_backward(axis: int, dtype: str, summed: str, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    del dtype
+    before, size, after = gradient.shape[:axis], gradient.shape[axis], gradient.shape[axis + 1 :]
+    devices = jax.lax.axis_size(FSDP)
+    parts = gradient.astype(summed).reshape(*before, devices, size // devices, *after)
+    # Along an axis of its own, in front: TPUs sum an array whole where they would have to scatter within tiles.
+    return (jax.lax.psum_scatter(jnp.moveaxis(parts, axis, 0), FSDP, scatter_dimension=0),)
 
 
-def _spread_backward(how: _Spread, _: None, gradient: jax.Array) -> tuple[jax.Array]:
-    data, fsdp = how.mesh.shape[DATA], how.mesh.shape[FSDP]
-    parts = gradient.astype(jnp.float32)
-    if how.cut == how.whole:
-        return (how.held(parts.sum(0), *how.cut),)
-    parts = how.held(parts.reshape(data, fsdp, *parts.shape[1:]), DATA, FSDP, *how.whole)
-    return (how.held(how.held(parts.sum(1), DATA, *how.cut).sum(0), *how.cut),)
-
-
-_spread.defvjp(_spread_forward, _spread_backward)
-
-
-def _without_fsdp(cut: PartitionSpec, *, wide: bool) -> PartitionSpec:
-    """A packed kernel that both axes shard is gathered by its layer, after an exchange along ``tensor``, if images lie
-    along ``fsdp`` there."""
-    axes = []
-    for axis in cut:
-        if isinstance(axis, tuple) and wide:
-            axis = next(name for name in axis if name != FSDP)
-        axes.append(None if axis == FSDP else axis)
-    return PartitionSpec(*axes)
+_gather.defvjp(_gather_forward, _gather_backward)

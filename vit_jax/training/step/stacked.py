@@ -21,6 +21,7 @@ from vit_spec import Config, Parameter, Segment
 
 Segments = Sequence[Segment]
 Join = Callable[[Sequence[jax.Array]], jax.Array]
+Split = Callable[[jax.Array], Sequence[jax.Array]]
 _STACKED = "/*/"
 
 
@@ -35,18 +36,20 @@ def stack(tree: Any, segments: Segments, join: Join = jnp.stack) -> Any:
     return _over_dictionaries(partial(_together, segments, join), tree, segments)
 
 
-def unstack(tree: Any, segments: Segments, masked: Collection[str] = ()) -> Any:
+def unstack(tree: Any, segments: Segments, masked: Collection[str] = (), split: Split = list) -> Any:
     """The inverse of :func:`stack`.
 
     Args:
         masked: paths that have no value in an optimizer's state.
+        split: gives the blocks' arrays of a stacked one.
     """
 
     def apart(by_path: Mapping[str, Any]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for path, leaf in by_path.items():
-            for at, name in enumerate(single_paths(path, _count(path, segments))):
-                value = leaf[at] if is_stacked(path) and not _is_masked(leaf) else leaf
+            names = single_paths(path, _count(path, segments))
+            values = split(leaf) if is_stacked(path) and not _is_masked(leaf) else [leaf] * len(names)
+            for name, value in zip(names, values, strict=True):
                 result[name] = optax.MaskedNode() if name in masked else value
         return result
 

@@ -22,6 +22,7 @@ def test_blocks_are_stacked_one_parameter_at_a_time_and_what_they_were_made_of_i
     forward = training.Forward(model, scan=True)
     engine = training.jit_engine(forward, optimizer, RECIPE, Preprocessing(), mesh, jax.random.key(0))
     shapes = jax.eval_shape(lambda: training.init_state(params, optimizer, RECIPE))
+    before = sum(leaf.nbytes for leaf in jax.live_arrays())
     made = jax.jit(lambda: training.init_state(params, optimizer, RECIPE), out_shardings=engine.layout(shapes))()
     blocks = [leaf for path, leaf in made.params.items() if path.startswith("blocks/")]
     placed = engine.place_state(made)
@@ -30,6 +31,13 @@ def test_blocks_are_stacked_one_parameter_at_a_time_and_what_they_were_made_of_i
     kernel = np.stack([params[f"blocks/{at}/attn/qkv/kernel"] for at in range(CONFIG.depth)])
     np.testing.assert_array_equal(placed.params["blocks/*/attn/qkv/kernel"], kernel)
     np.testing.assert_array_equal(placed.ema["blocks/*/attn/qkv/kernel"], kernel)
-    fetched = engine.fetch(placed)
-    for path, array in params.items():
-        np.testing.assert_array_equal(fetched.params[path], array)
+    stacked = [leaf for path, leaf in placed.params.items() if path.startswith("blocks/")]
+    held = sum(leaf.nbytes for leaf in jax.tree.leaves(placed))
+    for _ in range(2):
+        fetched = engine.fetch(placed)
+        assert sum(leaf.nbytes for leaf in jax.live_arrays()) < before + 1.1 * held
+        for path, array in params.items():
+            np.testing.assert_array_equal(fetched.params[path], array)
+        assert all(leaf.is_deleted() for leaf in stacked)
+        placed = engine.place_state(fetched)
+        np.testing.assert_array_equal(placed.params["blocks/*/attn/qkv/kernel"], kernel)
