@@ -92,6 +92,14 @@ def test_a_scan_under_fsdp_holds_the_weights_of_one_or_two_blocks() -> None:
     assert more < 6 * (kept + held / 2)
 
 
+def test_pmap_sums_all_gradients_in_float32(tmp_path) -> None:
+    found = json.loads(vitport(tmp_path, "--batch", "64", "--parallel", "pmap", "--on", "v5e:2x2", "--json"))
+    summed = sum(one["bytes"] for one in found["collectives"])
+    assert {(one["kind"], *one["axes"]) for one in found["collectives"]} == {("all-reduce", "data")}
+    assert summed == pytest.approx(4 * found["parameters"], rel=0.001)  # and two numbers for the log
+    assert "runs on one host" in vitport(tmp_path, "--batch", "64", "--parallel", "pmap", "--on", "v5e:4x4", status=2)
+
+
 def test_flash_attention_holds_no_attention_weights(tmp_path) -> None:
     """At 1,025 tokens, where ``auto`` takes it; the fused one holds weights in tiles, in float32 and bfloat16.
     Measured: 2.74 and 1.13 GB, 0.91 GB of them weights."""
