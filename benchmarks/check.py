@@ -12,6 +12,8 @@ from benchmarks.results import Result
 
 ERRORS = 3.0
 """A ratio has changed if it is this many standard errors off; by chance, one in 700 is, in the worse direction."""
+LEAST = math.log(1.01)
+"""Bytes repeat almost exactly: a change of a ratio by less than a hundredth is none, however small its noise."""
 Verdict = Literal["worse", "better", "same"]
 
 
@@ -57,7 +59,7 @@ def compare(name: str, before: Comparison, now: Comparison, noise: float) -> Che
     that run the same code lay apart in this run, which differs from process to process but not from round to round.
     """
     errors = [standard_error([math.log(ratio) for ratio in each.ratios]) for each in (before, now)]
-    allowed = ERRORS * math.sqrt(sum(error * error for error in errors) + 2 * noise * noise)
+    allowed = max(LEAST, ERRORS * math.sqrt(sum(error * error for error in errors) + 2 * noise * noise))
     change = math.log(now.ratio.median / before.ratio.median)
     better = change if now.higher_is_better else -change
     verdict: Verdict = "worse" if better < -allowed else "better" if better > allowed else "same"

@@ -80,13 +80,13 @@ def cpu_seconds() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def ours(source: Source, workers: int, first: int) -> Rate:
+def ours(source: Source, workers: int, first: int, size: int = SIZE, epochs: int = 1) -> Rate:
     """All of the source's images, after some batches that fill the queues and are not counted."""
-    count = len(source) // BATCH
+    count = epochs * len(source) // BATCH
     with Stream(
         source,
         Data(workers=workers),
-        Preprocessing(size=(SIZE, SIZE)),
+        Preprocessing(size=(size, size)),
         batch=BATCH,
         rows=range(BATCH),
         seed=0,

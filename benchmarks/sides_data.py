@@ -19,6 +19,18 @@ def ours(folder: str) -> Side:
     return _side(lambda workers: input_pipeline.ours(source, workers, next(first)).images_per_second)
 
 
+def shards(path: str, size: int, small: bool) -> Side:
+    """The same over tar shards, at this size.
+
+    Args:
+        small: whether an epoch is so short that a turn needs several.
+    """
+    source = _source(path)
+    first = itertools.count()
+    epochs = 10 if small else 1
+    return _side(lambda workers: input_pipeline.ours(source, workers, next(first), size, epochs).images_per_second)
+
+
 def plain(folder: str) -> Side:
     """A loop of Pillow."""
     source = _source(folder)

@@ -22,6 +22,7 @@ from benchmarks.subject import PEAK_RATE, WEIGHT_DECAY, Subject, product_shapes
 from vit_jax import training
 from vit_jax.families import make_model
 from vit_jax.inference import compile_inference, offer_cores
+from vit_jax.inference.compile import attend_forward
 from vit_jax.layers.attention import ATTENTION, set_attention
 from vit_jax.training.recipe.presets import get_preset
 from vit_jax.training.run.loop import run as training_run
@@ -37,7 +38,7 @@ def inference(
     batches: Sequence[int],
     dtype: str = "float32",
     tf32: bool | None = None,
-    attention: str = "fused",
+    attention: str | None = None,
 ) -> Side:
     """A forward pass as `vitport evaluate` makes it; each batch size is a part of that name.
 
@@ -46,14 +47,15 @@ def inference(
         batches: images in a batch.
         dtype: of computation and parameters.
         tf32: whether float32 products may be taken in TensorFloat-32; ``None`` leaves it to JAX.
-        attention: a name of ``vit_jax.layers.attention.ATTENTION``.
+        attention: a name of ``vit_jax.layers.attention.ATTENTION``; ``None`` leaves it to ``compile_inference``.
     """
     offer_cores()
     if tf32 is not None:
         jax.config.update("jax_default_matmul_precision", "tensorfloat32" if tf32 else "highest")
     what = Subject(**subject)
     model = vit_jax.create_model(weights=what.checkpoint(), dtype=dtype, param_dtype=dtype)
-    forwards = {batch: compile_inference(model, batch, attend=ATTENTION[attention]) for batch in batches}
+    kernel = attend_forward if attention is None else ATTENTION[attention]
+    forwards = {batch: compile_inference(model, batch, attend=kernel) for batch in batches}
     images = {batch: forwards[batch].place(jnp.asarray(what.images(batch), dtype)) for batch in batches}
 
     def runs(batch: int) -> Callable[[int], None]:

@@ -58,6 +58,8 @@ TARGETS: Sequence[Target] = (
     Target("startup/vitport --help", at_most=0.3, seconds=True),
     Target("startup/import vit_jax", at_most=1.1),
     Target("conversion/*", at_most=2.0),
+    Target("bucket/*, memory", at_most=1.25),
+    Target("bucket/*", at_least=0.9),
     Target("compare/*, memory", at_most=2.0),
     Target("compare/*", at_most=4.0),
     Target("input/*", at_least=1.0),

@@ -5,6 +5,7 @@ nothing near its neutral value, saved as safetensors and loaded by ``create_mode
 frameworks, with the config that is registered under that name, shortened alike. The outputs are compared in float32.
 Vision Transformers get images of 6 x 10 patches, and their patches and the tokens before them are compared too, each by
 themselves, for errors in positions may show in one of them alone.
+All names take an hour: a run with ``--output`` that is cut short is gone on with by the next.
 Needs timm, torchvision and JAX in one environment: see docs/testing.md.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import re
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -33,17 +35,19 @@ from vit_spec import Config, ViTConfig, VitportError, get_model
 
 TOLERANCE = 1e-5
 """Of the largest absolute value of timm's output: some 80 float32 roundings."""
-NEEDED = 281
+NEEDED = 286
 GRID = 6, 10
 """Rows and columns of patches: neither square, nor each other's multiple."""
 DEPTH = 2
 _FLAT, _STAGED = {"depth": DEPTH}, {"depths": (DEPTH,) * 4}
 MODULES: dict[str, dict[str, Any]] = {
     "vision_transformer": _FLAT, "deit": _FLAT, "eva": _FLAT, "beit": _FLAT,
-    "vision_transformer_relpos": _FLAT,
+    "vision_transformer_relpos": _FLAT, "naflexvit": _FLAT, "qwen3_vit": _FLAT, "deepseek_vit": _FLAT,
     "swin_transformer": _STAGED, "swin_transformer_v2": _STAGED,
 }  # fmt: skip
 """timm's module → what makes its models shallow, for timm and in the config."""
+_GROUPED = re.compile(r"vit_\w+_patch16_sapiens2")
+"""Models whose blocks differ: in some, two heads share keys and values. Two blocks are one of each."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,9 @@ def measure(name: str, depth: dict[str, Any]) -> Result:
         return Result(name, refusal=str(error))
     if isinstance(ours, ViTConfig):
         ours = ours.replace(image_size=tuple(ours.patch_size * side for side in GRID))
-    sizes = {"img_size": ours.image_size} if isinstance(ours, ViTConfig) else {}
+    sizes: dict[str, Any] = {"img_size": ours.image_size} if isinstance(ours, ViTConfig) else {}
+    if isinstance(ours, ViTConfig) and _GROUPED.fullmatch(name):
+        sizes["num_kv_heads"] = (ours.num_heads, ours.num_heads // 2)
     reference: Any = shallow(name, depth | sizes)
     image = torch.randn(1, ours.in_channels, *ours.image_size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -155,6 +161,19 @@ def versions() -> str:
     )
 
 
+def measured(page: str) -> dict[str, Result]:
+    """The names that agree in a page that :func:`markdown` wrote, with what was measured of them.
+
+    Returns:
+        None of them if the page was measured with other versions.
+    """
+    if f"with {versions()}.\n" not in page:
+        return {}
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.e+-]+) \| ([\d.e+-]+) \|$", page, re.MULTILINE)
+    results = [Result(name, float(in_torch), float(in_jax)) for name, in_torch, in_jax in rows]
+    return {result.name: result for result in results if result.agrees}
+
+
 def markdown(results: list[Result]) -> str:
     """The page of the documentation."""
     agreeing = sum(result.agrees for result in results)
@@ -186,21 +205,23 @@ def coverage(pattern: Annotated[str, tyro.conf.Positional] = "*", output: Path |
 
     Args:
         pattern: shell pattern over timm's names.
-        output: where to write the table as Markdown.
+        output: where to write the table as Markdown. Names that agree in a page that is there already, measured with
+            the same versions, are not measured again.
 
     Returns:
-        0 where at least 281 names agree, or all of a narrower pattern that are not refused; else 1.
+        0 where at least 286 names agree, or all of a narrower pattern that are not refused; else 1.
     """
     console = Console()
-    results: list[Result] = []
-    for name, depth in names(pattern).items():
-        results.append(measure(name, depth))
-        result = results[-1]
+    found = measured(output.read_text(encoding="utf-8")) if output is not None and output.exists() else {}
+    wanted = names(pattern)
+    for name in (name for name in wanted if name not in found):
+        result = found[name] = measure(name, wanted[name])
         console.print(f"{name}: {result.said or f'{result.torch_error:.1e} {result.jax_error:.1e}'}", markup=False)
         if output is not None:  # after each name: a run that is cut short leaves what it measured
-            output.write_text(markdown(results))
+            output.write_text(markdown([found[name] for name in sorted(found)]), encoding="utf-8")
         jax.clear_caches()
         gc.collect()
+    results = [found[name] for name in wanted]
     table = Table("name", "PyTorch", "JAX", title=f"vitport against {versions()}")
     for result in results:
         table.add_row(result.name, result.said or f"{result.torch_error:.1e}", f"{result.jax_error:.1e}")

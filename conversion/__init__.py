@@ -18,6 +18,7 @@ from conversion.format import Format
 from conversion.formats import FORMATS, register_format, unregister_format
 from conversion.images.image import load_image
 from conversion.load import load
+from conversion.opening import Reading
 from conversion.save import save
 from conversion.source import Provenance
 from conversion.tensors.flax_tree import from_flax, to_flax
@@ -32,6 +33,7 @@ __all__ = [
     "Conversion",
     "Format",
     "Provenance",
+    "Reading",
     "TensorTable",
     "convert",
     "from_flax",

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from conversion.changes.changes import Changes
 from conversion.checkpoint import Checkpoint
 from conversion.destination import writable_weights
 from conversion.identify.recognise import get_formats
 from conversion.load import load
-from conversion.opening import Opening
+from conversion.opening import Opening, Reading
 from conversion.save import Progress, save
 from conversion.store.put import check_free, made_here
-from vit_spec import Config
 from vit_spec.address import in_store
 
 
@@ -47,17 +45,9 @@ def convert(
     *,
     to: str,
     changes: Changes | None = None,
-    format: str | None = None,
-    model: str | Config | None = None,
-    weights_key: str | None = None,
-    unreplicate: bool = False,
-    config: str | Path | None = None,
-    base: str | Path | None = None,
-    facts: Mapping[str, Any] | None = None,
-    norm_first: bool | None = None,
-    rename: str | Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    **reading: Unpack[Reading],
 ) -> Conversion:
     """Read weights, change what is asked for, write them in another format, and read the result back.
 
@@ -66,16 +56,9 @@ def convert(
         destination: the file or folder to write, here or in a bucket.
         to: name of the format to write, or of a family of formats.
         changes: what to change on the way; ``None`` for nothing.
-        format: naming scheme of the source, instead of the recognised one.
-        model: a registered name or a config, for facts that the source does not tell.
-        weights_key: entry of a training checkpoint that holds several sets of weights.
-        unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
-        config: a JSON file that says what the source is; see :func:`load`.
-        base: the weights that an adapter changes; see :func:`load`.
-        facts: fields of ``ViTConfig`` that are true of the source; see :func:`load`.
-        norm_first, rename: as of :func:`conversion.load`.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
         progress: called as each tensor is written.
+        reading: what the source leaves open, as of :func:`conversion.load`.
 
     Raises:
         VitportError: if the source cannot be read, a change is impossible, or the destination cannot be written.
@@ -86,21 +69,11 @@ def convert(
         check_free(str(destination), overwrite=overwrite)
     else:
         destination = Path(destination)
-        sources = (it for it in (source, base) if it is not None and not in_store(it))
+        sources = (it for it in (source, reading.get("base")) if it is not None and not in_store(it))
         writable_weights(destination, get_formats(to), overwrite=overwrite, sources=map(Path, sources))
     fresh = changes.head == "drop" or (changes.head == "zero" and changes.num_classes is not None)
-    opening = Opening(format, weights_key, unreplicate, config, base)
     size = {} if changes.image_size is None else {"image_size": changes.image_size}
-    read = load(
-        source,
-        model=model,
-        facts=facts,
-        if_unstated=size,
-        need_head=not fresh,
-        norm_first=norm_first,
-        rename=rename,
-        **asdict(opening),
-    )
+    read = load(source, if_unstated=size, need_head=not fresh, **reading)
     changed = changes.apply(read)
     with made_here(destination, overwrite=overwrite) as path:
         notes = save(changed, path, format=to, activation=changes.activation, overwrite=overwrite, progress=progress)
@@ -108,12 +81,12 @@ def convert(
     said = changed.provenance.notes[len(read.provenance.notes) :]
     return Conversion(
         path=str(source),
-        opening=opening,
+        opening=Opening.of(reading),
         changes=changes,
         source=read,
         changed=changed,
         destination=destination,
         result=result,
         notes=(*said, *notes),
-        renamed=rename is not None,
+        renamed=reading.get("rename") is not None,
     )

@@ -17,6 +17,7 @@ from conversion.containers.wall import wall
 from conversion.described import open_described
 from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
+from conversion.identify.angles import with_stated_rotary
 from conversion.identify.computed import with_computed
 from conversion.identify.contradictions import check_given, check_name, check_sizes, check_told, check_width
 from conversion.identify.given import both, given_facts
@@ -66,8 +67,13 @@ def load(
 ) -> Checkpoint:
     """Read weights of any known format.
 
+    >>> checkpoint = vitport.load("deit.pth")
+    >>> checkpoint.config.embed_dim, checkpoint.params["head.weight"].shape
+    (192, (1000, 192))
+
     Shapes show depth, width, classes, grid and registers. What no shape shows comes from the file itself, else from
-    ``model``; it is never guessed. No tensor is read until it is used.
+    ``model``; it is never guessed. ``params`` of what is returned maps canonical names to NumPy arrays, each read when
+    it is asked for.
 
     Args:
         path: a file or folder, here or in a bucket, or ``hf://owner/name[@revision]``; its content shows its kind.
@@ -175,6 +181,8 @@ def _understood(
     if isinstance(model, str):
         check_sizes(model, found.format.family, table.shapes)
     table = with_computed(found.format, table, told, given, named)
+    if "rotary" in source.facts:
+        told = with_stated_rotary(told, table.shapes, given, named, named_by)
     config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
     check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)

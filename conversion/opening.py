@@ -1,27 +1,43 @@
-"""How to open weights whose file leaves open what it holds."""
+"""How to read weights whose files leave something open."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypedDict
 
-from vit_spec import VitportError
+from vit_spec import Config, VitportError
+
+
+class Reading(TypedDict, total=False):
+    """Arguments of :func:`conversion.load`, described there, that whatever else reads weights passes on to it."""
+
+    format: str | None
+    model: str | Config | None
+    weights_key: str | None
+    unreplicate: bool
+    config: str | Path | None
+    base: str | Path | None
+    facts: Mapping[str, Any] | None
+    norm_first: bool | None
+    rename: str | Path | None
 
 
 @dataclass(frozen=True)
 class Opening:
-    """The choices of a user that a second reading of the same file needs too."""
+    """Of these choices, the ones that a second reading of the same file needs too."""
 
     format: str | None = None
-    """Name of a format or of a group of formats, instead of the recognised one."""
     weights_key: str | None = None
-    """The entry to read where a file holds several sets of weights."""
     unreplicate: bool = False
-    """Take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal."""
     config: str | Path | None = None
-    """A JSON file that says what the weights are: fields of ``ViTConfig``, or transformers' or timm's config.json."""
     base: str | Path | None = None
-    """The weights that an adapter changes, where its own adapter_config.json names none on this machine."""
+
+    @classmethod
+    def of(cls, reading: Reading) -> Opening:
+        """What of ``reading`` concerns the opening."""
+        return cls(**{it.name: reading[it.name] for it in fields(cls) if it.name in reading})
 
 
 class UnusedKeyError(VitportError):

@@ -3,8 +3,9 @@
 An example is a fenced block ``console``, whose commands begin with ``$`` and are followed by what they print, or a
 block ``python`` with a block ``text`` right after it, which holds what the program prints. The examples of a page run
 one after the other in a temporary folder. It holds the page's blocks that have a file's name as title, and the files of
-``FILES`` that the page names: weights from fixed random numbers, and downloads of the demo. With ``--check`` nothing is
-written; the status is 1 where a page differs in more than numbers.
+``FILES`` that the page names: weights from fixed random numbers, and downloads of the demo. The bucket ``gs://pod`` is
+one of the tests' server. With ``--check`` nothing is written; the status is 1 where a page differs in more than
+numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +29,7 @@ from safetensors.numpy import save_file
 import conversion
 from benchmarks.random_weights import random_params
 from conversion.formats import FORMATS
+from tests.stores import google
 from vit_cli.download import default_cache, fetch_dinov2_onnx, fetch_photograph
 from vit_spec import Config, SwinConfig, ViTConfig, get_model
 
@@ -37,7 +40,7 @@ EXAMPLE = re.compile(
     rf"|^```python\n(?P<program>{_BODY})```\n\n```text\n(?P<printed>{_BODY})```\n",
     re.MULTILINE,
 )
-TITLED = re.compile(rf'^```python title="(?P<name>\w+\.py)"\n(?P<program>{_BODY})```\n', re.MULTILINE)
+TITLED = re.compile(rf'^```(?:python|sh) title="(?P<name>\w+\.(?:py|sh))"\n(?P<program>{_BODY})```\n', re.MULTILINE)
 NUMBER = re.compile(r"\b[0-9a-f]{64}\b|\d+([.:]\d+)?(e[-+]?\d+)?")
 
 
@@ -206,6 +209,9 @@ FILES: dict[str, Callable[[Path], None]] = {
     "dinov3.pth": _dinov3(),
     "rounded.pth": _dinov3(torch.bfloat16),
     "bare_eva.safetensors": _bare("eva02_tiny_patch14_336"),
+    "pe.safetensors": _bare("vit_pe_core_tiny_patch16_384"),
+    "rope_mixed.safetensors": _bare("vit_small_patch16_rope_mixed_224"),
+    "sapiens2.safetensors": _bare("vit_base_patch16_sapiens2"),
     "relpos.safetensors": _bare("vit_relpos_medium_patch16_cls_224", form="timm-relpos"),
     "swin_tiny_patch4_window7_224.pth": _microsoft_swin,
     "of_timm.safetensors": _small_swin("timm"),
@@ -221,28 +227,33 @@ FILES: dict[str, Callable[[Path], None]] = {
 def rewritten(page: Path) -> str:
     """The page with what its examples print now."""
     text = page.read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        variables = (
+            {"XDG_CACHE_HOME": f"{folder}/cache"} | stack.enter_context(google("pod")).environment
+            if ("gs://pod" in text)
+            else {}
+        )
         for name, make in FILES.items():
             if name in text:
                 make(Path(folder) / name)
         for block in TITLED.finditer(text):
             (Path(folder) / block["name"]).write_text(block["program"], encoding="utf-8")
-        return EXAMPLE.sub(lambda found: _run(found, Path(folder)), text)
+        return EXAMPLE.sub(lambda found: _run(found, Path(folder), variables), text)
 
 
-def _run(example: re.Match[str], folder: Path) -> str:
+def _run(example: re.Match[str], folder: Path, variables: Mapping[str, str]) -> str:
     session = example["session"]
     if session is None:
         file = folder / "example.py"
         file.write_text(example["program"], encoding="utf-8")
-        printed = _printed("python example.py", folder, must_succeed=True)
+        printed = _printed("python example.py", folder, variables, must_succeed=True)
         return f"```python\n{example['program']}```\n\n```text\n{printed}```\n"
     commands = [line for line in session.splitlines() if line.startswith("$ ")]
-    recorded = "".join(f"{command}\n{_printed(command.removeprefix('$ '), folder)}" for command in commands)
+    recorded = "".join(f"{command}\n{_printed(command.removeprefix('$ '), folder, variables)}" for command in commands)
     return f"```console\n{recorded}```\n"
 
 
-def _printed(command: str, folder: Path, *, must_succeed: bool = False) -> str:
+def _printed(command: str, folder: Path, variables: Mapping[str, str], *, must_succeed: bool = False) -> str:
     """Standard output, then standard error; sessions also show commands that fail, programs must not."""
     with tempfile.TemporaryDirectory() as programs:
         for name, arguments in (("vitport", "-m vit_cli.main"), ("python", "")):
@@ -250,12 +261,14 @@ def _printed(command: str, folder: Path, *, must_succeed: bool = False) -> str:
             script.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
             script.chmod(0o755)
         environment = {"PYTHONPATH": str(ROOT), "PATH": f"{programs}:/usr/bin:/bin", "PYTHONWARNINGS": "ignore"}
+        environment |= variables
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
     if must_succeed and done.returncode:
         raise RuntimeError(f"An example fails with status {done.returncode}:\n{done.stderr}")
-    return "".join(f"{line.rstrip()}\n" for line in (done.stdout + done.stderr).splitlines())
+    lines = (line for line in (done.stdout + done.stderr).splitlines() if "google_auth_provider.cc" not in line)
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def main(pages: Annotated[tuple[Path, ...], tyro.conf.Positional] = (), check: bool = False) -> int:

@@ -61,6 +61,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "norm-pooled": {"final_norm": "pooled"},
     "norm-none": {"final_norm": "none"},
     "layer-scale": {"layer_scale": 1e-5},
+    "attention-scale": {"layer_scale": 1e-5, "scale_attention_only": True},
     "no-patch-bias": {"patch_bias": False},
     "pixel-norm": {"pixel_norm": True, "in_channels": 2, "image_size": (14, 23)},
     "patch-norm": {"patch_norm": True},

@@ -1,4 +1,6 @@
-"""Servers that speak the protocols of Google's and Amazon's object stores, in this process.
+"""Servers that speak the protocols of Google's and Amazon's object stores, one of each in this process.
+
+They live as long as the process, since tensorstore keeps an address that it once used; a test has a bucket of its own.
 
 Google's is PyPI's ``gcp-storage-emulator``. It knows no conditions of writes and names no version of what it gives, as
 the store itself does, so these are added here; and a share of its requests may fail, be cut, or take long. Amazon's is
@@ -15,8 +17,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from http.server import ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -24,11 +27,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-BUCKET = "bucket-of-tests"
+_NUMBERS = count()
 
 
 class Store:
-    """A running server with an empty bucket.
+    """An empty bucket of a running server.
 
     Attributes:
         address: of the bucket.
@@ -36,21 +39,52 @@ class Store:
         faults: share of the requests that fail: half of them before they do anything, half after, their answer cut.
         delay: seconds before each answer.
         most_together: requests that were under way at the same time.
+        asked: requests so far.
     """
 
-    def __init__(self, address: str, environment: dict[str, str]) -> None:
-        self.address, self.environment = address, environment
-        self.faults, self.delay, self.together, self.most_together = 0.0, 0.0, 0, 0
+    def __init__(self, scheme: str, environment: dict[str, str], bucket: str | None = None) -> None:
+        self.bucket = bucket or f"bucket-{next(_NUMBERS)}-of-tests"
+        self.address, self.environment = f"{scheme}://{self.bucket}", environment
+        self.faults, self.delay, self.asked, self.together, self.most_together = 0.0, 0.0, 0, 0, 0
         self.refused: str | None = None
         """A path that is answered with 403."""
         self.random = random.Random(0)
+        self.cut: int | None = None
+        """Bytes after which the next answer ends."""
 
 
 @contextmanager
-def google() -> Iterator[Store]:
-    """A bucket of Google's, ``gs://``."""
-    from gcp_storage_emulator import server
+def google(bucket: str | None = None) -> Iterator[Store]:
+    """A bucket of Google's, ``gs://``, of this name or of one that no other has."""
     from gcp_storage_emulator.handlers import buckets
+
+    objects, stores, url = _google()
+    store = Store(
+        "gs",
+        {"TENSORSTORE_GCS_HTTP_URL": url, "STORAGE_EMULATOR_HOST": url, "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x"},
+        bucket,
+    )
+    buckets.create_bucket(store.bucket, objects)
+    stores[store.bucket] = store
+    try:
+        yield store
+    finally:
+        del stores[store.bucket]
+
+
+@contextmanager
+def amazon() -> Iterator[Store]:
+    """A bucket of Amazon's, ``s3://``."""
+    url = _amazon()
+    store = Store("s3", {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
+    urlopen(Request(f"{url}/{store.bucket}", method="PUT")).close()
+    yield store
+
+
+@cache
+def _google() -> tuple[Any, dict[str, Store], str]:
+    """The server's objects, its buckets by name, and its address."""
+    from gcp_storage_emulator import server
     from gcp_storage_emulator.server import RequestHandler
     from gcp_storage_emulator.storage import Storage
 
@@ -59,11 +93,10 @@ def google() -> Iterator[Store]:
             """It would write the list of all objects again with each of them."""
 
     objects = Memory(use_memory_fs=True)
-    buckets.create_bucket(BUCKET, objects)
+    stores: dict[str, Store] = {}
     read = server._read_data
     server._read_data = lambda *given: b"" if (found := read(*given)) is None else found  # an empty object is one too
     lock = threading.Lock()
-    store = Store(f"gs://{BUCKET}", {})
 
     class Handler(RequestHandler):
         def log_message(self, *_: object) -> None:
@@ -80,7 +113,13 @@ def google() -> Iterator[Store]:
 
         def _answer(self, act: Any) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            store = stores.get(self._named()[0])
+            if store is None:
+                self.wfile.write(_error(404))
+                self.close_connection = True
+                return
             with lock:
+                store.asked += 1
                 store.together += 1
                 store.most_together = max(store.together, store.most_together)
                 chance = store.random.random()
@@ -92,9 +131,10 @@ def google() -> Iterator[Store]:
             else:
                 self.rfile, self.wfile = io.BytesIO(body), io.BytesIO()
                 with lock:
-                    answer = self._refusal() or self._told(act)
+                    answer = self._refusal(store) or self._told(act)
                 if chance < store.faults:
                     answer = answer[: len(answer) // 2]
+                answer, store.cut = answer[: store.cut], None
             with lock:
                 store.together -= 1
             socket.write(answer)
@@ -114,12 +154,10 @@ def google() -> Iterator[Store]:
             except Exception:  # the emulator's own kind of error
                 return "0"
 
-        def _refusal(self) -> bytes | None:
-            bucket, _, query = self._named()
+        def _refusal(self, store: Store) -> bytes | None:
+            _, _, query = self._named()
             if store.refused is not None and store.refused in unquote(self.path):
                 return _error(403)
-            if bucket != BUCKET:
-                return _error(404)
             wanted = query.get("ifGenerationMatch")
             return _error(412) if wanted is not None and wanted[0] != self._version() else None
 
@@ -131,7 +169,8 @@ def google() -> Iterator[Store]:
                 return _error(416)
             content = self._within(content)
             lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
-            lines += [f"x-goog-generation: {self._version()}".encode(), f"Content-Length: {len(content)}".encode()]
+            # In this order, since Google's own server does not leave out a version that an answer's length follows.
+            lines += [f"Content-Length: {len(content)}".encode(), f"x-goog-generation: {self._version()}".encode()]
             return b"\r\n".join(lines) + gap + content
 
         def _within(self, content: bytes) -> bytes:
@@ -144,50 +183,27 @@ def google() -> Iterator[Store]:
             listed["items"] = [it for it in listed.get("items", ()) if first <= it["name"] < end]
             return json.dumps(listed).encode()
 
-    with _served(Handler, objects) as url:
-        store.environment = {
-            "TENSORSTORE_GCS_HTTP_URL": url,
-            "STORAGE_EMULATOR_HOST": url,
-            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "x",
-        }
-        try:
-            yield store
-        finally:
-            server._read_data = read
+    running = _Server(("127.0.0.1", 0), partial(Handler, objects))
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    return objects, stores, f"http://127.0.0.1:{running.server_port}"
 
 
-@contextmanager
-def amazon() -> Iterator[Store]:
-    """A bucket of Amazon's, ``s3://``."""
+@cache
+def _amazon() -> str:
+    """The server's address."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else it tells of each request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    try:
-        host, port = server.get_host_and_port()
-        url = f"http://{host}:{port}"
-        urlopen(Request(f"{url}/{BUCKET}", method="PUT")).close()
-        yield Store(f"s3://{BUCKET}", {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"})
-    finally:
-        server.stop()
+    host, port = server.get_host_and_port()
+    return f"http://{host}:{port}"
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 512
     """Connections that wait; Python's five are lost when clients open many, and these wait for an answer forever."""
-
-
-@contextmanager
-def _served(handler: Any, objects: Any) -> Iterator[str]:
-    server = _Server(("127.0.0.1", 0), partial(handler, objects))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _error(code: int) -> bytes:
@@ -200,7 +216,7 @@ def _error(code: int) -> bytes:
 
 @contextmanager
 def running(kind: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Store]:
-    """A server of ``gs`` or ``s3`` that this process finds, with a cache of copies of its own."""
+    """A bucket of ``gs`` or ``s3`` that this process finds, with a cache of copies of its own."""
     with (google if kind == "gs" else amazon)() as store:
         for name, value in store.environment.items():
             monkeypatch.setenv(name, value)

@@ -16,8 +16,9 @@ import griffe
 import pytest
 import tyro
 
-from scripts.doc_examples import EXAMPLE, NUMBER
+from scripts.doc_examples import EXAMPLE, NUMBER, rewritten
 from scripts.docs_hooks import relinked
+from vit_cli.download import default_cache
 from vit_cli.main import SUBCOMMANDS, _later
 from vit_cli.train import long_names, train_with_defaults
 
@@ -106,6 +107,17 @@ def test_every_example_has_its_output(page) -> None:
         assert any(not line.startswith("$ ") for line in recorded.splitlines()), "run python -m scripts.doc_examples"
     for session in _fences(page, "console"):
         assert session.startswith("$ ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["finetune", "pod"])
+def test_a_tutorial_prints_what_it_shows(name, tmp_path) -> None:
+    """Numbers aside. Two simulated hosts of the pod share a bucket of the tests' server."""
+    page = ROOT / "docs" / "tutorials" / f"{name}.md"
+    if "coffee.png" in page.read_text(encoding="utf-8") and not (default_cache() / "coffee.png").exists():
+        pytest.skip("needs the downloads of vitport demo")
+    before, after = (NUMBER.sub("#", text) for text in (page.read_text(encoding="utf-8"), rewritten(page)))
+    assert before.splitlines() == after.splitlines()
 
 
 def test_a_program_without_output_is_no_example() -> None:

@@ -35,7 +35,7 @@ def evaluate(
     workers: int = 0,
     per_class: bool = False,
     real: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
-    predictions: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
+    predictions: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None,
     knn: Annotated[int | None, tyro.conf.arg(metavar="K")] = None,
     linear_probe: bool = False,
     on: Annotated[str | None, tyro.conf.arg(metavar="TOPOLOGY")] = None,

@@ -30,7 +30,7 @@ def predict(
     batch: int = 64,
     workers: int = 0,
     precision: Precision = "float32",
-    predictions: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None,
+    predictions: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None,
     as_json: Json = False,
     reading: Options,
 ) -> None:

@@ -13,6 +13,7 @@ from vit_spec import VitportError
 from vit_spec.vit.config import Activation, FinalNorm, NormKind, Pooling, PositionEmbedding
 
 if TYPE_CHECKING:
+    import conversion
     from conversion import Checkpoint
 
 
@@ -140,8 +141,8 @@ class Files:
         return {names.get(name, name): value for name, value in given.items() if value is not None}
 
     @property
-    def options(self) -> dict[str, Any]:
-        """Arguments of :func:`conversion.load` and :func:`conversion.convert`."""
+    def options(self) -> conversion.Reading:
+        """Arguments of :func:`conversion.load`."""
         return {
             "model": self.model,
             "config": self.config,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from vit_cli.compilation_cache import keeping_programs
 from vit_cli.terminal import print_table, say, say_error
 from vit_cli.workdir import config_of, refuse_held
 from vit_jax.training.recipe.config import Processes, TrainConfig, config_from_dict, read_config
@@ -96,7 +96,7 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
             classes: With --on: classes of data that are not here; the data are not opened.
             json: With --on: print JSON.
             profile: Trace COUNT steps after step STEP, and write the trace into the work directory.
-            compilation_cache: Keep compiled programs in this folder, so that the next start is faster.
+            compilation_cache: Keep compiled programs in this folder or bucket, so that the next start is faster.
         """
         del preset, config  # they gave the defaults
         if on is not None:
@@ -108,7 +108,10 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         for name, given in {"search": search, "json": json, "classes": classes is not None}.items():
             if given:
                 raise VitportError(f"--{name} is for --dry-run --on TOPOLOGY: give it too.")
-        return _train(options, workdir, processes, dry_run, profile, compilation_cache)
+        if not dry_run:
+            refuse_held(workdir)  # the run itself does too, but reading data and weights before it may take long
+        with keeping_programs(compilation_cache):
+            return _train(options, workdir, processes, dry_run, profile)
 
     return train
 
@@ -158,21 +161,18 @@ def _train(
     processes: Processes,
     dry_run: bool,
     profile: tuple[int, int] | None,
-    cache: str | None,
 ) -> int:
-    if not dry_run:
-        refuse_held(workdir)  # the run itself does too, but reading data and weights before it may take long
     import jax
 
     from conversion.source import CHANGED
-    from vit_jax.training.devices.processes import join
+    from vit_jax.training.devices.processes import UnmetProcessesError, join
     from vit_jax.training.run.setup import set_up
 
-    if cache is not None:
-        _make_folder(cache)
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    join(processes)
+    try:
+        join(processes)
+    except UnmetProcessesError as error:
+        say_error(str(error))
+        return 75
     setup = set_up(options)
     is_main = jax.process_index() == 0
     rematerialises = options.remat not in ("auto", "none") and not options.scan
@@ -218,15 +218,6 @@ def _run(setup: Setup, workdir: str, profile: tuple[int, int] | None, is_main: b
                 _print(f"wrote {workdir.rstrip('/')}/{path.name}")
             place.push()
     return _end(finished, workdir, is_main)
-
-
-def _make_folder(path: str) -> None:
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise VitportError(
-            f"--compilation-cache {path} cannot be made a folder ({error.strerror}): choose another."
-        ) from error
 
 
 def _beginning(setup: Setup, workdir: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
-from conversion.opening import Opening
+from conversion.opening import Reading
 from vit_parity.capture import Capture
 from vit_parity.capture_file import load_capture
 from vit_parity.comparing import Comparing, Stage
@@ -61,14 +60,7 @@ def compare(
     local_errors: bool = False,
     gradients: bool = False,
     memory: float = 1.0,
-    model: str | None = None,
-    format: str | None = None,
-    weights_key: str | None = None,
-    unreplicate: bool = False,
-    config: str | Path | None = None,
-    base: str | Path | None = None,
-    facts: Mapping[str, Any] | None = None,
-    norm_first: bool | None = None,
+    **reading: Unpack[Reading],
 ) -> Findings:
     """Measure how far B is from A, layer by layer, and which of the two is further from the same model in float64.
 
@@ -89,21 +81,18 @@ def compare(
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs.
         memory: gigabytes (10**9 bytes) that activations may take at once, beside weights and libraries; what does not
             fit lies in a temporary file.
-        model: registered name of the model, for facts that the weights do not tell.
-        format: naming scheme of the weights, instead of the recognised one.
-        weights_key: entry of a training checkpoint that holds several sets of weights.
-        unreplicate, config, base, facts, norm_first: as of :func:`conversion.load`, for both sides.
+        reading: what the weights leave open, of both sides, as of :func:`conversion.load`.
 
     Raises:
         VitportError: if a side cannot be read or run, or if the sides do not have what the options need.
     """
     from conversion.load_sized import load_sized
 
-    opening = Opening(format, weights_key, unreplicate, config, base)
-    options = {"model": model, "facts": facts, "norm_first": norm_first, **asdict(opening)}
-    load = partial(load_sized, several=True, **options)
+    load = partial(load_sized, several=True, **reading)
     ends = endpoints(str(a), None if b is None else str(b))
-    runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=model)
+    model = reading.get("model")
+    name = model if isinstance(model, str) else None
+    runs = run(ends, load, images=images, seed=seed, image_size=image_size, dtype=dtype, model=name)
     return measure(runs, explain=explain, local_errors=local_errors, gradients=gradients, memory=memory)
 
 

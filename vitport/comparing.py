@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
+import vit_parity
+from vit_parity import porting
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from conversion import Reading
     from vit_parity import Findings
     from vit_parity.porting import Pair, Porting
 
@@ -26,14 +30,7 @@ def compare(
     local_errors: bool = False,
     gradients: bool = False,
     memory: float = 1.0,
-    model: str | None = None,
-    format: str | None = None,
-    weights_key: str | None = None,
-    unreplicate: bool = False,
-    config: str | Path | None = None,
-    base: str | Path | None = None,
-    facts: Mapping[str, Any] | None = None,
-    norm_first: bool | None = None,
+    **reading: Unpack[Reading],
 ) -> Findings: ...
 @overload
 def compare(
@@ -57,16 +54,9 @@ def compare(
     local_errors: bool = False,
     gradients: bool = False,
     memory: float = 1.0,
-    model: str | None = None,
-    format: str | None = None,
-    weights_key: str | None = None,
-    unreplicate: bool = False,
-    config: str | Path | None = None,
-    base: str | Path | None = None,
-    facts: Mapping[str, Any] | None = None,
-    norm_first: bool | None = None,
     inputs_b: Any = None,
     pairs: str | Path | Iterable[Pair | str] | None = None,
+    **reading: Unpack[Reading],
 ) -> Findings | Porting:
     """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
 
@@ -95,14 +85,8 @@ def compare(
         gradients: also compare the gradients of ``torch:`` and ``jax:`` runs, from the head to the image.
         memory: gigabytes that activations may take at once, beside weights and libraries; what does not fit lies in a
             temporary file.
-        model: as of :func:`vitport.load`, for both sides.
-        format: the same.
-        weights_key: the same; a side that holds one set of weights is read without it.
-        unreplicate: the same.
-        config: the same.
-        base: the same.
-        facts: the same.
-        norm_first: the same.
+        reading: what the weights leave open, of both sides, as of :func:`load`; a side that holds one set of weights
+            is read without ``weights_key``.
         inputs_b: the inputs of your own ``b``, if they differ.
         pairs: which stages of your own models belong together; drafted by default.
 
@@ -114,13 +98,9 @@ def compare(
         VitportError: if a side cannot be read or run, or there is nothing to compare.
     """
     if inputs is not None or not (isinstance(a, (str, Path)) and isinstance(b, (str, Path, type(None)))):
-        from vit_parity import porting
-
         if b is None:
             raise VitportError("compare needs a second model: compare(a, b, inputs=x).")
         return porting.compare(a, b, inputs, inputs_b=inputs_b, pairs=pairs)
-    import vit_parity
-
     return vit_parity.compare(
         a,
         b,
@@ -132,12 +112,5 @@ def compare(
         local_errors=local_errors,
         gradients=gradients,
         memory=memory,
-        model=model,
-        format=format,
-        weights_key=weights_key,
-        unreplicate=unreplicate,
-        config=config,
-        base=base,
-        facts=facts,
-        norm_first=norm_first,
+        **reading,
     )

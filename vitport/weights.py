@@ -2,78 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
-from vit_spec import ViTConfig
+import conversion
+from conversion import load
 
 if TYPE_CHECKING:
-    import conversion
+    from pathlib import Path
+
+    from conversion import Reading
     from conversion.changes import ActivationChoice, Dtype, Fold, HeadChoice, PeriodChoice, PositionChoice
     from vit_parity import Certificate
     from vit_spec.swin.resizing import OffsetResize, WindowSize
     from vit_spec.vit.config import PositionResize
 
-
-def load(
-    path: str | Path,
-    *,
-    model: str | ViTConfig | None = None,
-    format: str | None = None,
-    weights_key: str | None = None,
-    unreplicate: bool = False,
-    config: str | Path | None = None,
-    base: str | Path | None = None,
-    facts: Mapping[str, Any] | None = None,
-    need_head: bool = True,
-    norm_first: bool | None = None,
-    rename: str | Path | None = None,
-) -> conversion.Checkpoint:
-    """Weights of any known format, with their config, preprocessing and labels.
-
-    >>> checkpoint = vitport.load("deit.pth")
-    >>> checkpoint.config.embed_dim, checkpoint.params["head.weight"].shape
-    (192, (1000, 192))
-
-    Args:
-        path: a file or folder, or ``hf://owner/name[@revision]``; its content shows the format.
-        model: a registered name (:func:`list_models`) or a config, for facts that the weights do not tell.
-        format: naming scheme of the weights, instead of the recognised one.
-        weights_key: entry of a checkpoint that holds several sets of weights (``trainer.ema``), or a step.
-        unreplicate: take one of the copies that ``jax.pmap`` keeps for each device, if all of them are equal.
-        config: a JSON file that says what the weights are: fields of ``ViTConfig``, or the config.json of transformers
-            or timm.
-        base: the weights that an adapter of peft changes, where its own adapter_config.json names none on this machine.
-        facts: fields of ``ViTConfig`` that are true of the weights (``{"num_heads": 6, "activation": "gelu"}``);
-            refused where they contradict the file.
-        need_head: ``False`` sets aside a head that is not one linear layer, which is refused otherwise.
-        norm_first: whether blocks normalise the inputs of their layers, for names that do not show it
-            (``torch.nn.TransformerEncoder``).
-        rename: a file of rules for weights under names of the user's own; see docs/renaming.md.
-
-    Returns:
-        A checkpoint whose ``params`` maps canonical names to NumPy arrays, each read when it is asked for.
-
-    Raises:
-        VitportError: if nothing readable is there, a fact is missing, or a tensor is missing, surplus or misshapen.
-    """
-    import conversion
-
-    return conversion.load(
-        path,
-        model=model,
-        format=format,
-        weights_key=weights_key,
-        unreplicate=unreplicate,
-        config=config,
-        base=base,
-        facts=facts,
-        need_head=need_head,
-        norm_first=norm_first,
-        rename=rename,
-    )
+__all__ = ["Converted", "convert", "load"]
 
 
 @dataclass(frozen=True)
@@ -95,15 +39,6 @@ def convert(
     to: str,
     verify: bool = False,
     overwrite: bool = False,
-    model: str | ViTConfig | None = None,
-    source_format: str | None = None,
-    weights_key: str | None = None,
-    unreplicate: bool = False,
-    config: str | Path | None = None,
-    base: str | Path | None = None,
-    facts: Mapping[str, Any] | None = None,
-    norm_first: bool | None = None,
-    rename: str | Path | None = None,
     against: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
@@ -116,6 +51,7 @@ def convert(
     periods: PeriodChoice = "keep",
     dtype: Dtype | None = None,
     activation: ActivationChoice | None = None,
+    **reading: Unpack[Reading],
 ) -> Converted:
     """Convert weights to another format, and verify on request that the result computes the same.
 
@@ -130,15 +66,6 @@ def convert(
         verify: run source and result side by side in both frameworks, block by block. A result that differs by more
             than rounding raises nothing: look at ``certificate.passed``.
         overwrite: replace the destination if it is a file of weights, or a folder of nothing but what ``to`` writes.
-        model: as of :func:`load`.
-        source_format: as ``format`` of :func:`load`.
-        weights_key: as of :func:`load`.
-        unreplicate: as of :func:`load`.
-        config: as of :func:`load`.
-        base: as of :func:`load`.
-        facts: as of :func:`load`.
-        norm_first: as of :func:`load`.
-        rename: as of :func:`load`.
         against: ``MODULE:FUNCTION`` of the source's own PyTorch module, to verify against; it is run.
         image_size: pixels, a side or (height, width); the position table is resized to it. Where nothing else says the
             size of a table that is not square, it states that.
@@ -154,13 +81,12 @@ def convert(
         periods: ``theta`` takes its periods of rotary positions in place of a file's own, for formats without them.
         dtype: cast every tensor to the nearest value of this type.
         activation: the form of GELU to write, where the destination's readers run the other one by default.
+        reading: what the source leaves open, as of :func:`load`.
 
     Raises:
         VitportError: if the source cannot be read, a change is impossible or cannot be verified, or the destination
             exists or cannot be written.
     """
-    import conversion
-
     changes = conversion.Changes(
         image_size=image_size,
         patch_size=patch_size,
@@ -174,17 +100,6 @@ def convert(
         dtype=dtype,
         activation=activation,
     )
-    reading: dict[str, Any] = {
-        "model": model,
-        "format": source_format,
-        "weights_key": weights_key,
-        "unreplicate": unreplicate,
-        "config": config,
-        "base": base,
-        "facts": facts,
-        "norm_first": norm_first,
-        "rename": rename,
-    }
     if verify:
         from vit_parity import check_verifiable
 

@@ -43,7 +43,8 @@ def _unsqueeze(x: np.ndarray, more: Sequence[np.ndarray | None], a: Attributes, 
 
 
 def _flatten(x: np.ndarray, more: Sequence[np.ndarray | None], a: Attributes, opset: int, count: int) -> Moved:
-    axis = a.get("axis", 1) % (x.ndim + 1) if x.ndim else 0
+    axis = a.get("axis", 1) if x.ndim else 0
+    axis += x.ndim if axis < 0 else 0  # -1 is before the last axis; x.ndim, behind it, is allowed too
     return (x.reshape(math.prod(x.shape[:axis]), -1),)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,8 +22,16 @@ _SILENCE = {
     "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1",
 }
 """What makes a request fail that gets no answer, for which tensorstore would wait forever."""
+_CUT = re.compile(r"Failed to parse|Expected Content-Range|was not satisfied by response")
+"""What tensorstore says of an answer that ends within its head, which it does not ask for again."""
+_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds before each further attempt at such a request."""
+_NAMELESS = bytes(9)
+"""Version of what was read, where the answer's head ends before it. Its content may lack anything."""
 _AT_ONCE = 64
 """Requests that are under way together."""
+_PROBE = "vitport-probe"
+"""An object that is not there; without permission to list, a store refuses to say so."""
 _ACCESS = {
     "gs": "log in (gcloud auth application-default login) with an account that may read and write objects there "
     "(roles/storage.objectUser)",
@@ -72,7 +81,10 @@ class Objects:
 
         within = ts.KvStore.KeyRange(below, f"{below[:-1]}{chr(ord(below[-1]) + 1)}") if below else None
         with self._telling():
-            return sorted(name.decode() for name in self._objects.list(within).result())
+            found = sorted(name.decode() for name in _answer(lambda: self._objects.list(within)))
+            if not found:  # tensorstore takes a refusal for the end of a list, but not that of an object
+                _answer(lambda: self._objects.read(_PROBE))
+            return found
 
     def read(self, name: str) -> bytes | None:
         """The content; ``None`` if there is no such object."""
@@ -99,13 +111,13 @@ class Objects:
     def read_version(self, name: str) -> tuple[bytes | None, bytes]:
         """The content, and the version that :meth:`write_if` takes; both also where there is no such object."""
         with self._telling():
-            found = self._objects.read(name).result()
+            found = _answer(lambda: self._objects.read(name))
         return (found.value if found.state == "value" else None), found.stamp.generation
 
     def write(self, name: str, content: bytes) -> None:
         """Writes an object, which readers see whole or not at all."""
         with self._telling():
-            self._objects.write(name, content).result()
+            _answer(lambda: self._objects.write(name, content))
 
     def write_all(self, contents: Iterable[tuple[str, Callable[[], bytes]]]) -> None:
         """Writes objects, several at a time; each content is made when its turn comes."""
@@ -122,7 +134,7 @@ class Objects:
             The new version; ``None`` if another process wrote it meanwhile, and then nothing is changed.
         """
         with self._telling():
-            new = self._objects.write(name, content, if_equal=version).result().generation
+            new = _answer(lambda: self._objects.write(name, content, if_equal=version)).generation
         if new:
             return new
         found, new = self.read_version(name)
@@ -139,13 +151,13 @@ class Objects:
         waiting: list[Any] = []
         for item in items:
             with self._telling():
-                waiting.append(ask(item))
-                answer = take(waiting.pop(0).result()) if len(waiting) >= at_once else waiting
+                waiting.append((partial(ask, item), ask(item)))
+                answer = take(_answer(*waiting.pop(0))) if len(waiting) >= at_once else waiting
             if answer is not waiting:
                 yield answer
         for asked in waiting:
             with self._telling():
-                answer = take(asked.result())
+                answer = take(_answer(*asked))
             yield answer
 
     @contextmanager
@@ -167,6 +179,25 @@ class Objects:
         if "retry attempts failed" in reason or kind in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED"):
             return f"{bucket} cannot be reached ({short}): check the network, and run again."
         return f"{self.address} cannot be read or written ({short}): check the name, and run again."
+
+
+def _answer(ask: Callable[[], Any], asked: Any = None) -> Any:
+    """What a request gives, asked again where the answer was cut."""
+    for pause in (*_PAUSES, None):
+        try:
+            found = (ask() if asked is None else asked).result()
+            if getattr(found, "state", "") != "value" or found.stamp.generation != _NAMELESS:
+                return found
+            reason = ValueError("UNAVAILABLE: answers end within their head")
+        except (ValueError, RuntimeError) as error:
+            if _CUT.search(str(error)) is None:
+                raise
+            reason = error
+        if pause is None:
+            raise reason
+        asked = None
+        time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _opened(scheme: str, bucket: str, prefix: str) -> Any:

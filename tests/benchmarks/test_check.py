@@ -45,6 +45,11 @@ def test_a_ratio_is_worse_beyond_the_noise_alone(ratio, higher, verdict) -> None
     assert compare("x", of(1.0, higher=higher), of(ratio, higher=higher), noise=0.0).verdict == verdict
 
 
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.9901, "same"), (0.9899, "worse"), (1.0101, "better")])
+def test_what_repeats_exactly_may_change_by_a_hundredth(ratio, verdict) -> None:
+    assert compare("x", of(1.0, rounds=(1.0,) * 5), of(ratio, rounds=(1.0,) * 5), noise=0.0).verdict == verdict
+
+
 def test_processes_that_differ_by_themselves_allow_more() -> None:
     """Twins 5 % apart: 3 sqrt(2 x 0.0083² + 2 x 0.05²) = 0.21503, of an error given to two digits."""
     found = compare("x", of(1.0), of(0.82), noise=0.05)

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.peer
         "vit_small_patch16_dinov3",  # rotary positions, no table
         "vit_tiny_patch16_dinov3_qkvb",  # biases of queries and values
         "vit_small_plus_patch16_dinov3_qkvb",  # SwiGLU
+        "vit_large_patch16_sapiens2",  # heads that share keys, layer scale on attention alone
         "eva02_tiny_patch14_336",  # rotary positions beside a table, packed SwiGLU
         "eva02_base_patch16_clip_224",  # split attention and SwiGLU, norms inside both
         "vit_medium_patch16_rope_reg1_gap_256",  # registers alone
@@ -47,7 +48,7 @@ pytestmark = pytest.mark.peer
 )
 def test_the_outputs_are_those_of_timm(name) -> None:
     """Measured, of the output's largest value: PyTorch 3.3e-7, JAX 8.7e-7 at most, so that the tolerance of 1e-5 is
-    eleven times as much. Over all names it is 1.8e-6 (docs/reports/timm_coverage.md): machines sum in other orders."""
+    eleven times as much. Over all names it is 1.7e-6 (docs/reports/timm_coverage.md): machines sum in other orders."""
     result = measure(name, names(name)[name])
     assert not result.refusal
     assert result.torch_error <= TOLERANCE

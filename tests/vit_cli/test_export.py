@@ -45,6 +45,27 @@ def test_a_graph_gives_the_logits_of_the_other_frameworks_model(kind, weights, t
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+@pytest.mark.parametrize(
+    ("kind", "data"), [("onnx", ".data"), pytest.param("stablehlo", ".safetensors", marks=pytest.mark.slow)]
+)
+def test_parameters_may_lie_beside(kind, data, weights, tmp_path, capsys) -> None:
+    """The file alone is smaller than the parameters; without them it does not run."""
+    out = tmp_path / f"model.{kind}"
+    assert main(["export", str(weights), str(out), "--parameters", "beside"]) == 0
+    told = capsys.readouterr().out
+    assert f"wrote {out}{data}" in told
+    assert f"run by {KINDS[kind]}" in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, f"{out.name}{data}"]
+    beside, size = tmp_path / f"{out.name}{data}", sum(array.nbytes for array in CHECKPOINT.params.values())
+    assert 0.8 * size < beside.stat().st_size < 1.3 * size
+    assert main(["export", str(weights), str(out), "--parameters", "beside"]) == 2
+    assert f"{out} exists already: choose another destination, or pass --overwrite" in capsys.readouterr().err
+    out.unlink()
+    assert main(["export", str(weights), str(out), "--parameters", "beside"]) == 2
+    assert f"{beside} exists already" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_swin_transformer_is_written_too(kind, tmp_path, capsys) -> None:
@@ -79,6 +100,8 @@ def test_what_cannot_be_written_is_one_sentence(weights, tmp_path, capsys) -> No
     ):
         assert main(["export", str(weights), str(out)]) == 2
         assert sentence in capsys.readouterr().err
+    assert main(["export", str(weights), str(tmp_path / "m.pt2"), "--parameters", "beside"]) == 2
+    assert "has its parameters within: torch.export writes no other files" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,7 +111,7 @@ def test_a_source_is_not_replaced_and_a_link_stays_one(weights, tmp_path, capsys
     shutil.copy(weights, tmp_path / "m.onnx")
     (tmp_path / "link.onnx").symlink_to("m.onnx")
     for out in ("m.onnx", "link.onnx"):
-        assert main(["export", str(tmp_path / "m.onnx"), str(tmp_path / out)]) == 2
+        assert main(["export", str(tmp_path / "m.onnx"), str(tmp_path / out), "--overwrite"]) == 2
         assert "is another file of this command" in capsys.readouterr().err
     assert (tmp_path / "m.onnx").read_bytes() == weights.read_bytes()
     (tmp_path / "out").mkdir()

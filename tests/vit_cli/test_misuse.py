@@ -82,7 +82,7 @@ def test_a_lack_of_memory_is_one_sentence(here, refused, monkeypatch) -> None:
         ("train", "--workdir", "az://container/run", "--preset", "digits"),
         ("train", "--workdir=hdfs://host/run", "--preset", "digits"),
         ("train", "--workdir", "run", "--preset", "digits", "--data.labels", "s3://bucket/train.csv"),
-        ("train", "--workdir", "run", "--preset", "digits", "--compilation-cache", "gs://bucket/cache"),
+        ("train", "--workdir", "run", "--preset", "digits", "--data.cache", "gs://bucket/cache"),
         ("train", "--workdir", "run", "--weights", "https://host/w.safetensors", "--data", "digits"),
         ("convert", "az://container/w.safetensors", "out.safetensors", "--to", "timm"),
         ("evaluate", "w.safetensors", "--data", "digits", "--predictions", "gs://bucket/out.csv"),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from conversion.store import Objects
+from conversion.store.fetch import copy
+from tests.stores import running
 from tests.vit_cli.training import arguments
 from vit_cli.main import main
 from vit_jax.training.recipe.config import TrainConfig
@@ -37,19 +41,34 @@ def test_mlflow_gets_every_line_also_of_a_run_that_goes_on(tmp_path, monkeypatch
 
 
 @pytest.mark.trackers
+def test_mlflow_goes_on_with_a_run_in_a_bucket(tmp_path, monkeypatch) -> None:
+    """Its own folder lies in the bucket too, and is fetched when the run goes on."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with running("gs", monkeypatch, tmp_path / "cache") as store:
+        assert main(arguments(f"{store.address}/digits", *SHORT, "--log", "mlflow")) == 0
+        assert main(["train", "--workdir", f"{store.address}/digits", "--steps", "6"]) == 0
+        objects = Objects(f"{store.address}/digits")
+        copy(objects, [name for name in objects.names() if name.startswith("mlruns/")], tmp_path)
+    client = mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
+    (experiment,) = (one for one in client.search_experiments() if one.name == "vitport")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.run_name == "digits"
+    assert max(one.step for one in client.get_metric_history(found.info.run_id, "train/loss")) == 6
+
+
+@pytest.mark.trackers
 def test_wandb_gets_every_line_offline(tmp_path, monkeypatch) -> None:
     pytest.importorskip("wandb")
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
+    from wandb.proto import wandb_internal_pb2  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
     assert main(arguments(run, *SHORT, "--log", "wandb")) == 0
     (file,) = run.glob("wandb/offline-run-*/*.wandb")
     assert json.loads((run / "trackers.json").read_text())["wandb"] in file.name
-    store, logged = DataStore(), {}
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
+    logged = {}
+    for data in _records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.HasField("history"):
@@ -59,6 +78,22 @@ def test_wandb_gets_every_line_offline(tmp_path, monkeypatch) -> None:
             logged |= {(values["_step"], name): value for name, value in values.items()}
     for line in read_lines(run):
         assert logged[line["step"], f"{line['of']}/loss"] == line["loss"]
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """Of W&B's offline file: after 7 bytes, LevelDB's log format, records cut at blocks of 32 KiB (log_format.md)."""
+    assert content[:4] == b":W&B"
+    at, record = 7, b""
+    while at + 7 <= len(content):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        record += content[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
 
 
 class _Failing:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,10 +18,12 @@ from tests.vit_cli.training import (
     arguments,
     command,
     environment,
+    free_port,
     furthest,
     lines,
     log,
     same_bits,
+    start_two,
     train,
     weights,
 )
@@ -84,12 +84,6 @@ sys.exit(entry())
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _together(
     workdir: Path,
     *options: str,
@@ -101,15 +95,7 @@ def _together(
     Args:
         expect: the status of both, or of each, or those that it may have.
     """
-    meeting = ("--processes.coordinator", f"127.0.0.1:{_free_port()}", "--processes.count", "2")
-    asked = arguments(workdir, *LENGTH, *options, *meeting)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, *program, *asked, "--processes.index", str(index)], env=environment(4),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
+    processes = start_two(arguments(workdir, *LENGTH, *options), program=program)
     told = [process.communicate(timeout=300)[0] for process in processes]
     for process, expected in zip(processes, expect if isinstance(expect, tuple) else (expect, expect), strict=True):
         assert process.returncode in (expected if isinstance(expected, tuple) else (expected,)), told
@@ -195,7 +181,7 @@ def test_where_one_of_two_processes_is_killed_the_other_stops_and_both_go_on_lat
 
 def test_processes_that_do_not_meet_in_time_say_so(tmp_path) -> None:
     """Two of three, the first among them: both wait for the last."""
-    meeting = ("--processes.coordinator", f"127.0.0.1:{_free_port()}", "--processes.count", "3")
+    meeting = ("--processes.coordinator", f"127.0.0.1:{free_port()}", "--processes.count", "3")
     processes = [
         subprocess.Popen(
             command(tmp_path / "run", *LENGTH, *meeting, "--processes.index", str(index), "--processes.wait", "2"),
@@ -204,7 +190,7 @@ def test_processes_that_do_not_meet_in_time_say_so(tmp_path) -> None:
         for index in range(2)
     ]  # fmt: skip
     told = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [2, 2], told
+    assert [process.returncode for process in processes] == [75, 75], told  # they may all come when started again
     for text in told:
         first, *_ = text.splitlines()  # JAX's own service speaks last
         assert first.startswith("vitport: Not all processes of this run connected to 127.0.0.1")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,33 @@ def command(workdir: Path, *options: str, small: Sequence[str] = SMALL) -> list[
 
 def environment(devices: int = 1) -> dict[str, str]:
     return simulated(devices) | {"PYTHONPATH": str(ROOT)}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_two(
+    asked: Sequence[str],
+    *,
+    program: Sequence[str] = ("-m", "vit_cli.main"),
+    own: Sequence[Mapping[str, str]] = ({}, {}),
+) -> list[subprocess.Popen[str]]:
+    """Two processes of one run, with four devices each.
+
+    Args:
+        own: variables of each.
+    """
+    meeting = ("--processes.coordinator", f"127.0.0.1:{free_port()}", "--processes.count", "2")
+    return [
+        subprocess.Popen(
+            [sys.executable, *program, *asked, *meeting, "--processes.index", str(index)],
+            env=environment(4) | dict(variables), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for index, variables in enumerate(own)
+    ]  # fmt: skip
 
 
 def train(workdir: Path, *options: str, devices: int = 1, expect: int = 0, small: Sequence[str] = SMALL) -> str:

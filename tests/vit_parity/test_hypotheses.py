@@ -152,6 +152,9 @@ def skipping(config: ViTConfig, ends: str) -> tuple[Checkpoint, Capture]:
         ("average", "fc_norm", "fc_norm", "leaves out the norm fc_norm"),
         ("qk-norm", "q_norm", "blocks.0.attn.q", "leaves out the norm attn.q_norm"),
         ("patch-norm", "patch_embed.norm", "patch_embed.norm", "leaves out the norm patch_embed.norm"),
+        ("swiglu-norm", "mlp.norm", "blocks.0.mlp.norm", "leaves out the norm mlp.norm"),  # EVA-02's sub-LN
+        ("attn-norm", "attn.norm", "blocks.0.attn.norm", "leaves out the norm attn.norm"),
+        ("attention-scale", "ls1", "blocks.0.ls1", "leaves out the layer scale ls1"),
         ("layer-scale", "ls2", "blocks.0.ls2", "leaves out the layer scale ls2"),
     ],
 )

@@ -38,7 +38,7 @@ def test_everything_that_is_exported_is_there_and_described():
     for name in vitport.__all__:
         assert getattr(vitport, name).__doc__, name
     assert vitport.__version__ == version("vitport")
-    with pytest.raises(AttributeError, match="has no attribute 'lode'"):
+    with pytest.raises(AttributeError, match="No vitport attribute lode"):
         _ = vitport.lode
 
 

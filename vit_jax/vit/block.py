@@ -43,7 +43,8 @@ class Block(nnx.Module):
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm(D)
         self.mlp = make_mlp(c, init=init)
-        self.ls2 = nnx.identity if c.layer_scale is None else LayerScale(D, c.layer_scale, init=init)
+        scale = None if c.scale_attention_only else c.layer_scale
+        self.ls2 = nnx.identity if scale is None else LayerScale(D, scale, init=init)
         self.drop_path2 = DropPath(drop_path)
 
     def __call__(self, x: Float[Array, "B N D"], *, rngs: DropoutKeys | None = None) -> Float[Array, "B N D"]:

@@ -22,7 +22,7 @@ import sys
 import numpy as np
 for name in ("vit_jax", "vit_torch", "vit_spec", "conversion", "flax", {other!r}):
     sys.modules[name] = None
-path, folder, *batches = sys.argv[1:]
+path, data, folder, *batches = sys.argv[1:]
 {load}
 for batch in batches:
     np.save(f"{{folder}}/out{{batch}}.npy", np.asarray(run(np.load(f"{{folder}}/in{{batch}}.npy"))))
@@ -31,7 +31,11 @@ _LOADS = {
     "onnx": ("jax", "import onnxruntime\nsession = onnxruntime.InferenceSession(path)\n"
              f"run = lambda x: session.run(None, {{{INPUT!r}: x}})[0]"),
     "stablehlo": ("torch", "from jax import export\n"
-                  "run = export.deserialize(bytearray(open(path, 'rb').read())).call"),
+                  "run = export.deserialize(bytearray(open(path, 'rb').read())).call\n"
+                  "if data:\n"
+                  "    from functools import partial\n"
+                  "    from safetensors.numpy import load_file\n"
+                  "    run = partial(run, load_file(data))"),
     "pt2": ("jax", "import torch\nmodule = torch.export.load(path).module()\n"
             "run = lambda x: module(torch.from_numpy(x)).detach().numpy()"),
 }  # fmt: skip
@@ -65,7 +69,8 @@ def run_back(exported: Exported, checkpoint: Checkpoint) -> Difference:
         for batch in _BATCHES:
             np.save(Path(folder, f"in{batch}.npy"), example(exported, batch))
         done = subprocess.run(
-            [sys.executable, "-I", "-c", _BLOCKED.format(other=other, load=load), str(exported.path.absolute()), folder,
+            [sys.executable, "-I", "-c", _BLOCKED.format(other=other, load=load), str(exported.path.absolute()),
+             "" if exported.data is None else str(exported.data), folder,
              *map(str, _BATCHES)],
             capture_output=True, text=True, check=False,
         )  # fmt: skip

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from conversion import Checkpoint
 from conversion.destination import beside, writable_file
@@ -20,7 +23,18 @@ if TYPE_CHECKING:
     import torch
 
 INPUT, OUTPUT = "images", "logits"
+BESIDE = {".onnx": ".data", ".stablehlo": ".safetensors"}
+"""Suffix → what is added to the name for a file with the parameters."""
+_SMALL = 1024
+"""Bytes of a constant of ONNX that stays within."""
 _OPSET = 18
+
+
+class Data(NamedTuple):
+    """Where to write parameters, and the name that the file has in the end."""
+
+    path: Path
+    name: str
 
 
 @dataclass(frozen=True)
@@ -36,15 +50,32 @@ class Exported:
     """What the graph takes, in words."""
     raw: bool
     """Whether it takes pixels, uint8, and normalises them itself."""
+    data: Path | None = None
+    """The file with the parameters, where they are not within."""
 
 
-def export(checkpoint: Checkpoint, path: Path, *, preprocessing: bool = False) -> Exported:
+def data_beside(path: Path) -> Path:
+    """Where the parameters of a graph are that are not within it.
+
+    Raises:
+        VitportError: for a kind of file that always has them within.
+    """
+    if path.suffix not in BESIDE:
+        raise VitportError(
+            f"{path} has its parameters within: torch.export writes no other files. Give {' or '.join(BESIDE)}."
+        )
+    return path.with_name(path.name + BESIDE[path.suffix])
+
+
+def export(checkpoint: Checkpoint, path: Path, *, preprocessing: bool = False, beside_it: bool = False) -> Exported:
     """Writes the model in evaluation mode, float32, with its parameters; the suffix of the path says as what.
 
     ONNX and torch.export take images as PyTorch's models do, (B, C, H, W), StableHLO as those of JAX, (B, H, W, C).
 
     Args:
         preprocessing: take pixels, uint8 (B, H, W, C) of the model's size, and normalise them in the graph.
+        beside_it: the parameters go into a file of their own, :func:`data_beside`: ONNX's external data, or a
+            safetensors file with what a StableHLO program takes as its first argument.
 
     Raises:
         VitportError: for another suffix, or what an exporter cannot write.
@@ -59,18 +90,24 @@ def export(checkpoint: Checkpoint, path: Path, *, preprocessing: bool = False) -
     words = "pixels, uint8" if preprocessing else "normalised images, float32"
     found = writable_file(path, ending=path.suffix)
     part = beside(found, f"part{path.suffix}")
+    data = writable_file(data_beside(path)) if beside_it else None
+    data_part = None if data is None else Data(beside(data, "part"), data.name)
     try:
-        write(checkpoint, part, shape, preprocessing)
+        write(checkpoint, part, shape, preprocessing, data_part)
+        if data is not None and data_part is not None:
+            data_part.path.replace(data)
         part.replace(found)
     except OSError as error:
         raise VitportError(f"{path} cannot be written ({error.strerror or error}): give another path.") from error
     finally:
         part.unlink(missing_ok=True)
+        if data_part is not None:
+            data_part.path.unlink(missing_ok=True)
     takes = f"{words}, ({', '.join(map(str, ('B', *shape)))})"
-    return Exported(path, path.suffix.removeprefix("."), shape, takes, preprocessing)
+    return Exported(path, path.suffix.removeprefix("."), shape, takes, preprocessing, data)
 
 
-def _stablehlo(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool) -> None:
+def _stablehlo(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool, data: Data | None) -> None:
     import jax
     import jax.numpy as jnp
     from jax import export as jax_export
@@ -83,17 +120,22 @@ def _stablehlo(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], 
     model.eval()
     pure, params = Pure(model), vit_jax.get_params(model)
 
-    def forward(images: jax.Array) -> jax.Array:
-        return pure(params)(normalise(images, checkpoint.preprocessing) if raw else images)
+    def forward(values: dict[str, jax.Array], images: jax.Array) -> jax.Array:
+        return pure(values)(normalise(images, checkpoint.preprocessing) if raw else images)
 
     (batch,) = jax_export.symbolic_shape("B")
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8 if raw else jnp.float32)
+    export_for = partial(jax_export.export, platforms=("cpu", "cuda", "tpu"))
     with jax.default_matmul_precision("highest"):
-        found = jax_export.export(jax.jit(forward), platforms=("cpu", "cuda", "tpu"))(images)
+        if data is None:
+            found = export_for(jax.jit(partial(forward, params)))(images)
+        else:
+            found = export_for(jax.jit(forward))({name: jax.typeof(value) for name, value in params.items()}, images)
+            save_file({name: np.asarray(value) for name, value in params.items()}, data.path)
     path.write_bytes(found.serialize())
 
 
-def _pt2(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool) -> None:
+def _pt2(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool, data: Data | None) -> None:
     import torch
 
     module, images = _torch(checkpoint, shape, raw)
@@ -102,7 +144,7 @@ def _pt2(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: b
         torch.export.save(torch.export.export(module, (images,), dynamic_shapes=({0: batch},)), path)
 
 
-def _onnx(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool) -> None:
+def _onnx(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool, data: Data | None) -> None:
     import torch
 
     module, images = _torch(checkpoint, shape, raw)
@@ -112,9 +154,20 @@ def _onnx(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: 
             module, (images,), str(path), dynamo=False, input_names=[INPUT], output_names=[OUTPUT], dynamic_axes=free,
             opset_version=_OPSET,
         )  # fmt: skip
+    if data is not None:
+        import onnx
+
+        # Named as it will be, and renamed with the graph: both are written in a folder of their own.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            onnx.save_model(
+                onnx.load(path), Path(folder, path.name), save_as_external_data=True, location=data.name,
+                size_threshold=_SMALL,
+            )  # fmt: skip
+            Path(folder, path.name).replace(path)
+            Path(folder, data.name).replace(data.path)
 
 
-KINDS: dict[str, Callable[[Checkpoint, Path, tuple[int, int, int], bool], None]] = {
+KINDS: dict[str, Callable[[Checkpoint, Path, tuple[int, int, int], bool, Data | None], None]] = {
     ".onnx": _onnx,
     ".stablehlo": _stablehlo,
     ".pt2": _pt2,

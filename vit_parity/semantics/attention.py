@@ -59,8 +59,13 @@ class Attention:
         return self.out(self.norm(self.attend(self.query(asking), self.key(asked), self.value(asked))))
 
     def attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """(B, N, D), (B, M, D), (B, M, D) -> (B, N, D), before ``norm`` and ``out``."""
-        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1).transpose(0, 2, 1, 3) for x in (q, k, v))  # (B, h, ., d)
+        """(B, N, D), (B, M, D), (B, M, D) -> (B, N, D), before ``norm`` and ``out``.
+
+        Keys and values may have fewer heads, each for as many queries' heads in a row (Ainslie et al. 2023, "GQA").
+        """
+        width = q.shape[-1] // self.heads
+        q, k, v = (x.reshape(*x.shape[:2], -1, width).transpose(0, 2, 1, 3) for x in (q, k, v))  # (B, h, ., d)
+        k, v = (np.repeat(x, self.heads // x.shape[1], axis=1) for x in (k, v))
         if self.difference is not None:
             width = q.shape[-1] // 2
             parts = (slice(None, width), slice(width, None))

@@ -68,6 +68,11 @@ def check_options(c: ViTConfig) -> None:
             f"differential=True halves heads, whose width is {c.head_dim}, and is known without rotary positions and "
             "biases by relative position: choose an even width, and leave those out."
         )
+    if c.scale_attention_only and (c.layer_scale is None or c.block in ("parallel", "branched")):
+        raise VitportError(
+            f"scale_attention_only=True is for a layer_scale in blocks of one attention, then one MLP, but "
+            f"layer_scale={c.layer_scale}, block={c.block!r}: set it to False, or choose another block."
+        )
     if c.qv_bias and c.qkv_bias:
         raise VitportError("qv_bias=True takes the place of qkv_bias: set qkv_bias=False.")
     if c.norm == "rmsnorm" and c.norm_bias:

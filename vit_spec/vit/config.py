@@ -88,6 +88,8 @@ class ViTConfig:
     layer_scale: float | None = None
     """Initial value of the per-channel scale after attention and MLP (Touvron et al. 2021, CaiT); ``None``
     means no such scale."""
+    scale_attention_only: bool = False
+    """Whether that scale comes after attention alone (Sapiens2)."""
 
     pixel_norm: bool = False
     """A norm over the pixels of each patch before their projection (vit-pytorch; Kumar et al. 2023, "Dual PatchNorm").

@@ -64,7 +64,8 @@ def _block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
     yield from _layer_scale(c, make, f"{at}.ls1")
     yield from _norm(c, make, f"{at}.norm2", D)
     yield from _mlp(c, make, f"{at}.mlp")
-    yield from _layer_scale(c, make, f"{at}.ls2")
+    if not c.scale_attention_only:
+        yield from _layer_scale(c, make, f"{at}.ls2")
 
 
 def _branched_block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:

@@ -40,7 +40,8 @@ class Block(nn.Module):
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm(D)
         self.mlp = make_mlp(c)
-        self.ls2 = nn.Identity() if c.layer_scale is None else LayerScale(D, c.layer_scale)
+        scale = None if c.scale_attention_only else c.layer_scale
+        self.ls2 = nn.Identity() if scale is None else LayerScale(D, scale)
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:

@@ -50,7 +50,7 @@ def _layer_scale(checkpoint: Checkpoint) -> Checkpoint:
             if name in changed:
                 changed[name] = _times(changed[name], factor.read)
     params = TensorTable(changed)
-    folded = replace(checkpoint, config=config.replace(layer_scale=None), params=params)
+    folded = replace(checkpoint, config=config.replace(layer_scale=None, scale_attention_only=False), params=params)
     where = "norms" if config.block == "post_norm" else "projections"
     return folded.changed(f"folded the layer scale into the {where} that it multiplies")
 
@@ -67,6 +67,8 @@ def _scaled_layers(config: ViTConfig) -> list[tuple[str, tuple[str, ...]]]:
         pairs = {"ls1": ("norm1",), "ls2": ("norm2",)}
     else:
         pairs = {"ls1": ("attn.proj",), "ls2": ("mlp.fc2",)}
+    if config.scale_attention_only:
+        del pairs["ls2"]
     (segment,) = segments(config)
     blocks = [segment.block(at) for at in range(segment.count)]
     return [

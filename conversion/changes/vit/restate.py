@@ -83,6 +83,8 @@ def _with_key_biases(config: ViTConfig) -> Iterator[ViTConfig]:
 def _with_layer_scale(config: ViTConfig) -> Iterator[ViTConfig]:
     if config.layer_scale is None:
         yield config.replace(layer_scale=1.0)
+    if config.scale_attention_only:
+        yield config.replace(scale_attention_only=False)
 
 
 def _packed(config: ViTConfig) -> Iterator[ViTConfig]:

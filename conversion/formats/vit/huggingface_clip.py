@@ -99,6 +99,7 @@ FORMAT = Format(
         Rule(("head.weight", "head.bias"), "visual_projection.weight", WithoutBias("head", remedy="--head drop")),
     )),
     signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
+    before=("huggingface-siglip",),
     group="huggingface",
     classes={
         "clip": ("CLIPModel",),

@@ -14,7 +14,7 @@ from conversion.limits import unsupported_fields
 from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, joined, module
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing, ViTConfig
+from vit_spec import Preprocessing, ViTConfig, VitportError
 from vit_spec.vit.rotary import DinoV3Rotary
 
 _OUTSIDE = (
@@ -68,6 +68,27 @@ class _Names(Rules):
     def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
         block = _block("layer.{i}", gated=config.mlp == "swiglu", key_bias=not config.qv_bias)
         return Rules((*_OUTSIDE, *block)).write(table, config)
+
+
+def check_biases(config_json: Mapping[str, Any], **defaults: bool) -> None:
+    """Refuse biases on some layers that a model has on all or none of.
+
+    Args:
+        defaults: the class's own, of ``query_bias``, ``key_bias``, ``value_bias``, ``proj_bias`` and ``mlp_bias``.
+
+    Raises:
+        VitportError: with the keys of config.json that say so.
+    """
+    said = {name: bool(config_json.get(name, default)) for name, default in defaults.items()}
+    query, key, value, out, mlp = said.values()
+    if query is value and out is mlp and (query or not key):
+        return
+    told = ", ".join(f"{name}={value}" for name, value in said.items())
+    raise VitportError(
+        f"config.json has {told}: vitport reads biases of queries, keys and values, of queries and values, or of none "
+        "of them, and of the layers behind attention and in the MLP, or of neither. Save the model with zeros for the "
+        "others."
+    )
 
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +159,8 @@ def _filler(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 
 
 def _no_registers(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
-    del config
+    if config:  # before its biases are joined, which would only say that one is missing
+        check_biases(config, query_bias=True, key_bias=False, value_bias=True, proj_bias=True, mlp_bias=True)
     shape = table.shapes.get("embeddings.register_tokens", (1,))
     return {} if all(shape) else {"embeddings.register_tokens": "it holds no tokens"}
 

@@ -19,8 +19,9 @@ from conversion.formats.vit.huggingface_clip import (
 from conversion.limits import not_square, unsupported_fields
 from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Rule, Rules, module
+from conversion.tensors.table import TensorTable
 from conversion.tensors.transforms import Divided, Leading
-from vit_spec import Preprocessing, ViTConfig
+from vit_spec import Preprocessing, ViTConfig, VitportError
 from vit_spec.preprocessing import HALF
 
 TOWER = (
@@ -40,6 +41,12 @@ POOLING = (
     *module("attn_pool.mlp.fc1", "head.mlp.fc1"),
     *module("attn_pool.mlp.fc2", "head.mlp.fc2"),
 )
+SIGNATURE = (
+    "embeddings.patch_embedding.weight",
+    "encoder.layers.0.layer_norm1.weight",
+    ("head.probe", "post_layernorm.weight"),
+)
+"""Without the first of the last two, a model has no pooling: its features are the mean of the patches."""
 CONVENTIONS = {"pos_embed": "patch", "pos_embed_resize": "torch-bicubic"}
 PREPROCESSING = Preprocessing(mean=HALF, std=HALF, resize="squash")
 PARTS = replace(BLOCK_PARTS, norm=("post_layernorm",))
@@ -50,6 +57,21 @@ DEFAULTS = {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
     return vision_facts(config_json, DEFAULTS)
+
+
+def check_head(table: TensorTable, config_json: Mapping[str, Any]) -> dict[str, str]:
+    """Nothing to set aside: refuses a file that has lost its pooling.
+
+    Raises:
+        VitportError: unless ``vision_use_head`` says that there is none, as in models that other models read.
+    """
+    uses = config_json.get("vision_config", config_json).get("vision_use_head", True) if config_json else True
+    if uses and "head.probe" not in table:
+        raise VitportError(
+            "The file has no head.probe, with which SigLIP pools, and no config.json beside it says that this is so "
+            "(vision_use_head=false): the file is incomplete, so fetch or write it again."
+        )
+    return {}
 
 
 def vision_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -92,7 +114,7 @@ SECOND_READING = SecondReading(
         pool_first=("head.mlp.fc1",),
         pool_second=("head.mlp.fc2",),
     ),
-    pool="map",
+    pool_where={"head.probe": "map"},
     config_json=CONFIG_JSON,
 )
 
@@ -100,11 +122,12 @@ FORMAT = Format(
     name="huggingface-siglip",
     summary="Hugging Face SigLIP folder, vision half",
     names=Rules((*TOWER, *POOLING)),
-    signature=("embeddings.patch_embedding.weight", "encoder.layers.0.layer_norm1.weight", "head.probe"),
+    signature=SIGNATURE,
     group="huggingface",
     classes={"siglip": ("SiglipModel",), "siglip_vision_model": ("SiglipVisionModel",)},
     base="vision_model.",
     set_aside=TEXT_HALF,
+    ignored_if=check_head,
     classifier_pool="avg",
     conventions=CONVENTIONS,
     facts=facts,

@@ -19,11 +19,14 @@ from conversion.formats.vit.huggingface_siglip import (
     POOLING,
     PREPROCESSING,
     SECOND_READING,
+    SIGNATURE,
     TOWER,
     cannot_hold,
+    check_head,
     vision_json,
 )
 from conversion.tensors.rules import Rule, Rules
+from conversion.tensors.table import TensorTable
 from conversion.tensors.transforms import PixelRows
 
 
@@ -32,6 +35,16 @@ def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
     known = vision_facts(config_json, DEFAULTS)
     side = math.isqrt(config_json.get("vision_config", config_json).get("num_patches", 256)) * known["patch_size"]
     return known | {"image_size": (side, side)}
+
+
+def remarks(table: TensorTable) -> list[str]:
+    """What transformers does with images of another shape, in every file whose patch embedding is a linear layer."""
+    if len(table.shapes["embeddings.patch_embedding.weight"]) != 2:
+        return []
+    return [
+        "every image is squashed to the grid of the position table, where transformers keeps its shape, resizes the "
+        "table and pads: only square images get the same answers"
+    ]
 
 
 def _config_json(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -61,14 +74,16 @@ FORMAT = Format(
     name="huggingface-siglip2",
     summary="Hugging Face SigLIP 2 folder for images of any shape, vision half",
     names=Rules((_PATCHES, *(rule for rule in TOWER if rule.canonical != _PATCHES.canonical), *POOLING)),
-    signature=("embeddings.patch_embedding.weight", "encoder.layers.0.layer_norm1.weight", "head.probe"),
+    signature=SIGNATURE,
     ranks={"embeddings.patch_embedding.weight": 2},
     before=("huggingface-siglip",),
     classes={"siglip2": ("Siglip2Model",), "siglip2_vision_model": ("Siglip2VisionModel",)},
     base="vision_model.",
     set_aside=TEXT_HALF,
+    ignored_if=check_head,
     conventions=CONVENTIONS,
     facts=facts,
+    remarks=remarks,
     preprocessing=PREPROCESSING,
     drops=("preprocessing", *DROPS),
     writer=huggingface_folder.writer(_config_json, place=in_vision_model, preprocessor_json=_preprocessor_json),

@@ -58,6 +58,7 @@ FORMAT = Format(
     set_aside=TEXT_HALF | {"head.*": "the pooling for comparing with texts, which the classifier does not read"},
     conventions=CONVENTIONS,
     facts=facts,
+    remarks=huggingface_siglip2.remarks,
     preprocessing=PREPROCESSING,
     drops=DROPS,
     writer=huggingface_folder.writer(_config_json, place=in_vision_model),

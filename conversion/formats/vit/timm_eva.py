@@ -11,6 +11,7 @@ import numpy as np
 
 from conversion.containers import safetensors_file
 from conversion.format import Format
+from conversion.formats.vit.shared_heads import with_all_heads, with_shared_heads
 from conversion.formats.vit.timm import ALIASES, PARTS, SET_ASIDE, is_eva, is_relpos
 from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Renamed, Rule, joined, module
@@ -18,9 +19,10 @@ from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import ViTConfig
 
 _SHARED = "rel_pos_bias.relative_position_bias_table"
+_KEY_BIAS = "blocks.{i}.attn.k_proj.bias"
 _FREQUENCIES, _OWN = "rope.freqs", "blocks.{i}.attn.rotary.freqs"
 _FACTORS = tuple(Rule(f"blocks.{{i}}.ls{at}.gamma", f"blocks.{{i}}.gamma_{at}") for at in (1, 2))
-_WEIGHT, _ = joined("blocks.{i}.attn.qkv", *(f"blocks.{{i}}.attn.{part}_proj" for part in "qkv"))
+_WEIGHT, _BIAS = joined("blocks.{i}.attn.qkv", *(f"blocks.{{i}}.attn.{part}_proj" for part in "qkv"))
 _SPLIT = (
     _WEIGHT,
     *(Rule(f"blocks.{{i}}.attn.{part}_bias", f"blocks.{{i}}.attn.{part}_proj.bias") for part in "qv"),
@@ -34,9 +36,13 @@ _BAAI = (
 """BAAI's names where they differ."""
 
 
+_SAPIENS = (_WEIGHT, _BIAS, *_FACTORS)
+"""Of what is not canonical, all that Sapiens2 has."""
+
+
 class _Names(Renamed):
     """Reads fused and split attention, and learned frequencies of all blocks in one array; writes what timm's model of
-    that config has: inner norms go with split attention."""
+    that config has: inner norms go with split attention, and so do factors of attention alone."""
 
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
         tensors = dict(table.tensors)
@@ -45,9 +51,13 @@ class _Names(Renamed):
         if (shared := tensors.pop(_SHARED, None)) is not None:
             blocks = {name.split(".")[1] for name in tensors if name.startswith("blocks.")}
             tensors |= {f"blocks.{at}.attn.relative_position_bias_table": shared for at in blocks}
+        if _KEY_BIAS.format(i=0) in tensors:
+            return Renamed(_SAPIENS).read(TensorTable(with_all_heads(tensors)))
         return super().read(TensorTable(tensors))
 
     def write(self, table: TensorTable, config: Any) -> TensorTable:
+        if config.scale_attention_only:
+            return TensorTable(with_shared_heads(Renamed(_SAPIENS).write(table, config).tensors, config.head_dim))
         names = Renamed((*_FACTORS, *(_SPLIT if _has_inner_norm(table) and not config.qkv_bias else ())))
         tensors = dict(names.write(table, config).tensors)
         own = [tensors.pop(name) for at in range(config.depth) if (name := _OWN.format(i=at)) in tensors]

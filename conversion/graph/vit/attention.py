@@ -12,6 +12,7 @@ from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.heads import in_words, merge_order, taken
 from conversion.graph.layers import Layers, Linear, Norm, unselected
 from conversion.graph.vit.relative import added
+from conversion.graph.vit.turned import Turn, unturned
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +25,8 @@ class Operand:
     scale: float
     added: np.ndarray | None = None  # (h d,)
     """A bias that is added to the heads, not by the layer."""
+    turn: Turn | None = None
+    """By rotary positions."""
 
     @property
     def kernel(self) -> np.ndarray:
@@ -83,10 +86,12 @@ def attention_of(merged: View, layers: Layers, batch: int) -> Attention | None:
     if heads * N * d * batch != at.size:
         raise NotUnderstoodError(f"The graph's {at.place} mixes images of a batch in attention.")
     q, k, v = (_operand(view, layers, heads, at.place) for view in (query, _turned(key), value))
-    if v.scale != 1.0 or v.norm is not None:
+    if v.scale != 1.0 or v.norm is not None or v.turn is not None:
         raise NotUnderstoodError(
-            f"The graph's {at.place} scales or normalises the values of attention, which no ViT does."
+            f"The graph's {at.place} scales, normalises or turns the values of attention, which no ViT does."
         )
+    if (q.turn is None) is not (k.turn is None):
+        raise NotUnderstoodError(f"The graph's {at.place} turns queries or keys alone, which no rotary positions do.")
     merged_order = merge_order(order, batch, heads, N, d, at.place)
     return Attention(
         q, k, v, heads, scale * q.scale * k.scale, merged_order, at.place, _of_all_images(bias, heads, N, at.place)
@@ -135,10 +140,14 @@ def _turned(view: View) -> View:
 
 def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:
     """Queries, keys or values of all heads, (…, N, d)."""
-    scale, norm, bias = 1.0, None, None
+    scale, norm, bias, turn = 1.0, None, None, None
     d = view.shape[-1]
     while True:
         at, order = unselected(view)
+        if norm is None and bias is None and turn is None and (before := unturned(view, layers, heads)) is not None:
+            view, turn, factor = before
+            scale *= factor
+            continue
         if at is None or order is None:
             break
         inner, factor = layers.scaled(at)
@@ -165,7 +174,7 @@ def _operand(view: View, layers: Layers, heads: int, place: str) -> Operand:
             f"The graph's {place} attends to {in_words(view.expression)}, where heads of a linear layer's outputs were "
             "expected."
         )
-    return Operand(*found_columns, norm, scale, bias)
+    return Operand(*found_columns, norm, scale, bias, turn)
 
 
 def _by_head(by: np.ndarray, at: Expression, order: np.ndarray, view: View, heads: int, place: str) -> np.ndarray:

@@ -9,10 +9,13 @@ import numpy as np
 
 from conversion.graph.graph import NotUnderstoodError
 from conversion.graph.layers import Norm
+from conversion.graph.vit.angles import Placed, rotary_of
+from conversion.graph.vit.attention import Attention
 from conversion.graph.vit.block import Body
 from conversion.graph.vit.embedding import Embedding
 from conversion.graph.vit.head import Head
 from conversion.graph.vit.relative import table_of
+from vit_spec.vit.rotary import Rotary
 
 _ORDERS = ("sequential", "post_norm", "original")
 """The kinds of blocks by the place of a branch's norm: before its layer, after it, after the sum."""
@@ -48,11 +51,6 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
     d = e.patches.kernel.shape[0] // heads
     parallel = first.attention is not None and first.mlp is not None
     eps = _only("epsilon", [(_decimal(it.eps, low), it.place) for it in norms])
-    if h.pool is not None and h.pool.attention.heads != heads:
-        raise NotUnderstoodError(
-            f"The graph's {h.pool.attention.place} pools with {h.pool.attention.heads} heads, but its "
-            f"blocks have {heads}."
-        )
     size, P = e.patches.image_size, e.patches.kernel.shape[2]
     if (
         e.table is not None and e.table_grid != e.patches.grid
@@ -62,6 +60,7 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
     return {
         "image_size": size,
         "num_heads": heads,
+        "map_heads": None if h.pool is None or h.pool.attention.heads == heads else h.pool.attention.heads,
         "activation": _only("activation", [(it.activation, it.second.place) for it in mlps]),
         "norm": "layernorm" if _only("kind of norm", [(it.centred, it.place) for it in norms]) else "rmsnorm",
         "norm_eps": eps,
@@ -70,7 +69,7 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
             [(None if is_usual(it.scale, d, low=low) else _decimal(it.scale, low), it.place) for it in attentions],
         ),
         "block": "parallel" if parallel else _ORDERS[[norm is not None for norm in first.norms].index(True)],
-        "rotary": None,  # a graph that turns queries is refused where its attention is read
+        "rotary": _rotary(attentions, e),
         "relative_bias": _only("kind of attention", [(it.bias is not None, it.place) for it in attentions]),
         **({} if resize is None else {"pos_embed_resize": resize}),
         **_token_facts(e, h),
@@ -80,6 +79,21 @@ def config_facts(e: Embedding, body: Body, h: Head) -> dict[str, Any]:
 def is_usual(scale: float, d: int, *, low: bool) -> bool:
     """Whether attention is scaled by ``1 / sqrt(d)``, up to the rounding of the constants in the graph."""
     return abs(scale * d**0.5 - 1) <= (1e-2 if low else 1e-6)
+
+
+def placed(e: Embedding, place: str) -> Placed:
+    """Where the tokens of a model are."""
+    return Placed(e.patches.grid, len(e.tokens), place)
+
+
+def _rotary(attentions: list[Attention], e: Embedding) -> Rotary | None:
+    found = [operand.turn for it in attentions for operand in (it.query, it.key)]
+    turning = [turn for turn in found if turn is not None]
+    if not turning:
+        return None
+    if len(turning) < len(found):
+        raise NotUnderstoodError("The graph turns queries and keys in some blocks, where all or none were expected.")
+    return rotary_of(turning, placed(e, attentions[0].place))
 
 
 def is_distilled(h: Head) -> bool:

@@ -13,9 +13,10 @@ from conversion.graph.reading import Reading
 from conversion.graph.trace import Trace
 from conversion.graph.vit.block import BlockReader, Body, Branch
 from conversion.graph.vit.embedding import Embedding, EmbeddingReader
-from conversion.graph.vit.facts import all_norms, config_facts, is_distilled, is_low_precision, is_usual
+from conversion.graph.vit.facts import all_norms, config_facts, is_distilled, is_low_precision, is_usual, placed
 from conversion.graph.vit.head import Head, HeadReader
 from conversion.graph.vit.weights import Weights
+from vit_spec.vit.rotary import AxialRotary, Rotary
 
 
 def read(found: Trace) -> Reading:
@@ -126,7 +127,7 @@ class _Assembly:
             norm_bias=any(it.bias is not None for it in all_norms(e, self.body, h)),
         )
         facts = config_facts(e, self.body, h)
-        self._put(weights, parallel)
+        self._put(weights, parallel, facts["rotary"])
         if e.patches.folded:
             self.notes.append(
                 "folded the graph's arithmetic on pixels into the patch projection: images are given as the graph "
@@ -140,11 +141,16 @@ class _Assembly:
             )
         if self.reader.trace.dequantised:
             self.notes.append(f"dequantised {self.reader.trace.dequantised} weights by their scales")
+        if isinstance(facts["rotary"], AxialRotary) and facts["rotary"].reference_grid is None:
+            self.notes.append(
+                "the graph shows rotary positions at its own size alone: for other sizes, name the model (--model), "
+                "which may scale them to a grid"
+            )
         width = e.patches.kernel.shape[0] // facts["num_heads"]
         notes, last = tuple(self.notes), e.patches.channels_last
         return Reading(facts, weights.tensors, notes, last, (width,), self._stages())
 
-    def _put(self, weights: Weights, parallel: bool) -> None:
+    def _put(self, weights: Weights, parallel: bool, rotary: Rotary | None) -> None:
         e, h = self.embedding, self.head
         D = e.patches.kernel.shape[0]
         names = ["cls_token"] + (["dist_token"] if is_distilled(h) else [])
@@ -166,7 +172,7 @@ class _Assembly:
                 weights.parallel_block(f"blocks.{at}", block[0])
             else:
                 attention, mlp = block
-                weights.block(f"blocks.{at}", attention, mlp, e.patches.grid)
+                weights.block(f"blocks.{at}", attention, mlp, placed(e, attention.place), rotary)
         if h.norm is not None:
             weights.norm("norm", h.norm)
         if h.pool is not None:

@@ -8,11 +8,13 @@ import numpy as np
 
 from conversion.graph.layers import Linear, Norm
 from conversion.graph.mlp import Mlp
+from conversion.graph.vit.angles import Placed, frequencies_of
 from conversion.graph.vit.attention import Attention
 from conversion.graph.vit.block import Branch
 from conversion.graph.vit.head import AttentionPool, Head
 from conversion.graph.vit.relative import table_of
 from conversion.tensors.table import Tensor
+from vit_spec.vit.rotary import MixedRotary, Rotary
 
 
 class Weights:
@@ -64,8 +66,8 @@ class Weights:
         if self.norm_bias:
             self.put(f"{name}.bias", np.broadcast_to(bias, (width,)))
 
-    def block(self, at: str, attention: Branch, mlp: Branch, grid: tuple[int, int]) -> None:
-        """A block with attention and MLP in sequence, of a model with so many rows and columns of patches."""
+    def block(self, at: str, attention: Branch, mlp: Branch, where: Placed, rotary: Rotary | None) -> None:
+        """A block with attention and MLP in sequence, of a model with patches there and such rotary positions."""
         for number, branch in ((1, attention), (2, mlp)):
             norm = branch.before or branch.after or branch.outside
             assert norm is not None
@@ -77,8 +79,11 @@ class Weights:
         self.joined(f"{at}.attn.qkv", [], layer.attention)
         self.query_norms(f"{at}.attn", layer.attention)
         if layer.attention.bias is not None:
-            table = table_of(layer.attention.bias, grid, layer.attention.place)
+            table = table_of(layer.attention.bias, where.grid, layer.attention.place)
             self.put(f"{at}.attn.relative_position_bias_table", table)
+        if isinstance(rotary, MixedRotary) and layer.attention.query.turn is not None:
+            frequencies = frequencies_of(layer.attention.query.turn, where)
+            self.put(f"{at}.attn.rotary.freqs", frequencies.astype(layer.out.kernel.dtype))
         if layer.norm is not None:
             self.norm(f"{at}.attn.norm", layer.norm, layer.attention.order)
         self.linear(f"{at}.attn.proj", layer.out.kernel, layer.out.bias, biased=self.proj_bias,

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ import conversion
 import vit_jax
 from tests.random_weights import random_params
 from vit_jax.inference import compile_inference
+from vit_jax.inference.compile import attend_forward
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone
@@ -112,3 +114,15 @@ print(json.dumps([forward.mesh.size, len(forward(np.zeros((6, 8, 12, 3), np.uint
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [3, 3]
+
+
+@pytest.mark.parametrize("tokens", [5, 1000])
+def test_attention_of_few_and_of_many_tokens_is_the_softmax_of_numpy(tokens: int) -> None:
+    """Oracle: numpy, float64. Measured: 1.2e-7 of values up to 1.2; float32 has 6e-8 a rounding."""
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((1, 2, tokens, 4)).astype(np.float32) for _ in range(3))
+    logits = 0.5 * q.astype(np.float64) @ k.swapaxes(-2, -1)
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    expected = (powers / powers.sum(-1, keepdims=True) @ v).swapaxes(1, 2).reshape(1, tokens, 8)
+    found = attend_forward(*map(jnp.asarray, (q, k, v)), 0.5, lambda x: x)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)

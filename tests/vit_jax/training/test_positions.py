@@ -1,5 +1,8 @@
-"""Models with rotary or relative positions train alike on one device, on meshes, under pmap and with scanned blocks:
-simulated devices, in another process. Oracle: the run on one device."""
+"""Models with rotary or relative positions, and with other blocks, train alike in every way.
+
+That is on one device, on meshes, under pmap and with scanned blocks: simulated devices, in another process. Oracle: the
+run on one device.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,23 @@ KINDS: dict[str, dict[str, Any]] = {
     "dinov3": {"rotary": {"kind": "dinov3"}, "register_tokens": 2, "mlp": "swiglu", "qk_norm": True},
     "mixed": {"rotary": {"kind": "mixed"}},
     "beit": {"relative_bias": True, "qkv_bias": False, "qv_bias": True},
-}
+    "eva02": {
+        "rotary": {"kind": "axial", "reference_grid": [16, 16]}, "pos_embed": "prefix", "mlp": "swiglu",
+        "mlp_norm": True, "attn_norm": True, "qkv_bias": False, "qv_bias": True,
+    },
+    "pe": {
+        "rotary": {"kind": "axial", "order": "wh", "offset": 1.0}, "pre_norm": True, "patch_bias": False, "pool": "map",
+        "pool_prefix": True, "map_heads": 8,
+    },
+    "relpos": {"relative_hidden_dim": 12, "class_token": False, "pool": "avg", "final_norm": "pooled"},
+    "sapiens2": {
+        "rotary": {"kind": "dinov3"}, "scale_attention_only": True, "qk_norm": True, "norm": "rmsnorm",
+        "norm_bias": False, "mlp": "swiglu_packed",
+    },
+    "differential": {"differential": True, "pos_embed": "prefix"},
+    "branched": {"block": "branched", "pos_embed": "prefix"},
+    "original": {"block": "original", "pos_embed": "prefix"},
+}  # fmt: skip
 SCRIPT = """
 import json
 import sys

@@ -144,6 +144,10 @@ def _consistent(values: dict) -> dict:
     positions = values["rotary"], values["relative_bias"], values["relative_hidden_dim"]
     values["differential"] &= not any(positions) and values["embed_dim"] // values["num_heads"] % 2 == 0
     values["qv_bias"] &= not values["qkv_bias"]
+    values["scale_attention_only"] &= values["layer_scale"] is not None and values["block"] not in (
+        "parallel",
+        "branched",
+    )
     if values["embed_dim"] // values["num_heads"] % 4:
         values["rotary"] = None
     if values["pool"] != "map":

@@ -9,7 +9,8 @@ from vit_spec import ViTConfig, parameters
 from vit_spec.vit.models import MODELS
 from vit_spec.vit.presence import shown_options
 
-WITHOUT_PARAMETERS = {"pool_prefix"}
+WITHOUT_PARAMETERS = {"pool_prefix", "scale_attention_only"}
+"""Options that add none."""
 
 
 def options(config: ViTConfig) -> dict[str, bool]:

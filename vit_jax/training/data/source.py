@@ -16,6 +16,7 @@ from vit_jax.training.data.sources.files import walk
 from vit_jax.training.data.sources.holdout import are_several, held_out
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
+from vit_jax.training.data.sources.kept import Keep
 from vit_jax.training.data.sources.label_table import open_table
 from vit_jax.training.data.sources.labels import listed_classes
 from vit_jax.training.data.sources.npz import Arrays, open_npz
@@ -37,7 +38,12 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
     """
     columns = (options.image_column, options.label_column)
     table = Table(options.labels, *columns, separator=options.label_separator) if options.labels else None
-    train = open_source(options.path, "train", table=table, span=options.range)
+    keep = None if options.cache is None else Keep(options.cache, options.cache_limit)
+    if keep is not None and not any(map(in_store, (options.path, options.validation))):
+        raise VitportError(
+            f"data.cache={options.cache} is for data in a bucket, and {options.path} is not: leave it out."
+        )
+    train = open_source(options.path, "train", table=table, span=options.range, keep=keep)
     if train is None:
         raise VitportError(f"{options.path} has no training images: give another path.")
     path = options.validation or options.path
@@ -46,9 +52,9 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
         own = Table(options.validation_labels, *columns, "validation", options.label_separator)
     if own is not None:
         own = replace(own, several=are_several(train))
-    validation = open_source(path, "validation", train.classes, own, options.range)
+    validation = open_source(path, "validation", train.classes, own, options.range, keep)
     if validation is None and options.validation is not None and own is None:
-        validation = open_source(path, "train", train.classes, span=options.range)
+        validation = open_source(path, "train", train.classes, span=options.range, keep=keep)
     if options.holdout:
         if validation is not None:
             raise VitportError(
@@ -87,6 +93,7 @@ def open_source(
     classes: tuple[str, ...] | None = None,
     table: Table | None = None,
     span: Span | None = None,
+    keep: Keep | None = None,
 ) -> Source | None:
     """Opens one split of a data set.
 
@@ -95,6 +102,7 @@ def open_source(
         classes: names for numeric labels; validation images take them from the training images.
         table: of the labels of images in one folder.
         span: of images of more than 8 bits, which are refused without it.
+        keep: where images of a bucket's shards stay that were read.
 
     Returns:
         ``None`` where the path does not have the split.
@@ -103,7 +111,7 @@ def open_source(
         VitportError: if the path does not exist, has no known format, has no image, or has a single class.
     """
     try:
-        source = _open(path, split, classes) if table is None else _labelled(path, split, classes, table)
+        source = _open(path, split, classes, keep) if table is None else _labelled(path, split, classes, table)
         if isinstance(source, Arrays):
             source.check(span is not None)
     except VitportError:
@@ -130,13 +138,13 @@ _READERS: dict[str, Callable[[str, Sequence[Path], tuple[str, ...] | None], Sour
 }
 
 
-def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | None:
+def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep | None) -> Source | None:
     if path == "digits":
         return open_digits(split)
     if in_store(path):
         bucket = Bucket(path)
         if any(_kind(name.rpartition("/")[2]) == "tar" for name in bucket.names):
-            return _tar_in_bucket(path, bucket, split, classes)
+            return _tar_in_bucket(path, bucket, split, classes, keep)
         path = str(bucket.copied())
     root = dataset(path) if path.startswith(PREFIX) else Path(path)
     if root.is_dir():
@@ -162,7 +170,9 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None) -> Source | 
     return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None
 
 
-def _tar_in_bucket(path: str, bucket: Bucket, split: Split, classes: tuple[str, ...] | None) -> Source | None:
+def _tar_in_bucket(
+    path: str, bucket: Bucket, split: Split, classes: tuple[str, ...] | None, keep: Keep | None
+) -> Source | None:
     tars = [PurePosixPath(name) for name in bucket.names if _kind(name.rpartition("/")[2]) == "tar"]
     if bucket.is_folder:
         tars = split_files(PurePosixPath(), tars, split)
@@ -170,7 +180,7 @@ def _tar_in_bucket(path: str, bucket: Bucket, split: Split, classes: tuple[str, 
         return None
     names = [str(tar) for tar in tars]
     name = f"{path} ({split})" if bucket.is_folder else path
-    return open_tar_in_bucket(name, bucket.objects, names, classes or bucket.classes()) if names else None
+    return open_tar_in_bucket(name, bucket.objects, names, classes or bucket.classes(), keep) if names else None
 
 
 def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: Table) -> Source | None:

@@ -35,6 +35,10 @@ class LostProcessError(VitportError):
     """Another process of this run has ended, so this one cannot go on."""
 
 
+class UnmetProcessesError(VitportError):
+    """The processes of this run did not all come; they may when they are started again."""
+
+
 @contextmanager
 def noticing_lost_processes() -> Iterator[None]:
     """Says of a collective that failed that another process has ended.
@@ -63,7 +67,7 @@ def join(options: Processes) -> None:
     """Connects to the other processes, if there are any. Call it before JAX looks at any device.
 
     Raises:
-        VitportError: if they cannot be reached in time.
+        UnmetProcessesError: if they cannot be reached in time.
     """
     launcher = detect_launcher(os.environ)
     if options.coordinator is None and launcher is None:
@@ -84,13 +88,15 @@ def join(options: Processes) -> None:
     connecting.join(options.wait)
     where = options.coordinator or f"the coordinator that {launcher} names"
     if connecting.is_alive():
-        raise VitportError(
+        raise UnmetProcessesError(
             f"Not all processes of this run connected to {where} within {options.wait} seconds: start all of them, and "
             "check that they can reach each other."
         )
     if failed:
         reason = " ".join(str(failed[0]).split())[:300]
-        raise VitportError(f"The processes of this run could not connect to {where} ({reason}): start all of them.")
+        raise UnmetProcessesError(
+            f"The processes of this run could not connect to {where} ({reason}): start all of them."
+        )
 
 
 def end_alone(status: int) -> NoReturn:

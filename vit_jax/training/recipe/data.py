@@ -117,6 +117,11 @@ class Data:
     range: tuple[float, float] | None = None
     """Values that become black and white in images of more than 8 bits a channel, such as 0 65535; None: they are
     refused."""
+    cache: str | None = None
+    """A folder on this machine's disk that keeps the images of tar shards in a bucket once they were read; None: they
+    are read from the bucket in every epoch."""
+    cache_limit: int = 100_000_000_000
+    """Most bytes of ``cache``, which several runs may share; the images that came first stay."""
     workers: int = 0
     """Processes that decode and augment; 0: threads of the training process."""
     repeats: int = 1
@@ -148,6 +153,8 @@ class Data:
             raise VitportError(f"data.holdout must be a share from 0 to below 1; got {self.holdout}.")
         if self.holdout_seed < 0:
             raise VitportError(f"data.holdout_seed must be 0 or more; got {self.holdout_seed}.")
+        if self.cache_limit < 1:
+            raise VitportError(f"data.cache_limit must be 1 byte or more; got {self.cache_limit}.")
         if self.workers < 0:
             raise VitportError(f"data.workers must be 0 processes or more; got {self.workers}.")
         if self.repeats < 1:

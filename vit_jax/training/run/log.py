@@ -38,7 +38,8 @@ def begin_log(options: TrainConfig, place: Place, progress: Progress, tell: Call
     """
     write_facts(options, place.folder)
     place.push()
-    trackers = Trackers(options, place.folder, tell) if options.log else None
+    title = None if place.mirror is None else place.name.rstrip("/").rpartition("/")[2]
+    trackers = Trackers(options, place.folder, tell, title) if options.log else None
     return Log(
         place.folder, progress.step, progress.unwritten, evaluates=progress.evaluates, written=place.push,
         trackers=trackers,

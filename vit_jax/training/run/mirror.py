@@ -25,12 +25,15 @@ from conversion.containers.checksums import sha256
 from conversion.store import Objects, StoreError
 from conversion.store.fetch import copy
 from vit_jax.training.run.keeping import METRICS, PARTS, RECORD
+from vit_jax.training.run.lock import FILE
 from vit_jax.training.run.writing import UnwrittenError
 
 CHECKPOINTS = "checkpoints"
 _COMPLETE = re.compile(rf"{CHECKPOINTS}/(0|[1-9]\d{{0,17}})/{re.escape(CHECKSUMS)}")
 _LISTS = ".lists"
 """Below a checkpoint: what each process put there, until it is complete."""
+_CONTINUED = ("metrics.jsonl", "config.json", "trackers.json", "mlruns")
+"""What a run that goes on adds to."""
 _BEAT = 10.0
 """Seconds between two writes of what changed."""
 _PATIENCE = 900.0
@@ -71,11 +74,15 @@ class Mirror:
         """
         self.token = token
         names = self.objects.names()
+        if FILE not in names:  # else the run would begin again, beside checkpoints that it does not see
+            raise StoreError(
+                f"{self.objects.address} cannot be listed, since {FILE} is there: let this account list objects."
+            )
         self.complete = {int(found[1]) for name in names if (found := _COMPLETE.fullmatch(name))}
         small = {f"{CHECKPOINTS}/{step}/{part}" for step in self.complete for part in (RECORD, METRICS)}
         wanted = [name for name in names if any(name.startswith(f"{part}/") for part in small)]
         if self.index == 0:
-            wanted += [name for name in names if name in ("metrics.jsonl", "config.json")]
+            wanted += [name for name in names if name.split("/")[0] in _CONTINUED]
             self._remove_incomplete(names)
         copy(self.objects, wanted, self.folder)
         if self.index == 0:

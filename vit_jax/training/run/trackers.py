@@ -40,25 +40,32 @@ class Tracker(Protocol):
 class Trackers:
     """All trackers of a run. One that fails is told once and gets nothing more: training goes on without it.
 
+    Args:
+        workdir: a folder on this machine, with their files.
+        name: of the run.
+
     Raises:
         VitportError: if a tracker's package is missing, or it cannot begin.
     """
 
-    def __init__(self, options: TrainConfig, workdir: Path, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, options: TrainConfig, workdir: Path, tell: Callable[[str], None], name: str | None = None
+    ) -> None:
         self._tell = tell
         self._open: dict[str, Tracker] = {}
         path = workdir / _IDS
         ids: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
-        for name in options.log:
+        title = name or workdir.resolve().name
+        for kind in options.log:
             try:
-                self._open[name] = _KINDS[name](options.to_dict(), workdir, ids.get(name))
+                self._open[kind] = _KINDS[kind](options.to_dict(), workdir, ids.get(kind), title)
             except ImportError as error:
                 raise VitportError(
-                    f"log={name} needs a package that is not there ({error}): pip install 'vitport[{name}]'."
+                    f"log={kind} needs a package that is not there ({error}): pip install 'vitport[{kind}]'."
                 ) from error
             except Exception as error:
                 raise VitportError(
-                    f"log={name} cannot begin ({_reason(error)}): mend that, or leave it out."
+                    f"log={kind} cannot begin ({_reason(error)}): mend that, or leave it out."
                 ) from error
         if self._open:
             with writing(path):
@@ -90,11 +97,11 @@ def _reason(error: Exception) -> str:
 class _WandB:
     """As its own environment variables say: WANDB_MODE=offline, WANDB_PROJECT and others."""
 
-    def __init__(self, config: Mapping[str, Any], workdir: Path, known: str | None) -> None:
+    def __init__(self, config: Mapping[str, Any], workdir: Path, known: str | None, title: str) -> None:
         import wandb  # pyright: ignore[reportMissingImports]  # an extra
 
         self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", _PROJECT), name=workdir.resolve().name, dir=workdir, id=known,
+            project=os.environ.get("WANDB_PROJECT", _PROJECT), name=title, dir=workdir, id=known,
             resume="allow", config=dict(config),
         )  # fmt: skip
 
@@ -112,7 +119,7 @@ class _WandB:
 class _MLflow:
     """At MLFLOW_TRACKING_URI, else in the work directory's ``mlruns``; the experiment is MLFLOW_EXPERIMENT_NAME."""
 
-    def __init__(self, config: Mapping[str, Any], workdir: Path, known: str | None) -> None:
+    def __init__(self, config: Mapping[str, Any], workdir: Path, known: str | None, title: str) -> None:
         import mlflow  # pyright: ignore[reportMissingImports]  # an extra
         from mlflow.entities import Param  # pyright: ignore[reportMissingImports]
 
@@ -129,7 +136,7 @@ class _MLflow:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
         found = self._client.get_experiment_by_name(name)
         experiment = self._client.create_experiment(name) if found is None else found.experiment_id
-        self.id = self._client.create_run(experiment, run_name=workdir.resolve().name).info.run_id
+        self.id = self._client.create_run(experiment, run_name=title).info.run_id
         every = [Param(key, str(value)[:500]) for key, value in _flat(config)]
         for at in range(0, len(every), _MOST_PARAMETERS):
             self._client.log_batch(self.id, params=every[at : at + _MOST_PARAMETERS])
@@ -151,7 +158,7 @@ def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     return result
 
 
-_KINDS: dict[TrackerName, Callable[[Mapping[str, Any], Path, str | None], Tracker]] = {
+_KINDS: dict[TrackerName, Callable[[Mapping[str, Any], Path, str | None, str], Tracker]] = {
     "wandb": _WandB,
     "mlflow": _MLflow,
 }

@@ -62,7 +62,7 @@ def model(
     name: str,
     size: str | tuple[int, int, int, float] | None = None,
     *,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     crop: float = 0.9,
     colours: Colours = CENTRED,
     interpolation: Interpolation = "bicubic",
@@ -74,7 +74,7 @@ def model(
     Args:
         name: such as ``vit_base_patch32_clip_256``: the second word is a key of ``SIZES``, the last the image size.
         size: a key of ``SIZES``, or width, depth, heads and MLP ratio.
-        image_size: side of the image in pixels.
+        image_size: height and width of the image in pixels, or a side.
         crop, colours, interpolation, resize: preprocessing.
         options: further fields of ``ViTConfig``.
     """

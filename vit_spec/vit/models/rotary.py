@@ -46,6 +46,22 @@ def _lingbot() -> list[Model]:
     ]
 
 
+def _sapiens2() -> list[Model]:
+    """Sapiens2 (arXiv:2604.21681). In all but eight blocks at either end, two heads share keys and values; here each
+    has them for itself."""
+    common: Options = {
+        "num_classes": 0, "pos_embed": "none", "rotary": DinoV3Rotary(), "register_tokens": 8, "layer_scale": 1.0,
+        "scale_attention_only": True, "qk_norm": True, "norm": "rmsnorm", "norm_bias": False, "mlp": "swiglu_packed",
+        "activation": "silu", "image_size": (1024, 768), "colours": IMAGENET, "crop": 1.0, "interpolation": "bilinear",
+        "resize": "squash",
+    }  # fmt: skip
+    sizes: dict[str, tuple[int, int, int, float]] = {
+        "base": SIZES["base"], "large": SIZES["large"], "huge": SIZES["huge"], "giant": (1536, 40, 24, 4),
+        "5b": (2432, 56, 32, 4),
+    }  # fmt: skip
+    return [model(f"vit_{name}_patch16_sapiens2", size, **common) for name, size in sizes.items()]
+
+
 def _eva() -> list[Model]:
     """EVA (Fang et al. 2023, "EVA: Exploring the limits of masked visual representation learning"), and EVA-CLIP's
     largest, with norms after attention and MLP."""
@@ -152,5 +168,5 @@ def _rope_vit() -> list[Model]:
 
 
 ROTARY: list[Model] = [
-    *_dinov3(), *_lingbot(), *_eva(), *_eva02(), *_searched(), *_perception(), *_rope_vit(),
+    *_dinov3(), *_lingbot(), *_sapiens2(), *_eva(), *_eva02(), *_searched(), *_perception(), *_rope_vit(),
 ]  # fmt: skip

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
-from conversion.store import put
+from conversion.store import Objects, put
 from tests.stores import running
 from tests.vit_jax.training.data.folders import image_folder
 from vit_jax.training.data import Data, Stream, open_sources
+from vit_jax.training.data.sources import ranges
+from vit_jax.training.data.sources.kept import Keep, Kept
+from vit_jax.training.data.sources.tar import TarShards
 from vit_spec import Preprocessing, VitportError
 
 PREPROCESSING = Preprocessing(size=(8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -55,7 +60,9 @@ def _shards(folder) -> None:
                     tar.addfile(member, io.BytesIO(content))
 
 
-def test_tar_shards_are_read_in_place(store, tmp_path) -> None:
+@pytest.mark.parametrize("small", [0, 10**9])
+def test_tar_shards_are_read_in_place(store, small, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ranges, "_SMALL", small)
     _shards(tmp_path / "shards")
     put(tmp_path / "shards", f"{store.address}/shards", overwrite=False)
     _same(f"{store.address}/shards", str(tmp_path / "shards"))
@@ -68,6 +75,109 @@ def test_tar_shards_are_read_in_place(store, tmp_path) -> None:
         open_sources(Data(f"{store.address}/nothing"))
 
 
+def _reads(objects: Objects) -> list[str]:
+    """Names of what is read from now on, by ranges of more than one byte."""
+    read: list[str] = []
+    real = objects.read_all
+
+    def noted(wanted):
+        asked = list(wanted)
+        read.extend(name for name, of in asked if of is not None and of.stop - of.start > 1)
+        return real(asked)
+
+    objects.read_all = noted
+    return read
+
+
+def _shards_in(store, tmp_path) -> str:
+    if not (tmp_path / "shards").exists():
+        _shards(tmp_path / "shards")
+    put(tmp_path / "shards", f"{store.address}/shards", overwrite=True)
+    return f"{store.address}/shards"
+
+
+def _opened(address: str, folder, limit: int = 10**9) -> tuple[TarShards, list[str]]:
+    train, _ = open_sources(Data(address, cache=str(folder), cache_limit=limit))
+    assert isinstance(train, TarShards)
+    assert train.ranges is not None
+    return train, _reads(train.ranges.objects)
+
+
+def _bytes(source) -> list[bytes]:
+    return [source[at].image for at in range(len(source))]
+
+
+@pytest.fixture
+def google_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(ranges, "_SMALL", 0)
+    with running("gs", monkeypatch, tmp_path / "cache") as found:
+        yield found
+
+
+def test_a_cache_keeps_images_of_shards_on_the_disk(google_store, tmp_path) -> None:
+    """Read once, then from the disk, also by another process; a new version of the shards is read anew."""
+    address, kept = _shards_in(google_store, tmp_path), tmp_path / "kept"
+    expected = _bytes(open_sources(Data(str(tmp_path / "shards")))[0])
+    first, read = _opened(address, kept)
+    assert _bytes(first) == expected
+    assert len(read) == len(expected) == 14
+    assert _bytes(first) == expected
+    assert _bytes(pickle.loads(pickle.dumps(first))) == expected  # noqa: S301
+    again, read_again = _opened(address, kept)
+    assert _bytes(again) == expected
+    assert len(read) == 14
+    assert read_again == []
+    _shards_in(google_store, tmp_path)
+    later, read_later = _opened(address, kept)
+    assert _bytes(later) == expected
+    assert len(read_later) == 14
+
+
+def test_a_cache_takes_no_more_than_its_limit_and_removes_only_what_nobody_uses(google_store, tmp_path) -> None:
+    """Oracle: the sizes of the files. The large image alone does not fit."""
+    address, kept = _shards_in(google_store, tmp_path), tmp_path / "kept"
+    (tmp_path / "kept" / "mine").mkdir(parents=True)
+    sizes = sorted(map(len, _bytes(open_sources(Data(str(tmp_path / "shards")))[0])))
+    limit = sizes[-1] - 1
+    first, read = _opened(address, kept, limit)
+    assert _bytes(first) == _bytes(first)
+    assert 14 < len(read) < 28
+    held = sum(path.stat().st_size for path in kept.rglob("images"))
+    assert 0 < held <= limit
+    _shards_in(google_store, tmp_path)
+    second, read_second = _opened(address, kept, sizes[0])
+    assert _bytes(second) == _bytes(second)
+    assert len(read_second) == 28  # the first set is in use, and fills it
+    del first, second
+    third, read_third = _opened(address, kept, sum(sizes))
+    assert _bytes(third) == _bytes(third)
+    assert len(read_third) == 14
+    assert sum(path.stat().st_size for path in kept.rglob("images")) <= sum(sizes)
+    assert (kept / "mine").is_dir()
+
+
+@pytest.mark.parametrize("damage", ["images", "places"])
+def test_a_damaged_cache_is_read_around(damage, google_store, tmp_path) -> None:
+    address, kept = _shards_in(google_store, tmp_path), tmp_path / "kept"
+    first, _ = _opened(address, kept)
+    expected = _bytes(first)
+    (file,) = kept.rglob(f"*-14/{damage}")
+    content = bytearray(file.read_bytes())
+    content[30] ^= 1
+    file.write_bytes(content)
+    again, read = _opened(address, kept)
+    assert _bytes(again) == expected
+    assert len(read) == 1
+
+
+def test_a_cache_of_what_lies_on_the_disk_is_refused(tmp_path) -> None:
+    with pytest.raises(VitportError, match="is for data in a bucket, and digits is not"):
+        open_sources(Data("digits", cache=str(tmp_path)))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VitportError, match="cannot be written"):
+        Kept(Keep(str(tmp_path / "file"), 10), "0" * 32, 3)
+
+
 def test_other_files_are_copied_once(store, tmp_path) -> None:
     image_folder(tmp_path / "photos")
     put(tmp_path / "photos", f"{store.address}/photos", overwrite=False)
@@ -78,6 +188,7 @@ def test_other_files_are_copied_once(store, tmp_path) -> None:
 
 
 def test_images_of_a_batch_are_asked_for_at_the_same_time(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(ranges, "_SMALL", 0)
     """One after the other, the four threads that make batches would have four requests under way."""
     with running("gs", monkeypatch, tmp_path / "cache") as store:
         _shards(tmp_path / "shards")

@@ -63,8 +63,10 @@ class Bucket:
 
 def indexed(
     bucket: Objects, names: Sequence[str], index: Callable[[BinaryIO, int, str], Sequence[tuple[Any, ...]]]
-) -> list[list[tuple[Any, ...]]]:
+) -> tuple[list[list[tuple[Any, ...]]], str]:
     """What ``index`` finds in each object, many at a time; what it found of a version is kept on this machine.
+
+    Also 32 hexadecimal digits that other objects, or other versions of these, do not have.
 
     Args:
         index: takes the object as a file, its size and its name.
@@ -86,7 +88,10 @@ def indexed(
         return found
 
     with ThreadPoolExecutor(min(_SHARDS, len(names))) as pool:
-        return list(pool.map(of, zip(names, versions, strict=True)))
+        found = list(pool.map(of, zip(names, versions, strict=True)))
+    return found, _digest(
+        [bucket.address, *((name, str(version)) for name, version in zip(names, versions, strict=True))]
+    )
 
 
 class _Ranges(io.RawIOBase):

@@ -19,12 +19,12 @@ from vit_jax.training.data.record import Record
 from vit_jax.training.data.sources.bucket import indexed
 from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT
 from vit_jax.training.data.sources.image_folder import SUFFIXES
+from vit_jax.training.data.sources.kept import Keep, Kept
 from vit_jax.training.data.sources.labels import numbered
 from vit_jax.training.data.sources.names import Names
+from vit_jax.training.data.sources.ranges import Ranges
 from vit_spec import VitportError
 
-_AT_ONCE = 32
-"""Images of a bucket that are asked for at the same time: each answer takes a while."""
 _END = 1024
 _LONGEST = 4096
 """Bytes of a ``.cls``: a number or a name."""
@@ -45,24 +45,23 @@ class TarShards:
     place: np.ndarray
     """int64 (n, 2): offset of the image in its shard, and its length, in bytes."""
     labels: np.ndarray
-    objects: Objects | None = None
-    """The bucket that holds the shards, if it is one."""
+    ranges: Ranges | None = None
+    """What reads the shards of a bucket."""
 
     @property
     def at_once(self) -> int:
         """Images that are best read at the same time."""
-        return 1 if self.objects is None else _AT_ONCE
+        return 1 if self.ranges is None else self.ranges.at_once
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, at: int, /) -> Record:
-        shard = self.shards[self.shard[at]]
+        number = int(self.shard[at])
+        shard = self.shards[number]
         begin, size = self.place[at].tolist()
-        if self.objects is not None:
-            data = next(self.objects.read_all([(shard, slice(begin, begin + size))]))
-            if data is None:
-                raise VitportError(f"{self.objects.address}/{shard} was deleted: put it back, or run again.")
+        if self.ranges is not None:
+            data = self.ranges.read(at, number, begin, size)
         else:
             with open_regular(Path(shard)) as file:
                 file.seek(begin)
@@ -90,15 +89,24 @@ def open_tar(name: str, files: Sequence[Path], classes: tuple[str, ...] | None) 
             found = _index(raw, os.fstat(raw.fileno()).st_size, str(file))
         images += found
         shard += [number] * len(found)
-    return _shards(name, classes, [str(file) for file in files], images, shard, None)
+    return _shards(name, classes, [str(file) for file in files], images, shard)
 
 
-def open_tar_in_bucket(name: str, objects: Objects, files: Sequence[str], classes: tuple[str, ...] | None) -> TarShards:
-    """The same for objects, whose headers are read once for each version; raises as :func:`open_tar` does."""
-    found = [[_Image(*it) for it in each] for each in indexed(objects, files, _index)]
+def open_tar_in_bucket(
+    name: str, objects: Objects, files: Sequence[str], classes: tuple[str, ...] | None, keep: Keep | None = None
+) -> TarShards:
+    """The same for objects, whose headers are read once for each version; raises as :func:`open_tar` does.
+
+    Args:
+        keep: where images stay that were read.
+    """
+    read, version = indexed(objects, files, _index)
+    found = [[_Image(*it) for it in each] for each in read]
     images = [image for each in found for image in each]
     shard = [number for number, each in enumerate(found) for _ in each]
-    return _shards(name, classes, files, images, shard, objects)
+    ends = [max((image.begin + image.size for image in each), default=0) for each in found]
+    kept = None if keep is None else Kept(keep, version, len(images))
+    return _shards(name, classes, files, images, shard, Ranges(objects, files, ends, kept))
 
 
 def _shards(
@@ -107,7 +115,7 @@ def _shards(
     files: Sequence[str],
     images: Sequence[_Image],
     shard: Sequence[int],
-    objects: Objects | None,
+    ranges: Ranges | None = None,
 ) -> TarShards:
     labels, classes = numbered([image.label for image in images], classes, name)
     return TarShards(
@@ -118,7 +126,7 @@ def _shards(
         np.array(shard, np.int32),
         np.array([(image.begin, image.size) for image in images], np.int64).reshape(-1, 2),
         labels,
-        objects,
+        ranges,
     )
 
 

@@ -1,0 +1,76 @@
+"""facebookresearch/sapiens2's names, which transformers' ``Sapiens2Model`` keeps on disk. They are read alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from conversion.config_json.huggingface import model_facts
+from conversion.format import Format
+from conversion.formats.vit.huggingface_dinov3 import check_biases
+from conversion.formats.vit.huggingface_vit import MASK_TOKEN, READER_DEFAULTS
+from conversion.formats.vit.shared_heads import with_all_heads
+from conversion.second_reading.vit import PartNames, SecondReading
+from conversion.tensors.rules import Rule, Rules, joined, module
+from conversion.tensors.table import TensorTable
+from vit_spec import Preprocessing
+from vit_spec.vit.rotary import DinoV3Rotary
+
+_ATTENTION = "blocks.{i}.attn"
+_RULES = (
+    Rule("cls_token", "cls_token"),
+    Rule("reg_token", "storage_tokens"),
+    *module("patch_embed.proj", "patch_embed.projection"),
+    Rule("blocks.{i}.norm1.weight", "blocks.{i}.ln1.weight"),
+    *joined(f"{_ATTENTION}.qkv", *(f"{_ATTENTION}.w{part}" for part in "qkv")),
+    *(Rule(f"{_ATTENTION}.{part}_norm.weight", f"{_ATTENTION}.{part}_norm.weight") for part in "qk"),
+    *module(f"{_ATTENTION}.proj", f"{_ATTENTION}.proj"),
+    Rule("blocks.{i}.ls1.gamma", f"{_ATTENTION}.gamma.weight"),
+    Rule("blocks.{i}.norm2.weight", "blocks.{i}.ln2.weight"),
+    *module("blocks.{i}.mlp.fc1", "blocks.{i}.ffn.w12"),
+    *module("blocks.{i}.mlp.fc2", "blocks.{i}.ffn.w3"),
+    Rule("norm.weight", "ln1.weight"),
+)
+
+
+class _Names(Rules):
+    """Gives every head its own keys and values."""
+
+    def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
+        return super().read(TensorTable(with_all_heads(table.tensors)))
+
+
+def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
+    """As for every model, and theta. A model without gates has other names, and does not come here."""
+    check_biases(config_json, query_bias=True, key_bias=True, value_bias=True, proj_bias=True, mlp_bias=True)
+    told = {ours: config_json[theirs] for ours, theirs in (("norm_eps", "rms_norm_eps"),) if theirs in config_json}
+    nested = config_json.get("rope_parameters") or {}
+    theta = config_json.get("rope_theta", nested.get("rope_theta", DinoV3Rotary().theta))
+    return model_facts(config_json) | told | {"rotary": DinoV3Rotary(theta=theta)}
+
+
+FORMAT = Format(
+    name="sapiens2",
+    summary="Sapiens2's encoder by its authors' names, in a file or in a folder of transformers",
+    names=_Names(_RULES),
+    signature=("storage_tokens", "blocks.0.attn.wq.weight", "blocks.0.ffn.w12.weight"),
+    classes={"sapiens2": ("Sapiens2Model",)},
+    set_aside=MASK_TOKEN | {
+        "rope_embed.periods": "periods of rotary positions, which follow from theta",
+        "mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass",
+    },
+    conventions={
+        "pool": "token", "pos_embed": "none", "norm": "rmsnorm", "norm_eps": 1e-6, "activation": "silu",
+        "rotary": DinoV3Rotary(), "scale_attention_only": True,
+    },
+    facts=facts,
+    preprocessing=Preprocessing(crop_fraction=1.0, interpolation="bilinear", resize="squash"),
+    reader_defaults=READER_DEFAULTS,
+    second_reading=SecondReading(
+        names=PartNames(
+            patches=("patch_embed.projection",), tokens=(("cls_token",), ("storage_tokens",)), block=("blocks.{i}",),
+            norm1=("ln1",), query=("attn.wq",), key=("attn.wk",), value=("attn.wv",), out=("attn.proj",),
+            scale1=("attn.gamma.weight",), norm2=("ln2",), first=("ffn.w12",), second=("ffn.w3",), norm=("ln1",),
+            inside={"query": ("attn.q_norm",), "key": ("attn.k_norm",)},
+        ),
+        pool="token", rotary=DinoV3Rotary(), plain=False,
+    ),
+)  # fmt: skip

@@ -1,0 +1,15 @@
+from .comparing import compare as compare
+from .models import create_model as create_model
+from .models import list_models as list_models
+from .parts import Preprocessing as Preprocessing
+from .parts import ViTConfig as ViTConfig
+from .parts import VitportError as VitportError
+from .porting import assert_golden as assert_golden
+from .porting import assert_parity as assert_parity
+from .porting import capture as capture
+from .porting import capturing as capturing
+from .porting import suggest_pairs as suggest_pairs
+from .porting import tag as tag
+from .version import __version__ as __version__
+from .weights import convert as convert
+from .weights import load as load
