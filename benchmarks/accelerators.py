@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -47,6 +47,7 @@ class Program:
     attention: AttentionKind = "auto"
     accumulation: int = 1
     gradient_sum: Precision = "bfloat16"
+    parallel: Literal["jit", "pmap"] = "jit"
 
     @property
     def name(self) -> str:
@@ -66,13 +67,15 @@ class Program:
         words += [] if self.scan else ["unrolled"]
         words += [self.attention] if self.attention != "auto" else []
         words += [f"accumulation {self.accumulation}"] if self.accumulation > 1 else []
-        return words + (["float32 sums"] if self.gradient_sum == "float32" else [])
+        words += ["float32 sums"] if self.gradient_sum == "float32" else []
+        return words + (["pmap"] if self.parallel == "pmap" else [])
 
     @property
     def step(self) -> Step:
         """For :mod:`vit_jax.training.scaling`."""
         on_gpu = CHIPS[self.chip].cudnn
-        remat = ("dots" if self.scan else "none") if self.remat == "auto" else self.remat
+        by_jit = self.parallel == "jit"
+        remat = ("dots" if self.scan and by_jit else "none") if self.remat == "auto" else self.remat
         attention = self.attention
         if attention == "auto":
             whole = all(each.keys == each.tokens for each in block_sizes(get_model(self.model).config))
@@ -86,7 +89,7 @@ class Program:
             remat,
             self.accumulation,
             attention,
-            self.gradient_sum,
+            self.gradient_sum if by_jit else "float32",
             self.scan,
         )
 
@@ -109,9 +112,10 @@ class Program:
     def options(self) -> TrainConfig:
         """Of a run with this step."""
         return TrainConfig(
-            ModelOptions(self.model), batch=self.batch, steps=100_000, mesh=self.mesh, precision=self.precision,
+            ModelOptions(self.model), batch=self.batch, steps=100_000,
+            mesh=self.mesh if self.parallel == "jit" else MeshShape(), precision=self.precision,
             remat=self.remat, scan=self.scan, attention=self.attention, recipe=Recipe(accumulation=self.accumulation),
-            gradient_sum=self.gradient_sum,
+            gradient_sum=self.gradient_sum, parallel=self.parallel,
         )  # fmt: skip
 
 
@@ -185,6 +189,8 @@ def programs() -> list[Program]:
         Program(TINY, "v5e:2x2", 512, mesh(2, 2)),
         Program(TINY, "v6e:2x2", 512, mesh(4), remat="none", attention="flash"),
         Program(TINY, "h100:1x4", 512, mesh(4), gradient_sum="float32", remat="none"),
+        Program(TINY, "h100:1x4", 512, mesh(4), parallel="pmap"),
+        Program(TINY, "v5e:2x2", 512, mesh(4), parallel="pmap"),
         Program(DINO_V3, "v5e:2x2", 256, mesh(4)),
         Program(DINO_V3, "h100:1x4", 256, mesh(4), remat="none"),
     ]

@@ -64,7 +64,6 @@ def compile_step(step: Step) -> str:
         "label": jax.ShapeDtypeStruct((step.batch,), np.int32),
         "index": jax.ShapeDtypeStruct((step.batch,), np.uint32),
     }
-    assert engine.lower is not None
     return engine.lower(state, batch).compile().as_text() or ""
 
 

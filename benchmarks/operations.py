@@ -67,7 +67,6 @@ def main(
 def _training(subject: Subject, batch: int) -> tuple[str, Callable[[], Any]]:
     """The program's text, and one run of it to its end."""
     engine, state, fed = trainer(subject, batch, "auto", False, "float32", "fused")
-    assert engine.lower is not None  # jit's has it
     program = engine.lower(state, fed).compile().as_text() or ""
     held = [state]
 

@@ -112,7 +112,7 @@ def train(
     facts = _facts()
     engine, placed, fed = trainer(Subject(**subject), batch, remat, scan, dtype, attention)
     state = [placed]
-    if analyse and engine.lower is not None:
+    if analyse:
         analysis = engine.lower(state[0], fed).compile().memory_analysis()
         facts["temporary"] = getattr(analysis, "temp_size_in_bytes", None)
     seen: list[jax.Array] = []

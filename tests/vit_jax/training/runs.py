@@ -64,7 +64,6 @@ def run(
 def compiled(mesh: training.MeshShape, scan: bool, dtype: str = "float32") -> str:
     """The step's program."""
     engine, initial = _engine(mesh, 2, CONFIG, RECIPE, None, scan, dtype)
-    assert engine.lower is not None
     return engine.lower(initial, batches(1)[0]).compile().as_text() or ""
 
 

@@ -99,15 +99,16 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
         TooLargeError: if the program does not fit.
         VitportError: for options that cannot be, or if the compiler fails.
     """
-    if options.parallel != "jit":
-        raise VitportError(f"--on compiles one program for all chips, which parallel={options.parallel} is not: "
-                           "choose jit.")  # fmt: skip
+    if options.parallel == "pmap" and topology.hosts > 1:
+        raise VitportError(
+            f"parallel=pmap runs on one host, and {topology.name} has {topology.hosts}: choose jit, or fewer chips."
+        )
     setup = set_up(options, topology.devices, classes)
     lowered = setup.lower()
-    assert lowered is not None  # jit's has it
     about = {
         "batch": options.batch, "precision": options.precision, "remat": options.remat, "attention": setup.attention,
-        "accumulation": options.recipe.accumulation, "scan": options.scan, "gradient_sum": options.gradient_sum,
+        "accumulation": options.recipe.accumulation, "scan": options.scan,
+        "gradient_sum": options.gradient_sum if options.parallel == "jit" else "float32", "parallel": options.parallel,
     }  # fmt: skip
     operations = step_flops(setup.model, options.batch, options.recipe.optimizer.frozen)
     return _compiled(lowered, topology, setup.mesh, setup.model, about, operations)

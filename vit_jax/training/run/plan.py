@@ -80,8 +80,7 @@ def _bytes_per_device(leaf: Any) -> int:
 
 
 def _temporary(setup: Setup) -> int | None:
-    lowered = setup.lower()
-    found = None if lowered is None else lowered.compile().memory_analysis()
+    found = setup.lower().compile().memory_analysis()
     return getattr(found, "temp_size_in_bytes", None)
 
 

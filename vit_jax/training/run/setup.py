@@ -92,10 +92,8 @@ class Setup:
         """Rows of each batch that this process reads."""
         return own_rows(self.mesh, self.options.batch)
 
-    def lower(self) -> jax.stages.Lowered | None:
-        """The step, lowered for a batch; ``None`` where it is not one program."""
-        if self.engine.lower is None:
-            return None
+    def lower(self) -> jax.stages.Lowered:
+        """The step, lowered for a batch."""
         size, rows = self.preprocessing, (self.options.batch,)
         batch = {
             "image": ((*rows, *size.size, len(size.mean)), np.uint8),
@@ -171,7 +169,7 @@ def set_up(options: TrainConfig, devices: Sequence[Any] | None = None, classes: 
     engine = (
         jit_engine(forward, optimizer, recipe, preprocessing, mesh, key, teacher)
         if options.parallel == "jit"
-        else pmap_engine(forward, optimizer, recipe, preprocessing, key, teacher)
+        else pmap_engine(forward, optimizer, recipe, preprocessing, key, teacher, devices)
     )
     params = parameters_of(chosen, options)
 

@@ -63,7 +63,8 @@ def test_a_step_over_data_and_fsdp(tmp_path) -> None:
     # Weights are gathered for each pass, in bfloat16; gradients of all of them are scattered along fsdp, their shards
     # summed along data; those of biases and norms are summed whole.
     outside = 2 * (16 * 16 * 3 * D + 10 * D) + 4 * TOKENS * D  # patches, head; positions in float32
-    assert moved["all-gather", ("fsdp",)] == pytest.approx(2 * 2 * KERNELS + outside, rel=0.01)
+    gathered = outside - 2 * TOKENS * D  # positions are cast before
+    assert moved["all-gather", ("fsdp",)] == pytest.approx(2 * 2 * KERNELS + gathered, rel=0.01)
     assert moved["reduce-scatter", ("fsdp",)] == pytest.approx(2 * KERNELS + outside, rel=0.01)
     assert moved["all-reduce", ("data",)] == pytest.approx((2 * KERNELS + outside) / 2, rel=0.01)
     assert moved["all-reduce", ("data", "fsdp")] < 0.1 * KERNELS
@@ -90,6 +91,14 @@ def test_a_scan_under_fsdp_holds_the_weights_of_one_or_two_blocks() -> None:
     held = 2 * KERNELS / DEPTH
     more = found[8].memory.temporaries - found[2].memory.temporaries
     assert more < 6 * (kept + held / 2)
+
+
+def test_pmap_sums_all_gradients_in_float32(tmp_path) -> None:
+    found = json.loads(vitport(tmp_path, "--batch", "64", "--parallel", "pmap", "--on", "v5e:2x2", "--json"))
+    summed = sum(one["bytes"] for one in found["collectives"])
+    assert {(one["kind"], *one["axes"]) for one in found["collectives"]} == {("all-reduce", "data")}
+    assert summed == pytest.approx(4 * found["parameters"], rel=0.001)  # and two numbers for the log
+    assert "runs on one host" in vitport(tmp_path, "--batch", "64", "--parallel", "pmap", "--on", "v5e:4x4", status=2)
 
 
 def test_flash_attention_holds_no_attention_weights(tmp_path) -> None:

@@ -169,7 +169,6 @@ def test_bfloat16_is_for_products_and_parameters_stay_in_float32(precision) -> N
     assert all(leaf.dtype == np.float32 for leaf in moments)
     shapes = {"image": ((8, 8, 8, 1), np.uint8), "label": ((8,), np.int32), "index": ((8,), np.uint32)}
     batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
-    assert setup.engine.lower is not None
     text = setup.engine.lower(setup.shapes, batch).as_text()
     products = re.findall(r"dot_general[^\n]*: \(tensor<[\dx]*x(\w+)>", text)
     short = {"float32": "f32", "bfloat16": "bf16"}[precision]
