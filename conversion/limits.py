@@ -23,7 +23,7 @@ _HELD_BY_ALL = frozenset({
 _OPTIONS: dict[str, dict[str, Any]] = {
     "--positions prefix": {"pos_embed": "prefix"},
     "--positions patch": {"pos_embed": "patch"},
-    "--fold layer-scale": {"layer_scale": None},
+    "--fold layer-scale": {"layer_scale": None, "scale_attention_only": False},
     "--fold qk-scale": {"qk_scale": None},
     "--activation erf": {"activation": "gelu"},
     "--activation tanh": {"activation": "gelu_tanh"},

@@ -75,6 +75,8 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
         fields["mlp_norm"], fields["attn_norm"] = draw(st.booleans()), draw(st.booleans())
         fields["relative_bias"] = not fields["register_tokens"] and draw(st.booleans())
         fields["relative_hidden_dim"] = None if fields["relative_bias"] else draw(st.sampled_from([None, 5]))
+    one_of_each = fields["block"] not in ("parallel", "branched")
+    fields["scale_attention_only"] = fields["layer_scale"] is not None and one_of_each and draw(st.booleans())
     if fields["block"] == "branched":
         fields["branches"] = draw(st.integers(1, 3))
     positions = [fields.get(name) for name in ("rotary", "relative_bias", "relative_hidden_dim")]

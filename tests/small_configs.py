@@ -134,6 +134,11 @@ COMBINATIONS: dict[str, ViTConfig] = {
             "rotary": DinoV3Rotary(periods=(1.0, 3.5)), "pos_embed": "none", "register_tokens": 2, "layer_scale": 1e-5,
             "qkv_bias": False, "qv_bias": True, "mlp": "swiglu", "activation": "silu", "depth": 2,
         },
+        "sapiens2": {
+            "rotary": DinoV3Rotary(), "pos_embed": "none", "register_tokens": 1, "layer_scale": 1e-4,
+            "scale_attention_only": True, "qk_norm": True, "norm": "rmsnorm", "norm_bias": False,
+            "mlp": "swiglu_packed", "activation": "silu",
+        },
         "axial": {
             "rotary": AxialRotary(order="wh", offset=1.0, reference_grid=(4, 7)), "pos_embed": "all", "pool": "map",
             "pool_prefix": True, "register_tokens": 1, "pre_norm": True, "qk_norm": True, "map_heads": 2,

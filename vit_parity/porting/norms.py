@@ -183,8 +183,8 @@ def _affine(own: Parts, ndim: int, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Scale and bias, along the axis that they belong to."""
     shape = [1] * ndim
     shape[axis] = -1
-    scale = next((it for name, it in own.arrays.items() if name in ("weight", "scale", "gamma")), None)
-    bias = next((it for name, it in own.arrays.items() if name in ("bias", "beta")), None)
+    scale = next((it for name, it in own.arrays.items() if name in ("weight", "scale")), None)
+    bias = next((it for name, it in own.arrays.items() if name in ("bias", "offset")), None)
     wide = (None if it is None or it.ndim != 1 else it.astype(np.float64).reshape(shape) for it in (scale, bias))
     found = list(wide)
     return (np.ones(()) if found[0] is None else found[0], np.zeros(()) if found[1] is None else found[1])
