@@ -11,6 +11,7 @@ import tyro
 from vit_cli.reading import ImageSize, Json, Options, Reading, check_limit
 from vit_cli.terminal import say, say_error, spinner, write_json
 from vit_spec import VitportError
+from vit_spec.arguments import changed
 
 if TYPE_CHECKING:
     from vit_parity import Comparison
@@ -77,10 +78,12 @@ def compare(
         figure: Draw the errors by depth into a .png or .svg file.
         as_json: Print JSON instead of tables.
     """
+    given = dict(locals())
     check_limit(fail_above)
     _check_destinations(save_capture, report, figure)
     if own_a is not None or own_b is not None or pairs is not None:
-        _compare_own(own_a, own_b, pairs, report, all_layers=all_layers, as_json=as_json, others=(a, b, save_capture))
+        _check_own(given)
+        _compare_own(own_a, own_b, pairs, report, all_layers=all_layers, as_json=as_json)
         return
     if a is None:
         raise VitportError("Nothing is named to compare: give weights, A and B, or models of your own, --a and --b.")
@@ -114,13 +117,26 @@ def compare(
     _check(found.comparison, fail_above)
 
 
+def _check_own(given: dict[str, Any]) -> None:
+    """Refuses what does not concern two models of the user's own, rather than leave it out in silence."""
+    concerned = ("own_a", "own_b", "pairs", "all_layers", "report", "as_json", "reading")
+    stray = changed(compare, {name: value for name, value in given.items() if name not in concerned})
+    words = [{"a": "A", "b": "B"}.get(name, f"--{name.replace('_', '-')}") for name in stray]
+    if given["reading"] != Reading():
+        words.append("what says how to read weights")
+    if words:
+        raise VitportError(
+            f"{', '.join(words)}: for weights alone. Two models of your own are given as --a MODULE:FUNCTION --b "
+            "MODULE:FUNCTION, with --pairs, --all, --report and --json: leave out the rest."
+        )
+
+
 def _compare_own(
-    a: str | None, b: str | None, pairs: Path | None, report: Path | None, *, all_layers: bool, as_json: bool,
-    others: tuple[object, ...]
-) -> None:  # fmt: skip
+    a: str | None, b: str | None, pairs: Path | None, report: Path | None, *, all_layers: bool, as_json: bool
+) -> None:
     """Two models of the user's own."""
-    if a is None or b is None or any(it is not None for it in others):
-        raise VitportError("Two models of your own are given as --a MODULE:FUNCTION --b MODULE:FUNCTION, and no more.")
+    if a is None or b is None:
+        raise VitportError("Two models of your own are given as --a MODULE:FUNCTION --b MODULE:FUNCTION: give both.")
     from vit_cli.compare_output import print_porting
     from vit_parity import porting
     from vit_parity.porting.own_code import own_model

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 import vit_parity
 from vit_parity import porting
 from vit_spec import VitportError
+from vit_spec.arguments import changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,20 +98,17 @@ def compare(
     Raises:
         VitportError: if a side cannot be read or run, or there is nothing to compare.
     """
-    if inputs is not None or not (isinstance(a, (str, Path)) and isinstance(b, (str, Path, type(None)))):
-        if b is None:
-            raise VitportError("compare needs a second model: compare(a, b, inputs=x).")
-        return porting.compare(a, b, inputs, inputs_b=inputs_b, pairs=pairs)
-    return vit_parity.compare(
-        a,
-        b,
-        images=image,
-        seed=seed,
-        image_size=image_size,
-        dtype=dtype,
-        explain=explain,
-        local_errors=local_errors,
-        gradients=gradients,
-        memory=memory,
-        **reading,
-    )
+    of_weights = {
+        "image": image, "seed": seed, "image_size": image_size, "dtype": dtype, "explain": explain,
+        "local_errors": local_errors, "gradients": gradients, "memory": memory, **reading,
+    }  # fmt: skip
+    of_own = {"inputs_b": inputs_b, "pairs": pairs}
+    if inputs is None and isinstance(a, (str, Path)) and isinstance(b, (str, Path, type(None))):
+        if stray := changed(compare, of_own):
+            raise VitportError(f"{', '.join(stray)}: for two models of your own alone; leave out, or give inputs.")
+        return vit_parity.compare(a, b, images=of_weights.pop("image"), **of_weights)
+    if b is None:
+        raise VitportError("compare needs a second model: compare(a, b, inputs=x).")
+    if stray := changed(compare, of_weights):
+        raise VitportError(f"{', '.join(stray)}: for weights alone, not for models of your own; leave out.")
+    return porting.compare(a, b, inputs, **of_own)

@@ -39,7 +39,7 @@ class _Names(Renamed):
         same = all(
             np.array_equal(tensors[first + part].read(), tensors[at + part].read()) for at in others for part in parts
         )
-        if others and same:
+        if others and parts and same:  # blocks of several branches keep the biases of each
             tensors |= {_SHARED + part: tensors[first + part] for part in parts}
             tensors = {name: it for name, it in tensors.items() if ".attn.rel_pos." not in name}
         return TensorTable(tensors)
