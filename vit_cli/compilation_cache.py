@@ -20,6 +20,9 @@ _LOOK = 10.0
 _QUIET = 3.0
 """Seconds since the last change of a file that is whole: JAX writes it in one go, but not in one moment."""
 
+_LAST = 60.0
+"""Seconds that the end of a run waits for the last programs."""
+
 
 @contextmanager
 def keeping_programs(given: str | None) -> Iterator[None]:
@@ -65,7 +68,7 @@ def _followed(address: str) -> Iterator[Path]:
                 while not ended.wait(_LOOK):
                     put_new()
                 put_new()
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 say(f"note: compiled programs are not kept for the next start: {error}")
 
         following = threading.Thread(target=follow, name="compiled programs", daemon=True)
@@ -74,7 +77,7 @@ def _followed(address: str) -> Iterator[Path]:
             yield folder
         finally:
             ended.set()
-            following.join()
+            following.join(_LAST)
 
 
 def _made(path: str) -> Path:

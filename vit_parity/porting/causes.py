@@ -1,7 +1,8 @@
 """Why a stage of B computes something else: what would turn A's result into B's, tried one by one.
 
-A cause is named only if it brings the distance down to rounding (in float64 where both models run in it), and every one
-that does is named. What is tried needs A's own input, its weights and its result; no code of either model.
+A cause is named only if it brings the distance down to rounding (in float64 where both models run in it); of a 16-bit
+dtype or TF32, whose rounding no other code repeats, to a quarter. Every one that does is named. What is tried needs
+A's own input, its weights and its result; no code of either model.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _EXACT = 1e-9
 """Largest relative distance that counts as explained in float64; constants of a model may be rounded to float32, so
 :data:`_CONSTANTS` is allowed where the difference itself is much larger."""
 _CONSTANTS = 3e-7
+_COARSER = ("computes more coarsely than its dtype: look for casts, and for the precision of matrix products",)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Evidence:
 def causes(fault: Fault, known: Evidence) -> tuple[str, ...]:
     """Every cause that explains a fault down to rounding."""
     if fault.shown == "precision":
-        return _coarser(fault, known)
+        return _COARSER
     seen = known.alone if fault.shown != "first" else None
     if seen is None or fault.key_b not in seen.values:
         return ()
@@ -118,11 +120,6 @@ def _of_result(y: np.ndarray, target: np.ndarray) -> Iterator[Told]:
     for axis in range(1, y.ndim):
         for shift in (1, -1):
             yield f"is shifted by {shift} along axis {axis}", np.roll(y, shift, axis)
-
-
-def _coarser(fault: Fault, known: Evidence) -> tuple[str, ...]:
-    """A run that is off where its float64 run is not: a coarser dtype, told by the distance."""
-    return ("computes more coarsely than its dtype: look for casts, and for the precision of matrix products",)
 
 
 def _axes(fault: Fault, known: Evidence) -> tuple[int, ...] | None:

@@ -101,6 +101,8 @@ def _convolution(x: np.ndarray, own: Parts) -> Iterator[Told]:
     weight, facts = own.arrays.get("weight"), own.facts
     if weight is None or weight.ndim != 4 or x.ndim != 4 or not isinstance(facts.get("padding"), tuple):
         return
+    if facts.get("transposed"):  # another product, with its kernel's channels the other way round
+        return
     import torch
     from torch.nn.functional import conv2d, pad
 

@@ -62,13 +62,14 @@ def test_a_share_of_requests_that_fail_changes_nothing(store) -> None:
     assert list(objects.read_all((name, None) for name in contents)) == list(contents.values())
 
 
-def test_an_answer_that_is_cut_anywhere_is_asked_for_again(store, monkeypatch) -> None:
+def test_an_answer_that_is_cut_anywhere_is_asked_for_again(store, monkeypatch, request) -> None:
     """Also within its head, which tensorstore takes for an empty object, or for another error."""
     if store.address.startswith("s3"):
         pytest.skip("moto cuts nothing")
     monkeypatch.setattr(layer, "_PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setitem(layer._RETRIES, "initial_delay", "1ms")
     layer._context.cache_clear()
+    request.addfinalizer(layer._context.cache_clear)
     found = Objects(f"{store.address}/d")
     found.write("x", b"content")
     version = found.versions(["x"])
@@ -91,7 +92,6 @@ def test_an_answer_that_is_cut_anywhere_is_asked_for_again(store, monkeypatch) -
         assert found.write_if("y", b"mine %d" % length, before) is not None
         assert found.write_if("y", b"other", before) is None
     store.cut = None
-    layer._context.cache_clear()
 
 
 def test_a_refusal_tells_what_to_do(store) -> None:

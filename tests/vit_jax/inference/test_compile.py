@@ -17,6 +17,7 @@ import vit_jax
 from tests.random_weights import random_params
 from vit_jax.inference import compile_inference
 from vit_jax.inference.compile import attend_forward
+from vit_jax.layers.attention import attend, attend_fused
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
 pytestmark = pytest.mark.jax_alone
@@ -126,3 +127,5 @@ def test_attention_of_few_and_of_many_tokens_is_the_softmax_of_numpy(tokens: int
     expected = (powers / powers.sum(-1, keepdims=True) @ v).swapaxes(1, 2).reshape(1, tokens, 8)
     found = attend_forward(*map(jnp.asarray, (q, k, v)), 0.5, lambda x: x)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    kernel = attend if tokens == 1000 else attend_fused
+    np.testing.assert_array_equal(found, kernel(*map(jnp.asarray, (q, k, v)), 0.5, lambda x: x))

@@ -1,6 +1,6 @@
 """Every mistake of every pair, planted and looked for: ``python -m tests.vit_parity.porting.proof [PAIR …]``.
 
-The last lines are the table of docs/comparing.md.
+The last lines are a table of all pairs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mistakes planted in ports, all found at their layers and none called by a wrong name; sound ports accused of nothing.
 
-``python -m tests.vit_parity.porting.proof`` runs all and prints the table of docs/comparing.md.
+``python -m tests.vit_parity.porting.proof`` runs all and prints a table.
 """
 
 from __future__ import annotations

@@ -30,6 +30,9 @@ _LOST = re.compile(
 )
 """What the errors of collectives speak of, whose kinds differ among backends and versions of JAX."""
 
+_LATER = re.compile(r"DEADLINE_EXCEEDED|UNAVAILABLE|timed? ?out", re.IGNORECASE)
+"""What JAX says of processes that have not come yet."""
+
 
 class LostProcessError(VitportError):
     """Another process of this run has ended, so this one cannot go on."""
@@ -68,6 +71,7 @@ def join(options: Processes) -> None:
 
     Raises:
         UnmetProcessesError: if they cannot be reached in time.
+        VitportError: if they never can, for what was given contradicts itself.
     """
     launcher = detect_launcher(os.environ)
     if options.coordinator is None and launcher is None:
@@ -94,9 +98,9 @@ def join(options: Processes) -> None:
         )
     if failed:
         reason = " ".join(str(failed[0]).split())[:300]
-        raise UnmetProcessesError(
-            f"The processes of this run could not connect to {where} ({reason}): start all of them."
-        )
+        # What waiting does not cure must not have a restart loop begin again.
+        kind = UnmetProcessesError if _LATER.search(reason) else VitportError
+        raise kind(f"The processes of this run could not connect to {where} ({reason}): start all of them.")
 
 
 def end_alone(status: int) -> NoReturn:
