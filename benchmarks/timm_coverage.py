@@ -5,7 +5,7 @@ nothing near its neutral value, saved as safetensors and loaded by ``create_mode
 frameworks, with the config that is registered under that name, shortened alike. The outputs are compared in float32.
 Vision Transformers get images of 6 x 10 patches, and their patches and the tokens before them are compared too, each by
 themselves, for errors in positions may show in one of them alone.
-All names take an hour: a run with ``--output`` that is cut short is gone on with by the next.
+All names take an hour. With ``--output``, a run continues one that was cut short.
 Needs timm, torchvision and JAX in one environment: see docs/testing.md.
 """
 
