@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from conversion.hub import PREFIX, dataset
@@ -12,7 +13,8 @@ from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.bucket import Bucket
 from vit_jax.training.data.sources.digits import open_digits
-from vit_jax.training.data.sources.files import walk
+from vit_jax.training.data.sources.files import read_text, walk
+from vit_jax.training.data.sources.folders import FolderInBucket, FolderOnDisk
 from vit_jax.training.data.sources.holdout import are_several, held_out
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
@@ -111,7 +113,7 @@ def open_source(
         VitportError: if the path does not exist, has no known format, has no image, or has a single class.
     """
     try:
-        source = _open(path, split, classes, keep) if table is None else _labelled(path, split, classes, table)
+        source = _open(path, split, classes, keep) if table is None else _labelled(path, split, classes, table, keep)
         if isinstance(source, Arrays):
             source.check(span is not None)
     except VitportError:
@@ -143,14 +145,17 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep |
         return open_digits(split)
     if in_store(path):
         bucket = Bucket(path)
-        if any(_kind(name.rpartition("/")[2]) == "tar" for name in bucket.names):
+        kinds = [kind for name in bucket.names if (kind := _kind(name.rpartition("/")[2]))]
+        if "tar" in kinds:
             return _tar_in_bucket(path, bucket, split, classes, keep)
+        if bucket.is_folder and kinds[:1] in ([], ["folder"]):
+            return open_folder(FolderInBucket(bucket.path, bucket.names), split, keep)
         path = str(bucket.copied())
     root = dataset(path) if path.startswith(PREFIX) else Path(path)
     if root.is_dir():
         kind = _kind_of_folder(root)
         if kind == "folder":
-            return open_folder(root, split)
+            return open_folder(FolderOnDisk(root), split)
         if kind == "npz":
             return open_npz(root, split, classes or listed_classes(root))
         if kind == "idx":
@@ -183,16 +188,28 @@ def _tar_in_bucket(
     return open_tar_in_bucket(name, bucket.objects, names, classes or bucket.classes(), keep) if names else None
 
 
-def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: Table) -> Source | None:
-    root = Bucket(path).copied() if in_store(path) else Path(path)
-    if not root.is_dir():
+def _labelled(
+    path: str, split: Split, classes: tuple[str, ...] | None, table: Table, keep: Keep | None
+) -> Source | None:
+    if in_store(path):
+        bucket = Bucket(path)
+        is_folder, has_table = bucket.is_folder, table.path in bucket.names
+        root, listed = FolderInBucket(bucket.path, bucket.names), bucket.classes
+    else:
+        is_folder, has_table = Path(path).is_dir(), Path(path, table.path).is_file()
+        root, listed = FolderOnDisk(Path(path)), partial(listed_classes, Path(path))
+    if not is_folder:
         raise VitportError(
             f"{path} is not a folder of images, which data.labels needs: give the folder that holds them."
         )
-    file = root / table.path if (root / table.path).is_file() else Path(table.path)
+    file = root.reader(()).name(table.path) if has_table else table.path
+    try:
+        content = read_text(file)
+    except OSError as error:
+        raise VitportError(f"{file} cannot be read as a table of labels ({error}): give a CSV file.") from error
     return open_table(
-        root, file, split, classes, table.image_column, table.label_column, table.rows_of, table.separator,
-        table.several,
+        root, file, content, split, classes or listed(), table.image_column, table.label_column, table.rows_of,
+        table.separator, table.several, keep,
     )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from conversion.store import Objects, put
 from tests.stores import running
-from tests.vit_jax.training.data.folders import image_folder
+from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
+from vit_jax.training.background import Background
 from vit_jax.training.data import Data, Stream, open_sources
 from vit_jax.training.data.sources import ranges
 from vit_jax.training.data.sources.kept import Keep, Kept
@@ -178,24 +179,114 @@ def test_a_cache_of_what_lies_on_the_disk_is_refused(tmp_path) -> None:
         Kept(Keep(str(tmp_path / "file"), 10), "0" * 32, 3)
 
 
+def test_an_image_folder_is_read_in_place(store, tmp_path) -> None:
+    """Splits, folders within classes, and files that are no images, as on the disk; each image is asked for once."""
+    photos = tmp_path / "photos"
+    image_folder(photos / "train")
+    image_folder(photos / "val", count=2)
+    (photos / "train" / "bee" / "ü b").mkdir()
+    (photos / "train" / "bee" / "ü b" / "1.PNG").write_bytes(encoded(smooth_image(7)))
+    (photos / "train" / "bee" / ".hidden.png").write_bytes(b"")
+    (photos / "train" / "notes.txt").write_text("none")
+    put(photos, f"{store.address}/photos", overwrite=False)
+    _same(f"{store.address}/photos", str(photos))
+    _same(f"{store.address}/photos/", str(photos), validation=f"{store.address}/photos/val")
+    here, there = open_sources(Data(str(photos))), open_sources(Data(f"{store.address}/photos"))
+    for one, other in zip(here, there, strict=True):
+        assert one is not None
+        assert other is not None
+        assert other.classes == one.classes
+        records = [(other[at], one[at]) for at in range(len(one))]
+        assert all((it.label, it.image) == (own.label, own.image) for it, own in records)
+        below = [it.name.removeprefix(store.address) for it, _ in records]
+        assert below == [own.name.removeprefix(str(tmp_path)) for _, own in records]
+    assert len(there[0]) == 25
+    reads = _whole_reads(there[0].files.objects)
+    copied = pickle.loads(pickle.dumps(there[0]))  # noqa: S301
+    assert _bytes(copied) == _bytes(there[0]) == _bytes(here[0])
+    assert len(reads) == 25
+    assert not list((tmp_path / "cache").rglob("*.png"))
+    Objects(f"{store.address}/photos/train").delete(["ant/003.png"])
+    with pytest.raises(VitportError, match=r"train/ant/003.png was deleted"):
+        _bytes(there[0])
+
+
+def _whole_reads(objects: Objects) -> list[str]:
+    """Names of what is read whole from now on."""
+    read: list[str] = []
+    real = objects.read
+    objects.read = lambda name: (read.append(name), real(name))[1]
+    return read
+
+
+def test_folders_that_hold_no_classes_are_refused_in_a_bucket_too(store, tmp_path) -> None:
+    put(image_folder(tmp_path / "a"), f"{store.address}/a/train/all", overwrite=False)
+    put(image_folder(tmp_path / "b", classes=("x",)) / "x", f"{store.address}/b/train", overwrite=False)
+    put(image_folder(tmp_path / "c", classes=("x",)) / "x", f"{store.address}/b/val", overwrite=False)
+    with pytest.raises(VitportError, match=r"gs://.*/a/train must have 2 classes|s3://.*/a/train must have 2 classes"):
+        open_sources(Data(f"{store.address}/a"))
+    with pytest.raises(VitportError, match=r"holds train/ and val/, which are splits of a data set, not classes"):
+        open_sources(Data(f"{store.address}/b"))
+
+
+@pytest.mark.parametrize("where", ["beside", "elsewhere", "here"])
+def test_a_table_of_labels_may_lie_in_a_bucket_with_its_images_or_elsewhere(where, store, tmp_path) -> None:
+    photos = image_folder(tmp_path / "photos", classes=("train_images",))
+    table = photos / "train.csv"
+    table.write_text("id,label\n" + "".join(f"{at:03},{at % 3}\n" for at in range(8)))
+    (photos / "classes.txt").write_text("ant\nbee\ncat\n")
+    put(photos, f"{store.address}/photos", overwrite=False)
+    put(table, f"{store.address}/lists/train.csv", overwrite=False)
+    labels = {"beside": "train.csv", "elsewhere": f"{store.address}/lists/train.csv", "here": str(table)}[where]
+    _same(f"{store.address}/photos", str(photos), labels=labels)
+    train, _ = open_sources(Data(f"{store.address}/photos", labels=labels))
+    assert train.classes == ("ant", "bee", "cat")
+    assert train[4].name == f"{store.address}/photos/train_images/004.png"
+    assert not list((tmp_path / "cache").rglob("*.png"))
+    with pytest.raises(VitportError, match=r"none.csv does not exist"):
+        open_sources(Data(f"{store.address}/photos", labels=f"{store.address}/none.csv"))
+    with pytest.raises(VitportError, match="is not a folder of images"):
+        open_sources(Data(f"{store.address}/photos/train.csv", labels=labels))
+
+
+def test_a_cache_keeps_images_of_folders_too(google_store, tmp_path) -> None:
+    photos, address = image_folder(tmp_path / "photos"), f"{google_store.address}/photos"
+    put(photos, address, overwrite=False)
+    options = Data(address, cache=str(tmp_path / "kept"))
+    for expected in (24, 0):
+        train, _ = open_sources(options)
+        reads = _whole_reads(train.files.objects)
+        assert _bytes(train) == _bytes(train) == _bytes(open_sources(Data(str(photos)))[0])
+        assert len(reads) == expected
+    put(photos / "ant" / "000.png", f"{address}/bee/000.png", overwrite=True)
+    assert _bytes(open_sources(options)[0])[8] == (photos / "ant" / "000.png").read_bytes()
+
+
 def test_other_files_are_copied_once(store, tmp_path) -> None:
-    image_folder(tmp_path / "photos")
-    put(tmp_path / "photos", f"{store.address}/photos", overwrite=False)
-    _same(f"{store.address}/photos", str(tmp_path / "photos"))
-    copied = sorted((tmp_path / "cache").rglob("*.png"))
-    _batches(f"{store.address}/photos")
-    assert sorted((tmp_path / "cache").rglob("*.png")) == copied
+    rng = np.random.default_rng(0)
+    arrays = {"images": rng.integers(0, 256, (9, 20, 26, 3), np.uint8), "labels": np.arange(9) % 3}
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    put(tmp_path / "arrays.npz", f"{store.address}/arrays.npz", overwrite=False)
+    _same(f"{store.address}/arrays.npz", str(tmp_path / "arrays.npz"))
+    copied = sorted((tmp_path / "cache").rglob("*.npz"))
+    _batches(f"{store.address}/arrays.npz")
+    assert sorted((tmp_path / "cache").rglob("*.npz")) == copied
+    assert len(copied) == 1
 
 
-def test_images_of_a_batch_are_asked_for_at_the_same_time(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(ranges, "_SMALL", 0)
+@pytest.mark.parametrize("kind", ["shards", "photos"])
+def test_images_of_a_batch_are_asked_for_at_the_same_time(kind, google_store, tmp_path) -> None:
     """One after the other, the four threads that make batches would have four requests under way."""
-    with running("gs", monkeypatch, tmp_path / "cache") as store:
-        _shards(tmp_path / "shards")
-        put(tmp_path / "shards", f"{store.address}/shards", overwrite=False)
-        data = Data(f"{store.address}/shards")
-        train, _ = open_sources(data)
-        store.delay, store.most_together = 0.2, 0
-        with Stream(train, data, PREPROCESSING, batch=30, rows=range(30), seed=3) as stream:
-            assert next(stream)["weight"].all()
-        assert store.most_together > 16
+    made = tmp_path / kind
+    _shards(made) if kind == "shards" else image_folder(made)
+    put(made, f"{google_store.address}/{kind}", overwrite=False)
+    data = Data(f"{google_store.address}/{kind}")
+    train, _ = open_sources(data)
+    google_store.hold(0)
+    with Stream(train, data, PREPROCESSING, batch=30, rows=range(30), seed=3) as stream:
+        batch = Background(lambda: next(stream))
+        are_asked = google_store.await_stopped(17)
+        google_store.free()
+        assert batch.wait(60)
+    assert are_asked
+    assert batch.result["weight"].all()

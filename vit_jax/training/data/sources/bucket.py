@@ -53,8 +53,7 @@ class Bucket:
 
     def copied(self) -> Path:
         """The copy on this machine, made once for each version of the objects."""
-        versions = [str(version) for version in self.objects.versions(self.names)]
-        goal = cache("data") / _digest([self.objects.address, self.names, versions])
+        goal = cache("data") / version_of(self.objects, self.names)
         if not goal.exists():
             with new_folder(goal) as folder:
                 copy(self.objects, self.names, folder)
@@ -89,9 +88,16 @@ def indexed(
 
     with ThreadPoolExecutor(min(_SHARDS, len(names))) as pool:
         found = list(pool.map(of, zip(names, versions, strict=True)))
-    return found, _digest(
-        [bucket.address, *((name, str(version)) for name, version in zip(names, versions, strict=True))]
-    )
+    return found, _version(bucket, names, versions)
+
+
+def version_of(objects: Objects, names: Sequence[str]) -> str:
+    """32 hexadecimal digits that other objects, or other versions of these, do not have."""
+    return _version(objects, names, objects.versions(names))
+
+
+def _version(objects: Objects, names: Sequence[str], versions: Sequence[bytes | None]) -> str:
+    return _digest([objects.address, *((name, str(version)) for name, version in zip(names, versions, strict=True))])
 
 
 class _Ranges(io.RawIOBase):
