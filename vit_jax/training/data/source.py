@@ -22,6 +22,7 @@ from vit_jax.training.data.sources.kept import Keep
 from vit_jax.training.data.sources.label_table import open_table
 from vit_jax.training.data.sources.labels import listed_classes
 from vit_jax.training.data.sources.npz import Arrays, open_npz
+from vit_jax.training.data.sources.row_groups import open_row_groups
 from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
 from vit_jax.training.data.sources.span import InSpan, Span
 from vit_jax.training.data.sources.tar import open_tar, open_tar_in_bucket
@@ -146,8 +147,9 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep |
     if in_store(path):
         bucket = Bucket(path)
         kinds = [kind for name in bucket.names if (kind := _kind(name.rpartition("/")[2]))]
-        if "tar" in kinds:
-            return _tar_in_bucket(path, bucket, split, classes, keep)
+        for kind in ("tar", "parquet"):
+            if kind in kinds:
+                return _in_bucket(kind, bucket, split, classes, keep)
         if bucket.is_folder and kinds[:1] in ([], ["folder"]):
             return open_folder(FolderInBucket(bucket.path, bucket.names), split, keep)
         path = str(bucket.copied())
@@ -175,17 +177,24 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep |
     return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None
 
 
-def _tar_in_bucket(
-    path: str, bucket: Bucket, split: Split, classes: tuple[str, ...] | None, keep: Keep | None
+def _in_bucket(
+    kind: str, bucket: Bucket, split: Split, classes: tuple[str, ...] | None, keep: Keep | None
 ) -> Source | None:
-    tars = [PurePosixPath(name) for name in bucket.names if _kind(name.rpartition("/")[2]) == "tar"]
+    """What is read in place out of files of many images."""
+    files = sorted(PurePosixPath(name) for name in bucket.names if _kind(name.rpartition("/")[2]) == kind)
     if bucket.is_folder:
-        tars = split_files(PurePosixPath(), tars, split)
+        files = split_files(PurePosixPath(), files, split)
     elif split != "train":
         return None
-    names = [str(tar) for tar in tars]
-    name = f"{path} ({split})" if bucket.is_folder else path
-    return open_tar_in_bucket(name, bucket.objects, names, classes or bucket.classes(), keep) if names else None
+    if not files:
+        return None
+    check_complete(files, lambda file: str(file) in bucket.names)
+    names = [str(file) for file in files]
+    name = f"{bucket.path} ({split})" if bucket.is_folder else bucket.path
+    classes = classes or bucket.classes()
+    if kind == "parquet":
+        return open_row_groups(name, bucket.objects, names, classes)
+    return open_tar_in_bucket(name, bucket.objects, names, classes, keep)
 
 
 def _labelled(

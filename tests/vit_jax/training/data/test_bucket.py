@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from conversion.store import Objects, put
 from tests.stores import running
 from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
 from vit_jax.training.background import Background
 from vit_jax.training.data import Data, Stream, open_sources
-from vit_jax.training.data.sources import ranges
+from vit_jax.training.data.sources import ranges, row_groups
 from vit_jax.training.data.sources.kept import Keep, Kept
 from vit_jax.training.data.sources.tar import TarShards
 from vit_spec import Preprocessing, VitportError
@@ -74,6 +78,17 @@ def test_tar_shards_are_read_in_place(store, small, tmp_path, monkeypatch) -> No
     assert not list((tmp_path / "cache").rglob("*.tar"))
     with pytest.raises(VitportError, match="does not exist"):
         open_sources(Data(f"{store.address}/nothing"))
+
+
+def test_shards_in_folders_come_in_the_order_of_the_disk(google_store, tmp_path) -> None:
+    """Folder by folder, where addresses alone would give a-b before a."""
+    _shards(tmp_path / "made")
+    for number, name in enumerate(("a/0", "a-b/0")):
+        (tmp_path / "shards" / name).parent.mkdir(parents=True)
+        (tmp_path / "made" / f"train-{number}.tar").rename(tmp_path / "shards" / f"{name}.tar")
+    put(tmp_path / "shards", f"{google_store.address}/shards", overwrite=False)
+    sources = [open_sources(Data(path))[0] for path in (f"{google_store.address}/shards", str(tmp_path / "shards"))]
+    assert _bytes(sources[0]) == _bytes(sources[1])
 
 
 def _reads(objects: Objects) -> list[str]:
@@ -260,6 +275,102 @@ def test_a_cache_keeps_images_of_folders_too(google_store, tmp_path) -> None:
         assert len(reads) == expected
     put(photos / "ant" / "000.png", f"{address}/bee/000.png", overwrite=True)
     assert _bytes(open_sources(options)[0])[8] == (photos / "ant" / "000.png").read_bytes()
+
+
+def _tables(folder) -> list[int]:
+    """Parquet files of row groups of two images, beside a column that nobody needs; bytes of the images in each."""
+    folder.mkdir()
+    found = []
+    for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")):
+        images = [{"bytes": encoded(smooth_image(10 * number + at)), "path": f"{at}.png"} for at in range(7)]
+        features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["ant", "bee", "cat"]}}
+        rows = pyarrow.table({"notes": [bytes(50_000)] * 7, "image": images, "label": [at % 3 for at in range(7)]})
+        rows = rows.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        parquet.write_table(rows, folder / f"{name}.parquet", row_group_size=2, compression=None, use_dictionary=False)
+        metadata = parquet.read_metadata(folder / f"{name}.parquet")
+        for group in (metadata.row_group(at) for at in range(metadata.num_row_groups)):
+            columns = [group.column(at) for at in range(group.num_columns)]
+            of_images = (it.total_compressed_size for it in columns if it.path_in_schema.startswith("image."))
+            found += [sum(of_images)] if name.startswith("train") else []
+    return found
+
+
+def test_row_groups_of_parquet_files_are_read_in_place(store, tmp_path, monkeypatch) -> None:
+    """Their labels at the start, the images of each row group once, by threads and processes, and nothing else."""
+    sizes = _tables(tmp_path / "tables")
+    address, disk = f"{store.address}/tables", str(tmp_path / "tables")
+    put(tmp_path / "tables", address, overwrite=False)
+    here, there = open_sources(Data(disk)), open_sources(Data(address))
+    for one, other in zip(here, there, strict=True):
+        assert one is not None
+        assert other is not None
+        assert other.classes == one.classes == ("ant", "bee", "cat")
+        assert [other[at].label for at in range(7)] == [one[at].label for at in range(7)]
+        assert _bytes(other) == _bytes(one)
+        assert [other[at].name.removeprefix(address) for at in range(7)] == [
+            one[at].name.removeprefix(disk) for at in range(7)
+        ]
+    shutil.rmtree(tmp_path / "cache" / "vitport" / "parquet")
+    asked = _asked(monkeypatch)
+    train, _ = open_sources(Data(address))
+    assert sum(asked) == 0  # what was found of this version is kept
+    assert _bytes(train) == _bytes(here[0]) == _bytes(train)
+    assert sorted(filter(None, asked)) == sorted(sizes)
+    assert len(_bytes(pickle.loads(pickle.dumps(train)))) == 14  # noqa: S301
+    assert len([*filter(None, asked)]) == len(sizes)
+    _same(address, disk, workers=2)
+    _same(f"{address}/train-{{00000..00001}}-of-00002.parquet", f"{disk}/train-{{00000..00001}}-of-00002.parquet")
+    put(tmp_path / "tables" / "test-00000-of-00001.parquet", f"{address}/train-00001-of-00002.parquet", overwrite=True)
+    assert _bytes(open_sources(Data(address))[0])[7:] == _bytes(here[1])
+    Objects(address).delete(["train-00001-of-00002.parquet"])
+    with pytest.raises(VitportError, match=r"train-00001-of-00002.parquet is missing"):
+        open_sources(Data(address))
+
+
+def _asked(monkeypatch) -> list[int]:
+    """Bytes of each group of requests from now on, those for versions aside."""
+    sizes: list[int] = []
+    real = Objects.read_all
+
+    def noted(self, wanted):
+        ranges = list(wanted)
+        sizes.append(sum(of.stop - of.start for _, of in ranges))
+        return real(self, ranges)
+
+    monkeypatch.setattr(Objects, "read_all", noted)
+    return sizes
+
+
+def test_a_large_row_group_is_asked_for_in_parts_and_a_damaged_one_is_skipped(
+    google_store, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(row_groups, "_PART", 300)
+    _tables(tmp_path / "tables")
+    path = tmp_path / "tables" / "train-00000-of-00002.parquet"
+    begin = parquet.read_metadata(path).row_group(1).column(1).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[begin : begin + 8] = bytes(8)
+    path.write_bytes(content)
+    address = f"{google_store.address}/tables"
+    put(tmp_path / "tables", address, overwrite=False)
+    data = Data(address)
+    train, _ = open_sources(data)
+    with Stream(train, data, PREPROCESSING, batch=14, rows=range(14), seed=3) as stream:
+        batch = next(stream)
+        lost = [int(name.partition("[")[2].partition("]")[0]) for name in stream.corrupt]
+    assert sorted(lost) == [2, 3]
+    assert batch["weight"].sum() == 12
+
+
+def test_what_the_store_refuses_ends_the_run_and_is_no_damaged_image(google_store, tmp_path) -> None:
+    """Else the run would go on without the images that it could not reach."""
+    put(image_folder(tmp_path / "photos"), f"{google_store.address}/photos", overwrite=False)
+    data = Data(f"{google_store.address}/photos")
+    train, _ = open_sources(data)
+    google_store.refused = "photos/bee/003.png"
+    stream = Stream(train, data, PREPROCESSING, batch=24, rows=range(24), seed=3)
+    with stream, pytest.raises(VitportError, match=r"is refused .*PERMISSION_DENIED"):
+        next(stream)
 
 
 def test_other_files_are_copied_once(store, tmp_path) -> None:
