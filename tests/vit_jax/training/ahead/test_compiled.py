@@ -53,10 +53,10 @@ def test_a_step_over_data_and_fsdp(tmp_path) -> None:
     held = 3 * 4 * KERNELS / 2
     images = 16 * 3 * 224 * 224
     assert held + images < found["memory"]["state"] < held + images + 3 * 4 * others
-    # Three forward passes, but no gradient of the images. Measured: within 0.1 %.
+    # Three forward passes, but no gradient of the images.
     block = TOKENS * (4 * D * D + 2 * D * M) + 2 * TOKENS * TOKENS * D
     products = 2 * 16 * (3 * DEPTH * block + 2 * 196 * 16 * 16 * 3 * D + 3 * D * 10)
-    assert found["flops"] == pytest.approx(products, rel=0.005)
+    assert found["flops"] == products
     moved = {(one["kind"], tuple(one["axes"])): 0.0 for one in found["collectives"]}
     for one in found["collectives"]:
         moved[one["kind"], tuple(one["axes"])] += one["bytes"]
@@ -64,9 +64,10 @@ def test_a_step_over_data_and_fsdp(tmp_path) -> None:
     # summed along data; those of biases and norms are summed whole.
     outside = 2 * (16 * 16 * 3 * D + 10 * D) + 4 * TOKENS * D  # patches, head; positions in float32
     gathered = outside - 2 * TOKENS * D  # positions are cast before
-    assert moved["all-gather", ("fsdp",)] == pytest.approx(2 * 2 * KERNELS + gathered, rel=0.01)
-    assert moved["reduce-scatter", ("fsdp",)] == pytest.approx(2 * KERNELS + outside, rel=0.01)
-    assert moved["all-reduce", ("data",)] == pytest.approx((2 * KERNELS + outside) / 2, rel=0.01)
+    assert moved["all-gather", ("fsdp",)] == 2 * 2 * KERNELS + gathered
+    assert moved["reduce-scatter", ("fsdp",)] == 2 * KERNELS + outside
+    norms = 4 * 2 * (4 + 3)  # for the log: at most two numbers for each sharded array, of blocks (stacked) and outside
+    assert 0 <= moved["all-reduce", ("data",)] - (2 * KERNELS + outside) / 2 <= norms
     assert moved["all-reduce", ("data", "fsdp")] < 0.1 * KERNELS
     assert ("all-reduce", ("fsdp",)) not in moved
     beside = sum(one["bytes"] for one in found["collectives"] if one["asynchronous"])
