@@ -99,13 +99,22 @@ class JaxModel:
 
         return _Traced(arrays, order, run)
 
+    @functools.cached_property
+    def _modules(self) -> Mapping[str, Any]:
+        """Path → module of NNX."""
+        if not _is_a(self._model, "flax.nnx", "Module"):
+            return {}
+        from flax import nnx
+
+        return {".".join(map(str, at)) or ROOT: module for at, module in nnx.iter_modules(self._model)}
+
     def parts(self, stage: str) -> Parts:
         """As :class:`vit_parity.porting.stages.Model` says."""
         path = stage.partition("#")[0].partition("[")[0]
         steps = [int(step) for step in _steps(stage)]
         whole = equinox_module(self._model)
         module = self._called.get(path) if whole is None else equinox_model.part_of(whole, path)
-        found = _parts(self._model, path) if module is None else equinox_model.parts(module)
+        found = _parts(self._model, path, self._modules) if module is None else equinox_model.parts(module)
         arrays = {name: functools.reduce(lambda it, at: it[at], steps, array) for name, array in found.arrays.items()}
         return Parts(arrays, found.facts)
 
@@ -197,13 +206,12 @@ def _held(model: Any) -> Held:
     return [], lambda _: function
 
 
-def _parts(model: Any, path: str) -> Parts:
+def _parts(model: Any, path: str, modules: Mapping[str, Any]) -> Parts:
     """The parameters and plain attributes of one module."""
     simple = (bool, int, float, str, tuple)
     if _is_a(model, "flax.nnx", "Module"):
         from flax import nnx
 
-        modules = {".".join(map(str, at)) or ROOT: module for at, module in nnx.iter_modules(model)}
         own = vars(modules[path]) if path in modules else {}
         arrays = {name: np.asarray(it.get_value()) for name, it in own.items()
                   if isinstance(it, nnx.Variable) and is_array(it.get_value())}  # fmt: skip

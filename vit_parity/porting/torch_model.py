@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -72,10 +73,14 @@ class TorchModel:
                 raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
         return Observed(kept.values, kept.kinds)
 
+    @functools.cached_property
+    def _modules(self) -> Mapping[str, Any]:
+        return dict(self._module.named_modules())
+
     def parts(self, stage: str) -> Parts:
         """As :class:`vit_parity.porting.stages.Model` says."""
         path = stage.partition("#")[0]
-        module = dict(self._module.named_modules()).get("" if path == ROOT else path)
+        module = self._modules.get("" if path == ROOT else path)
         if module is None:
             return Parts()
         tensors = {**module._parameters, **module._buffers}
