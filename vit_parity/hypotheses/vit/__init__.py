@@ -9,9 +9,10 @@ from typing import get_args
 
 import numpy as np
 
-from vit_parity.hypotheses import common, key_bias, rotary
+from vit_parity.hypotheses import common, rotary
 from vit_parity.hypotheses.common import ACTIVATION_NAMES, Hypothesis, Origin
 from vit_parity.hypotheses.rounding import precision
+from vit_parity.hypotheses.vit import key_bias
 from vit_parity.replay import ReplayedModel
 from vit_spec.vit.config import Activation, PositionResize
 
