@@ -15,6 +15,7 @@ from tests.random_weights import random_params
 from tests.stores import Store, running
 from tests.vit_jax.training.data.folders import image_folder
 from vit_cli.main import main
+from vit_parity import exported
 from vit_spec import ViTConfig
 
 
@@ -92,6 +93,32 @@ def test_predictions_of_the_images_of_a_bucket(store, weights, tmp_path, capsys)
     assert one == [0, 0]
     first, second = (json.loads(text) for text in capsys.readouterr().out.replace("}\n{", "}\0{").split("\0"))
     assert first["top"] == second["top"]
+
+
+def test_an_old_graph_never_lies_beside_new_parameters_in_a_bucket(store, weights, monkeypatch) -> None:
+    """Oracle: what is there after each change of the bucket."""
+    texts = iter((b"old", b"new"))
+
+    def made(checkpoint, path, shape, raw, data) -> None:
+        text = next(texts)
+        path.write_bytes(text)
+        data.path.write_bytes(text)
+
+    monkeypatch.setitem(exported.KINDS, ".onnx", made)
+    monkeypatch.setattr(exported, "run_back", lambda *_: exported.Difference("nothing", 0.0))
+    command = ["export", weights, f"{store.address}/m.onnx", "--parameters", "beside", "--overwrite"]
+    assert main(command) == 0
+    objects, seen = Objects(store.address), []
+    for name in ("write", "delete"):
+        real = getattr(Objects, name)
+
+        def noted(self, *given, real=real):
+            real(self, *given)
+            seen.append((objects.read("m.onnx"), objects.read("m.onnx.data")))
+
+        monkeypatch.setattr(Objects, name, noted)
+    assert main(command) == 0
+    assert seen == [(None, b"old"), (None, b"new"), (b"new", b"new")]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 import sys
+import threading
 
 import numpy as np
 import pyarrow
@@ -336,6 +337,28 @@ def test_row_groups_of_parquet_files_are_read_in_place(store, tmp_path, monkeypa
     Objects(address).delete(["train-00001-of-00002.parquet"])
     with pytest.raises(VitportError, match=r"train-00001-of-00002.parquet is missing"):
         open_sources(Data(address))
+
+
+def test_a_process_holds_no_more_row_groups_than_it_may(google_store, tmp_path, monkeypatch) -> None:
+    """A batch of all images asks for all at once; each answer takes a while."""
+    _tables(tmp_path / "tables")
+    put(tmp_path / "tables", f"{google_store.address}/tables", overwrite=False)
+    data = Data(f"{google_store.address}/tables")
+    train, _ = open_sources(data)
+    monkeypatch.setattr(row_groups, "_turns", threading.BoundedSemaphore(2))
+    real, held, most = row_groups._unpack, threading.Semaphore(8), []
+
+    def noted(*given):
+        with held:
+            most.append(8 - held._value)
+            real(*given)
+
+    monkeypatch.setattr(row_groups, "_unpack", noted)
+    google_store.delay = 0.02
+    with Stream(train, data, PREPROCESSING, batch=14, rows=range(14), seed=3) as stream:
+        assert next(stream)["weight"].all()
+    assert len(most) == 8
+    assert max(most) <= 2
 
 
 @pytest.mark.slow
