@@ -31,7 +31,8 @@ def rollout(capture: Capture, config: Config) -> np.ndarray:
     for names in family.attention_weights(config):
         if missing := [name for name in names if name not in capture.activations]:
             raise VitportError(f"The run has no {missing[0]}: rollout needs the attention weights of every block.")
-        weights = sum(capture.activations[name].astype(np.float64).mean(axis=1) for name in names)  # (B, N, N)
+        heads = [capture.activations[name].astype(np.float64).mean(axis=1) for name in names]
+        weights = np.sum(heads, axis=0)  # (B, N, N)
         mixed = (weights + np.eye(weights.shape[-1])) / (1 + len(names))
         joint = mixed if joint is None else mixed @ joint
     if joint is None:
