@@ -91,8 +91,8 @@ def pair_parameters(
         held, others = (a, b) if swapped else (b, a)
         for whole in list(wholes):
             pieces = _pieces(Piece(whole), held[whole], [others[name] for name in parts])
-            sides = (list(map(Piece, parts)), pieces)
-            more = _matched(*(sides[::-1] if swapped else sides), (a, of_a), (b, of_b), stages)
+            first, second = (pieces, list(map(Piece, parts))) if swapped else (list(map(Piece, parts)), pieces)
+            more = _matched(first, second, (a, of_a), (b, of_b), stages)
             more = [it for it in more if apart(it.layout.to_b(it.a.of(a[it.a.name])), it.b.of(b[it.b.name])) <= _NEAR]
             if len(more) == len(pieces) > 0:
                 found += more
@@ -128,8 +128,8 @@ def _matched(
             if equal or (options and together):
                 fitting[at, to] = equal or options
                 scores[at, to] = _EQUAL * bool(equal) + _STAGE * together + _names(first[at], second[to])
-                gradients = (piece.of(of[1][piece.name]) for piece, of in ((first[at], of_a), (second[to], of_b)))
-                scores[at, to] += _ALIKE * _cosine(*gradients, fitting[at, to][0])
+                g, h = (piece.of(of[1][piece.name]) for piece, of in ((first[at], of_a), (second[to], of_b)))
+                scores[at, to] += _ALIKE * _cosine(g, h, fitting[at, to][0])
     places = [(int(at), int(to)) for at, to in zip(*linear_sum_assignment(-scores), strict=True)]
     places = [place for place in places if place in fitting]
     votes = Counter((len(fitting[place][0].axes), fitting[place][0].axes) for place in places
