@@ -16,7 +16,7 @@ import numpy as np
 from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
 from vit_parity.porting.jax_model import JaxModel, replacements
-from vit_parity.porting.jax_tagging import is_array, tagging
+from vit_parity.porting.jax_tagging import is_array
 from vit_parity.porting.layouts import apart
 from vit_parity.porting.loops import Loop, chosen, keys_of, unstacked
 from vit_parity.porting.program import Evaluation, order_of
@@ -90,7 +90,7 @@ class JaxBackward:
         def call(*leaves: Any) -> Any:
             return jax.grad(total)([leaves[at] for at in places], list(leaves))
 
-        with tagging(self._model.kinds), marking_gradients() as passed:
+        with self._model.tagging(), marking_gradients() as passed:
             program = jax.make_jaxpr(call)(*arrays)
         return _Program(arrays, program.jaxpr, program.consts, order_of(program.jaxpr, {}), frozenset(passed[1:]))
 

@@ -1,4 +1,4 @@
-"""Any model in JAX: an NNX or Linen module, or a function with tags.
+"""Any model in JAX: an NNX, Linen or Equinox module, or a function with tags.
 
 Nothing of the user's is changed: what :mod:`vit_parity.porting.jax_tagging` tags is a copy of an NNX model.
 """
@@ -9,6 +9,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 
 from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
+from vit_parity.porting import equinox_model
+from vit_parity.porting.equinox_model import equinox_module
 from vit_parity.porting.jax_tagging import PATH, is_array, is_leaf, tagging
 from vit_parity.porting.loops import Loop, stacked, unstacked
 from vit_parity.porting.program import Evaluation, order_of, shaken
@@ -31,7 +34,7 @@ class JaxModel:
     """A model with its inputs.
 
     Args:
-        model: an NNX module; a Linen module with its variables, as a pair or bound; or a function.
+        model: an NNX or Equinox module; a Linen module with its variables, as a pair or bound; or a function.
         args: positional arguments.
         kwargs: keyword arguments; arrays are traced, all else is left as it is.
         title: name of the run in reports.
@@ -49,6 +52,8 @@ class JaxModel:
         self.names = [*names, *inputs]
         """Of the arrays that gradients may be asked for; ``None`` for the others."""
         self.kinds: dict[str, str] = {}
+        self._called: dict[str, Any] = {}
+        """Modules of Equinox that a function calls, by path."""
         self._kept: dict[tuple[bool, float], _Traced] = {}
         self.facts = {"framework": f"jax {jax.__version__}", "device": jax.devices()[0].device_kind}
 
@@ -79,7 +84,7 @@ class JaxModel:
             self.called(leaves)
             return ()
 
-        with tagging(self.kinds):
+        with self.tagging():
             program = jax.make_jaxpr(call)(*arrays)
         order = order_of(program.jaxpr, {})
 
@@ -87,6 +92,10 @@ class JaxModel:
             return Evaluation(wide, shake).run(program.jaxpr, program.consts, given, put, {})[1]
 
         return _Traced(arrays, order, run)
+
+    def tagging(self) -> AbstractContextManager[None]:
+        """While the model is traced."""
+        return tagging(self.kinds, self._model, self._called)
 
     def arrays(self, wide: bool, shake: float) -> list[Any]:
         """The model's arrays, then those among its inputs."""
@@ -111,7 +120,9 @@ class JaxModel:
         """As :class:`vit_parity.porting.stages.Model` says."""
         path = stage.partition("#")[0].partition("[")[0]
         steps = [int(step) for step in _steps(stage)]
-        found = _parts(self._model, path)
+        whole = equinox_module(self._model)
+        module = self._called.get(path) if whole is None else equinox_model.part_of(whole, path)
+        found = _parts(self._model, path) if module is None else equinox_model.parts(module)
         arrays = {name: functools.reduce(lambda it, at: it[at], steps, array) for name, array in found.arrays.items()}
         return Parts(arrays, found.facts)
 
@@ -187,6 +198,10 @@ def _held(model: Any) -> Held:
             return copy
 
         return leaves, made, [trained.get(id(leaf)) for leaf in leaves]
+    if (module := equinox_module(model)) is not None:
+        equinox_model.check_random(module)
+        if module is model:
+            return equinox_model.held(module)
     if _is_a(model, "flax.linen", "Module"):  # bound
         model = model.unbind()
     if isinstance(model, tuple) and len(model) == 2 and _is_a(model[0], "flax.linen", "Module"):
