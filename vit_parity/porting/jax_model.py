@@ -76,8 +76,6 @@ class JaxModel:
 
     def _traced(self, wide: bool, shake: float) -> _Traced:
         """The program with its tags."""
-        import jax
-
         arrays = self.arrays(wide, shake)
 
         def call(*leaves: Any) -> Any:
@@ -85,7 +83,7 @@ class JaxModel:
             return ()
 
         with self.tagging():
-            program, arrays = _program(call, arrays)
+            program, arrays = program_of(call, arrays)
         order = order_of(program.jaxpr, {})
 
         def run(given: Any, put: Any) -> Any:
@@ -136,7 +134,7 @@ class JaxModel:
         return Parts(arrays, found.facts)
 
 
-def _program(call: Callable[..., Any], arrays: list[Any]) -> tuple[Any, list[Any]]:
+def program_of(call: Callable[..., Any], arrays: list[Any]) -> tuple[Any, list[Any]]:
     """The program of a function and its arguments.
 
     A scan demands that its carry keeps its dtype, and layers of NNX hold on to the dtype that they were made with, so a
