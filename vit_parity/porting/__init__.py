@@ -3,6 +3,7 @@
 from vit_parity.porting.capture import capture, capturing
 from vit_parity.porting.compare import compare, suggest_pairs
 from vit_parity.porting.findings import Fault, PortedRow, Porting
+from vit_parity.porting.gradient_findings import GradientFault, GradientRow, Gradients
 from vit_parity.porting.pairs import Pair
 from vit_parity.porting.suggest import Suggestion
 from vit_parity.porting.tags import tag
@@ -10,6 +11,9 @@ from vit_parity.porting.testing import assert_golden, assert_parity
 
 __all__ = [
     "Fault",
+    "GradientFault",
+    "GradientRow",
+    "Gradients",
     "Pair",
     "PortedRow",
     "Porting",
