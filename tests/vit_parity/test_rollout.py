@@ -108,8 +108,8 @@ def test_a_pool_with_heads_of_its_own_is_read_by_them() -> None:
     ).eval()
     images = np.random.default_rng(0).standard_normal((2, 8, 12, 3)).astype(np.float32)
     capture = capture_torch(model, images)
-    tokens, pool = torch.from_numpy(capture.activations["norm"]), model.attn_pool
-    q, kv = pool.q(pool.latent), pool.kv(tokens)
+    tokens, pool = torch.from_numpy(capture.activations["norm"]), model.get_submodule("attn_pool")
+    q, kv = pool.get_submodule("q")(pool.get_parameter("latent")), pool.get_submodule("kv")(tokens)
     logits = torch.einsum("qhd,bnhd->bhn", q.reshape(1, 2, 8), kv[..., :16].reshape(2, 7, 2, 8)) * 8**-0.5
     pooling = logits.softmax(-1).mean(1).detach().numpy()
     attention = (capture.activations["blocks.0.attn.softmax"].mean(1) + np.eye(7)) / 2

@@ -4,6 +4,7 @@ from vit_parity.porting.capture import capture, capturing
 from vit_parity.porting.compare import compare, suggest_pairs
 from vit_parity.porting.findings import Fault, PortedRow, Porting
 from vit_parity.porting.gradient_findings import GradientFault, GradientRow, Gradients
+from vit_parity.porting.optimizers import OptimizerFindings, OptimizerStep, compare_optimizers
 from vit_parity.porting.pairs import Pair
 from vit_parity.porting.suggest import Suggestion
 from vit_parity.porting.tags import tag
@@ -14,6 +15,8 @@ __all__ = [
     "GradientFault",
     "GradientRow",
     "Gradients",
+    "OptimizerFindings",
+    "OptimizerStep",
     "Pair",
     "PortedRow",
     "Porting",
@@ -23,6 +26,7 @@ __all__ = [
     "capture",
     "capturing",
     "compare",
+    "compare_optimizers",
     "suggest_pairs",
     "tag",
 ]

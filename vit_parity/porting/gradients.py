@@ -49,10 +49,11 @@ def compared_gradients(
     """
     given = _projection(aligned) if losses[0] is None else losses
     first, second = (_differentiable(side, loss) for side, loss in zip((a, b), given, strict=True))
-    exact = a.wide is not None and b.wide is not None
     plain_a, plain_b = first.run(), second.run()
-    best_a = first.run(wide=True) if a.wide is not None else plain_a
-    best_b = second.run(wide=True) if exact else plain_b
+    wide_a = None if a.wide is None else _wide(first)
+    wide_b = None if wide_a is None or b.wide is None else _wide(second)
+    exact = wide_b is not None
+    best_a, best_b = wide_a or plain_a, wide_b or plain_b
     pairs, only_a, only_b = pair_parameters(
         first.weights, second.weights, best_a.parameters, best_b.parameters, aligned.pairs
     )
@@ -60,7 +61,7 @@ def compared_gradients(
     items.sort(key=lambda it: -it.place)
     arriving = _arriving(items, aligned, best_a, best_b)
     moved = moved_alone = by_itself = None
-    if a.wide is not None:
+    if wide_a is not None:
         moved = first.run(wide=True, shake=limits[0])
         own = {key: best_a.gradients[key] for key in _sources(aligned) if key in best_a.gradients}
         moved_alone = first.run(wide=True, shake=limits[0], forced=aligned.own(), arriving=own)
@@ -106,6 +107,13 @@ def _differentiable(side: Side, loss: Loss) -> Differentiable:
     return JaxBackward(side.model, loss)  # pyright: ignore[reportArgumentType]
 
 
+def _wide(model: Differentiable) -> Backward | None:
+    try:
+        return model.run(wide=True)
+    except VitportError:  # an operation whose derivative has no float64
+        return None
+
+
 def _projection(aligned: Aligned) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Weights of the elements of both outputs, the same in the axes of each."""
     rng = np.random.default_rng(0)
@@ -136,9 +144,9 @@ def _items(
         key_a, key_b = output_key(pair.a), output_key(pair.b)
         layout = aligned.layouts[pair.name]
         if layout is not None and not (given_root and key_a[0] == ROOT):
-            of_b = _gradient(key_b, pair.of_b, layout, aligned.value_a(pair).shape)
+            turned = _gradient(key_b, pair.of_b, layout, aligned.value_a(pair).shape)
             yield Item("output", pair.name, pair.b + pair.of_b, key_b[0], places[key_a],
-                       _gradient(key_a, pair.of_a), of_b)  # fmt: skip
+                       _gradient(key_a, pair.of_a), turned)  # fmt: skip
     for slot, (source, layout) in aligned.slots.items():
         x = aligned.a.values[source]
         seen = [run.values[slot] for run in (aligned.b, alone) if run is not None and slot in run.values]

@@ -15,7 +15,7 @@ import numpy as np
 
 from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
-from vit_parity.porting.jax_model import JaxModel, replacements
+from vit_parity.porting.jax_model import JaxModel, program_of, replacements
 from vit_parity.porting.jax_tagging import is_array
 from vit_parity.porting.layouts import apart
 from vit_parity.porting.loops import Loop, chosen, keys_of, unstacked
@@ -91,7 +91,7 @@ class JaxBackward:
             return jax.grad(total)([leaves[at] for at in places], list(leaves))
 
         with self._model.tagging(), marking_gradients() as passed:
-            program = jax.make_jaxpr(call)(*arrays)
+            program, arrays = program_of(call, arrays)
         return _Program(arrays, program.jaxpr, program.consts, order_of(program.jaxpr, {}), frozenset(passed[1:]))
 
     def _lost(self, output: Any) -> Any:

@@ -76,8 +76,6 @@ class JaxModel:
 
     def _traced(self, wide: bool, shake: float) -> _Traced:
         """The program with its tags."""
-        import jax
-
         arrays = self.arrays(wide, shake)
 
         def call(*leaves: Any) -> Any:
@@ -85,7 +83,7 @@ class JaxModel:
             return ()
 
         with self.tagging():
-            program = jax.make_jaxpr(call)(*arrays)
+            program, arrays = program_of(call, arrays)
         order = order_of(program.jaxpr, {})
 
         def run(given: Any, put: Any) -> Any:
@@ -134,6 +132,25 @@ class JaxModel:
         found = _parts(self._model, path, self._modules) if module is None else equinox_model.parts(module)
         arrays = {name: functools.reduce(lambda it, at: it[at], steps, array) for name, array in found.arrays.items()}
         return Parts(arrays, found.facts)
+
+
+def program_of(call: Callable[..., Any], arrays: list[Any]) -> tuple[Any, list[Any]]:
+    """The program of a function and its arguments.
+
+    A scan demands that its carry keeps its dtype, and layers of NNX hold on to the dtype that they were made with, so a
+    scanned model may not run in float64. It is traced in float32 then, and widened as it is evaluated.
+    """
+    import jax
+
+    try:
+        return jax.make_jaxpr(call)(*arrays), arrays
+    except TypeError:
+        if not any(leaf.dtype == np.float64 for leaf in arrays):
+            raise
+        with jax_dtype("float32"):
+            narrow = [np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in arrays]
+            program = jax.make_jaxpr(call)(*narrow)
+        return program, [wide if _floats(wide) else leaf for wide, leaf in zip(arrays, narrow, strict=True)]
 
 
 class _Kinds(dict[str, str]):

@@ -142,7 +142,7 @@ class Evaluation:
         import jax
 
         body, inner_consts = _opened(params["jaxpr"])
-        consts, carries = params["num_consts"], params["num_carry"]
+        consts, carries = _counts(params)
         closed, carry, xs = given[:consts], given[consts : consts + carries], given[consts + carries :]
         inside = {key: forced[key] for key in keys_of(order_of(body, dict(seen), again=self.again)) if key in forced}
         order: list[Key | Loop] = []
@@ -184,7 +184,9 @@ class Evaluation:
 
     def _widened(self, value: Any) -> Any:
         wide = self.wide and getattr(value, "dtype", None) == np.float32
-        return value.astype(np.float64) if wide else value
+        if not wide:
+            return value
+        return value.astype(np.float64) if hasattr(value, "astype") else np.float64(value)  # JAX's TypedFloat has none
 
     def _wide_dtype(self, value: Any) -> Any:
         wide = self.wide and (isinstance(value, np.dtype) or value is np.float32) and value == np.float32
@@ -234,6 +236,14 @@ def _key(params: Mapping[str, Any], seen: dict[Key, int], *, again: bool) -> Key
     slot = f"{'' if slot[0] == 'g' or not again else 'r'}{slot}@{params['call']}"
     count = seen[params["name"], slot] = seen.get((params["name"], slot), 0) + 1
     return params["name"], f"{slot}@{count}"
+
+
+def _counts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many constants and carried arrays a scan is given; from jax 0.11 on it holds them as trees."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(list(consts)), len(list(carry))
 
 
 def _scatter(name: str) -> Any:

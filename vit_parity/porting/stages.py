@@ -62,10 +62,15 @@ class Backward:
 class Differentiable(Protocol):
     """A model with its inputs and a loss."""
 
-    weights: Mapping[str, np.ndarray]
-    """Parameter, or ``inputs[0]`` → its value."""
-    frozen: Sequence[str]
-    """Parameters that have no gradient because their owner wants none."""
+    @property
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """Parameter, or ``inputs[0]`` → its value."""
+        ...
+
+    @property
+    def frozen(self) -> Sequence[str]:
+        """Parameters that have no gradient because their owner wants none."""
+        ...
 
     def run(
         self,

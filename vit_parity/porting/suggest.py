@@ -119,8 +119,10 @@ def _described(seen: Observed, model: Model | None) -> list[Stage]:
               for name in names}  # fmt: skip
     below: dict[str, set[tuple[int, float]]] = {}
     for name, own in prints.items():
-        for dot in re.finditer(r"\.", name):
-            below.setdefault(name[: dot.start()], set()).update(own)
+        stem, *steps = re.split(r"(?=\[\d+\])", name)
+        for dot, count in itertools.product(re.finditer(r"\.", stem), range(len(steps) + 1)):
+            above = stem[: dot.start()] + "".join(steps[:count])  # of a module in a scan, or round it
+            below.setdefault(above, set()).update(own)
     for name in names:
         array = np.clip(np.asarray(outputs[name], np.float64), -1e30, 1e30)
         kind = seen.kinds.get(name)

@@ -101,7 +101,7 @@ FORMAT = Format(
     set_aside=MASK_TOKEN | {"mask_token": MASK_TOKEN["embeddings.mask_token"]},
     conventions={"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bilinear-antialias"},
     facts=facts,
-    preprocessing=Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, resize="squash"),
+    preprocessing=Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear", resize="squash"),
     reader_defaults=READER_DEFAULTS,
     drops=("cropping", "pos_embed_resize"),
     writer=huggingface_folder.writer(config_json, place=_place, filler=_mask_token),

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 import vitport
 from tests.vit_parity.porting.pairs import NAMES, pair
+from tests.vit_parity.porting.pairs.pair import at
 from tests.vit_parity.porting.ports import encoder, filled, ported, tokens
 from vit_parity.porting import capture, compare, tag
 from vit_parity.porting.jax_backward import JaxBackward
@@ -235,12 +236,12 @@ class Shared(torch.nn.Module):
         self.how = how
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for at in range(3):
+        for call in range(3):
             if self.how.startswith("again"):
                 x = checkpoint(self.layer, x, use_reentrant=self.how == "again, reentrant")  # type: ignore[assignment]
             else:
                 x = self.layer(x)
-            if self.how == "detached" and at == 1:
+            if self.how == "detached" and call == 1:
                 x = x.detach()
         if self.how == "changed in place":
             before = self.last(x)
@@ -313,20 +314,19 @@ def test_helper_command_and_report_tell_it(tmp_path, capsys) -> None:
     assert "Fault of the gradients: The gradient that reaches 1 (B: norm) is wrong" in out
 
 
-def method(path: str, change: Callable[[Any, Any], Any]) -> Callable[[Any], None]:
+def method(path: str, change: Callable[[Any], Any]) -> Callable[[Any], None]:
     """Another ``__call__`` of a part of an encoder, made of its class's."""
 
     def planted(model: Any) -> None:
-        for step in filter(None, path.split(".")):
-            model = model[int(step)] if step.isdigit() else getattr(model, step)
-        own = type(model)
-        model.__class__ = type(own.__name__, (own,), {"__call__": change(own, None)})
+        part = at(model, path)
+        own = type(part)
+        part.__class__ = type(own.__name__, (own,), {"__call__": change(own)})
 
     return planted
 
 
-def _residual(before: Callable[[Any], Any], between: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    def change(own: Any, _: Any) -> Any:
+def _residual(before: Callable[[Any], Any], between: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def change(own: Any) -> Any:
         def call(self: Any, x: jax.Array) -> jax.Array:
             x = before(x) + self.attn(self.ln_1(x))
             return between(x) + self.fc2(self.act(self.fc1(self.ln_2(x))))
@@ -336,8 +336,8 @@ def _residual(before: Callable[[Any], Any], between: Callable[[Any], Any]) -> Ca
     return change
 
 
-def _around(before: Callable[[Any], Any], behind: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda own, _: lambda self, x: behind(own.__call__(self, before(x)))
+def _around(before: Callable[[Any], Any], behind: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda own: lambda self, x: behind(own.__call__(self, before(x)))
 
 
 def same(x: Any) -> Any:
@@ -387,6 +387,23 @@ def test_mistakes_on_the_way_there_are_told_once_and_hide_none_on_the_way_back()
     found = compare(encoder(), mirror, tokens(2, 7, 24), gradients=True)
     assert found.gradients is not None
     assert [fault.stage for fault in found.gradients.faults] == ["layers.1.linear1", "layers.0.linear1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_half_a_gradient_in_any_layer_is_found_at_that_layer(name) -> None:
+    model = pair(name)
+    lost = []
+    for path, stage in model.layers.items():
+        mirror = model.port(model.model)
+        embeds = type(at(mirror, path)) is nnx.Embed
+        method(path, _around(*((same, scaled(0.5)) if embeds else (scaled(0.5), same))))(mirror)
+        found = compare(model.model, mirror, model.inputs, inputs_b=model.inputs_b, gradients=True)
+        assert found.gradients is not None
+        places = [fault.stage for fault in found.gradients.faults]
+        if found.faults or places not in ([stage], [f"{stage}.weight"]):
+            lost.append(f"{path} is found at {places}, not at {stage}")
+    assert not lost, "\n".join(lost)
 
 
 @pytest.mark.slow
