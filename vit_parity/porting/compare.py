@@ -171,7 +171,7 @@ def _judged(
         rows.append(ported_row(pair, x, plain, limits.together[key], None if truth is None else exact_x,
                                error if known else None, limit, verdict))  # fmt: skip
     evidence = Evidence(a, b, aligned, alone)
-    faults = _merged([fault.because(causes(fault, evidence)) for fault in faults])
+    faults = _merged([fault.because(*causes(fault, evidence)) for fault in faults])
     taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}
     only_a = tuple(name for name in a.best.outputs if name not in taken_a)
     only_b = tuple(name for name in b.best.outputs if name not in taken_b)

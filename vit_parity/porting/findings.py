@@ -75,6 +75,8 @@ class Fault:
     """B's."""
     causes: tuple[str, ...] = ()
     """What B does instead; each explains the difference down to rounding. Empty if nothing known does."""
+    unnamed: str = ""
+    """Why there are none."""
 
     @property
     def sentence(self) -> str:
@@ -87,11 +89,13 @@ class Fault:
             "first": f"{name} is the first stage apart ({far})",
             "precision": f"{name} agrees in float64, but is further off as it runs than its dtype explains ({far})",
         }[self.shown]
-        return f"{told}: B {', or '.join(self.causes)}" if self.causes else told
+        if self.causes:
+            return f"{told}: B {', or '.join(self.causes)}"
+        return f"{told}; {self.unnamed}" if self.unnamed else told
 
-    def because(self, causes: tuple[str, ...]) -> Fault:
-        """The same with its causes."""
-        return dataclasses.replace(self, causes=causes)
+    def because(self, causes: tuple[str, ...], unnamed: str) -> Fault:
+        """The same with its causes, or why there are none."""
+        return dataclasses.replace(self, causes=causes, unnamed="" if causes else unnamed)
 
     def shows(self, other: Fault) -> bool:
         """Whether this one is another sign of the same code: that of the module round both."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
-from vit_parity.porting.jax_model import JaxModel, changed, replacements
+from vit_parity.porting.jax_model import JaxModel, changed, program_of, replacements
 from vit_parity.porting.jax_tagging import is_array
 from vit_parity.porting.layouts import apart
 from vit_parity.porting.loops import Loop, chosen, keys_of, unstacked
@@ -89,6 +89,7 @@ class JaxBackward:
         from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
         arrays = self._model.arrays(wide, shake)
+        count = len(arrays)
         places = [at for at, name in enumerate(self._model.names) if name in self._own]
         with self._model.tagging(), marking_gradients() as passed:
             forward, tree = self._forward(arrays) if self._model.is_function else (None, None)
@@ -104,14 +105,14 @@ class JaxBackward:
                 return self._lost(jax.tree.unflatten(tree, jaxpr_as_fun(ClosedJaxpr(forward.jaxpr, consts))(*leaves)))
 
             def call(*given: Any) -> Any:
-                leaves = list(given[: len(arrays)])
+                leaves = list(given[:count])
                 trained = [leaves[at] for at in places]
-                return jax.grad(total, (0, 1))(trained, list(given[len(arrays) :]), leaves)
+                return jax.grad(total, (0, 1))(trained, list(given[count:]), leaves)
 
-            program = jax.make_jaxpr(call)(*arrays, *closed)
+            program, arrays = program_of(call, [*arrays, *closed])
         order = order_of(program.jaxpr, {})
         moved = [changed(array, wide, shake, -10_000 - at) for at, array in enumerate(closed)]
-        return _Program([*arrays, *moved], program.jaxpr, program.consts, order, frozenset(passed[1:]))
+        return _Program([*arrays[:count], *moved], program.jaxpr, program.consts, order, frozenset(passed[1:]))
 
     def _forward(self, arrays: Sequence[Any]) -> tuple[Any, Any]:
         """The program of a function, and the tree of what it returns."""

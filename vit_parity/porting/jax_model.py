@@ -19,7 +19,7 @@ from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
 from vit_parity.porting import equinox_model
 from vit_parity.porting.equinox_model import equinox_module
-from vit_parity.porting.jax_tagging import PATH, is_array, is_leaf, tagging
+from vit_parity.porting.jax_tagging import PATH, is_array, is_leaf, named_leaf, tagging
 from vit_parity.porting.loops import Loop, stacked, unstacked
 from vit_parity.porting.program import Evaluation, order_of, shaken
 from vit_parity.porting.stages import ROOT, Key, Observed, Parts, is_float
@@ -78,8 +78,6 @@ class JaxModel:
 
     def _traced(self, wide: bool, shake: float) -> _Traced:
         """The program with its tags."""
-        import jax
-
         arrays = self.arrays(wide, shake)
 
         def call(*leaves: Any) -> Any:
@@ -87,7 +85,7 @@ class JaxModel:
             return ()
 
         with self.tagging():
-            program = jax.make_jaxpr(call)(*arrays)
+            program, arrays = program_of(call, arrays)
         order = order_of(program.jaxpr, {})
 
         def run(given: Any, put: Any) -> Any:
@@ -95,8 +93,17 @@ class JaxModel:
 
         return _Traced(arrays, order, run)
 
+    @functools.cached_property
+    def _modules(self) -> Mapping[str, Any]:
+        """Path → module of NNX."""
+        if not _is_a(self._model, "flax.nnx", "Module"):
+            return {}
+        from flax import nnx
+
+        return {".".join(map(str, at)) or ROOT: module for at, module in nnx.iter_modules(self._model)}
+
     def tagging(self) -> AbstractContextManager[None]:
-        """While the model is traced."""
+        """While its program is traced, tag what its modules are given and what they return."""
         return tagging(self.kinds, self._model, self._called)
 
     def arrays(self, wide: bool, shake: float) -> list[Any]:
@@ -123,9 +130,28 @@ class JaxModel:
         steps = [int(step) for step in _steps(stage)]
         whole = equinox_module(self._model)
         module = self._called.get(path) if whole is None else equinox_model.part_of(whole, path)
-        found = _parts(self._model, path) if module is None else equinox_model.parts(module)
+        found = _parts(self._model, path, self._modules) if module is None else equinox_model.parts(module)
         arrays = {name: functools.reduce(lambda it, at: it[at], steps, array) for name, array in found.arrays.items()}
         return Parts(arrays, found.facts)
+
+
+def program_of(call: Callable[..., Any], arrays: list[Any]) -> tuple[Any, list[Any]]:
+    """The program of a function and its arguments.
+
+    A scan demands that its carry keeps its dtype, and layers of NNX hold on to the dtype that they were made with, so a
+    scanned model may not run in float64. It is traced in float32 then, and widened as it is evaluated.
+    """
+    import jax
+
+    try:
+        return jax.make_jaxpr(call)(*arrays), arrays
+    except TypeError:
+        if not any(leaf.dtype == np.float64 for leaf in arrays):
+            raise
+        with jax_dtype("float32"):
+            narrow = [np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in arrays]
+            program = jax.make_jaxpr(call)(*narrow)
+        return program, [wide if _floats(wide) else leaf for wide, leaf in zip(arrays, narrow, strict=True)]
 
 
 class _Kinds(dict[str, str]):
@@ -230,18 +256,12 @@ def _held(model: Any) -> Held:
     return [], lambda _: function, []
 
 
-def named_leaf(path: Sequence[Any]) -> str:
-    """A path in a tree as ``layers.0.kernel``."""
-    return ".".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
-
-
-def _parts(model: Any, path: str) -> Parts:
+def _parts(model: Any, path: str, modules: Mapping[str, Any]) -> Parts:
     """The parameters and plain attributes of one module."""
     simple = (bool, int, float, str, tuple)
     if _is_a(model, "flax.nnx", "Module"):
         from flax import nnx
 
-        modules = {".".join(map(str, at)) or ROOT: module for at, module in nnx.iter_modules(model)}
         own = vars(modules[path]) if path in modules else {}
         arrays = {name: np.asarray(it.get_value()) for name, it in own.items()
                   if isinstance(it, nnx.Variable) and is_array(it.get_value())}  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from vit_parity.porting.rounded import products
 from vit_parity.porting.stages import Observed, Parts
 
 Told = tuple[str, np.ndarray]
+Product = Callable[[np.ndarray, np.ndarray], np.ndarray]
 PARTS = {2: "halves", 3: "thirds", 4: "quarters"}
 
 
@@ -101,37 +102,70 @@ def _convolution(x: np.ndarray, own: Parts) -> Iterator[Told]:
     weight, facts = own.arrays.get("weight"), own.facts
     if weight is None or weight.ndim != 4 or x.ndim != 4 or not isinstance(facts.get("padding"), tuple):
         return
-    if facts.get("transposed"):  # another product, with its kernel's channels the other way round
-        return
-    import torch
-    from torch.nn.functional import conv2d, pad
-
-    kernel, groups = weight.astype(np.float64), facts["groups"]
-    bias = own.arrays.get("bias")
+    kernel, bias = weight.astype(np.float64), own.arrays.get("bias")
     added = np.zeros(()) if bias is None else bias.astype(np.float64)[:, None, None]
-
-    def product(x: np.ndarray, kernel: np.ndarray, sides: tuple[int, ...] = (), mode: str = "constant") -> np.ndarray:
-        image = pad(torch.tensor(x.copy()), sides or usual, mode)
-        weights = torch.tensor(kernel.copy())
-        return conv2d(image, weights, None, facts["stride"], 0, facts["dilation"], groups).numpy()
-
     down, across = facts["padding"]
     usual = (across, across, down, down)
-    if groups == 1 and kernel.shape[0] == kernel.shape[1]:
+    product = _transposed_product(own) if facts.get("transposed") else _padded_product(own, usual)
+    if facts["groups"] == 1 and kernel.shape[0] == kernel.shape[1]:
         yield "swaps the input and output channels of its kernel", product(x, kernel.swapaxes(0, 1)) + added
     yield "flips its kernel", product(x, kernel[:, :, ::-1, ::-1]) + added
     yield "flips the rows of its kernel", product(x, kernel[:, :, ::-1]) + added
     yield "flips the columns of its kernel", product(x, kernel[:, :, :, ::-1]) + added
-    yield "has its input channels in reverse", product(x, kernel[:, ::-1]) + added
+    reverse = kernel[::-1] if facts.get("transposed") else kernel[:, ::-1]
+    yield "has its input channels in reverse", product(x, reverse) + added
     if kernel.shape[2] == kernel.shape[3]:
         yield "swaps rows and columns of its kernel", product(x, kernel.swapaxes(2, 3)) + added
     yield from products(x, kernel, added, product)
+    if facts.get("transposed"):
+        yield from _cut(x, kernel, added, own)
+        return
     modes = {"circular": "pads as a ring", "reflect": "pads by reflection", "replicate": "pads by repeating its edge"}
     for mode, words in modes.items() if down or across else ():
         if max(down, across) < min(x.shape[2:]):
-            yield words, product(x, kernel, usual, mode) + added
+            yield words, _padded_product(own, usual, mode)(x, kernel) + added
     for left, top in itertools.product(range(2 * across + 1), range(2 * down + 1)):
         if (left, top) != (across, down):
             sides = (left, 2 * across - left, top, 2 * down - top)
             words = f"pads by {sides[2:]} in height and {sides[:2]} in width"
-            yield words, product(x, kernel, sides) + added
+            yield words, _padded_product(own, sides)(x, kernel) + added
+
+
+def _padded_product(own: Parts, sides: tuple[int, ...], mode: str = "constant") -> Product:
+    import torch
+    from torch.nn.functional import conv2d, pad
+
+    def product(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        image, weights = pad(torch.tensor(x.copy()), sides, mode), torch.tensor(kernel.copy())
+        return conv2d(image, weights, None, own.facts["stride"], 0, own.facts["dilation"], own.facts["groups"]).numpy()
+
+    return product
+
+
+def _transposed_product(own: Parts, *, whole: bool = False) -> Product:
+    """A product with a kernel (C, D, h, w); ``whole`` cuts nothing off."""
+    import torch
+    from torch.nn.functional import conv_transpose2d
+
+    facts = own.facts
+    edges = (0, 0) if whole else (facts["padding"], facts["output_padding"])
+
+    def product(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        image, weights = torch.tensor(x.copy()), torch.tensor(kernel.copy())
+        return conv_transpose2d(
+            image, weights, None, facts["stride"], *edges, facts["groups"], facts["dilation"]
+        ).numpy()
+
+    return product
+
+
+def _cut(x: np.ndarray, kernel: np.ndarray, added: np.ndarray, own: Parts) -> Iterator[Told]:
+    """A transposed convolution's result is cut out of a larger one, at a place where libraries differ."""
+    whole, sides = _transposed_product(own, whole=True)(x, kernel), own.facts["padding"]
+    height, width = (size - 2 * side + more for size, side, more in zip(
+        whole.shape[2:], sides, own.facts["output_padding"], strict=True))  # fmt: skip
+    wide = np.pad(whole, ((0, 0), (0, 0), (0, height), (0, width)))
+    for top, left in itertools.product(range(2 * sides[0] + 2), range(2 * sides[1] + 2)):
+        if (top, left) != sides:
+            words = f"cuts {top} rows and {left} columns off the start of its result, not {sides[0]} and {sides[1]}"
+            yield words, wide[:, :, top : top + height, left : left + width] + added

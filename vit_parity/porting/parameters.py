@@ -91,7 +91,8 @@ def pair_parameters(
         held, others = (a, b) if swapped else (b, a)
         for whole in list(wholes):
             pieces = _pieces(Piece(whole), held[whole], [others[name] for name in parts])
-            first, second = (pieces, list(map(Piece, parts))) if swapped else (list(map(Piece, parts)), pieces)
+            singles = list(map(Piece, parts))
+            first, second = (pieces, singles) if swapped else (singles, pieces)
             more = _matched(first, second, (a, of_a), (b, of_b), stages)
             more = [it for it in more if apart(it.layout.to_b(it.a.of(a[it.a.name])), it.b.of(b[it.b.name])) <= _NEAR]
             if len(more) == len(pieces) > 0:
@@ -128,7 +129,7 @@ def _matched(
             if equal or (options and together):
                 fitting[at, to] = equal or options
                 scores[at, to] = _EQUAL * bool(equal) + _STAGE * together + _names(first[at], second[to])
-                g, h = (piece.of(of[1][piece.name]) for piece, of in ((first[at], of_a), (second[to], of_b)))
+                g, h = first[at].of(of_a[1][first[at].name]), second[to].of(of_b[1][second[to].name])
                 scores[at, to] += _ALIKE * _cosine(g, h, fitting[at, to][0])
     places = [(int(at), int(to)) for at, to in zip(*linear_sum_assignment(-scores), strict=True)]
     places = [place for place in places if place in fitting]

@@ -184,7 +184,9 @@ class Evaluation:
 
     def _widened(self, value: Any) -> Any:
         wide = self.wide and getattr(value, "dtype", None) == np.float32
-        return value.astype(np.float64) if wide else value
+        if not wide:
+            return value
+        return value.astype(np.float64) if hasattr(value, "astype") else np.float64(value)  # JAX's TypedFloat has none
 
     def _wide_dtype(self, value: Any) -> Any:
         wide = self.wide and (isinstance(value, np.dtype) or value is np.float32) and value == np.float32

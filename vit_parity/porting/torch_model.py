@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -106,10 +107,14 @@ class TorchModel:
         ]
         return _pytree.tree_unflatten(tensors, tree)
 
+    @functools.cached_property
+    def _modules(self) -> Mapping[str, Any]:
+        return dict(self.module.named_modules())
+
     def parts(self, stage: str) -> Parts:
         """As :class:`vit_parity.porting.stages.Model` says."""
         path = stage.partition("#")[0]
-        module = dict(self.module.named_modules()).get("" if path == ROOT else path)
+        module = self._modules.get("" if path == ROOT else path)
         if module is None:
             return Parts()
         tensors = {**module._parameters, **module._buffers}

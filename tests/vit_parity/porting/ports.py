@@ -33,6 +33,19 @@ def filled(model: torch.nn.Module) -> torch.nn.Module:
     return model
 
 
+def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Its weights by name."""
+    return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+
+
+def attended(q: jax.Array, k: jax.Array, v: jax.Array, scale: float, *, causal: bool = False, over: int = -1) -> Any:
+    """Attention as a user writes it, of (B, N, h, d), with a softmax over the axis ``over`` of (B, h, N, N)."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * scale
+    if causal:
+        scores = jnp.where(jnp.tril(jnp.ones(scores.shape[-2:], bool)), scores, -jnp.inf)
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, over), v)
+
+
 class Attention(nnx.Module):
     def __init__(self, width: int, heads: int, rngs: nnx.Rngs) -> None:
         self.heads = heads
@@ -43,8 +56,7 @@ class Attention(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         q, k, v = jnp.split(self.qkv(x), 3, -1)
         q, k, v = (it.reshape(*it.shape[:2], self.heads, -1) for it in (q, k, v))
-        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) * self.scale, -1)
-        return self.out(jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape))
+        return self.out(attended(q, k, v, self.scale).reshape(x.shape))
 
 
 class Layer(nnx.Module):
@@ -75,7 +87,7 @@ class Encoder(nnx.Module):
 
 def ported(model: torch.nn.Module) -> Encoder:
     """The encoder with the same weights."""
-    tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    tensors = arrays(model)
     depth = len(model.layers)
     mirror = Encoder(depth, 24, 4, 48, nnx.Rngs(0))
     for at, layer in enumerate(mirror.layers):
@@ -125,15 +137,12 @@ class GptBlock(nnx.Module):
         self.qkv, self.proj = nnx.Linear(24, 72, rngs=rngs), nnx.Linear(24, 24, rngs=rngs)
         self.up, self.down = nnx.Linear(24, 96, rngs=rngs), nnx.Linear(96, 24, rngs=rngs)
         self.act: Callable[[jax.Array], jax.Array] = nnx.gelu
-        self.causal, self.scale, self.order, self.over = True, 6**-0.5, (0, 1, 2), -1
+        self.causal, self.scale, self.order = True, 6**-0.5, (0, 1, 2)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         parts = jnp.split(self.qkv(self.ln_attn(x)), 3, -1)
         q, k, v = (parts[at].reshape(*x.shape[:2], 4, 6) for at in self.order)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * self.scale
-        if self.causal:
-            scores = jnp.where(jnp.tril(jnp.ones(scores.shape[-2:], bool)), scores, -jnp.inf)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, self.over), v)
+        mixed = attended(q, k, v, self.scale, causal=self.causal)
         x = x + self.proj(mixed.reshape(x.shape))
         return x + self.down(self.act(self.up(self.ln_mlp(x))))
 
@@ -154,7 +163,7 @@ class Gpt(nnx.Module):
 
 def ported_gpt2(model: torch.nn.Module) -> Gpt:
     """The same weights in :class:`Gpt`."""
-    tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    tensors = arrays(model)
     mirror = Gpt(nnx.Rngs(0))
     mirror.tokens.embedding[...], mirror.places.embedding[...] = tensors["wte.weight"], tensors["wpe.weight"]
     names = {"qkv": "attn.c_attn", "proj": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
@@ -216,7 +225,7 @@ class ResNet(nnx.Module):
 
 def ported_resnet(model: torch.nn.Module) -> ResNet:
     """The same weights in :class:`ResNet`."""
-    tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    tensors = arrays(model)
     mirror = ResNet(nnx.Rngs(0))
     names = {"embedder.embedder": mirror.stem}
     for at, path in enumerate(("0.layers.0", "1.layers.0", "1.layers.1")):

@@ -18,6 +18,8 @@ from tests.vit_parity.porting.pairs.pair import attributes
 from tests.vit_parity.porting.ports import Encoder, encoder, ported, tokens
 from vit_parity.porting import capture, compare, suggest_pairs, tag
 from vit_parity.porting.pairs import read_pairs
+from vit_parity.porting.stages import Observed
+from vit_parity.porting.suggest import suggest
 from vit_spec import VitportError
 
 X = tokens(2, 7, 24)
@@ -30,6 +32,17 @@ def test_a_sound_port_is_accused_of_nothing() -> None:
     assert [row.judged for row in found.rows] == ["rounding"] * 14
     assert max(row.alone or 0 for row in found.rows) < 1e-14  # each stage by itself, in float64
     assert "Rounding explains every difference" in str(found)
+
+
+class Twice(torch.nn.Module):
+    """A layer of two inputs, given one twice."""
+
+    def __init__(self, of: torch.nn.Module) -> None:
+        super().__init__()
+        self.of = of
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.of(x, x)
 
 
 def _bias(module: Any, factor: float) -> None:
@@ -126,6 +139,63 @@ def test_images_are_given_channels_last_where_the_other_side_needs_them() -> Non
     (fault,) = compare(model, Port("SAME"), images).faults
     assert fault.stage == "0"
     assert fault.causes == ("pads by (0, 2) in height and (0, 2) in width",)
+
+
+@pytest.mark.parametrize(
+    ("options", "causes"),
+    [
+        ({"transpose_kernel": False}, ("flips its kernel",)),  # Flax's default
+        pytest.param({"padding": "SAME"}, ("cuts 0 rows and 0 columns off the start of its result, not 1 and 1",),
+                     marks=pytest.mark.slow),
+        ({"transpose_kernel": True}, None),
+    ],
+)  # fmt: skip
+def test_a_transposed_convolution_is_told_from_its_mirror_image(options, causes) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1)).eval()
+    kernel, bias = (getattr(model[0], name).detach().numpy() for name in ("weight", "bias"))
+    settings = {"padding": ((1, 2), (1, 2)), "transpose_kernel": True} | options
+    port = nnx.ConvTranspose(4, 6, (3, 3), (2, 2), rngs=nnx.Rngs(0), **settings)
+    kernel = kernel.transpose(2, 3, 1, 0)
+    port.kernel[...] = kernel if settings["transpose_kernel"] else kernel.swapaxes(2, 3)
+    port.bias[...] = bias
+    found = compare(model, port, tokens(2, 4, 5, 7), pairs=["0 = output"])
+    assert [fault.causes for fault in found.faults] == ([] if causes is None else [causes])
+
+
+def test_a_norm_without_weights_behind_a_mistake_is_paired_with_the_only_norm_there() -> None:
+    rng = np.random.default_rng(0)
+    first, right = (rng.standard_normal((4, 6)) for _ in range(2))
+
+    def seen(*layers: tuple[str, str]) -> Observed:
+        """The first layer and the last one are right."""
+        arrays = [first, *(rng.standard_normal((4, 6)) for _ in layers[2:]), right]
+        values = {(name, ">0"): array for (name, _), array in zip(layers, arrays, strict=True)}
+        return Observed(values, dict(layers))
+
+    fc1, norm, side = ("fc1", "Linear"), ("norm", "LayerNorm"), ("side", "Linear")
+    one, normed, other, beside = ("one", "Linear"), ("normed", "LayerNorm"), ("last", "LayerNorm"), ("beside", "Linear")
+    found = suggest(seen(fc1, norm, side), seen(one, normed, beside), None, None, 1e-6)
+    assert [str(pair) for pair in found.pairs] == ["fc1 = one", "norm = normed", "side = beside"]
+    found = suggest(seen(fc1, norm, side), seen(one, normed, other, beside), None, None, 1e-6)  # which of the two?
+    assert [str(pair) for pair in found.pairs] == ["fc1 = one", "side = beside"]
+
+
+def test_a_layer_of_no_known_kind_is_said_to_have_no_causes_of_its_own() -> None:
+    torch.manual_seed(0)
+    own = torch.nn.Sequential(torch.nn.Linear(6, 6), Twice(torch.nn.Bilinear(6, 6, 5))).eval()
+    first = [it.detach().numpy() for it in own[0].parameters()]
+    weight, bias = (it.detach().numpy() for it in own[1].of.parameters())
+
+    def port(x: jax.Array) -> jax.Array:
+        x = tag("fc", x @ first[0].T + first[1])
+        return tag("of", jnp.einsum("bi,oij,bj->bo", x, weight[:, ::-1], x) + bias)
+
+    found = compare(own, port, tokens(4, 6), pairs=["0 = fc", "1.of = of", "output = output"])
+    (fault,) = found.faults
+    assert fault.stage == "1.of"
+    assert fault.sentence.endswith("; of Bilinear only the causes of any stage could be tried, and none fits")
+    assert fault.sentence in str(found)
 
 
 def test_stages_of_a_function_with_tags_are_judged_each_by_itself() -> None:

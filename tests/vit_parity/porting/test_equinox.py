@@ -226,7 +226,7 @@ def _planted() -> list[Any]:
     found = []
     layers = {f"blocks.0.blocks.{at}.{name}": kinds for at in range(DEPTH) for name, kinds in (
         ("prenorm", NORMS), ("norm", NORMS), ("attn.proj", LINEAR), ("mlp.fc1", LINEAR),
-        ("mlp.fc2", LINEAR))}  # fmt: skip
+        ("mlp.fc2", LINEAR), ("attn.qkv", LINEAR))}  # fmt: skip
     for path, kinds in (layers | {"norm": NORMS, "head": LINEAR, "patch_embed.proj": ("no bias",)}).items():
         found += [pytest.param(path, kind, id=f"{kind} in {path}") for kind in kinds]
     return found

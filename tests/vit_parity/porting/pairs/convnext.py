@@ -10,7 +10,7 @@ import torch
 from flax import nnx
 
 from tests.vit_parity.porting.pairs.pair import Planted, PortedModel, attributes
-from tests.vit_parity.porting.ports import carried, filled, tokens
+from tests.vit_parity.porting.ports import arrays, carried, filled, tokens
 
 WIDTHS = (8, 16)
 
@@ -72,7 +72,7 @@ LAYERS = _layers()
 
 
 def ported(model: torch.nn.Module) -> ConvNeXt:
-    tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    tensors = arrays(model)
     mirror = ConvNeXt(nnx.Rngs(0))
     carried(mirror, tensors, LAYERS)
     for ours, theirs in BLOCKS.items():

@@ -11,8 +11,8 @@ import torch
 from flax import nnx
 from torch import nn
 
-from tests.vit_parity.porting.pairs.pair import Planted, PortedModel, attributes
-from tests.vit_parity.porting.ports import carried, filled, tokens
+from tests.vit_parity.porting.pairs.pair import NO_SCALE, Planted, PortedModel, attributes
+from tests.vit_parity.porting.ports import arrays, carried, filled, tokens
 
 WIDTH, HEADS, DEPTH, CLASSES = 24, 4, 2, 10
 
@@ -130,7 +130,7 @@ LAYERS = _layers()
 
 
 def ported(model: torch.nn.Module) -> DiT:
-    tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    tensors = arrays(model)
     mirror = DiT(nnx.Rngs(0))
     mirror.positions[...] = tensors["positions"]
     carried(mirror, tensors, LAYERS)
@@ -148,7 +148,7 @@ def _own() -> list[Planted]:
         found += [
             Planted("erf GELU", attributes(ours, act=lambda x: nnx.gelu(x, approximate=False)), fc2,
                     "uses GELU instead of tanh GELU"),
-            Planted("no scale", attributes(ours, scale=1.0), f"{ours}.proj", "does not scale its scores"),
+            NO_SCALE.at(ours, f"{ours}.proj"),
             Planted("masked", attributes(ours, causal=True), f"{ours}.proj", "masks later tokens"),
             Planted("no SiLU", attributes(ours, silu=lambda x: x), f"{ours}.modulation.1",
                     "uses no activation instead of SiLU"),

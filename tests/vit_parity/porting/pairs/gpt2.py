@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from flax import nnx
 
-from tests.vit_parity.porting.pairs.pair import Planted, PortedModel, attributes
+from tests.vit_parity.porting.pairs.pair import NO_MASK, NO_SCALE, SCALE_OF_WIDTH, Planted, PortedModel, attributes
 from tests.vit_parity.porting.ports import gpt2, ported_gpt2
 
 IDS = np.random.default_rng(3).integers(0, 50, (2, 9))
@@ -23,10 +23,9 @@ def _own() -> list[Planted]:
     for at in range(2):
         ours, attention, mlp = f"blocks.{at}", f"h.{at}.attn.c_proj", f"h.{at}.mlp.c_proj"
         found += [
-            Planted("no mask", attributes(ours, causal=False), attention, "leaves out the causal mask"),
-            Planted("no scale", attributes(ours, scale=1.0), attention, "does not scale its scores"),
-            Planted("scale of D", attributes(ours, scale=24**-0.5), attention,
-                    "scales its scores by 1 / sqrt(D), not by that of a head"),
+            NO_MASK.at(ours, attention),
+            NO_SCALE.at(ours, attention),
+            SCALE_OF_WIDTH.at(ours, attention),
             Planted("scale 0.3", attributes(ours, scale=0.3), attention, "scales its scores by 0.3, not by 0.408248"),
             Planted("keys first", attributes(ours, order=(1, 0, 2)), attention,
                     "takes for queries, keys and values its keys, queries, values"),

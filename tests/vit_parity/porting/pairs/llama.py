@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from flax import nnx
 
-from tests.vit_parity.porting.pairs.pair import Planted, PortedModel, attributes
-from tests.vit_parity.porting.ports import carried, filled
+from tests.vit_parity.porting.pairs.pair import NO_MASK, NO_SCALE, Planted, PortedModel, attributes
+from tests.vit_parity.porting.ports import arrays, attended, carried, filled
 
 IDS = np.random.default_rng(3).integers(0, 50, (2, 9))
 WIDTH, HEADS, KEYS, HIDDEN, DEPTH = 32, 4, 2, 40, 2
@@ -63,10 +63,7 @@ class Attention(nnx.Module):
         q = self.rotate(q, cos, sin) if "q" in self.turned else q
         k = self.rotate(k, cos, sin) if "k" in self.turned else k
         k, v = self.repeat(k), self.repeat(v)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * self.scale
-        if self.causal:
-            scores = jnp.where(jnp.tril(jnp.ones((count, count), bool)), scores, -jnp.inf)
-        return self.out(jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, -1), v).reshape(x.shape))
+        return self.out(attended(q, k, v, self.scale, causal=self.causal).reshape(x.shape))
 
 
 class Block(nnx.Module):
@@ -110,7 +107,7 @@ LAYERS = _layers()
 
 
 def ported(model: torch.nn.Module) -> Llama:
-    tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    tensors = arrays(model)
     mirror = Llama(nnx.Rngs(0))
     carried(mirror, tensors, LAYERS)
     return mirror
@@ -129,8 +126,8 @@ def _own() -> list[Planted]:
             Planted("keys not turned", attributes(ours, turned=("q",)), attention, "does not turn its keys"),
             Planted("queries not turned", attributes(ours, turned=("k",)), attention, "does not turn its queries"),
             Planted("nothing turned", attributes(ours, turned=()), attention, "leaves out the rotary positions"),
-            Planted("no mask", attributes(ours, causal=False), attention, "leaves out the causal mask"),
-            Planted("no scale", attributes(ours, scale=1.0), attention, "does not scale its scores"),
+            NO_MASK.at(ours, attention),
+            NO_SCALE.at(ours, attention),
             Planted("heads of keys dealt in turns", attributes(ours, repeat=lambda x: jnp.tile(x, (1, 1, 2, 1))),
                     attention, "deals keys and values to queries in turns (tiled, not repeated)"),
             Planted("GELU gate", attributes(f"blocks.{at}", act=nnx.gelu), mlp,

@@ -11,7 +11,7 @@ from flax import nnx
 from torch import nn
 
 from tests.vit_parity.porting.pairs.pair import Planted, PortedModel, attributes
-from tests.vit_parity.porting.ports import carried, filled, tokens
+from tests.vit_parity.porting.ports import arrays, carried, filled, tokens
 
 NARROW, WIDE, GROUPS = 8, 16, 4
 
@@ -83,7 +83,7 @@ LAYERS = _layers()
 
 
 def ported(model: torch.nn.Module) -> UNet:
-    tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    tensors = arrays(model)
     mirror = UNet(nnx.Rngs(0))
     carried(mirror, tensors, LAYERS)
     return mirror

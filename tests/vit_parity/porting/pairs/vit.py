@@ -1,4 +1,4 @@
-"""``transformers.ViTModel``: queries, keys and values apart there, and joined in the port."""
+"""``transformers.ViTModel``: queries, keys and values are three products."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import torch
 from flax import nnx
 
-from tests.vit_parity.porting.pairs.pair import Planted, PortedModel, attributes
-from tests.vit_parity.porting.ports import carried, filled, tokens
+from tests.vit_parity.porting.pairs.pair import NO_SCALE, SCALE_OF_WIDTH, Planted, PortedModel, attributes
+from tests.vit_parity.porting.ports import arrays, attended, carried, filled, tokens
 
 WIDTH, HEADS, DEPTH = 24, 4, 2
 
@@ -30,8 +30,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         q, k, v = (it(x).reshape(*x.shape[:2], HEADS, -1) for it in (self.query, self.key, self.value))
-        weights = jax.nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) * self.scale, self.over)
-        return self.out(jnp.einsum("bhqk,bkhd->bqhd", weights, v).reshape(x.shape))
+        return self.out(attended(q, k, v, self.scale, over=self.over).reshape(x.shape))
 
 
 class Block(nnx.Module):
@@ -62,7 +61,7 @@ class Vit(nnx.Module):
 
 
 def ported(model: torch.nn.Module) -> Vit:
-    tensors = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    tensors = arrays(model)
     mirror = Vit(nnx.Rngs(0))
     mirror.cls[...] = tensors["embeddings.cls_token"]
     mirror.positions[...] = tensors["embeddings.position_embeddings"]
@@ -86,9 +85,8 @@ def _own() -> list[Planted]:
     for at in range(DEPTH):
         ours, attention, mlp = f"blocks.{at}", f"layers.{at}.attention.o_proj", f"layers.{at}.mlp.fc2"
         found += [
-            Planted("no scale", attributes(f"{ours}.attn", scale=1.0), attention, "does not scale its scores"),
-            Planted("scale of D", attributes(f"{ours}.attn", scale=24**-0.5), attention,
-                    "scales its scores by 1 / sqrt(D), not by that of a head"),
+            NO_SCALE.at(f"{ours}.attn", attention),
+            SCALE_OF_WIDTH.at(f"{ours}.attn", attention),
             Planted("scale 1 / d", attributes(f"{ours}.attn", scale=1 / 6), attention,
                     "scales its scores by 1 / d instead of 1 / sqrt(d)"),
             Planted("softmax over queries", attributes(f"{ours}.attn", over=-2), attention,
