@@ -18,7 +18,8 @@ from sklearn.datasets import load_sample_images
 
 from vit_jax.training.data import Data
 from vit_jax.training.recipe.config import CheckpointOptions, ModelOptions, TrainConfig
-from vit_jax.training.run.loop import Callbacks, run
+from vit_jax.training.run.callbacks import Callbacks
+from vit_jax.training.run.loop import run
 from vit_jax.training.run.monitor import Line
 from vit_jax.training.run.setup import set_up
 

@@ -182,7 +182,8 @@ def cells(found: Prediction | None) -> list[str]:
 
 def program_cells(name: str | None, found: Prediction | None) -> list[str]:
     """The same step as docs/reports/accelerators.md has it of the chip's compiler: its time, MFU and memory."""
-    from benchmarks.accelerators import KEPT, programs
+    from benchmarks.accelerator_programs import programs
+    from benchmarks.accelerators import KEPT
 
     kept = json.loads(KEPT.read_text())
     for program in programs():

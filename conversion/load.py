@@ -11,11 +11,9 @@ from typing import Any
 
 from conversion.checkpoint import Checkpoint
 from conversion.config_json import huggingface as huggingface_config
-from conversion.config_json import preprocessor
 from conversion.config_json import timm as timm_config
 from conversion.containers.wall import wall
 from conversion.described import open_described
-from conversion.format import Format, fit_preprocessing
 from conversion.hub import local
 from conversion.identify.angles import with_stated_rotary
 from conversion.identify.computed import with_computed
@@ -26,27 +24,24 @@ from conversion.identify.hyperparameters import check_hyperparameters
 from conversion.identify.known_class import check_class, check_format
 from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
-from conversion.identify.recognise import Recognised, recognise
+from conversion.identify.recognise import recognise
 from conversion.identify.resolve import SHAPES, Fact, resolve_config
 from conversion.opening import Opening
 from conversion.renaming.recognised import renamed
-from conversion.source import CHANGED, OWN_RECORD, Provenance, Source
+from conversion.source import Provenance, Source
+from conversion.statements import earlier_changes, stated_labels, stated_preprocessing, told_facts
 from conversion.tensors.check import check_complete
 from conversion.tensors.table import TensorTable
 from vit_spec import (
     Config,
-    Preprocessing,
     Stage,
     UnstatedError,
     ViTConfig,
     VitportError,
-    config_from_dict,
-    field_values,
     get_model,
     parameters,
     remarks,
 )
-from vit_spec.printable import printable
 from vit_spec.reading import height_and_width
 
 
@@ -176,7 +171,7 @@ def _understood(
     table, unknown = found.format.names.read(found.table)
     check_floats(table)
     stated = timm_config.facts(beside, source.described_by)
-    told = _told(source, found) | {name: Fact(value, source.described_by) for name, value in stated.items()}
+    told = told_facts(source, found) | {name: Fact(value, source.described_by) for name, value in stated.items()}
     told |= told_order(found.format, norm_first, given.get("block", told["block"].value if "block" in told else None))
     if isinstance(model, str):
         check_sizes(model, found.format.family, table.shapes)
@@ -194,7 +189,7 @@ def _understood(
     elif model is not None:
         check_given(model, config)
     check_complete(table.shapes, config, surplus=unknown, foreign_name=found.format.names.foreign_name)
-    preprocessing, preprocessing_by = _preprocessing(source, found.format, model, config)
+    preprocessing, preprocessing_by = stated_preprocessing(source, found.format, model, config)
     notes = (
         f"{found.format.summary}, packed as {source.container}",
         *source.notes,
@@ -204,10 +199,10 @@ def _understood(
         *remarks(config),
         *timm_config.remarks(beside),
         f"preprocessing from {preprocessing_by}",
-        *_earlier_changes(source),
+        *earlier_changes(source),
     )
     provenance = Provenance(found.format.name, path, source.files, origins, notes)
-    return Checkpoint(config, preprocessing, table, _labels(source, config), provenance, source.several_labels)
+    return Checkpoint(config, preprocessing, table, stated_labels(source, config), provenance, source.several_labels)
 
 
 def _untrained(table: TensorTable, config: Config) -> list[str]:
@@ -216,94 +211,7 @@ def _untrained(table: TensorTable, config: Config) -> list[str]:
     return [f"{name} is zero throughout: the file holds no trained head" for name in heads if not table[name].any()]
 
 
-def _earlier_changes(source: Source) -> list[str]:
-    """The changes of weights in the file's own record, to be passed on to every file made from it."""
-    if source.own is None or "source" not in source.own:
-        return []
-    notes = _entry(source, "source").get("notes", ())
-    if not isinstance(notes, (list, tuple)):
-        raise VitportError(f"{source.path} has a vitport record whose notes are not a list: convert it again.")
-    return [printable(note) for note in notes if str(note).startswith(CHANGED)]
-
-
-def _told(source: Source, recognised: Recognised) -> dict[str, Fact]:
-    """What the file says, and which part of it says so; later sources overrule earlier ones."""
-    if source.own is not None:
-        try:
-            config = config_from_dict(_entry(source, "config"))
-        except VitportError as error:
-            raise VitportError(f"{source.path} has a record of a model that cannot be: {error}") from error
-        if config.family != recognised.format.family:
-            raise VitportError(
-                f"The file's own record says that it is of the family {config.family}, but its tensors are named like "
-                f"those of {recognised.format.family}: fetch or write it again."
-            )
-        return {name: Fact(value, OWN_RECORD) for name, value in field_values(config).items()}
-    found = recognised.format
-    told = {name: Fact(value, f"the convention of {found.name}") for name, value in found.conventions.items()}
-    if found.shape_facts is not None:
-        shown = found.shape_facts(recognised.table.shapes)
-        told |= {name: Fact(value, SHAPES) for name, value in shown.items()}
-    if found.buffer_facts is not None:
-        shown = found.buffer_facts(recognised.aside, recognised.table.shapes)
-        told |= {name: Fact(value, "the file's buffers") for name, value in shown.items()}
-    if source.config_json is not None and found.facts is not None:
-        facts = found.facts(source.config_json)
-        told |= {name: Fact(value, source.described_by) for name, value in facts.items()}
-    return told | {name: Fact(value, f"the {source.container}") for name, value in source.facts.items()}
-
-
-def _entry(source: Source, name: str) -> Mapping[str, Any]:
-    entry = (source.own or {}).get(name)
-    if not isinstance(entry, Mapping):
-        raise VitportError(f"{source.path} has a vitport record without {name!r}: it is damaged, so convert it again.")
-    return entry
-
-
 def _named(model: str | Config | None) -> tuple[Config | None, str]:
     if isinstance(model, str):
         return get_model(model).config, f"the model name {model}"
     return model, "the config given"
-
-
-def _preprocessing(
-    source: Source, found: Format, model: str | Config | None, config: Config
-) -> tuple[Preprocessing, str]:
-    if source.own is not None:
-        return Preprocessing.from_dict(dict(_entry(source, "preprocessing"))), OWN_RECORD
-    beside = source.config_json or {}
-    default, origin = found.preprocessing, "the format's family"
-    name = model if isinstance(model, str) else timm_config.architecture_name(beside)
-    if default is None and name is not None:
-        default, origin = get_model(name).preprocessing, f"the model name {name}"
-    if default is None:
-        default, origin = Preprocessing(), "nowhere, so ImageNet's mean and standard deviation were assumed"
-    fitted = fit_preprocessing(default, config)
-    if len(fitted.mean) != len(default.mean):
-        origin = f"nowhere for {config.in_channels} channels, so mean and standard deviation 0.5 were assumed"
-    if beside.get("pretrained_cfg"):
-        return fit_preprocessing(timm_config.preprocessing(beside, config.in_channels), config), source.described_by
-    if source.preprocessor_json is not None:
-        made = preprocessor.preprocessing(source.preprocessor_json, beside, config.in_channels)
-        return made, "preprocessor_config.json"
-    return fitted, origin
-
-
-def _labels(source: Source, config: Config) -> tuple[str, ...] | None:
-    if source.own is not None:
-        labels = source.own.get("labels")
-        where = f"the vitport record of {source.path}"
-    else:
-        beside = source.config_json or {}
-        labels = timm_config.labels(beside) or huggingface_config.labels(beside)
-        where = source.described_by
-    if not labels or not config.num_classes:
-        return None
-    if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
-        raise VitportError(f"The labels in {where} are not a list of names: correct them.")
-    if len(labels) != config.num_classes:
-        raise VitportError(
-            f"{where[:1].upper()}{where[1:]} names {len(labels)} classes, but the head has {config.num_classes}: they "
-            "belong to different models, so correct the names or fetch the weights again."
-        )
-    return tuple(labels)

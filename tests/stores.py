@@ -40,6 +40,8 @@ class Store:
         delay: seconds before each answer.
         most_together: requests that were under way at the same time.
         asked: requests so far.
+        held: set once :meth:`hold` stops.
+        stopped: requests that wait for :meth:`free`.
     """
 
     def __init__(self, scheme: str, environment: dict[str, str], bucket: str | None = None) -> None:
@@ -51,6 +53,59 @@ class Store:
         self.random = random.Random(0)
         self.cut: int | None = None
         """Bytes after which the next answer ends."""
+        self.held, self.stopped = threading.Event(), 0
+        self._left, self._token, self._begins = 0, "", ""
+        self._turn = threading.Condition()
+
+    def hold(self, after: int, writing: str = "", token: str = "x") -> None:
+        """Answers so many requests more of some processes, and then none of theirs until :meth:`free`.
+
+        Args:
+            writing: only writes of objects whose names begin so are counted.
+            token: the variable ``GOOGLE_AUTH_TOKEN_FOR_TESTING`` of the processes.
+        """
+        with self._turn:
+            self._left, self._begins, self._token = after, writing, token
+            if after == 0:
+                self.held.set()
+
+    def await_stopped(self, count: int, seconds: float = 60.0) -> bool:
+        """Whether so many requests wait at the same time, at some moment within some seconds."""
+        with self._turn:
+            return self._turn.wait_for(lambda: self.stopped >= count, seconds)
+
+    def free(self) -> None:
+        """Answers again; returns when all that waited are answered, also to those who are dead."""
+        with self._turn:
+            self._left = 0
+            self.held.clear()
+            self._turn.notify_all()
+            self._turn.wait_for(lambda: not self.stopped)
+
+    @contextmanager
+    def passing(self, token: str, method: str, name: str) -> Iterator[None]:
+        """While a request is answered, which may have to wait for it."""
+        with self._turn:
+            stops = token == self._token and self.held.is_set()
+            if (
+                token == self._token
+                and self._left
+                and (not self._begins or (method == "POST" and name.startswith(self._begins)))
+            ):
+                self._left -= 1
+                if not self._left:
+                    self.held.set()
+            if stops:
+                self.stopped += 1
+                self._turn.notify_all()
+                self._turn.wait_for(lambda: not self.held.is_set())
+        try:
+            yield
+        finally:
+            if stops:
+                with self._turn:
+                    self.stopped -= 1
+                    self._turn.notify_all()
 
 
 @contextmanager
@@ -118,6 +173,11 @@ def _google() -> tuple[Any, dict[str, Store], str]:
                 self.wfile.write(_error(404))
                 self.close_connection = True
                 return
+            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            with store.passing(token, self.command, self._named()[1]):
+                self._answered(store, act, body)
+
+        def _answered(self, store: Store, act: Any, body: bytes) -> None:
             with lock:
                 store.asked += 1
                 store.together += 1

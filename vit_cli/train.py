@@ -197,7 +197,8 @@ def _check_ahead(dry_run: bool) -> None:
 def _run(setup: Setup, workdir: str, profile: tuple[int, int] | None, is_main: bool) -> int:
     from vit_jax.training.devices.processes import LostProcessError, end_alone
     from vit_jax.training.evaluation.charts import draw
-    from vit_jax.training.run.loop import Callbacks, run
+    from vit_jax.training.run.callbacks import Callbacks
+    from vit_jax.training.run.loop import run
     from vit_jax.training.run.place import Place
 
     if is_main:

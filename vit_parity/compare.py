@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Unpack
@@ -22,7 +22,7 @@ from vit_parity.gradients import GradientRow, compare_gradients, gradients_of
 from vit_parity.hypotheses import Origin
 from vit_parity.local_errors import local_errors as measure_local_errors
 from vit_parity.replay import ReplayedModel, float64_params
-from vit_parity.runs import ImageSize, Load, Runs, Side
+from vit_parity.runs import ImageSize, Load, Runs, Side, with_joint_biases
 from vit_parity.seeded import seeded
 from vit_parity.shelf import GIGABYTE
 from vit_parity.truth import true_flow
@@ -133,7 +133,7 @@ def run(
     """
     if any(end.kind in ("torch", "transformers", "timm") for end in ends):
         require_torch("vitport compare (vit_parity.compare)")
-    sides = _sides(ends, load, image_size)
+    sides = with_joint_biases(_sides(ends, load, image_size))
     array, input_name = _images(sides, images, seed)
     flows = tuple(endpoint_flow(side.endpoint, side.checkpoint, array, dtype, model) for side in sides)
     return Runs(sides, flows, array, input_name, dtype, load)
@@ -169,7 +169,14 @@ def measure(
     endpoint, checkpoint = runs.with_weights[0]
     model = ReplayedModel(checkpoint.config, float64_params(checkpoint.params), a.images)
     origin = Origin(checkpoint.preprocessing, runs.load(endpoint.path, None)) if explain else None
-    explaining = () if origin is None else tuple(Explaining(it.title, it.dtype, model, origin) for it in (a, b))
+    explaining = (
+        ()
+        if origin is None
+        else tuple(
+            Explaining(it.title, it.dtype, model, replace(origin, own=side.own_params))
+            for it, side in zip((a, b), runs.sides, strict=True)
+        )
+    )
     truth, others = true_flow(checkpoint, a.images), _others(runs) if depths else ()
     comparing = Comparing(a, b, truth, model, others, memory=memory * GIGABYTE)
     tokens: dict[str, np.ndarray] = {}

@@ -80,7 +80,7 @@ def explain(run: Capture, model: ReplayedModel, origin: Origin | None = None) ->
     Args:
         run: what was computed.
         model: the correct model.
-        origin: what the weights came with, for causes in images and position tables.
+        origin: what the weights and the run came with, for causes that the model alone does not show.
     """
     explaining = Explaining(run.title, run.dtype, model, origin)
     found = dict(captured_stages(run))
@@ -99,7 +99,7 @@ class Explaining:
         run: title of the run.
         dtype: of the run.
         model: the correct model.
-        origin: what the weights came with, for causes in images and position tables.
+        origin: what the weights and the run came with, for causes that the model alone does not show.
     """
 
     def __init__(self, run: str, dtype: np.dtype, model: ReplayedModel, origin: Origin | None = None) -> None:
@@ -245,7 +245,7 @@ class _Judged:
             close: whether to hold them to the effect of one rounding.
         """
         scored: list[tuple[float, Hypothesis]] = []
-        for hypothesis in hypotheses(model, self.stage, self.origin):
+        for hypothesis in hypotheses(model, self.stage, replace(self.origin, activations=self.known)):
             if only and hypothesis.cause not in only:
                 continue
             residual = self._at(fault.layer, hypothesis.model)

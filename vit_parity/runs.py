@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +32,26 @@ class Side:
     def framework(self) -> Framework | None:
         """The framework of one of our own models; ``None`` for anything else."""
         return self.endpoint.kind if self.endpoint.kind in ("torch", "jax") else None
+
+    @property
+    def own_params(self) -> Mapping[str, np.ndarray] | None:
+        """The weights at its path; ``None`` if it has none of its own."""
+        return None if self.checkpoint is None or self.endpoint.borrows else self.checkpoint.params
+
+
+def with_joint_biases(sides: Sequence[Side]) -> tuple[Side, ...]:
+    """Sides that show the same activations: where one has biases of queries, keys and values in one layer, those that
+    have biases of queries and values beside it get them there too, with zeros for the keys."""
+    from conversion.changes.vit.restate import restated
+
+    def has_joint(side: Side) -> bool:
+        return getattr(side.checkpoint and side.checkpoint.config, "qkv_bias", False)
+
+    def joint(side: Side) -> Side:
+        same = side.checkpoint and restated(side.checkpoint, lambda it: ["biases beside a layer"] if it.qv_bias else [])
+        return side if same is None else replace(side, checkpoint=same)
+
+    return tuple(map(joint, sides)) if any(map(has_joint, sides)) else tuple(sides)
 
 
 @dataclass(frozen=True)

@@ -100,9 +100,9 @@ class Family(Generic[C]):
     sizes of images, channels, the head and what it reads."""
     aliases: Mapping[str, str]
     """Names that users of other software give fields → the fields."""
-    models: Sequence[Model]
-    """Named models."""
-    unsupported: Mapping[str, str]
+    models: Callable[[], Sequence[Model]]
+    """Named models. A function, for hundreds of configs take a while: they are made when a name is asked for."""
+    unsupported: Callable[[], Mapping[str, str]]
     """Names of models that are not implemented, with the reason."""
     remarks: Callable[[C], tuple[str, ...]] = lambda config: ()
     """What a user may not expect of a model of this config, in sentences for notes."""

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from vit_spec.errors import VitportError
@@ -15,8 +16,11 @@ from vit_spec.swin.family import SWIN
 from vit_spec.vit.family import VIT
 
 FAMILIES |= {family.name: family for family in (VIT, SWIN)}
-REGISTRY: dict[str, Model] = {model.name: model for family in FAMILIES.values() for model in family.models}
-_UNSUPPORTED = {name: reason for family in FAMILIES.values() for name, reason in family.unsupported.items()}
+
+
+@cache
+def _registry() -> dict[str, Model]:
+    return {model.name: model for family in FAMILIES.values() for model in family.models()}
 
 
 def get_model(name: str) -> Model:
@@ -26,21 +30,22 @@ def get_model(name: str) -> Model:
         VitportError: for an unknown name, with the nearest known ones; for a model that is not implemented, with the
             reason.
     """
-    if name in _UNSUPPORTED:
-        raise VitportError(f"{name} is not supported: {_UNSUPPORTED[name]}; choose another name.")
-    if name not in REGISTRY:
+    for family in FAMILIES.values():
+        if reason := family.unsupported().get(name):
+            raise VitportError(f"{name} is not supported: {reason}; choose another name.")
+    registry = _registry()
+    if name not in registry:
         near = _near(name.rpartition("/")[2].partition(".")[0].lower())
         hint = f"did you mean {', '.join(near)}? " if near else ""
-        raise VitportError(f"No model is named {name!r}: {hint}`vitport models` lists the {len(REGISTRY)} names.")
-    return REGISTRY[name]
+        raise VitportError(f"No model is named {name!r}: {hint}`vitport models` lists the {len(registry)} names.")
+    return registry[name]
 
 
 def _near(name: str) -> list[str]:
     """Known names that are spelled like this one. Of another architecture, which a word of it says, there is none."""
     words = re.findall(r"[a-z]\w*?(?=[_\W]|$)", name)
-    alike = [
-        known for known in REGISTRY if known.split("_")[0] == words[0] and all(_is_word(word, known) for word in words)
-    ] if words else []  # fmt: skip
+    known = _registry() if words else ()
+    alike = [it for it in known if it.split("_")[0] == words[0] and all(_is_word(word, it) for word in words)]
     return difflib.get_close_matches(name, alike, n=3, cutoff=0.5)
 
 
@@ -51,7 +56,7 @@ def _is_word(word: str, known: str) -> bool:
 def list_models(pattern: str = "*") -> list[Model]:
     """Models whose name matches a shell pattern, or, if it has no wildcard, contains it."""
     wildcard = pattern if any(char in pattern for char in "*?[") else f"*{pattern}*"
-    return [model for name, model in REGISTRY.items() if fnmatch.fnmatch(name, wildcard)]
+    return [model for name, model in _registry().items() if fnmatch.fnmatch(name, wildcard)]
 
 
 def get_config(name_or_config: str | Config | None, fields: Mapping[str, Any]) -> Config:

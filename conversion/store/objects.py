@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
@@ -148,17 +149,23 @@ class Objects:
     def _each(
         self, ask: Callable[[Any], Any], items: Iterable[Any], take: Callable[[Any], Any], at_once: int = _AT_ONCE
     ) -> Iterator[Any]:
-        waiting: list[Any] = []
-        for item in items:
-            with self._telling():
-                waiting.append((partial(ask, item), ask(item)))
-                answer = take(_answer(*waiting.pop(0))) if len(waiting) >= at_once else waiting
-            if answer is not waiting:
-                yield answer
-        for asked in waiting:
-            with self._telling():
-                answer = take(_answer(*asked))
-            yield answer
+        waiting: deque[tuple[Callable[[], Any], Any]] = deque()
+        try:
+            for item in items:
+                with self._telling():
+                    waiting.append((partial(ask, item), ask(item)))
+                if len(waiting) >= at_once:
+                    yield self._taken(*waiting.popleft(), take)
+            while waiting:
+                yield self._taken(*waiting.popleft(), take)
+        except (Exception, GeneratorExit):
+            for _, asked in waiting:  # so that no request outlives what asked for it
+                asked.exception()
+            raise
+
+    def _taken(self, ask: Callable[[], Any], asked: Any, take: Callable[[Any], Any]) -> Any:
+        with self._telling():
+            return take(_answer(ask, asked))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

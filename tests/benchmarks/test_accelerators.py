@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.accelerators import KEPT, difference, page, programs
+from benchmarks.accelerator_programs import programs
+from benchmarks.accelerators import KEPT, difference, page
 from vit_spec import get_model
 
 

@@ -119,6 +119,6 @@ TOY = Family(
     longest_sum=lambda c: max(2 * c.widths[-1], c.in_channels * c.patch_size**2),
     size_fields=("depths", "width", "patch_size"),
     aliases={"img_size": "image_size"},
-    models=(),
-    unsupported={},
+    models=tuple,
+    unsupported=dict,
 )

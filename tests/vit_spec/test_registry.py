@@ -143,9 +143,9 @@ def test_patterns_match_as_in_a_shell() -> None:
 
 
 def test_no_name_stands_for_two_models() -> None:
-    names = [model.name for family in FAMILIES.values() for model in family.models]
+    names = [model.name for family in FAMILIES.values() for model in family.models()]
     assert len(names) == len(set(names)) == len(list_models())
-    assert not set(names) & {name for family in FAMILIES.values() for name in family.unsupported}
+    assert not set(names) & {name for family in FAMILIES.values() for name in family.unsupported()}
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)

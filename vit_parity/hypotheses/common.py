@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -49,11 +49,15 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Origin:
-    """What the weights came with, for causes that lie before the model."""
+    """What the weights and the run came with, for causes that the correct model alone does not show."""
 
     preprocessing: Preprocessing | None = None
     table: Checkpoint | None = None
     """The checkpoint before its position table was resized to the images."""
+    own: Mapping[str, np.ndarray] | None = None
+    """The weights that the run itself had, by canonical names, where they are known."""
+    activations: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What the run computed in the stage, and the tokens before it."""
 
 
 def images(s: ReplayedModel, origin: Origin) -> Iterator[Hypothesis]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vit_parity.capture import Capture
+from vit_parity.porting.equinox_model import equinox_module
 from vit_parity.porting.stages import Model, Observed
 from vit_spec import VitportError
 
@@ -23,9 +24,10 @@ def capture(model: Any, inputs: Any, *, title: str | None = None, to: str | Path
     (1, 197, 192)
 
     Args:
-        model: a ``torch.nn.Module``; a Flax NNX module; a Linen module with its variables, ``(module, variables)``, or
-            bound; a JAX function, in which modules of Linen and Haiku and arrays with a :func:`tag` are seen; or the
-            path of an ``.onnx`` file. Modules are in evaluation mode. None is changed.
+        model: a ``torch.nn.Module``; a Flax NNX or Equinox module; a Linen module with its variables, ``(module,
+            variables)``, or bound; a JAX function, such as ``jax.vmap`` of a module, in which modules of Linen, Haiku
+            and Equinox and arrays with a :func:`tag` are seen; or the path of an ``.onnx`` file. Modules are in
+            evaluation mode. None is changed.
         inputs: an array, a tuple of positional arguments, or a dict of keyword arguments. numpy's arrays serve every
             framework.
         title: name of the run in reports; the model's class by default.
@@ -116,8 +118,8 @@ def model_of(model: Any, inputs: Any, title: str | None = None) -> Model:
 
         return JaxModel(model, args, kwargs, named)
     raise VitportError(
-        f"A {type(model).__name__} cannot be run: give a torch.nn.Module, a Flax NNX module, a Linen module with its "
-        "variables (module, variables), a JAX function, or the path of an .onnx file."
+        f"A {type(model).__name__} cannot be run: give a torch.nn.Module, a Flax NNX or Equinox module, a Linen module "
+        "with its variables (module, variables), a JAX function, or the path of an .onnx file."
     )
 
 
@@ -136,7 +138,7 @@ def _arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def _title(model: Any) -> str:
     if isinstance(model, (str, Path)):
         return str(model)
-    model = model[0] if isinstance(model, tuple) else getattr(model, "func", model)
+    model = model[0] if isinstance(model, tuple) else equinox_module(model) or getattr(model, "func", model)
     return getattr(model, "__name__", type(model).__name__)
 
 

@@ -66,8 +66,10 @@ def causes(fault: Fault, known: Evidence) -> tuple[tuple[str, ...], str]:
         max(_EXACT, min(_CONSTANTS, before / 30)) if known.aligned.b is known.b.wide else fault.limit, before / 4
     )
     tried = itertools.chain(_of_stage(fault, known, y, target), _of_result(y, target))
-    fitting = dict.fromkeys(words for words, value in tried if _fits(words, value, target, before, allowed))
-    return tuple(fitting), _unnamed(fault, known, y, target)
+    found = dict.fromkeys(words for words, value in tried if _fits(words, value, target, before, allowed))
+    # What one mistake explains, the same one beside an epsilon too small to be seen explains as well.
+    fitting = tuple(words for words in found if not any(words.endswith(f", and {other}") for other in found))
+    return fitting, _unnamed(fault, known, y, target)
 
 
 def _unnamed(fault: Fault, known: Evidence, y: np.ndarray, target: np.ndarray) -> str:
@@ -95,8 +97,9 @@ def _of_stage(fault: Fault, known: Evidence, y: np.ndarray, target: np.ndarray) 
             yield "returns its input as it is", x
         yield from other_functions(x, y)
     yield from last_functions(aligned.a, stage, y)
-    yield from of_layer(aligned.a, stage, known_kind(aligned.a.kinds.get(stage, "")), y, target, own)
-    if known_kind(aligned.a.kinds.get(stage, "")) == "attention" and given and known.a.model:
+    kind = known_kind(aligned.a.kinds.get(stage, "")) or ""
+    yield from of_layer(aligned.a, stage, kind or None, y, target, own)
+    if kind == "attention" and given and known.a.model:
         yield from whole(given[0], y, own, known.a.model.parts(f"{stage}.out_proj"))
     for name, parameter in own.arrays.items():
         if name.startswith("running") or parameter.ndim != 1:
@@ -104,7 +107,8 @@ def _of_stage(fault: Fault, known: Evidence, y: np.ndarray, target: np.ndarray) 
         for axis in (-1, 1):
             if y.ndim > abs(axis) - (axis < 0) and y.shape[axis] == parameter.size and "bias" in name:
                 added = np.expand_dims(parameter.astype(np.float64), list(range(1, y.ndim - axis % y.ndim)))
-                yield f"leaves out {name}", y - added
+                if not kind.endswith("norm"):  # which said so itself
+                    yield f"leaves out {name}", y - added
                 yield f"adds {name} twice", y + added
 
 

@@ -1,4 +1,4 @@
-"""Any model in JAX: an NNX or Linen module, or a function with tags.
+"""Any model in JAX: an NNX, Linen or Equinox module, or a function with tags.
 
 Nothing of the user's is changed: what :mod:`vit_parity.porting.jax_tagging` tags is a copy of an NNX model.
 """
@@ -16,6 +16,8 @@ import numpy as np
 
 from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
+from vit_parity.porting import equinox_model
+from vit_parity.porting.equinox_model import equinox_module
 from vit_parity.porting.jax_tagging import PATH, is_array, is_leaf, tagging
 from vit_parity.porting.program import Evaluation, Loop, order_of, shaken, stacked, unstacked
 from vit_parity.porting.stages import ROOT, Key, Observed, Parts, is_float
@@ -30,7 +32,7 @@ class JaxModel:
     """A model with its inputs.
 
     Args:
-        model: an NNX module; a Linen module with its variables, as a pair or bound; or a function.
+        model: an NNX or Equinox module; a Linen module with its variables, as a pair or bound; or a function.
         args: positional arguments.
         kwargs: keyword arguments; arrays are traced, all else is left as it is.
         title: name of the run in reports.
@@ -45,6 +47,8 @@ class JaxModel:
         given, self._tree = jax.tree.flatten((tuple(args), dict(kwargs)), is_leaf=is_leaf)
         self._given = [_as_array(leaf) for leaf in given]
         self.kinds: dict[str, str] = {}
+        self._called: dict[str, Any] = {}
+        """Modules of Equinox that a function calls, by path."""
         self._kept: dict[tuple[bool, float], _Traced] = {}
         self.facts = {"framework": f"jax {jax.__version__}", "device": jax.devices()[0].device_kind}
 
@@ -86,7 +90,7 @@ class JaxModel:
                     mark(leaf, ROOT, f">{at}")
             return ()
 
-        with tagging(self.kinds):
+        with tagging(self.kinds, self._model, self._called):
             program, arrays = _program(call, arrays)
         order = order_of(program.jaxpr, {})
 
@@ -108,7 +112,9 @@ class JaxModel:
         """As :class:`vit_parity.porting.stages.Model` says."""
         path = stage.partition("#")[0].partition("[")[0]
         steps = [int(step) for step in _steps(stage)]
-        found = _parts(self._model, path, self._modules)
+        whole = equinox_module(self._model)
+        module = self._called.get(path) if whole is None else equinox_model.part_of(whole, path)
+        found = _parts(self._model, path, self._modules) if module is None else equinox_model.parts(module)
         arrays = {name: functools.reduce(lambda it, at: it[at], steps, array) for name, array in found.arrays.items()}
         return Parts(arrays, found.facts)
 
@@ -124,12 +130,18 @@ def _program(call: Callable[..., Any], arrays: list[Any]) -> tuple[Any, list[Any
     try:
         return jax.make_jaxpr(call)(*arrays), arrays
     except TypeError:
-        if not any(leaf.dtype == np.float64 for leaf in arrays):
+        narrow = [_narrow(leaf) for leaf in arrays]
+        if not any(_floats(wide) and wide is not leaf for wide, leaf in zip(arrays, narrow, strict=True)):
             raise
         with jax_dtype("float32"):
-            narrow = [np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in arrays]
             program = jax.make_jaxpr(call)(*narrow)
         return program, [wide if _floats(wide) else leaf for wide, leaf in zip(arrays, narrow, strict=True)]
+
+
+def _narrow(leaf: Any) -> Any:
+    """As it is without JAX's 64-bit mode."""
+    kept = {"float64": "float32", "int64": "int32", "uint64": "uint32"}.get(str(getattr(leaf, "dtype", "")))
+    return leaf if kept is None else np.asarray(leaf, kept)
 
 
 class _Kinds(dict[str, str]):
@@ -194,6 +206,10 @@ def _held(model: Any) -> Held:
             return copy
 
         return leaves, made
+    if (module := equinox_module(model)) is not None:
+        equinox_model.check_random(module)
+        if module is model:
+            return equinox_model.held(module)
     if _is_a(model, "flax.linen", "Module"):  # bound
         model = model.unbind()
     if isinstance(model, tuple) and len(model) == 2 and _is_a(model[0], "flax.linen", "Module"):

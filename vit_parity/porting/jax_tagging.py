@@ -1,14 +1,14 @@
 """What each module is given and returns, tagged while a JAX program is traced.
 
-Linen's and Haiku's calls are tagged by their own interceptors, NNX's by a wrapper round the ``__call__`` of the classes
-in question.
+Linen's and Haiku's calls are tagged by their own interceptors, NNX's and Equinox's by a wrapper round the ``__call__``
+of the classes in question.
 """
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,9 +21,19 @@ PATH = "_vitport_path"
 """The attribute of an NNX module, in a copy of the model, that holds its path."""
 
 
+Named = Callable[[Any, list[tuple[Any, str]]], str | None]
+"""From a module, and the modules whose calls it is in with their paths, to its own path, or ``None``: not tagged."""
+
+
 @contextmanager
-def tagging(kinds: dict[str, str]) -> Iterator[None]:
-    """While a program is traced, tag what modules are given and what they return."""
+def tagging(kinds: dict[str, str], model: Any, called: dict[str, Any]) -> Iterator[None]:
+    """While a program is traced, tag what modules are given and what they return.
+
+    Args:
+        kinds: gets the class of each module that is called, by its path.
+        model: what is traced.
+        called: gets the modules of Equinox that are called, by their paths.
+    """
     with ExitStack() as stack:
         stack.enter_context(_context()(next(_number)))
         if "flax.linen" in sys.modules:
@@ -47,24 +57,36 @@ def tagging(kinds: dict[str, str]) -> Iterator[None]:
 
             stack.enter_context(haiku.intercept_methods(haiku_call))
         if "flax.nnx" in sys.modules:
-            stack.enter_context(_nnx_calls(kinds))
+            from flax import nnx
+
+            stack.enter_context(_calls(nnx.Module, lambda module, _: getattr(module, PATH, None), kinds))
+        if "equinox" in sys.modules:
+            from vit_parity.porting.equinox_model import equinox_module, path_of
+
+            whole = equinox_module(model)
+
+            def named(module: Any, above: list[tuple[Any, str]]) -> str | None:
+                if (path := path_of(whole, module, above)) is not None:
+                    called.setdefault(path, module)
+                return path
+
+            stack.enter_context(_calls(sys.modules["equinox"].Module, named, kinds))
         yield
 
 
 @contextmanager
-def _nnx_calls(kinds: dict[str, str]) -> Iterator[None]:
-    """Wraps the ``__call__`` of every class of NNX modules; only modules with a path are tagged."""
-    from flax import nnx
-
-    inside: list[int] = []
+def _calls(base: type, named: Named, kinds: dict[str, str]) -> Iterator[None]:
+    """Wraps the ``__call__`` of every class of modules."""
+    inside: list[tuple[Any, str]] = []
 
     def wrapped(own: Any) -> Any:
         @functools.wraps(own)
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            name = getattr(self, PATH, None)
-            if name is None or (inside and inside[-1] == id(self)):  # the class above is called by super()
+            called_by_super = bool(inside) and inside[-1][0] is self
+            name = None if called_by_super else named(self, inside)
+            if name is None:
                 return own(self, *args, **kwargs)
-            inside.append(id(self))
+            inside.append((self, name))
             try:
                 return _tagged_call(functools.partial(own, self), args, kwargs, name, type(self).__name__, kinds)
             finally:
@@ -72,7 +94,7 @@ def _nnx_calls(kinds: dict[str, str]) -> Iterator[None]:
 
         return call
 
-    before = {cls: vars(cls)["__call__"] for cls in _subclasses(nnx.Module) if "__call__" in vars(cls)}
+    before = {cls: vars(cls)["__call__"] for cls in _subclasses(base) if "__call__" in vars(cls)}
     try:
         for cls, own in before.items():
             cls.__call__ = wrapped(own)

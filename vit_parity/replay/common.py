@@ -64,8 +64,8 @@ class ReplayedModel(Generic[C]):
         return replace(self, params=_Changed(self.params, lambda _, array: array, gone))
 
     def with_param(self, name: str, array: np.ndarray) -> ReplayedModel[C]:
-        """With one parameter replaced."""
-        return self.with_params(lambda other, own: array if other == name else own)
+        """With one parameter replaced, or one more."""
+        return replace(self, params=_Changed(self.params, lambda _, own: own, added={name: array}))
 
     def skips(self, at: str) -> bool:
         """Whether the layer at a path is left out."""
@@ -80,19 +80,22 @@ class _Changed(Mapping[str, np.ndarray]):
         params: Mapping[str, np.ndarray],
         change: Callable[[str, np.ndarray], np.ndarray],
         gone: Callable[[str], bool] = lambda _: False,
+        added: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        self._params, self._change, self._gone = params, change, gone
+        self._params, self._change, self._gone, self._added = params, change, gone, added or {}
 
     def __getitem__(self, name: str) -> np.ndarray:
+        if name in self._added:
+            return self._added[name]
         if self._gone(name):
             raise KeyError(name)
         return self._change(name, self._params[name])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._params and not self._gone(str(name))
+        return name in self._added or (name in self._params and not self._gone(str(name)))
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._params if not self._gone(name))
+        return iter(dict.fromkeys((*(name for name in self._params if not self._gone(name)), *self._added)))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

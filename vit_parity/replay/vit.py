@@ -119,7 +119,7 @@ def _attention(r: Replay, at: str, qkv: np.ndarray, norms: str) -> np.ndarray:
     else:
         parts = qkv.reshape(B, N, 3, c.num_heads, c.head_dim).transpose(2, 0, 3, 1, 4)  # 3 of (B, h, N, d)
     q, k, v = (parts[at] for at in r.model.qkv_places)
-    q = q + _by_head(r, f"{norms}.q_bias")
+    q, k = q + _by_head(r, f"{norms}.q_bias"), k + _by_head(r, f"{norms}.k_bias")
     if c.differential:
         q, k = (x.reshape(*x.shape[:-1], 2, c.qk_dim) for x in (q, k))  # (B, h, N, 2, d / 2)
     if c.qk_norm:
@@ -186,7 +186,7 @@ def _network_bias(r: Replay, at: str) -> np.ndarray:
 
 
 def _by_head(r: Replay, name: str) -> np.ndarray | float:
-    """A bias of queries or values, (h, 1, d); 0 if the model has none."""
+    """A bias of queries or values, or of keys in a hypothesis, (h, 1, d); 0 if the model has none."""
     return r.params[name].reshape(r.config.num_heads, 1, -1) if name in r.params else 0.0
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,31 @@ def test_a_refusal_tells_what_to_do(store) -> None:
         Objects(f"{store.address}/secret").read("x")
     with pytest.raises(StoreError, match=r"is refused"):
         Objects(f"{store.address}/secret").names()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_no_request_outlives_what_asked_for_it(fails, store) -> None:
+    """Where one is refused, and where nobody wants the rest."""
+    import tensorstore as ts
+
+    pairs = [ts.Promise.new() for _ in range(5)]
+    answer = ts.KvStore.ReadResult(state="value", value=b"x", stamp=ts.KvStore.TimestampedStorageGeneration(b"g", 1.0))
+    if fails:
+        pairs[0][0].set_exception(ValueError("PERMISSION_DENIED: no"))
+    else:
+        pairs[0][0].set_result(answer)
+    late = threading.Timer(0.2, lambda: [promise.set_result(answer) for promise, _ in pairs[1:]])
+    objects = Objects(f"{store.address}/e")
+    found = objects._each(lambda at: pairs[at][1], range(5), lambda read: read.value, at_once=4)
+    late.start()
+    if fails:
+        with pytest.raises(StoreError, match="is refused"):
+            next(found)
+    else:
+        assert next(found) == b"x"
+        found.close()
+    assert all(future.done() for _, future in pairs[:4])
+    late.join()
 
 
 SILENT = """

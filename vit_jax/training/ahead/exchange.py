@@ -79,8 +79,9 @@ def _of(
             later = asynchronous or one.opcode == "async-start" or _starts(inner)
             for each in inner.instructions:
                 for chain, found in _of(program, inner, each, times, devices, asynchronous=later):
-                    scattered = each.opcode == "all-reduce" and _is_scattered(inner, each)
-                    yield chain, replace(found, kind="reduce-scatter") if scattered else found
+                    if each.opcode == "all-reduce" and _is_scattered(inner, each):
+                        found = replace(found, kind="reduce-scatter", bytes=_input_bytes(inner, each))
+                    yield chain, found
 
 
 def _starts(inner: Computation) -> bool:
@@ -91,6 +92,17 @@ def _is_scattered(inner: Computation, reduction: Instruction) -> bool:
     users = inner.users.get(reduction.name, [])
     parts = [user for each in users if each.opcode == "get-tuple-element" for user in inner.users.get(each.name, [])]
     return any(user.opcode == "dynamic-slice" for user in (*users, *parts))
+
+
+def _input_bytes(inner: Computation, reduction: Instruction) -> float:
+    """Without the padding of tiles: TPUs reduce the tiles themselves, as arrays (tiles, 8, 128) of the same memory."""
+    total = 0.0
+    for name in reduction.operands:
+        one = inner.by_name.get(name)
+        while one is not None and one.opcode == "bitcast" and one.operands[0] in inner.by_name:
+            one = inner.by_name[one.operands[0]]
+        total += 0.0 if one is None else sum(array.bytes for array in one.arrays)
+    return total
 
 
 def _bytes(here: Computation, one: Instruction, kind: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import Any, Protocol, Self
@@ -42,6 +43,32 @@ class BatchMaker(Protocol):
         ...
 
 
+class _Threads:
+    """Makes batches in grain's threads, which go on after its end without it: what they read may be gone then."""
+
+    def __init__(self, make: BatchMaker) -> None:
+        self._make, self._busy, self._ended = make, 0, False
+        self._turn = threading.Condition()
+
+    def __call__(self, number: int, /) -> tuple[Batch, tuple[tuple[str, str], ...]]:
+        with self._turn:
+            if self._ended:
+                raise VitportError(f"Batch {number} was asked for after the end of its feed: make another.")
+            self._busy += 1
+        try:
+            return self._make(number)
+        finally:
+            with self._turn:
+                self._busy -= 1
+                self._turn.notify_all()
+
+    def end(self) -> None:
+        """Lets no batch begin, and waits for those that are made; one may read from a lost disk for ever."""
+        with self._turn:
+            self._ended = True
+            self._turn.wait_for(lambda: not self._busy, _PATIENCE)
+
+
 class Feed(Iterator[Batch]):
     """Iterates over the batches from number ``first``, made by ``workers`` processes, or by threads if that is 0.
 
@@ -55,7 +82,8 @@ class Feed(Iterator[Batch]):
         threads = 0 if workers else min(_MOST_THREADS, cores())
         processes = min(workers, max(end - first, 1))
         self._workers = Workers(make, processes) if workers else None
-        batches = grain.MapDataset.range(first, end).map(self._workers.make if self._workers else make)
+        self._threads = _Threads(make)
+        batches = grain.MapDataset.range(first, end).map(self._workers.make if self._workers else self._threads)
         made = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads))
         made = grain.experimental.WithOptionsIterDataset(made, grain.experimental.DatasetOptions(min_shm_size=_SHARED))
         if self._workers is not None:
@@ -108,9 +136,10 @@ class Feed(Iterator[Batch]):
         return unpacked(*waiting.result)
 
     def close(self) -> None:
-        """Ends the workers. Closing twice is harmless."""
+        """Ends the workers, threads with the image that each reads. Closing twice is harmless."""
         if self._workers is None:
             self._batches.close()
+            self._threads.end()
             return
         self._workers.have_begun()  # or never will
         self._workers.kill(stopped=True)

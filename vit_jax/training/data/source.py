@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from conversion.hub import PREFIX, dataset
@@ -12,7 +13,8 @@ from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.bucket import Bucket
 from vit_jax.training.data.sources.digits import open_digits
-from vit_jax.training.data.sources.files import walk
+from vit_jax.training.data.sources.files import read_text, walk
+from vit_jax.training.data.sources.folders import FolderInBucket, FolderOnDisk
 from vit_jax.training.data.sources.holdout import are_several, held_out
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
@@ -20,6 +22,7 @@ from vit_jax.training.data.sources.kept import Keep
 from vit_jax.training.data.sources.label_table import open_table
 from vit_jax.training.data.sources.labels import listed_classes
 from vit_jax.training.data.sources.npz import Arrays, open_npz
+from vit_jax.training.data.sources.row_groups import open_row_groups
 from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
 from vit_jax.training.data.sources.span import InSpan, Span
 from vit_jax.training.data.sources.tar import open_tar, open_tar_in_bucket
@@ -111,7 +114,7 @@ def open_source(
         VitportError: if the path does not exist, has no known format, has no image, or has a single class.
     """
     try:
-        source = _open(path, split, classes, keep) if table is None else _labelled(path, split, classes, table)
+        source = _open(path, split, classes, keep) if table is None else _labelled(path, split, classes, table, keep)
         if isinstance(source, Arrays):
             source.check(span is not None)
     except VitportError:
@@ -143,14 +146,18 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep |
         return open_digits(split)
     if in_store(path):
         bucket = Bucket(path)
-        if any(_kind(name.rpartition("/")[2]) == "tar" for name in bucket.names):
-            return _tar_in_bucket(path, bucket, split, classes, keep)
+        kinds = [kind for name in bucket.names if (kind := _kind(name.rpartition("/")[2]))]
+        for kind in ("tar", "parquet"):
+            if kind in kinds:
+                return _in_bucket(kind, bucket, split, classes, keep)
+        if bucket.is_folder and kinds[:1] in ([], ["folder"]):
+            return open_folder(FolderInBucket(bucket.path, bucket.names), split, keep)
         path = str(bucket.copied())
     root = dataset(path) if path.startswith(PREFIX) else Path(path)
     if root.is_dir():
         kind = _kind_of_folder(root)
         if kind == "folder":
-            return open_folder(root, split)
+            return open_folder(FolderOnDisk(root), split)
         if kind == "npz":
             return open_npz(root, split, classes or listed_classes(root))
         if kind == "idx":
@@ -170,29 +177,48 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep |
     return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None
 
 
-def _tar_in_bucket(
-    path: str, bucket: Bucket, split: Split, classes: tuple[str, ...] | None, keep: Keep | None
+def _in_bucket(
+    kind: str, bucket: Bucket, split: Split, classes: tuple[str, ...] | None, keep: Keep | None
 ) -> Source | None:
-    tars = [PurePosixPath(name) for name in bucket.names if _kind(name.rpartition("/")[2]) == "tar"]
+    """What is read in place out of files of many images."""
+    files = sorted(PurePosixPath(name) for name in bucket.names if _kind(name.rpartition("/")[2]) == kind)
     if bucket.is_folder:
-        tars = split_files(PurePosixPath(), tars, split)
+        files = split_files(PurePosixPath(), files, split)
     elif split != "train":
         return None
-    names = [str(tar) for tar in tars]
-    name = f"{path} ({split})" if bucket.is_folder else path
-    return open_tar_in_bucket(name, bucket.objects, names, classes or bucket.classes(), keep) if names else None
+    if not files:
+        return None
+    check_complete(files, lambda file: str(file) in bucket.names)
+    names = [str(file) for file in files]
+    name = f"{bucket.path} ({split})" if bucket.is_folder else bucket.path
+    classes = classes or bucket.classes()
+    if kind == "parquet":
+        return open_row_groups(name, bucket.objects, names, classes)
+    return open_tar_in_bucket(name, bucket.objects, names, classes, keep)
 
 
-def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: Table) -> Source | None:
-    root = Bucket(path).copied() if in_store(path) else Path(path)
-    if not root.is_dir():
+def _labelled(
+    path: str, split: Split, classes: tuple[str, ...] | None, table: Table, keep: Keep | None
+) -> Source | None:
+    if in_store(path):
+        bucket = Bucket(path)
+        is_folder, has_table = bucket.is_folder, table.path in bucket.names
+        root, listed = FolderInBucket(bucket.path, bucket.names), bucket.classes
+    else:
+        is_folder, has_table = Path(path).is_dir(), Path(path, table.path).is_file()
+        root, listed = FolderOnDisk(Path(path)), partial(listed_classes, Path(path))
+    if not is_folder:
         raise VitportError(
             f"{path} is not a folder of images, which data.labels needs: give the folder that holds them."
         )
-    file = root / table.path if (root / table.path).is_file() else Path(table.path)
+    file = root.reader(()).name(table.path) if has_table else table.path
+    try:
+        content = read_text(file)
+    except OSError as error:
+        raise VitportError(f"{file} cannot be read as a table of labels ({error}): give a CSV file.") from error
     return open_table(
-        root, file, split, classes, table.image_column, table.label_column, table.rows_of, table.separator,
-        table.several,
+        root, file, content, split, classes or listed(), table.image_column, table.label_column, table.rows_of,
+        table.separator, table.several, keep,
     )  # fmt: skip
 
 

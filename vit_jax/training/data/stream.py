@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from conversion.store import StoreError
 from vit_jax.training.data.feed import Batch, Feed
 from vit_jax.training.data.images import evaluation_pixels, training_pixels
 from vit_jax.training.data.record import Record, Source, at_once
@@ -238,6 +239,8 @@ def _read(source: Source, at: int, place: int, pixels: Callable[[Record, int], n
     name = f"{source.name}[{at}]"
     try:
         record = source[at]
+    except StoreError:
+        raise
     except VitportError as error:
         return _Unreadable(name, str(error))
     except OSError as error:

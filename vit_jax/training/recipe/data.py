@@ -118,8 +118,8 @@ class Data:
     """Values that become black and white in images of more than 8 bits a channel, such as 0 65535; None: they are
     refused."""
     cache: str | None = None
-    """A folder on this machine's disk that keeps the images of tar shards in a bucket once they were read; None: they
-    are read from the bucket in every epoch."""
+    """A folder on this machine's disk that keeps the images of tar shards and image folders in a bucket once they were
+    read; None: they are read from the bucket in every epoch."""
     cache_limit: int = 100_000_000_000
     """Most bytes of ``cache``, which several runs may share; the images that came first stay."""
     workers: int = 0

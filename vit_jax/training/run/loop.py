@@ -16,6 +16,7 @@ import numpy as np
 from vit_jax.training.data import Stream
 from vit_jax.training.devices.processes import gather_messages, noticing_lost_processes, raise_on_all
 from vit_jax.training.evaluation.scores import AnyScores, main_metric
+from vit_jax.training.run.callbacks import Callbacks
 from vit_jax.training.run.checkpoint_writer import CheckpointWriter
 from vit_jax.training.run.checkpoints import CheckpointReader
 from vit_jax.training.run.evaluation import Evaluation
@@ -45,22 +46,6 @@ class Finished:
     """Images that could not be read, with the reasons."""
     early: str = ""
     """Why it ended before its last step by itself, in a sentence."""
-
-
-def _ignore(*event: Any) -> None:
-    del event
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """What to call during a run; by default, nothing."""
-
-    message: Callable[[str], None] = _ignore
-    """Gets a sentence."""
-    line: Callable[[Line, int], None] = _ignore
-    """Gets a line of the log, and the number of steps of the whole run."""
-    evaluation: Callable[[int, Mapping[str, float]], None] = _ignore
-    """Gets the step, and the metrics of :class:`~vit_jax.training.evaluation.scores.Scores`."""
 
 
 def run(

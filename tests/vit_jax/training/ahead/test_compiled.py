@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import conversion
+from tests.vit_jax.training.ahead.small_programs import DIGITS
 from vit_jax.training.ahead.compile import TooLargeError, compile_ahead
 from vit_jax.training.ahead.exchange import exchanges
 from vit_jax.training.ahead.topology import describe, prepare_environment
@@ -26,7 +27,6 @@ pytestmark = [
         reason="needs libtpu: pip install 'vitport[aot-tpu]'",
     ),
 ]
-DIGITS = Path(__file__).parents[4] / "vit_cli" / "assets" / "digits_vit.safetensors"
 SMALL = (
     "--model", "vit_tiny_patch16_224", "--model.embed-dim", "128", "--model.depth", "2", "--model.num-heads", "4",
     "--steps", "10", "--precision", "bfloat16", "--scan", "--dry-run", "--classes", "10",
@@ -53,10 +53,10 @@ def test_a_step_over_data_and_fsdp(tmp_path) -> None:
     held = 3 * 4 * KERNELS / 2
     images = 16 * 3 * 224 * 224
     assert held + images < found["memory"]["state"] < held + images + 3 * 4 * others
-    # Three forward passes, but no gradient of the images. Measured: within 0.1 %.
+    # Three forward passes, but no gradient of the images.
     block = TOKENS * (4 * D * D + 2 * D * M) + 2 * TOKENS * TOKENS * D
     products = 2 * 16 * (3 * DEPTH * block + 2 * 196 * 16 * 16 * 3 * D + 3 * D * 10)
-    assert found["flops"] == pytest.approx(products, rel=0.005)
+    assert found["flops"] == products
     moved = {(one["kind"], tuple(one["axes"])): 0.0 for one in found["collectives"]}
     for one in found["collectives"]:
         moved[one["kind"], tuple(one["axes"])] += one["bytes"]
@@ -64,9 +64,10 @@ def test_a_step_over_data_and_fsdp(tmp_path) -> None:
     # summed along data; those of biases and norms are summed whole.
     outside = 2 * (16 * 16 * 3 * D + 10 * D) + 4 * TOKENS * D  # patches, head; positions in float32
     gathered = outside - 2 * TOKENS * D  # positions are cast before
-    assert moved["all-gather", ("fsdp",)] == pytest.approx(2 * 2 * KERNELS + gathered, rel=0.01)
-    assert moved["reduce-scatter", ("fsdp",)] == pytest.approx(2 * KERNELS + outside, rel=0.01)
-    assert moved["all-reduce", ("data",)] == pytest.approx((2 * KERNELS + outside) / 2, rel=0.01)
+    assert moved["all-gather", ("fsdp",)] == 2 * 2 * KERNELS + gathered
+    assert moved["reduce-scatter", ("fsdp",)] == 2 * KERNELS + outside
+    norms = 4 * 2 * (4 + 3)  # for the log: at most two numbers for each sharded array, of blocks (stacked) and outside
+    assert 0 <= moved["all-reduce", ("data",)] - (2 * KERNELS + outside) / 2 <= norms
     assert moved["all-reduce", ("data", "fsdp")] < 0.1 * KERNELS
     assert ("all-reduce", ("fsdp",)) not in moved
     beside = sum(one["bytes"] for one in found["collectives"] if one["asynchronous"])
@@ -97,7 +98,7 @@ def test_pmap_sums_all_gradients_in_float32(tmp_path) -> None:
     found = json.loads(vitport(tmp_path, "--batch", "64", "--parallel", "pmap", "--on", "v5e:2x2", "--json"))
     summed = sum(one["bytes"] for one in found["collectives"])
     assert {(one["kind"], *one["axes"]) for one in found["collectives"]} == {("all-reduce", "data")}
-    assert summed == pytest.approx(4 * found["parameters"], rel=0.001)  # and two numbers for the log
+    assert summed == 4 * found["parameters"] + 8  # two numbers for the log
     assert "runs on one host" in vitport(tmp_path, "--batch", "64", "--parallel", "pmap", "--on", "v5e:4x4", status=2)
 
 

@@ -56,7 +56,8 @@ def test_a_loop_whose_data_decide_how_often_it_runs_counts_once() -> None:
 
 
 def test_collectives_are_told_by_kind_members_and_whether_they_run_beside_kernels() -> None:
-    """A reduction whose part is taken in the same fusion is a reduce-scatter, and counts by its input."""
+    """A reduction whose part is taken in the same fusion is a reduce-scatter, and counts by the fusion's input, not by
+    its tiles: (64, 32) fill 8 of 8 x 128."""
     assert exchanges(read_program(LOOP), 8) == [
         Exchange("all-reduce", 4 * 4 * 6 + 4, tuple(range(8)), 1, False),
         Exchange("collective-permute", 4 * 4 * 6, (0, 1), 1, True),

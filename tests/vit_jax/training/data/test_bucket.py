@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from conversion.store import Objects, put
 from tests.stores import running
-from tests.vit_jax.training.data.folders import image_folder
+from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
+from vit_jax.training.background import Background
 from vit_jax.training.data import Data, Stream, open_sources
-from vit_jax.training.data.sources import ranges
+from vit_jax.training.data.sources import ranges, row_groups
 from vit_jax.training.data.sources.kept import Keep, Kept
 from vit_jax.training.data.sources.tar import TarShards
 from vit_spec import Preprocessing, VitportError
@@ -73,6 +78,17 @@ def test_tar_shards_are_read_in_place(store, small, tmp_path, monkeypatch) -> No
     assert not list((tmp_path / "cache").rglob("*.tar"))
     with pytest.raises(VitportError, match="does not exist"):
         open_sources(Data(f"{store.address}/nothing"))
+
+
+def test_shards_in_folders_come_in_the_order_of_the_disk(google_store, tmp_path) -> None:
+    """Folder by folder, where addresses alone would give a-b before a."""
+    _shards(tmp_path / "made")
+    for number, name in enumerate(("a/0", "a-b/0")):
+        (tmp_path / "shards" / name).parent.mkdir(parents=True)
+        (tmp_path / "made" / f"train-{number}.tar").rename(tmp_path / "shards" / f"{name}.tar")
+    put(tmp_path / "shards", f"{google_store.address}/shards", overwrite=False)
+    sources = [open_sources(Data(path))[0] for path in (f"{google_store.address}/shards", str(tmp_path / "shards"))]
+    assert _bytes(sources[0]) == _bytes(sources[1])
 
 
 def _reads(objects: Objects) -> list[str]:
@@ -178,24 +194,210 @@ def test_a_cache_of_what_lies_on_the_disk_is_refused(tmp_path) -> None:
         Kept(Keep(str(tmp_path / "file"), 10), "0" * 32, 3)
 
 
+def test_an_image_folder_is_read_in_place(store, tmp_path) -> None:
+    """Splits, folders within classes, and files that are no images, as on the disk; each image is asked for once."""
+    photos = tmp_path / "photos"
+    image_folder(photos / "train")
+    image_folder(photos / "val", count=2)
+    (photos / "train" / "bee" / "ü b").mkdir()
+    (photos / "train" / "bee" / "ü b" / "1.PNG").write_bytes(encoded(smooth_image(7)))
+    (photos / "train" / "bee" / ".hidden.png").write_bytes(b"")
+    (photos / "train" / "notes.txt").write_text("none")
+    put(photos, f"{store.address}/photos", overwrite=False)
+    _same(f"{store.address}/photos", str(photos))
+    _same(f"{store.address}/photos/", str(photos), validation=f"{store.address}/photos/val")
+    here, there = open_sources(Data(str(photos))), open_sources(Data(f"{store.address}/photos"))
+    for one, other in zip(here, there, strict=True):
+        assert one is not None
+        assert other is not None
+        assert other.classes == one.classes
+        records = [(other[at], one[at]) for at in range(len(one))]
+        assert all((it.label, it.image) == (own.label, own.image) for it, own in records)
+        below = [it.name.removeprefix(store.address) for it, _ in records]
+        assert below == [own.name.removeprefix(str(tmp_path)) for _, own in records]
+    assert len(there[0]) == 25
+    reads = _whole_reads(there[0].files.objects)
+    copied = pickle.loads(pickle.dumps(there[0]))  # noqa: S301
+    assert _bytes(copied) == _bytes(there[0]) == _bytes(here[0])
+    assert len(reads) == 25
+    assert not list((tmp_path / "cache").rglob("*.png"))
+    Objects(f"{store.address}/photos/train").delete(["ant/003.png"])
+    with pytest.raises(VitportError, match=r"train/ant/003.png was deleted"):
+        _bytes(there[0])
+
+
+def _whole_reads(objects: Objects) -> list[str]:
+    """Names of what is read whole from now on."""
+    read: list[str] = []
+    real = objects.read
+    objects.read = lambda name: (read.append(name), real(name))[1]
+    return read
+
+
+def test_folders_that_hold_no_classes_are_refused_in_a_bucket_too(store, tmp_path) -> None:
+    put(image_folder(tmp_path / "a"), f"{store.address}/a/train/all", overwrite=False)
+    put(image_folder(tmp_path / "b", classes=("x",)) / "x", f"{store.address}/b/train", overwrite=False)
+    put(image_folder(tmp_path / "c", classes=("x",)) / "x", f"{store.address}/b/val", overwrite=False)
+    with pytest.raises(VitportError, match=r"gs://.*/a/train must have 2 classes|s3://.*/a/train must have 2 classes"):
+        open_sources(Data(f"{store.address}/a"))
+    with pytest.raises(VitportError, match=r"holds train/ and val/, which are splits of a data set, not classes"):
+        open_sources(Data(f"{store.address}/b"))
+
+
+@pytest.mark.parametrize("where", ["beside", "elsewhere", "here"])
+def test_a_table_of_labels_may_lie_in_a_bucket_with_its_images_or_elsewhere(where, store, tmp_path) -> None:
+    photos = image_folder(tmp_path / "photos", classes=("train_images",))
+    table = photos / "train.csv"
+    table.write_text("id,label\n" + "".join(f"{at:03},{at % 3}\n" for at in range(8)))
+    (photos / "classes.txt").write_text("ant\nbee\ncat\n")
+    put(photos, f"{store.address}/photos", overwrite=False)
+    put(table, f"{store.address}/lists/train.csv", overwrite=False)
+    labels = {"beside": "train.csv", "elsewhere": f"{store.address}/lists/train.csv", "here": str(table)}[where]
+    _same(f"{store.address}/photos", str(photos), labels=labels)
+    train, _ = open_sources(Data(f"{store.address}/photos", labels=labels))
+    assert train.classes == ("ant", "bee", "cat")
+    assert train[4].name == f"{store.address}/photos/train_images/004.png"
+    assert not list((tmp_path / "cache").rglob("*.png"))
+    with pytest.raises(VitportError, match=r"none.csv does not exist"):
+        open_sources(Data(f"{store.address}/photos", labels=f"{store.address}/none.csv"))
+    with pytest.raises(VitportError, match="is not a folder of images"):
+        open_sources(Data(f"{store.address}/photos/train.csv", labels=labels))
+
+
+def test_a_cache_keeps_images_of_folders_too(google_store, tmp_path) -> None:
+    photos, address = image_folder(tmp_path / "photos"), f"{google_store.address}/photos"
+    put(photos, address, overwrite=False)
+    options = Data(address, cache=str(tmp_path / "kept"))
+    for expected in (24, 0):
+        train, _ = open_sources(options)
+        reads = _whole_reads(train.files.objects)
+        assert _bytes(train) == _bytes(train) == _bytes(open_sources(Data(str(photos)))[0])
+        assert len(reads) == expected
+    put(photos / "ant" / "000.png", f"{address}/bee/000.png", overwrite=True)
+    assert _bytes(open_sources(options)[0])[8] == (photos / "ant" / "000.png").read_bytes()
+
+
+def _tables(folder) -> list[int]:
+    """Parquet files of row groups of two images, beside a column that nobody needs; bytes of the images in each."""
+    folder.mkdir()
+    found = []
+    for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")):
+        images = [{"bytes": encoded(smooth_image(10 * number + at)), "path": f"{at}.png"} for at in range(7)]
+        features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["ant", "bee", "cat"]}}
+        rows = pyarrow.table({"notes": [bytes(50_000)] * 7, "image": images, "label": [at % 3 for at in range(7)]})
+        rows = rows.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        parquet.write_table(rows, folder / f"{name}.parquet", row_group_size=2, compression=None, use_dictionary=False)
+        metadata = parquet.read_metadata(folder / f"{name}.parquet")
+        for group in (metadata.row_group(at) for at in range(metadata.num_row_groups)):
+            columns = [group.column(at) for at in range(group.num_columns)]
+            of_images = (it.total_compressed_size for it in columns if it.path_in_schema.startswith("image."))
+            found += [sum(of_images)] if name.startswith("train") else []
+    return found
+
+
+def test_row_groups_of_parquet_files_are_read_in_place(store, tmp_path, monkeypatch) -> None:
+    """Their labels at the start, the images of each row group once, by threads and processes, and nothing else."""
+    sizes = _tables(tmp_path / "tables")
+    address, disk = f"{store.address}/tables", str(tmp_path / "tables")
+    put(tmp_path / "tables", address, overwrite=False)
+    here, there = open_sources(Data(disk)), open_sources(Data(address))
+    for one, other in zip(here, there, strict=True):
+        assert one is not None
+        assert other is not None
+        assert other.classes == one.classes == ("ant", "bee", "cat")
+        assert [other[at].label for at in range(7)] == [one[at].label for at in range(7)]
+        assert _bytes(other) == _bytes(one)
+        assert [other[at].name.removeprefix(address) for at in range(7)] == [
+            one[at].name.removeprefix(disk) for at in range(7)
+        ]
+    shutil.rmtree(tmp_path / "cache" / "vitport" / "parquet")
+    asked = _asked(monkeypatch)
+    train, _ = open_sources(Data(address))
+    assert sum(asked) == 0  # what was found of this version is kept
+    assert _bytes(train) == _bytes(here[0]) == _bytes(train)
+    assert sorted(filter(None, asked)) == sorted(sizes)
+    assert len(_bytes(pickle.loads(pickle.dumps(train)))) == 14  # noqa: S301
+    assert len([*filter(None, asked)]) == len(sizes)
+    _same(address, disk, workers=2)
+    _same(f"{address}/train-{{00000..00001}}-of-00002.parquet", f"{disk}/train-{{00000..00001}}-of-00002.parquet")
+    put(tmp_path / "tables" / "test-00000-of-00001.parquet", f"{address}/train-00001-of-00002.parquet", overwrite=True)
+    assert _bytes(open_sources(Data(address))[0])[7:] == _bytes(here[1])
+    Objects(address).delete(["train-00001-of-00002.parquet"])
+    with pytest.raises(VitportError, match=r"train-00001-of-00002.parquet is missing"):
+        open_sources(Data(address))
+
+
+def _asked(monkeypatch) -> list[int]:
+    """Bytes of each group of requests from now on, those for versions aside."""
+    sizes: list[int] = []
+    real = Objects.read_all
+
+    def noted(self, wanted):
+        ranges = list(wanted)
+        sizes.append(sum(of.stop - of.start for _, of in ranges))
+        return real(self, ranges)
+
+    monkeypatch.setattr(Objects, "read_all", noted)
+    return sizes
+
+
+def test_a_large_row_group_is_asked_for_in_parts_and_a_damaged_one_is_skipped(
+    google_store, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(row_groups, "_PART", 300)
+    _tables(tmp_path / "tables")
+    path = tmp_path / "tables" / "train-00000-of-00002.parquet"
+    begin = parquet.read_metadata(path).row_group(1).column(1).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[begin : begin + 8] = bytes(8)
+    path.write_bytes(content)
+    address = f"{google_store.address}/tables"
+    put(tmp_path / "tables", address, overwrite=False)
+    data = Data(address)
+    train, _ = open_sources(data)
+    with Stream(train, data, PREPROCESSING, batch=14, rows=range(14), seed=3) as stream:
+        batch = next(stream)
+        lost = [int(name.partition("[")[2].partition("]")[0]) for name in stream.corrupt]
+    assert sorted(lost) == [2, 3]
+    assert batch["weight"].sum() == 12
+
+
+def test_what_the_store_refuses_ends_the_run_and_is_no_damaged_image(google_store, tmp_path) -> None:
+    """Else the run would go on without the images that it could not reach."""
+    put(image_folder(tmp_path / "photos"), f"{google_store.address}/photos", overwrite=False)
+    data = Data(f"{google_store.address}/photos")
+    train, _ = open_sources(data)
+    google_store.refused = "photos/bee/003.png"
+    stream = Stream(train, data, PREPROCESSING, batch=24, rows=range(24), seed=3)
+    with stream, pytest.raises(VitportError, match=r"is refused .*PERMISSION_DENIED"):
+        next(stream)
+
+
 def test_other_files_are_copied_once(store, tmp_path) -> None:
-    image_folder(tmp_path / "photos")
-    put(tmp_path / "photos", f"{store.address}/photos", overwrite=False)
-    _same(f"{store.address}/photos", str(tmp_path / "photos"))
-    copied = sorted((tmp_path / "cache").rglob("*.png"))
-    _batches(f"{store.address}/photos")
-    assert sorted((tmp_path / "cache").rglob("*.png")) == copied
+    rng = np.random.default_rng(0)
+    arrays = {"images": rng.integers(0, 256, (9, 20, 26, 3), np.uint8), "labels": np.arange(9) % 3}
+    np.savez(tmp_path / "arrays.npz", **arrays)
+    put(tmp_path / "arrays.npz", f"{store.address}/arrays.npz", overwrite=False)
+    _same(f"{store.address}/arrays.npz", str(tmp_path / "arrays.npz"))
+    copied = sorted((tmp_path / "cache").rglob("*.npz"))
+    _batches(f"{store.address}/arrays.npz")
+    assert sorted((tmp_path / "cache").rglob("*.npz")) == copied
+    assert len(copied) == 1
 
 
-def test_images_of_a_batch_are_asked_for_at_the_same_time(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(ranges, "_SMALL", 0)
+@pytest.mark.parametrize("kind", ["shards", "photos"])
+def test_images_of_a_batch_are_asked_for_at_the_same_time(kind, google_store, tmp_path) -> None:
     """One after the other, the four threads that make batches would have four requests under way."""
-    with running("gs", monkeypatch, tmp_path / "cache") as store:
-        _shards(tmp_path / "shards")
-        put(tmp_path / "shards", f"{store.address}/shards", overwrite=False)
-        data = Data(f"{store.address}/shards")
-        train, _ = open_sources(data)
-        store.delay, store.most_together = 0.2, 0
-        with Stream(train, data, PREPROCESSING, batch=30, rows=range(30), seed=3) as stream:
-            assert next(stream)["weight"].all()
-        assert store.most_together > 16
+    made = tmp_path / kind
+    _shards(made) if kind == "shards" else image_folder(made)
+    put(made, f"{google_store.address}/{kind}", overwrite=False)
+    data = Data(f"{google_store.address}/{kind}")
+    train, _ = open_sources(data)
+    google_store.hold(0)
+    with Stream(train, data, PREPROCESSING, batch=30, rows=range(30), seed=3) as stream:
+        batch = Background(lambda: next(stream))
+        are_asked = google_store.await_stopped(17)
+        google_store.free()
+        assert batch.wait(60)
+    assert are_asked
+    assert batch.result["weight"].all()

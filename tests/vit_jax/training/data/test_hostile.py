@@ -217,7 +217,8 @@ def test_the_pages_of_a_table_count_and_not_what_its_index_says_of_them(tmp_path
     images = pyarrow.array([bytes(500_000 + at) for at in range(4)])
     path = _parquet(tmp_path / "table", image=images) / "train-0.parquet"
     column = parquet.ParquetFile(path).metadata.row_group(0).column(0)
-    (found,) = unpacked_sizes(path, parquet.ParquetFile(path).metadata, ["image"])
+    with path.open("rb") as file:
+        (found,) = unpacked_sizes(file, parquet.ParquetFile(path).metadata, [0], ["image"])
     assert found == pytest.approx(2_000_006 + 4 * 4, abs=32)  # with lengths; levels. Measured: 10
     told = _zigzag(column.total_uncompressed_size)
     data = path.read_bytes()

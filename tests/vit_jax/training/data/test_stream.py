@@ -28,6 +28,7 @@ from vit_jax.training.data import (
     evaluation_batches,
     open_source,
 )
+from vit_jax.training.data.feed import Feed
 from vit_jax.training.data.record import Record
 from vit_spec import Preprocessing, VitportError
 
@@ -293,6 +294,31 @@ def test_a_worker_outlives_the_signals_that_its_parent_gets_too(source) -> None:
         for _ in range(12):
             next(stream)
     assert not active_children()
+
+
+def test_no_thread_reads_after_the_end() -> None:
+    """The next batches are made ahead; the end waits for them, and no other begins."""
+    begun, go_on = threading.Event(), threading.Event()
+    read: list[bool] = []
+
+    def make(number: int, /):
+        if number:
+            begun.set()
+            go_on.wait(30)
+            read.append(closed)
+        return {"image": np.zeros(1)}, ()
+
+    closed = False
+    feed = Feed(make, workers=0)
+    next(feed)
+    begun.wait(30)
+    threading.Timer(0.2, go_on.set).start()
+    feed.close()
+    closed = True
+    assert read
+    with pytest.raises(VitportError, match="after the end of its feed"):
+        feed._threads(9)
+    assert not any(read)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -19,7 +19,7 @@ from vit_spec import VitportError
 
 _BLOCK = 1 << 20
 """Bytes that are read at a time for an index: of images of usual sizes, a header lies in most blocks."""
-_SHARDS = 32
+SHARDS = 32
 """Shards whose headers are read at the same time."""
 
 
@@ -53,8 +53,7 @@ class Bucket:
 
     def copied(self) -> Path:
         """The copy on this machine, made once for each version of the objects."""
-        versions = [str(version) for version in self.objects.versions(self.names)]
-        goal = cache("data") / _digest([self.objects.address, self.names, versions])
+        goal = cache("data") / version_of(self.objects, self.names)
         if not goal.exists():
             with new_folder(goal) as folder:
                 copy(self.objects, self.names, folder)
@@ -71,15 +70,15 @@ def indexed(
     Args:
         index: takes the object as a file, its size and its name.
     """
-    versions = bucket.versions(names)
+    versions = versions_of(bucket, names)
 
-    def of(it: tuple[str, bytes | None]) -> list[tuple[Any, ...]]:
+    def of(it: tuple[str, str]) -> list[tuple[Any, ...]]:
         name, version = it
-        kept = cache("indices") / f"{_digest([bucket.address, name, str(version)])}.json"
+        kept = cache("indices") / f"{version}.json"
         if kept.is_file():
             return [tuple(entry) for entry in json.loads(kept.read_text())]
-        size = _size(bucket, name)
-        file = cast(BinaryIO, io.BufferedReader(_Ranges(bucket, name, size), _BLOCK))
+        size = size_of(bucket, name)
+        file = cast(BinaryIO, io.BufferedReader(RangesOf(bucket, name, size), _BLOCK))
         found = list(index(file, size, f"{bucket.address}/{name}"))
         kept.parent.mkdir(parents=True, exist_ok=True)
         aside = kept.with_suffix(f".{hashlib.sha256(name.encode()).hexdigest()[:8]}.part")
@@ -87,14 +86,23 @@ def indexed(
         aside.replace(kept)
         return found
 
-    with ThreadPoolExecutor(min(_SHARDS, len(names))) as pool:
+    with ThreadPoolExecutor(min(SHARDS, len(names))) as pool:
         found = list(pool.map(of, zip(names, versions, strict=True)))
-    return found, _digest(
-        [bucket.address, *((name, str(version)) for name, version in zip(names, versions, strict=True))]
-    )
+    return found, _digest(versions)
 
 
-class _Ranges(io.RawIOBase):
+def version_of(objects: Objects, names: Sequence[str]) -> str:
+    """32 hexadecimal digits that other objects, or other versions of these, do not have."""
+    return _digest(versions_of(objects, names))
+
+
+def versions_of(objects: Objects, names: Sequence[str]) -> list[str]:
+    """The same of each."""
+    found = objects.versions(names)
+    return [_digest([objects.address, name, str(version)]) for name, version in zip(names, found, strict=True)]
+
+
+class RangesOf(io.RawIOBase):
     """An object as a file, read by ranges."""
 
     def __init__(self, objects: Objects, name: str, size: int) -> None:
@@ -123,7 +131,7 @@ class _Ranges(io.RawIOBase):
         return len(found)
 
 
-def _size(objects: Objects, name: str) -> int:
+def size_of(objects: Objects, name: str) -> int:
     """The bytes of an object, which tensorstore does not tell: by looking where its last one is."""
 
     def holds(at: int) -> bool:

@@ -6,6 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from conversion.containers.file_checks import read_regular
+from conversion.store import Objects
+from vit_spec import VitportError
+from vit_spec.address import in_store
+
 MOST_IMAGE = 1 << 29
 """Bytes of an image file: 89 million pixels, the most that are decoded, take 357 MB without compression."""
 MOST_TEXT = 1 << 24
@@ -22,3 +27,21 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
             continue
         seen.add((found.st_dev, found.st_ino))
         yield at, files
+
+
+def read_text(path: str) -> bytes:
+    """A file of text on this machine, or an object of a bucket.
+
+    Raises:
+        VitportError: if there is none, or it is too large.
+        OSError: if it cannot be read.
+    """
+    if not in_store(path):
+        return read_regular(Path(path), MOST_TEXT)
+    objects, name = Objects.holding(path)
+    content = objects.read(name)
+    if content is None:
+        raise VitportError(f"{path} does not exist: give the address of an object.")
+    if len(content) > MOST_TEXT:
+        raise VitportError(f"{path} has {len(content):,} bytes, and at most {MOST_TEXT:,} are read: make it smaller.")
+    return content

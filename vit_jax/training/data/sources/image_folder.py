@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from conversion.containers.file_checks import read_regular
 from vit_jax.training.data.record import Record, Split
-from vit_jax.training.data.sources.files import MOST_IMAGE, walk
+from vit_jax.training.data.sources.folders import Files, Folder
+from vit_jax.training.data.sources.kept import Keep
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
 
@@ -36,38 +34,53 @@ class ImageFolder:
     names: Names
     """Paths below the class folders."""
     labels: np.ndarray
+    files: Files
+
+    @property
+    def at_once(self) -> int:
+        """Images that are best read at the same time."""
+        return self.files.at_once
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, at: int, /) -> Record:
         label = int(self.labels[at])
-        path = Path(self.name, self.classes[label], self.names[at])
-        return Record(str(path), label, read_regular(path, MOST_IMAGE))
+        path = f"{self.classes[label]}/{self.names[at]}"
+        return Record(self.files.name(path), label, self.files.read(at, path))
 
 
-def open_folder(root: Path, split: Split) -> ImageFolder | None:
+def open_folder(root: Folder, split: Split, keep: Keep | None = None) -> ImageFolder | None:
     """``root`` holds class folders, or ``train`` of them, ``val``, ``validation``, ``valid`` or ``test``, or both.
+
+    Args:
+        keep: where images of a bucket stay that were read.
 
     Raises:
         VitportError: if there are no class folders, one without an image, or splits in the place of classes.
     """
-    parts = {entry.name: split_of(entry.name) for entry in os.scandir(root) if entry.is_dir()}
+    part = _split_folder(root, split)
+    return None if part is None else _read(part, keep)
+
+
+def _split_folder(root: Folder, split: Split) -> Folder | None:
+    """The folder of the split's class folders."""
+    parts = {name: split_of(name) for name in root.folders()}
     training = sorted((name for name, found in parts.items() if found == "train"), key=len)
     held_out = sorted((name for name, found in parts.items() if found == "validation"), key=rank)
     others = len(parts) - len(training) - len(held_out)
     is_class = len(training) == 1 and others > 1 and not held_out  # of cars, buses and trains
-    if not training or (is_class and not _has_folders(root / training[0])):
+    if not training or (is_class and not _has_folders(root.below(training[0]))):
         if held_out and (not others or any(name.lower() not in _CLASSES_TOO for name in held_out)):
-            if others or not _has_folders(root / held_out[0]):
+            if others or not _has_folders(root.below(held_out[0])):
                 _refuse_splits(root, held_out)
-            return None if split == "train" else _read(root / held_out[0])
-        return None if split == "validation" else _read(root)
-    if not _has_folders(root / training[0]) and (held_out or others or _tables(root)):
+            return None if split == "train" else root.below(held_out[0])
+        return None if split == "validation" else root
+    if not _has_folders(root.below(training[0])) and (held_out or others or _tables(root)):
         _refuse_splits(root, [training[0], *held_out])
     if split == "train":
-        return _read(root / training[0])
-    return _read(root / held_out[0]) if held_out and _has_folders(root / held_out[0]) else None
+        return root.below(training[0])
+    return root.below(held_out[0]) if held_out and _has_folders(root.below(held_out[0])) else None
 
 
 def split_of(name: str) -> Split | None:
@@ -91,17 +104,17 @@ def rank(name: str) -> tuple[int, str]:
     return next(at for at, word in enumerate(_VALIDATION) if word in name.lower()), name
 
 
-def _has_folders(folder: Path) -> bool:
-    return any(entry.is_dir() and entry.name[0] != "." for entry in os.scandir(folder))
+def _has_folders(folder: Folder) -> bool:
+    return any(name[0] != "." for name in folder.folders())
 
 
-def _tables(root: Path) -> list[str]:
+def _tables(root: Folder) -> list[str]:
     """Names of the tables beside the images; of training images first."""
-    found = [entry.name for entry in os.scandir(root) if entry.name.lower().endswith((".csv", ".tsv"))]
+    found = [name for name in root.files() if name.lower().endswith((".csv", ".tsv"))]
     return sorted(found, key=lambda name: ("train" not in name.lower(), "label" not in name.lower(), name))
 
 
-def _refuse_splits(root: Path, names: list[str]) -> NoReturn:
+def _refuse_splits(root: Folder, names: list[str]) -> NoReturn:
     tables = _tables(root)
     told = " and ".join(f"{name}/" for name in names)
     remedy = (
@@ -112,25 +125,25 @@ def _refuse_splits(root: Path, names: list[str]) -> NoReturn:
     raise VitportError(f"{root} holds {told}, which are splits of a data set, not classes: {remedy}.")
 
 
-def _read(root: Path) -> ImageFolder:
-    classes = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and entry.name[0] != "."))
+def _read(root: Folder, keep: Keep | None) -> ImageFolder:
+    classes = tuple(sorted(name for name in root.folders() if name[0] != "."))
     if not classes:
         raise VitportError(f"{root} has no class folders: put the images of each class into a folder of their own.")
     names, labels = [], []
     for label, name in enumerate(classes):
-        found = sorted(_image_files(root / name))
+        found = sorted(image_files(root.below(name)))
         if not found:
-            raise VitportError(f"{root / name} has no images: remove the folder, or add some.")
+            raise VitportError(f"{root.below(name)} has no images: remove the folder, or add some.")
         names += found
         labels += [label] * len(found)
-    return ImageFolder(str(root), classes, Names.of(names), np.array(labels, np.int32))
+    files = root.reader([f"{classes[label]}/{name}" for label, name in zip(labels, names, strict=True)], keep)
+    return ImageFolder(str(root), classes, Names.of(names), np.array(labels, np.int32), files)
 
 
-def _image_files(folder: Path) -> list[str]:
-    """Paths relative to ``folder``, including those in subfolders."""
+def image_files(folder: Folder) -> list[str]:
+    """Paths of the image files below a folder."""
     return [
-        os.path.relpath(Path(at, file), folder)
-        for at, files in walk(folder)
-        for file in files
-        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
+        path
+        for path in folder.walk()
+        if path.lower().endswith(SUFFIXES) and not path.rpartition("/")[2].startswith(".")
     ]

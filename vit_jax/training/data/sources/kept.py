@@ -63,7 +63,7 @@ class Kept:
                     aside.replace(self._set / "places")
                 # Held until the process ends, so that no other run removes what this one uses.
                 self._images = os.fdopen(os.open(self._set / "images", os.O_RDWR | os.O_CREAT, 0o666), "r+b", 0)
-                _lock(self._images.fileno())
+                lock(self._images.fileno())
                 os.utime(self._set)
             self._places: Any = np.memmap(self._set / "places", _PLACE, "r+", shape=(count,)) if count else None
         except (OSError, ValueError) as error:
@@ -134,7 +134,7 @@ class Kept:
         """No other process of the host changes the folder meanwhile."""
         self._top.mkdir(parents=True, exist_ok=True)
         with (self._top / "lock").open("a") as file:
-            _lock(file.fileno(), alone=True)
+            lock(file.fileno(), alone=True)
             yield
 
 
@@ -151,7 +151,7 @@ def _used(path: Path) -> int:
 def _is_held(path: Path) -> bool:
     try:
         with (path / "images").open("rb") as file:
-            _lock(file.fileno(), alone=True, wait=False)
+            lock(file.fileno(), alone=True, wait=False)
     except FileNotFoundError:
         return False
     except OSError:
@@ -159,7 +159,7 @@ def _is_held(path: Path) -> bool:
     return False
 
 
-def _lock(file: int, *, alone: bool = False, wait: bool = True) -> None:
+def lock(file: int, *, alone: bool = False, wait: bool = True) -> None:
     """Until the file is closed; shared with others, or alone."""
     import fcntl  # absent on Windows
 

@@ -6,7 +6,7 @@ structs in Thrift's compact protocol (github.com/apache/parquet-format; thrift/d
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 _LARGEST = 1 << 16
@@ -17,8 +17,8 @@ _UNPACKED, _PACKED = 2, 3
 _FLAGS, _BYTE, _NUMBERS, _DOUBLE, _TEXT, _LISTS, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
 
 
-def unpacked_sizes(path: Path, metadata: Any, columns: list[str]) -> list[int]:
-    """Bytes of each column in each row group, as the heads of its pages say.
+def unpacked_sizes(file: BinaryIO, metadata: Any, groups: Sequence[int], columns: Sequence[str]) -> list[int]:
+    """Bytes of each column in each of some row groups, as the heads of its pages say.
 
     Args:
         metadata: pyarrow's, of the file.
@@ -27,17 +27,23 @@ def unpacked_sizes(path: Path, metadata: Any, columns: list[str]) -> list[int]:
     Raises:
         ValueError: if a head is damaged.
     """
-    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
-    chunks = [group.column(at) for group in groups for at in range(group.num_columns)]
-    with path.open("rb") as file:
-        return [_unpacked(file, chunk) for chunk in chunks if chunk.path_in_schema in columns]
+    return [_unpacked(file, place) for at in groups for place in chunks(metadata.row_group(at), columns)]
 
 
-def _unpacked(file: BinaryIO, chunk: Any) -> int:
-    begin = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < (dictionary := chunk.dictionary_page_offset or 0) < begin:
-        begin = dictionary
-    end, total = begin + chunk.total_compressed_size, 0
+def chunks(group: Any, columns: Sequence[str]) -> list[slice]:
+    """Where the bytes of some columns of a row group lie in its file."""
+    found = []
+    for chunk in (group.column(at) for at in range(group.num_columns)):
+        begin = chunk.data_page_offset
+        if chunk.has_dictionary_page and 0 < (dictionary := chunk.dictionary_page_offset or 0) < begin:
+            begin = dictionary
+        if chunk.path_in_schema in columns:
+            found.append(slice(begin, begin + chunk.total_compressed_size))
+    return found
+
+
+def _unpacked(file: BinaryIO, place: slice) -> int:
+    begin, end, total = place.start, place.stop, 0
     while begin < end:
         file.seek(begin)
         head = _Head(file.read(_LARGEST))

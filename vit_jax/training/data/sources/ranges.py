@@ -10,7 +10,7 @@ from conversion.store import Objects
 from vit_jax.training.data.sources.kept import Kept
 from vit_spec import VitportError
 
-_AT_ONCE = 32
+AT_ONCE = 32
 """Images of a batch that are asked for at the same time: each answer takes a while."""
 _SMALL = 64_000_000
 """Bytes of shards that are read at once and held in memory, in every process that reads: asking for each tiny image
@@ -41,7 +41,7 @@ class Ranges:
     @property
     def at_once(self) -> int:
         """Images that are best read at the same time."""
-        return 1 if self._are_small else _AT_ONCE
+        return 1 if self._are_small else AT_ONCE
 
     def read(self, at: int, shard: int, begin: int, size: int) -> bytes:
         """The image of this number.

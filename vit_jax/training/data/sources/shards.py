@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -30,8 +30,13 @@ def split_files(root: _Path, files: list[_Path], split: Split) -> list[_Path]:
     return [] if split == "validation" else [path for path in files if path not in held_out]
 
 
-def check_complete(files: list[Path]) -> None:
+def check_complete(
+    files: Sequence[PurePath], exists: Callable[[PurePath], bool] = lambda it: Path(it).exists()
+) -> None:
     """Refuses numbered files, ``…-00000-of-00004``, if one is missing.
+
+    Args:
+        exists: whether there is a file.
 
     Raises:
         VitportError: with the name of the first missing file.
@@ -42,7 +47,7 @@ def check_complete(files: list[Path]) -> None:
             continue
         for number in range(int(match["count"])):
             other = f"{path.name[: match.start()]}-{number:05}-of-{match['count']}{path.name[match.end() :]}"
-            if not path.with_name(other).exists():
+            if not exists(path.with_name(other)):
                 raise VitportError(f"{path.with_name(other)} is missing beside {path.name}: download it too.")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from vit_parity.hypotheses import common, rotary
 from vit_parity.hypotheses.common import ACTIVATION_NAMES, Hypothesis, Origin
 from vit_parity.hypotheses.rounding import precision
+from vit_parity.hypotheses.vit import key_bias
 from vit_parity.replay import ReplayedModel
 from vit_spec.vit.config import Activation, PositionResize
 
@@ -29,7 +30,7 @@ def hypotheses(model: ReplayedModel, stage: str, origin: Origin) -> Iterator[Hyp
     for found in (*common.norms(model, but={"norm_pre"}), *precision(model)):
         yield replace(found, scope="model")
     in_block = stage not in ("embed", "head")
-    for found in (*common.weights(model, stage), *_key_bias(model, stage)):
+    for found in (*common.weights(model, stage), *key_bias.hypotheses(model, stage, origin)):
         yield replace(found, scope="segments" if in_block else "stage")
 
 
@@ -114,18 +115,6 @@ _NETWORK = {
     "scales the offsets to 8 at the window's edge, as Swin version 2 does": "offsets over the largest",
 }
 """What B does → the deviation of :mod:`vit_parity.replay.vit`."""
-
-
-def _key_bias(s: ReplayedModel, stage: str) -> Iterator[Hypothesis]:
-    if f"{stage}.attn.qkv.bias" not in s.params:
-        return
-
-    def change(name: str, x: np.ndarray) -> np.ndarray:
-        third = len(x) // 3
-        joint = name.endswith(".attn.qkv.bias")
-        return np.concatenate([x[:third], np.zeros(third), x[2 * third :]]) if joint else x
-
-    yield Hypothesis("drops the bias of the keys", s.with_params(change))
 
 
 _ORDERS = {
