@@ -180,8 +180,8 @@ def test_train_step_with_nnx_leaves_parameters_only():
 def test_checkpointing_keeps_the_gradients_and_fewer_residuals(name: str):
     """Dropout included, whose keys are drawn again; residuals other than parameters shrink to less than a third.
 
-    In float64, for the compiler fuses what is computed again otherwise. The second version's cosine attention multiplies
-    what it rounds by up to 100: 1e-12 of each array's largest value. Measured: 2.7e-14.
+    In float64, for the compiler fuses otherwise what is computed again. The second version's cosine attention
+    multiplies what it rounds by up to 100: 1e-12 of each array's largest value. Measured: 2.7e-14.
     """
     deep = {"vit": CONFIG.replace(depth=4)} | {
         f"swin{end}": SWIN_BASE.replace(version=version, depths=(4,), num_heads=(2,), window_sizes=4, **DROPS)

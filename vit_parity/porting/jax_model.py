@@ -146,12 +146,18 @@ def program_of(call: Callable[..., Any], arrays: list[Any]) -> tuple[Any, list[A
     try:
         return jax.make_jaxpr(call)(*arrays), arrays
     except TypeError:
-        if not any(leaf.dtype == np.float64 for leaf in arrays):
+        narrow = [_narrow(leaf) for leaf in arrays]
+        if not any(_floats(wide) and wide is not leaf for wide, leaf in zip(arrays, narrow, strict=True)):
             raise
         with jax_dtype("float32"):
-            narrow = [np.asarray(leaf).astype(jax.dtypes.canonicalize_dtype(leaf.dtype)) for leaf in arrays]
             program = jax.make_jaxpr(call)(*narrow)
         return program, [wide if _floats(wide) else leaf for wide, leaf in zip(arrays, narrow, strict=True)]
+
+
+def _narrow(leaf: Any) -> Any:
+    """As it is without JAX's 64-bit mode."""
+    kept = {"float64": "float32", "int64": "int32", "uint64": "uint32"}.get(str(getattr(leaf, "dtype", "")))
+    return leaf if kept is None else np.asarray(leaf, kept)
 
 
 class _Kinds(dict[str, str]):
