@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,15 +18,13 @@ from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
 from vit_parity.porting import equinox_model
 from vit_parity.porting.equinox_model import equinox_module
-from vit_parity.porting.jax_tagging import PATH, is_array, is_leaf, named_leaf, tagging
+from vit_parity.porting.jax_held import held, is_a, parts_of
+from vit_parity.porting.jax_tagging import is_array, is_leaf, tagging
 from vit_parity.porting.loops import Loop, stacked, unstacked
 from vit_parity.porting.program import Evaluation, order_of, shaken
 from vit_parity.porting.stages import ROOT, Key, Observed, Parts, is_float
 from vit_parity.porting.tags import mark
 from vit_spec import VitportError
-
-Held = tuple[list[Any], Callable[[list[Any]], Callable[..., Any]], list[str | None]]
-"""Arrays, what makes the function of the inputs from them, and the names of those that are trained."""
 
 
 class JaxModel:
@@ -45,7 +42,7 @@ class JaxModel:
 
         self.title = title
         self._model = model
-        self._weights, self._made, names = _held(model)
+        self._weights, self._made, names = held(model)
         given, self._tree = jax.tree_util.tree_flatten_with_path((tuple(args), dict(kwargs)), is_leaf=is_leaf)
         self._given = [_as_array(leaf) for _, leaf in given]
         inputs = [f"inputs{jax.tree_util.keystr(path[1:])}" for path, leaf in given if is_array(_as_array(leaf))]
@@ -96,7 +93,7 @@ class JaxModel:
     @functools.cached_property
     def _modules(self) -> Mapping[str, Any]:
         """Path → module of NNX."""
-        if not _is_a(self._model, "flax.nnx", "Module"):
+        if not is_a(self._model, "flax.nnx", "Module"):
             return {}
         from flax import nnx
 
@@ -130,7 +127,7 @@ class JaxModel:
         steps = [int(step) for step in _steps(stage)]
         whole = equinox_module(self._model)
         module = self._called.get(path) if whole is None else equinox_model.part_of(whole, path)
-        found = _parts(self._model, path, self._modules) if module is None else equinox_model.parts(module)
+        found = parts_of(self._model, path, self._modules) if module is None else equinox_model.parts(module)
         arrays = {name: functools.reduce(lambda it, at: it[at], steps, array) for name, array in found.arrays.items()}
         return Parts(arrays, found.facts)
 
@@ -208,94 +205,6 @@ def _as_fine(array: np.ndarray, own: np.ndarray) -> np.ndarray:
     """An array in the dtype of what it replaces, unless that is a coarser one."""
     coarser = is_float(own) and is_float(array) and own.dtype.itemsize < array.dtype.itemsize
     return np.asarray(array) if coarser else np.asarray(array, own.dtype)
-
-
-def _held(model: Any) -> Held:
-    """The arrays of a model, and the function that they make."""
-    import jax
-
-    function: Any = model
-    if _is_a(model, "flax.nnx", "Module"):
-        from flax import nnx
-
-        _check_random(model)
-        graph, state = nnx.split(model)
-        leaves, tree = jax.tree.flatten(state)
-        trained = {id(it.get_value()): ".".join(map(str, path)) for path, it in nnx.to_flat_state(state)
-                   if isinstance(it, nnx.Param)}  # fmt: skip
-
-        def made(arrays: list[Any]) -> Callable[..., Any]:
-            copy: Any = nnx.merge(graph, jax.tree.unflatten(tree, arrays))
-            for path, module in nnx.iter_modules(copy):
-                setattr(module, PATH, ".".join(map(str, path)) or ROOT)
-            return copy
-
-        return leaves, made, [trained.get(id(leaf)) for leaf in leaves]
-    if (module := equinox_module(model)) is not None:
-        equinox_model.check_random(module)
-        if module is model:
-            return equinox_model.held(module)
-    if _is_a(model, "flax.linen", "Module"):  # bound
-        model = model.unbind()
-    if isinstance(model, tuple) and len(model) == 2 and _is_a(model[0], "flax.linen", "Module"):
-        module, variables = model
-        with_paths, tree = jax.tree_util.tree_flatten_with_path(variables)
-        names = [named_leaf(path[1:]) if named_leaf(path[:1]) == "params" else None for path, _ in with_paths]
-        return (
-            [leaf for _, leaf in with_paths],
-            lambda arrays: functools.partial(module.apply, jax.tree.unflatten(tree, arrays)),
-            names,
-        )
-    if isinstance(model, functools.partial):  # its arguments are most likely the parameters
-        given, tree = jax.tree_util.tree_flatten_with_path((model.args, model.keywords), is_leaf=is_leaf)
-        leaves = [leaf for _, leaf in given]
-        places = [at for at, leaf in enumerate(leaves) if is_array(leaf)]
-
-        def filled(arrays: list[Any]) -> Callable[..., Any]:
-            given = list(leaves)
-            for at, array in zip(places, arrays, strict=True):
-                given[at] = array
-            args, kwargs = jax.tree.unflatten(tree, given)
-            return functools.partial(model.func, *args, **kwargs)
-
-        return [leaves[at] for at in places], filled, [named_leaf(given[at][0][1:]) for at in places]
-    return [], lambda _: function, []
-
-
-def _parts(model: Any, path: str, modules: Mapping[str, Any]) -> Parts:
-    """The parameters and plain attributes of one module."""
-    simple = (bool, int, float, str, tuple)
-    if _is_a(model, "flax.nnx", "Module"):
-        from flax import nnx
-
-        own = vars(modules[path]) if path in modules else {}
-        arrays = {name: np.asarray(it.get_value()) for name, it in own.items()
-                  if isinstance(it, nnx.Variable) and is_array(it.get_value())}  # fmt: skip
-        return Parts(arrays, {name: value for name, value in own.items() if isinstance(value, simple)})
-    if _is_a(model, "flax.linen", "Module"):
-        model = model.unbind()
-    if isinstance(model, tuple) and len(model) == 2:
-        steps = [] if path == ROOT else path.split(".")
-        arrays = {}
-        for collection in model[1].values():
-            for step in steps:
-                collection = collection.get(step, {}) if isinstance(collection, Mapping) else {}
-            arrays |= {name: np.asarray(it) for name, it in collection.items() if is_array(it)}
-        return Parts(arrays)
-    return Parts()
-
-
-def _check_random(model: Any) -> None:
-    from flax import nnx
-
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, nnx.Dropout) and module.rate > 0 and not module.deterministic:
-            raise VitportError("The NNX model has dropout switched on, so outputs are random: call model.eval() first.")
-
-
-def _is_a(value: Any, module: str, name: str) -> bool:
-    """``isinstance`` without importing what may not be there."""
-    return module in sys.modules and isinstance(value, getattr(sys.modules[module], name))
 
 
 def _as_array(leaf: Any) -> Any:

@@ -162,7 +162,8 @@ def named_tree(tree: Tree) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str
     import jax
 
     from vit_parity.frameworks import torch_array
-    from vit_parity.porting.jax_model import JaxModel, named_leaf
+    from vit_parity.porting.jax_model import JaxModel
+    from vit_parity.porting.jax_tagging import named_leaf
 
     if hasattr(tree, "named_parameters"):
         return {name: torch_array(it).astype(np.float64) for name, it in tree.named_parameters()}, dict
