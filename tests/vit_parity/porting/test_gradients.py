@@ -434,23 +434,6 @@ def test_mistakes_on_the_way_there_are_told_once_and_hide_none_on_the_way_back()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_half_a_gradient_in_any_layer_is_found_at_that_layer(name) -> None:
-    model = pair(name)
-    lost = []
-    for path, stage in model.layers.items():
-        mirror = model.port(model.model)
-        embeds = type(at(mirror, path)) is nnx.Embed
-        method(path, _around(*((same, scaled(0.5)) if embeds else (scaled(0.5), same))))(mirror)
-        found = compare(model.model, mirror, model.inputs, inputs_b=model.inputs_b, gradients=True)
-        assert found.gradients is not None
-        places = [fault.stage for fault in found.gradients.faults]
-        if found.faults or places not in ([stage], [f"{stage}.weight"]):
-            lost.append(f"{path} is found at {places}, not at {stage}")
-    assert not lost, "\n".join(lost)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
 def test_gradients_of_a_sound_port_are_accused_of_nothing(name) -> None:
     model = pair(name)
     found = compare(model.model, model.port(model.model), model.inputs, inputs_b=model.inputs_b, gradients=True)
