@@ -14,7 +14,9 @@ from pathlib import Path
 from conversion.containers import holds_weights
 from conversion.containers.model_card import CARD, is_ours
 from conversion.format import FolderWriter, Format
+from conversion.store import Objects
 from vit_spec import VitportError
+from vit_spec.address import in_store
 
 
 def writable_file(path: str | Path, sources: Iterable[str | Path] = (), ending: str = "") -> Path:
@@ -42,12 +44,33 @@ def writable_file(path: str | Path, sources: Iterable[str | Path] = (), ending: 
     return found
 
 
-def write_file(path: str | Path, content: bytes) -> None:
-    """Write a file that appears complete or not at all.
+def check_writable(path: str, sources: Iterable[str | Path] = (), ending: str = "") -> None:
+    """The same for what may also be the address of an object; its store is asked, so that a refusal costs no work.
 
     Raises:
-        VitportError: as :func:`writable_file`, and where the disk does not take it.
+        VitportError: as :func:`writable_file` does, and if the store cannot be read.
     """
+    if not in_store(path):
+        writable_file(path, sources, ending)
+        return
+    if path in map(str, sources):
+        raise VitportError(f"{path} is another file of this command and would be replaced: choose another name.")
+    if path.endswith("/") or not path.lower().endswith(ending):
+        raise VitportError(f"{path} cannot be written: its name must end in {ending or 'the name of an object'}.")
+    objects, name = Objects.holding(path)
+    objects.versions([name])
+
+
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a file, or an object of a bucket, that appears complete or not at all.
+
+    Raises:
+        VitportError: as :func:`writable_file`, and where the disk or the store does not take it.
+    """
+    if in_store(path):
+        objects, name = Objects.holding(str(path))
+        objects.write(name, content)
+        return
     with written_aside(path) as aside:
         aside.write_bytes(content)
 

@@ -66,6 +66,8 @@ class Format:
     of one of them: each family has a format in the group ``timm``, and the plain ViT's has that name."""
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """transformers' ``model_type`` → the classes whose folders have this format."""
+    by_class: bool = False
+    """Whether other formats have the same names, so that only a config.json of one of ``classes`` shows this one."""
     either_order: bool = False
     """Whether pre-norm and post-norm blocks have the same names, so that the caller must say which they are."""
     base: str | tuple[str, ...] = ""

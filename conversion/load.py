@@ -21,7 +21,7 @@ from conversion.identify.contradictions import check_given, check_name, check_si
 from conversion.identify.given import both, given_facts
 from conversion.identify.heads import describe, misfits
 from conversion.identify.hyperparameters import check_hyperparameters
-from conversion.identify.known_class import check_class, check_format
+from conversion.identify.known_class import check_class, check_format, format_by_class
 from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import recognise
@@ -144,7 +144,8 @@ def _understood(
         check_class(beside)
     check_plain(source.table, beside)
     if rename is None:
-        found = recognise(source.table, opening.format or source.format, source.under, opening.unreplicate)
+        forced = opening.format or source.format or format_by_class(beside)
+        found = recognise(source.table, forced, source.under, opening.unreplicate)
     else:
         found = renamed(source.table, rename)
     for name in found.filled:  # a bias that is there, and set aside

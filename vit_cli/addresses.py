@@ -8,8 +8,8 @@ from vit_spec.address import check_local, in_store
 
 _ANYWHERE = {
     "--weights", "--model.weights", "--teacher.weights", "--config", "--base", "--rename", "--workdir", "--path",
-    "--data", "--data.path", "--validation", "--data.validation",
-    "--compilation-cache",
+    "--data", "--data.path", "--validation", "--data.validation", "--data.labels", "--data.validation-labels",
+    "--labels", "--real", "--predictions", "--certificate", "--compilation-cache",
 }  # fmt: skip
 _OPERANDS = ("inspect", "convert", "compare", "evaluate", "predict", "export", "steps", "rollout", "sweep")
 """Commands that take weights and images as operands."""

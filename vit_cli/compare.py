@@ -52,8 +52,8 @@ def compare(
     the same in JAX. Both are measured against A's weights in float64 too. See docs/comparing.md.
 
     Models of your own, in any framework, are given by --a and --b: functions that return a model, or a model and its
-    inputs. They are imported and run. See docs/tutorials/porting.md; of the other options, --all, --report and --json
-    concern them.
+    inputs. They are imported and run. See docs/tutorials/porting.md; of the other options, --all, --gradients, --report
+    and --json concern them.
 
     Args:
         a: The reference.
@@ -69,7 +69,7 @@ def compare(
         worst_first: Sort by how far differences exceed rounding.
         explain: Name the causes of differences that rounding does not explain.
         teacher_forced: Also run each block of torch: and jax: sides on the exact input, and measure its own error.
-        gradients: Also compare the gradients of torch: and jax: runs, from the head to the images.
+        gradients: Also compare gradients, from the output to the inputs, of torch: and jax: runs or of your own models.
         memory: Gigabytes that activations may take at once, beside weights and libraries; the rest goes to a temporary
             file.
         fail_above: Exit with status 1, naming the first layer whose relative difference is above X.
@@ -83,7 +83,7 @@ def compare(
     _check_destinations(save_capture, report, figure)
     if own_a is not None or own_b is not None or pairs is not None:
         _check_own(given)
-        _compare_own(own_a, own_b, pairs, report, all_layers=all_layers, as_json=as_json)
+        _compare_own(own_a, own_b, pairs, report, gradients=gradients, all_layers=all_layers, as_json=as_json)
         return
     if a is None:
         raise VitportError("Nothing is named to compare: give weights, A and B, or models of your own, --a and --b.")
@@ -119,7 +119,7 @@ def compare(
 
 def _check_own(given: dict[str, Any]) -> None:
     """Refuses what does not concern two models of the user's own, rather than leave it out in silence."""
-    concerned = ("own_a", "own_b", "pairs", "all_layers", "report", "as_json", "reading")
+    concerned = ("own_a", "own_b", "pairs", "all_layers", "gradients", "report", "as_json", "reading")
     stray = changed(compare, {name: value for name, value in given.items() if name not in concerned})
     words = [{"a": "A", "b": "B"}.get(name, f"--{name.replace('_', '-')}") for name in stray]
     if given["reading"] != Reading():
@@ -127,13 +127,14 @@ def _check_own(given: dict[str, Any]) -> None:
     if words:
         raise VitportError(
             f"{', '.join(words)}: for weights alone. Two models of your own are given as --a MODULE:FUNCTION --b "
-            "MODULE:FUNCTION, with --pairs, --all, --report and --json: leave out the rest."
+            "MODULE:FUNCTION, with --pairs, --all, --gradients, --report and --json: leave out the rest."
         )
 
 
 def _compare_own(
-    a: str | None, b: str | None, pairs: Path | None, report: Path | None, *, all_layers: bool, as_json: bool
-) -> None:
+    a: str | None, b: str | None, pairs: Path | None, report: Path | None, *, gradients: bool, all_layers: bool,
+    as_json: bool
+) -> None:  # fmt: skip
     """Two models of the user's own."""
     if a is None or b is None:
         raise VitportError("Two models of your own are given as --a MODULE:FUNCTION --b MODULE:FUNCTION: give both.")
@@ -145,7 +146,7 @@ def _compare_own(
         (first, inputs), (second, inputs_b) = own_model(a, "--a"), own_model(b, "--b")
         if inputs is None:
             inputs, inputs_b = inputs_b, None
-        found = porting.compare(first, second, inputs, inputs_b=inputs_b, pairs=pairs)
+        found = porting.compare(first, second, inputs, inputs_b=inputs_b, pairs=pairs, gradients=gradients)
     if report is not None:
         with spinner("Drawing"):
             found.write_report(report)

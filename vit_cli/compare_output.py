@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vit_parity import Comparison, Row
     from vit_parity.compare import Findings
     from vit_parity.gradients import GradientRow
-    from vit_parity.porting import Porting
+    from vit_parity.porting import PortedRow, Porting
 
 SCHEMA = 1
 """Version of the JSON; it changes when a field changes its meaning or is removed."""
@@ -78,21 +78,30 @@ def print_porting(found: Porting, *, all_layers: bool) -> None:
     for letter, run in (("A", found.a), ("B", found.b)):
         say(f"{letter}: {run.title} ({', '.join(run.facts.values())})")
     say("relative L2 norms: B from A, what rounding explains, and each stage of B by itself, on the inputs of A")
-    rows = found.rows if all_layers else found.shown
-    cells = [
-        (row.name, row.counterpart, short_number(row.difference.relative), short_number(row.tolerance),
-         "" if row.alone is None else short_number(row.alone), row.judged)
-        for row in rows
-    ]  # fmt: skip
-    print_table(["stage of A", "stage of B", "B against A", "rounding", "by itself", "<"], cells)
-    if len(rows) < len(found.rows):
-        say(f"{len(rows)} of {len(found.rows)} stages; --all shows the others")
+    _print_stages("stage", found.rows, all_layers=all_layers)
     for letter, names in (("A", found.only_a), ("B", found.only_b)):
         if names:
             more = f", and {len(names) - 6} more" if len(names) > 6 else ""
             say(f"Only in {letter}: {', '.join(names[:6])}{more}.")
+    if found.gradients is not None:
+        say(f"Gradients of {found.gradients.loss}, from the output to the inputs:")
+        _print_stages("gradient", found.gradients.rows, all_layers=all_layers)
     for line in found.conclusion.splitlines():
         say(line)
+
+
+def _print_stages(what: str, all_rows: Sequence[PortedRow], *, all_layers: bool) -> None:
+    from vit_parity.porting.findings import telling
+
+    rows = all_rows if all_layers else telling(all_rows)
+    cells = [
+        (row.title, row.counterpart, short_number(row.difference.relative), short_number(row.tolerance),
+         "" if row.alone is None else short_number(row.alone), row.judged)
+        for row in rows
+    ]  # fmt: skip
+    print_table([f"{what} of A", f"{what} of B", "B against A", "rounding", "by itself", "<"], cells)
+    if len(rows) < len(all_rows):
+        say(f"{len(rows)} of {len(all_rows)} {what}s; --all shows the others")
 
 
 def _print_gradients(rows: Sequence[GradientRow], *, worst_first: bool) -> None:

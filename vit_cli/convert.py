@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
@@ -12,7 +11,6 @@ from vit_cli.proof import prove
 from vit_cli.reading import FileOptions, ImageSize, WindowSize
 from vit_cli.terminal import progress, say
 from vit_spec import VitportError, count_parameters
-from vit_spec.address import in_store
 from vit_spec.swin.resizing import OffsetResize
 from vit_spec.vit.config import Activation, PositionResize
 
@@ -118,7 +116,7 @@ def convert(
             the weights of SRC loaded. Your code is run.
     """
     import conversion
-    from conversion.destination import writable_file
+    from conversion.destination import check_writable
 
     if certificate is not None and not verify:
         raise VitportError(f"--certificate {certificate} needs --verify, which writes it: add --verify.")
@@ -136,8 +134,8 @@ def convert(
 
         stated: dict[str, Any] = {"image_size": changes.image_size}
         check_verifiable(changes, lambda: conversion.load(source, if_unstated=stated, **options))
-        proof = _certificate(certificate, destination)
-        writable_file(proof, sources=(source, destination), ending=".json")
+        certificate = certificate or f"{destination.rstrip('/')}.certificate.json"
+        check_writable(certificate, sources=(source, destination), ending=".json")
     with progress("Writing") as told:
         done = conversion.convert(
             source, destination, to=to, changes=changes, overwrite=overwrite, progress=told, **options
@@ -152,15 +150,7 @@ def convert(
     say(f"sha256 {written.provenance.sha256}")
     if against is not None:
         say(f"note: running {against}, which is your own code")
-    return prove(done, _certificate(certificate, destination), against) if verify else 0
-
-
-def _certificate(given: str | None, destination: str) -> Path:
-    """Its file, which is of this machine."""
-    if given is None and in_store(destination):
-        raise VitportError(f"--verify writes a certificate, and {destination} is in a bucket: name its file on this "
-                           "machine with --certificate.")  # fmt: skip
-    return Path(given or f"{destination}.certificate.json")
+    return 0 if certificate is None else prove(done, certificate, against)
 
 
 def _origins(checkpoint: Checkpoint) -> str:

@@ -93,9 +93,9 @@ def evaluate(
     if data is None:
         raise VitportError("--data is missing: give the images, as `vitport train` reads them.")
     if predictions is not None:
-        from conversion.destination import writable_file
+        from conversion.destination import check_writable
 
-        writable_file(predictions, [each for each in (weights, data, labels, real) if each is not None], ".csv")
+        check_writable(predictions, [each for each in (weights, data, labels, real) if each is not None], ".csv")
     how = {"batch": batch, "workers": workers, "precision": precision}
     offer_cores()
     checkpoint = reading.load(weights)
@@ -169,15 +169,15 @@ def _of_head(
     per_class: bool,
     predictions: str | None,
 ) -> dict[str, Any]:
-    from pathlib import Path
-
+    from conversion.store.put import made_here
     from vit_jax.training.evaluation import evaluate as measure
     from vit_jax.training.evaluation.label_scores import LabelScores
 
-    labels = None if real is None else measure.read_real_labels(Path(real), source)
+    labels = None if real is None else measure.read_real_labels(real, source)
     result = measure.evaluate(checkpoint, source, **how)
     if predictions is not None:
-        measure.write_predictions(Path(predictions), result, checkpoint, source)
+        with made_here(predictions, overwrite=True) as path:
+            measure.write_predictions(path, result, checkpoint, source)
     scores = result.scores
     found: dict[str, Any] = {"images": scores.images, **scores.metrics(), "skipped": result.skipped}
     if result.images_per_second is not None:

@@ -34,12 +34,13 @@ def export(
         source: File, folder or work directory of weights.
         output: File to write.
         preprocessing: Take pixels, uint8 (B, H, W, C) of the model's size, and normalise them in the graph.
-        parameters: Within the file, or beside it in OUT.data (ONNX, for files of up to 2 GB each) or OUT.safetensors
+        parameters: Within the file, or beside it in OUT.data (ONNX, as it must be from 2 GB on) or OUT.safetensors
             (StableHLO, which then takes them as its first argument).
         overwrite: Replace OUT if it exists.
         image_size: Pixels, a side or height and width, instead of the weights' own.
     """
     from conversion.destination import writable_file
+    from conversion.store import Objects
     from conversion.store.put import check_free, made_here, put
     from vit_parity.exported import KINDS, data_beside, run_back
     from vit_parity.exported import export as write
@@ -65,6 +66,8 @@ def export(
         if exported.data is not None:
             say(f"wrote {outputs[1]}: {exported.data.stat().st_size / 1e6:.1f} MB, the parameters")
             if in_store(output):
+                objects, name = Objects.holding(output)
+                objects.delete([name])  # an old graph never lies beside new parameters; the new one comes last
                 put(exported.data, outputs[1], overwrite=True)
     verdict = "equal" if found.equal else "NOT equal"
     say(f"run by {found.by}, batches of 1 and 3: {found.largest:.1e} of the largest logit from the other framework's "

@@ -11,6 +11,7 @@ from vit_cli.reading import ImageSize, Json, Options
 from vit_cli.terminal import print_table, say, say_error, spinner, write_json
 from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
+from vit_spec.address import in_store
 from vit_spec.frameworks import require_torch
 
 _COLUMNS = ("predicted", "probability")
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from conversion import Checkpoint
+    from vit_jax.training.data.sources.folders import Folder
 
 
 def predict(
@@ -52,9 +54,14 @@ def predict(
         raise VitportError(f"--top must be at least 1; got {top}.")
     if batch < 1 or workers < 0:
         raise VitportError(f"--batch must be 1 or more, and --workers 0 or more; got {batch} and {workers}.")
-    whole = Path(image).is_dir()
+    folder = _folder(image)
+    whole = folder is not None
     if predictions is not None and not whole:
         raise VitportError(f"--predictions is of a folder, and {image} is none: leave it out, or give --json.")
+    if predictions is not None:
+        from conversion.destination import check_writable
+
+        check_writable(predictions, (image, weights))
     if whole and framework == "torch":
         raise VitportError(f"--framework torch runs one image, and {image} is a folder: leave it out.")
     if whole:
@@ -71,8 +78,8 @@ def predict(
             f"{weights} has no head, so it names no classes: give weights with a classifier, or read its features with "
             "create_model(weights=...).forward_features."
         )
-    if whole:
-        _predict_folder(checkpoint, Path(image), top, batch, workers, precision, predictions, as_json)
+    if folder is not None:
+        _predict_folder(checkpoint, folder, top, batch, workers, precision, predictions, as_json)
         return
     pixels = conversion.load_image(image, checkpoint.preprocessing)
     with spinner(f"Running {framework}"):
@@ -86,6 +93,20 @@ def predict(
         ("class", "<label", "probability", "logit"),
         [(str(row["class"]), row["label"] or "", f"{row['probability']:.4f}", f"{row['logit']:.3f}") for row in rows],
     )
+
+
+def _folder(image: str) -> Folder | None:
+    """The folder of this path or address; ``None`` if it is none."""
+    names: list[str] = []
+    if in_store(image):
+        from conversion.store import Objects
+
+        names = [name for name in Objects(image).names() if not name.endswith("/")]
+    if not names and not Path(image).is_dir():
+        return None
+    from vit_jax.training.data.sources.folders import FolderInBucket, FolderOnDisk
+
+    return FolderInBucket(image.rstrip("/"), names) if names else FolderOnDisk(Path(image))
 
 
 def _likeliest(checkpoint: Checkpoint, logits: np.ndarray, top: int) -> list[dict[str, Any]]:
@@ -106,7 +127,7 @@ def _likeliest(checkpoint: Checkpoint, logits: np.ndarray, top: int) -> list[dic
 
 def _predict_folder(
     checkpoint: Checkpoint,
-    folder: Path,
+    folder: Folder,
     top: int,
     batch: int,
     workers: int,
@@ -122,9 +143,9 @@ def _predict_folder(
 
     from conversion.destination import write_file
     from vit_jax.training.evaluation.evaluate import Clock
-    from vit_jax.training.evaluation.unlabelled import classify, image_files
+    from vit_jax.training.evaluation.unlabelled import classify, images_below
 
-    images, clock = image_files(folder), Clock()
+    images, clock = images_below(folder), Clock()
     found: list[tuple[str, list[dict[str, Any]]]] = []
     for one in classify(checkpoint, images, clock, batch=batch, workers=workers, precision=precision):
         logits = None if one.logits is None else np.asarray(one.logits, np.float64)
@@ -146,7 +167,7 @@ def _predict_folder(
         cells = cells or [("", "")] * len(places)
         table.writerow((name, *(cell for pair in cells for cell in pair)))
     if predictions is not None:
-        write_file(Path(predictions), text.getvalue().encode())
+        write_file(predictions, text.getvalue().encode())
         say(f"wrote {predictions}: {told}")
         return
     for line in text.getvalue().splitlines():

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from vit_parity import Certificate
 
 
-def prove(done: Conversion, certificate: Path, against: str | None) -> int:
+def prove(done: Conversion, certificate: str, against: str | None) -> int:
     """Verify a conversion, write its certificate, and print the result.
 
     Args:
         done: what was converted.
-        certificate: file for the JSON.
+        certificate: file or object for the JSON.
         against: ``MODULE:FUNCTION`` of the source's own PyTorch module.
 
     Returns:

@@ -11,7 +11,7 @@ from vit_spec import VitportError
 from vit_spec.arguments import changed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from conversion import Reading
     from vit_parity import Findings
@@ -41,6 +41,9 @@ def compare(
     *,
     inputs_b: Any = None,
     pairs: str | Path | Iterable[Pair | str] | None = None,
+    gradients: bool = False,
+    loss: Callable[[Any], Any] | None = None,
+    loss_b: Callable[[Any], Any] | None = None,
 ) -> Porting: ...
 def compare(
     a: Any,
@@ -57,6 +60,8 @@ def compare(
     memory: float = 1.0,
     inputs_b: Any = None,
     pairs: str | Path | Iterable[Pair | str] | None = None,
+    loss: Callable[[Any], Any] | None = None,
+    loss_b: Callable[[Any], Any] | None = None,
     **reading: Unpack[Reading],
 ) -> Findings | Porting:
     """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
@@ -67,8 +72,8 @@ def compare(
 
     The truth is ``a``'s weights in float64. docs/comparing.md says what the numbers mean.
 
-    Two models of your own are given as they are (docs/tutorials/porting.md); only ``inputs``, ``inputs_b`` and
-    ``pairs`` concern them, as of :func:`vit_parity.porting.compare`:
+    Two models of your own are given as they are (docs/tutorials/porting.md); only ``inputs``, ``inputs_b``, ``pairs``,
+    ``gradients``, ``loss`` and ``loss_b`` concern them, as of :func:`vit_parity.porting.compare`:
 
     >>> print(vitport.compare(torch_model, flax_model, inputs=x))
 
@@ -83,13 +88,16 @@ def compare(
         dtype: of runs by ``torch:`` and ``jax:``.
         explain: name the causes of what rounding does not explain.
         local_errors: also measure each block's own error, on the truth's input.
-        gradients: also compare the gradients of ``torch:`` and ``jax:`` runs, from the head to the image.
+        gradients: also compare gradients, from the output to the inputs: those of ``torch:`` and ``jax:`` runs, or of
+            your own models.
         memory: gigabytes that activations may take at once, beside weights and libraries; what does not fit lies in a
             temporary file.
         reading: what the weights leave open, of both sides, as of :func:`load`; a side that holds one set of weights
             is read without ``weights_key``.
         inputs_b: the inputs of your own ``b``, if they differ.
         pairs: which stages of your own models belong together; drafted by default.
+        loss: of the gradients of your own models, from ``a``'s output to a number; by default a random linear function.
+        loss_b: the same of ``b``, in its framework; ``loss`` by default.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and
@@ -100,15 +108,15 @@ def compare(
     """
     of_weights = {
         "image": image, "seed": seed, "image_size": image_size, "dtype": dtype, "explain": explain,
-        "local_errors": local_errors, "gradients": gradients, "memory": memory, **reading,
+        "local_errors": local_errors, "memory": memory, **reading,
     }  # fmt: skip
-    of_own = {"inputs_b": inputs_b, "pairs": pairs}
+    of_own = {"inputs_b": inputs_b, "pairs": pairs, "loss": loss, "loss_b": loss_b}
     if inputs is None and isinstance(a, (str, Path)) and isinstance(b, (str, Path, type(None))):
         if stray := changed(compare, of_own):
             raise VitportError(f"{', '.join(stray)}: for two models of your own alone; leave out, or give inputs.")
-        return vit_parity.compare(a, b, images=of_weights.pop("image"), **of_weights)
+        return vit_parity.compare(a, b, images=of_weights.pop("image"), gradients=gradients, **of_weights)
     if b is None:
         raise VitportError("compare needs a second model: compare(a, b, inputs=x).")
     if stray := changed(compare, of_weights):
         raise VitportError(f"{', '.join(stray)}: for weights alone, not for models of your own; leave out.")
-    return porting.compare(a, b, inputs, **of_own)
+    return porting.compare(a, b, inputs, gradients=gradients, **of_own)

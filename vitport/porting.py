@@ -1,5 +1,5 @@
-"""Your own models, of any framework: captured, and compared stage by stage."""
+"""Your own models, of any framework: captured, and compared stage by stage; and your optimizers, step by step."""
 
-from vit_parity.porting import assert_golden, assert_parity, capture, capturing, suggest_pairs, tag
+from vit_parity.porting import assert_golden, assert_parity, capture, capturing, compare_optimizers, suggest_pairs, tag
 
-__all__ = ["assert_golden", "assert_parity", "capture", "capturing", "suggest_pairs", "tag"]
+__all__ = ["assert_golden", "assert_parity", "capture", "capturing", "compare_optimizers", "suggest_pairs", "tag"]

@@ -31,6 +31,8 @@ class _Class:
     resample: int = 3
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    normalises: bool = True
+    """``do_normalize``."""
     one_number_is_square: bool
     """Whether a ``size`` of one number is both sides, else the shorter one."""
 
@@ -50,12 +52,15 @@ CLASSES = {
     "Siglip": _Class(mean=HALF, std=HALF, size=_square(224), crop=None, one_number_is_square=False),
     "Siglip2": _Class(mean=HALF, std=HALF, size=_square(256), crop=None, resample=2, one_number_is_square=True),
     "Blip": _Class(size=_square(384), crop=None, mean=CLIP_MEAN, std=CLIP_STD, one_number_is_square=True),
+    "GotOcr2": _Class(size=_square(384), crop=None, mean=CLIP_MEAN, std=CLIP_STD, one_number_is_square=True),
+    "Tipsv2": _Class(**_HALF, size=_square(448), crop=None, resample=2, normalises=False),
 }
 """Image processors by the beginning of their names; others compute something else, or nothing here needs them."""
 _OF_MODEL = {
     "vit": "ViT", "vit_mae": "ViT", "vit_msn": "ViT", "ijepa": "ViT", "deit": "DeiT", "dinov2": "Bit",
     "dinov2_with_registers": "Bit", "clip": "CLIP", "clip_vision_model": "CLIP", "siglip": "Siglip",
     "siglip_vision_model": "Siglip", "siglip2": "Siglip2", "siglip2_vision_model": "Siglip2",
+    "aimv2_vision_model": "CLIP", "internvl_vision": "GotOcr2", "tipsv2_vision_model": "Tipsv2",
 }  # fmt: skip
 """``model_type`` in config.json → the class of files that name none, as in transformers' ``AutoImageProcessor``."""
 
@@ -74,9 +79,11 @@ def preprocessing(told: Mapping[str, Any], config_json: Mapping[str, Any], chann
     usual = _class(told, config_json)
     if not _flag(told, "do_resize", True):
         raise _refused("do_resize", False, "images of any size have to be resized for a Vision Transformer")
-    for name in ("do_pad", "use_square_size"):
+    for name in ("do_pad", "use_square_size", "crop_to_patches"):
         if _flag(told, name, False):
             raise _refused(name, True, "this is not supported")
+    if usual is CLASSES["GotOcr2"] and _flag(told, "do_center_crop", False):
+        raise _refused("do_center_crop", True, "its class cuts out no centre")
     if usual is CLASSES["Siglip2"]:  # the grid of square images; others keep their shape there, and are squashed here
         side = math.isqrt(int(told.get("max_num_patches", 256))) * int(told.get("patch_size", 16))
         told = {**told, "size": _square(side)}
@@ -156,7 +163,7 @@ def _colours(told: Mapping[str, Any], usual: _Class, channels: int) -> tuple[tup
     factor = told.get("rescale_factor", 1 / 255)
     if not _is_number(factor) or factor <= 0:
         raise _refused("rescale_factor", factor, "it must be a positive number")
-    rescales, normalises = (_flag(told, name, True) for name in ("do_rescale", "do_normalize"))
+    rescales, normalises = _flag(told, "do_rescale", True), _flag(told, "do_normalize", usual.normalises)
     mean = _per_channel(told, "image_mean", usual.mean, channels) if normalises else (0.0,) * channels
     std = _per_channel(told, "image_std", usual.std, channels) if normalises else (1.0,) * channels
     scale = 255 * factor if rescales else 255.0

@@ -70,7 +70,7 @@ def recognise(
             are copies and ``unreplicate`` is not asked for, or the other way round.
     """
     table = table.renamed(_unwrapped)
-    formats = get_formats(forced) if forced else tuple(FORMATS.values())
+    formats = get_formats(forced) if forced else tuple(it for it in FORMATS.values() if not it.by_class)
     for spelled, notes in spellings(table):
         for candidate in formats:
             if prefixes := _without_copies(_prefixes(spelled, candidate)):

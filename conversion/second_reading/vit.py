@@ -105,8 +105,9 @@ class SecondReading(Reading):
     """Whether a mean is one of all tokens, for families that are plain otherwise."""
     flat_patches: Literal["channels first", "channels last"] = "channels first"
     """The order of the pixels that a patch embedding stored as a linear layer reads."""
-    sincos: bool = False
-    """Whether the family's code adds sines and cosines of column and row to the patches, which no file holds."""
+    sincos: Literal["to the last", "before the last"] | None = None
+    """Whether the family's code adds sines and cosines of column and row to the patches where a file holds no
+    positions; their frequencies fall from 1 to 1/10000, or end one step before."""
     rotary: Rotary | None = None
     """The rotary positions of the family's code; ``rope_theta`` of a config.json and ``periods`` of the file overrule
     its own."""

@@ -63,6 +63,7 @@ _METHODS: dict[PositionResize, _Method] = {
     "torch-bicubic": _Method(_cubic(-0.75), 2, _half_pixel),
     "torch-bicubic-antialias": _Method(_cubic(-0.5), 2, _half_pixel, antialias=True),
     "torch-bilinear": _Method(_linear, 1, _half_pixel),
+    "torch-bilinear-antialias": _Method(_linear, 1, _half_pixel, antialias=True),
     "torch-bicubic-corners": _Method(_cubic(-0.75), 2, _corners),
     "scipy-zoom": _Method(_linear, 1, _corners),
     "dinov2": _Method(_cubic(-0.75), 2, _dino),

@@ -86,9 +86,9 @@ def test_of_two_formats_that_fit_a_file_one_is_declared_to_come_first(flavour: s
         computed = FORMATS[name].computed
         stored = table if computed is None else table.without(set(computed(table, config.image_size)))
         written = FORMATS[name].names.write(stored, config)
-        for other in FORMATS:
+        for other in (other for other, entry in FORMATS.items() if other == name or not entry.by_class):
             try:
                 recognise(written, other)
             except VitportError:
                 continue
-            assert other == name or _precedes(name, other)
+            assert other == name or FORMATS[name].by_class or _precedes(name, other)

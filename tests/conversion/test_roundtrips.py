@@ -28,6 +28,10 @@ PERCEPTION: dict = {
     "norm_eps": 1e-5,
     "rotary": AxialRotary(order="wh", offset=1.0, reference_grid=(3, 3)),
 }
+AIMV2: dict = {
+    "class_token": False, "pos_embed": "patch", "patch_norm": True, "norm": "rmsnorm", "norm_bias": False,
+    "mlp": "swiglu", "activation": "silu", "qkv_bias": False, "proj_bias": False, "num_classes": 0,
+}  # fmt: skip
 FLAVOURS: dict[str, dict] = {
     "vit": {},
     "vit-no-qkv-bias": {"qkv_bias": False},
@@ -68,6 +72,22 @@ FLAVOURS: dict[str, dict] = {
     "relpos": {"relative_hidden_dim": 7, "pos_embed": "none", "pool": "avg", "final_norm": "pooled"},
     "perception": PERCEPTION | {"layer_scale": 0.1, "final_norm": "none"},
     "rope-mixed": {"rotary": MixedRotary(), "pos_embed": "patch", "layer_scale": 1e-5},
+    "sapiens2": {
+        "num_classes": 0,
+        "norm": "rmsnorm",
+        "norm_bias": False,
+        "qk_norm": True,
+        "layer_scale": 1e-5,
+        "scale_attention_only": True,
+        "register_tokens": 2,
+        "pos_embed": "none",
+        "rotary": DinoV3Rotary(),
+        "mlp": "swiglu_packed",
+        "activation": "silu",
+    },
+    "internvl": {"layer_scale": 0.1, "pool": "avg", "final_norm": "none", "num_classes": 0},
+    "aimv2": AIMV2 | {"pool": "avg"},
+    "aimv2-head": AIMV2 | {"pool": "map", "map_hidden_dim": 1, "mlp_hidden_dim": 5},
     "encoder": {"norm_bias": False, "qkv_bias": False, "proj_bias": False, "activation": "relu"},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ import conversion
 import vit_jax
 import vit_torch
 import vitport
+from conversion.changes.trained import before_training
 from tests.conversion.canaries import assert_same_tensors
 from tests.random_weights import random_params
 from vit_spec import VitportError, get_model
@@ -84,6 +86,49 @@ def test_timm_gets_shared_heads_once_again(folder: tuple[Path, np.ndarray], tmp_
                 np.testing.assert_array_equal(there, original[f"blocks.{at}.attn.w{part}.{leaf}"])
     again = conversion.load(tmp_path / "timm.safetensors", model=CONFIG)
     assert_same_tensors(again.params, conversion.load(path).params)
+
+
+def test_a_folder_is_written_as_it_was_read(folder: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """Shared heads once again, so every array is the one that was read; and transformers' own answers with them."""
+    path, expected = folder
+    checkpoint = conversion.load(path)
+    assert "heads share keys and values in 2 blocks: each head has its own here" in checkpoint.provenance.notes
+    conversion.save(checkpoint, tmp_path / "ours", format="huggingface")
+    written, original = (load_file(at / "model.safetensors") for at in (tmp_path / "ours", path))
+    assert written.keys() | {"embeddings.mask_token"} == original.keys()
+    for name, array in written.items():
+        np.testing.assert_array_equal(array, original[name], err_msg=name)
+    loaded: Any = Sapiens2Model.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    model, told = loaded
+    assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert model.config.num_key_value_heads_per_layer == SHARED
+    with torch.no_grad():
+        tokens = model.double().eval()(torch.tensor(pixels())).last_hidden_state.numpy()
+    assert np.abs(tokens - expected).max() < 1e-13 * np.abs(expected).max()  # measured 2e-15: the same arrays
+
+
+def test_heads_that_training_moved_apart_are_written_apart(folder: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """Said before training; the folder then says that each head has its own, and transformers runs it so."""
+    checkpoint = conversion.load(folder[0])
+    (said,) = before_training(checkpoint)
+    assert "which heads share in 2 of 4 blocks" in said
+    moved = {name: array.copy() for name, array in checkpoint.params.items()}
+    moved["blocks.1.attn.qkv.weight"][48] += 0.1  # a row of one head's keys
+    trained = conversion.Checkpoint.of(checkpoint.config, moved)
+    conversion.save(trained, tmp_path / "ours", format="sapiens2")
+    assert_same_tensors(conversion.load(tmp_path / "ours").params, trained.params)
+    model = Sapiens2Model.from_pretrained(tmp_path / "ours", dtype=torch.float64).eval()
+    assert model.config.num_key_value_heads_per_layer == [4, 4, 1, 4]
+    with torch.no_grad():
+        expected = model(torch.tensor(pixels())).last_hidden_state.numpy()
+        actual = (
+            vit_torch.create_model(weights=trained, dtype=torch.float64)
+            .eval()
+            .forward_features(torch.tensor(pixels()))
+            .numpy()
+        )
+    assert np.abs(actual - expected).max() < 2e-6 * np.abs(expected).max()  # its float32 norms: measured 2e-7
+    assert before_training(conversion.Checkpoint.of(CONFIG, random_params(CONFIG, 1, np.float32))) == ()
 
 
 def test_heads_that_no_longer_agree_are_written_apart(tmp_path: Path) -> None:

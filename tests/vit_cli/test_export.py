@@ -15,7 +15,7 @@ from tests.random_weights import random_params
 from tests.small_configs import BASE
 from vit_cli.main import main
 from vit_parity.exported import KINDS as KINDS_OF_FILES
-from vit_parity.exported import export, run_back
+from vit_parity.exported import export, run_back, write
 from vit_spec import Preprocessing
 
 SWIN = Path(vit_cli.__file__).parent / "assets" / "digits_swin.safetensors"
@@ -64,6 +64,47 @@ def test_parameters_may_lie_beside(kind, data, weights, tmp_path, capsys) -> Non
     assert main(["export", str(weights), str(out), "--parameters", "beside"]) == 2
     assert f"{beside} exists already" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_parameters_beside_a_graph_of_onnx_are_read_back(tmp_path) -> None:
+    """Also what is too large to lie within, which is refused with what to do. Oracle: what was written."""
+    export(CHECKPOINT, tmp_path / "m.onnx", beside_it=True)
+    found = conversion.load(tmp_path / "m.onnx").params
+    for name, array in CHECKPOINT.params.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def test_what_is_too_large_for_a_file_of_onnx_is_one_sentence(weights, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(write, "_MOST", 10_000)
+    assert main(["export", str(weights), str(tmp_path / "m.onnx")]) == 2
+    assert "do not fit into an ONNX file, which has at most 10,000: pass --parameters beside" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert main(["export", str(weights), str(tmp_path / "m.onnx"), "--parameters", "beside"]) == 0
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_graph_and_its_parameters_fit_together_wherever_the_command_is_interrupted(at, tmp_path, monkeypatch) -> None:
+    """Before either of the two is renamed: both are the old ones, or the graph is missing."""
+
+    def made(text: bytes):
+        return lambda checkpoint, path, shape, raw, data: (path.write_bytes(text), data.path.write_bytes(text))
+
+    monkeypatch.setitem(KINDS_OF_FILES, ".onnx", made(b"old"))
+    export(CHECKPOINT, tmp_path / "m.onnx", beside_it=True)
+    monkeypatch.setitem(KINDS_OF_FILES, ".onnx", made(b"new"))
+    real, calls = Path.replace, []
+
+    def interrupted(self, target):
+        calls.append(target)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(CHECKPOINT, tmp_path / "m.onnx", beside_it=True)
+    left = {it.name: it.read_bytes() for it in tmp_path.iterdir()}
+    assert "m.onnx" not in left or left["m.onnx"] == left["m.onnx.data"]
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from vit_spec.vit.rotary import AxialRotary, DinoV3Rotary, MixedRotary
 pytestmark = pytest.mark.slow
 
 BASE = ViTConfig(
-    image_size=(8, 8), patch_size=4, in_channels=1, num_classes=10, embed_dim=16, depth=2, num_heads=2,
+    image_size=(8, 12), patch_size=4, in_channels=1, num_classes=10, embed_dim=16, depth=2, num_heads=2,
     mlp_hidden_dim=24, layer_scale=0.1,
 )  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -52,8 +52,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def written(folder: Path, name: str) -> Path:
-    config = BASE.replace(**FAMILIES[name])
+def written(folder: Path, name: str, **changes: Any) -> Path:
+    config = BASE.replace(**FAMILIES[name], **changes)
     preprocessing = Preprocessing(size=config.image_size, mean=(0.5,), std=(0.5,), crop_fraction=1.0)
     checkpoint = conversion.Checkpoint.of(config, random_params(config, 3, np.float32), preprocessing)
     conversion.save(checkpoint, folder / name, format="flax")
@@ -64,6 +64,7 @@ def written(folder: Path, name: str) -> Path:
 def test_steps_of_both_frameworks_stay_together_in_float64(
     name: str, vitport: Callable[..., Any], tmp_path: Path
 ) -> None:
+    """Measured 9.6e-13 with AdamW, which divides gradients by their size, and 2.4e-17 with SGD."""
     options = ("--dtypes", "float64", "--count", "2", "--batch", "2", "--fail-above", "1e-10", "--json")
     result = vitport("steps", written(tmp_path, name), *options)
     assert result.code == 0, result.err
@@ -73,7 +74,7 @@ def test_steps_of_both_frameworks_stay_together_in_float64(
 def test_a_sweep_finds_rounding_alone(name: str, tmp_path: Path) -> None:
     """2e-6 is some 16 unit roundoffs of float32, as in tests/vit_parity/test_sweep.py."""
     checkpoint = conversion.load(written(tmp_path, name))
-    images = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((2, 8, 12, 1)).astype(np.float32)
     for result in sweep(checkpoint, images, [Case("torch"), Case("torch", attention="fused"), Case("jax")]):
         assert result.error is not None
         assert 0 < result.error < 2e-6
@@ -84,7 +85,7 @@ def test_it_is_fine_tuned_evaluated_and_goes_on_with_the_same_bits(
     name: str, tmp_path: Path, vitport: Callable[..., Any]
 ) -> None:
     pytest.importorskip("sklearn")
-    given, run, again = written(tmp_path, name), tmp_path / "run", tmp_path / "again"
+    given, run, again = written(tmp_path, name, image_size=8), tmp_path / "run", tmp_path / "again"
     options = ("--model.weights", str(given), "--data", "digits", "--epochs", "None", "--steps", "4", "--keep.every",
                "2", "--log-every", "1")  # fmt: skip
     assert main(["train", "--workdir", str(run), *options]) == 0
@@ -97,11 +98,11 @@ def test_it_is_fine_tuned_evaluated_and_goes_on_with_the_same_bits(
     assert json.loads(found.out)["images"] == 360
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in ("branched", "differential")])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "differential"])
 def test_rollout_is_the_same_from_either_framework(name: str, tmp_path: Path) -> None:
-    """Blocks with several softmaxes have none: the command refuses them."""
+    """In float32; measured 3.8e-8. Differential attention has none: the command refuses it."""
     path = written(tmp_path, name)
-    images = np.random.default_rng(0).standard_normal((2, 8, 8, 1)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((2, 8, 12, 1)).astype(np.float32)
     in_jax, in_torch = vit_jax.create_model(weights=path), vit_torch.create_model(weights=path).eval()
     in_jax.eval()
     found = rollout(capture_jax(in_jax, images), in_jax.config)

@@ -81,12 +81,12 @@ def test_a_lack_of_memory_is_one_sentence(here, refused, monkeypatch) -> None:
     [
         ("train", "--workdir", "az://container/run", "--preset", "digits"),
         ("train", "--workdir=hdfs://host/run", "--preset", "digits"),
-        ("train", "--workdir", "run", "--preset", "digits", "--data.labels", "s3://bucket/train.csv"),
+        ("train", "--workdir", "run", "--preset", "digits", "--data.labels", "az://bucket/train.csv"),
         ("train", "--workdir", "run", "--preset", "digits", "--data.cache", "gs://bucket/cache"),
         ("train", "--workdir", "run", "--weights", "https://host/w.safetensors", "--data", "digits"),
         ("convert", "az://container/w.safetensors", "out.safetensors", "--to", "timm"),
-        ("evaluate", "w.safetensors", "--data", "digits", "--predictions", "gs://bucket/out.csv"),
-        ("convert", "w.safetensors", "out", "--to", "timm", "--verify", "--certificate", "s3://bucket/proof.json"),
+        ("evaluate", "w.safetensors", "--data", "digits", "--predictions", "https://host/out.csv"),
+        ("convert", "w.safetensors", "out", "--to", "timm", "--verify", "--certificate", "az://bucket/proof.json"),
     ],
 )
 def test_an_object_store_is_one_sentence_and_leaves_no_folder(arguments, tmp_path, monkeypatch, capsys) -> None:

@@ -1,8 +1,9 @@
 """Two processes train from shards in a bucket into a bucket that fails, are killed, and end with the bits of a disk.
 
 Each has four devices and half of each array. One request in twenty fails or is cut. Ten times one process is killed, or
-both are, after a random number of requests, so that deaths come while they start, read, train and save. Meanwhile a
-reader takes the weights from the bucket again and again: what it gets is always a whole checkpoint.
+both are, after a random number of requests, so that deaths come while they start, read, train and save. There the
+server stops answering, so that no run is further when it dies, on any machine. Meanwhile, and after each death, a
+reader takes the weights from the bucket: what it gets is always a whole checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import signal
 import subprocess
 import tarfile
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -34,8 +34,13 @@ pytestmark = pytest.mark.slow
 
 KILLS = 10
 STEPS = 40
-MOST = {True: 400, False: 1200}
-"""Requests before a death, of a process that starts, and of one that trains; a checkpoint is 720 objects."""
+STARTING = 400
+"""Requests of any kind before a death while processes start."""
+OBJECTS = 700
+"""Of a checkpoint, or more. Before a death while they train up to half as many again are written, so that one life
+completes one checkpoint at most, and ten lives half of the run's twenty."""
+TOKEN = "run"
+"""By which the server knows the run's processes from the reader."""
 OPTIONS = (
     "--steps", str(STEPS), "--keep.every", "2", "--log-every", "1", "--mesh", "data=1,fsdp=8", "--processes.wait", "30",
     "--model.depth", "1",
@@ -72,7 +77,8 @@ def _started(
     store: Store, workdir: Path | str, data: Path | str, tmp_path: Path, *options: str
 ) -> list[subprocess.Popen[str]]:
     """Of two hosts, each with its own copies of what it fetched."""
-    own = [store.environment | {"XDG_CACHE_HOME": str(tmp_path / f"host-{index}")} for index in range(2)]
+    variables = store.environment | {"GOOGLE_AUTH_TOKEN_FOR_TESTING": TOKEN}
+    own = [variables | {"XDG_CACHE_HOME": str(tmp_path / f"host-{index}")} for index in range(2)]
     model = [*SMALL]
     model[model.index("--data") + 1] = str(data)
     return start_two(
@@ -82,9 +88,17 @@ def _started(
     )
 
 
-def _check_end(pair: list[subprocess.Popen[str]]) -> None:
+def _ended(pair: list[subprocess.Popen[str]], killed: tuple[int, ...] = ()) -> bool:
+    """Whether both came to the run's end; else each must have been killed, or say that it lost the other."""
     told = [process.communicate(timeout=900)[0] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], told
+    codes = [process.returncode for process in pair]
+    for index, code in enumerate(codes):
+        expected = {75, -signal.SIGABRT, *(() if killed else (0,))}
+        if index in killed:  # of two, the second may end before its own turn, for want of the first
+            expected = {-signal.SIGKILL, *(expected if len(killed) > 1 else ())}
+        assert code in expected, "\n".join(told)
+        assert code != 75 or any(sentence in told[index] for sentence in LOST), "\n".join(told)
+    return codes == [0, 0]
 
 
 class _Reader(threading.Thread):
@@ -99,22 +113,31 @@ class _Reader(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.wait(0.5):
-            try:
-                copy = fetched(self._address)
-                (folder,) = copy.glob("checkpoints/*")
-                found = weights(copy)
-            except (VitportError, ValueError) as error:  # no checkpoint yet, or one that was removed meanwhile
-                if "damaged" in str(error):
-                    self.wrong.append(str(error))
-                continue
-            self.read.add(int(folder.name))
-            if not same_bits(found, weights(self._disk / folder.name)):
-                self.wrong.append(f"checkpoint {folder.name} has other weights")
+            self.look()
+
+    def look(self) -> None:
+        try:
+            copy = fetched(self._address)
+            (folder,) = copy.glob("checkpoints/*")
+            found = weights(copy)
+        except (VitportError, ValueError) as error:  # no checkpoint yet, or one that was removed meanwhile
+            if "damaged" in str(error):
+                self.wrong.append(str(error))
+            return
+        self.read.add(int(folder.name))
+        if not same_bits(found, weights(self._disk / folder.name)):
+            self.wrong.append(f"checkpoint {folder.name} has other weights")
 
 
-def _await(store: Store, asked: int, pair: list[subprocess.Popen[str]]) -> None:
-    while store.asked < asked and all(process.poll() is None for process in pair):
-        time.sleep(0.002)
+def _is_held(store: Store, pair: list[subprocess.Popen[str]]) -> bool:
+    """Waits until the server has stopped answering; false if a process ended before.
+
+    A machine with other work may starve one of the two: after 30 seconds gloo, which joins CPUs, takes it for lost.
+    """
+    while not store.held.wait(0.5):
+        if any(process.poll() is not None for process in pair):
+            return False
+    return True
 
 
 def test_two_processes_that_are_killed_at_random_moments_end_with_the_bits_of_two_on_a_disk(
@@ -122,7 +145,7 @@ def test_two_processes_that_are_killed_at_random_moments_end_with_the_bits_of_tw
 ) -> None:
     shards, disk = _shards(tmp_path / "shards"), tmp_path / "disk"
     with running("gs", monkeypatch, tmp_path / "cache") as store:
-        _check_end(_started(store, disk, shards, tmp_path, "--keep.last", str(STEPS)))
+        assert any(_ended(_started(store, disk, shards, tmp_path, "--keep.last", str(STEPS))) for _ in range(KILLS))
         put(shards, f"{store.address}/shards", overwrite=False)
         address, data = f"{store.address}/run", f"{store.address}/shards"
         store.faults = 0.05
@@ -130,32 +153,33 @@ def test_two_processes_that_are_killed_at_random_moments_end_with_the_bits_of_tw
         reader = _Reader(address, disk / "checkpoints")
         reader.start()
         deaths: Counter[str] = Counter()
-        while deaths.total() < KILLS:
-            pair = _started(store, address, data, tmp_path)
-            before = store.asked
+        for _ in range(2 * KILLS):
             starting = chance.random() < 0.3
-            if not starting:
-                assert pair[0].stdout is not None
-                for line in pair[0].stdout:
-                    if line.startswith("step "):
-                        break
-                before = store.asked
-            _await(store, before + chance.randrange(1, MOST[starting]), pair)
-            assert [process.poll() for process in pair] == [None, None], [it.communicate()[0] for it in pair]
+            after = chance.randint(1, STARTING if starting else OBJECTS * 3 // 2)
             which = chance.choice([(0,), (1,), (0, 1)])
+            store.hold(after, "" if starting else "run/checkpoints/", TOKEN)
+            pair = _started(store, address, data, tmp_path)
+            if not _is_held(store, pair):
+                store.free()
+                assert not _ended(pair), f"the run came to its end after {deaths}"
+                continue
             for index in which:
-                pair[index].send_signal(signal.SIGKILL)
-            told = [process.communicate(timeout=300)[0] for process in pair]
+                pair[index].kill()
+            for index in which:
+                pair[index].wait()
+            store.free()
+            _ended(pair, which)
             deaths[f"{which} {'starting' if starting else 'training'}"] += 1
-            for index, process in enumerate(pair):
-                expected = (-signal.SIGKILL,) if index in which else (75, -signal.SIGABRT)
-                assert process.returncode in expected, told
-                assert process.returncode != 75 or any(sentence in told[index] for sentence in LOST), told
-        _check_end(_started(store, address, data, tmp_path))
+            reader.look()
+            if deaths.total() == KILLS:
+                break
+        assert deaths.total() == KILLS
+        assert any(_ended(_started(store, address, data, tmp_path)) for _ in range(KILLS))
         reader.ended.set()
         reader.join()
+        reader.look()
         assert not reader.wrong
-        assert reader.read
+        assert STEPS in reader.read
         store.faults = 0.0
         _check_same(address, disk, tmp_path)
 
@@ -163,6 +187,7 @@ def test_two_processes_that_are_killed_at_random_moments_end_with_the_bits_of_tw
 def _check_same(address: str, disk: Path, tmp_path: Path) -> None:
     """Weights, averages, the log, and files that the commands make straight from the bucket."""
     objects, run = Objects(address), tmp_path / "whole"
+    assert len(objects.names(f"checkpoints/{STEPS}/")) >= OBJECTS
     for name in objects.names():
         path = run / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -196,7 +196,8 @@ def test_the_wrong_resize_of_the_position_table_is_named(method):
     images = random_batch(right.config)
     found = explain(run_torch(wrong, images, title="B"), replayed_model(right, images), Origin(table=WEIGHTS))
     assert len(found) == 1
-    assert (found[0].layer, found[0].cause) == ("tokens", f"resizes the position table by {method}")
+    assert found[0].layer == "tokens"
+    assert f"resizes the position table by {method}" in (found[0].cause, *found[0].alternatives)
 
 
 @pytest.mark.parametrize("name", ["swiglu", "swiglu-packed"])

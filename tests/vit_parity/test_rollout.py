@@ -9,11 +9,12 @@ from transformers import SiglipVisionModel, ViTForImageClassification
 
 import conversion
 import vit_jax
+import vit_torch
 from tests.random_weights import random_params
-from vit_parity import capture_jax
+from vit_parity import capture_jax, capture_torch
 from vit_parity.capture import Capture
 from vit_parity.rollout import rollout
-from vit_spec import ViTConfig
+from vit_spec import ViTConfig, VitportError
 
 CONFIG = ViTConfig(image_size=(8, 12), patch_size=4, num_classes=5, embed_dim=16, depth=3, num_heads=4, norm_eps=1e-12)
 
@@ -61,6 +62,59 @@ def test_an_attention_pool_looks_where_siglips_does(tmp_path) -> None:
     model.eval()
     assert np.abs(expected - joint.mean(axis=1).reshape(2, 3, 3)).max() > 1e-3
     np.testing.assert_allclose(rollout(capture_jax(model, images), config), expected, atol=1e-6)  # measured 2e-8
+
+
+@pytest.mark.parametrize("branches", [2, 3])
+def test_branches_that_are_added_have_equal_shares(branches: int) -> None:
+    """Oracle: the shares of each path through two blocks, added up one by one. Measured 1e-17."""
+    config = CONFIG.replace(block="branched", branches=branches, depth=2)
+    rng = np.random.default_rng(3)
+    names = [[f"blocks.{block}.attns.{branch}.attn.softmax" for branch in range(branches)] for block in range(2)]
+    found = {name: rng.dirichlet(np.ones(7), (2, 4, 7)) for block in names for name in block}
+    expected = np.zeros((2, 6))
+    for image in range(2):
+        paths = [[np.eye(7), *(found[name][image].mean(axis=0) for name in block)] for block in names]
+        for first in paths[0]:
+            for second in paths[1]:
+                expected[image] += (second @ first)[0, 1:] / (1 + branches) ** 2
+    seen = rollout(Capture("", found, np.zeros((2, 8, 12, 3))), config)
+    np.testing.assert_allclose(seen, expected.reshape(2, 2, 3), atol=1e-15)
+
+
+def test_the_models_with_branches_are_rolled_out() -> None:
+    """All that is seen and what the class token keeps add up to 1; each branch counts."""
+    config = CONFIG.replace(block="branched", depth=2)
+    params = random_params(config, seed=1, dtype=np.float32)
+    images = np.random.default_rng(0).standard_normal((2, 8, 12, 3)).astype(np.float32)
+    capture = capture_torch(vit_torch.create_model(weights=conversion.Checkpoint.of(config, params)).eval(), images)
+    seen = rollout(capture, config)
+    assert (seen > 0).all()
+    assert (seen.sum(axis=(1, 2)) < 1).all()
+    for name in [name for name in capture.activations if name.endswith("softmax")]:
+        alone = dict(capture.activations) | {name: np.broadcast_to(np.eye(7), (2, 4, 7, 7))}
+        assert np.abs(rollout(Capture("", alone, images), config) - seen).max() > 1e-3
+
+
+def test_differential_attention_is_refused() -> None:
+    with pytest.raises(VitportError, match="subtracts one softmax from another"):
+        rollout(Capture("", {}, np.zeros((1, 8, 12, 3))), CONFIG.replace(differential=True))
+
+
+def test_a_pool_with_heads_of_its_own_is_read_by_them() -> None:
+    """As the Perception Encoder's: two heads here, four in the blocks. Oracle: torch's own attention; measured 3e-8."""
+    config = CONFIG.replace(pool="map", map_heads=2, num_classes=0, depth=1, pool_prefix=True)
+    model = vit_torch.create_model(
+        weights=conversion.Checkpoint.of(config, random_params(config, seed=2, dtype=np.float32))
+    ).eval()
+    images = np.random.default_rng(0).standard_normal((2, 8, 12, 3)).astype(np.float32)
+    capture = capture_torch(model, images)
+    tokens, pool = torch.from_numpy(capture.activations["norm"]), model.get_submodule("attn_pool")
+    q, kv = pool.get_submodule("q")(pool.get_parameter("latent")), pool.get_submodule("kv")(tokens)
+    logits = torch.einsum("qhd,bnhd->bhn", q.reshape(1, 2, 8), kv[..., :16].reshape(2, 7, 2, 8)) * 8**-0.5
+    pooling = logits.softmax(-1).mean(1).detach().numpy()
+    attention = (capture.activations["blocks.0.attn.softmax"].mean(1) + np.eye(7)) / 2
+    expected = np.einsum("bn,bnm->bm", pooling, attention)[:, 1:].reshape(2, 2, 3)
+    np.testing.assert_allclose(rollout(capture, config), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("pool", "share"), [("avg", 1.0), ("token_avg", 0.5), ("token", 0.0)])

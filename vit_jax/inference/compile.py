@@ -15,7 +15,7 @@ from vit_jax.create import create_model
 from vit_jax.inference.data_parallel import DataParallel, offer_cores
 from vit_jax.inference.inference import Inference
 from vit_jax.inference.microbatch import microbatched
-from vit_jax.layers.attention import attend, attend_fused, set_attention
+from vit_jax.layers import attention
 from vit_jax.model import VisionModel
 from vit_jax.params import get_params
 from vit_jax.preprocessing import normalise
@@ -33,7 +33,7 @@ DINOv3 ViT-S at 512 pixels (1,029 tokens) took half the time; of few tokens more
 def attend_forward(q: jax.Array, k: jax.Array, v: jax.Array, *options: Any) -> jax.Array:
     """:func:`vit_jax.layers.attention.attend_fused`, or what a forward pass alone computes faster."""
     long = q.shape[2] >= LONG and jax.default_backend() == "cpu"
-    return (attend if long else attend_fused)(q, k, v, *options)
+    return (attention.attend if long else attention.attend_fused)(q, k, v, *options)
 
 
 def compile_inference(
@@ -76,7 +76,7 @@ def compile_inference(
         checkpoint = conversion.prepare(None, weights=model)
         preprocessing = preprocessing or checkpoint.preprocessing
         model = create_model(weights=checkpoint, dtype=dtype or jnp.float32)
-    set_attention(model, attend)
+    attention.set_attention(model, attend)
     inference = microbatched(Inference(model))
 
     def forward(params: Params, images: jax.Array) -> jax.Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from safetensors.numpy import save_file
 
 from conversion import Checkpoint
 from conversion.destination import beside, writable_file
-from vit_spec import VitportError
+from vit_spec import VitportError, count_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 INPUT, OUTPUT = "images", "logits"
 BESIDE = {".onnx": ".data", ".stablehlo": ".safetensors"}
 """Suffix → what is added to the name for a file with the parameters."""
+_MOST = 2_000_000_000
+"""Bytes of parameters within a file of ONNX, a protobuf of less than 2 GiB."""
 _SMALL = 1024
 """Bytes of a constant of ONNX that stays within."""
 _OPSET = 18
@@ -95,6 +96,7 @@ def export(checkpoint: Checkpoint, path: Path, *, preprocessing: bool = False, b
     try:
         write(checkpoint, part, shape, preprocessing, data_part)
         if data is not None and data_part is not None:
+            found.unlink(missing_ok=True)  # else it would lie beside parameters of another, if this ended here
             data_part.path.replace(data)
         part.replace(found)
     except OSError as error:
@@ -147,24 +149,49 @@ def _pt2(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: b
 def _onnx(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: bool, data: Data | None) -> None:
     import torch
 
+    size = 4 * count_parameters(checkpoint.config)
+    if data is None and size > _MOST:
+        raise VitportError(
+            f"{checkpoint.config.family} parameters of {size:,} bytes do not fit into an ONNX file, which has at most "
+            f"{_MOST:,}: pass --parameters beside."
+        )
     module, images = _torch(checkpoint, shape, raw)
     free = {INPUT: {0: "B"}, OUTPUT: {0: "B"}}
     with _quiet():  # the exporter by tracing; the other needs onnxscript
         torch.onnx.export(
             module, (images,), str(path), dynamo=False, input_names=[INPUT], output_names=[OUTPUT], dynamic_axes=free,
-            opset_version=_OPSET,
+            opset_version=_OPSET, export_params=data is None, do_constant_folding=data is None,
         )  # fmt: skip
     if data is not None:
-        import onnx
+        _add_beside(path, {name: tensor.numpy() for name, tensor in module.state_dict().items()}, data)
 
-        # Named as it will be, and renamed with the graph: both are written in a folder of their own.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-            onnx.save_model(
-                onnx.load(path), Path(folder, path.name), save_as_external_data=True, location=data.name,
-                size_threshold=_SMALL,
-            )  # fmt: skip
-            Path(folder, path.name).replace(path)
-            Path(folder, data.name).replace(data.path)
+
+def _add_beside(path: Path, arrays: dict[str, np.ndarray], data: Data) -> None:
+    """Gives a graph that takes its parameters as inputs these as external data, however large they are together."""
+    import onnx
+
+    model = onnx.load(path)
+    inputs = [it for it in model.graph.input if it.name not in arrays]
+    used = [it.name for it in model.graph.input if it.name in arrays]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    with data.path.open("wb") as file:
+        for name in used:
+            array = arrays[name]
+            tensor = onnx.TensorProto(
+                name=name, dims=array.shape, data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            )
+            content = np.ascontiguousarray(array).data
+            if array.nbytes < _SMALL:
+                tensor.raw_data = content.tobytes()
+            else:
+                tensor.data_location = onnx.TensorProto.EXTERNAL
+                place = {"location": data.name, "offset": file.tell(), "length": array.nbytes}
+                for key, value in place.items():
+                    tensor.external_data.add(key=key, value=str(value))
+                file.write(content)
+            model.graph.initializer.append(tensor)
+    onnx.save_model(model, path)
 
 
 KINDS: dict[str, Callable[[Checkpoint, Path, tuple[int, int, int], bool, Data | None], None]] = {

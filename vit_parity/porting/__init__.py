@@ -3,6 +3,8 @@
 from vit_parity.porting.capture import capture, capturing
 from vit_parity.porting.compare import compare, suggest_pairs
 from vit_parity.porting.findings import Fault, PortedRow, Porting
+from vit_parity.porting.gradient_findings import GradientFault, GradientRow, Gradients
+from vit_parity.porting.optimizers import OptimizerFindings, OptimizerStep, compare_optimizers
 from vit_parity.porting.pairs import Pair
 from vit_parity.porting.suggest import Suggestion
 from vit_parity.porting.tags import tag
@@ -10,6 +12,11 @@ from vit_parity.porting.testing import assert_golden, assert_parity
 
 __all__ = [
     "Fault",
+    "GradientFault",
+    "GradientRow",
+    "Gradients",
+    "OptimizerFindings",
+    "OptimizerStep",
     "Pair",
     "PortedRow",
     "Porting",
@@ -19,6 +26,7 @@ __all__ = [
     "capture",
     "capturing",
     "compare",
+    "compare_optimizers",
     "suggest_pairs",
     "tag",
 ]

@@ -19,6 +19,7 @@ from vit_parity.porting.attention import whole
 from vit_parity.porting.functions import before_a_stage, last_functions, other_functions
 from vit_parity.porting.layers import PARTS, of_layer
 from vit_parity.porting.layouts import layouts
+from vit_parity.porting.pairs import Pair, changed
 from vit_parity.porting.rounded import ROUNDED, is_rounded
 from vit_parity.porting.stages import Parts, output_key
 from vit_parity.porting.suggest import known_kind
@@ -55,8 +56,9 @@ def causes(fault: Fault, known: Evidence) -> tuple[tuple[str, ...], str]:
     seen = known.alone if fault.shown != "first" else None
     if seen is None or fault.key_b not in seen.values:
         return (), "no cause is tried, because B's stages cannot be run one by one"
-    y = known.aligned.a.values[fault.key].astype(np.float64)
-    theirs = seen.values[fault.key_b].astype(np.float64)
+    part = _part(fault, known)
+    y = changed(known.aligned.a.values[fault.key], part.of_a).astype(np.float64)
+    theirs = changed(seen.values[fault.key_b], part.of_b).astype(np.float64)
     options = [it.to_a(theirs, y.shape) for it in layouts(y.shape, theirs.shape) if it.axes == _axes(fault, known)]
     if not options or not np.isfinite(options[0]).all():
         return (), "no cause is tried on infinite numbers" if options else ""
@@ -66,10 +68,16 @@ def causes(fault: Fault, known: Evidence) -> tuple[tuple[str, ...], str]:
         max(_EXACT, min(_CONSTANTS, before / 30)) if known.aligned.b is known.b.wide else fault.limit, before / 4
     )
     tried = itertools.chain(_of_stage(fault, known, y, target), _of_result(y, target))
-    found = dict.fromkeys(words for words, value in tried if _fits(words, value, target, before, allowed))
+    fitting = dict.fromkeys(words for words, value in tried if _fits(words, value, target, before, allowed))
     # What one mistake explains, the same one beside an epsilon too small to be seen explains as well.
-    fitting = tuple(words for words in found if not any(words.endswith(f", and {other}") for other in found))
-    return fitting, _unnamed(fault, known, y, target)
+    simple = tuple(words for words in fitting if not any(words.endswith(f", and {other}") for other in fitting))
+    return simple, _unnamed(fault, known, y, target)
+
+
+def _part(fault: Fault, known: Evidence) -> Pair:
+    """The pair whose arrays show a fault, for what of them it compares."""
+    both = fault.key, fault.key_b
+    return next((it for it in known.aligned.pairs if (output_key(it.a), output_key(it.b)) == both), Pair("", ""))
 
 
 def _unnamed(fault: Fault, known: Evidence, y: np.ndarray, target: np.ndarray) -> str:

@@ -15,23 +15,23 @@ unknown, unless it is right.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vit_parity.bound import MARGIN, growth
-from vit_parity.capture import Capture
 from vit_parity.porting.aligned import Aligned
-from vit_parity.porting.capture import as_capture, model_of
 from vit_parity.porting.causes import Evidence, causes
 from vit_parity.porting.findings import Fault, PortedRow, Porting, Shown, StageVerdict, owner, ported_row
+from vit_parity.porting.gradients import check_differentiable, compared_gradients
 from vit_parity.porting.layouts import apart
 from vit_parity.porting.pairs import Pair, read_pairs
-from vit_parity.porting.stages import ROOT, Key, Model, Observed, output_key
+from vit_parity.porting.sides import Side, sides_of
+from vit_parity.porting.stages import ROOT, Key, Observed, output_key
 from vit_parity.porting.suggest import Suggestion, suggest
 from vit_parity.ulp import ROUNDOFF, roundoff
 from vit_spec import VitportError
@@ -40,24 +40,16 @@ _NEAR_WIDE, _NEAR = 1e-6, 1e-4
 """Relative L2 distance up to which values count as equal when stages are paired; it decides no verdict."""
 
 
-@dataclass(frozen=True)
-class Side:
-    """A model that ran, or a capture."""
-
-    capture: Capture
-    model: Model | None
-    plain: Observed
-    wide: Observed | None
-    """In float64, where the model can."""
-
-    @property
-    def best(self) -> Observed:
-        """The most exact pass."""
-        return self.wide or self.plain
-
-
 def compare(
-    a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None, pairs: str | Path | Iterable[Pair | str] | None = None
+    a: Any,
+    b: Any,
+    inputs: Any = None,
+    *,
+    inputs_b: Any = None,
+    pairs: str | Path | Iterable[Pair | str] | None = None,
+    gradients: bool = False,
+    loss: Callable[[Any], Any] | None = None,
+    loss_b: Callable[[Any], Any] | None = None,
 ) -> Porting:
     """Compare two models of any frameworks, stage by stage.
 
@@ -71,18 +63,37 @@ def compare(
             images (B, C, H, W), it is given (B, H, W, C).
         inputs_b: B's, if they differ.
         pairs: which stages belong together: a file, its lines, or what :func:`suggest_pairs` drafts, as by default.
+        gradients: also compare the gradients of all parameters and inputs, and those that arrive at each stage.
+        loss: of gradients: from A's output to a number, in A's framework. By default a random linear function of the
+            output, the same for both.
+        loss_b: the same from B's output in B's framework; ``loss`` by default.
 
     Raises:
-        VitportError: if a model cannot run, or no stages belong together.
+        VitportError: if a model cannot run, no stages belong together, or a side has no gradients.
     """
-    first, second = _sides(a, b, inputs, inputs_b)
+    if not gradients and (loss is not None or loss_b is not None):
+        raise VitportError("A loss is for gradients alone: give gradients=True, or leave it out.")
+    if loss is None and loss_b is not None:
+        raise VitportError("loss_b is B's loss beside A's: give loss too.")
+    first, second = sides_of(a, b, inputs, inputs_b)
+    if gradients:
+        for side in (first, second):
+            check_differentiable(side)
     names = list(first.best.outputs), list(second.best.outputs)
     chosen = _drafted(first, second).pairs if pairs is None else read_pairs(pairs, *names)
     if not chosen:
         raise VitportError(
             f"No stage of {first.capture.title} belongs to one of {second.capture.title}: name them in a file of pairs."
         )
-    return _judged(first, second, chosen)
+    aligned = _aligned(first, second, chosen)
+    limits = _Limits(first, second, aligned)
+    alone, local_limits = _alone(first, second, aligned, limits)
+    found = _judged(first, second, aligned, limits, (alone, local_limits))
+    if not gradients:
+        return found
+    losses = loss, loss_b or loss
+    told = compared_gradients(first, second, aligned, alone, (limits.u, limits.growth), found.faults, losses)
+    return dataclasses.replace(found, gradients=told)
 
 
 def suggest_pairs(a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None) -> Suggestion:
@@ -96,7 +107,7 @@ def suggest_pairs(a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None) -
         inputs: the same.
         inputs_b: the same.
     """
-    return _drafted(*_sides(a, b, inputs, inputs_b))
+    return _drafted(*sides_of(a, b, inputs, inputs_b))
 
 
 def _drafted(first: Side, second: Side) -> Suggestion:
@@ -104,54 +115,16 @@ def _drafted(first: Side, second: Side) -> Suggestion:
     return suggest(first.best, second.best, first.model, second.model, near)
 
 
-def _sides(a: Any, b: Any, inputs: Any, inputs_b: Any) -> tuple[Side, Side]:
-    first = _ran(a, inputs)
-    given = inputs if inputs_b is None else inputs_b
-    try:
-        second = _ran(b, given)
-    except VitportError:
-        moved = None if inputs_b is not None else _channels_last(given)
-        if moved is None:
-            raise
-        second = _ran(b, moved)
-    return first, second
-
-
-def _ran(model: Any, inputs: Any) -> Side:
-    if isinstance(model, Capture):
-        values: dict[Key, np.ndarray] = {output_key(name): array for name, array in model.activations.items()}
-        return Side(model, None, Observed(values), None)
-    if inputs is None:
-        raise VitportError("compare needs the models' inputs: compare(a, b, inputs=x).")
-    made = model_of(model, inputs)
-    plain = made.run()
-    try:
-        wide = made.run(wide=True)
-    except VitportError:  # a graph, or an operation that has no float64
-        wide = None
-    return Side(as_capture(made.title, plain, inputs, made.facts), made, plain, wide)
-
-
-def _channels_last(inputs: Any) -> Any:
-    """Images (B, C, H, W) as (B, H, W, C); ``None`` if there are none."""
-    if isinstance(inputs, (tuple, list)):
-        moved = [_channels_last(entry) for entry in inputs]
-        return tuple(entry if it is None else it for entry, it in zip(inputs, moved, strict=True)) if any(
-            it is not None for it in moved) else None  # fmt: skip
-    if isinstance(inputs, dict):
-        moved = {name: _channels_last(entry) for name, entry in inputs.items()}
-        return {name: inputs[name] if it is None else it for name, it in moved.items()} if any(
-            it is not None for it in moved.values()) else None  # fmt: skip
-    if getattr(inputs, "ndim", 0) != 4:
-        return None
-    return np.moveaxis(np.asarray(inputs), 1, -1)
-
-
-def _judged(a: Side, b: Side, pairs: tuple[Pair, ...]) -> Porting:
+def _aligned(a: Side, b: Side, pairs: tuple[Pair, ...]) -> Aligned:
     exact = a.wide is not None and b.wide is not None
-    aligned = Aligned(a.best, b.best if exact or a.wide is None else b.plain, pairs, _NEAR_WIDE if exact else _NEAR)
-    limits = _Limits(a, b, aligned)
-    alone, local_limits = _alone(a, b, aligned, limits)
+    return Aligned(a.best, b.best if exact or a.wide is None else b.plain, pairs, _NEAR_WIDE if exact else _NEAR)
+
+
+def _judged(
+    a: Side, b: Side, aligned: Aligned, limits: _Limits, by_itself: tuple[Observed | None, dict[Key, float]]
+) -> Porting:
+    exact, pairs = a.wide is not None and b.wide is not None, tuple(aligned.pairs)
+    alone, local_limits = by_itself
     rows: list[PortedRow] = []
     faults: list[Fault] = []
     arrays: list[tuple[np.ndarray, np.ndarray]] = []

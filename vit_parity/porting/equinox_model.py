@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_parity.porting.jax_tagging import named_leaf
 from vit_parity.porting.stages import ROOT, Parts
 from vit_spec import VitportError
 
@@ -49,21 +50,22 @@ def path_of(whole: Any, module: Any, above: list[tuple[Any, str]]) -> str | None
         places, _ = jax.tree_util.tree_flatten_with_path(caller, is_leaf=lambda leaf: leaf is module)
         for place, leaf in places:
             if leaf is module:
-                return ".".join(([] if path == ROOT else [path]) + [_step(key) for key in place])
+                return ".".join(([] if path == ROOT else [path]) + [named_leaf(place)])
     if not above and type(module) is type(whole):
         return ROOT
     last = above[-1][1] if above else ROOT
     return type(module).__name__ if last == ROOT else f"{last}.{type(module).__name__}"
 
 
-def held(module: Any) -> tuple[list[Any], Callable[[list[Any]], Callable[..., Any]]]:
-    """The arrays of a module, and what makes the module of other ones."""
+def held(module: Any) -> tuple[list[Any], Callable[[list[Any]], Callable[..., Any]], list[str | None]]:
+    """The arrays of a module, what makes the module of other ones, and their names."""
     import equinox
     import jax
 
     arrays, rest = equinox.partition(module, equinox.is_array)
-    leaves, tree = jax.tree.flatten(arrays)
-    return leaves, lambda given: equinox.combine(jax.tree.unflatten(tree, given), rest)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(arrays)
+    names: list[str | None] = [named_leaf(path) for path, _ in leaves]
+    return [leaf for _, leaf in leaves], lambda given: equinox.combine(jax.tree.unflatten(tree, given), rest), names
 
 
 def check_random(module: Any) -> None:
@@ -105,8 +107,3 @@ def _at(part: Any, step: str) -> Any:
     if isinstance(part, dict):
         return part[step]
     return part[int(step)] if isinstance(part, (list, tuple)) else getattr(part, step)
-
-
-def _step(key: Any) -> str:
-    """An entry of JAX's key paths: of an attribute, a sequence, a dict or another tree."""
-    return str(next(getattr(key, name) for name in ("name", "idx", "key") if hasattr(key, name)))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from vit_parity.porting.pairs import Pair
 from vit_parity.porting.stages import ROOT, Key
 from vit_parity.ulp import measure_ulps, roundoff
 
+if TYPE_CHECKING:
+    from vit_parity.porting.gradient_findings import Gradients
+
+RowT = TypeVar("RowT", bound="PortedRow")
 StageVerdict = Literal["rounding", "divergence", "amplified", "unknown"]
 """Rounding explains the difference; the stage itself is wrong; it is right, and its input was wrong; it comes behind a
 fault, and could not be judged by itself."""
@@ -44,6 +49,11 @@ class PortedRow(Row):
     def verdict_in_words(self) -> str:
         """As tables and reports show it."""
         return self.judged
+
+    @property
+    def title(self) -> str:
+        """Its name in a table."""
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -118,28 +128,28 @@ class Porting:
     """Whether both ran in float64 too, so that less than rounding in float32 was seen."""
     arrays: tuple[tuple[np.ndarray, np.ndarray], ...]
     """What A and B computed at each row, in A's axes and the dtypes of the runs."""
+    gradients: Gradients | None = None
+    """If they were asked for."""
 
     @property
     def equal(self) -> bool:
-        """Whether rounding explains every difference."""
-        return not self.faults and all(row.judged == "rounding" for row in self.rows)
+        """Whether rounding explains every difference, that of gradients too if they were asked for."""
+        return self._computes_equally and (self.gradients is None or self.gradients.equal)
 
     @property
-    def shown(self) -> tuple[PortedRow, ...]:
-        """Where there are many rows, those that tell most: the first ones that are not rounding, and the last."""
-        if len(self.rows) <= _SHOWN:
-            return self.rows
-        off = [row for row in self.rows if row.judged != "rounding"]
-        rows = tuple(off or self.rows)[: _SHOWN - 1]
-        return rows if rows[-1] is self.rows[-1] else (*rows, self.rows[-1])
+    def _computes_equally(self) -> bool:
+        return not self.faults and all(row.judged == "rounding" for row in self.rows)
 
     @property
     def comparison(self) -> Comparison:
         """For :func:`vit_parity.report.write_report`."""
-        names = [row.name for row in self.rows]
-        first, second = (dict(zip(names, side, strict=True)) for side in zip(*self.arrays, strict=True))
+        back = self.gradients
+        titles = [] if back is None else [dataclasses.replace(row, name=f"gradient: {row.title}") for row in back.rows]
+        rows, arrays = (*self.rows, *titles), (*self.arrays, *(() if back is None else back.arrays))
+        names = [row.name for row in rows]
+        first, second = (dict(zip(names, side, strict=True)) for side in zip(*arrays, strict=True))
         a, b = (dataclasses.replace(run, activations=kept) for run, kept in ((self.a, first), (self.b, second)))
-        return _Paired(a, b, self.rows, self.only_a, self.only_b)
+        return _Paired(a, b, rows, self.only_a, self.only_b)
 
     def write_report(self, path: str | Path) -> None:
         """Write one self-contained HTML file.
@@ -149,18 +159,20 @@ class Porting:
         """
         from vit_parity.report import Extras, write_report
 
-        write_report(self.comparison, Path(path), Extras(explanations=self.faults))  # pyright: ignore[reportArgumentType]
+        told = [*self.faults, *(() if self.gradients is None else self.gradients.faults)]
+        write_report(self.comparison, Path(path), Extras(explanations=told))  # pyright: ignore[reportArgumentType]
 
     @property
     def conclusion(self) -> str:
         """The result, a line for each fault; faults of one cause are told together."""
-        if self.equal:
-            judged = "no stage differs by itself, in float64 either" if self.exact else "as far as float32 shows"
-            return f"Rounding explains every difference; {judged}."
         together: dict[tuple[str, ...], list[Fault]] = {}
         for at, fault in enumerate(self.faults):
             together.setdefault(fault.causes or (str(at),), []).append(fault)
-        return "\n".join(f"Fault: {_told(faults)}." for faults in together.values())
+        lines = [f"Fault: {_told(faults)}." for faults in together.values()]
+        if self._computes_equally:
+            judged = "no stage differs by itself, in float64 either" if self.exact else "as far as float32 shows"
+            lines = [f"Rounding explains every difference; {judged}."]
+        return "\n".join([*lines, *([] if self.gradients is None else [self.gradients.conclusion])])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -173,24 +185,37 @@ class Porting:
             "faults": [fault.to_dict() for fault in self.faults],
             "only_a": list(self.only_a),
             "only_b": list(self.only_b),
-        }
+        } | ({} if self.gradients is None else {"gradients": self.gradients.to_dict()})
 
     def __str__(self) -> str:
         lines = [f"A: {self.a.title} ({', '.join(self.a.facts.values())})",
                  f"B: {self.b.title} ({', '.join(self.b.facts.values())})"]  # fmt: skip
-        rows = self.shown
-        cells = [("stage of A", "stage of B", "B against A", "rounding", "by itself", "")]
-        cells += [
-            (row.name, row.counterpart, f"{row.difference.relative:.1e}", f"{row.tolerance:.1e}",
-             "" if row.alone is None else f"{row.alone:.1e}", row.judged)
-            for row in rows
-        ]  # fmt: skip
-        widths = [max(len(line[at]) for line in cells) for at in range(6)]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-                  for line in cells]  # fmt: skip
-        if len(rows) < len(self.rows):
-            lines.append(f"… {len(self.rows)} stages in all")
+        lines += _table("stage", self.rows)
+        if self.gradients is not None:
+            lines += [f"Gradients of {self.gradients.loss}:", *_table("gradient", self.gradients.rows)]
         return "\n".join([*lines, self.conclusion])
+
+
+def telling(rows: Sequence[RowT]) -> tuple[RowT, ...]:
+    """All rows if they are few, else the first ones that are not rounding, and the last."""
+    if len(rows) <= _SHOWN:
+        return tuple(rows)
+    off = [row for row in rows if row.judged != "rounding"]
+    some = tuple(off or rows)[: _SHOWN - 1]
+    return some if some[-1] is rows[-1] else (*some, rows[-1])
+
+
+def _table(what: str, rows: Sequence[PortedRow]) -> list[str]:
+    some = telling(rows)
+    cells = [(f"{what} of A", f"{what} of B", "B against A", "rounding", "by itself", "")]
+    cells += [
+        (row.title, row.counterpart, f"{row.difference.relative:.1e}", f"{row.tolerance:.1e}",
+         "" if row.alone is None else f"{row.alone:.1e}", row.judged)
+        for row in some
+    ]  # fmt: skip
+    widths = [max(len(line[at]) for line in cells) for at in range(6)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return [*lines, f"… {len(rows)} {what}s in all"] if len(some) < len(rows) else lines
 
 
 class _Paired(Comparison):

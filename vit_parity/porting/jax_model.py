@@ -9,6 +9,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +19,16 @@ from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
 from vit_parity.porting import equinox_model
 from vit_parity.porting.equinox_model import equinox_module
-from vit_parity.porting.jax_tagging import PATH, is_array, is_leaf, tagging
-from vit_parity.porting.program import Evaluation, Loop, order_of, shaken, stacked, unstacked
+from vit_parity.porting.jax_tagging import PATH, is_array, is_leaf, named_leaf, tagging
+from vit_parity.porting.loops import Loop, stacked, unstacked
+from vit_parity.porting.program import Evaluation, order_of, shaken
 from vit_parity.porting.stages import ROOT, Key, Observed, Parts, is_float
 from vit_parity.porting.tags import mark
+from vit_parity.porting.traced import floats, program_of
 from vit_spec import VitportError
 
-Held = tuple[list[Any], Callable[[list[Any]], Callable[..., Any]]]
-"""Arrays, and what makes the function of the inputs from them."""
+Held = tuple[list[Any], Callable[[list[Any]], Callable[..., Any]], list[str | None]]
+"""Arrays, what makes the function of the inputs from them, and the names of those that are trained."""
 
 
 class JaxModel:
@@ -43,9 +46,12 @@ class JaxModel:
 
         self.title = title
         self._model = model
-        self._weights, self._made = _held(model)
-        given, self._tree = jax.tree.flatten((tuple(args), dict(kwargs)), is_leaf=is_leaf)
-        self._given = [_as_array(leaf) for leaf in given]
+        self._weights, self._made, names = _held(model)
+        given, self._tree = jax.tree_util.tree_flatten_with_path((tuple(args), dict(kwargs)), is_leaf=is_leaf)
+        self._given = [_as_array(leaf) for _, leaf in given]
+        inputs = [f"inputs{jax.tree_util.keystr(path[1:])}" for path, leaf in given if is_array(_as_array(leaf))]
+        self.names = [*names, *inputs]
+        """Of the arrays that gradients may be asked for; ``None`` for the others."""
         self.kinds: dict[str, str] = {}
         self._called: dict[str, Any] = {}
         """Modules of Equinox that a function calls, by path."""
@@ -71,27 +77,14 @@ class JaxModel:
 
     def _traced(self, wide: bool, shake: float) -> _Traced:
         """The program with its tags."""
-        import jax
-
-        places = [at for at, leaf in enumerate(self._given) if isinstance(leaf, np.ndarray)]
-        arrays = [_wide(leaf, wide) for leaf in [*self._weights, *(self._given[at] for at in places)]]
-        if shake:
-            arrays = [shaken(leaf, shake, -1 - at) if _floats(leaf) else leaf for at, leaf in enumerate(arrays)]
-        count = len(self._weights)
+        arrays = self.arrays(wide, shake)
 
         def call(*leaves: Any) -> Any:
-            given = list(self._given)
-            for at, leaf in zip(places, leaves[count:], strict=True):
-                given[at] = leaf
-            args, kwargs = jax.tree.unflatten(self._tree, given)
-            output = self._made(list(leaves[:count]))(*args, **kwargs)
-            if ROOT not in self.kinds:  # else the module tagged it
-                for at, leaf in enumerate(jax.tree.leaves(output)):
-                    mark(leaf, ROOT, f">{at}")
+            self.called(leaves)
             return ()
 
-        with tagging(self.kinds, self._model, self._called):
-            program, arrays = _program(call, arrays)
+        with self.tagging():
+            program, arrays = program_of(call, arrays)
         order = order_of(program.jaxpr, {})
 
         def run(given: Any, put: Any) -> Any:
@@ -108,6 +101,29 @@ class JaxModel:
 
         return {".".join(map(str, at)) or ROOT: module for at, module in nnx.iter_modules(self._model)}
 
+    def tagging(self) -> AbstractContextManager[None]:
+        """While its program is traced, tag what its modules are given and what they return."""
+        return tagging(self.kinds, self._model, self._called)
+
+    def arrays(self, wide: bool, shake: float) -> list[Any]:
+        """The model's arrays, then those among its inputs."""
+        given = [leaf for leaf in self._given if isinstance(leaf, np.ndarray)]
+        arrays = [_wide(leaf, wide) for leaf in [*self._weights, *given]]
+        return [shaken(leaf, shake, -1 - at) if shake and floats(leaf) else leaf for at, leaf in enumerate(arrays)]
+
+    def called(self, leaves: Sequence[Any]) -> Any:
+        """The model's output for :meth:`arrays`, with its arrays marked."""
+        import jax
+
+        own, fresh = leaves[: len(self._weights)], iter(leaves[len(self._weights) :])
+        given = [next(fresh) if isinstance(leaf, np.ndarray) else leaf for leaf in self._given]
+        args, kwargs = jax.tree.unflatten(self._tree, given)
+        output = self._made(list(own))(*args, **kwargs)
+        if ROOT in self.kinds:  # the module marked it
+            return output
+        arrays, tree = jax.tree.flatten(output)
+        return jax.tree.unflatten(tree, [mark(leaf, ROOT, f">{at}") for at, leaf in enumerate(arrays)])
+
     def parts(self, stage: str) -> Parts:
         """As :class:`vit_parity.porting.stages.Model` says."""
         path = stage.partition("#")[0].partition("[")[0]
@@ -117,31 +133,6 @@ class JaxModel:
         found = _parts(self._model, path, self._modules) if module is None else equinox_model.parts(module)
         arrays = {name: functools.reduce(lambda it, at: it[at], steps, array) for name, array in found.arrays.items()}
         return Parts(arrays, found.facts)
-
-
-def _program(call: Callable[..., Any], arrays: list[Any]) -> tuple[Any, list[Any]]:
-    """The program of a function and its arguments.
-
-    A scan demands that its carry keeps its dtype, and layers of NNX hold on to the dtype that they were made with, so a
-    scanned model may not run in float64. It is traced in float32 then, and widened as it is evaluated.
-    """
-    import jax
-
-    try:
-        return jax.make_jaxpr(call)(*arrays), arrays
-    except TypeError:
-        narrow = [_narrow(leaf) for leaf in arrays]
-        if not any(_floats(wide) and wide is not leaf for wide, leaf in zip(arrays, narrow, strict=True)):
-            raise
-        with jax_dtype("float32"):
-            program = jax.make_jaxpr(call)(*narrow)
-        return program, [wide if _floats(wide) else leaf for wide, leaf in zip(arrays, narrow, strict=True)]
-
-
-def _narrow(leaf: Any) -> Any:
-    """As it is without JAX's 64-bit mode."""
-    kept = {"float64": "float32", "int64": "int32", "uint64": "uint32"}.get(str(getattr(leaf, "dtype", "")))
-    return leaf if kept is None else np.asarray(leaf, kept)
 
 
 class _Kinds(dict[str, str]):
@@ -174,9 +165,16 @@ def _put(traced: _Traced, forced: Mapping[Key, np.ndarray]) -> dict[Key, tuple[n
 
     shapes = jax.eval_shape(traced.run, traced.arrays, {})
     own = unstacked(traced.order, {key: np.zeros(it.shape, it.dtype) for key, it in shapes.items()})
-    flags = stacked(traced.order, {key: np.array(key in forced) for key in own})
+    return replacements(traced.order, own, forced)
+
+
+def replacements(
+    order: Sequence[Key | Loop], own: Mapping[Key, np.ndarray], forced: Mapping[Key, np.ndarray]
+) -> dict[Key, tuple[np.ndarray, np.ndarray]]:
+    """The same for what an order tags, where ``own`` has the shapes and dtypes of all of it."""
+    flags = stacked(order, {key: np.array(key in forced) for key in own})
     values = stacked(
-        traced.order, {key: _as_fine(forced[key], array) if key in forced else array for key, array in own.items()}
+        order, {key: _as_fine(forced[key], array) if key in forced else array for key, array in own.items()}
     )
     return {key: (flags[key], values[key]) for key in values}
 
@@ -198,6 +196,8 @@ def _held(model: Any) -> Held:
         _check_random(model)
         graph, state = nnx.split(model)
         leaves, tree = jax.tree.flatten(state)
+        trained = {id(it.get_value()): ".".join(map(str, path)) for path, it in nnx.to_flat_state(state)
+                   if isinstance(it, nnx.Param)}  # fmt: skip
 
         def made(arrays: list[Any]) -> Callable[..., Any]:
             copy: Any = nnx.merge(graph, jax.tree.unflatten(tree, arrays))
@@ -205,7 +205,7 @@ def _held(model: Any) -> Held:
                 setattr(module, PATH, ".".join(map(str, path)) or ROOT)
             return copy
 
-        return leaves, made
+        return leaves, made, [trained.get(id(leaf)) for leaf in leaves]
     if (module := equinox_module(model)) is not None:
         equinox_model.check_random(module)
         if module is model:
@@ -214,10 +214,16 @@ def _held(model: Any) -> Held:
         model = model.unbind()
     if isinstance(model, tuple) and len(model) == 2 and _is_a(model[0], "flax.linen", "Module"):
         module, variables = model
-        leaves, tree = jax.tree.flatten(variables)
-        return leaves, lambda arrays: functools.partial(module.apply, jax.tree.unflatten(tree, arrays))
+        with_paths, tree = jax.tree_util.tree_flatten_with_path(variables)
+        names = [named_leaf(path[1:]) if named_leaf(path[:1]) == "params" else None for path, _ in with_paths]
+        return (
+            [leaf for _, leaf in with_paths],
+            lambda arrays: functools.partial(module.apply, jax.tree.unflatten(tree, arrays)),
+            names,
+        )
     if isinstance(model, functools.partial):  # its arguments are most likely the parameters
-        leaves, tree = jax.tree.flatten((model.args, model.keywords), is_leaf=is_leaf)
+        given, tree = jax.tree_util.tree_flatten_with_path((model.args, model.keywords), is_leaf=is_leaf)
+        leaves = [leaf for _, leaf in given]
         places = [at for at, leaf in enumerate(leaves) if is_array(leaf)]
 
         def filled(arrays: list[Any]) -> Callable[..., Any]:
@@ -227,8 +233,8 @@ def _held(model: Any) -> Held:
             args, kwargs = jax.tree.unflatten(tree, given)
             return functools.partial(model.func, *args, **kwargs)
 
-        return [leaves[at] for at in places], filled
-    return [], lambda _: function
+        return [leaves[at] for at in places], filled, [named_leaf(given[at][0][1:]) for at in places]
+    return [], lambda _: function, []
 
 
 def _parts(model: Any, path: str, modules: Mapping[str, Any]) -> Parts:
@@ -274,16 +280,12 @@ def _as_array(leaf: Any) -> Any:
     return np.asarray(leaf) if is_array(leaf) else leaf
 
 
-def _floats(leaf: Any) -> bool:
-    return is_array(leaf) and is_float(leaf)
-
-
 def _wide(leaf: Any, wide: bool) -> Any:
     import jax.numpy as jnp
 
     if not is_array(leaf):
         return leaf
-    return jnp.asarray(leaf, np.float64 if wide and _floats(leaf) else None)
+    return jnp.asarray(leaf, np.float64 if wide and floats(leaf) else None)
 
 
 def _steps(stage: str) -> list[str]:

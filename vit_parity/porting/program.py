@@ -15,21 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from vit_parity.porting.stages import Key, Values, unique
+from vit_parity.porting.loops import Loop, keys_of
+from vit_parity.porting.stages import Key, unique
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "remat", "checkpoint", "custom_jvp_call",
           "custom_vjp_call", "custom_vjp_call_jaxpr")  # fmt: skip
 _ROUNDS = ("add", "sub", "mul", "div", "exp", "log", "tanh", "logistic", "erf", "rsqrt", "sqrt", "pow", "integer_pow",
            "dot_general", "conv_general_dilated", "reduce_sum", "cumsum", "sin", "cos")  # fmt: skip
 """Primitives whose result is rounded."""
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What is tagged in the body of a scan."""
-
-    length: int
-    order: list[Key | Loop]
+_SCATTERS = ("scatter-add", "scatter-mul", "scatter-min", "scatter-max")
 
 
 @dataclass
@@ -47,6 +41,8 @@ class Evaluation:
     """Results that were moved so far."""
     compiling: bool = False
     """Whether this is part of a program that is compiled as a whole."""
+    again: bool = False
+    """Whether this is computed a second time, for the way back (``jax.checkpoint``)."""
 
     def run(
         self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], forced: Mapping[Key, Any], seen: dict[Key, int]
@@ -81,7 +77,7 @@ class Evaluation:
             name, params = equation.primitive.name, equation.params
             given = _alike(equation, given) if self.wide else given
             if name == "vitport_tag":
-                key = unique(params["name"], params["slot"], seen)
+                key = _key(params, seen, again=self.again)
                 found[key] = given[0]
                 order.append(key)
                 results = [_replaced(given[0], *forced[key]) if key in forced else given[0]]
@@ -98,12 +94,17 @@ class Evaluation:
                 body, inner_consts = _opened(next(params[it] for it in ("jaxpr", "call_jaxpr", "fun_jaxpr")
                                                   if it in params))  # fmt: skip
                 compiled = name in ("jit", "pjit") and not (self.wide or self.shake or self.compiling)
-                if compiled and order_of(body, dict(seen)):
+                before, self.again = self.again, self.again or params.get("differentiated", False)
+                if compiled and order_of(body, dict(seen), again=self.again):
                     results, inner, inner_order = self._compiled(body, inner_consts, given, forced, seen)
                 else:
                     results, inner, inner_order = self.run(body, inner_consts, given, forced, seen)
+                self.again = before
                 found |= inner
                 order += inner_order
+            elif self.wide and name in _SCATTERS:  # whose own sum is in the program's dtype
+                kept = {it: params[it] for it in ("dimension_numbers", "indices_are_sorted", "unique_indices", "mode")}
+                results = [_scatter(name)(*given, **kept)]
             else:
                 results = equation.primitive.bind(
                     *given, **{it: self._wide_dtype(value) for it, value in params.items()}
@@ -123,7 +124,7 @@ class Evaluation:
 
         order: list[Key | Loop] = []
         before = dict(seen)
-        inner = Evaluation(compiling=True)
+        inner = Evaluation(compiling=True, again=self.again)
 
         def call(given: list[Any], forced: Mapping[Key, Any]) -> tuple[list[Any], dict[Key, Any]]:
             nonlocal order
@@ -132,7 +133,7 @@ class Evaluation:
             results, found, order = inner.run(body, consts, given, forced, seen)
             return results, found
 
-        inside = {key: forced[key] for key in _keys(order_of(body, dict(seen))) if key in forced}
+        inside = {key: forced[key] for key in keys_of(order_of(body, dict(seen), again=self.again)) if key in forced}
         return *jax.jit(call)(given, inside), order
 
     def _scan(
@@ -141,9 +142,9 @@ class Evaluation:
         import jax
 
         body, inner_consts = _opened(params["jaxpr"])
-        consts, carries = params["num_consts"], params["num_carry"]
+        consts, carries = _counts(params)
         closed, carry, xs = given[:consts], given[consts : consts + carries], given[consts + carries :]
-        inside = {key: forced[key] for key in _keys(order_of(body, dict(seen))) if key in forced}
+        inside = {key: forced[key] for key in keys_of(order_of(body, dict(seen), again=self.again)) if key in forced}
         order: list[Key | Loop] = []
         before = dict(seen)
 
@@ -211,50 +212,44 @@ def shaken(x: Any, by: float, number: int) -> Any:
     return x * (1 + by * (2 * (noise - jnp.floor(noise)) - 1)).astype(x.dtype)
 
 
-def order_of(jaxpr: Any, seen: dict[Key, int]) -> list[Key | Loop]:
+def order_of(jaxpr: Any, seen: dict[Key, int], *, again: bool = False) -> list[Key | Loop]:
     """What a program tags, without running it."""
     order: list[Key | Loop] = []
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
         if name == "vitport_tag":
-            order.append(unique(params["name"], params["slot"], seen))
+            order.append(_key(params, seen, again=again))
         elif name == "scan":
-            inner = order_of(_opened(params["jaxpr"])[0], seen)
+            inner = order_of(_opened(params["jaxpr"])[0], seen, again=again)
             order += [Loop(params["length"], inner)] if inner else []
         elif name in _CALLS:
             body = next(params[it] for it in ("jaxpr", "call_jaxpr", "fun_jaxpr") if it in params)
-            order += order_of(_opened(body)[0], seen)
+            order += order_of(_opened(body)[0], seen, again=again or params.get("differentiated", False))
     return order
 
 
-def unstacked(order: Sequence[Key | Loop], found: Mapping[Key, np.ndarray]) -> Values:
-    """Step by step what scans stacked: ``name[0]``, ``name[1]``, … in the order of computation."""
-    values: Values = {}
-    for entry in order:
-        if isinstance(entry, tuple):
-            values[entry] = found[entry]
-            continue
-        keys = list(_keys(entry.order))
-        for at in range(entry.length):
-            inner = unstacked(entry.order, {key: found[key][at] for key in keys})
-            values |= {(f"{_indexed(name, at)}", slot): array for (name, slot), array in inner.items()}
-    return values
+def _key(params: Mapping[str, Any], seen: dict[Key, int], *, again: bool) -> Key:
+    """Of a tag; in a program with a gradient (:mod:`vit_parity.porting.jax_backward`) by its number and use."""
+    if not params["call"]:
+        return unique(params["name"], params["slot"], seen)
+    slot = params["slot"]
+    slot = f"{'' if slot[0] == 'g' or not again else 'r'}{slot}@{params['call']}"
+    count = seen[params["name"], slot] = seen.get((params["name"], slot), 0) + 1
+    return params["name"], f"{slot}@{count}"
 
 
-def stacked(order: Sequence[Key | Loop], values: Mapping[Key, np.ndarray]) -> Values:
-    """The inverse of :func:`unstacked`."""
-    found: Values = {}
-    for entry in order:
-        if isinstance(entry, tuple):
-            found[entry] = values[entry]
-            continue
-        steps = [
-            stacked(entry.order, {(_without(name, at), slot): array for (name, slot), array in values.items()
-                                  if _without(name, at) != name})
-            for at in range(entry.length)
-        ]  # fmt: skip
-        found |= {key: np.stack([step[key] for step in steps]) for key in _keys(entry.order)}
-    return found
+def _counts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many constants and carried arrays a scan is given; from jax 0.11 on it holds them as trees."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(list(consts)), len(list(carry))
+
+
+def _scatter(name: str) -> Any:
+    import jax
+
+    return getattr(jax.lax, name.replace("-", "_"))
 
 
 def _replaced(own: Any, whether: Any, by: Any) -> Any:
@@ -277,20 +272,6 @@ def _alike(equation: Any, given: list[Any]) -> list[Any]:
 
 def _dtype(value: Any) -> np.dtype:
     return np.dtype(getattr(value, "aval", value).dtype)
-
-
-def _indexed(name: str, at: int) -> str:
-    """The outermost scan's step stands first: ``name[outer][inner]``."""
-    stem, bracket, rest = name.partition("[")
-    return f"{stem}[{at}]{bracket}{rest}"
-
-
-def _without(name: str, at: int) -> str:
-    return name.replace(f"[{at}]", "", 1) if f"{name.partition('[')[0]}[{at}]" == name[: name.find("]") + 1] else name
-
-
-def _keys(order: Sequence[Key | Loop]) -> list[Key]:
-    return [key for entry in order for key in ([entry] if isinstance(entry, tuple) else _keys(entry.order))]
 
 
 def _opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,6 +54,12 @@ class Stage:
     def words(self) -> frozenset[str]:
         """Those of its name."""
         return frozenset(re.findall(r"[a-z]+\d*", self.name.lower().replace("_", ".")))
+
+
+def prints_of(arrays: Mapping[str, np.ndarray]) -> frozenset[tuple[int, float]]:
+    """What of weights no change of axes alters; constant ones tell nothing."""
+    wide = [np.asarray(array, np.float64) for array in arrays.values() if array.dtype.kind == "f" and array.ndim]
+    return frozenset((array.size, float(f"{(array**2).sum():.5g}")) for array in wide if array.size and np.ptp(array))
 
 
 def scored(first: Sequence[Stage], second: Sequence[Stage], near: float) -> tuple[np.ndarray, np.ndarray]:

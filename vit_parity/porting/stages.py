@@ -7,7 +7,7 @@ of one module is ``name#2``, the step of a scan ``name[3]``, and the whole model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,6 +42,57 @@ class Observed:
             for key, array in self.values.items()
             if key[0] == stage and key[1][0] == "<" and is_float(array) and array.size > 1
         }
+
+
+@dataclass(frozen=True)
+class Backward:
+    """One pass of a model, and the way back from a loss."""
+
+    values: Values
+    """As of :class:`Observed`."""
+    gradients: Values
+    """The gradient that arrives at a slot: at an output from all that uses it, at an input from this stage alone. Of a
+    slot that is missing nothing is known."""
+    parameters: Mapping[str, np.ndarray]
+    """Parameter, or ``inputs[0]`` → its gradient."""
+    silent: Collection[Key] = ()
+    """Slots that nothing arrives at, and from which no other gradient can go on either."""
+
+
+class Differentiable(Protocol):
+    """A model with its inputs and a loss."""
+
+    @property
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """Parameter, or ``inputs[0]`` → its value."""
+        ...
+
+    @property
+    def frozen(self) -> Sequence[str]:
+        """Parameters that have no gradient because their owner wants none."""
+        ...
+
+    def run(
+        self,
+        *,
+        wide: bool = False,
+        shake: float = 0.0,
+        forced: Mapping[Key, np.ndarray] | None = None,
+        arriving: Mapping[Key, np.ndarray] | None = None,
+    ) -> Backward:
+        """Run forward and back once.
+
+        Args:
+            wide: as of :meth:`Model.run`.
+            shake: the same.
+            forced: the same.
+            arriving: the gradients that go on from these slots, instead of those that arrive there.
+        """
+        ...
+
+
+Loss = Callable[[Any], Any] | Mapping[str, np.ndarray]
+"""From a model's output to a number, in its own framework; or weights of the output's elements, slot by slot."""
 
 
 class Model(Protocol):

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vit_parity.porting.joined import joined
 from vit_parity.porting.layouts import nearest
 from vit_parity.porting.pairs import Pair
-from vit_parity.porting.scores import SAME_PARTS, SAME_WEIGHTS, Stage, scored
+from vit_parity.porting.scores import SAME_PARTS, SAME_WEIGHTS, Stage, prints_of, scored
 from vit_parity.porting.stages import ROOT, Model, Observed
 
 _ENOUGH = 2.5
@@ -87,9 +88,10 @@ def suggest(a: Observed, b: Observed, of_a: Model | None, of_b: Model | None, ne
     taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}
     rest_a = [it for it in first if it.name not in taken_a]
     rest_b = [it for it in second if it.name not in taken_b]
-    parts = _parts(rest_a, rest_b, near)
+    pairs += _parts(rest_a, rest_b, near)
+    pairs += joined(first, second, pairs, of_a, of_b)
     order = {it.name: at for at, it in enumerate(first)}
-    pairs = sorted([*pairs, *parts], key=lambda pair: order[pair.a])
+    pairs.sort(key=lambda pair: order[pair.a])
     taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}
     return Suggestion(
         tuple(pairs),
@@ -113,7 +115,7 @@ def _only_ones(at: int, to: int, first: Sequence[Stage], second: Sequence[Stage]
 def _described(seen: Observed, model: Model | None) -> list[Stage]:
     found, outputs = [], seen.outputs
     names = [name for name in outputs if seen.kinds.get(name, "").lower() not in _SILENT]
-    prints = {name: frozenset() if model is None or name == ROOT else _prints(model.parts(name).arrays)
+    prints = {name: frozenset() if model is None or name == ROOT else prints_of(model.parts(name).arrays)
               for name in names}  # fmt: skip
     below: dict[str, set[tuple[int, float]]] = {}
     for name, own in prints.items():
@@ -129,12 +131,6 @@ def _described(seen: Observed, model: Model | None) -> list[Stage]:
         found.append(Stage(name, array, known, float(np.linalg.norm(array)), prints[name],
                            prints[name] | below.get(name, set()), leaf))  # fmt: skip
     return found
-
-
-def _prints(arrays: Mapping[str, np.ndarray]) -> frozenset[tuple[int, float]]:
-    """What of weights no change of axes alters; constant ones tell nothing."""
-    wide = [np.asarray(array, np.float64) for array in arrays.values() if array.dtype.kind == "f" and array.ndim]
-    return frozenset((array.size, float(f"{(array**2).sum():.5g}")) for array in wide if array.size and np.ptp(array))
 
 
 def _aligned(scores: np.ndarray) -> dict[int, int]:

@@ -6,10 +6,15 @@ array is the whole batch, its batch axis first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_numbers: ContextVar[list[int] | None] = ContextVar("numbers", default=None)
+"""Where gradients are wanted, what numbers the marks, and the numbers of those that something is differentiated by."""
 
 
 def tag(name: str, x: T) -> T:
@@ -36,24 +41,60 @@ def mark(x: Any, name: str, slot: str) -> Any:
     """One array as one slot of a stage (:mod:`vit_parity.porting.stages`)."""
     import jax.numpy as jnp
 
-    return primitive().bind(jnp.asarray(x), name=name, slot=slot)
+    passed = _numbers.get()
+    if passed is not None:
+        passed[0] += 1
+    return primitive().bind(jnp.asarray(x), name=name, slot=slot, call=passed[0] if passed else 0)
+
+
+@contextmanager
+def marking_gradients() -> Iterator[list[int]]:
+    """While a program with a gradient is traced, mark what arrives at each mark on the way back, as slot ``g…``.
+
+    Yields:
+        Marks so far, then the numbers of the marks that depend on what is differentiated by. Such a mark without a
+        gradient has the gradient 0; of any other nothing is known.
+    """
+    passed = [0]
+    before = _numbers.set(passed)
+    try:
+        yield passed
+    finally:
+        _numbers.reset(before)
 
 
 @cache
 def primitive() -> Any:
     """The identity, as a primitive that a program can be searched for."""
+    from jax.interpreters import ad
+
+    tagged, tangent = _identity("vitport_tag"), _identity("vitport_tangent")
+
+    def jvp(primals: Any, tangents: Any, **given: Any) -> Any:
+        moved, passed = tangents[0], _numbers.get()
+        if given["call"] and type(moved) is not ad.Zero:
+            moved = tangent.bind(moved, **given)
+            if passed is not None:
+                passed.append(given["call"])
+        return tagged.bind(*primals, **given), moved
+
+    ad.primitive_jvps[tagged] = jvp
+    ad.deflinear2(tangent, lambda arrived, _, **given: [tagged.bind(arrived, **given | {"slot": f"g{given['slot']}"})])
+    return tagged
+
+
+def _identity(name: str) -> Any:
     import jax.numpy as jnp
     from jax.extend.core import Primitive
-    from jax.interpreters import ad, batching, mlir
+    from jax.interpreters import batching, mlir
 
-    tagged = Primitive("vitport_tag")
-    tagged.def_impl(lambda x, **_: x)
-    tagged.def_abstract_eval(lambda x, **_: x)
-    mlir.register_lowering(tagged, lambda _, x, **__: [x])
-    ad.primitive_jvps[tagged] = lambda primals, tangents, **given: (tagged.bind(*primals, **given), tangents[0])
+    same = Primitive(name)
+    same.def_impl(lambda x, **_: x)
+    same.def_abstract_eval(lambda x, **_: x)
+    mlir.register_lowering(same, lambda _, x, **__: [x])
 
     def batched(xs: Any, axes: Any, **given: Any) -> Any:
-        return tagged.bind(jnp.moveaxis(xs[0], axes[0], 0), **given), 0
+        return same.bind(jnp.moveaxis(xs[0], axes[0], 0), **given), 0
 
-    batching.primitive_batchers[tagged] = batched
-    return tagged
+    batching.primitive_batchers[same] = batched
+    return same

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ def assert_parity(
     pairs: str | Path | Iterable[Pair | str] | None = None,
     *,
     inputs_b: Any = None,
+    gradients: bool = False,
+    loss: Callable[[Any], Any] | None = None,
+    loss_b: Callable[[Any], Any] | None = None,
     report: str | Path | None = None,
 ) -> Porting:
     """Fail unless rounding explains every difference of B from A.
@@ -43,6 +46,10 @@ def assert_parity(
         inputs: of both.
         pairs: which stages belong together; drafted by default.
         inputs_b: B's inputs, if they differ.
+        gradients: those of all parameters, inputs and stages must agree too, as of
+            :func:`vit_parity.porting.compare`.
+        loss: the same.
+        loss_b: the same.
         report: where to write the HTML report of a failure; by default ``parity-reports/`` and the test's name.
 
     Returns:
@@ -52,7 +59,7 @@ def assert_parity(
         AssertionError: with the layer, the cause where it is known, and the path of the report.
         VitportError: if a model cannot run, or nothing belongs together.
     """
-    found = compare(a, b, inputs, inputs_b=inputs_b, pairs=pairs)
+    found = compare(a, b, inputs, inputs_b=inputs_b, pairs=pairs, gradients=gradients, loss=loss, loss_b=loss_b)
     if found.equal:
         return found
     path = Path(report) if report is not None else _report_of_test()

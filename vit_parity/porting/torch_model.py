@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,6 +14,16 @@ from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import torch_array
 from vit_parity.porting.stages import ROOT, Key, Observed, Parts, Values, unique
 from vit_spec import VitportError
+
+Given = Callable[[str, Any], Any]
+
+
+def _as_is(_: str, leaf: Any) -> Any:
+    return leaf
+
+
+def _nothing(_: Any) -> None:
+    pass
 
 
 class TorchModel:
@@ -40,7 +50,7 @@ class TorchModel:
             "dtype": str(first.dtype).removeprefix("torch."),
             "device": str(first.device),
         }
-        self._module, self._like = module, first
+        self.module, self._like = module, first
         self._args, self._kwargs = tuple(args), dict(kwargs)
 
     def run(
@@ -49,33 +59,57 @@ class TorchModel:
         """As :class:`vit_parity.porting.stages.Model` says."""
         import torch
 
-        changed = wide or shake
-        module = copy.deepcopy(self._module) if changed else self._module
-        if wide:
-            module = module.double()
-        rng = np.random.default_rng(0)
+        kept = Watched(self.module if not (wide or shake) else copy.deepcopy(self.module), forced or {})
+        with torch.no_grad():
+            self.call(kept, wide, shake)
+        return Observed(kept.values, kept.kinds)
+
+    def call(
+        self, watched: Watched, wide: bool, shake: float, given: Given = _as_is, then: Callable[[Any], Any] = _nothing
+    ) -> None:
+        """Run a module.
+
+        Args:
+            watched: what sees its calls; a copy of it, where it is changed.
+            wide: as of :meth:`run`.
+            shake: the same.
+            given: what is made of each tensor among the inputs, by its name.
+            then: what is done with the output, while calls are still seen.
+        """
+        module, rng = watched.module.double() if wide else watched.module, np.random.default_rng(0)
         if shake:
             for tensor in [*module.parameters(), *module.buffers()]:
                 if tensor.is_floating_point():
-                    tensor.data = _shaken(tensor.data, shake, rng)
-        dtype = torch.float64 if wide else self._like.dtype
-        args, kwargs = _mapped((self._args, self._kwargs), lambda leaf: self._tensor(leaf, dtype, shake, rng))
-        kept = Watched(module, forced or {})
+                    tensor.data = shaken_tensor(tensor.data, shake, rng)
+        args, kwargs = self.inputs(given, wide=wide, shake=shake, rng=rng)
         with ExitStack() as stack:
-            stack.enter_context(torch.no_grad())
             stack.enter_context(_plain_kernels())
-            if changed:
+            if wide or shake:
                 stack.enter_context(_mode(wide, shake, rng))
-            stack.enter_context(kept.watching())
+            stack.enter_context(watched.watching())
             try:
-                module(*args, **kwargs)
+                output = module(*args, **kwargs)
             except Exception as error:
                 raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
-        return Observed(kept.values, kept.kinds)
+            then(output)
+
+    def inputs(
+        self, given: Given, *, wide: bool = False, shake: float = 0.0, rng: np.random.Generator | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, with arrays as tensors."""
+        import torch
+        from torch.utils import _pytree
+
+        dtype, rng = torch.float64 if wide else self._like.dtype, rng or np.random.default_rng(0)
+        leaves, tree = _pytree.tree_flatten_with_path((self._args, self._kwargs))
+        tensors = [
+            given(f"inputs{_pytree.keystr(path[1:])}", self._tensor(leaf, dtype, shake, rng)) for path, leaf in leaves
+        ]
+        return _pytree.tree_unflatten(tensors, tree)
 
     @functools.cached_property
     def _modules(self) -> Mapping[str, Any]:
-        return dict(self._module.named_modules())
+        return dict(self.module.named_modules())
 
     def parts(self, stage: str) -> Parts:
         """As :class:`vit_parity.porting.stages.Model` says."""
@@ -98,7 +132,7 @@ class TorchModel:
         leaf = leaf.to(self._like.device)
         if leaf.is_floating_point():
             leaf = leaf.to(dtype)
-            leaf = _shaken(leaf, shake, rng) if shake else leaf
+            leaf = shaken_tensor(leaf, shake, rng) if shake else leaf
         return leaf
 
 
@@ -113,7 +147,7 @@ class Watched:
     def __init__(self, module: Any, forced: Mapping[Key, np.ndarray]) -> None:
         self.values: Values = {}
         self.kinds: dict[str, str] = {}
-        self._module, self._forced = module, forced
+        self.module, self._forced = module, forced
         self._seen: dict[Key, int] = {}
         self._open: list[str] = []
 
@@ -126,7 +160,7 @@ class Watched:
         """Hooks on every module; they are removed in the end."""
         handles = []
         try:
-            for path, module in self._module.named_modules():
+            for path, module in self.module.named_modules():
                 name = path or ROOT
                 handles.append(module.register_forward_pre_hook(self._before(name), with_kwargs=True))
                 handles.append(module.register_forward_hook(self._after()))
@@ -137,7 +171,7 @@ class Watched:
 
     def _before(self, name: str) -> Any:
         def hook(module: Any, args: Any, kwargs: Any) -> Any:
-            call = unique(name, "", self._seen)[0]
+            call = self._called(name)
             self._open.append(call)
             self.kinds[call] = type(module).__name__
             return self._slots((args, kwargs), call, "<")
@@ -149,6 +183,21 @@ class Watched:
             return self._slots(output, self._open.pop(), ">")
 
         return hook
+
+    def _called(self, path: str) -> str:
+        """The name of a module's next call."""
+        return unique(path, "", self._seen)[0]
+
+    def _passed(self, tensor: Any, key: Key) -> Any:
+        """What goes on from a slot."""
+        self.values[key] = torch_array(tensor).copy()
+        return self._replaced(tensor, key)
+
+    def _replaced(self, tensor: Any, key: Key) -> Any:
+        import torch
+
+        own = self._forced.get(key)
+        return tensor if own is None else torch.tensor(np.array(own)).to(tensor).reshape(tensor.shape)
 
     def _slots(self, tree: Any, call: str, side: str) -> Any:
         """Keep every tensor of a tree; an object that stands in it twice is one slot, and stays one object."""
@@ -162,11 +211,8 @@ class Watched:
             if not isinstance(leaf, torch.Tensor):
                 return leaf
             if id(leaf) not in replaced:
-                key = (call, f"{side}{count}")
+                replaced[id(leaf)] = self._passed(leaf, (call, f"{side}{count}"))
                 count += 1
-                self.values[key] = torch_array(leaf).copy()
-                own = self._forced.get(key)
-                replaced[id(leaf)] = leaf if own is None else torch.tensor(np.array(own)).to(leaf).reshape(leaf.shape)
             return replaced[id(leaf)]
 
         return _mapped(tree, slot)
@@ -179,7 +225,8 @@ def _mapped(tree: Any, function: Any) -> Any:
     return _pytree.tree_map(function, tree)
 
 
-def _shaken(tensor: Any, by: float, rng: np.random.Generator) -> Any:
+def shaken_tensor(tensor: Any, by: float, rng: np.random.Generator) -> Any:
+    """Every number moved by a random share of at most ``by``."""
     import torch
 
     noise = torch.tensor(rng.uniform(-by, by, tuple(tensor.shape)))
@@ -213,7 +260,7 @@ def _mode(wide: bool, shake: float, rng: np.random.Generator) -> Any:
             result = function(*args, **kwargs)
             fresh = shake and isinstance(result, torch.Tensor) and result.is_floating_point()
             if fresh and _computed(result, args):
-                return _shaken(result, shake, rng)
+                return shaken_tensor(result, shake, rng)
             return result
 
     return Mode()

@@ -14,6 +14,9 @@ from vit_spec import Config, VitportError, needed_module
 def rollout(capture: Capture, config: Config) -> np.ndarray:
     """How much of the pooled vector comes from each patch, through all blocks; the residual path is half of each.
 
+    Where a block adds several attentions, the path and each of them have equal shares, as in the paper's derivation:
+    what is added is normalised.
+
     Args:
         capture: of a model with softmax attention in every block.
 
@@ -25,11 +28,12 @@ def rollout(capture: Capture, config: Config) -> np.ndarray:
     """
     family = of_family(config)
     joint: np.ndarray | None = None
-    for name in family.attention_weights(config):
-        if name not in capture.activations:
-            raise VitportError(f"The run has no {name}: rollout needs the attention weights of every block.")
-        weights = capture.activations[name].astype(np.float64).mean(axis=1)  # (B, N, N)
-        mixed = (weights + np.eye(weights.shape[-1])) / 2
+    for names in family.attention_weights(config):
+        if missing := [name for name in names if name not in capture.activations]:
+            raise VitportError(f"The run has no {missing[0]}: rollout needs the attention weights of every block.")
+        heads = [capture.activations[name].astype(np.float64).mean(axis=1) for name in names]
+        weights = np.sum(heads, axis=0)  # (B, N, N)
+        mixed = (weights + np.eye(weights.shape[-1])) / (1 + len(names))
         joint = mixed if joint is None else mixed @ joint
     if joint is None:
         raise VitportError("A model without blocks has no attention to roll out.")

@@ -8,18 +8,19 @@ from vit_parity.capture import Capture
 from vit_spec import ViTConfig, VitportError
 
 
-def attention_weights(config: ViTConfig) -> tuple[str, ...]:
-    """The activations (B, h, N, N), in the order of the blocks.
+def attention_weights(config: ViTConfig) -> tuple[tuple[str, ...], ...]:
+    """The activations (B, h, N, N) of each block, whose attentions are added where it has several branches.
 
     Raises:
-        VitportError: for a model whose blocks have no one attention of one softmax.
+        VitportError: for attention that subtracts one softmax from another.
     """
-    if config.block == "branched" or config.differential:
+    if config.differential:
         raise VitportError(
-            "Attention rollout multiplies one softmax of each block, but this model has several in each: compare the "
-            "activations attn.softmax instead."
+            "Attention rollout multiplies shares, but differential attention subtracts one softmax from another: "
+            "compare the activations attn.softmax instead."
         )
-    return tuple(f"blocks.{at}.attn.softmax" for at in range(config.depth))
+    branches = [f"attns.{branch}." for branch in range(config.branches)] if config.block == "branched" else [""]
+    return tuple(tuple(f"blocks.{at}.{own}attn.softmax" for own in branches) for at in range(config.depth))
 
 
 def pooling_weights(capture: Capture, config: ViTConfig, tokens: int) -> np.ndarray:
@@ -40,7 +41,7 @@ def pooling_weights(capture: Capture, config: ViTConfig, tokens: int) -> np.ndar
 def _attention_pool(capture: Capture, config: ViTConfig) -> np.ndarray:
     """The attention pool's weights, (B, N), averaged over its heads."""
     q, kv = (capture.activations[f"attn_pool.{layer}"].astype(np.float64) for layer in ("q", "kv"))
-    heads = config.num_heads
+    heads = config.pool_heads
     keys = kv.reshape(*kv.shape[:2], 2, heads, -1)[:, :, 0]  # (B, N, h, d)
     logits = np.einsum("hd,bnhd->bhn", q.reshape(heads, -1), keys) * keys.shape[-1] ** -0.5
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))

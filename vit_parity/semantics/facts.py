@@ -24,8 +24,8 @@ class Facts:
     """Where a block's norms are: ``vit_spec.BlockKind``."""
     pool_prefix: bool = False
     """Whether pooling averages all tokens, not only patches."""
-    sincos: bool = False
-    """Whether patches get fixed sines and cosines of column and row."""
+    sincos: str | None = None
+    """Which fixed sines and cosines of column and row patches without positions get."""
     pool_heads: int | None = None
     """Of pooling by attention, where they are not as many as in the blocks."""
     rotary: Rotary | None = None

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from conversion.described import open_described
+from conversion.identify.known_class import format_by_class
 from conversion.identify.recognise import recognise
 from conversion.opening import AS_IT_IS, Opening
 from conversion.second_reading.vit import PartNames, SecondReading
@@ -64,14 +65,14 @@ def semantics_of_file(
         VitportError: if the file cannot be read, or its format has no second reading.
     """
     source, _ = open_described(path, opening)
-    found = recognise(source.table, opening.format, source.under, opening.unreplicate)
+    config_json = source.config_json or {}
+    found = recognise(source.table, opening.format or format_by_class(config_json), source.under, opening.unreplicate)
     reading = found.format.second_reading
     if reading is None:
         raise VitportError(
             f"{path} is in the format {found.format.name}, which cannot be verified because it has no second_reading: "
             "add one to the format (docs/adding_a_format.md)."
         )
-    config_json = source.config_json or {}
     if not isinstance(config, ViTConfig):
         family = needed_module(__package__ or "", config, "cannot be run by a file's own names yet: leave out --verify")
         whole = TensorTable({**found.table.tensors, **found.aside.tensors})
@@ -129,12 +130,13 @@ def _pool(reading: SecondReading, config: ViTConfig, table: TensorTable) -> str:
 
 
 def _told_by_config_json(facts: Facts, own: Mapping[str, Any]) -> Facts:
-    """Hugging Face's config.json; a SwiGLU runs SiLU whatever ``hidden_act`` says."""
+    """Hugging Face's config.json; a SwiGLU of DINOv2's runs SiLU whatever ``hidden_act`` says."""
     theta = own.get("rope_theta", (own.get("rope_parameters") or {}).get("rope_theta"))
     return replace(
         facts,
         rotary=facts.rotary if theta is None or facts.rotary is None else replace(facts.rotary, theta=theta),
         heads=own["num_attention_heads"],
-        eps=own["layer_norm_eps"],
+        eps=own["rms_norm_eps" if "rms_norm_eps" in own else "layer_norm_eps"],
+        centred="rms_norm_eps" not in own and own.get("norm_type") != "rms_norm",
         activation="silu" if own.get("use_swiglu_ffn") else _HIDDEN_ACT[own["hidden_act"]],
     )

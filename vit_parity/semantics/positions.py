@@ -96,9 +96,12 @@ def network_bias(first: Linear, second: Linear, grid: tuple[int, int], prefix: i
     return whole
 
 
-def sincos(rows: int, columns: int, width: int) -> np.ndarray:
-    """Beyer et al. 2022: (patches, D), float32 as their code computes it."""
-    omega = np.float32(1) / np.float32(10000) ** (np.arange(width // 4, dtype=np.float32) / np.float32(width // 4 - 1))
+def sincos(kind: str, rows: int, columns: int, width: int) -> np.ndarray:
+    """(patches, D). ``to the last``: Beyer et al. 2022, in float32 as their code computes it. ``before the last``:
+    El-Nouby et al. 2024 (AIM), after Chen et al. 2021 (MoCo v3)."""
+    number = np.float32 if kind == "to the last" else np.float64
+    steps = width // 4 - (kind == "to the last")
+    omega = number(1) / number(10000) ** (np.arange(width // 4, dtype=number) / number(steps))
     angles = [np.repeat(np.arange(rows), columns), np.tile(np.arange(columns), rows)]
-    y, x = (np.outer(places.astype(np.float32), omega) for places in angles)
+    y, x = (np.outer(places.astype(number), omega) for places in angles)
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float64)

@@ -63,9 +63,10 @@ class Semantics:
         body = self._norm(n.patch_norm)(patches(pixels))  # (B, patches, D)
         tokens = [array.reshape(-1, body.shape[-1]) for names in n.tokens if (array := r.array(names)) is not None]
         front = np.concatenate(tokens) if tokens else np.zeros((0, body.shape[-1]))  # (prefix, D)
-        if self.facts.sincos:
-            body = body + sincos(H // side, W // side, body.shape[-1])
-        if (table := r.array(n.positions)) is not None:
+        table = r.array(n.positions)
+        if self.facts.sincos is not None and table is None:
+            body = body + sincos(self.facts.sincos, H // side, W // side, body.shape[-1])
+        if table is not None:
             rows = table.reshape(-1, table.shape[-1])
             placed = len(rows) - body.shape[1]  # how many of the first tokens have rows
             body = body + rows[placed:]
@@ -207,23 +208,26 @@ class Semantics:
 
     def _attention_pool(self) -> AttentionPool:
         n, r = self.names, self.reader
+        latent = r.array(n.pool_latent)
+        if latent is None:
+            raise VitportError(f"The file has none of {', '.join(n.pool_latent)}: it cannot be run by its own names.")
+        latent = latent.reshape(-1, latent.shape[-1])
         if (together := r.linear(n.pool_qkv)) is not None:
             query, key, value = together.split([together.kernel.shape[0]] * 3)
         else:
-            query = needed(r.linear(n.pool_query), n.pool_query)
+            plain = Linear(np.eye(latent.shape[-1]))  # the learned query itself
+            query = needed(r.linear(n.pool_query), n.pool_query) if n.pool_query else plain
             both = r.linear(n.pool_key_value)
             parts = both.split([both.kernel.shape[1] // 2] * 2) if both is not None else None
             key, value = parts or (needed(r.linear(names), names) for names in (n.pool_key, n.pool_value))
         heads = r.heads(n.pool_query) or self.facts.pool_heads or self.facts.heads
         out = needed(r.linear(n.pool_out), n.pool_out)
         attention = Attention(query, key, value, out, heads, self._scale(heads, query))
-        mlp = Mlp(
-            needed(r.linear(n.pool_first), n.pool_first), needed(r.linear(n.pool_second), n.pool_second), self.act
-        )
-        latent = r.array(n.pool_latent)
-        if latent is None:
-            raise VitportError(f"The file has none of {', '.join(n.pool_latent)}: it cannot be run by its own names.")
-        return AttentionPool(latent.reshape(-1, latent.shape[-1]), attention, self._norm(n.pool_norm), mlp)
+        mlp: Layer = np.zeros_like
+        if n.pool_first:
+            first, second = (needed(r.linear(names), names) for names in (n.pool_first, n.pool_second))
+            mlp = Mlp(first, second, self.act)
+        return AttentionPool(latent, attention, self._norm(n.pool_norm), mlp)
 
     def _parts(self, at: str, joint: Candidates, *each: Candidates) -> list[Linear]:
         if (together := self.reader.linear(_at(at, joint))) is not None:

@@ -24,8 +24,9 @@ prepended: big_vision, DeiT III, timm's ``no_embed_class``); also the class and 
 (ViT, DeiT, DINOv2 with registers as Meta released it); or also the registers."""
 
 PositionResize = Literal[
-    "torch-bicubic", "torch-bicubic-antialias", "torch-bilinear", "torch-bicubic-corners", "scipy-zoom", "dinov2"
-]
+    "torch-bicubic", "torch-bicubic-antialias", "torch-bilinear", "torch-bilinear-antialias", "torch-bicubic-corners",
+    "scipy-zoom", "dinov2",
+]  # fmt: skip
 """How a position table is resized to another grid, named after the code that it reproduces; see
 ``conversion.tensors.position_table``."""
 

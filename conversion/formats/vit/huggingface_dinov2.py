@@ -106,9 +106,9 @@ def _mlp_ratio(config: ViTConfig) -> int | None:
     return next((ratio for ratio in ratios if width(ratio) == config.hidden_dim), None)
 
 
-def cannot_hold(config: ViTConfig) -> list[str]:
-    """The classifier reads class token and patch mean; DINOv2 resizes its table for every image that is not square."""
-    complaints = unsupported_fields(
+def unsupported_by_dinov2(config: ViTConfig) -> list[str]:
+    """All but the MLP's width: the table is resized for every image that is not square."""
+    return unsupported_fields(
         config,
         activation=("silu",) if config.mlp == "swiglu_packed" else ACTIVATIONS,
         mlp=("plain", "swiglu_packed"),
@@ -116,12 +116,17 @@ def cannot_hold(config: ViTConfig) -> list[str]:
         layer_scale=() if config.layer_scale is None else (config.layer_scale,),
         register_tokens=(config.register_tokens,),
         pool=("token_avg",) if config.num_classes else ("token",),
-    )
+    ) + not_square(config)
+
+
+def cannot_hold(config: ViTConfig) -> list[str]:
+    """The classifier reads class token and patch mean."""
+    complaints = unsupported_by_dinov2(config)
     if _mlp_ratio(config) is None:
         complaints.append(
             f"an MLP of width {config.hidden_dim} (no whole mlp_ratio of embed_dim={config.embed_dim} gives it)"
         )
-    return complaints + not_square(config)
+    return complaints
 
 
 def _place(name: str, checkpoint: Checkpoint) -> str:

@@ -1,17 +1,23 @@
-"""facebookresearch/sapiens2's names, which transformers' ``Sapiens2Model`` keeps on disk. They are read alone."""
+"""facebookresearch/sapiens2's names, which transformers' ``Sapiens2Model`` keeps on disk: read from a file or a folder,
+written as a folder of transformers."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from conversion.config_json.huggingface import model_facts
+import numpy as np
+
+from conversion.checkpoint import Checkpoint
+from conversion.config_json.huggingface import folder_json, model_facts, model_json
+from conversion.containers import huggingface_folder
 from conversion.format import Format
 from conversion.formats.vit.huggingface_dinov3 import check_biases
 from conversion.formats.vit.huggingface_vit import MASK_TOKEN, READER_DEFAULTS
-from conversion.formats.vit.shared_heads import with_all_heads
+from conversion.formats.vit.shared_heads import remarks, sharing, with_all_heads, with_shared_heads
+from conversion.limits import unsupported_fields
 from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, joined, module
 from conversion.tensors.table import TensorTable
-from vit_spec import Preprocessing
+from vit_spec import Preprocessing, ViTConfig
 from vit_spec.vit.rotary import DinoV3Rotary
 
 _ATTENTION = "blocks.{i}.attn"
@@ -32,10 +38,13 @@ _RULES = (
 
 
 class _Names(Rules):
-    """Gives every head its own keys and values."""
+    """Gives every head its own keys and values, and writes those that heads still share once."""
 
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
         return super().read(TensorTable(with_all_heads(table.tensors)))
+
+    def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
+        return TensorTable(with_shared_heads(super().write(table, config).tensors, config.head_dim))
 
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,11 +56,62 @@ def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
     return model_facts(config_json) | told | {"rotary": DinoV3Rotary(theta=theta)}
 
 
+def config_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The whole description. Training in transformers turns positions at random by default; here it does not."""
+    config = checkpoint.config
+    stated = model_json(checkpoint, fields=("attention_dropout", "drop_path_rate", "num_register_tokens"))
+    biases = ("query_bias", "key_bias", "value_bias", "proj_bias", "mlp_bias")
+    return {
+        **folder_json(checkpoint, model_type="sapiens2", architecture="Sapiens2Model"),
+        **{"rms_norm_eps" if name == "layer_norm_eps" else name: value for name, value in stated.items()},
+        **dict.fromkeys(biases, True),
+        "intermediate_size": config.hidden_dim,
+        "layerscale_value": config.layer_scale,
+        "num_key_value_heads_per_layer": [config.num_heads // count for count in sharing(checkpoint)],
+        "pos_embed_rescale": None,
+        "rope_theta": config.rotary.theta,
+        "use_gated_mlp": True,
+        "use_mask_token": False,
+        "use_qk_norm": True,
+    }
+
+
+def cannot_hold(config: ViTConfig) -> list[str]:
+    """The class has no head, and computes its periods from theta."""
+    rotary = config.rotary
+    head = [f"num_classes={config.num_classes}"] if config.num_classes else []
+    return head + unsupported_fields(
+        config,
+        activation=("silu",),
+        mlp=("swiglu_packed",),
+        norm=("rmsnorm",),
+        norm_bias=(False,),
+        qk_norm=(True,),
+        layer_scale=(config.layer_scale,) if config.layer_scale is not None else (),
+        scale_attention_only=(True,),
+        register_tokens=(config.register_tokens,),
+        pos_embed=("none",),
+        rotary=() if rotary is None else (DinoV3Rotary(theta=getattr(rotary, "theta", 0.0)),),
+    )
+
+
+def _place(name: str, checkpoint: Checkpoint) -> str:
+    del checkpoint
+    return name
+
+
+def _no_registers(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The class has registers even if there are none."""
+    config, dtype = checkpoint.config, checkpoint.params.spec("cls_token")[1]
+    return {} if config.register_tokens else {"storage_tokens": np.zeros((1, 0, config.embed_dim), dtype)}
+
+
 FORMAT = Format(
     name="sapiens2",
     summary="Sapiens2's encoder by its authors' names, in a file or in a folder of transformers",
     names=_Names(_RULES),
     signature=("storage_tokens", "blocks.0.attn.wq.weight", "blocks.0.ffn.w12.weight"),
+    group="huggingface",
     classes={"sapiens2": ("Sapiens2Model",)},
     set_aside=MASK_TOKEN | {
         "rope_embed.periods": "periods of rotary positions, which follow from theta",
@@ -62,8 +122,12 @@ FORMAT = Format(
         "rotary": DinoV3Rotary(), "scale_attention_only": True,
     },
     facts=facts,
+    remarks=remarks,
     preprocessing=Preprocessing(crop_fraction=1.0, interpolation="bilinear", resize="squash"),
     reader_defaults=READER_DEFAULTS,
+    drops=("cropping",),
+    writer=huggingface_folder.writer(config_json, place=_place, filler=_no_registers),
+    cannot_hold=cannot_hold,
     second_reading=SecondReading(
         names=PartNames(
             patches=("patch_embed.projection",), tokens=(("cls_token",), ("storage_tokens",)), block=("blocks.{i}",),

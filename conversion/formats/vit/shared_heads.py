@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from conversion.tensors.table import Tensor
+from conversion.checkpoint import Checkpoint
+from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import VitportError
 
 _PROJECTION = re.compile(r"(blocks\.\d+\.attn\.)(?:[kv]_proj|w[kv])\.(weight|bias)")
@@ -52,10 +53,32 @@ def with_shared_heads(tensors: Mapping[str, Tensor], width: int) -> dict[str, Te
     """
     found = dict(tensors)
     for at in sorted({match[1] for name in tensors if (match := _PROJECTION.fullmatch(name)) is not None}):
-        names = [name for name in tensors if name.startswith((f"{at}k_proj.", f"{at}v_proj."))]
+        names = [name for name in tensors if name.startswith(at) and _PROJECTION.fullmatch(name)]
         sharing = math.gcd(*(_sharing(tensors[name].read(), width) for name in names))
         found |= {name: _first_of_each(tensors[name], width, sharing) for name in names if sharing > 1}
     return found
+
+
+def remarks(table: TensorTable) -> list[str]:
+    """That heads share keys and values, where they do."""
+    shapes = table.shapes
+    pairs = [(f"{match[1]}q_proj.weight", f"{match[1]}wq.weight", name) for name in table
+             if (match := _PROJECTION.fullmatch(name)) is not None and match[2] == "weight"]  # fmt: skip
+    shared = {
+        name.rpartition("attn.")[0]
+        for timms, own, name in pairs
+        if (query := shapes.get(timms, shapes.get(own))) and query != shapes[name]
+    }
+    return [f"heads share keys and values in {len(shared)} blocks: each head has its own here"] if shared else []
+
+
+def sharing(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Of each block, how many heads in a row have the same keys and values: 1 where each has its own."""
+    config, found = checkpoint.config, list[int]()
+    for name in (f"blocks.{at}.attn.qkv.weight" for at in range(config.depth)):
+        _, keys, values = np.split(checkpoint.params[name], 3)
+        found.append(math.gcd(*(_sharing(part, config.head_dim) for part in (keys, values))))
+    return tuple(found)
 
 
 def _sharing(array: np.ndarray, width: int) -> int:

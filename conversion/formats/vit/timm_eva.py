@@ -11,7 +11,7 @@ import numpy as np
 
 from conversion.containers import safetensors_file
 from conversion.format import Format
-from conversion.formats.vit.shared_heads import with_all_heads, with_shared_heads
+from conversion.formats.vit.shared_heads import remarks, with_all_heads, with_shared_heads
 from conversion.formats.vit.timm import ALIASES, PARTS, SET_ASIDE, is_eva, is_relpos
 from conversion.second_reading.vit import SecondReading
 from conversion.tensors.rules import Renamed, Rule, joined, module
@@ -104,6 +104,7 @@ FORMAT = Format(
         "*rope.freqs_*": "cosines and sines of rotary positions, which follow from the config",
         "lm_head.*": "the head that guesses hidden patches in pre-training",
     },
+    remarks=remarks,
     reader_defaults={"activation": "gelu"},
     writer=safetensors_file.write,
     cannot_hold=cannot_hold,

@@ -97,6 +97,6 @@ FORMAT = Format(
     writer=torch_file.write,
     cannot_hold=cannot_hold,
     second_reading=SecondReading(
-        names=BLOCK, norm_eps=1e-5, activation="gelu", pool="avg", flat_patches="channels last", sincos=True,
+        names=BLOCK, norm_eps=1e-5, activation="gelu", pool="avg", flat_patches="channels last", sincos="to the last",
     ),
 )  # fmt: skip

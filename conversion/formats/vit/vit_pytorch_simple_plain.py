@@ -40,6 +40,6 @@ FORMAT = Format(
     cannot_hold=cannot_hold,
     second_reading=SecondReading(
         names=replace(BLOCK, patches=("to_patch_embedding.1",), pixel_norm=(), patch_norm=()),
-        norm_eps=1e-5, activation="gelu", pool="avg", flat_patches="channels last", sincos=True,
+        norm_eps=1e-5, activation="gelu", pool="avg", flat_patches="channels last", sincos="to the last",
     ),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,28 @@ IMAGE = Image.fromarray(RNG.integers(0, 256, (61, 47, 3), dtype=np.uint8))
 NUMBERS = {"image_mean": [0.5, 0.3, 0.2], "image_std": [0.2, 0.3, 0.5]}
 
 
-FIXED = [kind for kind in CLASSES if kind != "Siglip2"]
+SQUASHING = ["GotOcr2", "Tipsv2"]
+"""Those of InternVL and TIPSv2, which are read for whole images; InternVL's cuts out no centre."""
+FIXED = [kind for kind in CLASSES if kind not in ("Siglip2", *SQUASHING)]
 """Those that make every image the same size."""
+
+
+def class_of(kind: str) -> Any:
+    """transformers' class on Pillow; TIPSv2 has one on torchvision alone, whose source is run with the other."""
+    if kind != "Tipsv2":
+        return getattr(transformers, f"{kind}ImageProcessorPil")
+    package = "transformers.models.tipsv2"
+    path = Path(transformers.__file__).parent / "models" / "tipsv2" / "image_processing_tipsv2.py"
+    known: dict[str, Any] = {"__name__": f"{package}.pil", "__package__": package}
+    exec(path.read_text().replace("TorchvisionBackend", "PilBackend").replace("@auto_docstring\n", ""), known)
+    return known["Tipsv2ImageProcessor"]
 
 
 def theirs(kind: str, told: dict[str, Any]) -> np.ndarray:
     """(H, W, C) of transformers' class; those of torchvision resample with its own rounding."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        processor = getattr(transformers, f"{kind}ImageProcessorPil")(**told)
+        processor = class_of(kind)(**told)
         return np.asarray(processor(IMAGE, return_tensors="np")["pixel_values"][0]).transpose(1, 2, 0)
 
 
@@ -65,6 +79,21 @@ def test_what_a_file_leaves_out_is_as_in_its_class(kind) -> None:
 ])  # fmt: skip
 def test_a_value_means_what_it_means_to_transformers(kind, change) -> None:
     assert_same(change, kind)
+
+
+@pytest.mark.parametrize("kind", SQUASHING)
+@pytest.mark.parametrize("change", [
+    {}, {"do_normalize": True, **NUMBERS}, NUMBERS, {"do_normalize": False}, {"size": {"height": 24, "width": 20}},
+    {"resample": 2}, {"resample": 3}, {"rescale_factor": 1 / 127.5}, {"crop_to_patches": False},
+])  # fmt: skip
+def test_a_whole_image_is_squashed_as_by_its_class(kind, change) -> None:
+    assert_same(change, kind)
+
+
+@pytest.mark.parametrize("told", [{"crop_to_patches": True}, {"do_center_crop": True}])
+def test_tiles_and_a_centre_are_refused_where_the_class_cuts_none(told) -> None:
+    with pytest.raises(VitportError, match=f"has {next(iter(told))}=True"):
+        ours(told | {"image_processor_type": "GotOcr2ImageProcessor"})
 
 
 def test_one_number_is_both_sides_or_the_shorter_one() -> None:
@@ -136,4 +165,4 @@ def test_a_file_that_names_no_class_has_the_one_of_its_model() -> None:
         if kind in FIXED:
             np.testing.assert_array_equal(ours({}, {"model_type": model_type}), theirs(kind, {}))
         if (names := vars(image_processing_auto)["IMAGE_PROCESSOR_MAPPING_NAMES"].get(model_type)) is not None:
-            assert names["pil"] == f"{kind}ImageProcessorPil"
+            assert names.get("pil", "Tipsv2ImageProcessorPil") == f"{kind}ImageProcessorPil"

@@ -23,6 +23,7 @@ TORCH = {
     "torch-bicubic": {"mode": "bicubic"},
     "torch-bicubic-antialias": {"mode": "bicubic", "antialias": True},
     "torch-bilinear": {"mode": "bilinear"},
+    "torch-bilinear-antialias": {"mode": "bilinear", "antialias": True},
     "torch-bicubic-corners": {"mode": "bicubic", "align_corners": True},
 }
 

@@ -226,7 +226,7 @@ def _planted() -> list[Any]:
     found = []
     layers = {f"blocks.0.blocks.{at}.{name}": kinds for at in range(DEPTH) for name, kinds in (
         ("prenorm", NORMS), ("norm", NORMS), ("attn.proj", LINEAR), ("mlp.fc1", LINEAR),
-        ("mlp.fc2", LINEAR))}  # fmt: skip
+        ("mlp.fc2", LINEAR), ("attn.qkv", LINEAR))}  # fmt: skip
     for path, kinds in (layers | {"norm": NORMS, "head": LINEAR, "patch_embed.proj": ("no bias",)}).items():
         found += [pytest.param(path, kind, id=f"{kind} in {path}") for kind in kinds]
     return found
@@ -246,3 +246,32 @@ def test_a_mistake_in_a_layer_is_found_there_and_named(path, kind, equimo) -> No
     assert found.faults
     assert all(fault.counterpart == f"VisionTransformer.{path}" for fault in found.faults), str(found)
     assert cause in str(found), str(found)
+
+
+@pytest.mark.slow
+def test_gradients_of_an_equinox_module_are_compared() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 6)).eval()
+
+    class Port(equinox.Module):
+        mlp: Mlp
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return jax.vmap(self.mlp)(x)
+
+    def port(act: Callable[[jax.Array], jax.Array]) -> Port:
+        layers = [equinox.nn.Linear(*sizes, key=jax.random.key(0)) for sizes in ((6, 8), (8, 6))]
+        weights = [jnp.asarray(it.detach().numpy()) for it in model.parameters()]
+        made = Port(Mlp(layers[0], layers[1], act))
+        return equinox.tree_at(
+            lambda it: (it.mlp.first.weight, it.mlp.first.bias, it.mlp.second.weight, it.mlp.second.bias), made, weights
+        )
+
+    x = tokens(4, 6)
+    sound = compare(model, port(jnp.tanh), x, gradients=True)
+    assert sound.equal, str(sound)
+    assert sound.gradients is not None
+    assert (sound.gradients.only_a, sound.gradients.only_b) == ((), ())
+    found = compare(model, port(lambda x: jax.lax.stop_gradient(jnp.tanh(x))), x, gradients=True).gradients
+    assert found is not None
+    assert [fault.stage for fault in found.faults] == ["0"]

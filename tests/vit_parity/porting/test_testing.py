@@ -110,7 +110,7 @@ def test_the_command_compares_models_of_ones_own(capsys, tmp_path) -> None:
         (["--a", f"{HERE}:own_port", "--b", f"{HERE}:own_port"], "needs the models' inputs"),
         ([], "Nothing is named to compare"),
         (["weights.pth", "--a", f"{HERE}:own_model", "--b", f"{HERE}:own_port"], "A: for weights alone"),
-        (["--a", f"{HERE}:own_model", "--b", f"{HERE}:own_port", "--gradients"], "--gradients: for weights alone"),
+        (["--a", f"{HERE}:own_model", "--b", f"{HERE}:own_port", "--explain"], "--explain: for weights alone"),
         (
             ["--a", f"{HERE}:own_model", "--b", f"{HERE}:own_port", "--seed", "3", "--fail-above", "0.1"],
             "--seed, --fail-above: for weights alone",
@@ -124,7 +124,9 @@ def test_the_command_says_what_it_needs(words, told, capsys) -> None:
 
 
 def test_options_of_weights_are_refused_for_models_of_ones_own() -> None:
-    with pytest.raises(vitport.VitportError, match="seed, gradients, model: for weights alone"):
-        vitport.compare(model(), port, inputs=X, gradients=True, seed=1, model="vit_tiny_patch16_224")  # type: ignore
+    with pytest.raises(vitport.VitportError, match="seed, explain, model: for weights alone"):
+        vitport.compare(model(), port, inputs=X, explain=True, seed=1, model="vit_tiny_patch16_224")  # type: ignore
+    with pytest.raises(vitport.VitportError, match="loss: for two models of your own alone"):
+        vitport.compare("a.npz", "b.npz", loss=abs)  # type: ignore[call-overload]
     with pytest.raises(vitport.VitportError, match="pairs: for two models of your own alone"):
         vitport.compare("a.npz", "b.npz", pairs="pairs.txt")  # type: ignore[call-overload]

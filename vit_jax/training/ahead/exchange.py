@@ -18,7 +18,7 @@ _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?
 _MESH = re.compile(r"replica_groups=mesh\[(?P<mesh>[^\]]*)\](?P<order>[^{]*)\{(?P<axes>[^}]*)\}")
 _MESH_AXIS = re.compile(r"'([^']+)'=(\d+)")
 _GROUP_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
-_ORDER = re.compile(r"\[[\d,]+\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_ORDER = re.compile(r"(?:\[[\d,]+\]<=)?\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
@@ -135,7 +135,7 @@ def _iota(groups: str, sizes: str, order: str | None) -> tuple[int, ...]:
 
 def _along(mesh: str, order: str, axes: str) -> tuple[int, ...]:
     """The first group of ``mesh['a'=2,'b'=4] {'b'}``: the devices along some axes of a mesh, or along a part of one,
-    ``'b':(1)2``: two, with one before them."""
+    ``'b':(1)2``: two, with one before them. The mesh may turn the devices' numbers: ``device_ids=([2,4]T(1,0))``."""
     sizes = {name: int(size) for name, size in _MESH_AXIS.findall(mesh)}
     given = _ORDER.search(order)
     numbers = np.arange(math.prod(sizes.values())) if given is None else _numbers(*given.groups())

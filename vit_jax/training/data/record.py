@@ -46,6 +46,17 @@ def at_once(source: Source) -> int:
     return getattr(source, "at_once", 1)
 
 
+def about(source: Source, at: int) -> tuple[str, int | np.ndarray]:
+    """The name and the label of an image, which is read only where its source does not know them without.
+
+    Raises:
+        VitportError: if it must be read, and cannot be; so does OSError.
+    """
+    if (known := getattr(source, "about", None)) is not None:
+        return known(at)
+    return source[at][:2]
+
+
 @dataclass(frozen=True)
 class Absent:
     """Stands for a million images that are elsewhere, where only what a step costs is asked."""

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from conversion.hub import PREFIX, dataset
 from vit_jax.training.data.record import Record, Source, Split
-from vit_jax.training.data.sources.array_record import open_array_records
+from vit_jax.training.data.sources.array_record import open_array_records, open_array_records_in_bucket
 from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.bucket import Bucket
 from vit_jax.training.data.sources.digits import open_digits
@@ -141,16 +141,23 @@ _READERS: dict[str, Callable[[str, Sequence[Path], tuple[str, ...] | None], Sour
 }
 
 
+_IN_PLACE = ("tar", "parquet", "array_record")
+"""Kinds of files that are read where they are in a bucket."""
+
+
 def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep | None) -> Source | None:
     if path == "digits":
         return open_digits(split)
     if in_store(path):
         bucket = Bucket(path)
         kinds = [kind for name in bucket.names if (kind := _kind(name.rpartition("/")[2]))]
-        for kind in ("tar", "parquet"):
-            if kind in kinds:
-                return _in_bucket(kind, bucket, split, classes, keep)
-        if bucket.is_folder and kinds[:1] in ([], ["folder"]):
+        kind = next((kind for kind in _IN_PLACE if kind in kinds), None)
+        if kind is not None:
+            files = _files_in(bucket, kind, split)
+            source = _in_bucket(kind, bucket, files, split, classes, keep) if files else None
+            if source is not None or not files:
+                return source
+        elif bucket.is_folder and kinds[:1] in ([], ["folder"]):
             return open_folder(FolderInBucket(bucket.path, bucket.names), split, keep)
         path = str(bucket.copied())
     root = dataset(path) if path.startswith(PREFIX) else Path(path)
@@ -177,24 +184,28 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep |
     return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None
 
 
-def _in_bucket(
-    kind: str, bucket: Bucket, split: Split, classes: tuple[str, ...] | None, keep: Keep | None
-) -> Source | None:
-    """What is read in place out of files of many images."""
+def _files_in(bucket: Bucket, kind: str, split: Split) -> list[str]:
+    """Names of the objects of this kind that hold the split, in the order of a disk."""
     files = sorted(PurePosixPath(name) for name in bucket.names if _kind(name.rpartition("/")[2]) == kind)
     if bucket.is_folder:
         files = split_files(PurePosixPath(), files, split)
     elif split != "train":
-        return None
-    if not files:
-        return None
-    check_complete(files, lambda file: str(file) in bucket.names)
-    names = [str(file) for file in files]
+        return []
+    check_complete(files, frozenset(map(PurePosixPath, bucket.names)).__contains__)
+    return [str(file) for file in files]
+
+
+def _in_bucket(
+    kind: str, bucket: Bucket, files: Sequence[str], split: Split, classes: tuple[str, ...] | None, keep: Keep | None
+) -> Source | None:
+    """What is read in place out of files of many images; ``None`` where they must be copied."""
     name = f"{bucket.path} ({split})" if bucket.is_folder else bucket.path
     classes = classes or bucket.classes()
     if kind == "parquet":
-        return open_row_groups(name, bucket.objects, names, classes)
-    return open_tar_in_bucket(name, bucket.objects, names, classes, keep)
+        return open_row_groups(name, bucket.objects, files, classes)
+    if kind == "array_record":
+        return open_array_records_in_bucket(name, bucket.objects, files, classes, keep)
+    return open_tar_in_bucket(name, bucket.objects, files, classes, keep)
 
 
 def _labelled(

@@ -14,10 +14,11 @@ import jax
 import numpy as np
 
 from conversion import Checkpoint
-from conversion.containers.file_checks import MOST_JSON, read_regular
 from conversion.destination import written_aside
 from vit_jax.inference import compile_inference
 from vit_jax.training.data import Source, evaluation_batches
+from vit_jax.training.data.record import about
+from vit_jax.training.data.sources.files import read_text
 from vit_jax.training.data.sources.holdout import are_several
 from vit_jax.training.evaluation.class_names import places_of
 from vit_jax.training.evaluation.label_scores import LabelScores
@@ -167,26 +168,26 @@ def _rows_of_several(result: EvaluationResult, source: Source) -> Iterator[tuple
 def _named(source: Source, at: int) -> tuple[str, str]:
     """An image's name, and that of its class."""
     try:
-        record = source[at]
+        name, label = about(source, at)
     except (VitportError, OSError):
         return f"{source.name}[{at}]", ""
-    if isinstance(record.label, np.ndarray):
-        return record.name, "|".join(source.classes[number] for number in np.flatnonzero(record.label))
-    return record.name, source.classes[record.label]
+    if isinstance(label, np.ndarray):
+        return name, "|".join(source.classes[number] for number in np.flatnonzero(label))
+    return name, source.classes[label]
 
 
-def read_real_labels(path: Path, source: Source) -> list[list[int]]:
+def read_real_labels(path: str, source: Source) -> list[list[int]]:
     """ImageNet's reassessed labels (Beyer et al. 2020) of each image of a source.
 
     Args:
-        path: ``real.json`` of https://github.com/google-research/reassessed-imagenet, which lists the labels of each
-            validation image by its number.
+        path: path or address of ``real.json`` of https://github.com/google-research/reassessed-imagenet, which lists
+            the labels of each validation image by its number.
 
     Raises:
         VitportError: if the file cannot be read as such, or the images are not named as ImageNet's.
     """
     try:
-        lists = json.loads(read_regular(path, MOST_JSON))
+        lists = json.loads(read_text(path))
     except VitportError:
         raise
     except (OSError, ValueError, RecursionError) as error:
@@ -195,7 +196,7 @@ def read_real_labels(path: Path, source: Source) -> list[list[int]]:
         raise VitportError(f"{path} does not hold a list of ReaL labels: download real.json again.")
     found = []
     for at in range(len(source)):
-        name = source[at].name
+        name, _ = about(source, at)
         number = re.search(r"val_(\d{8})", name)
         if number is None or not 1 <= int(number.group(1)) <= len(lists):
             raise VitportError(f"{path} has no labels for {name}: expected names such as ILSVRC2012_val_00000001.JPEG.")

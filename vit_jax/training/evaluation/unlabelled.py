@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from conversion import Checkpoint
-from conversion.containers.file_checks import read_regular
 from vit_jax.inference import compile_inference
 from vit_jax.training.data import evaluation_batches
 from vit_jax.training.data.record import Record
-from vit_jax.training.data.sources.files import MOST_IMAGE, walk
-from vit_jax.training.data.sources.image_folder import SUFFIXES
+from vit_jax.training.data.sources.folders import Files, Folder
+from vit_jax.training.data.sources.image_folder import image_files
 from vit_jax.training.data.sources.names import Names
 from vit_jax.training.evaluation.evaluate import Clock
 from vit_jax.training.recipe.execution import Precision
@@ -29,30 +27,31 @@ class ImageFiles:
     name: str
     names: Names
     count: int
+    files: Files
     classes: tuple[str, ...] = ()
+
+    @property
+    def at_once(self) -> int:
+        """Images that are best read at the same time."""
+        return self.files.at_once
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, at: int, /) -> Record:
-        path = Path(self.name, self.names[at])
-        return Record(str(path), 0, read_regular(path, MOST_IMAGE))
+        path = self.names[at]
+        return Record(self.files.name(path), 0, self.files.read(at, path))
 
 
-def image_files(folder: Path) -> ImageFiles:
+def images_below(folder: Folder) -> ImageFiles:
     """
     Raises:
         VitportError: if there are none.
     """
-    found = sorted(
-        Path(below, file).relative_to(folder).as_posix()
-        for below, files in walk(folder)
-        for file in files
-        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
-    )
+    found = sorted(image_files(folder))
     if not found:
         raise VitportError(f"{folder} has no images: give an image file, or a folder that holds some.")
-    return ImageFiles(str(folder), Names.of(found), len(found))
+    return ImageFiles(str(folder), Names.of(found), len(found), folder.reader(found))
 
 
 class Predicted(NamedTuple):
@@ -81,6 +80,6 @@ def classify(
             logits, weight = np.asarray(forward(rows["image"]), np.float32), rows["weight"]
             clock.add(min(batch, len(images) - at))
             for row in range(min(batch, len(images) - at)):
-                name = str(Path(images.name, images.names[at]))
+                name = images.files.name(images.names[at])
                 yield Predicted(name, logits[row] if weight[row] else None)
                 at += 1

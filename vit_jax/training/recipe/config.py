@@ -239,7 +239,10 @@ def config_from_dict(values: Mapping[str, Any], name: str) -> TrainConfig:
     if values.get("attention") == "written":  # the name of explicit in work directories of earlier versions
         values = {**values, "attention": "explicit"}
     _check_known(values, TrainConfig().to_dict(), name, "")
-    check_all_local(values, ("data.path", "data.validation", "model.weights", "teacher.weights"))
+    check_all_local(
+        values,
+        ("data.path", "data.validation", "data.labels", "data.validation_labels", "model.weights", "teacher.weights"),
+    )
     try:
         return TypeAdapter(TrainConfig).validate_python(values)
     except ValidationError as error:

@@ -102,8 +102,8 @@ class Data:
     holdout_seed: int = 0
     """Which images ``holdout`` takes."""
     labels: str | None = None
-    """A table (CSV) with the image and the label of each row, for images in one folder; a path, or a name in ``path``.
-    """
+    """A table (CSV) with the image and the label of each row, for images in one folder; a path or address, or a name in
+    ``path``."""
     validation_labels: str | None = None
     """A second table, of the validation images, if these are not rows of ``labels``; they lie in ``validation``, or in
     ``path``."""
@@ -118,8 +118,8 @@ class Data:
     """Values that become black and white in images of more than 8 bits a channel, such as 0 65535; None: they are
     refused."""
     cache: str | None = None
-    """A folder on this machine's disk that keeps the images of tar shards and image folders in a bucket once they were
-    read; None: they are read from the bucket in every epoch."""
+    """A folder on this machine's disk that keeps the images of tar shards, ArrayRecord files and image folders in a
+    bucket once they were read; None: they are read from the bucket in every epoch."""
     cache_limit: int = 100_000_000_000
     """Most bytes of ``cache``, which several runs may share; the images that came first stay."""
     workers: int = 0

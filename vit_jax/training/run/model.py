@@ -110,6 +110,7 @@ def _new(options: ModelOptions, classes: int) -> RunModel:
 
 def _read(options: ModelOptions, weights: str, classes: Sequence[str]) -> RunModel:
     import conversion
+    from conversion.changes.trained import before_training
 
     defaults = ModelOptions()
     new_only = [name for name in _NEW_ONLY if getattr(options, name) != getattr(defaults, name)]
@@ -132,6 +133,7 @@ def _read(options: ModelOptions, weights: str, classes: Sequence[str]) -> RunMod
         checkpoint = conversion.prepare(None, weights=checkpoint, num_classes=len(classes), image_size=size)
     if options.name is not None:
         _check_named(options, get_model(options.name).config, checkpoint.config)
+    notes += before_training(checkpoint)
     checkpoint, said = _with_head(checkpoint, options.head, classes)
     config = checkpoint.config.replace(**_rates(options))
     return RunModel(config, _with_crop(options, checkpoint.preprocessing), checkpoint, (*notes, said))

@@ -29,6 +29,9 @@ _WORKING_OTHERS = 1.4
 _FLASH = 5
 """Arrays that the flash kernel keeps padded: queries, keys, values, heads, and what its compiler makes of their
 sums. Measured in compiled programs."""
+_PUT_OFF = 0.5
+"""Share of the blocks, unrolled on GPUs without rematerialisation, whose kernels' gradients are computed only after all
+blocks: the gradients of what their layers give are held until then. Measured in compiled programs."""
 _UPDATE = 28
 """Bytes per value that AdamW reads (all four) and writes (all but the gradient)."""
 _TOUCHED = 5
@@ -65,6 +68,12 @@ class Step:
     def images(self) -> float:
         """On one device at a time: of one part of the batch."""
         return self.batch / (self.mesh.data * self.mesh.fsdp * self.accumulation)
+
+    @property
+    def recomputes_norms(self) -> bool:
+        """Whether the compiler keeps a norm's input and result alone: it does for GPUs, but a scan keeps what
+        differentiation names."""
+        return self.attention == "cudnn" and not self.scan and self.remat in ("auto", "none")
 
     @property
     def gathers_again(self) -> bool:
@@ -175,13 +184,14 @@ def flops(step: Step) -> float:
 
 
 def activation_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> tuple[float, ...]:
-    """Bytes of one block of each segment and one microbatch that a ``scan`` keeps for the backward pass, as
-    ``step.remat`` says.
+    """Bytes of one block of each segment and one microbatch that are kept for the backward pass, as ``step.remat``
+    says.
 
-    Without rematerialisation these are inputs of linear layers, queries, keys, values and attention weights, and in
-    float32 three arrays for each norm (the centred input, twice that, and the normalised one) and the heads before
-    their division. Attention weights are kept in float32 and, as factors of a product, in the compute dtype. ``dots``
-    keeps results of matrix products alone, ``full`` the block's input.
+    In a ``scan`` without rematerialisation these are inputs of linear layers, queries, keys, values and attention
+    weights, and in float32 three arrays for each norm (the centred input, twice that, and the normalised one) and the
+    heads before their division. Attention weights are kept in float32 and, as factors of a product, in the compute
+    dtype. ``dots`` keeps results of matrix products alone, ``full`` the block's input. Unrolled on GPUs, input and
+    result stand for each norm's arrays, and heads are kept both as cuDNN pads them and cut.
 
     Args:
         step: the step.
@@ -210,14 +220,17 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
             kept, weights = kept - width, 0
         return step.images * word * (sizes.tokens * kept + weights) / (tensor if cut.attentions else 1)
     norms = whole // 2
+    of_norm = 2 * word if step.recomputes_norms else 3 * 4 + word
+    cut_heads = word * width * sizes.tokens if step.recomputes_norms else 0
     padded = 3 * width * (sizes.tokens // sizes.keys * _up(sizes.keys, tile[1]) - sizes.tokens)
     heads = 4 * width if step.attention == "fused" and word < 4 else 0
     by_part = (
         word * (sizes.tokens * parts + padded + kernel)
         + sizes.tokens * heads
+        + cut_heads
         + weights * (4 if word == 4 else 4 + word)
     )
-    return step.images * (sizes.tokens * norms * (3 * 4 + word) + by_part / tensor)
+    return step.images * (sizes.tokens * norms * of_norm + by_part / tensor)
 
 
 def _up(size: int, multiple: int) -> int:
@@ -230,7 +243,7 @@ def memory_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:
     cut = step.cut
     blocks = count_blocks(step.model)
     copies = cut.gathered + cut.copied
-    if step.mesh.fsdp > 1:
+    if step.mesh.fsdp > 1 and step.gathers_again:
         # A block's weights are in use while the next block's are gathered; gradients are summed block by block.
         copies -= cut.gathered_in_blocks * (1 - 2 / max(blocks, 2))
     gradients = 4 * cut.held + (4 * cut.held if step.accumulation > 1 else 0)
@@ -255,7 +268,15 @@ def _in_blocks(step: Step, tile: tuple[int, int]) -> float:
     for segment, held, own in zip(segments(step.model), kept, working, strict=True):
         before += segment.count * held
         most = max(most, before + factor * own)
-    return most
+    return most + _put_off(step)
+
+
+def _put_off(step: Step) -> float:
+    """Gradients of queries, keys, values and of both branches' results, held until their kernels' are computed."""
+    if not step.recomputes_norms:
+        return 0.0
+    by_block = [5 * step.images * step.word * sizes.tokens * sizes.width for sizes in block_sizes(step.model)]
+    return _PUT_OFF * _over_blocks(step.model, by_block)
 
 
 def traffic_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:

@@ -16,7 +16,7 @@ from vit_parity.frameworks import torch_array, torch_dtype_name, torch_images
 from vit_parity.points import activation_names
 from vit_spec import ViTConfig, VitportError
 
-_OUTSIDE = {"patches": "patch_embed.proj", "norm": "norm", "pool_norm": ""}
+_OUTSIDE = {"patches": "patch_embed.proj", "patch_norm": "patch_embed.norm", "norm": "norm", "pool_norm": ""}
 """Parts of ``PartNames`` → our layers; an empty name for a part that is not observed."""
 _INSIDE = {
     "norm1": "norm1", "norm2": "norm2", "query": "q", "key": "k", "value": "v", "out": "attn.proj",

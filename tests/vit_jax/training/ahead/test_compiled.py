@@ -66,10 +66,10 @@ def test_a_step_over_data_and_fsdp(tmp_path) -> None:
     gathered = outside - 2 * TOKENS * D  # positions are cast before
     assert moved["all-gather", ("fsdp",)] == 2 * 2 * KERNELS + gathered
     assert moved["reduce-scatter", ("fsdp",)] == 2 * KERNELS + outside
-    norms = 4 * 2 * (4 + 3)  # for the log: at most two numbers for each sharded array, of blocks (stacked) and outside
-    assert 0 <= moved["all-reduce", ("data",)] - (2 * KERNELS + outside) / 2 <= norms
+    assert moved["all-reduce", ("data",)] == (2 * KERNELS + outside) / 2
     assert moved["all-reduce", ("data", "fsdp")] < 0.1 * KERNELS
-    assert ("all-reduce", ("fsdp",)) not in moved
+    norms = 4 * 2 * (4 + 3)  # for the log: at most two numbers for each sharded array, of blocks (stacked) and outside
+    assert moved["all-reduce", ("fsdp",)] <= norms
     beside = sum(one["bytes"] for one in found["collectives"] if one["asynchronous"])
     assert beside > 0.5 * moved["all-gather", ("fsdp",)]
     assert 0 < found["roofline"]["mfu"] < 1

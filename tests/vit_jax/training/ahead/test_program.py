@@ -66,6 +66,25 @@ def test_collectives_are_told_by_kind_members_and_whether_they_run_beside_kernel
     ]
 
 
+@pytest.mark.parametrize(
+    ("groups", "members"),
+    [
+        ("{{1,5},{0,4},{2,6},{3,7}}", (1, 5)),
+        ("[2,4]<=[8]", (0, 1, 2, 3)),
+        ("[4,2]<=[2,4]T(1,0)", (0, 4)),
+        ("mesh['a'=2,'b'=4] {'a'}", (0, 4)),
+        ("mesh['a'=2,'b'=4] {'b':(2)2}", (0, 1)),
+        ("mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}", (0, 1, 2, 3)),
+        ("mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'c'}", (0, 4)),
+    ],
+)
+def test_groups_of_devices_in_each_way_to_write_them(groups, members) -> None:
+    """By hand. Turned, the order is 0, 4, 1, 5, 2, 6, 3, 7: along the first axis of 4 x 2, every second of them."""
+    text = LOOP.replace("replica_groups={{0,1,2,3,4,5,6,7}}", f"replica_groups={groups}")
+    assert text != LOOP
+    assert next(one for one in exchanges(read_program(text), 8) if one.kind == "all-reduce").members == members
+
+
 def test_of_a_stack_only_the_slices_are_read_and_written() -> None:
     """In tiles: (64, 32) of bfloat16 is 64 x 128 x 2 bytes. What lies on the chip crosses no bus."""
     program = read_program(LOOP)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import sys
+import threading
 
 import numpy as np
 import pyarrow
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 from pyarrow import parquet
 
 from conversion.store import Objects, put
 from tests.stores import running
-from tests.vit_jax.training.data.folders import encoded, image_folder, smooth_image
+from tests.vit_jax.training.data.folders import EXAMPLE, encoded, image_folder, smooth_image
 from vit_jax.training.background import Background
 from vit_jax.training.data import Data, Stream, open_sources
 from vit_jax.training.data.sources import ranges, row_groups
@@ -186,6 +189,16 @@ def test_a_damaged_cache_is_read_around(damage, google_store, tmp_path) -> None:
     assert len(read) == 1
 
 
+def test_a_system_without_locks_keeps_no_images_and_is_told(google_store, tmp_path, monkeypatch) -> None:
+    """As Windows; row groups are unpacked there too."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(VitportError, match="Files cannot be locked on this system"):
+        _opened(_shards_in(google_store, tmp_path), tmp_path / "kept")
+    _tables(tmp_path / "tables")
+    put(tmp_path / "tables", f"{google_store.address}/tables", overwrite=False)
+    _same(f"{google_store.address}/tables", str(tmp_path / "tables"))
+
+
 def test_a_cache_of_what_lies_on_the_disk_is_refused(tmp_path) -> None:
     with pytest.raises(VitportError, match="is for data in a bucket, and digits is not"):
         open_sources(Data("digits", cache=str(tmp_path)))
@@ -296,7 +309,7 @@ def _tables(folder) -> list[int]:
 
 
 def test_row_groups_of_parquet_files_are_read_in_place(store, tmp_path, monkeypatch) -> None:
-    """Their labels at the start, the images of each row group once, by threads and processes, and nothing else."""
+    """Their labels at the start, the images of each row group once, and nothing else."""
     sizes = _tables(tmp_path / "tables")
     address, disk = f"{store.address}/tables", str(tmp_path / "tables")
     put(tmp_path / "tables", address, overwrite=False)
@@ -318,7 +331,6 @@ def test_row_groups_of_parquet_files_are_read_in_place(store, tmp_path, monkeypa
     assert sorted(filter(None, asked)) == sorted(sizes)
     assert len(_bytes(pickle.loads(pickle.dumps(train)))) == 14  # noqa: S301
     assert len([*filter(None, asked)]) == len(sizes)
-    _same(address, disk, workers=2)
     _same(f"{address}/train-{{00000..00001}}-of-00002.parquet", f"{disk}/train-{{00000..00001}}-of-00002.parquet")
     put(tmp_path / "tables" / "test-00000-of-00001.parquet", f"{address}/train-00001-of-00002.parquet", overwrite=True)
     assert _bytes(open_sources(Data(address))[0])[7:] == _bytes(here[1])
@@ -327,14 +339,45 @@ def test_row_groups_of_parquet_files_are_read_in_place(store, tmp_path, monkeypa
         open_sources(Data(address))
 
 
+def test_a_process_holds_no_more_row_groups_than_it_may(google_store, tmp_path, monkeypatch) -> None:
+    """A batch of all images asks for all at once; each answer takes a while."""
+    _tables(tmp_path / "tables")
+    put(tmp_path / "tables", f"{google_store.address}/tables", overwrite=False)
+    data = Data(f"{google_store.address}/tables")
+    train, _ = open_sources(data)
+    monkeypatch.setattr(row_groups, "_turns", threading.BoundedSemaphore(2))
+    real, held, most = row_groups._unpack, threading.Semaphore(8), []
+
+    def noted(*given):
+        with held:
+            most.append(8 - held._value)
+            real(*given)
+
+    monkeypatch.setattr(row_groups, "_unpack", noted)
+    google_store.delay = 0.02
+    with Stream(train, data, PREPROCESSING, batch=14, rows=range(14), seed=3) as stream:
+        assert next(stream)["weight"].all()
+    assert len(most) == 8
+    assert max(most) <= 2
+
+
+@pytest.mark.slow
+def test_worker_processes_read_row_groups_and_records_in_place(google_store, tmp_path) -> None:
+    _tables(tmp_path / "tables")
+    _records(tmp_path / "records", "group_size:1")
+    for name in ("tables", "records"):
+        put(tmp_path / name, f"{google_store.address}/{name}", overwrite=False)
+        _same(f"{google_store.address}/{name}", str(tmp_path / name), workers=2)
+
+
 def _asked(monkeypatch) -> list[int]:
-    """Bytes of each group of requests from now on, those for versions aside."""
+    """Bytes of each group of requests for ranges from now on, those for versions aside."""
     sizes: list[int] = []
     real = Objects.read_all
 
     def noted(self, wanted):
         ranges = list(wanted)
-        sizes.append(sum(of.stop - of.start for _, of in ranges))
+        sizes.append(sum(of.stop - of.start for _, of in ranges if of is not None))
         return real(self, ranges)
 
     monkeypatch.setattr(Objects, "read_all", noted)
@@ -360,6 +403,85 @@ def test_a_large_row_group_is_asked_for_in_parts_and_a_damaged_one_is_skipped(
         lost = [int(name.partition("[")[2].partition("]")[0]) for name in stream.corrupt]
     assert sorted(lost) == [2, 3]
     assert batch["weight"].sum() == 12
+
+
+def _records(folder, options: str) -> list[bytes]:
+    """Two files of training examples, one of others, each written as protobuf does; the first file's records."""
+    folder.mkdir()
+    (folder / "label.labels.txt").write_text("ant\nbee\ncat\n")
+    first: list[bytes] = []
+    for number, name in enumerate(("train.array_record-00000-of-00002", "train.array_record-00001-of-00002",
+                                   "test.array_record-00000-of-00001")):  # fmt: skip
+        writer = ArrayRecordWriter(str(folder / f"x-{name}"), options)
+        for at in range(7):
+            side = 300 if (number, at) == (1, 2) else 20  # longer than a block
+            pixels = np.random.default_rng(10 * number + at).integers(0, 256, (side, side + 5, 3), np.uint8)
+            example = EXAMPLE()
+            example.features.feature["image"].bytes_list.value.append(encoded(pixels))
+            example.features.feature["label"].int64_list.value.append(at % 3)
+            writer.write(example.SerializeToString())
+            first += [example.SerializeToString()] if number == 0 else []
+        writer.close()
+    return first
+
+
+@pytest.mark.parametrize("small", [0, 10**9])
+@pytest.mark.parametrize(
+    "options", ["group_size:1", "group_size:1,uncompressed", "group_size:1,brotli:3", "group_size:1,snappy"]
+)
+def test_array_records_are_read_in_place(options, small, store, tmp_path, monkeypatch) -> None:
+    """Each by a request for its own chunk, or all at once where they are small."""
+    monkeypatch.setattr(ranges, "_SMALL", small)
+    _records(tmp_path / "records", options)
+    address, disk = f"{store.address}/records", str(tmp_path / "records")
+    put(tmp_path / "records", address, overwrite=False)
+    here, there = open_sources(Data(disk)), open_sources(Data(address))
+    asked = _asked(monkeypatch)
+    for one, other in zip(here, there, strict=True):
+        assert one is not None
+        assert other is not None
+        assert other.classes == one.classes == ("ant", "bee", "cat")
+        assert [other[at].label for at in range(7)] == [one[at].label for at in range(7)]
+        assert _bytes(pickle.loads(pickle.dumps(other))) == _bytes(one)  # noqa: S301
+    whole = sum(path.stat().st_size for path in (tmp_path / "records").glob("*record-*"))
+    assert sum(asked) < 2.1 * whole  # for labels, and again for images; the last block names the list of chunks
+    _same(address, disk)
+    assert not list((tmp_path / "cache").rglob("*record-*"))
+
+
+@pytest.mark.parametrize("options", ["group_size:3", "transpose,group_size:1"])
+def test_array_records_that_can_only_be_read_together_are_copied(options, google_store, tmp_path) -> None:
+    _records(tmp_path / "records", options)
+    put(tmp_path / "records", f"{google_store.address}/records", overwrite=False)
+    _same(f"{google_store.address}/records", str(tmp_path / "records"))
+    assert len(list((tmp_path / "cache").rglob("*record-*"))) == 3
+
+
+def test_a_damaged_record_is_skipped_and_a_cache_keeps_the_others(google_store, tmp_path) -> None:
+    """A flipped bit in a chunk's head; the rest of the file is read."""
+    _records(tmp_path / "records", "group_size:1,uncompressed")
+    path = tmp_path / "records" / "x-train.array_record-00000-of-00002"
+    source, _ = open_sources(Data(str(tmp_path / "records")))
+    content = bytearray(path.read_bytes())
+    content[int(source.chunks[0].begins[3]) + 24] ^= 1
+    path.write_bytes(content)
+    address = f"{google_store.address}/records"
+    put(tmp_path / "records", address, overwrite=False)
+    train, _ = open_sources(Data(address, cache=str(tmp_path / "kept")))
+    for _ in range(2):
+        for at in {*range(14)} - {3}:
+            assert train[at].image == source[at].image
+        with pytest.raises(VitportError, match=r"\[3\] is not a tf.train.Example"):
+            train[3]
+    assert train.ranges._kept.read(5) is not None
+    for name in ("x-train.array_record-00000-of-00002", "x-test.array_record-00000-of-00001"):
+        (tmp_path / "records" / name).write_bytes(b"x" * 70_000)
+    put(tmp_path / "records", f"{google_store.address}/other", overwrite=False)
+    with pytest.raises(VitportError, match="not an ArrayRecord file"):
+        open_sources(Data(f"{google_store.address}/other"))
+    Objects(address).delete(["label.labels.txt"])
+    with pytest.raises(VitportError, match=r"has no classes.txt"):
+        open_sources(Data(address))
 
 
 def test_what_the_store_refuses_ends_the_run_and_is_no_damaged_image(google_store, tmp_path) -> None:

@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from huggingface_hub import constants
 from pyarrow import parquet
 
-from tests.vit_jax.training.data.folders import encoded, smooth_image
+from tests.vit_jax.training.data.folders import EXAMPLE, encoded, smooth_image
 from vit_jax.training.data import Augmentation, Data, Source, Stream, open_source, open_sources
 from vit_jax.training.data.sources.shards import expanded, split_files
 from vit_jax.training.data.sources.tf_example import features
@@ -267,37 +266,6 @@ def test_a_data_set_of_the_hub_is_read_out_of_its_cache(tmp_path, monkeypatch, r
     _check(open_source("hf://me/tiny", "train"), NAMES)
     with pytest.raises(VitportError, match="hf://me/other cannot be fetched"):
         open_source("hf://me/other", "train")
-
-
-def _example_class():
-    """tf.train.Example from its published definition, by protobuf itself."""
-    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="t", syntax="proto3")
-    label, kind = descriptor_pb2.FieldDescriptorProto, descriptor_pb2.FieldDescriptorProto
-    for name, number in (
-        ("BytesList", kind.TYPE_BYTES),
-        ("FloatList", kind.TYPE_FLOAT),
-        ("Int64List", kind.TYPE_INT64),
-    ):
-        message = file.message_type.add(name=name)
-        message.field.add(name="value", number=1, type=number, label=label.LABEL_REPEATED)
-    feature = file.message_type.add(name="Feature")
-    for at, name in enumerate(("bytes_list", "float_list", "int64_list"), 1):
-        kind_name = {"bytes_list": "BytesList", "float_list": "FloatList", "int64_list": "Int64List"}[name]
-        feature.field.add(name=name, number=at, type=kind.TYPE_MESSAGE, type_name=f".t.{kind_name}", label=1)
-    both = file.message_type.add(name="Features")
-    entry = both.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=kind.TYPE_STRING, label=1)
-    entry.field.add(name="value", number=2, type=kind.TYPE_MESSAGE, type_name=".t.Feature", label=1)
-    both.field.add(name="feature", number=1, type=kind.TYPE_MESSAGE, type_name=".t.Features.FeatureEntry", label=3)
-    example = file.message_type.add(name="Example")
-    example.field.add(name="features", number=1, type=kind.TYPE_MESSAGE, type_name=".t.Features", label=1)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Example"))
-
-
-EXAMPLE = _example_class()
 
 
 def _example(**values) -> bytes:

@@ -49,7 +49,7 @@ def test_whatever_is_in_an_images_list_is_correct_and_empty_lists_do_not_count(t
     path = tmp_path / "real.json"
     path.write_text(json.dumps([[0, 2], [], [1], [1], [0]]))
     result = EvaluationResult(Scores(3), np.array([1, 2, 0, 2, -1]))
-    assert real_accuracy(result, read_real_labels(path, IMAGENET)) == pytest.approx(2 / 3)
+    assert real_accuracy(result, read_real_labels(str(path), IMAGENET)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_whatever_is_in_an_images_list_is_correct_and_empty_lists_do_not_count(t
 def test_other_labels_or_images_are_one_sentence(text, source, sentence, tmp_path) -> None:
     (tmp_path / "real.json").write_text(text)
     with pytest.raises(VitportError, match=sentence):
-        read_real_labels(tmp_path / "real.json", source)
+        read_real_labels(str(tmp_path / "real.json"), source)
 
 
 def _answers(source: Source, labels: tuple[str, ...] | None) -> EvaluationResult:

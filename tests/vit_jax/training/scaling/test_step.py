@@ -83,7 +83,7 @@ def test_a_scan_keeps_three_arrays_of_a_norm_and_attention_weights_twice(tile) -
     heads = 2 * 3 * up(N, tile[1]) * D + 2 * N * D + 4 * N * D  # queries, keys, values; heads; undivided in float32
     weights = h * up(N, tile[0]) * up(N, tile[1]) * (4 + 2)
     block = norms + heads + weights + 2 * 2 * N * M
-    step = Step(BASE, 512, MeshShape(8, 1, 1))
+    step = Step(BASE, 512, MeshShape(8, 1, 1), scan=True)
     assert activation_bytes(step, tile) == (64 * block,)
     assert traffic_bytes(step, tile) == 3 * 2 * PARAMETERS + 28 * PARAMETERS + 5 * 12 * 64 * block
     products = 2 * (N * (3 * D + D + D + D + M) + h * up(N, tile[0]) * up(N, tile[1]))  # with the block's input
@@ -96,13 +96,24 @@ def test_a_scan_keeps_three_arrays_of_a_norm_and_attention_weights_twice(tile) -
 def test_attention_weights_are_held_twice_or_never() -> None:
     kinds = ("explicit", "fused", "cudnn", "flash")
     explicit, fused, cudnn, flash = (
-        activation_bytes(Step(BASE, 512, MeshShape(8, 1, 1), attention=kind))[0] for kind in kinds
+        activation_bytes(Step(BASE, 512, MeshShape(8, 1, 1), attention=kind, scan=True))[0] for kind in kinds
     )
     assert fused - cudnn == 64 * (h * N * N * 6 + 4 * N * D)  # and the undivided heads
     assert fused - explicit == 64 * 4 * N * D
     by_kernel = Step(BASE, 512, MeshShape(8, 1, 1), remat="dots", attention="cudnn")
     assert activation_bytes(by_kernel) == (64 * 2 * N * (3 * D + D + M + D),)  # heads are computed again
     assert flash - cudnn == 64 * (5 - 3) * 2 * N * D  # five arrays in the kernel's own form, instead of three
+
+
+def test_unrolled_on_gpus_a_norm_keeps_what_it_reads_and_gives() -> None:
+    """In bfloat16, with queries, keys, values, heads as cuDNN pads them and cut, and the hidden layer before and after
+    its activation; for half of the blocks five gradients wait for those of their kernels."""
+    step = Step(BASE, 512, MeshShape(8, 1, 1), attention="cudnn")
+    assert activation_bytes(step) == (64 * 2 * N * (2 * 2 * D + 3 * D + 2 * D + 2 * M),)
+    again = Step(BASE, 512, MeshShape(8, 1, 1), remat="dots", attention="cudnn")
+    apart = memory_bytes(step) - memory_bytes(again)
+    more = 12 * (activation_bytes(step)[0] - activation_bytes(again)[0] + 5 * 64 * 2 * N * D / 2)
+    assert apart == pytest.approx(more + (1.4 - 1.1) * activation_bytes(step)[0], rel=1e-12)
 
 
 def test_a_packed_mlp_is_no_attention_for_the_tensor_axis() -> None:
@@ -137,7 +148,7 @@ def test_compiled_memory(chip, name, batch, mesh, remat, accumulation, measured)
     """Oracle: the compilers of libtpu 0.0.42 and of CUDA 12.9, bfloat16, with scan (docs/reports/accelerators.md has
     more). Measured: 9.9 % apart at most, for Swin."""
     attention = "cudnn" if chip.cudnn else "fused"
-    step = Step(get_model(name).config, batch, mesh, "bfloat16", remat, accumulation, attention)
+    step = Step(get_model(name).config, batch, mesh, "bfloat16", remat, accumulation, attention, scan=True)
     assert memory_bytes(step, chip.tile) / 1e9 == pytest.approx(measured, rel=0.1)
 
 

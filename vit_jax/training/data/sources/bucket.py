@@ -131,6 +131,39 @@ class RangesOf(io.RawIOBase):
         return len(found)
 
 
+class Parts(io.RawIOBase):
+    """A file of which only some parts are there, by where they begin; readers may read over what is between them."""
+
+    def __init__(self, parts: dict[int, bytes]) -> None:
+        self._parts, self._at = dict(sorted(parts.items())), 0
+        self._end = max((begin + len(part) for begin, part in parts.items()), default=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, to: int, whence: int = 0, /) -> int:
+        self._at = to + (0, self._at, self._end)[whence]
+        return self._at
+
+    def readinto(self, into: memoryview, /) -> int:  # type: ignore[override]
+        begin, end = self._at, min(self._at + len(into), self._end)
+        if end <= begin:
+            return 0
+        into[: end - begin] = bytes(end - begin)
+        for start, part in self._parts.items():
+            first, last = max(begin, start), min(end, start + len(part))
+            if first < last:
+                into[first - begin : last - begin] = part[first - start : last - start]
+        self._at = end
+        return end - begin
+
+
 def size_of(objects: Objects, name: str) -> int:
     """The bytes of an object, which tensorstore does not tell: by looking where its last one is."""
 

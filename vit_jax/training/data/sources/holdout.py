@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from vit_jax.training.data.record import Record, Source, at_once
+from vit_jax.training.data.record import Record, Source, about, at_once
 from vit_spec import VitportError
 
 _HOLDOUT = 2
@@ -36,6 +37,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def about(self, at: int) -> tuple[str, int | np.ndarray]:
+        """An image's name and label."""
+        return about(self.whole, int(self.rows[at]))
 
     def __getitem__(self, at: int, /) -> Record:
         return self.whole[int(self.rows[at])]
@@ -91,4 +96,7 @@ def labels_of(source: Source) -> np.ndarray:
     """The label of each image, (n,), read from the images only where the source has no list of them; uint8
     (n, classes) where an image may have several."""
     known = getattr(source, "labels", None)
-    return np.array([source[at].label for at in range(len(source))], np.int32) if known is None else known
+    if known is not None:
+        return known
+    with ThreadPoolExecutor(at_once(source)) as pool:
+        return np.array([label for _, label in pool.map(lambda at: about(source, at), range(len(source)))], np.int32)

@@ -44,10 +44,15 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def about(self, at: int) -> tuple[str, int]:
+        """An image's name and label."""
+        return self.files.name(self._path(at)), int(self.labels[at])
+
     def __getitem__(self, at: int, /) -> Record:
-        label = int(self.labels[at])
-        path = f"{self.classes[label]}/{self.names[at]}"
-        return Record(self.files.name(path), label, self.files.read(at, path))
+        return Record(*self.about(at), self.files.read(at, self._path(at)))
+
+    def _path(self, at: int) -> str:
+        return f"{self.classes[int(self.labels[at])]}/{self.names[at]}"
 
 
 def open_folder(root: Folder, split: Split, keep: Keep | None = None) -> ImageFolder | None:

@@ -161,6 +161,10 @@ def _is_held(path: Path) -> bool:
 
 def lock(file: int, *, alone: bool = False, wait: bool = True) -> None:
     """Until the file is closed; shared with others, or alone."""
-    import fcntl  # absent on Windows
-
+    try:
+        import fcntl
+    except ImportError as error:  # on Windows
+        raise VitportError(
+            "Files cannot be locked on this system, so data.cache is not for it: leave it out."
+        ) from error
     fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))

@@ -44,10 +44,13 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def about(self, at: int) -> tuple[str, int | np.ndarray]:
+        """An image's name and label."""
+        label = self.labels[at]
+        return self.files.name(self.names[at]), int(label) if self.labels.ndim == 1 else label
+
     def __getitem__(self, at: int, /) -> Record:
-        path, label = self.names[at], self.labels[at]
-        data = self.files.read(at, path)
-        return Record(self.files.name(path), int(label) if self.labels.ndim == 1 else label, data)
+        return Record(*self.about(at), self.files.read(at, self.names[at]))
 
 
 def open_table(

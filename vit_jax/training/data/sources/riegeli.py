@@ -12,7 +12,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Chunks:
             VitportError: if the chunk of a record claims to unpack to more than an image's can.
         """
         with open_regular(Path(self.file)) as file:
-            _head(file, Path(self.file), int(self.begins[record // self.group]))
+            _head(file, self.file, int(self.begins[record // self.group]), os.fstat(file.fileno()).st_size)
 
 
 def find_chunks(path: Path) -> Chunks:
@@ -54,18 +54,53 @@ def find_chunks(path: Path) -> Chunks:
         ValueError: if the file is damaged.
     """
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        last = _records(file, path, size - _BLOCK)
-        begin = dict(fields(last[-1])).get(1) if last else None
-        if not isinstance(begin, int) or not 0 < begin < size:
-            raise ValueError("its last block does not say where its list of chunks is")
-        listed = [dict(fields(entry)) for entry in _records(file, path, begin)[1:]]  # the first is about the file
-    begins = np.array([entry.get(1, -1) for entry in listed], np.int64)
-    counts = {entry.get(3) for entry in listed[:-1]} or {entry.get(3) for entry in listed}
+        entries, _ = _listed(file, str(path), os.fstat(file.fileno()).st_size)
+    counts = {entry.get(3) for entry in entries[:-1]} or {entry.get(3) for entry in entries}
     group = next(iter(counts), 1)
     if len(counts) > 1 or not isinstance(group, int) or group < 1:
         raise ValueError("its chunks hold different numbers of records")
-    return Chunks(str(path), begins, group)
+    return Chunks(str(path), np.array([entry.get(1, -1) for entry in entries], np.int64), group)
+
+
+def single_records(file: BinaryIO, size: int, name: str) -> list[tuple[int, int]]:
+    """Where each record begins, and how many bytes it takes, if each has a chunk of its own; else nothing.
+
+    Raises:
+        VitportError: as :func:`find_chunks` does.
+        ValueError: if the file is damaged.
+    """
+    entries, end = _listed(file, name, size)
+    begins = [entry.get(1, -1) for entry in entries]
+    if any(entry.get(3) != 1 for entry in entries) or (begins and _head(file, name, begins[0], size).is_transposed):
+        return []
+    if [0, *begins, end] != sorted({0, *begins, end}):
+        raise ValueError("its list of chunks is not in order")
+    return [(begin, after - begin) for begin, after in zip(begins, [*begins[1:], end], strict=True)]
+
+
+def single_record(file: BinaryIO, begin: int, size: int, name: str) -> bytes:
+    """The record of a chunk that holds one.
+
+    Args:
+        size: bytes of the chunk.
+
+    Raises:
+        VitportError: if it claims to unpack to more than an image can.
+        ValueError: if it is damaged.
+    """
+    (record,) = _records(file, name, begin, size)
+    return record
+
+
+def _listed(file: BinaryIO, name: str, size: int) -> tuple[list[dict[int, Any]], int]:
+    """What the file's list says of each chunk, and where the list begins."""
+    last = _records(file, name, size - _BLOCK, size)
+    begin = dict(fields(last[-1])).get(1) if last else None
+    if not isinstance(begin, int) or not 0 < begin < size:
+        raise ValueError("its last block does not say where its list of chunks is")
+    return [
+        dict(fields(entry)) for entry in _records(file, name, begin, size)[1:]
+    ], begin  # the first is about the file
 
 
 class _Head(NamedTuple):
@@ -73,24 +108,27 @@ class _Head(NamedTuple):
     """Of what follows it."""
     size: int
     records: int
+    is_transposed: bool
 
 
-def _head(file: BinaryIO, path: Path, begin: int) -> _Head:
+def _head(file: BinaryIO, path: str, begin: int, most: int) -> _Head:
     """The head of a chunk, whose claims are checked."""
     head, place = _content(file, begin, _HEAD)
     _, size, _, counted, unpacked = struct.unpack("<5Q", head)
     records = counted >> 8
     if counted & 0xFF not in _KINDS:
         raise ValueError(f"at {begin} there is no chunk of records")
-    if size > os.fstat(file.fileno()).st_size:
+    if size > most:
         raise ValueError(f"its chunk at {begin} claims {size} bytes")
     check_size(f"A chunk of {path}", unpacked + _RECORD * records, size)
-    return _Head(place, size, records)
+    return _Head(place, size, records, counted & 0xFF == _KINDS[1])
 
 
-def _records(file: BinaryIO, path: Path, begin: int) -> list[bytes]:
+def _records(file: BinaryIO, path: str, begin: int, most: int) -> list[bytes]:
     """All records of a simple chunk: their sizes, and themselves, each part compressed or not."""
-    head = _head(file, path, begin)
+    head = _head(file, path, begin, most)
+    if head.is_transposed:
+        raise ValueError(f"its chunk at {begin} is transposed")
     data, _ = _content(file, head.begin, head.size)
     length, place = varint(data, 1)
     sizes = _unpacked(path, data[0], data[place : place + length])
@@ -103,7 +141,7 @@ def _records(file: BinaryIO, path: Path, begin: int) -> list[bytes]:
     return found
 
 
-def _unpacked(path: Path, kind: int, data: bytes) -> bytes:
+def _unpacked(path: str, kind: int, data: bytes) -> bytes:
     if kind == 0:
         return data
     if kind not in _CODECS:

@@ -6,11 +6,10 @@ as whole files do that are on a disk.
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -21,7 +20,7 @@ from conversion.store import Objects, StoreError
 from conversion.store.fetch import cache
 from vit_jax.training.data.record import Record
 from vit_jax.training.data.sources.arrow import record, table
-from vit_jax.training.data.sources.bucket import SHARDS, RangesOf, size_of, versions_of
+from vit_jax.training.data.sources.bucket import SHARDS, Parts, RangesOf, size_of, versions_of
 from vit_jax.training.data.sources.columns import check_columns, columns, labels_in, leaves
 from vit_jax.training.data.sources.kept import lock
 from vit_jax.training.data.sources.parquet import CACHE, unpack
@@ -153,7 +152,7 @@ def _indexed(objects: Objects, file: str, version: str, name: str) -> _Index:
         parquet.ParquetFile(raw).metadata.write_metadata_file(str(aside))
         aside.replace(footer)
     metadata = parquet.read_metadata(footer)
-    schema = parquet.ParquetFile(_Parts({}), metadata=metadata)
+    schema = parquet.ParquetFile(Parts({}), metadata=metadata)
     wanted = leaves(schema.schema_arrow, name)
     _, label = columns(schema.schema_arrow, name)
     goal = footer.with_suffix(".labels.arrow")
@@ -172,7 +171,7 @@ def _unpack(
     from pyarrow import parquet
 
     places = [place for group in groups for place in chunks(metadata.row_group(group), paths)]
-    raw = _Parts(_read(objects, file, places))
+    raw = Parts(_read(objects, file, places))
     source = parquet.ParquetFile(raw, metadata=metadata)
     size = sum(place.stop - place.start for place in places)
     unpack(goal, cast(BinaryIO, raw), source, groups, paths, f"{objects.address}/{file}", size)
@@ -194,47 +193,16 @@ def _read(objects: Objects, file: str, places: Sequence[slice]) -> dict[int, byt
     return {start: b"".join(parts) for start, parts in found.items()}
 
 
-class _Parts(io.RawIOBase):
-    """A file of which only some parts are there, by where they begin; pyarrow also reads over what is between them."""
-
-    def __init__(self, parts: dict[int, bytes]) -> None:
-        self._parts, self._at = dict(sorted(parts.items())), 0
-        self._end = max((begin + len(part) for begin, part in parts.items()), default=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, to: int, whence: int = 0, /) -> int:
-        self._at = to + (0, self._at, self._end)[whence]
-        return self._at
-
-    def readinto(self, into: memoryview, /) -> int:  # type: ignore[override]
-        begin, end = self._at, min(self._at + len(into), self._end)
-        if end <= begin:
-            return 0
-        into[: end - begin] = bytes(end - begin)
-        for start, part in self._parts.items():
-            first, last = max(begin, start), min(end, start + len(part))
-            if first < last:
-                into[first - begin : last - begin] = part[first - start : last - start]
-        self._at = end
-        return end - begin
-
-
 @contextmanager
 def _alone(goal: Path) -> Iterator[None]:
     """No other thread or process of this host makes the same file meanwhile."""
     goal.parent.mkdir(parents=True, exist_ok=True)
     beside = goal.with_suffix(".lock")
     with beside.open("a") as file:
-        lock(file.fileno(), alone=True)
+        with suppress(VitportError):  # where files cannot be locked, two may make it, and the last one stays
+            lock(file.fileno(), alone=True)
         try:
             yield
         finally:
-            beside.unlink(missing_ok=True)  # whoever waits for it finds the file made
+            with suppress(OSError):
+                beside.unlink()  # whoever waits for it finds the file made

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conversion.images.image import decode_wide
-from vit_jax.training.data.record import Record, Source, at_once
+from vit_jax.training.data.record import Record, Source, about, at_once
 from vit_jax.training.data.sources.holdout import labels_of
 
 Span = tuple[float, float]
@@ -37,6 +37,10 @@ class InSpan:
     @property
     def at_once(self) -> int:
         return at_once(self.whole)
+
+    def about(self, at: int) -> tuple[str, int | np.ndarray]:
+        """An image's name and label."""
+        return about(self.whole, at)
 
     def __len__(self) -> int:
         return len(self.whole)

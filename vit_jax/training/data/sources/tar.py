@@ -56,6 +56,10 @@ class TarShards:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def about(self, at: int) -> tuple[str, int]:
+        """An image's name and label."""
+        return f"{self.shards[int(self.shard[at])]}/{self.names[at]}", int(self.labels[at])
+
     def __getitem__(self, at: int, /) -> Record:
         number = int(self.shard[at])
         shard = self.shards[number]
@@ -66,7 +70,7 @@ class TarShards:
             with open_regular(Path(shard)) as file:
                 file.seek(begin)
                 data = file.read(size)
-        return Record(f"{shard}/{self.names[at]}", int(self.labels[at]), data)
+        return Record(*self.about(at), data)
 
 
 class _Image(NamedTuple):
