@@ -152,8 +152,8 @@ def _onnx(checkpoint: Checkpoint, path: Path, shape: tuple[int, int, int], raw: 
     size = 4 * count_parameters(checkpoint.config)
     if data is None and size > _MOST:
         raise VitportError(
-            f"{checkpoint.config.family} parameters of {size:,} bytes do not fit into an ONNX file, which has at most "
-            f"{_MOST:,}: pass --parameters beside."
+            f"The parameters take {size:,} bytes and do not fit into an ONNX file, which has at most {_MOST:,}: pass "
+            "--parameters beside."
         )
     module, images = _torch(checkpoint, shape, raw)
     free = {INPUT: {0: "B"}, OUTPUT: {0: "B"}}

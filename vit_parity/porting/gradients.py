@@ -8,6 +8,7 @@ stage passes on, shows that stage alone. What is wrong in the forward pass alrea
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -140,10 +141,11 @@ def _items(
     aligned: Aligned, alone: Observed | None, pairs: Sequence[ParameterPair], *, given_root: bool
 ) -> Iterator[Item]:
     places = {key: at for at, key in enumerate(aligned.a.values)}
+    split = _split(aligned)
     for pair in aligned.pairs:
         key_a, key_b = output_key(pair.a), output_key(pair.b)
         layout = aligned.layouts[pair.name]
-        if layout is not None and not (given_root and key_a[0] == ROOT):
+        if layout is not None and key_b not in split and not (given_root and key_a[0] == ROOT):
             turned = _gradient(key_b, pair.of_b, layout, aligned.value_a(pair).shape)
             yield Item("output", pair.name, pair.b + pair.of_b, key_b[0], places[key_a],
                        _gradient(key_a, pair.of_a), turned)  # fmt: skip
@@ -151,7 +153,7 @@ def _items(
         x = aligned.a.values[source]
         seen = [run.values[slot] for run in (aligned.b, alone) if run is not None and slot in run.values]
         same = any(y.size == x.size and apart(layout.to_b(x), y) <= aligned.near for y in seen)
-        if same and slot[0] != ROOT:
+        if same and slot not in split and slot[0] != ROOT:
             yield Item("input", source[0], slot[0], slot[0], places[source], _gradient(source),
                        _gradient(slot, "", layout, x.shape))  # fmt: skip
     stages = {output_key(pair.b)[0]: output_key(pair.a)[0] for pair in aligned.pairs}
@@ -167,6 +169,43 @@ def _items(
             return it.to_a(run.parameters[it.b.name])
 
         yield Item("parameter", str(it.a), str(it.b), it.b.stage, place, of_a, of_b)
+
+
+def _split(aligned: Aligned) -> set[Key]:
+    """Slots of B whose value stands more often on one side than on the other, so that each has a part of the gradient.
+
+    Such are queries and keys that one side computes once and the other twice, and a layer that is called twice.
+    """
+    found: set[Key] = set()
+    copies_a, copies_b = _copies(aligned.a), _copies(aligned.b)
+    for pair in aligned.pairs:
+        key_a, key_b = output_key(pair.a), output_key(pair.b)
+        if aligned.layouts[pair.name] is not None and copies_a(key_a) != copies_b(key_b):
+            found.add(key_b)
+    twice = {stage for stage, _ in found}
+    taken = Counter((slot[0], source) for slot, (source, _) in aligned.slots.items())
+    for slot, (source, _) in aligned.slots.items():
+        if slot[0] in twice or taken[slot[0], source] > 1 or copies_a(source) != copies_b(slot):
+            found.add(slot)
+    return found
+
+
+def _copies(seen: Observed) -> Callable[[Key], int]:
+    """How many inputs of a stage, or outputs of the calls of a module, hold the same numbers."""
+    together: dict[tuple[str, str], list[Key]] = {}
+
+    def group(key: Key) -> tuple[str, str]:
+        name, slot = key
+        return (name, "<") if slot[0] == "<" else (name.partition("#")[0], slot)
+
+    for key in seen.values:
+        together.setdefault(group(key), []).append(key)
+
+    def count(key: Key) -> int:
+        x, others = seen.values[key], [other for other in together[group(key)] if other != key]
+        return sum(seen.values[other].shape == x.shape and np.array_equal(seen.values[other], x) for other in others)
+
+    return count
 
 
 def _around(stage: str) -> Iterator[str]:
@@ -200,9 +239,10 @@ def _arriving(items: Sequence[Item], aligned: Aligned, of_a: Backward, of_b: Bac
     """A's gradients in B's axes, for every slot that both have and B goes on from."""
     put: Values = {}
     covered: Values = {}
+    split = _split(aligned)
     for pair in aligned.pairs:
         layout, key, array = aligned.layouts[pair.name], output_key(pair.b), of_a.gradients.get(output_key(pair.a))
-        if layout is None or array is None:
+        if layout is None or array is None or key in split:
             continue
         if key not in put:
             put[key] = np.zeros(aligned.b.values[key].shape, array.dtype)

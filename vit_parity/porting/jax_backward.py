@@ -15,7 +15,7 @@ import numpy as np
 
 from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
-from vit_parity.porting.jax_model import JaxModel, replacements
+from vit_parity.porting.jax_model import JaxModel, changed, replacements
 from vit_parity.porting.jax_tagging import is_array
 from vit_parity.porting.layouts import apart
 from vit_parity.porting.loops import Loop, chosen, keys_of, unstacked
@@ -33,8 +33,15 @@ class JaxBackward:
         self._model, self._loss = model, loss
         named = {name: array for name, array in zip(model.names, model.arrays(False, 0.0), strict=True)
                  if name is not None and is_float(array)}  # fmt: skip
-        self.weights = {name: np.asarray(array) for name, array in named.items()}
+        self._own = {name: np.asarray(array) for name, array in named.items()}
         self.frozen: Sequence[str] = ()
+        closed: list[Any] = []
+        if model.is_function:
+            try:
+                closed = _trained(self._forward(model.arrays(False, 0.0))[0].consts)
+            except Exception as error:
+                raise self._failed(error) from error
+        self.weights = self._own | {f"closed over [{at}]": np.asarray(array) for at, array in enumerate(closed)}
         self._kept: dict[tuple[bool, float], _Program] = {}
 
     def run(
@@ -62,12 +69,13 @@ class JaxBackward:
             except VitportError:
                 raise
             except Exception as error:
-                raise VitportError(
-                    f"{self._model.title} cannot be differentiated on these inputs ({first_line(error)})."
-                ) from error
+                raise self._failed(error) from error
         values, arrived = program.read(found)
         silent = arrived.keys() - program.arriving.keys()
         return Backward(values, arrived, dict(zip(self.weights, gradients, strict=True)), silent)
+
+    def _failed(self, error: Exception) -> VitportError:
+        return VitportError(f"{self._model.title} cannot be differentiated on these inputs ({first_line(error)}).")
 
     def _evaluated(
         self, program: _Program, wide: bool, shake: float, put: Mapping[Key, Any]
@@ -79,21 +87,41 @@ class JaxBackward:
 
     def _traced(self, wide: bool, shake: float) -> _Program:
         import jax
+        from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
         arrays = self._model.arrays(wide, shake)
-        places = [at for at, name in enumerate(self._model.names) if name in self.weights]
-
-        def total(trained: list[Any], leaves: list[Any]) -> Any:
-            for at, leaf in zip(places, trained, strict=True):
-                leaves[at] = leaf
-            return self._lost(self._model.called(leaves))
-
-        def call(*leaves: Any) -> Any:
-            return jax.grad(total)([leaves[at] for at in places], list(leaves))
-
+        count = len(arrays)
+        places = [at for at, name in enumerate(self._model.names) if name in self._own]
         with self._model.tagging(), marking_gradients() as passed:
-            program, arrays = program_of(call, arrays)
-        return _Program(arrays, program.jaxpr, program.consts, order_of(program.jaxpr, {}), frozenset(passed[1:]))
+            forward, tree = self._forward(arrays) if self._model.is_function else (None, None)
+            closed = [] if forward is None else _trained(forward.consts)
+
+            def total(trained: list[Any], closed: list[Any], leaves: list[Any]) -> Any:
+                for at, leaf in zip(places, trained, strict=True):
+                    leaves[at] = leaf
+                if forward is None:
+                    return self._lost(self._model.called(leaves))
+                fresh = iter(closed)
+                consts = [next(fresh) if _is_trained(it) else it for it in forward.consts]
+                return self._lost(jax.tree.unflatten(tree, jaxpr_as_fun(ClosedJaxpr(forward.jaxpr, consts))(*leaves)))
+
+            def call(*given: Any) -> Any:
+                leaves = list(given[:count])
+                trained = [leaves[at] for at in places]
+                return jax.grad(total, (0, 1))(trained, list(given[count:]), leaves)
+
+            program, arrays = program_of(call, [*arrays, *closed])
+        order = order_of(program.jaxpr, {})
+        moved = [changed(array, wide, shake, -10_000 - at) for at, array in enumerate(closed)]
+        return _Program([*arrays[:count], *moved], program.jaxpr, program.consts, order, frozenset(passed[1:]))
+
+    def _forward(self, arrays: Sequence[Any]) -> tuple[Any, Any]:
+        """The program of a function, and the tree of what it returns."""
+        import jax
+
+        with self._model.tagging():
+            program, shapes = jax.make_jaxpr(lambda *leaves: self._model.called(leaves), return_shape=True)(*arrays)
+        return program, jax.tree.structure(shapes)
 
     def _lost(self, output: Any) -> Any:
         import jax
@@ -105,6 +133,15 @@ class JaxBackward:
         given = {f">{at}": array for at, array in enumerate(arrays)}
         return sum((given[slot] * jnp.asarray(weights, given[slot].dtype)).sum()
                    for slot, weights in self._loss.items())  # fmt: skip
+
+
+def _is_trained(const: Any) -> bool:
+    return is_array(const) and is_float(const) and const.ndim > 0
+
+
+def _trained(consts: Sequence[Any]) -> list[Any]:
+    """What a function closes over and may be parameters."""
+    return [it for it in consts if _is_trained(it)]
 
 
 @dataclass

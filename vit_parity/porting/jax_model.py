@@ -52,6 +52,8 @@ class JaxModel:
         inputs = [f"inputs{jax.tree_util.keystr(path[1:])}" for path, leaf in given if is_array(_as_array(leaf))]
         self.names = [*names, *inputs]
         """Of the arrays that gradients may be asked for; ``None`` for the others."""
+        self.is_function = not names
+        """Whether its parameters, if it has any, are what it closes over."""
         self.kinds: dict[str, str] = {}
         self._called: dict[str, Any] = {}
         """Modules of Equinox that a function calls, by path."""
@@ -108,8 +110,7 @@ class JaxModel:
     def arrays(self, wide: bool, shake: float) -> list[Any]:
         """The model's arrays, then those among its inputs."""
         given = [leaf for leaf in self._given if isinstance(leaf, np.ndarray)]
-        arrays = [_wide(leaf, wide) for leaf in [*self._weights, *given]]
-        return [shaken(leaf, shake, -1 - at) if shake and floats(leaf) else leaf for at, leaf in enumerate(arrays)]
+        return [changed(leaf, wide, shake, -1 - at) for at, leaf in enumerate([*self._weights, *given])]
 
     def called(self, leaves: Sequence[Any]) -> Any:
         """The model's output for :meth:`arrays`, with its arrays marked."""
@@ -280,12 +281,14 @@ def _as_array(leaf: Any) -> Any:
     return np.asarray(leaf) if is_array(leaf) else leaf
 
 
-def _wide(leaf: Any, wide: bool) -> Any:
+def changed(leaf: Any, wide: bool, shake: float, number: int) -> Any:
+    """An array as a run is given it: in float64, or moved by noise of this number."""
     import jax.numpy as jnp
 
     if not is_array(leaf):
         return leaf
-    return jnp.asarray(leaf, np.float64 if wide and floats(leaf) else None)
+    array = jnp.asarray(leaf, np.float64 if wide and floats(leaf) else None)
+    return shaken(array, shake, number) if shake and floats(leaf) else array
 
 
 def _steps(stage: str) -> list[str]:

@@ -83,7 +83,7 @@ def test_what_is_not_there_is_one_sentence(store, capsys) -> None:
     assert "does not exist" in capsys.readouterr().err
     for args in (
         ["compare", "a", "b", "--figure", "gs://b/x.png"],
-        ["evaluate", "w", "--data", "d", "--predictions", "gs://b/x.csv"],
+        ["rollout", "a.png", "--weights", "w", "--output", "gs://b/x.png"],
     ):
         assert main(args) == 2
         assert "reads and writes paths of this machine here" in capsys.readouterr().err

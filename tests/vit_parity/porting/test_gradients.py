@@ -249,7 +249,6 @@ class Shared(torch.nn.Module):
         return self.last(x)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
 def test_pytorch_computes_again_changes_in_place_and_detaches() -> None:
     for how in ("again", "again, reentrant"):
@@ -266,6 +265,50 @@ def test_pytorch_computes_again_changes_in_place_and_detaches() -> None:
 
 
 @pytest.mark.slow
+def test_what_a_function_closes_over_is_its_parameters() -> None:
+    arrays = [jnp.asarray(it.detach().numpy()) for it in network().parameters()]
+
+    def port(x: jax.Array, wrong: Callable[[jax.Array], jax.Array] = lambda x: x) -> jax.Array:
+        x = tag("one", x @ arrays[0].T + arrays[1])
+        x = (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        x = tag("norm", x * wrong(arrays[2]) + arrays[3])
+        return tag("two", jnp.tanh(x) @ arrays[4].T + arrays[5])
+
+    sound = compare(network(), port, X, gradients=True)
+    assert sound.equal, str(sound)
+    assert sound.gradients is not None
+    assert (sound.gradients.only_a, sound.gradients.only_b) == ((), ())
+    found = compare(network(), partial(port, wrong=jax.lax.stop_gradient), X, gradients=True).gradients
+    assert found is not None
+    assert [fault.stage for fault in found.faults] == ["1.weight"]
+
+
+class Crossed(torch.nn.Module):
+    """Queries and keys are one array, or the same numbers computed twice by the same layer."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.cross = torch.nn.LayerNorm(6), torch.nn.Bilinear(6, 6, 6)
+        self.twice = twice
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.norm(x)
+        return x + self.cross(first, self.norm(x) if self.twice else first)
+
+
+@pytest.mark.parametrize("order", [(False, True), (True, False)])
+def test_a_value_computed_once_or_twice_is_no_fault(order) -> None:
+    a, b = (Crossed(twice).eval() for twice in order)
+    filled(a)
+    filled(b)
+    found = compare(a, b, X, gradients=True)
+    assert found.equal, str(found)
+    assert found.gradients is not None
+    assert {row.name for row in found.gradients.rows} >= {"norm.weight", "norm.bias", "cross.weight", "cross.bias"}
+
+
+@pytest.mark.slow
 def test_what_is_not_trained_is_told() -> None:
     model = network()
     model[0].weight.requires_grad_(False)
@@ -279,13 +322,13 @@ def test_what_is_not_trained_is_told() -> None:
 
 def test_what_has_no_gradients_is_refused_by_name() -> None:
     with pytest.raises(VitportError, match="Sequential is a capture, which has no gradients"):
-        compare(capture(network(), X), Port(), X, gradients=True)
+        compare(capture(network(), X), network(), X, gradients=True)
     with pytest.raises(VitportError, match="A loss is for gradients alone"):
-        compare(network(), Port(), X, loss=square)
+        compare(network(), network(), X, loss=square)
     with pytest.raises(VitportError, match="give loss too"):
-        compare(network(), Port(), X, gradients=True, loss_b=square)
+        compare(network(), network(), X, gradients=True, loss_b=square)
     with pytest.raises(VitportError, match="must be a pair for their gradients"):
-        compare(network(), Port(), X, gradients=True, pairs=["0 = one"])
+        compare(network(), network(), X, gradients=True, pairs=["0 = 0"])
 
 
 def own_model() -> tuple[Any, Any]:

@@ -118,7 +118,10 @@ def _by_device(values: Array, parts: Sequence[_Part], devices: int) -> Array:
     # If possible, the all-to-all comes before FSDP's all-gather, and in the backward pass after its reduce-scatter.
     first = FSDP if isinstance(axes, tuple) else None
     spec = PartitionSpec(*[first] * len(before), TENSOR, None)
-    return jax.lax.with_sharding_constraint(jnp.concat(shares, axis=-1), spec)
+    together = jnp.concat(shares, axis=-1)
+    # Sharded as before until here: jax 0.12's partitioner would reshard inside the reordering, by an all-gather.
+    together = jax.lax.with_sharding_constraint(together, PartitionSpec(*[axes] * len(before), None, None))
+    return jax.lax.with_sharding_constraint(together, spec)
 
 
 def _whole(share: Array, before: tuple[int, ...], part: _Part, devices: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from conversion.store import StoreError
+from vit_jax.cores import cores
 from vit_jax.training.data.feed import Batch, Feed
 from vit_jax.training.data.images import evaluation_pixels, training_pixels
 from vit_jax.training.data.record import Record, Source, at_once
@@ -21,6 +23,8 @@ __all__ = ["Batch", "Feed", "Stream", "evaluation_batches"]
 
 _ORDER, _AUGMENTATION = 0, 1
 """Second words of the seeds: of permutations, and of augmentations."""
+_decoding = threading.BoundedSemaphore(max(4, cores()))
+"""Images that a process decodes at the same time, of the many that it reads: a decoded one is ten times as large."""
 _WHOLE_BATCH = 8
 """If none of so many images or more can be read, single damaged files are not the cause."""
 
@@ -251,7 +255,8 @@ def _read(source: Source, at: int, place: int, pixels: Callable[[Record, int], n
             name, f"{name} cannot be read ({' '.join(str(error).split())[:200] or type(error).__name__})."
         )
     try:
-        return pixels(record, place), record.label
+        with _decoding:
+            return pixels(record, place), record.label
     except VitportError as error:
         return _Unreadable(record.name, str(error))
 
