@@ -15,13 +15,14 @@ import numpy as np
 
 from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
-from vit_parity.porting.jax_model import JaxModel, changed, program_of, replacements
+from vit_parity.porting.jax_model import JaxModel, changed, replacements
 from vit_parity.porting.jax_tagging import is_array
 from vit_parity.porting.layouts import apart
 from vit_parity.porting.loops import Loop, chosen, keys_of, unstacked
 from vit_parity.porting.program import Evaluation, order_of
 from vit_parity.porting.stages import Backward, Key, Loss, Values, is_float, unique
 from vit_parity.porting.tags import marking_gradients
+from vit_parity.porting.traced import program_of
 from vit_spec import VitportError
 
 

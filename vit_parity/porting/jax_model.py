@@ -24,6 +24,7 @@ from vit_parity.porting.loops import Loop, stacked, unstacked
 from vit_parity.porting.program import Evaluation, order_of, shaken
 from vit_parity.porting.stages import ROOT, Key, Observed, Parts, is_float
 from vit_parity.porting.tags import mark
+from vit_parity.porting.traced import floats, program_of
 from vit_spec import VitportError
 
 
@@ -132,31 +133,6 @@ class JaxModel:
         return Parts(arrays, found.facts)
 
 
-def program_of(call: Callable[..., Any], arrays: list[Any]) -> tuple[Any, list[Any]]:
-    """The program of a function and its arguments.
-
-    A scan demands that its carry keeps its dtype, and layers of NNX hold on to the dtype that they were made with, so a
-    scanned model may not run in float64. It is traced in float32 then, and widened as it is evaluated.
-    """
-    import jax
-
-    try:
-        return jax.make_jaxpr(call)(*arrays), arrays
-    except TypeError:
-        narrow = [_narrow(leaf) for leaf in arrays]
-        if not any(_floats(wide) and wide is not leaf for wide, leaf in zip(arrays, narrow, strict=True)):
-            raise
-        with jax_dtype("float32"):
-            program = jax.make_jaxpr(call)(*narrow)
-        return program, [wide if _floats(wide) else leaf for wide, leaf in zip(arrays, narrow, strict=True)]
-
-
-def _narrow(leaf: Any) -> Any:
-    """As it is without JAX's 64-bit mode."""
-    kept = {"float64": "float32", "int64": "int32", "uint64": "uint32"}.get(str(getattr(leaf, "dtype", "")))
-    return leaf if kept is None else np.asarray(leaf, kept)
-
-
 class _Kinds(dict[str, str]):
     """Classes by path, also for ``path#2`` and ``path[3]``."""
 
@@ -214,18 +190,14 @@ def _as_array(leaf: Any) -> Any:
     return np.asarray(leaf) if is_array(leaf) else leaf
 
 
-def _floats(leaf: Any) -> bool:
-    return is_array(leaf) and is_float(leaf)
-
-
 def changed(leaf: Any, wide: bool, shake: float, number: int) -> Any:
     """An array as a run is given it: in float64, or moved by noise of this number."""
     import jax.numpy as jnp
 
     if not is_array(leaf):
         return leaf
-    array = jnp.asarray(leaf, np.float64 if wide and _floats(leaf) else None)
-    return shaken(array, shake, number) if shake and _floats(leaf) else array
+    array = jnp.asarray(leaf, np.float64 if wide and floats(leaf) else None)
+    return shaken(array, shake, number) if shake and floats(leaf) else array
 
 
 def _steps(stage: str) -> list[str]:

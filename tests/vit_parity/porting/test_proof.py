@@ -69,6 +69,7 @@ def test_a_sound_port_is_accused_of_nothing_however_it_is_run(sound) -> None:
     ):  # a scan's constants stay in float32, so that a norm's epsilon is off by 2e-8 of itself
         assert found.exact
         assert max(row.alone or 0 for row in found.rows) < (1e-11 if sound.blocks == "scan" else 1e-14)
+    assert f"In {len(SOUND)} ways" in PAGE.read_text(encoding="utf-8")
 
 
 def test_mistakes_are_of_all_kinds() -> None:
