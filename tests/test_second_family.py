@@ -142,6 +142,7 @@ def test_the_forward_pass_of_training_merges_between_segments(scan: bool) -> Non
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_a_scan_trains_like_the_loop() -> None:
     """Two steps with dropout and stochastic depth, AdamW, weight decay by layer. Measured: weights 1.2e-7 apart."""
     config = CONFIG.replace(drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.2)

@@ -225,8 +225,15 @@ def test_the_order_that_no_name_shows_is_asked_for(tmp_path: Path, capsys) -> No
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("final", [True, False])
+@pytest.mark.parametrize(
+    ("bias", "final"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
 def test_an_encoder_in_the_original_order_goes_there_and_back(tmp_path: Path, bias: bool, final: bool) -> None:
     """Oracle: the module itself; with and without a last norm, which PyTorch's encoder lacks unless it is given."""
     config = CONFIG.replace(

@@ -182,6 +182,7 @@ def test_killed_ten_times_a_long_run_ends_with_the_same_bits(seed, long_run, tmp
     check_killed(tmp_path / "run", long_run, LONG, seed=seed, kills=10)
 
 
+@pytest.mark.slow
 def test_a_run_begun_on_eight_devices_by_scan_goes_on_on_two_without(undisturbed, tmp_path) -> None:
     workdir = tmp_path / "run"
     train(workdir, *LENGTH, "--mesh", "data=2,fsdp=2,tensor=2", "--scan", devices=8)

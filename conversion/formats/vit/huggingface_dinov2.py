@@ -144,7 +144,7 @@ FORMAT = Format(
     summary="Hugging Face DINOv2 folder, with or without registers",
     names=_Names((*_OUTSIDE_BLOCKS, *_BLOCK, *_PLAIN_MLP, *_PACKED_MLP, *_SINCE_V5_9)),
     signature=("embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layer_scale1.lambda1"),
-    before=("huggingface-vit",),
+    before=("huggingface-internvl", "huggingface-vit"),
     group="huggingface",
     classes={
         "dinov2": ("Dinov2Model", "Dinov2ForImageClassification", "Dinov2Backbone"),

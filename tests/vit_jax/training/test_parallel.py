@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import json
 import re
+import sys
 import numpy as np
 from tests.vit_jax.training.runs import CONFIG, RECIPE, compiled, run, without
 from vit_jax.training import MeshShape
@@ -45,6 +46,7 @@ ways = {
 }
 alone = {config: run(MeshShape(), devices=1, config=config) for config in (CONFIG, PARALLEL)}
 losses, _ = alone[CONFIG]
+ways = {name: options for name, options in ways.items() if name in sys.argv[1:]}
 def furthest(first, second):
     return max(float(np.abs(np.asarray(first[path]) - np.asarray(second[path])).max()) for path in first)
 found = {}
@@ -70,11 +72,14 @@ print(json.dumps({"losses": losses, "found": found, "gathered": gathered, "summe
 """
 
 
-@pytest.fixture(scope="module")
-def answer() -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=simulated(8, QUICK), capture_output=True, text=True, check=False
-    )
+WAYS = ("eight", "fsdp", "tensor", "data x fsdp x tensor, scan", "pmap, scan", "parallel blocks")
+SLOW_WAYS = ("data x fsdp x tensor", "pmap", "accumulation")
+"""Of which the ones above are nearly all."""
+
+
+def _answer(*ways: str) -> dict[str, Any]:
+    command, environment = [sys.executable, "-c", SCRIPT, *ways], simulated(8, QUICK)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
     assert answer["losses"][-1] < answer["losses"][0]
@@ -82,33 +87,36 @@ def answer() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def answer() -> dict[str, Any]:
+    return _answer(*WAYS)
+
+
+@pytest.fixture(scope="module")
 def found(answer) -> dict[str, dict[str, Any]]:
     return answer["found"]
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        "eight",
-        "fsdp",
-        "tensor",
-        "data x fsdp x tensor",
-        "data x fsdp x tensor, scan",
-        "pmap",
-        "pmap, scan",
-        "accumulation",
-        "parallel blocks",
-    ],
-)
+def _check_close(found: dict[str, Any]) -> None:
+    assert found["losses"] < 2e-6
+    assert found["params"] < 1e-5
+    assert found["ema"] < 2e-6
+
+
+@pytest.mark.parametrize("way", WAYS)
 def test_every_way_gives_the_losses_and_the_weights_of_one_device(way, found) -> None:
-    assert found[way]["losses"] < 2e-6
-    assert found[way]["params"] < 1e-5
-    assert found[way]["ema"] < 2e-6
+    _check_close(found[way])
+
+
+@pytest.mark.slow
+def test_without_a_scan_and_by_parts_too(found) -> None:
+    slow = _answer(*SLOW_WAYS)["found"]
+    for way in SLOW_WAYS:
+        _check_close(slow[way])
+    assert found["data x fsdp x tensor, scan"]["cut"] == slow["data x fsdp x tensor"]["cut"]
 
 
 def test_parameters_lie_cut_where_the_mesh_says_so(found) -> None:
     cut = {way: set(found[way]["cut"].values()) for way in found}
-    assert found["data x fsdp x tensor, scan"]["cut"] == found["data x fsdp x tensor"]["cut"]
     assert any("fsdp" in spec for spec in cut["fsdp"])
     assert any("tensor" in spec for spec in cut["tensor"])
     assert not any("tensor" in spec or "fsdp" in spec for spec in cut["eight"])

@@ -34,12 +34,17 @@ def _optimizer(name: training.Optimizer | str = "adamw", **options: object) -> t
     "optimizer",
     [
         _optimizer(clip_norm=1.0, layer_decay=0.6),
-        _optimizer(frozen=("patch_embed", "blocks/1")),
-        _optimizer(frozen=("blocks",), sharpness=0.1),
-        _optimizer("lamb", frozen=("blocks/0", "blocks/2/mlp")),
         _optimizer("adafactor", layer_decay=0.6),
         _optimizer("muon", frozen=("blocks/1",), clip_norm=0.5),
-        _optimizer("sgd", sharpness=0.1, frozen=("blocks/2",)),
+        *(
+            pytest.param(it, marks=pytest.mark.slow)
+            for it in (
+                _optimizer(frozen=("patch_embed", "blocks/1")),
+                _optimizer(frozen=("blocks",), sharpness=0.1),
+                _optimizer("lamb", frozen=("blocks/0", "blocks/2/mlp")),
+                _optimizer("sgd", sharpness=0.1, frozen=("blocks/2",)),
+            )
+        ),
     ],
     ids=lambda options: f"{options.name} {' '.join(options.frozen)}",
 )
