@@ -66,6 +66,7 @@ class Port(nnx.Module):
 
 
 def test_gradients_at_modules_are_those_of_pytorch() -> None:
+    """In float64. Measured: the same bits."""
     model = encoder()
     seen = TorchBackward(TorchModel(model, (tokens(2, 7, 24),), {}, "model"), square).run(wide=True)
     reference, kept = encoder().double(), {}
@@ -94,6 +95,8 @@ def test_gradients_at_modules_are_those_of_pytorch() -> None:
 
 @pytest.mark.slow
 def test_gradients_at_tags_are_those_of_jax_through_scan_remat_and_a_program_used_twice() -> None:
+    """In float32, which compiles other sums. Measured: 4.8e-7, of gradients up to 7.3."""
+
     @jax.jit
     def block(weights: jax.Array, x: jax.Array, bump: jax.Array) -> jax.Array:
         return tag("b", jnp.tanh(x @ weights) + bump) + x
@@ -118,8 +121,10 @@ def test_gradients_at_tags_are_those_of_jax_through_scan_remat_and_a_program_use
         np.testing.assert_allclose(seen.parameters[name], gradient, rtol=1e-5, atol=1e-5, err_msg=name)
     other = {key: 2 * array for key, array in seen.gradients.items() if key[0] != "output"}
     doubled = back.run(forced=seen.values, arriving=other)  # each tag passes twice as much on
-    np.testing.assert_allclose(doubled.gradients["b#3", ">0"], seen.gradients["b#3", ">0"] +
-                               (doubled.gradients["b#3", ">0"] - seen.gradients["b#3", ">0"]))  # fmt: skip
+    # What arrives before the last block comes through its layer, twice, and past it, as before.
+    through = seen.gradients["b#3", ">0"] - seen.gradients["b#4", ">0"]
+    expected = seen.gradients["b#4", ">0"] + 2 * through
+    np.testing.assert_allclose(doubled.gradients["b#3", ">0"], expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(doubled.values["b[1]", ">0"], seen.values["b[1]", ">0"], rtol=1e-6)
 
 
