@@ -1,8 +1,8 @@
 """Models of Equinox and Haiku: what of them is seen, and what is found in a port that nobody here wrote.
 
 The port is the ViT of Equimo, an Equinox library, with the weights of transformers' ``ViTForImageClassification``.
-Equimo's table of positions is square, so the image is. Measured, float32: what is seen differs from the oracle by at most
-2.4e-7, of values up to 2.
+Equimo's table of positions is square, so the image is. Measured, float32: what is seen differs from the oracle by at
+most 2.4e-7, of values up to 2.
 """
 
 from __future__ import annotations
