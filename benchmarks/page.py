@@ -22,6 +22,9 @@ medians of the same rounds. Where `a` is another side's time and `b` ours, `a / 
 ![The ratios and their targets](performance.png)
 """
 
+_PLACES = ("JAX_PLATFORMS", "TENSORSTORE_GCS_HTTP_URL", "GOOGLE_AUTH_TOKEN_FOR_TESTING", "XDG_CACHE_HOME")
+"""Variables that say where a side runs, and not how."""
+
 
 def page(results: Mapping[str, Result]) -> str:
     """The whole page.
@@ -60,7 +63,7 @@ def section(case: Case, result: Result) -> str:
     notes += [f"Left out: {name} ({why})." for name, why in o.left_out.items()]
     settings: dict[str, list[str]] = {}
     for side, facts in o.facts.items():
-        shown = {name: value for name, value in facts.get("environment", {}).items() if name != "JAX_PLATFORMS"}
+        shown = {name: value for name, value in facts.get("environment", {}).items() if name not in _PLACES}
         if shown:
             settings.setdefault(" ".join(f"{name}={value}" for name, value in shown.items()), []).append(side)
     notes += [f"With `{words}`: {'; '.join(sides)}." for words, sides in settings.items()]
