@@ -73,10 +73,15 @@ def _usual_preprocessor(checkpoint: Checkpoint) -> dict[str, Any]:
     return huggingface_config.preprocessor_json(checkpoint.preprocessing)
 
 
+def _as_it_is(name: str, checkpoint: Checkpoint) -> str:
+    del checkpoint
+    return name
+
+
 def writer(
     config_json: Callable[[Checkpoint], dict[str, Any]],
     *,
-    place: Callable[[str, Checkpoint], str],
+    place: Callable[[str, Checkpoint], str] = _as_it_is,
     filler: Callable[[Checkpoint], Mapping[str, np.ndarray]] = _nothing,
     preprocessor_json: Callable[[Checkpoint], dict[str, Any]] = _usual_preprocessor,
 ) -> FolderWriter:
@@ -86,7 +91,7 @@ def writer(
 
     Args:
         config_json: the whole content of config.json.
-        place: from a bare name to the name in the file, with or without prefix.
+        place: from a bare name to the name in the file, with or without prefix; by default without.
         filler: tensors, under bare names, that transformers' class has and no forward pass reads.
         preprocessor_json: the whole content of preprocessor_config.json.
     """

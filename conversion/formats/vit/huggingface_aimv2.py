@@ -160,11 +160,6 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     )
 
 
-def _place(name: str, checkpoint: Checkpoint) -> str:
-    del checkpoint
-    return name
-
-
 FORMAT = Format(
     name="huggingface-aimv2",
     summary="Hugging Face AIMv2 folder, vision half",
@@ -180,7 +175,7 @@ FORMAT = Format(
     preprocessing=PREPROCESSING,
     reader_defaults={"activation": "silu"},
     drops=("cropping", "pos_embed_resize", "drop_rate", "drop_path_rate"),
-    writer=huggingface_folder.writer(config_json, place=_place),
+    writer=huggingface_folder.writer(config_json),
     cannot_hold=cannot_hold,
     second_reading=SecondReading(
         names=PartNames(

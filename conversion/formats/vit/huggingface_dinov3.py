@@ -144,11 +144,6 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     return unsupported_dinov3(config, activation=ACTIVATIONS, rotary=held) + head
 
 
-def _place(name: str, checkpoint: Checkpoint) -> str:
-    del checkpoint
-    return name
-
-
 def _filler(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """The class has a mask token, and registers even if there are none."""
     config, dtype = checkpoint.config, checkpoint.params.spec("cls_token")[1]
@@ -183,7 +178,7 @@ FORMAT = Format(
     preprocessing=Preprocessing(crop_fraction=1.0),
     reader_defaults=READER_DEFAULTS,
     drops=("cropping",),
-    writer=huggingface_folder.writer(config_json, place=_place, filler=_filler),
+    writer=huggingface_folder.writer(config_json, filler=_filler),
     cannot_hold=cannot_hold,
     second_reading=SecondReading(
         names=PartNames(

@@ -99,11 +99,6 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     )
 
 
-def _place(name: str, checkpoint: Checkpoint) -> str:
-    del checkpoint
-    return name
-
-
 FORMAT = Format(
     name="huggingface-internvl",
     summary="Hugging Face InternVL folder, vision tower",
@@ -122,7 +117,7 @@ FORMAT = Format(
     preprocessing=Preprocessing(resize="squash"),
     reader_defaults=READER_DEFAULTS,
     drops=("cropping", "pos_embed_resize", "drop_path_rate"),
-    writer=huggingface_folder.writer(config_json, place=_place),
+    writer=huggingface_folder.writer(config_json),
     cannot_hold=cannot_hold,
     second_reading=SecondReading(
         names=replace(

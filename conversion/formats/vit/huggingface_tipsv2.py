@@ -80,11 +80,6 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     return complaints + ([f"num_classes={config.num_classes}"] if config.num_classes else [])
 
 
-def _place(name: str, checkpoint: Checkpoint) -> str:
-    del checkpoint
-    return name
-
-
 def _mask_token(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     dtype = checkpoint.params.spec("cls_token")[1]
     return {"mask_token": np.zeros((1, checkpoint.config.embed_dim), dtype)}
@@ -104,7 +99,7 @@ FORMAT = Format(
     preprocessing=Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear", resize="squash"),
     reader_defaults=READER_DEFAULTS,
     drops=("cropping", "pos_embed_resize"),
-    writer=huggingface_folder.writer(config_json, place=_place, filler=_mask_token),
+    writer=huggingface_folder.writer(config_json, filler=_mask_token),
     cannot_hold=cannot_hold,
     second_reading=SecondReading(
         names=replace(

@@ -95,11 +95,6 @@ def cannot_hold(config: ViTConfig) -> list[str]:
     )
 
 
-def _place(name: str, checkpoint: Checkpoint) -> str:
-    del checkpoint
-    return name
-
-
 def _no_registers(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """The class has registers even if there are none."""
     config, dtype = checkpoint.config, checkpoint.params.spec("cls_token")[1]
@@ -126,7 +121,7 @@ FORMAT = Format(
     preprocessing=Preprocessing(crop_fraction=1.0, interpolation="bilinear", resize="squash"),
     reader_defaults=READER_DEFAULTS,
     drops=("cropping",),
-    writer=huggingface_folder.writer(config_json, place=_place, filler=_no_registers),
+    writer=huggingface_folder.writer(config_json, filler=_no_registers),
     cannot_hold=cannot_hold,
     second_reading=SecondReading(
         names=PartNames(

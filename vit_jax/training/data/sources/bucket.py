@@ -102,41 +102,11 @@ def versions_of(objects: Objects, names: Sequence[str]) -> list[str]:
     return [_digest([objects.address, name, str(version)]) for name, version in zip(names, found, strict=True)]
 
 
-class RangesOf(io.RawIOBase):
-    """An object as a file, read by ranges."""
+class _Seekable(io.RawIOBase):
+    """Keeps its place."""
 
-    def __init__(self, objects: Objects, name: str, size: int) -> None:
-        self._objects, self._name, self._size, self._at = objects, name, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, to: int, whence: int = 0, /) -> int:
-        self._at = to + (0, self._at, self._size)[whence]
-        return self._at
-
-    def readinto(self, into: memoryview, /) -> int:  # type: ignore[override]
-        end = min(self._at + len(into), self._size)
-        if end <= self._at:
-            return 0
-        found = next(self._objects.read_all([(self._name, slice(self._at, end))])) or b""
-        into[: len(found)] = found
-        self._at += len(found)
-        return len(found)
-
-
-class Parts(io.RawIOBase):
-    """A file of which only some parts are there, by where they begin; readers may read over what is between them."""
-
-    def __init__(self, parts: dict[int, bytes]) -> None:
-        self._parts, self._at = dict(sorted(parts.items())), 0
-        self._end = max((begin + len(part) for begin, part in parts.items()), default=0)
+    def __init__(self, end: int) -> None:
+        self._at, self._end = 0, end
 
     def readable(self) -> bool:
         return True
@@ -150,6 +120,31 @@ class Parts(io.RawIOBase):
     def seek(self, to: int, whence: int = 0, /) -> int:
         self._at = to + (0, self._at, self._end)[whence]
         return self._at
+
+
+class RangesOf(_Seekable):
+    """An object as a file, read by ranges."""
+
+    def __init__(self, objects: Objects, name: str, size: int) -> None:
+        super().__init__(size)
+        self._objects, self._name = objects, name
+
+    def readinto(self, into: memoryview, /) -> int:  # type: ignore[override]
+        end = min(self._at + len(into), self._end)
+        if end <= self._at:
+            return 0
+        found = next(self._objects.read_all([(self._name, slice(self._at, end))])) or b""
+        into[: len(found)] = found
+        self._at += len(found)
+        return len(found)
+
+
+class Parts(_Seekable):
+    """A file of which only some parts are there, by where they begin; readers may read over what is between them."""
+
+    def __init__(self, parts: dict[int, bytes]) -> None:
+        super().__init__(max((begin + len(part) for begin, part in parts.items()), default=0))
+        self._parts = dict(sorted(parts.items()))
 
     def readinto(self, into: memoryview, /) -> int:  # type: ignore[override]
         begin, end = self._at, min(self._at + len(into), self._end)
