@@ -97,13 +97,13 @@ def version_of(objects: Objects, names: Sequence[str]) -> str:
 
 
 def versions_of(objects: Objects, names: Sequence[str]) -> list[str]:
-    """The same of each."""
+    """For each object 32 hexadecimal digits that no other object, and no other version of it, has."""
     found = objects.versions(names)
     return [_digest([objects.address, name, str(version)]) for name, version in zip(names, found, strict=True)]
 
 
 class _Seekable(io.RawIOBase):
-    """Keeps its place."""
+    """A file of known length that is read from any place in it."""
 
     def __init__(self, end: int) -> None:
         self._at, self._end = 0, end
