@@ -91,8 +91,8 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
             dry_run: Print parameters, operations, memory and shardings, and train nothing.
             on: With --dry-run: compile the step for chips that are not here, such as v5e:4x4 or h100:2x8, and print
                 memory, collectives and the time that follow.
-            search: With --on: try meshes, rematerialisation and accumulation on paper, compile the best few, and print
-                the fastest.
+            search: With --on: try meshes, rematerialisation and accumulation on paper, compile the best few, with and
+                without a scan, and print the fastest.
             classes: With --on: classes of data that are not here; the data are not opened.
             json: With --on: print JSON.
             profile: Trace COUNT steps after step STEP, and write the trace into the work directory.

@@ -1,7 +1,9 @@
-"""Peak performance of accelerators, from their makers' data sheets."""
+"""Peak performance of accelerators, from their makers' data sheets, and what their compiler is told."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -27,7 +29,7 @@ class Chip:
     ring_bandwidth: float
     """Along one axis of the fast links, in both directions of the ring together."""
     rings: int
-    """Axes of the fast links that a collective over more than ``ring`` chips uses at once."""
+    """Axes of the fast links; a collective uses all that its members span at once."""
     network_bandwidth: float
     cudnn: bool = False
     """Whether it has cuDNN's attention."""
@@ -35,6 +37,10 @@ class Chip:
     """Rows and columns of the tiles in which its compiler holds arrays."""
     closes: int = 0
     """On a torus: an axis of a slice whose length is a multiple of it is closed to a ring; others are lines."""
+    sums_beside: bool = False
+    """Whether its compiler lets kernels go on while gradients are summed, by all-reduce or reduce-scatter."""
+    flags: tuple[str, ...] = ()
+    """Of XLA's compiler, off by default, that training steps are compiled with."""
 
 
 V4 = Chip(
@@ -59,25 +65,27 @@ of 16 x 16; 6.4 Tb/s of network per pod of 256. By direction and axis: Austin et
 V6E = Chip(
     "TPU v6e", "TPU v6 lite", flops=918e12, memory=31.25 * 2**30, memory_bandwidth=1638e9,
     domain=256, ring=16, ring_bandwidth=200e9, rings=2, network_bandwidth=12.5e9, tile=(8, 128), closes=16,
+    flags=("xla_enable_async_all_gather", "xla_tpu_enable_async_collective_fusion_fuse_all_gather"),
 )  # fmt: skip
 """https://cloud.google.com/tpu/docs/v6e: 800 GB/s of links per chip, both directions counted, on four ports of a torus
-of 16 x 16; 25.6 Tb/s of network per pod of 256."""
+of 16 x 16; 25.6 Tb/s of network per pod of 256. Both flags have weights gathered beside kernels, as for v5e without."""
 H100 = Chip(
     "H100 SXM", "NVIDIA H100", flops=989e12, memory=80e9, memory_bandwidth=3.35e12,
-    domain=8, ring=8, ring_bandwidth=450e9, rings=1, network_bandwidth=50e9, cudnn=True,
+    domain=8, ring=8, ring_bandwidth=450e9, rings=1, network_bandwidth=50e9, cudnn=True, sums_beside=True,
 )  # fmt: skip
 """https://www.nvidia.com/en-us/data-center/h100: half of the operations that it states with sparsity; 900 GB/s of
 NVLink, both directions counted. One 400 Gb/s port of InfiniBand per GPU as in a DGX H100: How to Scale Your Model, part
 12 (https://jax-ml.github.io/scaling-book/gpus)."""
 A100 = Chip(
     "A100 SXM", "NVIDIA A100", flops=312e12, memory=80e9, memory_bandwidth=2.039e12,
-    domain=8, ring=8, ring_bandwidth=300e9, rings=1, network_bandwidth=25e9, cudnn=True,
+    domain=8, ring=8, ring_bandwidth=300e9, rings=1, network_bandwidth=25e9, cudnn=True, sums_beside=True,
+    flags=("xla_gpu_enable_latency_hiding_scheduler",),
 )  # fmt: skip
 """https://www.nvidia.com/en-us/data-center/a100: 600 GB/s of NVLink, both directions counted. One 200 Gb/s port of
-InfiniBand per GPU as in a DGX A100."""
+InfiniBand per GPU as in a DGX A100. The flag has collectives run beside kernels, as for the others without."""
 B200 = Chip(
     "B200", "NVIDIA B200", flops=2250e12, memory=180e9, memory_bandwidth=7.67e12,
-    domain=8, ring=8, ring_bandwidth=900e9, rings=1, network_bandwidth=50e9, cudnn=True,
+    domain=8, ring=8, ring_bandwidth=900e9, rings=1, network_bandwidth=50e9, cudnn=True, sums_beside=True,
 )  # fmt: skip
 """https://www.nvidia.com/en-us/data-center/dgx-b200: an eighth of its figures; 1.8 TB/s of NVLink per GPU, both
 directions counted; one 400 Gb/s port per GPU."""
@@ -92,5 +100,27 @@ NVIDIA's data sheet of the H200."""
 
 def peak_flops(kind: str) -> float | None:
     """Peak of one device, by the longest matching prefix; ``None`` where it is unknown."""
-    fitting = [name for name in PEAK_FLOPS if kind.startswith(name)]
-    return PEAK_FLOPS[max(fitting, key=len)] if fitting else None
+    name = _longest(kind, PEAK_FLOPS)
+    return None if name is None else PEAK_FLOPS[name]
+
+
+def compiler_options(kind: str) -> dict[str, bool]:
+    """What a training step is compiled with for such devices, here or not: ``compiler_options`` of ``jax.jit``.
+
+    A flag that ``LIBTPU_INIT_ARGS`` or ``XLA_FLAGS`` names is left out, since options would win over the user's.
+
+    Args:
+        kind: JAX's ``device_kind``.
+    """
+    name = _longest(kind, [chip.kind for chip in CHIPS.values()])
+    given = {
+        flag.lstrip("-").partition("=")[0]
+        for variable in ("LIBTPU_INIT_ARGS", "XLA_FLAGS")
+        for flag in os.environ.get(variable, "").split()
+    }
+    flags = next((chip.flags for chip in CHIPS.values() if chip.kind == name), ())
+    return {flag: True for flag in flags if flag not in given}
+
+
+def _longest(kind: str, names: Iterable[str]) -> str | None:
+    return max((name for name in names if kind.startswith(name)), key=len, default=None)

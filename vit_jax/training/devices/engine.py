@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from vit_jax.layers.xla.platform import platform_of
+from vit_jax.training.devices.chips import compiler_options
 from vit_jax.training.devices.sharding import BATCH, like_params, shardings
 from vit_jax.training.recipe.recipe import Recipe
 from vit_jax.training.step.forward import Forward
@@ -89,9 +90,8 @@ def jit_engine(
         if whole not in compiled:
             places, shared = where(state), NamedSharding(mesh, PartitionSpec())
             into, out = (places, rows, shared, shared), (places, shared)
-            options = _KEEP_BARRIERS if platform_of(mesh) == "cpu" else None
             compiled[whole] = jax.jit(
-                whole, donate_argnums=0, in_shardings=into, out_shardings=out, compiler_options=options
+                whole, donate_argnums=0, in_shardings=into, out_shardings=out, compiler_options=_options(mesh)
             )
         return compiled[whole]
 
@@ -129,6 +129,12 @@ def jit_engine(
         return _unstacked(forward, recipe, state, give_back) if forward.scan else state
 
     return Engine(where, place_state, partial(place_rows, mesh=mesh), step, fetch, lower)
+
+
+def _options(mesh: Mesh) -> dict[str, Any] | None:
+    """For the compiler of the mesh's devices, be they here or not."""
+    on_cpu = platform_of(mesh) == "cpu"
+    return _KEEP_BARRIERS if on_cpu else compiler_options(mesh.devices.flat[0].device_kind) or None
 
 
 def _instead(change: Callable[..., Any], *arrays: jax.Array) -> Any:

@@ -35,6 +35,10 @@ class Collective:
         """Bytes per step."""
         return self.size * self.count
 
+    @property
+    def is_sum(self) -> bool:
+        return self.kind in ("all-reduce", "reduce-scatter")
+
 
 def collectives(step: Step) -> tuple[Collective, ...]:
     """All collectives of more than a few kilobytes. Axes of one device have none.
@@ -88,19 +92,39 @@ def _members(axes: tuple[str, ...], mesh: MeshShape) -> int:
 def seconds(one: Collective, mesh: MeshShape, chip: Chip) -> float:
     """Time per step of one kind of collective at the links' full bandwidth, without latency.
 
-    ``tensor`` is the innermost axis of the mesh and ``data`` the outermost. Rings first run within a domain, then
-    between domains on what remains for each member; they move ``size * (n - 1) / n`` bytes over every chip's links. An
-    all-reduce is a reduce-scatter and an all-gather. In an all-to-all each member sends every other member a part of
-    its shard, at most half a ring away, which takes a quarter of an all-gather's time (Austin et al. 2025, part 3).
+    ``tensor`` is the innermost axis of the mesh and ``data`` the outermost. Collectives first run within a domain, on a
+    torus along all axes that their members span, then between domains on what remains for each member; they move
+    ``size * (n - 1) / n`` bytes over every chip's links. An all-reduce is a reduce-scatter and an all-gather. In an
+    all-to-all each member sends every other member a part of its shard, at most half a ring away, which takes a quarter
+    of an all-gather's time (Austin et al. 2025, part 3).
     """
     members = _members(one.axes, mesh)
     inner = AXES[AXES.index(one.axes[-1]) + 1 :]
     inside = math.gcd(members, max(1, chip.domain // _members(inner, mesh)))
     outside = members // inside
-    links = chip.ring_bandwidth * (chip.rings if inside > chip.ring else 1)
+    links = chip.ring_bandwidth * _rings(inside, min(chip.domain, _members(AXES, mesh)), chip)
     within = one.size * (inside - 1) / inside / links
     between = one.size / inside * (outside - 1) / outside / chip.network_bandwidth
     return ring_rounds(one.kind, members) * one.count * (within + between)
+
+
+def _rings(members: int, chips: int, chip: Chip) -> float:
+    """How many closed rings carry a collective among some chips of a slice, which lie along as few axes as can be.
+
+    The slice of a torus is taken to be as square as can be, and an axis that is not closed counts as half a ring, as in
+    :meth:`vit_jax.training.ahead.topology.Topology.gather_seconds`.
+    """
+    if not chip.closes:
+        return 1.0
+    rings = 0.0
+    for axis in range(chip.rings, 0, -1):
+        length = min(chip.ring, 2 ** math.ceil(math.log2(chips) / axis))
+        chips = max(1, chips // length)
+        along = math.gcd(members, length)
+        members //= along
+        if along > 1:
+            rings += 1.0 if along == length and length % chip.closes == 0 else 0.5
+    return max(rings, 0.5)
 
 
 def ring_rounds(kind: str, members: int) -> float:

@@ -42,16 +42,17 @@ class Prediction:
     traffic: float
     """Reading and writing memory."""
     beside: float
-    """Collectives that overlap with the computation of other layers: those of weights and gradients."""
+    """Collectives that overlap with the computation of other layers: those of weights, and on GPUs of gradients."""
     waited_for: float
-    """Collectives that the next matrix product waits for: those of activations."""
+    """Collectives that nothing runs beside: those of activations, for which the next matrix product waits, and on TPUs
+    sums of gradients."""
     memory: float
     """Bytes on one device."""
     fits: bool
 
     @property
     def seconds(self) -> float:
-        """Kernels run in sequence; collectives of weights and gradients overlap, those of activations do not."""
+        """Kernels run in sequence; :attr:`beside` overlaps with them, :attr:`waited_for` does not."""
         return max(self.products + self.traffic, self.beside) + self.waited_for
 
     @property
@@ -77,7 +78,8 @@ def predict(step: Step, chip: Chip, assumed: Assumptions = Assumptions()) -> Pre
     """Time and memory of a step on such chips."""
     exchanged = {True: 0.0, False: 0.0}
     for one in collectives(step):
-        exchanged[one.waits] += seconds(one, step.mesh, chip) / assumed.bandwidth
+        waits = one.waits or (one.is_sum and not chip.sums_beside)
+        exchanged[waits] += seconds(one, step.mesh, chip) / assumed.bandwidth
     memory = memory_bytes(step, chip.tile)
     return Prediction(
         step,

@@ -246,6 +246,8 @@ def memory_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:
     if step.mesh.fsdp > 1 and step.gathers_again:
         # A block's weights are in use while the next block's are gathered; gradients are summed block by block.
         copies -= cut.gathered_in_blocks * (1 - 2 / max(blocks, 2))
+    if step.mesh.fsdp > 1 and step.scan and step.word < 4:
+        copies += cut.gathered_in_blocks / step.mesh.fsdp  # all blocks' shards are cast before the scan gathers any
     gradients = 4 * cut.held + (4 * cut.held if step.accumulation > 1 else 0)
     return _HELD * cut.held + gradients + step.word * copies + _image_bytes(step) + _in_blocks(step, tile)
 

@@ -5,10 +5,8 @@ A process of its own: what libtpu sets up when it is loaded stays away from the 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,6 @@ from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.recipe.execution import MeshShape
 
 DIGITS = Path(__file__).parents[4] / "vit_cli" / "assets" / "digits_vit.safetensors"
-BESIDE = {"xla_enable_async_all_gather": True, "xla_tpu_enable_async_collective_fusion_fuse_all_gather": True}
-"""What docs/launching.md sets for v6e; the compiler does so for v5e by itself."""
 WIDTH, HIDDEN, DEPTH, HEADS, SIZE, CLASSES, BATCH = 128, 512, 2, 4, 32, 10, 64
 
 
@@ -29,7 +25,7 @@ def main() -> None:
     prepare_environment()
     made = {
         "data and fsdp": _step(mesh=MeshShape(2, 2, 1)),
-        "data and fsdp, v6e": _step("v6e:2x2", BESIDE, mesh=MeshShape(2, 2, 1), remat="full"),
+        "data and fsdp, v6e": _step("v6e:2x2", mesh=MeshShape(2, 2, 1), remat="full"),
         "data": _step(mesh=MeshShape(4, 1, 1)),
         "data and tensor": _step(mesh=MeshShape(2, 1, 2)),
         "pmap": _step(parallel="pmap"),
@@ -38,10 +34,10 @@ def main() -> None:
     json.dump({name: values(found, roofline(found)) for name, found in made.items()}, sys.stdout)
 
 
-def _step(topology: str = "v5e:2x2", flags: Mapping[str, Any] | None = None, **options: Any) -> Compiled:
+def _step(topology: str = "v5e:2x2", **options: Any) -> Compiled:
     model = ModelOptions("vit_tiny_patch16_224", embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, image_size=SIZE)
     run = TrainConfig(model, batch=BATCH, steps=10, precision="bfloat16", scan=True, **options)
-    return compile_ahead(run, dataclasses.replace(describe(topology), options=flags or {}), CLASSES)
+    return compile_ahead(run, describe(topology), CLASSES)
 
 
 def _inference() -> Compiled:

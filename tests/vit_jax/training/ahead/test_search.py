@@ -16,31 +16,33 @@ from vit_jax.training.ahead import search as module
 from vit_jax.training.ahead.compile import TooLargeError
 from vit_jax.training.ahead.search import search
 from vit_jax.training.ahead.topology import Topology
-from vit_jax.training.devices.chips import V5E
+from vit_jax.training.devices.chips import H100, V5E
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
-from vit_jax.training.recipe.execution import MeshShape
+from vit_jax.training.recipe.execution import MeshShape, mesh_words
 from vit_jax.training.scaling import rank
 from vit_spec import VitportError, get_model
 
 SLICE = Topology("v5e:2x4", V5E, (2, 4), chips(2, 4))
+NODE = Topology("h100:1x8", H100, (1, 8), chips(8, 1))
 OPTIONS = TrainConfig(ModelOptions("vit_base_patch16_224"), batch=2048, steps=10, precision="bfloat16")
 
 
 @pytest.fixture
 def compiled(monkeypatch) -> list[TrainConfig]:
-    """What was compiled. A step without FSDP does not fit; the more FSDP, the faster."""
+    """What was compiled. A scan without FSDP does not fit, nor what is unrolled without rematerialisation; the more
+    FSDP, the faster, and unrolled twice as fast."""
     tried: list[TrainConfig] = []
     mesh = SimpleNamespace(devices=SimpleNamespace(flat=SLICE.devices), size=8)
 
     def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None) -> Any:
-        assert topology is SLICE and classes == 1000 and options.scan
+        assert topology in (SLICE, NODE) and classes == 1000
         tried.append(options)
-        if options.mesh.fsdp == 1:
+        if options.mesh.fsdp == 1 or (not options.scan and options.remat == "auto"):
             raise TooLargeError(topology, 20e9, V5E.memory)
         return SimpleNamespace(options=options, memory=SimpleNamespace(used=9e9), mesh=mesh)
 
     def roofline(found: Any) -> Any:
-        return SimpleNamespace(seconds=1 / found.options.mesh.fsdp, mfu=0.25)
+        return SimpleNamespace(seconds=1 / found.options.mesh.fsdp / (1 if found.options.scan else 2), mfu=0.25)
 
     model = get_model("vit_base_patch16_224").config
     monkeypatch.setattr(module, "compile_ahead", compile_ahead)
@@ -67,6 +69,19 @@ def test_the_fastest_that_the_compiler_takes_comes_first(compiled) -> None:
     data, fsdp, tensor = (getattr(made[0].predicted.step.mesh, axis) for axis in ("data", "fsdp", "tensor"))
     axes = [f"{name}={size}" for name, size in (("data", data), ("fsdp", fsdp), ("tensor", tensor)) if size > 1]
     assert made[0].change.startswith(f"--mesh {','.join(axes)} --scan")
+    assert all(options.scan for options in compiled)  # twelve blocks take TPUs' compiler too long
+
+
+def test_the_fastest_scan_is_unrolled_with_the_least_rematerialisation_that_fits(compiled) -> None:
+    made = search(OPTIONS, NODE, 1000)
+    scans, others = ([options for options in compiled if options.scan is scan] for scan in (True, False))
+    assert compiled == scans + others
+    assert [options.remat for options in others] == ["auto", "dots"]
+    most = max(options.mesh.fsdp for options in scans)
+    assert {options.mesh.fsdp for options in others} == {most}
+    assert made[0].change == f"--mesh {mesh_words(others[0].mesh)} --no-scan --remat dots"
+    assert made[0].predicted.step.scan is False
+    assert made[-1].found is None
 
 
 def test_what_fits_nowhere_is_one_sentence(compiled, monkeypatch) -> None:

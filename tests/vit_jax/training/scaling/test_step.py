@@ -136,6 +136,8 @@ MEASURED = [
     (H100, "vit_large_patch16_224", 512, MeshShape(2, 4, 1), "none", 1, 19.15),
     (H100, "vit_large_patch16_224", 512, MeshShape(2, 4, 1), "dots", 1, 7.64),
     (H100, "vit_large_patch16_224", 4096, MeshShape(8, 1, 1), "dots", 1, 54.89),
+    (H100, "vit_huge_patch14_224", 1024, MeshShape(2, 8, 1), "full", 1, 4.08),
+    (V5E, "vit_large_patch16_224", 4096, MeshShape(32, 2, 1), "dots", 1, 13.70),
     (V6E, "vit_small_patch16_224", 1024, MeshShape(8, 1, 1), "dots", 1, 5.00),
     (V5E, "vit_small_patch16_dinov3", 256, MeshShape(4, 1, 1), "dots", 1, 4.18),
     (V5E, "swin_tiny_patch4_window7_224", 1024, MeshShape(8, 1, 1), "dots", 1, 7.95),
@@ -159,6 +161,16 @@ def test_compiled_memory_of_the_flash_kernel(chip, size, batch, data, measured) 
     """The same oracle. Measured: 1.4 % apart."""
     step = Step(get_model(f"vit_{size}_patch16_224").config, batch, MeshShape(data, 1, 1), attention="flash")
     assert memory_bytes(step, chip.tile) / 1e9 == pytest.approx(measured, rel=0.1)
+
+
+def test_a_scan_casts_the_shards_of_all_blocks_before_it_begins() -> None:
+    blocks = 12 * (4 * D * D + 2 * D * M + 3 * D + M)
+    for precision, bytes_each in (("bfloat16", 2), ("float32", 0)):
+        looped, scan = (
+            memory_bytes(Step(BASE, 512, MeshShape(2, 4, 1), precision, "full", scan=scan))  # type: ignore[arg-type]
+            for scan in (False, True)
+        )
+        assert scan - looped == bytes_each * blocks / 4
 
 
 def test_accumulation_holds_the_activations_of_one_part() -> None:
