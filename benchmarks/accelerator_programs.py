@@ -130,6 +130,7 @@ def programs() -> list[Program]:
         Program(BASE, "v5p:2x2x2", 2048, mesh(8)),
         Program(LARGE, "v5e:8x8", 4096, mesh(32, 2)),
         Program(LARGE, "v6e:8x8", 4096, mesh(4, 16), remat="full"),
+        Program(LARGE, "v6e:8x8", 4096, mesh(4, 16), remat="dots_no_batch"),
         Program(SWIN, "v5e:2x4", 1024, mesh(8)),
         Program(SMALL, "h100:1x8", 1024, mesh(8), remat="none"),
         Program(SMALL, "a100:1x8", 1024, mesh(8), remat="none"),
