@@ -11,7 +11,7 @@ from vit_spec import VitportError
 
 LACKING = {
     "radio": "its answer is several class tokens side by side, its position table is resized and cut for every image, "
-    "and it normalises pixels itself",
+    "and it normalises pixels itself (timm's files of it are read: vit_base_patch16_radio_v3 and others)",
     "vjepa2": "V-JEPA 2 reads videos, and its positions turn channels along three axes by a table that is no rotation",
     "sam_vision_model": "SAM's encoder attends within windows, with biases from rows and columns apart",
     "sam2_vision_model": "SAM 2's encoder pools queries between stages and attends within windows",

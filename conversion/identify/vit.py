@@ -31,10 +31,16 @@ HEAD_WIDTHS = (1, 2)
 _TABLE = "blocks.0.attn.relative_position_bias_table"
 _NETWORK = "blocks.0.attn.rel_pos.mlp.fc1.weight"
 _PLAIN = ": vitport converts plain Vision Transformers"
+_RADIO = (
+    "RADIO's encoder, whose table of positions is resized and cut for every image: the same model in timm's names, such "
+    "as vit_base_patch16_radio_v3, is read"
+)
 REFUSED = {
     ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, which is neither a Vision Transformer nor Swin v2",
     ".attn.rel_pos_h": "an encoder of SAM or ViTDet, whose attention is within windows" + _PLAIN,
     "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
+    "patch_generator.cls_token.token": _RADIO,  # on disk, and in memory
+    "embeddings.cls_register_token": _RADIO,
     "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
 }
 """Endings of names → what holds them: models that are almost ViTs."""
