@@ -17,7 +17,6 @@ LACKING = {
     "sam2_vision_model": "SAM 2's encoder pools queries between stages and attends within windows",
     "sam3_vit_model": "SAM 3's encoder attends within windows in most blocks",
     "pixtral": "Pixtral reads images of any shape side by side in one sequence",
-    "qwen3_vl_vision": "its patches span two frames, and it joins neighbouring patches for a language model",
     "qwen2_5_vl_vision": "its patches span two frames, and it attends within windows",
     "gemma4_vision": "its blocks have four norms, and its linear layers are clamped",
     "hiera": "Hiera pools queries between stages",
