@@ -112,9 +112,8 @@ COMBINATIONS: dict[str, ViTConfig] = {
             "depth": 2,
         },
         "swiglu-map": {
-            "mlp": "swiglu", "activation": "silu", "mlp_norm": True, "proj_bias": False, "mlp_bias": True, "pool": "map",
-            "qk_norm": True,
-            "class_token": False, "pos_embed": "patch", "patch_norm": True,
+            "mlp": "swiglu", "activation": "silu", "mlp_norm": True, "proj_bias": False, "mlp_bias": True,
+            "qk_norm": True, "pool": "map", "class_token": False, "pos_embed": "patch", "patch_norm": True,
         },
         "rms-distilled": {
             "mlp": "swiglu_packed", "norm": "rmsnorm", "norm_bias": False, "attn_norm": True, "distilled": True,
