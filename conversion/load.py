@@ -185,7 +185,7 @@ def _understood(
     if source.own is None and not stated:
         check_width(beside, config)
     if isinstance(model, str):
-        check_name(model, told, config)
+        check_name(model, told, config, need_head)
         check_hyperparameters(source.options, config, origins)
     elif model is not None:
         check_given(model, config)

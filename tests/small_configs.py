@@ -44,6 +44,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "qk-norm": {"qk_norm": True},
     "attn-norm": {"attn_norm": True},
     "no-proj-bias": {"proj_bias": False},
+    "no-mlp-bias": {"mlp_bias": False, "mlp": "swiglu_packed", "activation": "silu"},
+    "mlp-bias-alone": {"proj_bias": False, "mlp_bias": True},
     "rmsnorm": {"norm": "rmsnorm", "norm_bias": False, "qk_norm": True},
     "no-norm-bias": {"norm_bias": False},
     "norm-eps": {"norm_eps": 0.1},
@@ -110,8 +112,8 @@ COMBINATIONS: dict[str, ViTConfig] = {
             "depth": 2,
         },
         "swiglu-map": {
-            "mlp": "swiglu", "activation": "silu", "mlp_norm": True, "proj_bias": False, "qk_norm": True, "pool": "map",
-            "class_token": False, "pos_embed": "patch", "patch_norm": True,
+            "mlp": "swiglu", "activation": "silu", "mlp_norm": True, "proj_bias": False, "mlp_bias": True,
+            "qk_norm": True, "pool": "map", "class_token": False, "pos_embed": "patch", "patch_norm": True,
         },
         "rms-distilled": {
             "mlp": "swiglu_packed", "norm": "rmsnorm", "norm_bias": False, "attn_norm": True, "distilled": True,

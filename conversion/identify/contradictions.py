@@ -81,13 +81,14 @@ def check_sizes(model: str, family: str, shapes: Shapes) -> None:
         )
 
 
-def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
+def check_name(model: str, told: Mapping[str, Fact], config: Config, need_head: bool) -> None:
     """Refuse a registered name whose layers are not the tensors': its heads and epsilon would be another model's.
 
     Args:
         model: the name.
         told: config field → what the file says itself.
         config: what the file and its tensors are.
+        need_head: whether the head will be used.
 
     Raises:
         VitportError: with the first difference.
@@ -100,7 +101,8 @@ def check_name(model: str, told: Mapping[str, Fact], config: Config) -> None:
                 f"{model} has {'no' if holds else 'a'} {what}, but the file holds {'one' if holds else 'none'}: name "
                 "the model that the tensors are, or give a config."
             )
-    identifier(config.family).check_named(model, named, config)
+    recorded = any(fact.origin == OWN_RECORD for fact in told.values())
+    identifier(config.family).check_named(model, named, config, recorded or not need_head)
     heads, named_heads = told.get("num_heads"), getattr(named, "num_heads", None)
     if heads is not None and heads.value != named_heads:
         raise VitportError(

@@ -39,8 +39,11 @@ class Identifier(Protocol):
         """Config fields that need not be stated, because they have no effect in a model with these values."""
         ...
 
-    def check_named(self, name: str, named: Any, config: Any) -> None:
+    def check_named(self, name: str, named: Any, config: Any, any_head: bool) -> None:
         """Refuse a registered name that has the sizes of the tensors and still is another model's.
+
+        Args:
+            any_head: whether a head needs no check, as one in this project's own record, or one that is not used.
 
         Raises:
             VitportError: with the difference.

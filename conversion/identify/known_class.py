@@ -11,13 +11,12 @@ from vit_spec import VitportError
 
 LACKING = {
     "radio": "its answer is several class tokens side by side, its position table is resized and cut for every image, "
-    "and it normalises pixels itself",
+    "and it normalises pixels itself (timm's files of it are read: vit_base_patch16_radio_v3 and others)",
     "vjepa2": "V-JEPA 2 reads videos, and its positions turn channels along three axes by a table that is no rotation",
     "sam_vision_model": "SAM's encoder attends within windows, with biases from rows and columns apart",
     "sam2_vision_model": "SAM 2's encoder pools queries between stages and attends within windows",
     "sam3_vit_model": "SAM 3's encoder attends within windows in most blocks",
     "pixtral": "Pixtral reads images of any shape side by side in one sequence",
-    "qwen3_vl_vision": "its patches span two frames, and it joins neighbouring patches for a language model",
     "qwen2_5_vl_vision": "its patches span two frames, and it attends within windows",
     "gemma4_vision": "its blocks have four norms, and its linear layers are clamped",
     "hiera": "Hiera pools queries between stages",

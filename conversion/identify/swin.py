@@ -93,7 +93,7 @@ def usual(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"image_size": (side, side)}
 
 
-def check_named(name: str, named: SwinConfig, config: SwinConfig) -> None:
+def check_named(name: str, named: SwinConfig, config: SwinConfig, any_head: bool) -> None:
     """Refuse a name whose windows are not the file's, at the image size that is run.
 
     Raises:

@@ -11,6 +11,7 @@ from conversion.identify.family import HIDDEN
 from conversion.tensors.table import Shapes
 from vit_spec import UnstatedError, ViTConfig, VitportError
 from vit_spec.reading import height_and_width
+from vit_spec.vit.models.unsupported import ENCODER, UNSUPPORTED
 from vit_spec.vit.presence import shown_options
 from vit_spec.vit.relative import CLASS_ROWS, count_offsets
 from vit_spec.vit.rotary import MixedRotary
@@ -31,10 +32,16 @@ HEAD_WIDTHS = (1, 2)
 _TABLE = "blocks.0.attn.relative_position_bias_table"
 _NETWORK = "blocks.0.attn.rel_pos.mlp.fc1.weight"
 _PLAIN = ": vitport converts plain Vision Transformers"
+_RADIO = (
+    "RADIO's encoder, whose table of positions is resized and cut for every image: the same model under timm's names, "
+    "such as vit_base_patch16_radio_v3, is read"
+)
 REFUSED = {
     ".attn.meta_mlp.fc1.weight": "a SwinV2-CR model, which is neither a Vision Transformer nor Swin v2",
     ".attn.rel_pos_h": "an encoder of SAM or ViTDet, whose attention is within windows" + _PLAIN,
     "conv_root/kernel": "a hybrid, whose patches come out of a ResNet" + _PLAIN,
+    "patch_generator.cls_token.token": _RADIO,  # on disk, and in memory
+    "embeddings.cls_register_token": _RADIO,
     "conv_proj.conv_last.weight": "a torchvision model with a stem of several convolutions" + _PLAIN,
 }
 """Endings of names → what holds them: models that are almost ViTs."""
@@ -93,6 +100,9 @@ def sizes_from_shapes(shapes: Shapes) -> dict[str, Any]:
         facts |= {"block": "branched", "branches": branches}
     if facts["norm_bias"]:
         facts["norm"] = "layernorm"
+    if not parallel:
+        biased = any(re.fullmatch(r"blocks\.\d+\.mlp\.fc.+\.bias", name) for name in shapes)
+        facts["mlp_bias"] = None if biased is facts["proj_bias"] else biased
     return facts
 
 
@@ -143,9 +153,21 @@ def usual(values: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def check_named(name: str, named: ViTConfig, config: ViTConfig) -> None:
-    """Nothing: the sizes of a Vision Transformer are all that its name says and tensors show."""
-    del name, named, config
+def check_named(name: str, named: ViTConfig, config: ViTConfig, any_head: bool) -> None:
+    """The sizes of a Vision Transformer are all that its name says and tensors show, but for classifiers of timm that
+    hold an encoder which has a name of its own: no tensor shows what stands between it and the head.
+
+    Raises:
+        VitportError: if the file is such a classifier's.
+    """
+    del named
+    classifier = name.removesuffix(ENCODER)
+    if classifier != name and config.num_classes and not any_head:
+        raise VitportError(
+            f"{name} has no head, but the file holds one of {config.num_classes} classes, as {classifier}'s, which is "
+            f"not supported: {UNSUPPORTED[classifier]}. Drop the head with --head drop (head='drop', or num_classes=0 "
+            "in create_model)."
+        )
 
 
 def _layer_scale(shapes: Shapes, told: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,6 +166,19 @@ class LinearPatches:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """A patch embedding of videos, (D, C, T, P, P), that sees an image as T equal frames."""
+
+    def to_canonical(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        (weight,) = arrays
+        return [weight.sum(axis=2, dtype=np.float64).astype(weight.dtype)]
+
+    def from_canonical(self, arrays: Sequence[np.ndarray], config: Config) -> list[np.ndarray]:
+        del config
+        return [np.stack([array / 2, array / 2], axis=2) for array in arrays]
+
+
+@dataclass(frozen=True)
 class PixelRows:
     """A patch embedding that is a linear layer on pixels by row, column and channel: (D, P·P·C), for C of 3 or 1."""
 

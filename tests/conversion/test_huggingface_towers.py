@@ -204,6 +204,14 @@ def test_what_the_engine_lacks_is_refused_by_its_cause(name: str, tmp_path: Path
         conversion.load(tmp_path)
 
 
+@pytest.mark.parametrize("original", [True, False], ids=["on disk", "in memory"])
+def test_a_file_of_radio_without_its_config_is_refused_by_its_cause(original: bool, tmp_path: Path) -> None:
+    model = t.RadioModel(t.RadioConfig(**SQUARE, max_img_size=16))
+    model.save_pretrained(tmp_path, save_original_format=original)
+    with pytest.raises(VitportError, match=r"RADIO.* is resized and cut for every image: .*vit_base_patch16_radio_v3"):
+        conversion.load(tmp_path / "model.safetensors")
+
+
 @pytest.mark.parametrize(
     ("name", "lost"), [("aimv2-head", "head.cls_token"), ("aimv2", "embeddings.position_embedding.weight")]
 )

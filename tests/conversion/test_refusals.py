@@ -16,6 +16,9 @@ UNFIT = {
     "an image that is not square": (
         {"layer_scale": 1e-5, "num_classes": 0, "image_size": (12, 20)}, "huggingface-dinov2", "--image-size 20"
     ),
+    "the same among all folders": (
+        {"layer_scale": 1e-5, "num_classes": 0, "image_size": (12, 20)}, "huggingface", "--image-size 20"
+    ),
     "siglip with a head": ({"class_token": False, "pool": "map"}, "huggingface", "--head drop"),
     "another GELU for google": ({}, "google", "--activation tanh"),
     "two changes for big_vision": ({}, "big-vision", "--positions patch --activation tanh"),

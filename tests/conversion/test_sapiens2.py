@@ -107,6 +107,27 @@ def test_a_folder_is_written_as_it_was_read(folder: tuple[Path, np.ndarray], tmp
     assert np.abs(tokens - expected).max() < 1e-13 * np.abs(expected).max()  # measured 2e-15: the same arrays
 
 
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_the_names_in_memory_are_the_same_model(place: str, folder: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    """A ``state_dict`` that was dumped, alone and beside config.json; shared heads in it, too."""
+    path, _ = folder
+    dumped = {name: it.contiguous() for name, it in Sapiens2Model.from_pretrained(path).state_dict().items()}
+    assert dumped["model.layer.1.attention.k_proj.weight"].shape == (24, 48)
+    if place == "folder":
+        Sapiens2Model.from_pretrained(path).config.save_pretrained(tmp_path)
+    save_file({name: it.numpy() for name, it in dumped.items()}, tmp_path / "model.safetensors")
+    read = tmp_path if place == "folder" else tmp_path / "model.safetensors"
+    memory, disk = conversion.load(read), conversion.load(path)
+    assert memory.provenance.format == "sapiens2"
+    assert "heads share keys and values in 2 blocks: each head has its own here" in memory.provenance.notes
+    assert_same_tensors(memory.params, disk.params)
+    if place == "folder":
+        assert memory.config == disk.config
+        done = vitport.convert(read, tmp_path / "ours", to="huggingface", verify=True)
+        assert done.certificate is not None
+        assert done.certificate.passed
+
+
 def test_heads_that_training_moved_apart_are_written_apart(folder: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     """Said before training; the folder then says that each head has its own, and transformers runs it so."""
     checkpoint = conversion.load(folder[0])

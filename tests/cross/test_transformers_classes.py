@@ -23,7 +23,8 @@ from vit_spec import VitportError
 SIZE = (32, 32)
 READ = [
     "BeitBackbone", "Dinov2Backbone", "DINOv3ViTBackbone", "MetaClip2VisionModelWithProjection",
-    "SiglipModel", "Siglip2Model", "Siglip2ForImageClassification", "ViTMAEModel", "IJepaModel",
+    "SiglipModel", "Siglip2Model", "Siglip2ForImageClassification", "ViTMAEModel", "IJepaModel", "ChineseCLIPModel",
+    "OwlViTVisionModel", "BlipVisionModel", "Blip2VisionModel",
 ]  # fmt: skip
 REFUSED = [
     "BeitForSemanticSegmentation", "CLIPTextModel", "DINOv3ConvNextModel", "RfDetrDinov2Backbone", "VitDetModel",

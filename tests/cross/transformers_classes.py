@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-_NAMES = re.compile("vit|dino|clip|siglip|swin|beit|deit|jepa", re.IGNORECASE)
+_NAMES = re.compile("vit|dino|clip|siglip|swin|beit|deit|jepa|owlv2|blip.*vision", re.IGNORECASE)
 _SMALL: dict[str, Any] = {
     "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 40, "image_size": 32,
     "patch_size": 8, "num_patches": 16, "vocab_size": 100, "embed_dim": 24, "encoder_layers": 1, "decoder_layers": 1,

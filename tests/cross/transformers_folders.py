@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -69,9 +70,8 @@ def distances(
         )
         for framework in frameworks
     }
-    last = (
-        f"blocks.{checkpoint.config.depth - 1}" if "clip" in type(model).__name__.lower() else "norm"
-    )  # CLIP norms no token
+    bare = re.search("clip|owl", type(model).__name__, re.IGNORECASE)  # CLIP norms no token
+    last = f"blocks.{checkpoint.config.depth - 1}" if bare else "norm"
     prefix = getattr(checkpoint.config, "num_prefix_tokens", 0)
     return {
         f"{framework} {what}": relative(run[name][:, prefix:] if what == "patches" else run[name], expected[what])
@@ -107,6 +107,8 @@ def answers(model: torch.nn.Module, images: np.ndarray, dtype: str) -> dict[str,
         return {"patches": output.feature_maps[-1].flatten(2).transpose(1, 2).numpy()}
     if "logits" in output:
         return {"answer": output.logits.numpy()}
+    if "Blip" in name:  # norms the class token twice
+        return {"tokens": output.last_hidden_state.numpy()}
     tokens, pooled = output.last_hidden_state.numpy(), output.get("image_embeds", output.get("pooler_output"))
     return {"tokens": tokens} if pooled is None else {"tokens": tokens, "answer": pooled.numpy()}
 

@@ -35,7 +35,7 @@ def usual(values: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def check_named(name: str, named: Any, config: Any) -> None:
+def check_named(name: str, named: Any, config: Any, any_head: bool) -> None:
     pass
 
 

@@ -46,6 +46,9 @@ class TorchReader:
         """The patch embedding as a linear layer on patches flattened from (height, width, channel)."""
         for name in names:
             if (kernel := self.array(self._leaf(name, "weight"))) is not None:
+                if kernel.ndim == 5:  # of videos, which see an image as equal frames; rounded as the file's numbers are
+                    key = next(leaf for leaf in self._leaf(name, "weight") if self._key(leaf) in self.arrays)
+                    kernel = kernel.sum(axis=2).astype(self.arrays.spec(self._key(key))[1]).astype(np.float64)
                 return Linear(self._patches(kernel), self._bias(name))
         return None
 

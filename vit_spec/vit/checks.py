@@ -37,6 +37,11 @@ def check_options(c: ViTConfig) -> None:
     Raises:
         VitportError: for the first of them.
     """
+    if c.block == "parallel" and (c.mlp != "plain" or c.mlp_norm or c.attn_norm):
+        raise VitportError(
+            f"block='parallel' has one plain MLP beside the attention, but mlp={c.mlp!r}, mlp_norm={c.mlp_norm}, "
+            f"attn_norm={c.attn_norm}: choose mlp='plain' and neither norm."
+        )
     if c.pool in ("token", "token_avg") and not c.class_token:
         raise VitportError(f"pool={c.pool!r} reads the class token, but class_token=False: choose pool='avg' or 'map'.")
     if c.pool != "map" and (c.map_heads or c.map_hidden_dim):
@@ -49,6 +54,11 @@ def check_options(c: ViTConfig) -> None:
         )
     if c.block == "parallel" and (c.rotary is not None or c.qv_bias):
         raise VitportError("block='parallel' is known without rotary and qv_bias alone: leave them out.")
+    if c.block == "parallel" and c.mlp_bias is not None:
+        raise VitportError(
+            f"block='parallel' joins attention and MLP, so mlp_bias={c.mlp_bias} cannot differ from "
+            f"proj_bias={c.proj_bias}: leave it out."
+        )
     if c.relative_bias and (c.num_prefix_tokens != int(c.class_token) or c.block == "parallel"):
         raise VitportError(
             "relative_bias=True has biases for patches and a class token, in blocks with attention of their own: "

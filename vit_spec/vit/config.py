@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from vit_spec.activation import Activation
-from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
 from vit_spec.validation import (
     MOST_BLOCKS,
@@ -74,7 +73,9 @@ class ViTConfig:
     attn_norm: bool = False
     """A norm between the attention's heads and its output projection (NormFormer)."""
     proj_bias: bool = True
-    """Biases of the attention's output projection and of the MLP."""
+    """Biases of the attention's output projection, and of the MLP unless ``mlp_bias`` says otherwise."""
+    mlp_bias: bool | None = None
+    """Biases of the MLP; ``None`` for as ``proj_bias`` says (DeepSeek's encoder has some in attention alone)."""
 
     norm: NormKind = "layernorm"
     norm_bias: bool = True
@@ -136,14 +137,11 @@ class ViTConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", height_and_width(self.image_size, "image_size"))
         object.__setattr__(self, "rotary", as_rotary(self.rotary))
+        if self.mlp_bias == self.proj_bias:
+            object.__setattr__(self, "mlp_bias", None)  # one way to say it
         check_types(self)
         check_choices(self)
         self._check_sizes()
-        if self.block == "parallel" and (self.mlp != "plain" or self.mlp_norm or self.attn_norm):
-            raise VitportError(
-                f"block='parallel' has one plain MLP beside the attention, but mlp={self.mlp!r}, "
-                f"mlp_norm={self.mlp_norm}, attn_norm={self.attn_norm}: choose mlp='plain' and neither norm."
-            )
         check_options(self)
         if self.rotary is not None:
             check_rotary(self.rotary, self.head_dim)
@@ -256,6 +254,10 @@ class ViTConfig:
         return None if self.distilled else self.representation_size
 
     @property
+    def biased_mlp(self) -> bool:
+        return self.proj_bias if self.mlp_bias is None else self.mlp_bias
+
+    @property
     def drop_path_rates(self) -> tuple[float, ...]:
         """Stochastic depth of each block, rising linearly from 0 to ``drop_path_rate``."""
         steps = max(self.depth - 1, 1)
@@ -290,7 +292,7 @@ _OPTIONS = {
         "proj_bias": "proj_bias", "qk_norm": "qk_norm", "attn_norm": "attn_norm", "attn_drop": "attn_drop_rate",
         "proj_drop": "drop_rate",
     },
-    "mlp": {"act": "activation", "bias": "proj_bias", "norm": "mlp_norm", "drop": "drop_rate"},
+    "mlp": {"act": "activation", "bias": "biased_mlp", "norm": "mlp_norm", "drop": "drop_rate"},
 }  # fmt: skip
-"""Arguments of layers → fields."""
+"""Arguments of layers → fields, or what follows from them."""
 FIELDS = tuple(field_types(ViTConfig))

@@ -125,7 +125,7 @@ def _parallel_block(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
 
 
 def _mlp(c: ViTConfig, make: Make, at: str) -> Iterator[Parameter]:
-    D, M, bias = c.embed_dim, c.hidden_dim, c.proj_bias
+    D, M, bias = c.embed_dim, c.hidden_dim, c.biased_mlp
     if c.mlp == "swiglu":
         yield from linear(make, f"{at}.fc1_g", D, M, "columns", bias=bias)
         yield from linear(make, f"{at}.fc1_x", D, M, "columns", bias=bias)

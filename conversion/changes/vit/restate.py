@@ -73,6 +73,8 @@ def _with_biases(config: ViTConfig) -> Iterator[ViTConfig]:
     names = [name for name, possible in usable.items() if possible and not getattr(config, name)]
     for chosen in (*([name] for name in names), names):  # all at once where a format has all or none
         yield config.replace(**dict.fromkeys(chosen, True))
+    if config.mlp_bias is not None:
+        yield config.replace(proj_bias=True, mlp_bias=None)
 
 
 def _with_key_biases(config: ViTConfig) -> Iterator[ViTConfig]:
@@ -198,7 +200,7 @@ def _constant(shape: tuple[int, ...], dtype: np.dtype, value: float) -> Tensor:
 
 
 def _biases_told(before: ViTConfig, after: ViTConfig) -> str:
-    added = [name for name in ("qkv_bias", "proj_bias", "norm_bias", "patch_bias")
+    added = [name for name in ("qkv_bias", "proj_bias", "mlp_bias", "norm_bias", "patch_bias")
              if getattr(after, name) != getattr(before, name)]  # fmt: skip
     return f"zeros for the biases that the model does not have ({', '.join(added)})"
 

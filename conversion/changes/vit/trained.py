@@ -17,6 +17,6 @@ def before_training(checkpoint: Checkpoint[ViTConfig]) -> tuple[str, ...]:
         return ()
     return (
         f"trains keys and values of each head by themselves, which heads share in {shared} of {config.depth} blocks: "
-        "files of the trained model hold all of them, and readers of models that share refuse those (a frozen backbone "
-        "keeps them shared)",
+        "files of the trained model hold all of them, which transformers reads and timm's model of that name does not "
+        "(a frozen backbone keeps them shared)",
     )

@@ -1,4 +1,8 @@
-"""Hugging Face ``CLIPVisionModel``, ``CLIPVisionModelWithProjection``, and the vision half of a ``CLIPModel``."""
+"""Hugging Face ``CLIPVisionModel``, ``CLIPVisionModelWithProjection``, and the vision half of a ``CLIPModel``.
+
+The vision classes of Chinese-CLIP, AltCLIP, CLIPSeg and OWL-ViT compute the same, OWL-ViT's with the first norm's name
+spelt as it is elsewhere.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -52,7 +56,7 @@ BLOCK_PARTS = PartNames(
 PARTS = replace(
     BLOCK_PARTS,
     tokens=(("embeddings.class_embedding",),),
-    norm_pre=("pre_layrnorm",),
+    norm_pre=("pre_layrnorm", "pre_layernorm"),
     norm=("post_layernorm",),
     head=("visual_projection",),
 )
@@ -95,10 +99,15 @@ FORMAT = Format(
     summary="Hugging Face CLIP folder, vision half",
     names=Rules((
         *TOWER,
+        *module("norm_pre", "pre_layernorm"),
         *LAST_NORM,
         Rule(("head.weight", "head.bias"), "visual_projection.weight", WithoutBias("head", remedy="--head drop")),
     )),
-    signature=("embeddings.patch_embedding.weight", "embeddings.class_embedding", "pre_layrnorm.weight"),
+    signature=(
+        "embeddings.patch_embedding.weight",
+        "embeddings.class_embedding",
+        ("pre_layrnorm.weight", "pre_layernorm.weight"),
+    ),
     before=("huggingface-siglip",),
     group="huggingface",
     classes={
@@ -106,6 +115,15 @@ FORMAT = Format(
         "clip_vision_model": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
         "metaclip_2": ("MetaClip2Model",),
         "metaclip_2_vision_model": ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection"),
+        "altclip_vision_model": ("AltCLIPVisionModel",),
+        "chinese_clip": ("ChineseCLIPModel",),
+        "chinese_clip_vision_model": ("ChineseCLIPVisionModel",),
+        "clipseg": ("CLIPSegModel",),
+        "clipseg_vision_model": ("CLIPSegVisionModel",),
+        "owlvit": ("OwlViTModel",),
+        "owlvit_vision_model": ("OwlViTVisionModel",),
+        "owlv2": ("Owlv2Model",),
+        "owlv2_vision_model": ("Owlv2VisionModel",),
     },
     base="vision_model.",
     set_aside=TEXT_HALF,

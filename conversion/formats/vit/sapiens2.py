@@ -1,5 +1,5 @@
 """facebookresearch/sapiens2's names, which transformers' ``Sapiens2Model`` keeps on disk: read from a file or a folder,
-written as a folder of transformers."""
+written as a folder of transformers. Its names in memory are read too."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,16 +35,35 @@ _RULES = (
     *module("blocks.{i}.mlp.fc2", "blocks.{i}.ffn.w3"),
     Rule("norm.weight", "ln1.weight"),
 )
+_LAYER = "model.layer.{i}"
+_IN_MEMORY = (
+    Rule("cls_token", "embeddings.cls_token"),
+    Rule("reg_token", "embeddings.register_tokens"),
+    *module("patch_embed.proj", "embeddings.patch_embeddings"),
+    Rule("blocks.{i}.norm1.weight", f"{_LAYER}.norm1.weight"),
+    *joined(f"{_ATTENTION}.qkv", *(f"{_LAYER}.attention.{part}_proj" for part in "qkv")),
+    *(Rule(f"{_ATTENTION}.{part}_norm.weight", f"{_LAYER}.attention.{part}_norm.weight") for part in "qk"),
+    *module(f"{_ATTENTION}.proj", f"{_LAYER}.attention.o_proj"),
+    Rule("blocks.{i}.ls1.gamma", f"{_LAYER}.layer_scale1.lambda1"),
+    Rule("blocks.{i}.norm2.weight", f"{_LAYER}.norm2.weight"),
+    *joined("blocks.{i}.mlp.fc1", f"{_LAYER}.mlp.gate_proj", f"{_LAYER}.mlp.up_proj"),
+    *module("blocks.{i}.mlp.fc2", f"{_LAYER}.mlp.down_proj"),
+    Rule("norm.weight", "norm.weight"),
+)
+"""Those of a ``state_dict`` that was dumped."""
 
 
 class _Names(Rules):
-    """Gives every head its own keys and values, and writes those that heads still share once."""
+    """Gives every head its own keys and values; writes the names on disk, with what heads still share once."""
+
+    def __init__(self) -> None:
+        super().__init__((*_RULES, *_IN_MEMORY))
 
     def read(self, table: TensorTable) -> tuple[TensorTable, list[str]]:
         return super().read(TensorTable(with_all_heads(table.tensors)))
 
     def write(self, table: TensorTable, config: ViTConfig) -> TensorTable:
-        return TensorTable(with_shared_heads(super().write(table, config).tensors, config.head_dim))
+        return TensorTable(with_shared_heads(Rules(_RULES).write(table, config).tensors, config.head_dim))
 
 
 def facts(config_json: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,8 +123,13 @@ def _no_registers(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 FORMAT = Format(
     name="sapiens2",
     summary="Sapiens2's encoder by its authors' names, in a file or in a folder of transformers",
-    names=_Names(_RULES),
-    signature=("storage_tokens", "blocks.0.attn.wq.weight", "blocks.0.ffn.w12.weight"),
+    names=_Names(),
+    signature=(
+        ("storage_tokens", "embeddings.register_tokens"),
+        ("blocks.0.attn.wq.weight", "model.layer.0.attention.q_norm.weight"),
+        ("blocks.0.ffn.w12.weight", "model.layer.0.mlp.gate_proj.weight"),
+    ),
+    before=("huggingface-dinov3",),
     group="huggingface",
     classes={"sapiens2": ("Sapiens2Model",)},
     set_aside=MASK_TOKEN | {
@@ -125,10 +149,14 @@ FORMAT = Format(
     cannot_hold=cannot_hold,
     second_reading=SecondReading(
         names=PartNames(
-            patches=("patch_embed.projection",), tokens=(("cls_token",), ("storage_tokens",)), block=("blocks.{i}",),
-            norm1=("ln1",), query=("attn.wq",), key=("attn.wk",), value=("attn.wv",), out=("attn.proj",),
-            scale1=("attn.gamma.weight",), norm2=("ln2",), first=("ffn.w12",), second=("ffn.w3",), norm=("ln1",),
-            inside={"query": ("attn.q_norm",), "key": ("attn.k_norm",)},
+            patches=("patch_embed.projection", "embeddings.patch_embeddings"),
+            tokens=(("cls_token", "embeddings.cls_token"), ("storage_tokens", "embeddings.register_tokens")),
+            block=("blocks.{i}", "model.layer.{i}"), norm1=("ln1", "norm1"), query=("attn.wq", "attention.q_proj"),
+            key=("attn.wk", "attention.k_proj"), value=("attn.wv", "attention.v_proj"),
+            out=("attn.proj", "attention.o_proj"), scale1=("attn.gamma.weight", "layer_scale1.lambda1"),
+            norm2=("ln2", "norm2"), first=("ffn.w12",), gate=("mlp.gate_proj",), gated=("mlp.up_proj",),
+            second=("ffn.w3", "mlp.down_proj"), norm=("ln1", "norm"),
+            inside={"query": ("attn.q_norm", "attention.q_norm"), "key": ("attn.k_norm", "attention.k_norm")},
         ),
         pool="token", rotary=DinoV3Rotary(), plain=False,
     ),

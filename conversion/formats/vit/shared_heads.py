@@ -16,8 +16,8 @@ from conversion.checkpoint import Checkpoint
 from conversion.tensors.table import Tensor, TensorTable
 from vit_spec import VitportError
 
-_PROJECTION = re.compile(r"(blocks\.\d+\.attn\.)(?:[kv]_proj|w[kv])\.(weight|bias)")
-"""Of keys and values: in timm, and from Sapiens2's authors."""
+_PROJECTION = re.compile(r"((?:blocks|model\.layer)\.\d+\.att(?:n|ention)\.)(?:[kv]_proj|w[kv])\.(weight|bias)")
+"""Of keys and values: in timm, from Sapiens2's authors, and in transformers' memory."""
 
 
 def with_all_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,12 +62,12 @@ def with_shared_heads(tensors: Mapping[str, Tensor], width: int) -> dict[str, Te
 def remarks(table: TensorTable) -> list[str]:
     """That heads share keys and values, where they do."""
     shapes = table.shapes
-    pairs = [(f"{match[1]}q_proj.weight", f"{match[1]}wq.weight", name) for name in table
+    pairs = [(match[1], name) for name in table
              if (match := _PROJECTION.fullmatch(name)) is not None and match[2] == "weight"]  # fmt: skip
     shared = {
-        name.rpartition("attn.")[0]
-        for timms, own, name in pairs
-        if (query := shapes.get(timms, shapes.get(own))) and query != shapes[name]
+        at
+        for at, name in pairs
+        if (query := shapes.get(f"{at}q_proj.weight", shapes.get(f"{at}wq.weight"))) and query != shapes[name]
     }
     return [f"heads share keys and values in {len(shared)} blocks: each head has its own here"] if shared else []
 

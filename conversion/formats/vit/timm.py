@@ -24,6 +24,7 @@ ALIASES = (
 )
 """Names of the original code where they differ from timm's."""
 _PROJECTOR = "the projector of self-supervised training"
+_JOINER = "what joins neighbouring patches for a language model"
 _FACTORS = ("q1", "k1", "q2", "k2")
 _DIFFERENCE = tuple(
     rule
@@ -46,6 +47,8 @@ SET_ASIDE = {
     "head.mlp.*": _PROJECTOR,  # DINO
     "head.last_layer.*": _PROJECTOR,
     "head.last_layer2.*": _PROJECTOR,  # iBOT
+    "merger.*": _JOINER,  # Qwen3-VL
+    "aligner.*": _JOINER,  # DeepSeek
 }
 
 

@@ -36,6 +36,10 @@ KINDS: dict[str, dict[str, Any]] = {
         "rotary": {"kind": "dinov3"}, "scale_attention_only": True, "qk_norm": True, "norm": "rmsnorm",
         "norm_bias": False, "mlp": "swiglu_packed",
     },
+    "deepseek": {
+        "rotary": {"kind": "axial", "pairs": "halves"}, "mlp_bias": False, "mlp": "swiglu_packed", "class_token": False,
+        "pool": "avg", "norm": "rmsnorm", "norm_bias": False,
+    },
     "differential": {"differential": True, "pos_embed": "prefix"},
     "branched": {"block": "branched", "pos_embed": "prefix"},
     "original": {"block": "original", "pos_embed": "prefix"},

@@ -116,6 +116,7 @@ VALUES: dict[str, st.SearchStrategy] = {
     "map_heads": st.none() | st.sampled_from([1, 2, 3]),
     "map_hidden_dim": st.none() | st.integers(1, 9),
     "relative_hidden_dim": st.none() | st.integers(1, 9),
+    "mlp_bias": st.none() | st.booleans(),
     "rotary": st.none() | st.just(MixedRotary().to_dict()) | st.just(AxialRotary(reference_grid=(2, 3)).to_dict()),
     "representation_size": st.none() | st.integers(1, 9),
     "drop_rate": RATES,
@@ -140,6 +141,8 @@ def _consistent(values: dict) -> dict:
         values["relative_bias"] = False
     if values["relative_bias"] or values["block"] == "parallel":
         values["relative_hidden_dim"] = None
+    if values["block"] == "parallel" or values["mlp_bias"] is values["proj_bias"]:
+        values["mlp_bias"] = None
     values["branches"] = values["branches"] if values["block"] == "branched" else 2
     positions = values["rotary"], values["relative_bias"], values["relative_hidden_dim"]
     values["differential"] &= not any(positions) and values["embed_dim"] // values["num_heads"] % 2 == 0

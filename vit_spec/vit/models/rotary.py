@@ -167,6 +167,31 @@ def _rope_vit() -> list[Model]:
     ]
 
 
+def _language_models() -> list[Model]:
+    """Encoders of Qwen3-VL (arXiv:2511.21631) and DeepSeek-V4: the mean of the patches, where timm joins neighbouring
+    ones for the language model behind (``global_pool="avg"`` there). DeepSeek pads images to a square."""
+    common: Options = {
+        "num_classes": 0, "class_token": False, "pool": "avg", "crop": 1.0,
+        "rotary": AxialRotary(pairs="halves"),
+    }  # fmt: skip
+    qwen: Options = common | {
+        "image_size": 768, "pos_embed": "patch", "pos_embed_resize": "scipy-zoom", "final_norm": "none",
+        "activation": "gelu_tanh", "resize": "squash",
+    }  # fmt: skip
+    deepseek: Options = common | {
+        "image_size": 546, "patch_size": 14, "pos_embed": "none", "norm": "rmsnorm", "norm_bias": False,
+        "mlp": "swiglu_packed", "activation": "silu", "mlp_bias": False,
+    }  # fmt: skip
+    return [
+        *(
+            model(f"qwen3_vit_{name}_enc", size, **qwen)
+            for name, size in (("88m", "base"), ("306m", "large"), ("416m", "so400m"))
+        ),
+        model("deepseek_vit_412m_enc", (1024, 32, 16, 2816 / 1024), **deepseek),
+    ]
+
+
 ROTARY: list[Model] = [
     *_dinov3(), *_lingbot(), *_sapiens2(), *_eva(), *_eva02(), *_searched(), *_perception(), *_rope_vit(),
+    *_language_models(),
 ]  # fmt: skip
