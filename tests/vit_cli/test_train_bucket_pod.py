@@ -50,7 +50,7 @@ import sys
 from vit_cli.__main__ import entry
 from vit_jax.training.data.sources import ranges
 
-ranges._SMALL = 0  # else the shards, a quarter of a megabyte, would be read at once
+ranges.SMALL = 0  # else the shards, a quarter of a megabyte, would be read at once
 sys.exit(entry())
 """
 LOST = ("Another process of this run has ended", "Not all processes of this run connected", "could not connect")
