@@ -132,7 +132,7 @@ class _Reader(threading.Thread):
 def _is_held(store: Store, pair: list[subprocess.Popen[str]]) -> bool:
     """Waits until the server has stopped answering; false if a process ended before.
 
-    A machine with other work may starve one of the two: after 30 seconds gloo, which joins CPUs, takes it for lost.
+    On a machine with other work one of the two may not come within their ``--processes.wait``.
     """
     while not store.held.wait(0.5):
         if any(process.poll() is not None for process in pair):
