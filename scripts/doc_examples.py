@@ -261,7 +261,7 @@ def _printed(command: str, folder: Path, variables: Mapping[str, str], *, must_s
             script.write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
             script.chmod(0o755)
         environment = {"PYTHONPATH": str(ROOT), "PATH": f"{programs}:/usr/bin:/bin", "PYTHONWARNINGS": "ignore"}
-        environment |= variables
+        environment |= {"JAX_PLATFORMS": "cpu", **variables}  # else libtpu tells that there is no TPU
         done = subprocess.run(
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )

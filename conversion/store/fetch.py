@@ -9,17 +9,21 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from conversion.containers.checksums import NAME as CHECKSUMS
-from conversion.store.objects import Objects
+from conversion.store.objects import LARGE, Objects
 from vit_spec import VitportError
 
 _STEP = re.compile(rf"checkpoints/(\d{{1,18}})/{re.escape(CHECKSUMS)}")
 """A checkpoint of a run is complete when its checksums are there."""
 _UNREAD = "rest"
 """The part of a run's checkpoint that holds no weights."""
+_LOOKING = 32
+"""Objects whose size is looked at together."""
 
 
 def fetched(address: str) -> Path:
@@ -52,21 +56,38 @@ def fetched_text(address: str) -> str | None:
     return None if found is None else found.decode(errors="replace")
 
 
-def copy(objects: Objects, names: Sequence[str], folder: Path) -> None:
-    """Writes objects into a folder, under their names.
+def copy(objects: Objects, names: Sequence[str], folder: Path, most: int | None = None) -> None:
+    """Writes objects into a folder, under their names; what is in memory meanwhile does not depend on their size.
+
+    Args:
+        most: bytes that they may have together.
 
     Raises:
-        VitportError: for a name that leads out of the folder, and for an object that is gone.
+        VitportError: for a name that leads out of the folder, for an object that is gone, and for too many bytes.
     """
     for name in names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise VitportError(f"{objects.address} has an object {name!r}, which leads out of its folder: rename it.")
-    for name, content in zip(names, objects.read_all((name, None) for name in names), strict=True):
-        if content is None:
-            raise VitportError(f"{objects.address}/{name} was deleted while it was read: run again.")
+    with ThreadPoolExecutor(_LOOKING) as pool:
+        is_large = dict(zip(names, pool.map(lambda name: objects.holds(name, LARGE), names), strict=True))
+    small = [name for name in names if not is_large[name]]
+    contents = zip(small, ([it] for it in objects.read_all((name, None) for name in small)), strict=True)
+    large = ((name, objects.read_parts(name)) for name in names if is_large[name])
+    written = 0
+    for name, parts in chain(contents, large):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with path.open("wb") as file:
+            for part in parts:
+                if part is None:
+                    raise VitportError(f"{objects.address}/{name} was deleted while it was read: run again.")
+                written += file.write(part)
+                if most is not None and written > most:
+                    raise VitportError(
+                        f"{objects.address} has more than the {most:,} bytes that are copied to this machine: use tar "
+                        "shards, Parquet or ArrayRecord files or image folders, which are read in place, or give a "
+                        "larger --data.cache-limit."
+                    )
 
 
 def cache(kind: str) -> Path:

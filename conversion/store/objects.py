@@ -31,6 +31,10 @@ _NAMELESS = bytes(9)
 """Version of what was read, where the answer's head ends before it. Its content may lack anything."""
 _AT_ONCE = 64
 """Requests that are under way together."""
+LARGE = 1 << 23
+"""Bytes from which on an object is read in parts of this size, 16 of them together, so that memory is bounded."""
+_TOGETHER = 1 << 28
+"""Bytes that are written together, or one object."""
 _PROBE = "vitport-probe"
 """An object that is not there; without permission to list, a store refuses to say so."""
 _ACCESS = {
@@ -99,6 +103,41 @@ class Objects:
             lambda found: found.value if found.state == "value" else None,
         )
 
+    def holds(self, name: str, at: int) -> bool:
+        """Whether there is an object that has this byte."""
+        try:
+            return next(self.read_all([(name, slice(at, at + 1))])) is not None
+        except StoreError as error:
+            if "OUT_OF_RANGE" in str(error) or "416" in str(error):
+                return False
+            raise
+
+    def size(self, name: str) -> int:
+        """The bytes of an object, which tensorstore does not tell: by looking where its last one is."""
+        low, high = 0, 1 << 16  # bytes that are there, and that may not be
+        while self.holds(name, high - 1):
+            low, high = high, high * 4
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.holds(name, middle - 1) else (low, middle)
+        return low
+
+    def read_parts(self, name: str) -> Iterator[bytes]:
+        """The content of a large object, all of the version that it has now."""
+        (version,), size = self.versions([name]), self.size(name)
+
+        def take(found: Any) -> bytes:
+            if found.state != "value" or found.stamp.generation != version:
+                raise StoreError(f"{self.address}/{name} was changed while it was read: run again.")
+            return found.value
+
+        yield from self._each(
+            lambda begin: self._objects.read(name, byte_range=slice(begin, min(begin + LARGE, size))),
+            range(0, size, LARGE),
+            take,
+            at_once=16,
+        )
+
     def versions(self, names: Sequence[str]) -> list[bytes | None]:
         """What changes with each write of an object; ``None`` where there is none."""
         return list(
@@ -122,7 +161,16 @@ class Objects:
 
     def write_all(self, contents: Iterable[tuple[str, Callable[[], bytes]]]) -> None:
         """Writes objects, several at a time; each content is made when its turn comes."""
-        for _ in self._each(lambda it: self._objects.write(it[0], it[1]()), contents, lambda _: None, at_once=32):
+        held: list[tuple[str, bytes]] = []
+        for name, make in contents:
+            held.append((name, make()))
+            if len(held) == _AT_ONCE or sum(len(content) for _, content in held) >= _TOGETHER:
+                self._write(held)
+                held = []
+        self._write(held)
+
+    def _write(self, contents: Sequence[tuple[str, bytes]]) -> None:
+        for _ in self._each(lambda it: self._objects.write(*it), contents, lambda _: None):
             pass
 
     def write_if(self, name: str, content: bytes | None, version: bytes) -> bytes | None:

@@ -58,6 +58,26 @@ def test_mlflow_goes_on_with_a_run_in_a_bucket(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.trackers
+def test_tensorboard_reads_a_run_in_a_bucket(tmp_path, monkeypatch) -> None:
+    """By gcsfs, which it asks for such addresses."""
+    pytest.importorskip("gcsfs")
+    board = pytest.importorskip("tensorboard.backend.event_processing.plugin_event_multiplexer")
+    numbers = pytest.importorskip("tensorboard.util.tensor_util")
+    with running("gs", monkeypatch, tmp_path / "cache") as store:
+        assert main(arguments(f"{store.address}/digits", *SHORT)) == 0
+        copy(Objects(f"{store.address}/digits"), ["metrics.jsonl"], tmp_path)
+        found = board.EventMultiplexer().AddRunsFromDirectory(f"{store.address}/digits")
+        found.Reload()
+        (run,) = found.Runs()
+        for of, name in (("train", "loss"), ("validation", "accuracy")):
+            events = found.Tensors(run, f"{of}/{name}")
+            told = {one.step: float(numbers.make_ndarray(one.tensor_proto)) for one in events}
+            logged = {line["step"]: line[name] for line in read_lines(tmp_path) if line["of"] == of}
+            assert told == pytest.approx(logged)
+            assert len(told) == 2
+
+
+@pytest.mark.trackers
 def test_wandb_gets_every_line_offline(tmp_path, monkeypatch) -> None:
     pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2  # pyright: ignore[reportMissingImports]

@@ -50,7 +50,7 @@ import sys
 from vit_cli.__main__ import entry
 from vit_jax.training.data.sources import ranges
 
-ranges._SMALL = 0  # else the shards, a quarter of a megabyte, would be read at once
+ranges.SMALL = 0  # else the shards, a quarter of a megabyte, would be read at once
 sys.exit(entry())
 """
 LOST = ("Another process of this run has ended", "Not all processes of this run connected", "could not connect")
@@ -132,7 +132,7 @@ class _Reader(threading.Thread):
 def _is_held(store: Store, pair: list[subprocess.Popen[str]]) -> bool:
     """Waits until the server has stopped answering; false if a process ended before.
 
-    A machine with other work may starve one of the two: after 30 seconds gloo, which joins CPUs, takes it for lost.
+    On a machine with other work one of the two may not come within their ``--processes.wait``.
     """
     while not store.held.wait(0.5):
         if any(process.poll() is not None for process in pair):

@@ -52,6 +52,22 @@ options = ["--recipe.optimizer.name", "sgd"] if sys.argv[-1] == "1" else []
 sys.exit(main([*sys.argv[1:], *options]))
 """
 
+ONE_IS_LATE = """
+import sys
+import time
+from vit_cli.main import main
+from vit_jax.training.data import Stream
+
+make = Stream.__next__
+def late(self):
+    if sys.argv[-1] == "1" and not self._taken_late:
+        Stream._taken_late = True
+        time.sleep(35)
+    return make(self)
+Stream._taken_late, Stream.__next__ = False, late
+sys.exit(main(sys.argv[1:]))
+"""
+
 ONE_CANNOT_WRITE = """
 import resource
 import sys
@@ -121,6 +137,13 @@ def test_two_processes_train_as_one_device_does(mesh, undisturbed, tmp_path) -> 
     )
     for key in ("params", "ema"):
         assert furthest(weights(tmp_path / "run", key), weights(undisturbed, key)) < 2e-5
+
+
+@pytest.mark.slow
+def test_a_process_that_comes_to_its_first_step_half_a_minute_late_is_waited_for(undisturbed, tmp_path) -> None:
+    """gloo gives up after 30 seconds, where groups of devices are not connected yet."""
+    _together(tmp_path / "run", "--mesh", "data=2,fsdp=2,tensor=2", program=("-c", ONE_IS_LATE))
+    assert furthest(weights(tmp_path / "run"), weights(undisturbed)) < 2e-5
 
 
 def test_what_one_of_two_processes_cannot_read_none_goes_on_from(undisturbed, tmp_path) -> None:

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from conversion.containers.checksums import check_checksums
+from conversion.store import Objects, put
+from tests.stores import running
 from tests.vit_cli.training import (
     LENGTH,
     arguments,
@@ -31,6 +34,8 @@ from tests.vit_cli.training import (
 from tests.vit_jax.training.data.folders import image_folder
 from vit_cli.main import main
 from vit_jax.training.data import Batch, Stream
+from vit_jax.training.run.keeping import PARTS
+from vit_jax.training.run.mirror import Mirror
 from vit_jax.training.run.monitor import Line
 from vit_jax.training.run.setup import Setup
 from vit_spec import VitportError
@@ -90,6 +95,32 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_and_that_is_sai
     assert "resuming from the checkpoint of step 9" in told
     assert same_bits(weights(workdir), weights(undisturbed))
     assert (workdir / "checkpoints" / "unread-12" / "rest").is_dir()  # it may have been a passing failure
+
+
+def test_a_flipped_bit_of_a_checkpoint_in_a_bucket_is_found(undisturbed, tmp_path, monkeypatch) -> None:
+    """In each part, by a run that goes on from it, and by who takes its weights; every object of a part has its sum."""
+    with running("gs", monkeypatch, tmp_path / "cache") as store:
+        objects = Objects(f"{store.address}/run")
+        put(undisturbed / "checkpoints" / "12", f"{objects.address}/checkpoints/12", overwrite=False)
+        names = objects.names("checkpoints/12/")
+        sums = json.loads(objects.read("checkpoints/12/sha256.json") or b"")
+        mirror = Mirror(objects, 0, 1)
+        for part in PARTS:
+            of_part = [name for name in names if name.startswith(f"checkpoints/12/{part}/")]
+            assert {name.removeprefix("checkpoints/12/") for name in of_part} <= sums.keys()
+            name, content = max(((name, objects.read(name) or b"") for name in of_part), key=lambda it: len(it[1]))
+            middle = len(content) // 2
+            objects.write(name, content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+            mirror.fetch(12)
+            with pytest.raises(VitportError, match=r"is damaged: its SHA-256"):
+                check_checksums(mirror.folder / "checkpoints" / "12")
+            if part == "rest":  # the optimizer's state is not fetched with the weights
+                assert same_bits(weights(objects.address), weights(undisturbed))
+            else:
+                with pytest.raises(VitportError, match=r"is damaged: its SHA-256"):
+                    weights(objects.address)
+            objects.write(name, content)
+        mirror.close()
 
 
 def _damage(checkpoint: Path, how: str) -> None:

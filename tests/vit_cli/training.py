@@ -90,7 +90,7 @@ def train(workdir: Path, *options: str, devices: int = 1, expect: int = 0, small
     return done.stdout + done.stderr
 
 
-def weights(path: Path, key: str = "params") -> dict[str, np.ndarray]:
+def weights(path: Path | str, key: str = "params") -> dict[str, np.ndarray]:
     """Every tensor of the newest checkpoint, or of one."""
     table = conversion.load(path, weights_key=key).params
     return {name: np.asarray(table[name]) for name in table}

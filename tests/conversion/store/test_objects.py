@@ -30,6 +30,36 @@ def test_what_is_written_is_read_whole_in_ranges_and_in_order(store) -> None:
     assert objects.names() == []
 
 
+def test_a_large_object_is_read_in_parts_of_one_version(store, monkeypatch) -> None:
+    monkeypatch.setattr(layer, "LARGE", 1000)
+    objects = Objects(f"{store.address}/large")
+    for size in (0, 1, 999, 1000, 1001, 70_000):
+        content = os.urandom(size)
+        objects.write("x", content)
+        assert (objects.size("x"), b"".join(objects.read_parts("x"))) == (size, content)
+        assert [objects.holds("x", at) for at in (0, max(size - 1, 0), size)] == [size > 0, size > 0, False]
+    parts = objects.read_parts("x")
+    next(parts)
+    objects.write("x", os.urandom(70_000))
+    with pytest.raises(StoreError, match="was changed while it was read"):
+        list(parts)
+
+
+def test_no_more_is_in_memory_than_is_written_together(store, monkeypatch) -> None:
+    monkeypatch.setattr(layer, "_TOGETHER", 1000)
+    objects = Objects(f"{store.address}/together")
+    made: list[str] = []
+
+    def content(name: str) -> bytes:
+        made.append(name)
+        before = made[: len(made) - 1 - (len(made) - 1) % 2]  # two are as many as may be held
+        assert objects.versions(before) == [it for it in objects.versions(before) if it is not None]
+        return bytes(600)
+
+    objects.write_all((name, lambda name=name: content(name)) for name in "abcde")
+    assert objects.names() == [*"abcde"]
+
+
 def test_of_two_writers_one_wins(store) -> None:
     objects = Objects(f"{store.address}/b")
     content, version = objects.read_version("owner")

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from conversion.hub import PREFIX, dataset
 from vit_jax.training.data.record import Record, Source, Split
-from vit_jax.training.data.sources.array_record import open_array_records, open_array_records_in_bucket
+from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.bucket import Bucket
 from vit_jax.training.data.sources.digits import open_digits
@@ -18,10 +18,11 @@ from vit_jax.training.data.sources.folders import FolderInBucket, FolderOnDisk
 from vit_jax.training.data.sources.holdout import are_several, held_out
 from vit_jax.training.data.sources.idx import is_idx, open_idx
 from vit_jax.training.data.sources.image_folder import SUFFIXES, open_folder
-from vit_jax.training.data.sources.kept import Keep
+from vit_jax.training.data.sources.kept import NOT_KEPT, Keep
 from vit_jax.training.data.sources.label_table import open_table
 from vit_jax.training.data.sources.labels import listed_classes
 from vit_jax.training.data.sources.npz import Arrays, open_npz
+from vit_jax.training.data.sources.records_in_bucket import open_records_in_bucket
 from vit_jax.training.data.sources.row_groups import open_row_groups
 from vit_jax.training.data.sources.shards import check_complete, expanded, split_files
 from vit_jax.training.data.sources.span import InSpan, Span
@@ -41,8 +42,8 @@ def open_sources(options: Data) -> tuple[Source, Source | None]:
     """
     columns = (options.image_column, options.label_column)
     table = Table(options.labels, *columns, separator=options.label_separator) if options.labels else None
-    keep = None if options.cache is None else Keep(options.cache, options.cache_limit)
-    if keep is not None and not any(map(in_store, (options.path, options.validation))):
+    keep = Keep(options.cache, options.cache_limit)
+    if keep.folder is not None and not any(map(in_store, (options.path, options.validation))):
         raise VitportError(
             f"data.cache={options.cache} is for data in a bucket, and {options.path} is not: leave it out."
         )
@@ -96,7 +97,7 @@ def open_source(
     classes: tuple[str, ...] | None = None,
     table: Table | None = None,
     span: Span | None = None,
-    keep: Keep | None = None,
+    keep: Keep = NOT_KEPT,
 ) -> Source | None:
     """Opens one split of a data set.
 
@@ -105,7 +106,7 @@ def open_source(
         classes: names for numeric labels; validation images take them from the training images.
         table: of the labels of images in one folder.
         span: of images of more than 8 bits, which are refused without it.
-        keep: where images of a bucket's shards stay that were read.
+        keep: where images of a bucket stay that were read.
 
     Returns:
         ``None`` where the path does not have the split.
@@ -145,7 +146,7 @@ _IN_PLACE = ("tar", "parquet", "array_record")
 """Kinds of files that are read where they are in a bucket."""
 
 
-def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep | None) -> Source | None:
+def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep) -> Source | None:
     if path == "digits":
         return open_digits(split)
     if in_store(path):
@@ -154,12 +155,10 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep |
         kind = next((kind for kind in _IN_PLACE if kind in kinds), None)
         if kind is not None:
             files = _files_in(bucket, kind, split)
-            source = _in_bucket(kind, bucket, files, split, classes, keep) if files else None
-            if source is not None or not files:
-                return source
-        elif bucket.is_folder and kinds[:1] in ([], ["folder"]):
+            return _in_bucket(kind, bucket, files, split, classes, keep) if files else None
+        if bucket.is_folder and kinds[:1] in ([], ["folder"]):
             return open_folder(FolderInBucket(bucket.path, bucket.names), split, keep)
-        path = str(bucket.copied())
+        path = str(bucket.copied(keep.limit))
     root = dataset(path) if path.startswith(PREFIX) else Path(path)
     if root.is_dir():
         kind = _kind_of_folder(root)
@@ -196,21 +195,19 @@ def _files_in(bucket: Bucket, kind: str, split: Split) -> list[str]:
 
 
 def _in_bucket(
-    kind: str, bucket: Bucket, files: Sequence[str], split: Split, classes: tuple[str, ...] | None, keep: Keep | None
-) -> Source | None:
-    """What is read in place out of files of many images; ``None`` where they must be copied."""
+    kind: str, bucket: Bucket, files: Sequence[str], split: Split, classes: tuple[str, ...] | None, keep: Keep
+) -> Source:
+    """What is read in place out of files of many images."""
     name = f"{bucket.path} ({split})" if bucket.is_folder else bucket.path
     classes = classes or bucket.classes()
     if kind == "parquet":
         return open_row_groups(name, bucket.objects, files, classes)
     if kind == "array_record":
-        return open_array_records_in_bucket(name, bucket.objects, files, classes, keep)
+        return open_records_in_bucket(name, bucket, files, classes, keep)
     return open_tar_in_bucket(name, bucket.objects, files, classes, keep)
 
 
-def _labelled(
-    path: str, split: Split, classes: tuple[str, ...] | None, table: Table, keep: Keep | None
-) -> Source | None:
+def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: Table, keep: Keep) -> Source | None:
     if in_store(path):
         bucket = Bucket(path)
         is_folder, has_table = bucket.is_folder, table.path in bucket.names

@@ -121,7 +121,8 @@ class Data:
     """A folder on this machine's disk that keeps the images of tar shards, ArrayRecord files and image folders in a
     bucket once they were read; None: they are read from the bucket in every epoch."""
     cache_limit: int = 100_000_000_000
-    """Most bytes of ``cache``, which several runs may share; the images that came first stay."""
+    """Most bytes of ``cache``, which several runs may share; the images that came first stay. Also of data in a bucket
+    that must be copied: numpy, IDX and Arrow files."""
     workers: int = 0
     """Processes that decode and augment; 0: threads of the training process."""
     repeats: int = 1

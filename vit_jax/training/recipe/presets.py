@@ -134,7 +134,8 @@ PRESETS = {
             ),
             "Touvron et al. 2021, Training data-efficient image transformers, table 9; defaults of their main.py",
             "79.8 % on ImageNet-1k",
-            "the learning rate changes every step, where theirs changes every epoch",
+            "the learning rate changes every step, where theirs changes every epoch; the warm-up starts at 0, where "
+            "theirs starts at 1e-6",
         ),
         Preset(
             "deit3_s",
@@ -154,7 +155,7 @@ PRESETS = {
             "Touvron, Cord, Jégou 2022, DeiT III: Revenge of the ViT, tables 1 and 2; README_revenge.md",
             "81.4 % on ImageNet-1k",
             "stochastic depth rises from 0 to 0.1, where theirs is 0.05 in every block; the learning rate changes "
-            "every step, where theirs changes every epoch",
+            "every step, where theirs changes every epoch; the warm-up starts at 0, where theirs starts at 1e-6",
         ),
         Preset(
             "augreg_finetune",

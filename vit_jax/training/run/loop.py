@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from vit_jax.training.data import Stream
+from vit_jax.training.devices.connections import connect
 from vit_jax.training.devices.processes import gather_messages, noticing_lost_processes, raise_on_all
 from vit_jax.training.evaluation.scores import AnyScores, main_metric
 from vit_jax.training.run.callbacks import Callbacks
@@ -66,8 +67,7 @@ def run(
     Raises:
         VitportError: if the directory is in use by another process, cannot be written or holds another run, the profile
             lies outside the run, or a loss is not finite.
-        LostProcessError: if another process of the run has ended. This one then has to end without JAX's own shutdown,
-            which waits for the other.
+        LostProcessError: if another process has ended. This one has to end without JAX then, which waits for it.
     """
     if not isinstance(workdir, Place):
         with Place(workdir) as place:
@@ -76,6 +76,7 @@ def run(
     is_main = jax.process_index() == 0
     trace = Trace(place.folder / "profile", profile, setup.steps)
     with ExitStack() as stack, noticing_lost_processes():
+        connect(setup.mesh)
         stop = StopRequests()
         if jax.process_count() > 1:  # several can only stop together, where they meet
             stack.enter_context(stop)

@@ -18,6 +18,8 @@ _IDS = "trackers.json"
 _PROJECT = "vitport"
 _MOST_PARAMETERS = 100
 """That MLflow takes in one request."""
+_RUN_FOLDERS = ("artifacts", "metrics", "params", "tags")
+"""Without which MLflow takes a folder for no run. In a bucket, those that hold nothing are lost."""
 
 
 class Tracker(Protocol):
@@ -124,6 +126,7 @@ class _MLflow:
         from mlflow.entities import Param  # pyright: ignore[reportMissingImports]
 
         uri = os.environ.get("MLFLOW_TRACKING_URI")
+        own = uri is None
         if uri is None:
             # Newer versions of MLflow ask for this word before they write to a folder.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -131,12 +134,17 @@ class _MLflow:
         self._client = mlflow.MlflowClient(uri)
         if known is not None:
             self.id = known
+            for folder in (workdir / "mlruns").glob(f"*/{known}") if own else ():
+                for name in _RUN_FOLDERS:
+                    (folder / name).mkdir(exist_ok=True)
             self._client.update_run(known, status="RUNNING")
             return
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
         found = self._client.get_experiment_by_name(name)
         experiment = self._client.create_experiment(name) if found is None else found.experiment_id
         self.id = self._client.create_run(experiment, run_name=title).info.run_id
+        if own:  # so that a copy of the folder from a bucket is one that MLflow reads
+            self._client.log_dict(self.id, dict(config), "config.json")
         every = [Param(key, str(value)[:500]) for key, value in _flat(config)]
         for at in range(0, len(every), _MOST_PARAMETERS):
             self._client.log_batch(self.id, params=every[at : at + _MOST_PARAMETERS])

@@ -15,12 +15,13 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from pyarrow import parquet
 
 from conversion.store import Objects, put
+from conversion.store.objects import LARGE
 from tests.stores import running
 from tests.vit_jax.training.data.folders import EXAMPLE, encoded, image_folder, smooth_image
 from vit_jax.training.background import Background
 from vit_jax.training.data import Data, Stream, open_sources
-from vit_jax.training.data.sources import ranges, row_groups
-from vit_jax.training.data.sources.kept import Keep, Kept
+from vit_jax.training.data.sources import ranges, records_in_bucket, row_groups
+from vit_jax.training.data.sources.kept import Kept
 from vit_jax.training.data.sources.tar import TarShards
 from vit_spec import Preprocessing, VitportError
 
@@ -70,7 +71,7 @@ def _shards(folder) -> None:
 
 @pytest.mark.parametrize("small", [0, 10**9])
 def test_tar_shards_are_read_in_place(store, small, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(ranges, "_SMALL", small)
+    monkeypatch.setattr(ranges, "SMALL", small)
     _shards(tmp_path / "shards")
     put(tmp_path / "shards", f"{store.address}/shards", overwrite=False)
     _same(f"{store.address}/shards", str(tmp_path / "shards"))
@@ -128,7 +129,7 @@ def _bytes(source) -> list[bytes]:
 
 @pytest.fixture
 def google_store(tmp_path, monkeypatch):
-    monkeypatch.setattr(ranges, "_SMALL", 0)
+    monkeypatch.setattr(ranges, "SMALL", 0)
     with running("gs", monkeypatch, tmp_path / "cache") as found:
         yield found
 
@@ -204,7 +205,7 @@ def test_a_cache_of_what_lies_on_the_disk_is_refused(tmp_path) -> None:
         open_sources(Data("digits", cache=str(tmp_path)))
     (tmp_path / "file").write_text("")
     with pytest.raises(VitportError, match="cannot be written"):
-        Kept(Keep(str(tmp_path / "file"), 10), "0" * 32, 3)
+        Kept(str(tmp_path / "file"), 10, "0" * 32, 3)
 
 
 def test_an_image_folder_is_read_in_place(store, tmp_path) -> None:
@@ -426,17 +427,12 @@ def _records(folder, options: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("options", "small"),
-    [
-        ("group_size:1", 0),
-        ("group_size:1,uncompressed", 0),
-        ("group_size:1,brotli:3", 0),
-        ("group_size:1,snappy", 10**9),
-    ],
+    "options",
+    ["group_size:1", "group_size:3,uncompressed", "transpose,group_size:1", "transpose,group_size:4,brotli:3"],
 )
-def test_array_records_are_read_in_place(options, small, google_store, tmp_path, monkeypatch) -> None:
-    """Each by a request for its own chunk, or all at once where they are small."""
-    monkeypatch.setattr(ranges, "_SMALL", small)
+def test_array_records_are_read_in_place(options, google_store, tmp_path, monkeypatch) -> None:
+    """Each chunk by a request of its own, once where it holds several records, whoever asks for them."""
+    monkeypatch.setattr(ranges, "SMALL", 0)
     _records(tmp_path / "records", options)
     address, disk = f"{google_store.address}/records", str(tmp_path / "records")
     put(tmp_path / "records", address, overwrite=False)
@@ -449,21 +445,45 @@ def test_array_records_are_read_in_place(options, small, google_store, tmp_path,
         assert [other[at].label for at in range(7)] == [one[at].label for at in range(7)]
         assert _bytes(pickle.loads(pickle.dumps(other))) == _bytes(one)  # noqa: S301
     whole = sum(path.stat().st_size for path in (tmp_path / "records").glob("*record-*"))
-    assert sum(asked) < 2.1 * whole  # for labels, and again for images; the last block names the list of chunks
+    assert sum(asked) < 2.1 * whole  # each file's last block, of 64 KiB, is asked for with its list
     _same(address, disk)
     assert not list((tmp_path / "cache").rglob("*record-*"))
 
 
-@pytest.mark.parametrize("options", ["group_size:3", "transpose,group_size:1"])
-def test_array_records_that_can_only_be_read_together_are_copied(options, google_store, tmp_path) -> None:
-    _records(tmp_path / "records", options)
+@pytest.mark.parametrize("limit", ["SMALL", "_MOST"])
+def test_array_records_that_are_small_or_have_a_huge_chunk_are_copied(
+    limit, google_store, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(ranges, "SMALL", 10**9 if limit == "SMALL" else 0)
+    monkeypatch.setattr(records_in_bucket, "_MOST", 100)
+    _records(tmp_path / "records", "group_size:2")
     put(tmp_path / "records", f"{google_store.address}/records", overwrite=False)
     _same(f"{google_store.address}/records", str(tmp_path / "records"))
     assert len(list((tmp_path / "cache").rglob("*record-*"))) == 3
 
 
-def test_a_damaged_record_is_skipped_and_a_cache_keeps_the_others(google_store, tmp_path) -> None:
+@pytest.mark.parametrize("options", ["group_size:1,uncompressed", "group_size:3", "transpose,group_size:1"])
+def test_a_flipped_bit_of_a_record_is_found(options, google_store, tmp_path, monkeypatch) -> None:
+    """By the checksums of chunks, wherever the bit is; without them, pixels that are not compressed would be taken."""
+    monkeypatch.setattr(ranges, "SMALL", 0)
+    _records(tmp_path / "records", options)
+    path = tmp_path / "records" / "x-train.array_record-00000-of-00002"
+    source, _ = open_sources(Data(str(tmp_path / "records")))
+    begins = [*source.chunks[0].begins.tolist(), path.stat().st_size - 65536]
+    content = path.read_bytes()
+    objects, name = Objects.holding(f"{google_store.address}/records/{path.name}")
+    put(tmp_path / "records", objects.address, overwrite=False)
+    for at in (begins[0] + 2, begins[0] + 18, (begins[0] + begins[1]) // 2):  # hashes of head and data; data
+        objects.write(name, content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        train, _ = open_sources(Data(objects.address))
+        with pytest.raises(VitportError, match=r"is not a tf\.train\.Example"):
+            train[0]
+        assert train[7].image == source[7].image
+
+
+def test_a_damaged_record_is_skipped_and_a_cache_keeps_the_others(google_store, tmp_path, monkeypatch) -> None:
     """A flipped bit in a chunk's head; the rest of the file is read."""
+    monkeypatch.setattr(ranges, "SMALL", 0)
     _records(tmp_path / "records", "group_size:1,uncompressed")
     path = tmp_path / "records" / "x-train.array_record-00000-of-00002"
     source, _ = open_sources(Data(str(tmp_path / "records")))
@@ -478,7 +498,7 @@ def test_a_damaged_record_is_skipped_and_a_cache_keeps_the_others(google_store, 
             assert train[at].image == source[at].image
         with pytest.raises(VitportError, match=r"\[3\] is not a tf.train.Example"):
             train[3]
-    assert train.ranges._kept.read(5) is not None
+    assert train.kept.read(5) is not None
     for name in ("x-train.array_record-00000-of-00002", "x-test.array_record-00000-of-00001"):
         (tmp_path / "records" / name).write_bytes(b"x" * 70_000)
     put(tmp_path / "records", f"{google_store.address}/other", overwrite=False)
@@ -500,7 +520,11 @@ def test_what_the_store_refuses_ends_the_run_and_is_no_damaged_image(google_stor
         next(stream)
 
 
-def test_other_files_are_copied_once(store, tmp_path) -> None:
+@pytest.mark.parametrize("part", [LARGE, 1000])
+def test_other_files_are_copied_once(part, store, tmp_path, monkeypatch) -> None:
+    """Whole, or in parts where they are large; and only up to a limit, which an error names."""
+    monkeypatch.setattr("conversion.store.objects.LARGE", part)
+    monkeypatch.setattr("conversion.store.fetch.LARGE", part)
     rng = np.random.default_rng(0)
     arrays = {"images": rng.integers(0, 256, (9, 20, 26, 3), np.uint8), "labels": np.arange(9) % 3}
     np.savez(tmp_path / "arrays.npz", **arrays)
@@ -510,6 +534,12 @@ def test_other_files_are_copied_once(store, tmp_path) -> None:
     _batches(f"{store.address}/arrays.npz")
     assert sorted((tmp_path / "cache").rglob("*.npz")) == copied
     assert len(copied) == 1
+    put(tmp_path / "arrays.npz", f"{store.address}/more.npz", overwrite=False)
+    size = (tmp_path / "arrays.npz").stat().st_size
+    with pytest.raises(VitportError, match=rf"has more than the {size - 1:,} bytes that are copied .*cache-limit"):
+        open_sources(Data(f"{store.address}/more.npz", cache_limit=size - 1))
+    assert sorted((tmp_path / "cache").rglob("*.npz")) == copied
+    assert not list((tmp_path / "cache").rglob("*.part"))
 
 
 @pytest.mark.parametrize("kind", ["shards", "photos"])

@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 
-from conversion.store import Objects
 from vit_jax.training.data.library import load_grain
 from vit_jax.training.data.record import Record
-from vit_jax.training.data.sources.bucket import Parts, indexed
-from vit_jax.training.data.sources.kept import Keep, Kept
 from vit_jax.training.data.sources.labels import LISTS, listed_classes
-from vit_jax.training.data.sources.ranges import Ranges
-from vit_jax.training.data.sources.riegeli import Chunks, find_chunks, single_record, single_records
+from vit_jax.training.data.sources.riegeli import Chunks, find_chunks
 from vit_jax.training.data.sources.tf_example import features
 from vit_spec import VitportError
 
@@ -46,40 +42,17 @@ class ArrayRecords:
             self.chunks[number].check(place)
             return file[place]
 
-        return _record(f"{self.name}[{at}]", read, self.classes)
+        return record_of(f"{self.name}[{at}]", read, self.classes)
 
 
-@dataclass(frozen=True, eq=False)
-class RecordsInBucket:
-    """The same of objects, in which each record has a chunk of its own."""
+def record_of(name: str, read: Callable[[], bytes], classes: tuple[str, ...]) -> Record:
+    """
+    Args:
+        read: gives the example.
 
-    name: str
-    classes: tuple[str, ...]
-    shard: np.ndarray
-    """int32 (n,): index of the file."""
-    place: np.ndarray
-    """int64 (n, 2): where the record's chunk begins, and its bytes."""
-    ranges: Ranges
-
-    @property
-    def at_once(self) -> int:
-        """Records that are best read at the same time."""
-        return self.ranges.at_once
-
-    def __len__(self) -> int:
-        return len(self.shard)
-
-    def __getitem__(self, at: int, /) -> Record:
-        begin, size = self.place[at].tolist()
-
-        def read() -> bytes:
-            data = self.ranges.read(at, int(self.shard[at]), begin, size)
-            return single_record(cast(BinaryIO, Parts({begin: data})), begin, size, self.name)
-
-        return _record(f"{self.name}[{at}]", read, self.classes)
-
-
-def _record(name: str, read: Callable[[], bytes], classes: tuple[str, ...]) -> Record:
+    Raises:
+        VitportError: if it is not a training example with an image and the number of a class.
+    """
     try:
         found = features(read())
         (image,), (label,) = found["image"], found["label"]
@@ -100,9 +73,7 @@ def open_array_records(name: str, files: Sequence[Path], classes: tuple[str, ...
     Raises:
         VitportError: without that list, or for files that are not ArrayRecords.
     """
-    classes = classes or listed_classes(files[0].parent)
-    if classes is None:
-        raise VitportError(f"{files[0].parent} has no {LISTS[0]}: write one with a class name on each line.")
+    classes = named(classes or listed_classes(files[0].parent), files[0].parent)
     sources, chunks = [], []
     for file in files:
         try:
@@ -111,38 +82,21 @@ def open_array_records(name: str, files: Sequence[Path], classes: tuple[str, ...
         except VitportError:
             raise
         except Exception as error:  # as above
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise VitportError(f"{file} is not an ArrayRecord file ({reason}): write it again.") from error
+            raise no_records(file, error) from error
     return ArrayRecords(name, classes, tuple(sources), tuple(chunks), np.cumsum([len(source) for source in sources]))
 
 
-def open_array_records_in_bucket(
-    name: str, objects: Objects, files: Sequence[str], classes: tuple[str, ...] | None, keep: Keep | None = None
-) -> RecordsInBucket | None:
-    """The same for objects, whose lists of chunks are read once for each version.
-
-    Args:
-        keep: where records stay that were read.
-
-    Returns:
-        ``None`` where a chunk holds several records, or is transposed: then reading one would mean to read them all.
-
+def named(classes: tuple[str, ...] | None, where: Path | str) -> tuple[str, ...]:
+    """
     Raises:
-        VitportError: as :func:`open_array_records` does.
+        VitportError: if there is no list of classes.
     """
     if classes is None:
-        raise VitportError(f"{objects.address} has no {LISTS[0]}: write one with a class name on each line.")
-    try:
-        found, version = indexed(objects, files, single_records)
-    except VitportError:
-        raise
-    except Exception as error:  # as above
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise VitportError(f"{name} has a file that is not an ArrayRecord file ({reason}): write it again.") from error
-    if not all(found):
-        return None
-    shard = np.repeat(np.arange(len(found), dtype=np.int32), [len(each) for each in found])
-    place = np.array([it for each in found for it in each], np.int64)
-    kept = None if keep is None else Kept(keep, version, len(shard))
-    ends = [begin + size for begin, size in (each[-1] for each in found)]
-    return RecordsInBucket(name, classes, shard, place, Ranges(objects, files, ends, kept))
+        raise VitportError(f"{where} has no {LISTS[0]}: write one with a class name on each line.")
+    return classes
+
+
+def no_records(file: Path | str, error: Exception) -> VitportError:
+    """What to raise for a file that cannot be read, and why it cannot."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return VitportError(f"{file} is not an ArrayRecord file ({reason}): write it again.")

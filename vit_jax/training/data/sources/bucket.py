@@ -1,4 +1,4 @@
-"""Data sets in a bucket: tar shards are read in place, by ranges; other files are copied to this machine."""
+"""Data sets in a bucket: what lies there, read by ranges where it is, or copied to this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from conversion.store import Objects, StoreError
+from conversion.store import Objects
 from conversion.store.fetch import cache, copy, new_folder
 from vit_jax.training.data.sources.labels import LISTS, listed_classes
 from vit_spec import VitportError
@@ -51,33 +51,48 @@ class Bucket:
             copy(self.objects, [name for name in self.objects.names("") if name in LISTS], folder)
             return listed_classes(folder)
 
-    def copied(self) -> Path:
-        """The copy on this machine, made once for each version of the objects."""
-        goal = cache("data") / version_of(self.objects, self.names)
-        if not goal.exists():
-            with new_folder(goal) as folder:
-                copy(self.objects, self.names, folder)
+    def copied(self, most: int) -> Path:
+        """The copy on this machine, made once for each version of the objects.
+
+        Raises:
+            VitportError: if it would have more than so many bytes.
+        """
+        goal = copied(self.objects, self.names, most)
         return goal if self.is_folder else goal / self.names[0]
 
 
+def copied(objects: Objects, names: Sequence[str], most: int) -> Path:
+    """A folder with copies of objects, made once for each version of them.
+
+    Raises:
+        VitportError: if they have more than so many bytes.
+    """
+    goal = cache("data") / version_of(objects, names)
+    if not goal.exists():
+        with new_folder(goal) as folder:
+            copy(objects, names, folder, most)
+    return goal
+
+
 def indexed(
-    bucket: Objects, names: Sequence[str], index: Callable[[BinaryIO, int, str], Sequence[tuple[Any, ...]]]
-) -> tuple[list[list[tuple[Any, ...]]], str]:
+    bucket: Objects, names: Sequence[str], index: Callable[[BinaryIO, int, str], Sequence[tuple[Any, ...]]], of: str
+) -> tuple[list[list[tuple[Any, ...]]], list[str]]:
     """What ``index`` finds in each object, many at a time; what it found of a version is kept on this machine.
 
-    Also 32 hexadecimal digits that other objects, or other versions of these, do not have.
+    Also the version of each, as :func:`versions_of` has it.
 
     Args:
         index: takes the object as a file, its size and its name.
+        of: what it finds, as part of a file's name.
     """
     versions = versions_of(bucket, names)
 
-    def of(it: tuple[str, str]) -> list[tuple[Any, ...]]:
+    def found_in(it: tuple[str, str]) -> list[tuple[Any, ...]]:
         name, version = it
-        kept = cache("indices") / f"{version}.json"
+        kept = cache("indices") / f"{version}.{of}.json"
         if kept.is_file():
             return [tuple(entry) for entry in json.loads(kept.read_text())]
-        size = size_of(bucket, name)
+        size = bucket.size(name)
         file = cast(BinaryIO, io.BufferedReader(RangesOf(bucket, name, size), _BLOCK))
         found = list(index(file, size, f"{bucket.address}/{name}"))
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -87,19 +102,19 @@ def indexed(
         return found
 
     with ThreadPoolExecutor(min(SHARDS, len(names))) as pool:
-        found = list(pool.map(of, zip(names, versions, strict=True)))
-    return found, _digest(versions)
+        found = list(pool.map(found_in, zip(names, versions, strict=True)))
+    return found, versions
 
 
 def version_of(objects: Objects, names: Sequence[str]) -> str:
     """32 hexadecimal digits that other objects, or other versions of these, do not have."""
-    return _digest(versions_of(objects, names))
+    return digest(versions_of(objects, names))
 
 
 def versions_of(objects: Objects, names: Sequence[str]) -> list[str]:
     """For each object 32 hexadecimal digits that no other object, and no other version of it, has."""
     found = objects.versions(names)
-    return [_digest([objects.address, name, str(version)]) for name, version in zip(names, found, strict=True)]
+    return [digest([objects.address, name, str(version)]) for name, version in zip(names, found, strict=True)]
 
 
 class _Seekable(io.RawIOBase):
@@ -159,26 +174,6 @@ class Parts(_Seekable):
         return end - begin
 
 
-def size_of(objects: Objects, name: str) -> int:
-    """The bytes of an object, which tensorstore does not tell: by looking where its last one is."""
-
-    def holds(at: int) -> bool:
-        try:
-            return next(objects.read_all([(name, slice(at, at + 1))])) is not None
-        except StoreError as error:
-            if "OUT_OF_RANGE" in str(error) or "416" in str(error):
-                return False
-            raise
-
-    low, high = 0, 1 << 16  # bytes that are there, and that may not be
-    while holds(high - 1):
-        low, high = high, high * 4
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle - 1) else (low, middle)
-    return low
-
-
 def _patterns(path: str) -> list[str]:
     match = re.search(r"\{(\d+)\.\.(\d+)\}", path)
     if match is None:
@@ -188,5 +183,6 @@ def _patterns(path: str) -> list[str]:
     return [it for number in rest for it in _patterns(path[: match.start()] + number + path[match.end() :])]
 
 
-def _digest(values: object) -> str:
+def digest(values: object) -> str:
+    """32 hexadecimal digits of what JSON can hold."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ from conversion.containers.file_checks import read_regular
 from conversion.store import Objects
 from vit_jax.training.data.sources.bucket import version_of
 from vit_jax.training.data.sources.files import MOST_IMAGE, walk
-from vit_jax.training.data.sources.kept import Keep, Kept
+from vit_jax.training.data.sources.kept import NOT_KEPT, Keep, Kept
 from vit_jax.training.data.sources.ranges import AT_ONCE
 from vit_spec import VitportError
 
@@ -59,7 +59,7 @@ class Folder(Protocol):
         """The folder of this name in it."""
         ...
 
-    def reader(self, paths: Sequence[str], keep: Keep | None = None) -> Files:
+    def reader(self, paths: Sequence[str], keep: Keep = NOT_KEPT) -> Files:
         """What reads these files, which are numbered in this order.
 
         Args:
@@ -92,7 +92,7 @@ class FolderOnDisk:
     def below(self, name: str) -> FolderOnDisk:
         return FolderOnDisk(self.path / name)
 
-    def reader(self, paths: Sequence[str], keep: Keep | None = None) -> FilesOnDisk:
+    def reader(self, paths: Sequence[str], keep: Keep = NOT_KEPT) -> FilesOnDisk:
         del paths, keep
         return FilesOnDisk(str(self.path))
 
@@ -138,9 +138,9 @@ class FolderInBucket:
         first, end = (bisect_left(self._names, f"{name}{after}") for after in ("/", chr(ord("/") + 1)))
         return FolderInBucket(f"{self._address}/{name}", [found[len(name) + 1 :] for found in self._names[first:end]])
 
-    def reader(self, paths: Sequence[str], keep: Keep | None = None) -> FilesInBucket:
+    def reader(self, paths: Sequence[str], keep: Keep = NOT_KEPT) -> FilesInBucket:
         objects = Objects(self._address)
-        kept = None if keep is None else Kept(keep, version_of(objects, paths), len(paths))
+        kept = None if keep.folder is None else keep.of(version_of(objects, paths), len(paths))
         return FilesInBucket(objects, kept)
 
 

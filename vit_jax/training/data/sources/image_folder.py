@@ -10,7 +10,7 @@ import numpy as np
 
 from vit_jax.training.data.record import Record, Split
 from vit_jax.training.data.sources.folders import Files, Folder
-from vit_jax.training.data.sources.kept import Keep
+from vit_jax.training.data.sources.kept import NOT_KEPT, Keep
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
 
@@ -55,7 +55,7 @@ class ImageFolder:
         return f"{self.classes[int(self.labels[at])]}/{self.names[at]}"
 
 
-def open_folder(root: Folder, split: Split, keep: Keep | None = None) -> ImageFolder | None:
+def open_folder(root: Folder, split: Split, keep: Keep = NOT_KEPT) -> ImageFolder | None:
     """``root`` holds class folders, or ``train`` of them, ``val``, ``validation``, ``valid`` or ``test``, or both.
 
     Args:
@@ -130,7 +130,7 @@ def _refuse_splits(root: Folder, names: list[str]) -> NoReturn:
     raise VitportError(f"{root} holds {told}, which are splits of a data set, not classes: {remedy}.")
 
 
-def _read(root: Folder, keep: Keep | None) -> ImageFolder:
+def _read(root: Folder, keep: Keep) -> ImageFolder:
     classes = tuple(sorted(name for name in root.folders() if name[0] != "."))
     if not classes:
         raise VitportError(f"{root} has no class folders: put the images of each class into a folder of their own.")

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vit_jax.training.recipe.data import Data
 from vit_spec import VitportError
 
 _PLACE = np.dtype([("begin", "<u8"), ("size", "<u4"), ("sum", "<u4")])
@@ -33,14 +34,23 @@ _SET = re.compile(r"[0-9a-f]{32}-\d+")
 class Keep(NamedTuple):
     """Where images are kept, and how many bytes at most, those of other data sets included."""
 
-    folder: str
-    limit: int
+    folder: str | None = None
+    limit: int = Data.cache_limit
+    """Also of one data set that is copied as a whole."""
+
+    def of(self, version: str, count: int) -> Kept | None:
+        """The images of one data set, where there is a folder for them; as :class:`Kept` takes them."""
+        return None if self.folder is None else Kept(self.folder, self.limit, version, count)
+
+
+NOT_KEPT = Keep()
 
 
 class Kept:
     """The images of one data set. Picklable; every process opens the files again.
 
     Args:
+        limit: most bytes, those of other data sets in the folder included.
         version: of the data set, as part of a file's name: images are never taken for those of another.
         count: its images.
 
@@ -48,9 +58,9 @@ class Kept:
         VitportError: if the folder cannot be written.
     """
 
-    def __init__(self, keep: Keep, version: str, count: int) -> None:
-        self._keep, self._version, self._count = keep, version, count
-        self._top = Path(keep.folder) / _FOLDER
+    def __init__(self, folder: str, limit: int, version: str, count: int) -> None:
+        self._folder, self._limit, self._version, self._count = folder, limit, version, count
+        self._top = Path(folder) / _FOLDER
         self._set = self._top / f"{version}-{count}"
         self.full = False
         """Whether an image did not fit."""
@@ -69,11 +79,11 @@ class Kept:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise VitportError(
-                f"data.cache={keep.folder} cannot be written ({reason}): choose a folder with free space."
+                f"data.cache={folder} cannot be written ({reason}): choose a folder with free space."
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"keep": self._keep, "version": self._version, "count": self._count}
+        return {"folder": self._folder, "limit": self._limit, "version": self._version, "count": self._count}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__init__(**state)
@@ -122,12 +132,12 @@ class Kept:
         sets = sorted((it for it in self._top.iterdir() if _SET.fullmatch(it.name)), key=lambda it: it.stat().st_mtime)
         used = {path: _used(path) for path in sets}
         for path in sets:
-            if sum(used.values()) + size <= self._keep.limit:
+            if sum(used.values()) + size <= self._limit:
                 break
             if path != self._set and not _is_held(path):
                 shutil.rmtree(path)
                 del used[path]
-        return sum(used.values()) + size <= self._keep.limit
+        return sum(used.values()) + size <= self._limit
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -157,6 +167,21 @@ def _is_held(path: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+@contextmanager
+def alone(goal: Path) -> Iterator[None]:
+    """No other thread or process of this host makes the same file meanwhile."""
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    beside = goal.with_suffix(".lock")
+    with beside.open("a") as file:
+        with suppress(VitportError):  # where files cannot be locked, two may make it, and the last one stays
+            lock(file.fileno(), alone=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                beside.unlink()  # whoever waits for it finds the file made
 
 
 def lock(file: int, *, alone: bool = False, wait: bool = True) -> None:

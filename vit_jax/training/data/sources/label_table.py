@@ -13,7 +13,7 @@ import numpy as np
 from vit_jax.training.data.record import Record, Split
 from vit_jax.training.data.sources.folders import Files, Folder
 from vit_jax.training.data.sources.image_folder import image_files, rank, split_of, split_word
-from vit_jax.training.data.sources.kept import Keep
+from vit_jax.training.data.sources.kept import NOT_KEPT, Keep
 from vit_jax.training.data.sources.labels import marked, numbered
 from vit_jax.training.data.sources.names import Names
 from vit_spec import VitportError
@@ -64,7 +64,7 @@ def open_table(
     rows_of: Split | None = None,
     separator: str | None = None,
     several: bool = False,
-    keep: Keep | None = None,
+    keep: Keep = NOT_KEPT,
 ) -> LabelledImages | None:
     """The images that a table of comma-, semicolon- or tab-separated values lists.
 

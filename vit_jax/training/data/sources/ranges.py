@@ -12,7 +12,7 @@ from vit_spec import VitportError
 
 AT_ONCE = 32
 """Images of a batch that are asked for at the same time: each answer takes a while."""
-_SMALL = 64_000_000
+SMALL = 64_000_000
 """Bytes of shards that are read at once and held in memory, in every process that reads: asking for each tiny image
 would take longer than all else."""
 
@@ -30,7 +30,7 @@ class Ranges:
         self.objects, self._shards, self._ends, self._kept = objects, tuple(shards), tuple(ends), kept
         self._held: list[bytes] | None = None
         self._turn = threading.Lock()
-        self._are_small = sum(ends) <= _SMALL
+        self._are_small = sum(ends) <= SMALL
 
     def __getstate__(self) -> dict[str, Any]:
         return {"objects": self.objects, "shards": self._shards, "ends": self._ends, "kept": self._kept}

@@ -62,34 +62,32 @@ def find_chunks(path: Path) -> Chunks:
     return Chunks(str(path), np.array([entry.get(1, -1) for entry in entries], np.int64), group)
 
 
-def single_records(file: BinaryIO, size: int, name: str) -> list[tuple[int, int]]:
-    """Where each record begins, and how many bytes it takes, if each has a chunk of its own; else nothing.
+def chunk_list(file: BinaryIO, size: int, name: str) -> list[tuple[int, int]]:
+    """Where each chunk of records begins, and how many it holds; last, where the list begins, and the file's size.
 
     Raises:
         VitportError: as :func:`find_chunks` does.
         ValueError: if the file is damaged.
     """
     entries, end = _listed(file, name, size)
-    begins = [entry.get(1, -1) for entry in entries]
-    if any(entry.get(3) != 1 for entry in entries) or (begins and _head(file, name, begins[0], size).is_transposed):
-        return []
-    if [0, *begins, end] != sorted({0, *begins, end}):
+    found = [(entry.get(1, -1), entry.get(3, 0)) for entry in entries]
+    if [0, *(begin for begin, _ in found), end] != sorted({0, end} | {begin for begin, _ in found}):
         raise ValueError("its list of chunks is not in order")
-    return [(begin, after - begin) for begin, after in zip(begins, [*begins[1:], end], strict=True)]
+    if any(not isinstance(count, int) or count < 1 for _, count in found):
+        raise ValueError("its list has a chunk without records")
+    return [*found, (end, size)]
 
 
-def single_record(file: BinaryIO, begin: int, size: int, name: str) -> bytes:
-    """The record of a chunk that holds one.
-
+def check_chunk(file: BinaryIO, begin: int, size: int, name: str) -> None:
+    """
     Args:
         size: bytes of the chunk.
 
     Raises:
-        VitportError: if it claims to unpack to more than an image can.
+        VitportError: if it claims to unpack to more than images can.
         ValueError: if it is damaged.
     """
-    (record,) = _records(file, name, begin, size)
-    return record
+    _head(file, name, begin, size)
 
 
 def _listed(file: BinaryIO, name: str, size: int) -> tuple[list[dict[int, Any]], int]:

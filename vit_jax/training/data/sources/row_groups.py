@@ -7,9 +7,8 @@ as whole files do that are on a disk.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -20,9 +19,9 @@ from conversion.store import Objects, StoreError
 from conversion.store.fetch import cache
 from vit_jax.training.data.record import Record
 from vit_jax.training.data.sources.arrow import record, table
-from vit_jax.training.data.sources.bucket import SHARDS, Parts, RangesOf, size_of, versions_of
+from vit_jax.training.data.sources.bucket import SHARDS, Parts, RangesOf, versions_of
 from vit_jax.training.data.sources.columns import check_columns, columns, labels_in, leaves
-from vit_jax.training.data.sources.kept import lock
+from vit_jax.training.data.sources.kept import alone
 from vit_jax.training.data.sources.parquet import CACHE, unpack
 from vit_jax.training.data.sources.parquet_pages import chunks
 from vit_jax.training.data.sources.ranges import AT_ONCE
@@ -88,7 +87,7 @@ class RowGroups:
 
         file, number = self.group[group].tolist()
         goal = cache(CACHE) / f"{self.versions[file]}-{number}.arrow"
-        with _alone(goal):
+        with alone(goal):
             if not goal.exists():
                 metadata = parquet.read_metadata(_footer(self.versions[file]))
                 _unpack(goal, self.objects, self.files[file], metadata, [number], self.leaves)
@@ -146,7 +145,7 @@ def _indexed(objects: Objects, file: str, version: str, name: str) -> _Index:
 
     footer = _footer(version)
     if not footer.is_file():
-        raw = RangesOf(objects, file, size_of(objects, file))
+        raw = RangesOf(objects, file, objects.size(file))
         footer.parent.mkdir(parents=True, exist_ok=True)
         aside = footer.with_suffix(f".{threading.get_ident()}.part")
         parquet.ParquetFile(raw).metadata.write_metadata_file(str(aside))
@@ -191,18 +190,3 @@ def _read(objects: Objects, file: str, places: Sequence[slice]) -> dict[int, byt
             raise VitportError(f"{objects.address}/{file} was deleted: put it back, or run again.")
         found[start].append(content)
     return {start: b"".join(parts) for start, parts in found.items()}
-
-
-@contextmanager
-def _alone(goal: Path) -> Iterator[None]:
-    """No other thread or process of this host makes the same file meanwhile."""
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    beside = goal.with_suffix(".lock")
-    with beside.open("a") as file:
-        with suppress(VitportError):  # where files cannot be locked, two may make it, and the last one stays
-            lock(file.fileno(), alone=True)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                beside.unlink()  # whoever waits for it finds the file made

@@ -16,10 +16,10 @@ import numpy as np
 from conversion.containers.file_checks import open_regular
 from conversion.store import Objects
 from vit_jax.training.data.record import Record
-from vit_jax.training.data.sources.bucket import indexed
+from vit_jax.training.data.sources.bucket import digest, indexed
 from vit_jax.training.data.sources.files import MOST_IMAGE, MOST_TEXT
 from vit_jax.training.data.sources.image_folder import SUFFIXES
-from vit_jax.training.data.sources.kept import Keep, Kept
+from vit_jax.training.data.sources.kept import Keep
 from vit_jax.training.data.sources.labels import numbered
 from vit_jax.training.data.sources.names import Names
 from vit_jax.training.data.sources.ranges import Ranges
@@ -97,19 +97,19 @@ def open_tar(name: str, files: Sequence[Path], classes: tuple[str, ...] | None) 
 
 
 def open_tar_in_bucket(
-    name: str, objects: Objects, files: Sequence[str], classes: tuple[str, ...] | None, keep: Keep | None = None
+    name: str, objects: Objects, files: Sequence[str], classes: tuple[str, ...] | None, keep: Keep
 ) -> TarShards:
     """The same for objects, whose headers are read once for each version; raises as :func:`open_tar` does.
 
     Args:
         keep: where images stay that were read.
     """
-    read, version = indexed(objects, files, _index)
+    read, versions = indexed(objects, files, _index, "members")
     found = [[_Image(*it) for it in each] for each in read]
     images = [image for each in found for image in each]
     shard = [number for number, each in enumerate(found) for _ in each]
     ends = [max((image.begin + image.size for image in each), default=0) for each in found]
-    kept = None if keep is None else Kept(keep, version, len(images))
+    kept = keep.of(digest(versions), len(images))
     return _shards(name, classes, files, images, shard, Ranges(objects, files, ends, kept))
 
 
