@@ -9,6 +9,7 @@ from .porting import assert_parity as assert_parity
 from .porting import capture as capture
 from .porting import capturing as capturing
 from .porting import compare_optimizers as compare_optimizers
+from .porting import compare_steps as compare_steps
 from .porting import suggest_pairs as suggest_pairs
 from .porting import tag as tag
 from .version import __version__ as __version__

@@ -1,7 +1,8 @@
 """Models of any framework compared, by those who port them: no format, no config, no tolerance."""
 
-from vit_parity.porting.capture import capture, capturing
+from vit_parity.porting.capture import capture
 from vit_parity.porting.compare import compare, suggest_pairs
+from vit_parity.porting.compared_steps import ComparedStep, ComparedSteps, compare_steps
 from vit_parity.porting.findings import Fault, PortedRow, Porting
 from vit_parity.porting.gradient_findings import GradientFault, GradientRow, Gradients
 from vit_parity.porting.optimizers import OptimizerFindings, OptimizerStep, compare_optimizers
@@ -9,8 +10,11 @@ from vit_parity.porting.pairs import Pair
 from vit_parity.porting.suggest import Suggestion
 from vit_parity.porting.tags import tag
 from vit_parity.porting.testing import assert_golden, assert_parity
+from vit_parity.porting.training_loop import Steps, capturing
 
 __all__ = [
+    "ComparedStep",
+    "ComparedSteps",
     "Fault",
     "GradientFault",
     "GradientRow",
@@ -20,6 +24,7 @@ __all__ = [
     "Pair",
     "PortedRow",
     "Porting",
+    "Steps",
     "Suggestion",
     "assert_golden",
     "assert_parity",
@@ -27,6 +32,7 @@ __all__ = [
     "capturing",
     "compare",
     "compare_optimizers",
+    "compare_steps",
     "suggest_pairs",
     "tag",
 ]

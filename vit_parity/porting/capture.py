@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,40 +46,6 @@ def capture(model: Any, inputs: Any, *, title: str | None = None, to: str | Path
 
         save_capture(kept, Path(to))
     return kept
-
-
-@contextmanager
-def capturing(model: Any) -> Iterator[list[Capture]]:
-    """Keep what a ``torch.nn.Module`` computes inside code of your own, such as a training loop.
-
-    >>> with vitport.capturing(model) as steps:
-    ...     for batch in batches:
-    ...         train_step(model, batch)
-    >>> steps[3].activations["encoder.layers.0"]
-
-    Args:
-        model: the module; its hooks are removed in the end.
-
-    Yields:
-        A list that grows by a capture with each call of the model.
-    """
-    from vit_parity.porting.torch_model import Watched
-
-    steps: list[Capture] = []
-    kept = Watched(model, {})
-
-    def ended(module: Any, args: Any, output: Any) -> None:
-        given = [value for (name, slot), value in kept.values.items() if name.partition("#")[0] == "output" and
-                 slot == "<0"]  # fmt: skip
-        steps.append(as_capture(type(model).__name__, Observed(dict(kept.values)), tuple(given[:1]), {}))
-        kept.clear()
-
-    with kept.watching():
-        handle = model.register_forward_hook(ended)
-        try:
-            yield steps
-        finally:
-            handle.remove()
 
 
 def as_capture(title: str, seen: Observed, inputs: Any, facts: Mapping[str, str]) -> Capture:

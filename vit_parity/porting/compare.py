@@ -36,6 +36,8 @@ from vit_parity.porting.suggest import Suggestion, suggest
 from vit_parity.ulp import ROUNDOFF, roundoff
 from vit_spec import VitportError
 
+Pairs = str | Path | Iterable[Pair | str]
+"""Which stages belong together: a file, its lines, or pairs."""
 _NEAR_WIDE, _NEAR = 1e-6, 1e-4
 """Relative L2 distance up to which values count as equal when stages are paired; it decides no verdict."""
 
@@ -46,7 +48,7 @@ def compare(
     inputs: Any = None,
     *,
     inputs_b: Any = None,
-    pairs: str | Path | Iterable[Pair | str] | None = None,
+    pairs: Pairs | None = None,
     gradients: bool = False,
     loss: Callable[[Any], Any] | None = None,
     loss_b: Callable[[Any], Any] | None = None,
@@ -79,13 +81,7 @@ def compare(
     if gradients:
         for side in (first, second):
             check_differentiable(side)
-    names = list(first.best.outputs), list(second.best.outputs)
-    chosen = _drafted(first, second).pairs if pairs is None else read_pairs(pairs, *names)
-    if not chosen:
-        raise VitportError(
-            f"No stage of {first.capture.title} belongs to one of {second.capture.title}: name them in a file of pairs."
-        )
-    aligned = _aligned(first, second, chosen)
+    aligned = _aligned(first, second, _chosen(first, second, pairs))
     limits = _Limits(first, second, aligned)
     alone, local_limits = _alone(first, second, aligned, limits)
     found = _judged(first, second, aligned, limits, (alone, local_limits))
@@ -94,6 +90,26 @@ def compare(
     losses = loss, loss_b or loss
     told = compared_gradients(first, second, aligned, alone, (limits.u, limits.growth), found.faults, losses)
     return dataclasses.replace(found, gradients=told)
+
+
+def compared_captures(first: Side, second: Side, pairs: Pairs, *, slack: float) -> Porting:
+    """Compare two captures, where rounding may amount to ``slack`` times as much as in one pass.
+
+    Raises:
+        VitportError: if no stages belong together.
+    """
+    aligned = _aligned(first, second, _chosen(first, second, pairs))
+    return _judged(first, second, aligned, _Limits(first, second, aligned, slack), (None, {}))
+
+
+def _chosen(first: Side, second: Side, pairs: Pairs | None) -> tuple[Pair, ...]:
+    names = list(first.best.outputs), list(second.best.outputs)
+    chosen = drafted(first, second).pairs if pairs is None else read_pairs(pairs, *names)
+    if not chosen:
+        raise VitportError(
+            f"No stage of {first.capture.title} belongs to one of {second.capture.title}: name them in a file of pairs."
+        )
+    return chosen
 
 
 def suggest_pairs(a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None) -> Suggestion:
@@ -107,10 +123,11 @@ def suggest_pairs(a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None) -
         inputs: the same.
         inputs_b: the same.
     """
-    return _drafted(*sides_of(a, b, inputs, inputs_b))
+    return drafted(*sides_of(a, b, inputs, inputs_b))
 
 
-def _drafted(first: Side, second: Side) -> Suggestion:
+def drafted(first: Side, second: Side) -> Suggestion:
+    """Which stages of two sides belong together."""
     near = _NEAR_WIDE if first.wide is not None and second.wide is not None else _NEAR
     return suggest(first.best, second.best, first.model, second.model, near)
 
@@ -200,7 +217,7 @@ def _alone(a: Side, b: Side, aligned: Aligned, limits: _Limits) -> tuple[Observe
 class _Limits:
     """What rounding may come to, from the start to each stage, in relative L2 distance of B from A."""
 
-    def __init__(self, a: Side, b: Side, aligned: Aligned) -> None:
+    def __init__(self, a: Side, b: Side, aligned: Aligned, slack: float = 1.0) -> None:
         self.u = max(roundoff(np.dtype(dtype)) for side in (a, b) if (dtype := _dtype(side)) in ROUNDOFF)
         self.growth = growth(_longest(a), self.u)
         source = a if a.wide is not None else b
@@ -213,9 +230,8 @@ class _Limits:
                     name = key if source is a else other.get(key, key)
                     self._moved[name] = apart(shaken.values[key], array)
         stages = {output_key(pair.a): at for at, pair in enumerate(aligned.pairs, 1)}
-        self.together = {
-            key: MARGIN * 2 * self.growth * max(self._moved.get(key, self.u * at), self.u) for key, at in stages.items()
-        }
+        margin = slack * MARGIN * 2 * self.growth
+        self.together = {key: margin * max(self._moved.get(key, self.u * at), self.u) for key, at in stages.items()}
 
     def exact(self, key: Key) -> float:
         """The same if both ran in float64: only constants are rounded."""
