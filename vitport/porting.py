@@ -7,6 +7,8 @@ from vit_parity.porting import (
     capturing,
     compare_optimizers,
     compare_steps,
+    record_masks,
+    replay_masks,
     suggest_pairs,
     tag,
 )
@@ -18,6 +20,8 @@ __all__ = [
     "capturing",
     "compare_optimizers",
     "compare_steps",
+    "record_masks",
+    "replay_masks",
     "suggest_pairs",
     "tag",
 ]

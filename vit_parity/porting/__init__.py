@@ -5,6 +5,7 @@ from vit_parity.porting.compare import compare, suggest_pairs
 from vit_parity.porting.compared_steps import ComparedStep, ComparedSteps, compare_steps
 from vit_parity.porting.findings import Fault, PortedRow, Porting
 from vit_parity.porting.gradient_findings import GradientFault, GradientRow, Gradients
+from vit_parity.porting.masks import Masks, record_masks, replay_masks
 from vit_parity.porting.optimizers import OptimizerFindings, OptimizerStep, compare_optimizers
 from vit_parity.porting.pairs import Pair
 from vit_parity.porting.suggest import Suggestion
@@ -19,6 +20,7 @@ __all__ = [
     "GradientFault",
     "GradientRow",
     "Gradients",
+    "Masks",
     "OptimizerFindings",
     "OptimizerStep",
     "Pair",
@@ -33,6 +35,8 @@ __all__ = [
     "compare",
     "compare_optimizers",
     "compare_steps",
+    "record_masks",
+    "replay_masks",
     "suggest_pairs",
     "tag",
 ]

@@ -25,10 +25,12 @@ import numpy as np
 
 from vit_parity.bound import MARGIN, growth
 from vit_parity.porting.aligned import Aligned
+from vit_parity.porting.capture import model_of
 from vit_parity.porting.causes import Evidence, causes
 from vit_parity.porting.findings import Fault, PortedRow, Porting, Shown, StageVerdict, owner, ported_row
 from vit_parity.porting.gradients import check_differentiable, compared_gradients
 from vit_parity.porting.layouts import apart
+from vit_parity.porting.masks import Masks, passes_record, passes_replay
 from vit_parity.porting.pairs import Pair, read_pairs
 from vit_parity.porting.sides import Side, sides_of
 from vit_parity.porting.stages import ROOT, Key, Observed, output_key
@@ -52,6 +54,7 @@ def compare(
     gradients: bool = False,
     loss: Callable[[Any], Any] | None = None,
     loss_b: Callable[[Any], Any] | None = None,
+    masks: Masks | bool = False,
 ) -> Porting:
     """Compare two models of any frameworks, stage by stage.
 
@@ -69,15 +72,35 @@ def compare(
         loss: of gradients: from A's output to a number, in A's framework. By default a random linear function of the
             output, the same for both.
         loss_b: the same from B's output in B's framework; ``loss`` by default.
+        masks: of models in training mode: A draws its random masks (dropout, drop path) once, and both use them. Or
+            what :func:`vit_parity.porting.record_masks` recorded.
 
     Raises:
-        VitportError: if a model cannot run, no stages belong together, or a side has no gradients.
+        VitportError: if a model cannot run, other masks are drawn than were recorded, no stages belong together, or a
+            side has no gradients.
     """
     if not gradients and (loss is not None or loss_b is not None):
         raise VitportError("A loss is for gradients alone: give gradients=True, or leave it out.")
     if loss is None and loss_b is not None:
         raise VitportError("loss_b is B's loss beside A's: give loss too.")
-    first, second = sides_of(a, b, inputs, inputs_b)
+    with passes_replay(_recorded(a, inputs) if masks is True else masks or None):
+        first, second = sides_of(a, b, inputs, inputs_b)
+        return _compared(first, second, pairs, gradients=gradients, losses=(loss, loss_b or loss))
+
+
+def _recorded(model: Any, inputs: Any) -> Masks:
+    """What one pass of a model draws."""
+    masks = Masks()
+    with passes_record(masks):
+        model_of(model, inputs).run()
+    if not masks.drawn:
+        raise VitportError("A draws no random mask: put it into training mode, or leave out masks.")
+    return masks
+
+
+def _compared(
+    first: Side, second: Side, pairs: Pairs | None, *, gradients: bool, losses: tuple[Any, Any]
+) -> Porting:  # fmt: skip
     if gradients:
         for side in (first, second):
             check_differentiable(side)
@@ -87,7 +110,6 @@ def compare(
     found = _judged(first, second, aligned, limits, (alone, local_limits))
     if not gradients:
         return found
-    losses = loss, loss_b or loss
     told = compared_gradients(first, second, aligned, alone, (limits.u, limits.growth), found.faults, losses)
     return dataclasses.replace(found, gradients=told)
 

@@ -1,9 +1,9 @@
 """Arrays brought out of a JAX program while it runs, so that a training loop compiled by its owner can be watched.
 
-While a :class:`Listener` listens, :func:`vit_parity.porting.tags.mark` puts a primitive into the program that is traced:
-the identity, which sends a copy to Python when it runs. It passes through jit, scan, remat, grad and vmap, where the
-whole batch is sent, its batch axis first. On one device arrays come in the order of computation. What was compiled
-before is traced anew, and used again afterwards, because the listener is part of the key of JAX's caches.
+While a :class:`Listener` listens, :func:`vit_parity.porting.tags.mark` puts a primitive into the program that is
+traced: the identity, which sends a copy to Python when it runs. It passes through jit, scan, remat, grad and vmap,
+where the whole batch is sent, its batch axis first. On one device arrays come in the order of computation. What was
+compiled before is traced anew, and used again afterwards, because the listener is part of the key of JAX's caches.
 """
 
 from __future__ import annotations

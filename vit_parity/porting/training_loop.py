@@ -1,4 +1,4 @@
-"""``capturing(model)``: what a model computes inside somebody's own training loop, step by step, in either framework."""
+"""``capturing(model)``: what a model computes inside somebody's own training loop, step by step."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def _jax(model: Any, found: Steps, gradients: bool) -> Iterator[None]:
 
 
 class _Places:
-    """Names what arrives from programs, and sees where a step begins: at the model's call, or at a program's first mark."""
+    """Names what arrives, and sees where a step begins: at the model's call, or at the first mark of a program."""
 
     listener: Listener
 

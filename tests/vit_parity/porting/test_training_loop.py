@@ -1,4 +1,4 @@
-"""Training loops in PyTorch and JAX, captured as they run: against the same computations in the open, and each other."""
+"""Training loops in PyTorch and JAX, captured as they run: against the same computations, and each other."""
 
 from __future__ import annotations
 
