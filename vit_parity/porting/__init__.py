@@ -1,8 +1,11 @@
 """Models of any framework compared, by those who port them: no format, no config, no tolerance."""
 
+from vit_parity.porting.averages import compare_ema
 from vit_parity.porting.capture import capture
 from vit_parity.porting.compare import compare, suggest_pairs
+from vit_parity.porting.compared_digests import DigestFindings, DigestRow, compare_digests
 from vit_parity.porting.compared_steps import ComparedStep, ComparedSteps, compare_steps
+from vit_parity.porting.digests import Digest, DigestedStage
 from vit_parity.porting.findings import Fault, PortedRow, Porting
 from vit_parity.porting.gradient_findings import GradientFault, GradientRow, Gradients
 from vit_parity.porting.masks import Masks, record_masks, replay_masks
@@ -16,6 +19,10 @@ from vit_parity.porting.training_loop import Steps, capturing
 __all__ = [
     "ComparedStep",
     "ComparedSteps",
+    "Digest",
+    "DigestFindings",
+    "DigestRow",
+    "DigestedStage",
     "Fault",
     "GradientFault",
     "GradientRow",
@@ -33,6 +40,8 @@ __all__ = [
     "capture",
     "capturing",
     "compare",
+    "compare_digests",
+    "compare_ema",
     "compare_optimizers",
     "compare_steps",
     "record_masks",

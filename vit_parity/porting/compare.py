@@ -27,6 +27,7 @@ from vit_parity.bound import MARGIN, growth
 from vit_parity.porting.aligned import Aligned
 from vit_parity.porting.capture import model_of
 from vit_parity.porting.causes import Evidence, causes
+from vit_parity.porting.digests import Digest
 from vit_parity.porting.findings import Fault, PortedRow, Porting, Shown, StageVerdict, owner, ported_row
 from vit_parity.porting.gradients import check_differentiable, compared_gradients
 from vit_parity.porting.layouts import apart
@@ -79,6 +80,8 @@ def compare(
         VitportError: if a model cannot run, other masks are drawn than were recorded, no stages belong together, or a
             side has no gradients.
     """
+    if isinstance(a, Digest) or isinstance(b, Digest):
+        raise VitportError("A digest holds no arrays: compare it by vitport.compare_digests(a, b).")
     if not gradients and (loss is not None or loss_b is not None):
         raise VitportError("A loss is for gradients alone: give gradients=True, or leave it out.")
     if loss is None and loss_b is not None:

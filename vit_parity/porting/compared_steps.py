@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from vit_parity.capture import Capture
-from vit_parity.capture_file import load_capture
 from vit_parity.porting.compare import compared_captures, drafted
 from vit_parity.porting.findings import PortedRow, Porting
 from vit_parity.porting.pairs import Pair
 from vit_parity.porting.sides import sides_of
-from vit_parity.porting.training_loop import GRADIENT, gradient_at
+from vit_parity.porting.training_loop import GRADIENT, gradient_at, read
 from vit_spec import VitportError
 
 Loop = str | Path | Sequence[Capture]
@@ -131,7 +130,10 @@ def _numbered(loop: Loop) -> Mapping[int, Capture | Path]:
 
 
 def _read(kept: Capture | Path) -> Capture:
-    return load_capture(kept) if isinstance(kept, Path) else kept
+    found = read(kept)
+    if not isinstance(found, Capture):
+        raise VitportError("Steps that were kept as digests are compared one by one: compare(theirs[0], mine[0]).")
+    return found
 
 
 def _row(step: int, found: Porting) -> ComparedStep:

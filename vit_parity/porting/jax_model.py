@@ -77,6 +77,21 @@ class JaxModel:
                 raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
         return Observed(unstacked(traced.order, found), _Kinds(self.kinds))
 
+    def compute(self) -> None:
+        """Run the model compiled, for those who listen."""
+        import jax
+
+        def run(leaves: list[Any]) -> tuple[()]:
+            self.called(leaves)
+            return ()
+
+        with jax_dtype("float32"):
+            try:
+                jax.jit(run)(self.arrays(False, 0.0))
+                jax.effects_barrier()
+            except Exception as error:
+                raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
+
     def _traced(self, wide: bool, shake: float) -> _Traced:
         """The program with its tags."""
         arrays = self.arrays(wide, shake)

@@ -67,6 +67,17 @@ class TorchModel:
             self.call(kept, wide, shake)
         return Observed(kept.values, kept.kinds)
 
+    def compute(self) -> None:
+        """Run the module as it is, for those who watch it."""
+        import torch
+
+        args, kwargs = self.inputs(_as_is)
+        with torch.no_grad(), _plain_kernels():
+            try:
+                self.module(*args, **kwargs)
+            except Exception as error:
+                raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
+
     def call(
         self, watched: Watched, wide: bool, shake: float, given: Given = _as_is, then: Callable[[Any], Any] = _nothing
     ) -> None:

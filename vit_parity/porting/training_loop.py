@@ -6,20 +6,24 @@ import fnmatch
 import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from vit_parity.capture import Capture
+from vit_parity.capture_file import load_capture, save_capture
+from vit_parity.porting.digests import Digest, DigestedStage, digested, load_digest, save_digest
 from vit_parity.porting.jax_held import is_a
-from vit_parity.porting.stages import ROOT, Key, Observed, Values, named_output, output_key, unique
+from vit_parity.porting.stages import ROOT, Key, is_float, named_output, output_key, unique
 
 if TYPE_CHECKING:
     from vit_parity.porting.listening import Listener, Mark
 
 Names = str | Iterable[str]
+Keep = Literal["arrays", "digest"]
+Kept = Capture | Digest
 GRADIENT = "gradient("
 """How the name of what arrives at a stage begins."""
 
@@ -37,6 +41,7 @@ def capturing(
     names: Names | None = None,
     steps: Collection[int] | None = None,
     gradients: bool = False,
+    keep: Keep = "arrays",
     to: str | Path | None = None,
 ) -> Iterator[Steps]:
     """Keep what a model computes inside code of your own, such as a training loop.
@@ -57,14 +62,15 @@ def capturing(
         names: patterns such as ``layers.*.attn`` of the stages to keep; all by default.
         steps: numbers of the steps to keep, counted from 0; all by default.
         gradients: also keep what arrives at each stage's output on the way back, as ``gradient(NAME)``.
+        keep: ``digest`` keeps some kilobytes of each array instead (:mod:`vit_parity.porting.digests`).
         to: a folder. Each step is written there as ``step_000003.npz`` instead of being kept in memory.
 
     Yields:
         A sequence that grows by a capture with each call of the model.
     """
-    found = Steps(_title(model), names, steps, to)
+    found = Steps(title_of(model), names, steps, keep, to)
     torch = sys.modules.get("torch")
-    watching = _torch if torch is not None and isinstance(model, torch.nn.Module) else _jax
+    watching = watch_torch if torch is not None and isinstance(model, torch.nn.Module) else _jax
     with watching(model, found, gradients):
         try:
             yield found
@@ -73,19 +79,21 @@ def capturing(
     found.end()
 
 
-class Steps(Sequence[Capture]):
+class Steps(Sequence[Kept]):
     """The captures of a loop's steps, in their order.
 
     Args:
         title: of the model.
         names: patterns of the stages to keep.
         steps: numbers of the steps to keep.
+        keep: arrays or digests.
         to: the folder where each is written.
     """
 
     def __init__(
-        self, title: str, names: Names | None = None, steps: Collection[int] | None = None, to: str | Path | None = None
-    ) -> None:
+        self, title: str, names: Names | None = None, steps: Collection[int] | None = None, keep: Keep = "arrays",
+        to: str | Path | None = None
+    ) -> None:  # fmt: skip
         self.numbers: list[int] = []
         """Of the steps that are kept, counted from 0."""
         self.facts: dict[str, str] = {}
@@ -96,9 +104,10 @@ class Steps(Sequence[Capture]):
         self._folder = None if to is None else Path(to)
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-        self._kept: list[Capture | Path] = []
+        self._keep: Callable[[np.ndarray], Any] = digested if keep == "digest" else np.asarray
+        self._kept: list[Kept | Path] = []
         self._number = -1
-        self._values: Values | None = None
+        self._values: dict[Key, Any] | None = None
         self._given: np.ndarray | None = None
         self._expected: list[Key] = []
 
@@ -122,10 +131,9 @@ class Steps(Sequence[Capture]):
         name, slot = key
         if slot[0] == "<":
             self._given = array if self._given is None else self._given
-        elif slot[0] == "g":
-            self._values[f"{GRADIENT}{name})", slot[1:]] = array
-        else:
-            self._values[key] = array
+        elif is_float(array) and array.ndim and array.size:
+            to = (f"{GRADIENT}{name})", slot[1:]) if slot[0] == "g" else key
+            self._values[to] = self._keep(array)
 
     def expect(self, key: Key) -> None:
         """A gradient should arrive there; if others do and this one does not, it is 0."""
@@ -140,27 +148,28 @@ class Steps(Sequence[Capture]):
         if self._folder is None:
             self._kept.append(made)
             return
-        from vit_parity.capture_file import save_capture
-
         path = self._folder / f"step_{self._number:06d}.npz"
-        save_capture(made, path)
+        save(made, path)
         self._kept.append(path)
 
-    def _capture(self) -> Capture | None:
+    def _capture(self) -> Kept | None:
         values = self._values or {}
         if any(name.startswith(GRADIENT) for name, _ in values):
-            values = values | {(f"{GRADIENT}{name})", slot): np.zeros_like(values[name, slot])
-                               for name, slot in reversed(self._expected)
-                               if (name, slot) in values and (f"{GRADIENT}{name})", slot) not in values}  # fmt: skip
-        outputs = Observed(values).outputs
+            missing = [key for key in reversed(self._expected)
+                       if key in values and (f"{GRADIENT}{key[0]})", key[1]) not in values]  # fmt: skip
+            values = values | {(f"{GRADIENT}{name})", slot): _zeros(values[name, slot]) for name, slot in missing}
+        outputs = {named_output(key): it for key, it in values.items()}
         if not outputs:
             return None
-        dtype = next((it.dtype.name for name, it in reversed(outputs.items()) if not name.startswith(GRADIENT)), "")
-        images = np.zeros(0, np.float32) if self._given is None else self._given
+        dtype = next((str(it.dtype) for name, it in reversed(outputs.items()) if not name.startswith(GRADIENT)), "")
         facts = self.facts | {"step": str(self._number), "dtype": dtype or "float32"}
-        return Capture(f"{self._title}, step {self._number}", outputs, images, facts)
+        title = f"{self._title}, step {self._number}"
+        if self._keep is digested:
+            return Digest(title, outputs, facts)
+        images = np.zeros(0, np.float32) if self._given is None else self._given
+        return Capture(title, outputs, images, facts)
 
-    def _all(self) -> list[Capture | Path]:
+    def _all(self) -> list[Kept | Path]:
         self.settle()
         last = self._capture()
         return [*self._kept, *([] if last is None else [last])]
@@ -169,22 +178,39 @@ class Steps(Sequence[Capture]):
         return len(self._all())
 
     @overload
-    def __getitem__(self, at: int) -> Capture: ...
+    def __getitem__(self, at: int) -> Any: ...
     @overload
-    def __getitem__(self, at: slice) -> list[Capture]: ...
-    def __getitem__(self, at: int | slice) -> Capture | list[Capture]:
+    def __getitem__(self, at: slice) -> list[Any]: ...
+    def __getitem__(self, at: int | slice) -> Any:
         found = self._all()[at]
-        return [_read(it) for it in found] if isinstance(found, list) else _read(found)
+        return [read(it) for it in found] if isinstance(found, list) else read(found)
 
 
-def _read(kept: Capture | Path) -> Capture:
-    from vit_parity.capture_file import load_capture
+def _zeros(kept: Any) -> Any:
+    return digested(np.zeros(kept.shape, kept.dtype)) if isinstance(kept, DigestedStage) else np.zeros_like(kept)
 
-    return load_capture(kept) if isinstance(kept, Path) else kept
+
+def save(kept: Kept, path: Path) -> None:
+    """Write a capture or a digest."""
+    if isinstance(kept, Digest):
+        save_digest(kept, path)
+    else:
+        save_capture(kept, path)
+
+
+def read(kept: Kept | str | Path) -> Kept:
+    """A capture or a digest, or what a file holds.
+
+    Raises:
+        VitportError: if the file holds neither.
+    """
+    if isinstance(kept, (Capture, Digest)):
+        return kept
+    return load_digest(Path(kept)) or load_capture(Path(kept))
 
 
 @contextmanager
-def _torch(model: Any, found: Steps, gradients: bool) -> Iterator[None]:
+def watch_torch(model: Any, found: Steps, gradients: bool = False) -> Iterator[None]:
     """Hooks on every module."""
     import torch
 
@@ -219,17 +245,26 @@ def _jax(model: Any, found: Steps, gradients: bool) -> Iterator[None]:
     import jax
 
     from vit_parity.porting.jax_tagging import paths_of, tagging
-    from vit_parity.porting.listening import Listener
 
     found.facts = {"framework": f"jax {jax.__version__}", "device": jax.devices()[0].device_kind}
-    found.settle = jax.effects_barrier
     with ExitStack() as stack:
         if is_a(model, "flax.nnx", "Module"):
             stack.enter_context(paths_of(model))
-        stack.enter_context(tagging({}, model, {}))
-        places = _Places(found)
-        places.listener = Listener(places.arrived, found.wants, gradients=gradients)
-        stack.enter_context(places.listener.listening())
+        stack.enter_context(listen(found, tagging({}, model, {}), gradients=gradients))
+        yield
+
+
+@contextmanager
+def listen(found: Steps, tagging: AbstractContextManager[None], *, gradients: bool = False) -> Iterator[None]:
+    """Put into steps what programs send that are traced in here, with their modules tagged."""
+    import jax
+
+    from vit_parity.porting.listening import Listener
+
+    found.settle = jax.effects_barrier
+    places = _Places(found)
+    places.listener = Listener(places.arrived, found.wants, gradients=gradients)
+    with tagging, places.listener.listening():
         yield
 
 
@@ -268,5 +303,6 @@ class _Places:
             self._found.expect(key)
 
 
-def _title(model: Any) -> str:
+def title_of(model: Any) -> str:
+    """The name of a model's class."""
     return "loop" if model is None else getattr(model, "__name__", type(model).__name__)
