@@ -8,13 +8,14 @@ from vit_parity.porting.compared_steps import ComparedStep, ComparedSteps, compa
 from vit_parity.porting.digests import Digest, DigestedStage
 from vit_parity.porting.findings import Fault, PortedRow, Porting
 from vit_parity.porting.gradient_findings import GradientFault, GradientRow, Gradients
+from vit_parity.porting.kept_steps import Steps
 from vit_parity.porting.masks import Masks, record_masks, replay_masks
 from vit_parity.porting.optimizers import OptimizerFindings, OptimizerStep, compare_optimizers
 from vit_parity.porting.pairs import Pair
 from vit_parity.porting.suggest import Suggestion
 from vit_parity.porting.tags import tag
 from vit_parity.porting.testing import assert_golden, assert_parity
-from vit_parity.porting.training_loop import Steps, capturing
+from vit_parity.porting.training_loop import capturing
 
 __all__ = [
     "ComparedStep",

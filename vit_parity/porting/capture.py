@@ -13,8 +13,8 @@ import numpy as np
 from vit_parity.capture import Capture
 from vit_parity.porting.digests import Digest
 from vit_parity.porting.equinox_model import equinox_module
+from vit_parity.porting.kept_steps import Keep, Names, Steps, save
 from vit_parity.porting.stages import Model, Observed
-from vit_parity.porting.training_loop import Keep, Names, Steps, save
 from vit_spec import VitportError
 
 

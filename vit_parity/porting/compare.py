@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_parity.bound import MARGIN, growth
+from vit_parity.bound import MARGIN
 from vit_parity.porting.aligned import Aligned
 from vit_parity.porting.capture import model_of
 from vit_parity.porting.causes import Evidence, causes
@@ -31,12 +31,12 @@ from vit_parity.porting.digests import Digest
 from vit_parity.porting.findings import Fault, PortedRow, Porting, Shown, StageVerdict, owner, ported_row
 from vit_parity.porting.gradients import check_differentiable, compared_gradients
 from vit_parity.porting.layouts import apart
+from vit_parity.porting.limits import Limits
 from vit_parity.porting.masks import Masks, passes_record, passes_replay
 from vit_parity.porting.pairs import Pair, read_pairs
 from vit_parity.porting.sides import Side, sides_of
 from vit_parity.porting.stages import ROOT, Key, Observed, output_key
 from vit_parity.porting.suggest import Suggestion, suggest
-from vit_parity.ulp import ROUNDOFF, roundoff
 from vit_spec import VitportError
 
 Pairs = str | Path | Iterable[Pair | str]
@@ -108,7 +108,7 @@ def _compared(
         for side in (first, second):
             check_differentiable(side)
     aligned = _aligned(first, second, _chosen(first, second, pairs))
-    limits = _Limits(first, second, aligned)
+    limits = Limits(first, second, aligned)
     alone, local_limits = _alone(first, second, aligned, limits)
     found = _judged(first, second, aligned, limits, (alone, local_limits))
     if not gradients:
@@ -124,7 +124,7 @@ def compared_captures(first: Side, second: Side, pairs: Pairs, *, slack: float) 
         VitportError: if no stages belong together.
     """
     aligned = _aligned(first, second, _chosen(first, second, pairs))
-    return _judged(first, second, aligned, _Limits(first, second, aligned, slack), (None, {}))
+    return _judged(first, second, aligned, Limits(first, second, aligned, slack), (None, {}))
 
 
 def _chosen(first: Side, second: Side, pairs: Pairs | None) -> tuple[Pair, ...]:
@@ -163,7 +163,7 @@ def _aligned(a: Side, b: Side, pairs: tuple[Pair, ...]) -> Aligned:
 
 
 def _judged(
-    a: Side, b: Side, aligned: Aligned, limits: _Limits, by_itself: tuple[Observed | None, dict[Key, float]]
+    a: Side, b: Side, aligned: Aligned, limits: Limits, by_itself: tuple[Observed | None, dict[Key, float]]
 ) -> Porting:
     exact, pairs = a.wide is not None and b.wide is not None, tuple(aligned.pairs)
     alone, local_limits = by_itself
@@ -220,7 +220,7 @@ def _judged(
     return Porting(a.capture, b.capture, pairs, tuple(rows), tuple(faults), only_a, only_b, exact, tuple(arrays))
 
 
-def _alone(a: Side, b: Side, aligned: Aligned, limits: _Limits) -> tuple[Observed | None, dict[Key, float]]:
+def _alone(a: Side, b: Side, aligned: Aligned, limits: Limits) -> tuple[Observed | None, dict[Key, float]]:
     """B with A's values in place, and how far rounding takes each stage by itself."""
     if b.model is None or a.model is None or not aligned.a.values:
         return None, {}
@@ -237,40 +237,6 @@ def _alone(a: Side, b: Side, aligned: Aligned, limits: _Limits) -> tuple[Observe
                 share = apart(moved.values[key], array)
                 found[key] = MARGIN * 2 * max(share, limits.u) * (1.0 if exact else limits.growth)
     return alone, found
-
-
-class _Limits:
-    """What rounding may come to, from the start to each stage, in relative L2 distance of B from A."""
-
-    def __init__(self, a: Side, b: Side, aligned: Aligned, slack: float = 1.0) -> None:
-        self.u = max(roundoff(np.dtype(dtype)) for side in (a, b) if (dtype := _dtype(side)) in ROUNDOFF)
-        self.growth = growth(_longest(a), self.u)
-        source = a if a.wide is not None else b
-        self._moved: dict[Key, float] = {}
-        if source.wide is not None and source.model is not None:
-            shaken = source.model.run(wide=True, shake=self.u)
-            other = {output_key(pair.b): output_key(pair.a) for pair in aligned.pairs}
-            for key, array in source.wide.values.items():
-                if key in shaken.values and array.size and array.dtype.kind == "f":
-                    name = key if source is a else other.get(key, key)
-                    self._moved[name] = apart(shaken.values[key], array)
-        stages = {output_key(pair.a): at for at, pair in enumerate(aligned.pairs, 1)}
-        margin = slack * MARGIN * 2 * self.growth
-        self.together = {key: margin * max(self._moved.get(key, self.u * at), self.u) for key, at in stages.items()}
-
-    def exact(self, key: Key) -> float:
-        """The same if both ran in float64: only constants are rounded."""
-        return self.together[key] / self.growth
-
-
-def _dtype(side: Side) -> str:
-    return side.capture.facts.get("dtype", "float32")
-
-
-def _longest(a: Side) -> int:
-    """The longest sum, as far as shapes tell."""
-    axes = [size for array in a.plain.outputs.values() for size in array.shape[1:]]
-    return max(axes, default=1)
 
 
 def _wrong_inputs(pair: Pair, aligned: Aligned, alone: Observed | None, limits: dict[Key, float]) -> list[Fault]:

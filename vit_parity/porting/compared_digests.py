@@ -16,9 +16,9 @@ from vit_parity.capture import Capture
 from vit_parity.porting.capture import capture
 from vit_parity.porting.compare import Pairs
 from vit_parity.porting.digests import ERROR, Digest, DigestedStage, digest_of, distance
+from vit_parity.porting.kept_steps import read
 from vit_parity.porting.pairs import Pair, read_pairs
 from vit_parity.porting.stages import ROOT
-from vit_parity.porting.training_loop import read
 from vit_parity.ulp import roundoff
 from vit_spec import VitportError
 

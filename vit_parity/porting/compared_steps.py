@@ -11,9 +11,9 @@ from typing import Any
 from vit_parity.capture import Capture
 from vit_parity.porting.compare import compared_captures, drafted
 from vit_parity.porting.findings import PortedRow, Porting
+from vit_parity.porting.kept_steps import GRADIENT, gradient_at, read
 from vit_parity.porting.pairs import Pair
 from vit_parity.porting.sides import sides_of
-from vit_parity.porting.training_loop import GRADIENT, gradient_at, read
 from vit_spec import VitportError
 
 Loop = str | Path | Sequence[Capture]

@@ -9,7 +9,7 @@ from typing import Any
 
 from conversion.containers.file_checks import first_line
 from vit_parity.porting.capture import is_linen_pair
-from vit_parity.porting.training_loop import read
+from vit_parity.porting.kept_steps import read
 from vit_spec import VitportError
 
 
