@@ -14,7 +14,6 @@ from vit_spec import VitportError
 from vit_spec.arguments import changed
 
 if TYPE_CHECKING:
-    from vit_parity import Comparison
     from vit_parity.compare import Findings
     from vit_parity.runs import Runs
 
@@ -55,6 +54,9 @@ def compare(
     inputs. They are imported and run. See docs/tutorials/porting.md; of the other options, --all, --gradients, --report
     and --json concern them.
 
+    The exit status is 0 where rounding explains every difference, 1 where it does not, and 2 where nothing could be
+    compared.
+
     Args:
         a: The reference.
         b: What is measured.
@@ -72,7 +74,7 @@ def compare(
         gradients: Also compare gradients, from the output to the inputs, of torch: and jax: runs or of your own models.
         memory: Gigabytes that activations may take at once, beside weights and libraries; the rest goes to a temporary
             file.
-        fail_above: Exit with status 1, naming the first layer whose relative difference is above X.
+        fail_above: Exit with status 1 only where a relative difference is above X, and name the first such layer.
         save_capture: Write A's activations to a .npz or .safetensors file; without B nothing is compared.
         report: Write one self-contained HTML file with charts; it names causes like --explain.
         figure: Draw the errors by depth into a .png or .svg file.
@@ -114,7 +116,7 @@ def compare(
         write_json(to_json(found, image=image, seed=None if image else seed))
     else:
         print_findings(found, all_layers=all_layers, worst_first=worst_first)
-    _check(found.comparison, fail_above)
+    _check(found, fail_above)
 
 
 def _check_own(given: dict[str, Any]) -> None:
@@ -146,6 +148,9 @@ def _compare_own(
         (first, inputs), (second, inputs_b) = own_model(a, "--a"), own_model(b, "--b")
         if inputs is None:
             inputs, inputs_b = inputs_b, None
+        if isinstance(first, porting.Digest) or isinstance(second, porting.Digest):
+            _compare_digests(first, second, inputs, inputs_b, pairs, report, gradients=gradients, as_json=as_json)
+            return
         found = porting.compare(first, second, inputs, inputs_b=inputs_b, pairs=pairs, gradients=gradients)
     if report is not None:
         with spinner("Drawing"):
@@ -154,6 +159,25 @@ def _compare_own(
         write_json(found.to_dict())
     else:
         print_porting(found, all_layers=all_layers)
+    if not found.equal:
+        raise SystemExit(1)
+
+
+def _compare_digests(
+    a: Any, b: Any, inputs: Any, inputs_b: Any, pairs: Path | None, report: Path | None, *, gradients: bool,
+    as_json: bool
+) -> None:  # fmt: skip
+    from vit_parity.porting import compare_digests
+
+    if gradients or report is not None:
+        raise VitportError("A digest has no arrays for --report, and no --gradients: leave them out, or keep arrays.")
+    found = compare_digests(a, b, inputs, inputs_b=inputs_b, pairs=pairs)
+    if as_json:
+        write_json(found.to_dict())
+    else:
+        say(str(found))
+    if not found.equal:
+        raise SystemExit(1)
 
 
 def _run(a: str, b: str | None, *, only_a: bool, reading: Reading, **options: Any) -> Runs:
@@ -189,9 +213,13 @@ def _check_destinations(capture: Path | None, report: Path | None, figure: Path 
             writable_file(path, ending=ending)
 
 
-def _check(comparison: Comparison, fail_above: float | None) -> None:
-    """Exit with status 1 at the first activation above the limit."""
-    offender = None if fail_above is None else comparison.first_above(fail_above)
+def _check(found: Findings, fail_above: float | None) -> None:
+    """Exit with status 1 where rounding does not explain a difference; given a limit, where one is above that."""
+    if fail_above is None:
+        if found.comparison.first_divergence is not None or found.explanations:
+            raise SystemExit(1)
+        return
+    offender = found.comparison.first_above(fail_above)
     if offender is not None:
         far = f"{offender.difference.relative:.1e}"
         say_error(f"{offender.name} differs by {far}, which is above {fail_above:g}.")

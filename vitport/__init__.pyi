@@ -8,7 +8,12 @@ from .porting import assert_golden as assert_golden
 from .porting import assert_parity as assert_parity
 from .porting import capture as capture
 from .porting import capturing as capturing
+from .porting import compare_digests as compare_digests
+from .porting import compare_ema as compare_ema
 from .porting import compare_optimizers as compare_optimizers
+from .porting import compare_steps as compare_steps
+from .porting import record_masks as record_masks
+from .porting import replay_masks as replay_masks
 from .porting import suggest_pairs as suggest_pairs
 from .porting import tag as tag
 from .version import __version__ as __version__

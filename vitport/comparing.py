@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from conversion import Reading
     from vit_parity import Findings
-    from vit_parity.porting import Pair, Porting
+    from vit_parity.porting import Masks, Pair, Porting
 
 
 @overload
@@ -44,6 +44,7 @@ def compare(
     gradients: bool = False,
     loss: Callable[[Any], Any] | None = None,
     loss_b: Callable[[Any], Any] | None = None,
+    masks: Masks | bool = False,
 ) -> Porting: ...
 def compare(
     a: Any,
@@ -62,6 +63,7 @@ def compare(
     pairs: str | Path | Iterable[Pair | str] | None = None,
     loss: Callable[[Any], Any] | None = None,
     loss_b: Callable[[Any], Any] | None = None,
+    masks: Masks | bool = False,
     **reading: Unpack[Reading],
 ) -> Findings | Porting:
     """Measure how far ``b`` is from ``a``, layer by layer, and which of them is further from the truth.
@@ -73,7 +75,7 @@ def compare(
     The truth is ``a``'s weights in float64. docs/comparing.md says what the numbers mean.
 
     Two models of your own are given as they are (docs/tutorials/porting.md); only ``inputs``, ``inputs_b``, ``pairs``,
-    ``gradients``, ``loss`` and ``loss_b`` concern them, as of :func:`vit_parity.porting.compare`:
+    ``gradients``, ``loss``, ``loss_b`` and ``masks`` concern them, as of :func:`vit_parity.porting.compare`:
 
     >>> print(vitport.compare(torch_model, flax_model, inputs=x))
 
@@ -98,6 +100,7 @@ def compare(
         pairs: which stages of your own models belong together; drafted by default.
         loss: of the gradients of your own models, from ``a``'s output to a number; by default a random linear function.
         loss_b: the same of ``b``, in its framework; ``loss`` by default.
+        masks: of your own models in training mode: both use the random masks that ``a`` draws, or recorded ones.
 
     Returns:
         ``comparison`` with a row for each activation and the first divergence, ``explanations``, ``local_errors`` and
@@ -110,7 +113,7 @@ def compare(
         "image": image, "seed": seed, "image_size": image_size, "dtype": dtype, "explain": explain,
         "local_errors": local_errors, "memory": memory, **reading,
     }  # fmt: skip
-    of_own = {"inputs_b": inputs_b, "pairs": pairs, "loss": loss, "loss_b": loss_b}
+    of_own = {"inputs_b": inputs_b, "pairs": pairs, "loss": loss, "loss_b": loss_b, "masks": masks}
     if inputs is None and isinstance(a, (str, Path)) and isinstance(b, (str, Path, type(None))):
         if stray := changed(compare, of_own):
             raise VitportError(f"{', '.join(stray)}: for two models of your own alone; leave out, or give inputs.")

@@ -66,7 +66,7 @@ def test_measures_are_of_jax_against_torch(weights, image, vitport):
 def test_a_difference_is_located_attributed_and_explained(weights, tanh, vitport):
     """B is run with tanh GELU: the first layer that is off is the first activation function, and B is to blame."""
     result = vitport("compare", weights, f"jax:{tanh}", "--explain", "--json")
-    found = told(result)
+    found = told(result, code=1)
     assert found["first_divergence"] == "blocks.0.mlp.act"
     row = next(row for row in found["activations"] if row["name"] == "blocks.0.mlp.act")
     assert row["verdict"] == "b"
@@ -97,7 +97,7 @@ def test_the_table_shows_blocks_in_order_and_everything_when_asked(weights, tanh
     assert everything[0] == "patch_embed.proj"
     assert "blocks.1.attn.softmax" in everything
     assert len(everything) == 33
-    worst, found = names("--all", "--worst-first"), rows(vitport("compare", weights, tanh, "--json"))
+    worst, found = names("--all", "--worst-first"), rows(vitport("compare", weights, tanh, "--json"), code=1)
     beyond = {name: row["difference"]["relative"] / row["tolerance"] for name, row in found.items()}
     assert worst == sorted(everything, key=lambda name: -beyond[name])
     assert worst[0].endswith("mlp.act")
@@ -120,6 +120,17 @@ def test_fail_above_exits_with_the_first_layer_beyond(weights, tanh, vitport):
     assert result.err.startswith("vitport: blocks.0.mlp.act differs by ")
     assert result.err.endswith("which is above 1e-05.\n")
     assert vitport("compare", weights, "--fail-above", "1e-5").code == 0
+    assert vitport("compare", weights, tanh, "--fail-above", "1").code == 0  # a limit takes the place of rounding's
+
+
+def test_the_status_tells_whether_rounding_explains_every_difference(weights, tanh, vitport, tmp_path):
+    assert vitport("compare", weights, "--explain").code == 0
+    assert vitport("compare", weights, tanh, "--report", tmp_path / "out.html").code == 1
+    assert (tmp_path / "out.html").is_file()
+    vitport("compare", weights, "--save-capture", tmp_path / "a.npz")
+    vitport("compare", tanh, "--save-capture", tmp_path / "b.npz")
+    assert vitport("compare", tmp_path / "a.npz", tmp_path / "b.npz").code == 1
+    assert vitport("compare", weights, tmp_path / "missing.npz").code == 2
 
 
 def test_teacher_forcing_measures_each_block_by_itself(weights, tanh, vitport):
@@ -214,7 +225,7 @@ def test_two_captures_alone_cannot_be_explained(weights, vitport, tmp_path):
 def test_a_report_is_written_with_its_causes(weights, tanh, vitport, tmp_path):
     """One file beside the usual output; also of two captures, which have no weights to explain by."""
     path = tmp_path / "out.html"
-    assert vitport("compare", weights, tanh, "--report", path).code == 0
+    assert vitport("compare", weights, tanh, "--report", path).code == 1
     assert "uses tanh GELU" in path.read_text(encoding="utf-8")
     capture = tmp_path / "run.npz"
     vitport("compare", weights, "--save-capture", capture)
@@ -262,7 +273,7 @@ def test_gradients_of_a_capture_are_refused(weights, vitport, tmp_path):
 def test_the_python_function_finds_what_the_command_prints(weights, tanh, vitport):
     """``vit_parity.compare`` is the command without its printing: the same rows, causes, errors and gradients."""
     options = ("--explain", "--teacher-forced", "--gradients", "--seed", 3, "--image-size", 16, 8)
-    printed = told(vitport("compare", weights, f"jax:{tanh}", "--json", *options))
+    printed = told(vitport("compare", weights, f"jax:{tanh}", "--json", *options), code=1)
     found = vit_parity.compare(
         weights, f"jax:{tanh}", seed=3, image_size=(16, 8), explain=True, local_errors=True, gradients=True
     )

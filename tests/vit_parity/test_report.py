@@ -151,14 +151,14 @@ rows[0].focus();
 seen.push(["focused", document.getElementById("chosen").textContent]);
 rows[0].dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown" }));
 seen.push(["down", document.activeElement === rows[1], document.getElementById("chosen").textContent === names()[1]]);
-document.querySelector("#growth circle").dispatchEvent(new MouseEvent("mouseenter"));
+document.querySelector("#growth circle")?.dispatchEvent(new MouseEvent("mouseenter"));
 seen.push(["hover", document.getElementById("tip").textContent]);
 const stage = document.getElementById("stage");
 stage.value = "blocks.0"; stage.dispatchEvent(new Event("change"));
 seen.push(["heat", document.querySelectorAll("#heat rect").length, document.getElementById("heatnote").textContent]);
 const tip = () => document.getElementById("tip").textContent;
 const hover = chart => {
-  document.querySelector(`${chart} rect`).dispatchEvent(new MouseEvent("mouseenter"));
+  document.querySelector(`${chart} rect`)?.dispatchEvent(new MouseEvent("mouseenter"));
   return tip();
 };
 seen.push(["boxes", hover("#heat"), hover("#ulps")]);
@@ -169,7 +169,7 @@ const press = (chart, key) => {
 };
 const arrows = ["ArrowRight", "ArrowDown", "ArrowUp"].map(key => press("heat", key));
 seen.push(["arrows", ...arrows, press("ulps", "ArrowRight")]);
-seen.push(["image", document.querySelector("#heat image").getAttribute("href").slice(0, 15)]);
+seen.push(["image", document.querySelector("#heat image")?.getAttribute("href").slice(0, 15)]);
 seen.push(["facts", document.getElementById("facts").textContent]);
 seen.push(["paper", getComputedStyle(document.body).backgroundColor]);
 seen.push(["side", document.getElementById("sides").textContent, document.querySelectorAll("b").length]);

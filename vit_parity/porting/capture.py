@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from vit_parity.capture import Capture
+from vit_parity.porting.digests import Digest
 from vit_parity.porting.equinox_model import equinox_module
+from vit_parity.porting.kept_steps import Keep, Names, Steps, save
 from vit_parity.porting.stages import Model, Observed
 from vit_spec import VitportError
 
 
-def capture(model: Any, inputs: Any, *, title: str | None = None, to: str | Path | None = None) -> Capture:
+@overload
+def capture(
+    model: Any, inputs: Any, *, names: Names | None = None, title: str | None = None,
+    keep: Literal["arrays"] = "arrays", to: str | Path | None = None
+) -> Capture: ...  # fmt: skip
+@overload
+def capture(
+    model: Any, inputs: Any, *, names: Names | None = None, title: str | None = None, keep: Literal["digest"],
+    to: str | Path | None = None
+) -> Digest: ...  # fmt: skip
+def capture(
+    model: Any, inputs: Any, *, names: Names | None = None, title: str | None = None, keep: Keep = "arrays",
+    to: str | Path | None = None
+) -> Capture | Digest:  # fmt: skip
     """Run a model once, and keep what each of its modules returns.
 
     >>> kept = vitport.capture(model, x)
@@ -30,7 +45,10 @@ def capture(model: Any, inputs: Any, *, title: str | None = None, to: str | Path
             evaluation mode. None is changed.
         inputs: an array, a tuple of positional arguments, or a dict of keyword arguments. numpy's arrays serve every
             framework.
+        names: patterns such as ``layers.*.attn`` of the stages to keep; all by default.
         title: name of the run in reports; the model's class by default.
+        keep: ``digest`` keeps some kilobytes of each array, as soon as it is computed, instead of the array: enough for
+            :func:`vit_parity.porting.compare` to estimate distances.
         to: also write a capture file (.npz or .safetensors), which ``vitport compare`` reads on any machine.
 
     Returns:
@@ -41,46 +59,42 @@ def capture(model: Any, inputs: Any, *, title: str | None = None, to: str | Path
         VitportError: if the model is of no kind above, is in training mode, or fails.
     """
     made = model_of(model, inputs, title)
-    kept = as_capture(made.title, made.run(), inputs, made.facts)
+    if keep == "digest":
+        kept: Capture | Digest = digested_run(made, names)
+    else:
+        kept = as_capture(made.title, made.run(), inputs, made.facts)
+        if names is not None:
+            chosen = Steps(made.title, names)
+            found = {name: it for name, it in kept.activations.items() if chosen.wants(name.partition(":")[0], ">0")}
+            kept = dataclasses.replace(kept, activations=found)
+    if not (kept.stages if isinstance(kept, Digest) else kept.activations):
+        raise VitportError(f"No stage of {made.title} has a name like {names}: leave out names, and see what there is.")
     if to is not None:
-        from vit_parity.capture_file import save_capture
-
-        save_capture(kept, Path(to))
+        save(kept, Path(to))
     return kept
 
 
-@contextmanager
-def capturing(model: Any) -> Iterator[list[Capture]]:
-    """Keep what a ``torch.nn.Module`` computes inside code of your own, such as a training loop.
+def digested_run(made: Model, names: Names | None = None) -> Digest:
+    """Run a model; arrays are digested as they are computed, and freed, except those of an ONNX graph."""
+    steps = Steps(made.title, names, keep="digest")
+    if type(made).__name__ == "TorchModel":
+        from vit_parity.porting.training_loop import watch_torch
 
-    >>> with vitport.capturing(model) as steps:
-    ...     for batch in batches:
-    ...         train_step(model, batch)
-    >>> steps[3].activations["encoder.layers.0"]
+        with watch_torch(made.module, steps):  # pyright: ignore[reportAttributeAccessIssue]
+            made.compute()  # pyright: ignore[reportAttributeAccessIssue]
+    elif type(made).__name__ == "JaxModel":
+        from vit_parity.porting.training_loop import listen
 
-    Args:
-        model: the module; its hooks are removed in the end.
-
-    Yields:
-        A list that grows by a capture with each call of the model.
-    """
-    from vit_parity.porting.torch_model import Watched
-
-    steps: list[Capture] = []
-    kept = Watched(model, {})
-
-    def ended(module: Any, args: Any, output: Any) -> None:
-        given = [value for (name, slot), value in kept.values.items() if name.partition("#")[0] == "output" and
-                 slot == "<0"]  # fmt: skip
-        steps.append(as_capture(type(model).__name__, Observed(dict(kept.values)), tuple(given[:1]), {}))
-        kept.clear()
-
-    with kept.watching():
-        handle = model.register_forward_hook(ended)
-        try:
-            yield steps
-        finally:
-            handle.remove()
+        with listen(steps, made.tagging()):  # pyright: ignore[reportAttributeAccessIssue]
+            made.compute()  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        steps.begin()
+        for key, array in made.run().values.items():
+            if steps.wants(*key):
+                steps.put(key, array)
+    steps.end()
+    kept = steps[0] if len(steps) else Digest(made.title, {}, {})
+    return Digest(made.title, kept.stages, made.facts | {"dtype": kept.facts.get("dtype", "float32")})
 
 
 def as_capture(title: str, seen: Observed, inputs: Any, facts: Mapping[str, str]) -> Capture:

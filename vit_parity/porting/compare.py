@@ -23,19 +23,24 @@ from typing import Any
 
 import numpy as np
 
-from vit_parity.bound import MARGIN, growth
+from vit_parity.bound import MARGIN
 from vit_parity.porting.aligned import Aligned
+from vit_parity.porting.capture import model_of
 from vit_parity.porting.causes import Evidence, causes
+from vit_parity.porting.digests import Digest
 from vit_parity.porting.findings import Fault, PortedRow, Porting, Shown, StageVerdict, owner, ported_row
 from vit_parity.porting.gradients import check_differentiable, compared_gradients
 from vit_parity.porting.layouts import apart
+from vit_parity.porting.limits import Limits
+from vit_parity.porting.masks import Masks, passes_record, passes_replay
 from vit_parity.porting.pairs import Pair, read_pairs
 from vit_parity.porting.sides import Side, sides_of
 from vit_parity.porting.stages import ROOT, Key, Observed, output_key
 from vit_parity.porting.suggest import Suggestion, suggest
-from vit_parity.ulp import ROUNDOFF, roundoff
 from vit_spec import VitportError
 
+Pairs = str | Path | Iterable[Pair | str]
+"""Which stages belong together: a file, its lines, or pairs."""
 _NEAR_WIDE, _NEAR = 1e-6, 1e-4
 """Relative L2 distance up to which values count as equal when stages are paired; it decides no verdict."""
 
@@ -46,10 +51,11 @@ def compare(
     inputs: Any = None,
     *,
     inputs_b: Any = None,
-    pairs: str | Path | Iterable[Pair | str] | None = None,
+    pairs: Pairs | None = None,
     gradients: bool = False,
     loss: Callable[[Any], Any] | None = None,
     loss_b: Callable[[Any], Any] | None = None,
+    masks: Masks | bool = False,
 ) -> Porting:
     """Compare two models of any frameworks, stage by stage.
 
@@ -67,33 +73,68 @@ def compare(
         loss: of gradients: from A's output to a number, in A's framework. By default a random linear function of the
             output, the same for both.
         loss_b: the same from B's output in B's framework; ``loss`` by default.
+        masks: of models in training mode: A draws its random masks (dropout, drop path) once, and both use them. Or
+            what :func:`vit_parity.porting.record_masks` recorded.
 
     Raises:
-        VitportError: if a model cannot run, no stages belong together, or a side has no gradients.
+        VitportError: if a model cannot run, other masks are drawn than were recorded, no stages belong together, or a
+            side has no gradients.
     """
+    if isinstance(a, Digest) or isinstance(b, Digest):
+        raise VitportError("A digest holds no arrays: compare it by vitport.compare_digests(a, b).")
     if not gradients and (loss is not None or loss_b is not None):
         raise VitportError("A loss is for gradients alone: give gradients=True, or leave it out.")
     if loss is None and loss_b is not None:
         raise VitportError("loss_b is B's loss beside A's: give loss too.")
-    first, second = sides_of(a, b, inputs, inputs_b)
+    with passes_replay(_recorded(a, inputs) if masks is True else masks or None):
+        first, second = sides_of(a, b, inputs, inputs_b)
+        return _compared(first, second, pairs, gradients=gradients, losses=(loss, loss_b or loss))
+
+
+def _recorded(model: Any, inputs: Any) -> Masks:
+    """What one pass of a model draws."""
+    masks = Masks()
+    with passes_record(masks):
+        model_of(model, inputs).run()
+    if not masks.drawn:
+        raise VitportError("A draws no random mask: put it into training mode, or leave out masks.")
+    return masks
+
+
+def _compared(
+    first: Side, second: Side, pairs: Pairs | None, *, gradients: bool, losses: tuple[Any, Any]
+) -> Porting:  # fmt: skip
     if gradients:
         for side in (first, second):
             check_differentiable(side)
-    names = list(first.best.outputs), list(second.best.outputs)
-    chosen = _drafted(first, second).pairs if pairs is None else read_pairs(pairs, *names)
-    if not chosen:
-        raise VitportError(
-            f"No stage of {first.capture.title} belongs to one of {second.capture.title}: name them in a file of pairs."
-        )
-    aligned = _aligned(first, second, chosen)
-    limits = _Limits(first, second, aligned)
+    aligned = _aligned(first, second, _chosen(first, second, pairs))
+    limits = Limits(first, second, aligned)
     alone, local_limits = _alone(first, second, aligned, limits)
     found = _judged(first, second, aligned, limits, (alone, local_limits))
     if not gradients:
         return found
-    losses = loss, loss_b or loss
     told = compared_gradients(first, second, aligned, alone, (limits.u, limits.growth), found.faults, losses)
     return dataclasses.replace(found, gradients=told)
+
+
+def compared_captures(first: Side, second: Side, pairs: Pairs, *, slack: float) -> Porting:
+    """Compare two captures, where rounding may amount to ``slack`` times as much as in one pass.
+
+    Raises:
+        VitportError: if no stages belong together.
+    """
+    aligned = _aligned(first, second, _chosen(first, second, pairs))
+    return _judged(first, second, aligned, Limits(first, second, aligned, slack), (None, {}))
+
+
+def _chosen(first: Side, second: Side, pairs: Pairs | None) -> tuple[Pair, ...]:
+    names = list(first.best.outputs), list(second.best.outputs)
+    chosen = drafted(first, second).pairs if pairs is None else read_pairs(pairs, *names)
+    if not chosen:
+        raise VitportError(
+            f"No stage of {first.capture.title} belongs to one of {second.capture.title}: name them in a file of pairs."
+        )
+    return chosen
 
 
 def suggest_pairs(a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None) -> Suggestion:
@@ -107,10 +148,11 @@ def suggest_pairs(a: Any, b: Any, inputs: Any = None, *, inputs_b: Any = None) -
         inputs: the same.
         inputs_b: the same.
     """
-    return _drafted(*sides_of(a, b, inputs, inputs_b))
+    return drafted(*sides_of(a, b, inputs, inputs_b))
 
 
-def _drafted(first: Side, second: Side) -> Suggestion:
+def drafted(first: Side, second: Side) -> Suggestion:
+    """Which stages of two sides belong together."""
     near = _NEAR_WIDE if first.wide is not None and second.wide is not None else _NEAR
     return suggest(first.best, second.best, first.model, second.model, near)
 
@@ -121,7 +163,7 @@ def _aligned(a: Side, b: Side, pairs: tuple[Pair, ...]) -> Aligned:
 
 
 def _judged(
-    a: Side, b: Side, aligned: Aligned, limits: _Limits, by_itself: tuple[Observed | None, dict[Key, float]]
+    a: Side, b: Side, aligned: Aligned, limits: Limits, by_itself: tuple[Observed | None, dict[Key, float]]
 ) -> Porting:
     exact, pairs = a.wide is not None and b.wide is not None, tuple(aligned.pairs)
     alone, local_limits = by_itself
@@ -178,7 +220,7 @@ def _judged(
     return Porting(a.capture, b.capture, pairs, tuple(rows), tuple(faults), only_a, only_b, exact, tuple(arrays))
 
 
-def _alone(a: Side, b: Side, aligned: Aligned, limits: _Limits) -> tuple[Observed | None, dict[Key, float]]:
+def _alone(a: Side, b: Side, aligned: Aligned, limits: Limits) -> tuple[Observed | None, dict[Key, float]]:
     """B with A's values in place, and how far rounding takes each stage by itself."""
     if b.model is None or a.model is None or not aligned.a.values:
         return None, {}
@@ -195,41 +237,6 @@ def _alone(a: Side, b: Side, aligned: Aligned, limits: _Limits) -> tuple[Observe
                 share = apart(moved.values[key], array)
                 found[key] = MARGIN * 2 * max(share, limits.u) * (1.0 if exact else limits.growth)
     return alone, found
-
-
-class _Limits:
-    """What rounding may come to, from the start to each stage, in relative L2 distance of B from A."""
-
-    def __init__(self, a: Side, b: Side, aligned: Aligned) -> None:
-        self.u = max(roundoff(np.dtype(dtype)) for side in (a, b) if (dtype := _dtype(side)) in ROUNDOFF)
-        self.growth = growth(_longest(a), self.u)
-        source = a if a.wide is not None else b
-        self._moved: dict[Key, float] = {}
-        if source.wide is not None and source.model is not None:
-            shaken = source.model.run(wide=True, shake=self.u)
-            other = {output_key(pair.b): output_key(pair.a) for pair in aligned.pairs}
-            for key, array in source.wide.values.items():
-                if key in shaken.values and array.size and array.dtype.kind == "f":
-                    name = key if source is a else other.get(key, key)
-                    self._moved[name] = apart(shaken.values[key], array)
-        stages = {output_key(pair.a): at for at, pair in enumerate(aligned.pairs, 1)}
-        self.together = {
-            key: MARGIN * 2 * self.growth * max(self._moved.get(key, self.u * at), self.u) for key, at in stages.items()
-        }
-
-    def exact(self, key: Key) -> float:
-        """The same if both ran in float64: only constants are rounded."""
-        return self.together[key] / self.growth
-
-
-def _dtype(side: Side) -> str:
-    return side.capture.facts.get("dtype", "float32")
-
-
-def _longest(a: Side) -> int:
-    """The longest sum, as far as shapes tell."""
-    axes = [size for array in a.plain.outputs.values() for size in array.shape[1:]]
-    return max(axes, default=1)
 
 
 def _wrong_inputs(pair: Pair, aligned: Aligned, alone: Observed | None, limits: dict[Key, float]) -> list[Fault]:

@@ -12,6 +12,7 @@ import numpy as np
 from vit_parity.porting import equinox_model
 from vit_parity.porting.equinox_model import equinox_module
 from vit_parity.porting.jax_tagging import PATH, is_array, is_leaf, named_leaf
+from vit_parity.porting.masks import masks_are_known
 from vit_parity.porting.stages import ROOT, Parts
 from vit_spec import VitportError
 
@@ -27,7 +28,8 @@ def held(model: Any) -> Held:
     if is_a(model, "flax.nnx", "Module"):
         from flax import nnx
 
-        _check_random(model)
+        if not masks_are_known():
+            _check_random(model)
         graph, state = nnx.split(model)
         leaves, tree = jax.tree.flatten(state)
         trained = {id(it.get_value()): ".".join(map(str, path)) for path, it in nnx.to_flat_state(state)
@@ -41,7 +43,8 @@ def held(model: Any) -> Held:
 
         return leaves, made, [trained.get(id(leaf)) for leaf in leaves]
     if (module := equinox_module(model)) is not None:
-        equinox_model.check_random(module)
+        if not masks_are_known():
+            equinox_model.check_random(module)
         if module is model:
             return equinox_model.held(module)
     if is_a(model, "flax.linen", "Module"):  # bound
@@ -104,4 +107,7 @@ def _check_random(model: Any) -> None:
 
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.Dropout) and module.rate > 0 and not module.deterministic:
-            raise VitportError("The NNX model has dropout switched on, so outputs are random: call model.eval() first.")
+            raise VitportError(
+                "The NNX model has dropout switched on, so outputs are random: call model.eval() first, "
+                "or compare with masks=True."
+            )

@@ -21,6 +21,7 @@ from vit_parity.porting.equinox_model import equinox_module
 from vit_parity.porting.jax_held import held, is_a, parts_of
 from vit_parity.porting.jax_tagging import is_array, is_leaf, tagging
 from vit_parity.porting.loops import Loop, stacked, unstacked
+from vit_parity.porting.masks import of_a_pass
 from vit_parity.porting.program import Evaluation, order_of, shaken
 from vit_parity.porting.stages import ROOT, Key, Observed, Parts, is_float
 from vit_parity.porting.tags import mark
@@ -70,9 +71,26 @@ class JaxModel:
                 traced = self._kept[wide, shake]
                 put = _put(traced, forced) if forced else {}
                 found = jax.device_get(traced.run(traced.arrays, put))
+            except VitportError:
+                raise
             except Exception as error:
                 raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
         return Observed(unstacked(traced.order, found), _Kinds(self.kinds))
+
+    def compute(self) -> None:
+        """Run the model compiled, for those who listen."""
+        import jax
+
+        def run(leaves: list[Any]) -> tuple[()]:
+            self.called(leaves)
+            return ()
+
+        with jax_dtype("float32"):
+            try:
+                jax.jit(run)(self.arrays(False, 0.0))
+                jax.effects_barrier()
+            except Exception as error:
+                raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
 
     def _traced(self, wide: bool, shake: float) -> _Traced:
         """The program with its tags."""
@@ -116,7 +134,8 @@ class JaxModel:
         own, fresh = leaves[: len(self._weights)], iter(leaves[len(self._weights) :])
         given = [next(fresh) if isinstance(leaf, np.ndarray) else leaf for leaf in self._given]
         args, kwargs = jax.tree.unflatten(self._tree, given)
-        output = self._made(list(own))(*args, **kwargs)
+        with of_a_pass():
+            output = self._made(list(own))(*args, **kwargs)
         if ROOT in self.kinds:  # the module marked it
             return output
         arrays, tree = jax.tree.flatten(output)

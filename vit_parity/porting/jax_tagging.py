@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def tagging(kinds: dict[str, str], model: Any, called: dict[str, Any]) -> Iterat
         called: gets the modules of Equinox that are called, by their paths.
     """
     with ExitStack() as stack:
-        stack.enter_context(_context()(next(_number)))
+        stack.enter_context(fresh_traces())
         if "flax.linen" in sys.modules:
             from flax import linen
 
@@ -59,7 +59,16 @@ def tagging(kinds: dict[str, str], model: Any, called: dict[str, Any]) -> Iterat
         if "flax.nnx" in sys.modules:
             from flax import nnx
 
-            stack.enter_context(_calls(nnx.Module, lambda module, _: getattr(module, PATH, None), kinds))
+            def path(module: Any, above: list[tuple[Any, str]]) -> str | None:
+                if (known := getattr(module, PATH, None)) is not None:
+                    return known
+                if above or not isinstance(model, nnx.Module) or type(module) is not type(model):
+                    return None
+                named.enter_context(paths_of(module))  # a copy that was taken apart before its paths were known
+                return ROOT
+
+            named = ExitStack()
+            stack.enter_context(_calls(nnx.Module, path, kinds, named.close))
         if "equinox" in sys.modules:
             from vit_parity.porting.equinox_model import equinox_module, path_of
 
@@ -75,8 +84,24 @@ def tagging(kinds: dict[str, str], model: Any, called: dict[str, Any]) -> Iterat
 
 
 @contextmanager
-def _calls(base: type, named: Named, kinds: dict[str, str]) -> Iterator[None]:
-    """Wraps the ``__call__`` of every class of modules."""
+def paths_of(model: Any) -> Iterator[None]:
+    """Let each module of an NNX model, and of what is copied from it, hold its path."""
+    from flax import nnx
+
+    modules = list(nnx.iter_modules(model))
+    try:
+        for path, module in modules:
+            setattr(module, PATH, ".".join(map(str, path)) or ROOT)
+        yield
+    finally:
+        for _, module in modules:
+            if hasattr(module, PATH):
+                delattr(module, PATH)
+
+
+@contextmanager
+def _calls(base: type, named: Named, kinds: dict[str, str], left: Callable[[], None] = tuple) -> Iterator[None]:
+    """Wraps the ``__call__`` of every class of modules; ``left`` is called behind the outermost."""
     inside: list[tuple[Any, str]] = []
 
     def wrapped(own: Any) -> Any:
@@ -91,6 +116,8 @@ def _calls(base: type, named: Named, kinds: dict[str, str]) -> Iterator[None]:
                 return _tagged_call(functools.partial(own, self), args, kwargs, name, type(self).__name__, kinds)
             finally:
                 inside.pop()
+                if not inside:
+                    left()
 
         return call
 
@@ -140,9 +167,14 @@ def named_leaf(path: Sequence[Any]) -> str:
     return ".".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
 
 
+def fresh_traces() -> AbstractContextManager[None]:
+    """Within it, nothing is found again that was traced outside."""
+    return _context()(next(_number))
+
+
 @functools.cache
 def _context() -> Any:
-    """Part of the key of JAX's caches, so that nothing traced without tags is found again."""
+    """Part of the key of JAX's caches."""
     import jax
 
     return jax.make_user_context(0)

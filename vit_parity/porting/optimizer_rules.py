@@ -1,7 +1,8 @@
 """The rules of common optimizers in numpy, and what may be otherwise in another's hands.
 
 A rule is that of ``torch.optim`` unless a field says else: Adam and AdamW (Kingma & Ba 2015, Loshchilov & Hutter 2019),
-SGD with momentum, RMSprop, Adagrad. Each hypothesis changes a few fields; it is tried by replaying all steps.
+NAdam (Dozat 2016), SGD with momentum, RMSprop, Adagrad; or that of Lion (Chen et al. 2023). Each hypothesis changes a
+few fields; it is tried by replaying all steps.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Rule:
     """How one parameter is updated."""
 
     kind: str
-    """``adam``, ``sgd``, ``rmsprop`` or ``adagrad``."""
+    """``adam``, ``sgd``, ``rmsprop``, ``adagrad`` or ``lion``."""
     rates: tuple[float, ...]
     """Learning rate of each step, and of one step more."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -51,6 +52,12 @@ class Rule:
     largest: bool = False
     """AMSGrad: the largest second moment so far."""
     centred: bool = False
+    momentum_decay: float | None = None
+    """Of NAdam: how fast beta1 rises from half its size."""
+    signed: bool = True
+    """Lion: whether the sign of the mean is taken."""
+    early_momentum: bool = False
+    """Lion: whether its momentum takes the gradient before the mean is made of it."""
     start: float = 0.0
     """Of the sum of squares."""
     shift: int = 0
@@ -85,9 +92,19 @@ def _direction(rule: Rule, g: np.ndarray, step: int, rate: float, state: dict[st
         first, second = (1 - beta ** (step + 1) if on else 1.0
                          for beta, on in zip(rule.betas, rule.corrected, strict=True))  # fmt: skip
         m = state["m"] / first
-        if rule.nesterov:
+        if rule.momentum_decay is not None:
+            now, following = (one * (1 - 0.5 * 0.96 ** ((step + at) * rule.momentum_decay)) for at in (1, 2))
+            state["product"] = state.get("product", 1.0) * now
+            m = following * state["m"] / (1 - state["product"] * following) + (1 - now) * g / (1 - state["product"])
+        elif rule.nesterov:
             m = one * state["m"] / (1 - one ** (step + 2)) + (1 - one) * g / first
         return m / _root(rule, state["top"] if rule.largest else state["v"], second)
+    if rule.kind == "lion":
+        one, two = rule.betas
+        after = two * state["m"] + (1 - two) * g
+        mean = one * (after if rule.early_momentum else state["m"]) + (1 - one) * g
+        state["m"] = after
+        return np.sign(mean) if rule.signed else mean
     if rule.kind == "adagrad":
         state["v"] = state["v"] + g**2
         return g / _root(rule, state["v"], 1.0)
@@ -118,6 +135,7 @@ def _root(rule: Rule, v: np.ndarray, correction: float) -> np.ndarray:
 Change = Callable[[Rule], Rule]
 _EPSILONS = (0.0, 1e-16, 1e-15, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 _BETAS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
+_MOMENTUM_DECAYS = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 0.01, 0.04)
 _DECAYS = (1e-6, 1e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 2e-2, 0.03, 0.04, 0.05, 0.1, 0.2, 0.3)
 
 
@@ -137,7 +155,7 @@ def hypotheses(rule: Rule, largest_decay: float, matrix: bool) -> dict[str, Chan
         "is one step ahead in the schedule": put(shift=1),
         "is one step behind in the schedule": put(shift=-1),
     }
-    if rule.kind != "sgd":
+    if rule.kind not in ("sgd", "lion"):
         told["adds epsilon inside the root"] = put(inside=True)
         told |= {f"uses epsilon {it:g}": put(epsilon=it) for it in _EPSILONS}
         told |= {f"adds epsilon {it:g} inside the root": put(inside=True, epsilon=it) for it in _EPSILONS[1:]}
@@ -151,10 +169,28 @@ def hypotheses(rule: Rule, largest_decay: float, matrix: bool) -> dict[str, Chan
             "does not keep the largest second moment (no AMSGrad)": put(largest=False),
             "uses Nesterov's form (NAdam)": put(nesterov=True),
         }
+        if rule.momentum_decay is not None:
+            told |= {
+                "keeps its momentum at beta1, which PyTorch raises from half of it": put(
+                    momentum_decay=None, nesterov=True
+                ),
+                "leaves out Nesterov's form (Adam)": put(momentum_decay=None),
+            }
+            told |= {f"uses momentum decay {it:g}": put(momentum_decay=it) for it in _MOMENTUM_DECAYS}
+    if rule.kind == "lion":
+        told |= {
+            "takes no sign": put(signed=False),
+            "updates its momentum before the sign is taken": put(early_momentum=True),
+            "swaps its betas": lambda r: dataclasses.replace(r, betas=r.betas[::-1]),
+            "takes the sign of its momentum alone, with the gradient in it": lambda r: dataclasses.replace(
+                r, early_momentum=True, betas=(1.0, r.betas[1])
+            ),
+        }
+    if rule.kind in ("adam", "lion"):
         told |= {f"uses beta1 {it:g}": (lambda r, it=it: dataclasses.replace(r, betas=(it, r.betas[1])))
                  for it in _BETAS}  # fmt: skip
-    if rule.kind in ("adam", "rmsprop"):
-        name = "beta2" if rule.kind == "adam" else "decay of the squares"
+    if rule.kind in ("adam", "rmsprop", "lion"):
+        name = "decay of the squares" if rule.kind == "rmsprop" else "beta2"
         told |= {f"uses {name} {it:g}": (lambda r, it=it: dataclasses.replace(r, betas=(r.betas[0], it)))
                  for it in _BETAS}  # fmt: skip
     if rule.kind == "rmsprop":

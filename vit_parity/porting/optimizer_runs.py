@@ -20,7 +20,8 @@ ROUNDINGS = 64
 """Of one step, in units in the last place of the update: more than any rule has operations."""
 CONSTANTS = 4
 """Numbers of a rule that either side may hold in float32, as optax computes the rates of a schedule."""
-_KINDS = {"Adam": "adam", "AdamW": "adam", "SGD": "sgd", "RMSprop": "rmsprop", "Adagrad": "adagrad"}
+_KINDS = {"Adam": "adam", "AdamW": "adam", "SGD": "sgd", "RMSprop": "rmsprop", "Adagrad": "adagrad",
+          "NAdam": "adam", "Lion": "lion"}  # fmt: skip
 Tree = Any
 """Arrays in dicts, lists or tuples."""
 Trees = Sequence[Mapping[str, np.ndarray]]
@@ -145,7 +146,7 @@ def _rule(kind: str, name: str, group: Mapping[str, Any] | None, rates: Sequence
     if group is None:
         return Rule(kind, tuple(0.0 for _ in rates))
     one, two = group.get("betas", (0.0, group.get("alpha", 0.0)))
-    coupled = name != "AdamW" and not group.get("decoupled_weight_decay", False)
+    coupled = name not in ("AdamW", "Lion") and not group.get("decoupled_weight_decay", False)
     return Rule(
         kind, tuple(rates),
         betas=(float(one), float(two)),
@@ -153,6 +154,7 @@ def _rule(kind: str, name: str, group: Mapping[str, Any] | None, rates: Sequence
         momentum=float(group.get("momentum", 0.0)), dampening=float(group.get("dampening", 0.0)),
         nesterov=bool(group.get("nesterov", False)), largest=bool(group.get("amsgrad", False)),
         centred=bool(group.get("centered", False)), corrected=(kind == "adam", kind == "adam"),
+        momentum_decay=float(group["momentum_decay"]) if name == "NAdam" else None,
         start=float(group.get("initial_accumulator_value", 0.0)),
     )  # fmt: skip
 

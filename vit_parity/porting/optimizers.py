@@ -8,7 +8,7 @@ what follows the other one down to rounding is named.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,14 +109,24 @@ def compare_optimizers(
     if not taken:
         raise VitportError("At least one step is needed: give gradients, or steps of 1 or more.")
     first, second = (run_optimizer(side, start, taken, rebuilt, letter) for letter, side in (("A", a), ("B", b)))
-    rows = [_row(at, first, second) for at in range(1, len(taken) + 1)]
+
+    def causes() -> tuple[str, ...]:
+        if first.rules is not None:
+            return found_causes(first, second, taken)
+        if second.rules is not None:
+            return tuple(f"is the one in PyTorch, and A {cause}" for cause in found_causes(second, first, taken))
+        return ()
+
+    return findings_of(first, second, start, causes)
+
+
+def findings_of(
+    first: Ran, second: Ran, start: Mapping[str, np.ndarray], causes: Callable[[], tuple[str, ...]]
+) -> OptimizerFindings:
+    """What two runs of the same steps show; causes are sought where they part."""
+    rows = [_row(at, first, second) for at in range(1, len(first.params))]
     parted = tuple(name for name in start if not all(near(first.params, second.params, name)))
-    causes: tuple[str, ...] = ()
-    if parted and first.rules is not None:
-        causes = found_causes(first, second, taken)
-    elif parted and second.rules is not None:
-        causes = tuple(f"is the one in PyTorch, and A {cause}" for cause in found_causes(second, first, taken))
-    return OptimizerFindings(first.title, second.title, tuple(rows), parted, causes)
+    return OptimizerFindings(first.title, second.title, tuple(rows), parted, causes() if parted else ())
 
 
 def _drawn(start: Mapping[str, np.ndarray], steps: int, seed: int) -> list[dict[str, np.ndarray]]:

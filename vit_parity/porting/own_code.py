@@ -9,6 +9,7 @@ from typing import Any
 
 from conversion.containers.file_checks import first_line
 from vit_parity.porting.capture import is_linen_pair
+from vit_parity.porting.kept_steps import read
 from vit_spec import VitportError
 
 
@@ -17,7 +18,7 @@ def own_model(named: str, option: str) -> tuple[Any, Any]:
 
     Args:
         named: ``MODULE:FUNCTION``, found in the current folder or installed. The function takes nothing, and returns a
-            model, or a model and its inputs. A path of a capture or of an ``.onnx`` file is taken as it is.
+            model, or a model and its inputs. The path of a capture, a digest or an ``.onnx`` file is taken as it is.
         option: of the command, for errors.
 
     Returns:
@@ -27,9 +28,7 @@ def own_model(named: str, option: str) -> tuple[Any, Any]:
         VitportError: if there is no such function, or it fails.
     """
     if named.endswith((".npz", ".safetensors")):
-        from vit_parity.capture_file import load_capture
-
-        return load_capture(Path(named)), None
+        return read(Path(named)), None
     if named.endswith(".onnx"):
         return named, None
     module, colon, function = named.partition(":")

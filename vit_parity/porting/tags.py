@@ -6,13 +6,16 @@ array is the whole batch, its batch axis first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Marker = Callable[[Any, str, str], Any]
+"""From an array, the name of its stage and its slot, to the same array."""
+_listener: ContextVar[Marker | None] = ContextVar("listener", default=None)
 _numbers: ContextVar[list[int] | None] = ContextVar("numbers", default=None)
 """Where gradients are wanted, what numbers the marks, and the numbers of those that something is differentiated by."""
 
@@ -41,10 +44,22 @@ def mark(x: Any, name: str, slot: str) -> Any:
     """One array as one slot of a stage (:mod:`vit_parity.porting.stages`)."""
     import jax.numpy as jnp
 
+    if (listener := _listener.get()) is not None:
+        return listener(x, name, slot)
     passed = _numbers.get()
     if passed is not None:
         passed[0] += 1
     return primitive().bind(jnp.asarray(x), name=name, slot=slot, call=passed[0] if passed else 0)
+
+
+@contextmanager
+def heard_by(listener: Marker) -> Iterator[None]:
+    """Give marks to a listener (:mod:`vit_parity.porting.listening`) instead of leaving them in the program."""
+    before = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(before)
 
 
 @contextmanager

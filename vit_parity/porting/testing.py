@@ -15,6 +15,7 @@ from vit_parity.capture_file import load_capture, save_capture
 from vit_parity.porting.capture import capture
 from vit_parity.porting.compare import compare
 from vit_parity.porting.findings import Porting
+from vit_parity.porting.masks import Masks
 from vit_parity.porting.pairs import Pair
 from vit_spec import VitportError
 
@@ -31,6 +32,7 @@ def assert_parity(
     gradients: bool = False,
     loss: Callable[[Any], Any] | None = None,
     loss_b: Callable[[Any], Any] | None = None,
+    masks: Masks | bool = False,
     report: str | Path | None = None,
 ) -> Porting:
     """Fail unless rounding explains every difference of B from A.
@@ -50,6 +52,7 @@ def assert_parity(
             :func:`vit_parity.porting.compare`.
         loss: the same.
         loss_b: the same.
+        masks: the same.
         report: where to write the HTML report of a failure; by default ``parity-reports/`` and the test's name.
 
     Returns:
@@ -59,7 +62,8 @@ def assert_parity(
         AssertionError: with the layer, the cause where it is known, and the path of the report.
         VitportError: if a model cannot run, or nothing belongs together.
     """
-    found = compare(a, b, inputs, inputs_b=inputs_b, pairs=pairs, gradients=gradients, loss=loss, loss_b=loss_b)
+    asked = {"pairs": pairs, "gradients": gradients, "loss": loss, "loss_b": loss_b, "masks": masks}
+    found = compare(a, b, inputs, inputs_b=inputs_b, **asked)
     if found.equal:
         return found
     path = Path(report) if report is not None else _report_of_test()

@@ -12,6 +12,7 @@ import numpy as np
 
 from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import torch_array
+from vit_parity.porting.masks import masks_are_known, of_a_pass
 from vit_parity.porting.stages import ROOT, Key, Observed, Parts, Values, unique
 from vit_spec import VitportError
 
@@ -39,9 +40,10 @@ class TorchModel:
     def __init__(self, module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], title: str) -> None:
         import torch
 
-        if module.training:
+        if module.training and not masks_are_known():
             raise VitportError(
-                "The PyTorch model is in training mode, where outputs may be random: call model.eval() first."
+                "The PyTorch model is in training mode, where outputs may be random: call model.eval() first, or "
+                "compare with masks=True."
             )
         first = next((it for it in module.parameters() if it.is_floating_point()), torch.zeros(()))
         self.title = title
@@ -59,10 +61,22 @@ class TorchModel:
         """As :class:`vit_parity.porting.stages.Model` says."""
         import torch
 
-        kept = Watched(self.module if not (wide or shake) else copy.deepcopy(self.module), forced or {})
+        changed = wide or shake or self.module.training  # statistics of batches move in training mode
+        kept = Watched(copy.deepcopy(self.module) if changed else self.module, forced or {})
         with torch.no_grad():
             self.call(kept, wide, shake)
         return Observed(kept.values, kept.kinds)
+
+    def compute(self) -> None:
+        """Run the module as it is, for those who watch it."""
+        import torch
+
+        args, kwargs = self.inputs(_as_is)
+        with torch.no_grad(), _plain_kernels():
+            try:
+                self.module(*args, **kwargs)
+            except Exception as error:
+                raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
 
     def call(
         self, watched: Watched, wide: bool, shake: float, given: Given = _as_is, then: Callable[[Any], Any] = _nothing
@@ -86,9 +100,12 @@ class TorchModel:
             stack.enter_context(_plain_kernels())
             if wide or shake:
                 stack.enter_context(_mode(wide, shake, rng))
+            stack.enter_context(of_a_pass())
             stack.enter_context(watched.watching())
             try:
                 output = module(*args, **kwargs)
+            except VitportError:
+                raise
             except Exception as error:
                 raise VitportError(f"{self.title} fails on these inputs ({first_line(error)}).") from error
             then(output)

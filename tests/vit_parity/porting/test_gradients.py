@@ -355,7 +355,9 @@ def test_helper_command_and_report_tell_it(tmp_path, capsys) -> None:
     assert "The gradient that reaches 1 (B: norm) is wrong" in report.read_text()
     vitport.assert_parity(network(), own_wrong(), X)
     here = "tests.vit_parity.porting.test_gradients"
-    assert main(["compare", "--a", f"{here}:own_model", "--b", f"{here}:own_wrong", "--gradients", "--all"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", "--a", f"{here}:own_model", "--b", f"{here}:own_wrong", "--gradients", "--all"])
+    assert stopped.value.code == 1
     out = capsys.readouterr().out
     assert "Gradients of a random linear function of the output" in out
     assert "inputs[0]" in out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -52,7 +54,58 @@ def grouped(params: Any) -> Any:
     return torch.optim.AdamW(groups, 1e-3)
 
 
+class Lion(torch.optim.Optimizer):
+    """As its authors publish it (Chen et al. 2023, algorithm 2)."""
+
+    def __init__(self, params: Any, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.99),
+                 weight_decay: float = 0.05) -> None:  # fmt: skip
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            one, two = group["betas"]
+            for p in group["params"]:
+                m = self.state[p].setdefault("m", torch.zeros_like(p))
+                update = (one * m + (1 - one) * p.grad).sign() + group["weight_decay"] * p
+                p -= group["lr"] * update
+                m.mul_(two).add_(p.grad, alpha=1 - two)
+
+
+def nadam(**options: Any) -> Any:
+    return lambda params: torch.optim.NAdam(params.values(), 1e-3, **options)
+
+
+def lion(params: Any) -> Any:
+    return Lion(params.values())
+
+
+def scheduled_nadam(decay: float) -> optax.GradientTransformation:
+    """PyTorch's NAdam in JAX."""
+
+    def init(params: Any) -> Any:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return jnp.zeros((), jnp.float64), jnp.ones((), jnp.float64), zeros, zeros
+
+    def update(gradients: Any, state: Any, _: Any = None) -> Any:
+        count, product, m, v = state
+        now, following = (0.9 * (1 - 0.5 * 0.96 ** ((count + at) * decay)) for at in (1, 2))
+        product = product * now
+        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, gradients)
+        v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, v, gradients)
+
+        def step(m: Any, v: Any, g: Any) -> Any:
+            top = following * m / (1 - product * following) + (1 - now) * g / (1 - product)
+            return -1e-3 * top / (jnp.sqrt(v / (1 - 0.999 ** (count + 1))) + 1e-8)
+
+        return jax.tree.map(step, m, v, gradients), (count + 1, product, m, v)
+
+    return optax.GradientTransformation(init, update)
+
+
 SAME = {
+    "NAdam": (nadam(), scheduled_nadam(4e-3)),
+    "Lion": (lion, optax.lion(1e-3, weight_decay=0.05)),
     "AdamW": (adamw(), OPTAX),
     "Adam with L2": (lambda it: torch.optim.Adam(it.values(), 1e-3, weight_decay=0.05),
                      optax.chain(optax.add_decayed_weights(0.05), optax.adam(1e-3))),
@@ -63,6 +116,16 @@ SAME = {
     "groups": (grouped, optax.adamw(1e-3, weight_decay=0.05, mask=MATRICES)),
 }  # fmt: skip
 OTHER = {
+    "NAdam without its schedule": (nadam(), optax.nadam(1e-3),
+                                   "keeps its momentum at beta1, which PyTorch raises from half of it"),
+    "NAdam as Adam": (nadam(), optax.adam(1e-3), "leaves out Nesterov's form (Adam)"),
+    "momentum decay": (nadam(), scheduled_nadam(8e-3), "uses momentum decay 0.008"),
+    "Lion's beta2": (lion, optax.lion(1e-3, b2=0.95, weight_decay=0.05), "uses beta2 0.95"),
+    "Lion's betas swapped": (lion, optax.lion(1e-3, b1=0.99, b2=0.9, weight_decay=0.05), "swaps its betas"),
+    "Lion's decay by default": (lion, optax.lion(1e-3), "uses weight decay 0.001"),
+    "Lion without decay": (lion, optax.lion(1e-3, weight_decay=0.0), "leaves out weight decay"),
+    "Lion with L2": (lion, optax.chain(optax.add_decayed_weights(0.05), optax.lion(1e-3, weight_decay=0.0)),
+                     "adds weight decay to the gradient (L2), not to the weights"),
     "epsilon": (adamw(), optax.adamw(1e-3, eps=1e-6, weight_decay=0.05), "uses epsilon 1e-06"),
     "epsilon in the root": (adamw(), optax.adamw(1e-3, eps=0, eps_root=1e-8, weight_decay=0.05),
                             "adds epsilon inside the root"),
@@ -104,7 +167,8 @@ def quick(names: Any) -> list[Any]:
 def test_equal_rules_take_the_same_steps(name) -> None:
     found = compare_optimizers(*SAME[name], WEIGHTS)
     assert found.equal, str(found)
-    assert found.steps[-1].distance < (1e-6 if name == "a schedule" else 1e-12)  # optax computes its rates in float32
+    single = ("a schedule", "NAdam")  # optax computes its rates in float32, PyTorch's NAdam the product of its momenta
+    assert found.steps[-1].distance < (1e-6 if name in single else 1e-12)
     assert "Rounding explains every difference of 8 steps" in str(found)
 
 

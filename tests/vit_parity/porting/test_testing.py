@@ -93,7 +93,9 @@ def test_the_command_compares_models_of_ones_own(capsys, tmp_path) -> None:
     assert main(["compare", *names, f"{HERE}:own_port"]) == 0
     assert "Rounding explains every difference" in capsys.readouterr().out
     report = tmp_path / "out.html"
-    assert main(["compare", *names, f"{HERE}:own_wrong", "--report", str(report), "--json"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *names, f"{HERE}:own_wrong", "--report", str(report), "--json"])
+    assert stopped.value.code == 1
     told = json.loads(capsys.readouterr().out)
     assert [(it["stage"], it["counterpart"], it["causes"]) for it in told["faults"]] == [
         ("1", "act", ["uses tanh GELU instead of GELU"])
