@@ -11,12 +11,15 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from conversion.containers import holds_weights
+from conversion.containers import ENDINGS, holds_weights
 from conversion.containers.model_card import CARD, is_ours
 from conversion.format import FolderWriter, Format
 from conversion.store import Objects
 from vit_spec import VitportError
 from vit_spec.address import in_store
+
+_NO_WEIGHTS = (".onnx", ".h5", ".hdf5", ".keras", ".gguf", ".tflite", ".pt2", ".stablehlo")
+"""Endings of names of files that no format writes."""
 
 
 def writable_file(path: str | Path, sources: Iterable[str | Path] = (), ending: str = "") -> Path:
@@ -115,11 +118,13 @@ def writable_weights(
         The absolute path without links.
 
     Raises:
-        VitportError: if something else is there, a source would be replaced, or nothing of that name can be made.
+        VitportError: if something else is there, a source would be replaced, the name says another kind of file, or
+            nothing of that name can be made.
     """
-    path = Path(path)
+    path, formats = Path(path), list(formats)
     found = _followed(path)
     if not found.exists():
+        _check_ending(path, formats)
         return found
     if not overwrite:
         raise VitportError(f"{path} exists already: choose another destination, or pass overwrite=True (--overwrite).")
@@ -129,10 +134,24 @@ def writable_weights(
             where = "is the source" if read == found else f"holds the source {source}"
             raise VitportError(f"{path} {where} and would be replaced while it is read: choose another destination.")
     if found.is_dir():
-        _check_folder(path, found, list(formats))
+        _check_folder(path, found, formats)
     elif not holds_weights(found):
         raise VitportError(f"{path} is not a file of weights, so it is not replaced: choose another destination.")
+    _check_ending(path, formats)
     return found
+
+
+def _check_ending(path: Path, formats: list[Format]) -> None:
+    """Refuse a name that says another kind of file than is written: a ``.pth`` that torch.load cannot open."""
+    written = {it.writer for it in formats if it.writer is not None}
+    endings = [ending for writer in ENDINGS if writer in written for ending in ENDINGS[writer]]
+    kinds = {*ENDINGS, *(it for it in written if isinstance(it, FolderWriter))}
+    ending, others = path.suffix.lower(), {*_NO_WEIGHTS, *(it for several in ENDINGS.values() for it in several)}
+    if not written <= kinds or ending in endings or ending not in others:
+        return
+    name = formats[0].group or formats[0].name
+    what = f"a file that ends in {' or '.join(endings[:2])}" if endings else "a folder"
+    raise VitportError(f"{path} ends in {ending}, but {name} writes {what}: choose another name, or another format.")
 
 
 def _followed(path: Path) -> Path:

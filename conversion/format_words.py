@@ -11,7 +11,9 @@ from vit_spec import VitportError
 _TORCH = "timm (a state_dict as safetensors), torchvision or torch-encoder (.pth)"
 _JAX = "flax (an orbax folder of vit_jax), google-linen (msgpack) or google (.npz)"
 _SAFETENSORS = "timm (one safetensors file) or huggingface (a folder with model.safetensors)"
-_EXPORT = "torch.{} takes the model that vitport.create_model(weights=…) gives"
+_EXPORT = "`vitport export MODEL OUT.{}` writes it"
+_TRACE = "torch.jit.trace takes the model that vitport.create_model(weights=…) gives"
+_READ_ONNX = "`vitport export MODEL OUT.onnx` writes ONNX, which {} reads"
 _NONE = "vitport does not write {}: write safetensors, --to timm, and convert that with its own tools"
 _FORMATS = {
     "safetensors": _SAFETENSORS, "safetensor": _SAFETENSORS, "mlx": _SAFETENSORS,
@@ -38,13 +40,14 @@ _FORMATS = {
 }  # fmt: skip
 """Word → the formats that are meant."""
 _ADVICE = {
-    "onnx": _EXPORT.format("onnx.export"), "torchscript": _EXPORT.format("jit.trace"),
-    "jit": _EXPORT.format("jit.trace"), "pt2": _EXPORT.format("export.export"),
-    "exported_program": _EXPORT.format("export.export"), "stablehlo": "jax.export takes the model of vit_jax",
+    "onnx": _EXPORT.format("onnx") + ", and to read one, leave out --from",
+    "pt2": _EXPORT.format("pt2"), "exported_program": _EXPORT.format("pt2"),
+    "stablehlo": _EXPORT.format("stablehlo"), **dict.fromkeys(("torchscript", "jit"), _TRACE),
+    "openvino": _READ_ONNX.format("OpenVINO"), "tensorrt": _READ_ONNX.format("TensorRT"),
     **{
         word: _NONE.format(word)
         for word in ("keras", "tf", "tensorflow", "saved_model", "h5", "hdf5", "tflite", "gguf", "ggml", "coreml",
-                     "openvino", "tensorrt", "paddle", "tfjs", "mlmodel", "pickle", "pkl", "csv")
+                     "paddle", "tfjs", "mlmodel", "pickle", "pkl", "csv")
     },
     **dict.fromkeys(
         ("cait", "crossvit", "pvt", "levit", "mobilevit", "convnext", "resnet", "hiera", "bert"),

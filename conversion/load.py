@@ -25,12 +25,12 @@ from conversion.identify.known_class import check_class, check_format, format_by
 from conversion.identify.order import told_order
 from conversion.identify.quantised import check_floats, check_plain
 from conversion.identify.recognise import recognise
-from conversion.identify.resolve import SHAPES, Fact, resolve_config
+from conversion.identify.resolve import SHAPES, Fact, resolve_config, surplus_names
 from conversion.opening import Opening
 from conversion.renaming.recognised import renamed
 from conversion.source import Provenance, Source
 from conversion.statements import earlier_changes, stated_labels, stated_preprocessing, told_facts
-from conversion.tensors.check import check_complete
+from conversion.tensors.check import check_complete, check_known
 from conversion.tensors.table import TensorTable
 from vit_spec import (
     Config,
@@ -179,7 +179,11 @@ def _understood(
     table = with_computed(found.format, table, told, given, named)
     if "rotary" in source.facts:
         told = with_stated_rotary(told, table.shapes, given, named, named_by)
-    config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
+    try:
+        config, origins = resolve_config(found.format.family, table.shapes, told, named, named_by, given)
+    except UnstatedError as error:
+        check_known(surplus_names(error, found.format.family, table.shapes, told, given), found.format.name)
+        raise
     said = set(stated) - timm_config.MAY_DIFFER or huggingface_config.stated_fields(beside)
     check_told({name: fact for name, fact in told.items() if source.own is not None or name in said}, config)
     if source.own is None and not stated:

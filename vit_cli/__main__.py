@@ -37,9 +37,11 @@ def entry() -> int:
         if trains:
             _block(False)
         from vit_cli.main import main
+        from vit_cli.platforms import look_for_no_tpu
         from vit_cli.terminal import escape_output
 
         escape_output()
+        look_for_no_tpu()
         status = main()
     except KeyboardInterrupt:
         sys.stderr.write("vitport: stopped.\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vit_cli.reading import Json, SizedOptions
-from vit_cli.terminal import print_table, say, say_error, spinner, write_json
+from vit_cli.terminal import print_table, say, say_error, skipped, spinner, write_json
 from vit_jax.training.recipe.data import Data
 from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
@@ -127,7 +127,7 @@ def evaluate(
         with spinner("Evaluating"):
             found = _of_head(checkpoint, source, how, real, per_class, predictions)
     for name, reason in found.pop("skipped", {}).items():
-        say(f"skipped {name}: {reason}")
+        say(skipped(name, reason))
     if as_json:
         write_json({"weights": weights, "data": data, "split": split, **found})
         return

@@ -24,6 +24,12 @@ def say_error(text: str) -> None:
     sys.stderr.write(f"vitport: {printable(text)}\n")
 
 
+def skipped(name: str, reason: str) -> str:
+    """That an image was left out, and why; most reasons begin with its name."""
+    told = reason.removeprefix(f"{name} ")
+    return f"skipped {name}: {reason}" if told == reason else f"skipped {name}, which {told}"
+
+
 def write_json(value: Any) -> None:
     """One JSON document on stdout, as :func:`json_text` writes it."""
     sys.stdout.write(f"{json_text(value)}\n")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from vit_cli.compilation_cache import keeping_programs
-from vit_cli.terminal import print_table, say, say_error
+from vit_cli.terminal import print_table, say, say_error, skipped
 from vit_cli.workdir import config_of, refuse_held
 from vit_jax.training.recipe.config import Processes, TrainConfig, config_from_dict, read_config
 from vit_jax.training.recipe.finetuning import FINETUNE, completed, in_words
@@ -46,7 +46,7 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
     if given["preset"] and given["config"]:
         raise VitportError("--preset and --config both give defaults: give one, and change it by further options.")
     weights = _value(args, "--model.weights")
-    defaults = FINETUNE if weights else TrainConfig()
+    plain = defaults = FINETUNE if weights else TrainConfig()
     if given["preset"]:
         defaults = get_preset(given["preset"]).config
     elif given["config"]:
@@ -56,6 +56,7 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
         defaults = config_from_dict(completed(read_yaml(local(given["config"])), weights), given["config"])
     elif given["workdir"] and (found := config_of(given["workdir"])) is not None:
         defaults = read_config(found)
+    names_no_data = defaults is plain and _value(args, "--data.path") is None
     # A length on the command line replaces the default's, in whichever of the two units that is.
     for length, other in (("steps", "epochs"), ("epochs", "steps")):
         if _value(args, f"--{length}") not in (None, "None"):
@@ -110,6 +111,8 @@ def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
                 raise VitportError(f"--{name} is for --dry-run --on TOPOLOGY: give it too.")
         if not dry_run:
             refuse_held(workdir)  # the run itself does too, but reading data and weights before it may take long
+        if names_no_data and not dry_run:
+            _print("note: no --data is given, so these are scikit-learn's handwritten digits")
         with keeping_programs(compilation_cache):
             return _train(options, workdir, processes, dry_run, profile)
 
@@ -213,7 +216,7 @@ def _run(setup: Setup, workdir: str, profile: tuple[int, int] | None, is_main: b
             say_error(str(error))
             end_alone(75)
         for name, reason in finished.skipped.items():
-            _print(f"skipped {name}: {reason}")
+            _print(skipped(name, reason))
         if is_main and finished.stopped is None:
             for path in draw(place.folder, finished.scores, setup.train.classes):
                 _print(f"wrote {workdir.rstrip('/')}/{path.name}")
@@ -222,10 +225,11 @@ def _run(setup: Setup, workdir: str, profile: tuple[int, int] | None, is_main: b
 
 
 def _beginning(setup: Setup, workdir: str) -> str:
-    validation = "no" if setup.validation is None else f"{len(setup.validation)}"
+    held_out = "no validation images (--data.holdout 0.1 takes a tenth of these)"
+    validation = held_out if setup.validation is None else f"{len(setup.validation)} validation images"
     return (
         f"{count_parameters(setup.model) / 1e6:.2f} M parameters, {len(setup.train)} training images, "
-        f"{validation} validation images, {len(setup.train.classes)} classes, {setup.steps} steps of "
+        f"{validation}, {len(setup.train.classes)} classes, {setup.steps} steps of "
         f"{setup.options.batch}, into {workdir}"
     )
 

@@ -5,6 +5,7 @@ A container knows nothing about models; ``conversion.formats`` knows names and l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from conversion.containers import (
@@ -19,6 +20,7 @@ from conversion.containers import (
     torch_file,
     training_run,
 )
+from conversion.containers.other_files import said_of
 from conversion.containers.wall import wall
 from conversion.source import Source
 from vit_spec import VitportError
@@ -42,6 +44,15 @@ READABLE = (
     "a safetensors file, a NumPy .npz file, a PyTorch .pt/.pth file, a Flax .msgpack file, an ONNX file, "
     "a Hugging Face folder, a Flax checkpoint folder or a folder of such steps, or a work directory of training"
 )
+
+
+ENDINGS: dict[Callable[..., None], tuple[str, ...]] = {
+    safetensors_file.write: (".safetensors",),
+    npz_file.write: (".npz",),
+    torch_file.write: (".pt", ".pth", ".bin", ".ckpt", ".tar"),
+    msgpack_file.write: (".msgpack",),
+}
+"""What writes a file of weights → endings of names by which such files are known."""
 
 
 def open_source(path: Path, weights_key: str | None = None) -> Source:
@@ -80,29 +91,15 @@ def holds_weights(path: Path) -> bool:
 def _opened(path: Path, weights_key: str | None) -> Source:
     if not path.exists():
         raise VitportError(f"{path} does not exist: give the path of {READABLE}.")
+    is_other = path.is_dir() or (path.is_file() and not holds_weights(path))  # reading a device or a pipe may never end
+    if is_other and (said := said_of(path)):
+        raise VitportError(f"{path} {said}.")
     if path.is_dir():
         for folder in _FOLDERS:
             if folder.recognises(path):
                 return folder.read(path, weights_key)
         raise VitportError(f"{path} is a folder with neither config.json nor a Flax checkpoint: give {READABLE}.")
-    for container in _FILES if path.is_file() else ():  # reading a device or a pipe may never end
+    for container in _FILES if path.is_file() else ():
         if container.recognises(path):
             return container.read(path, weights_key)
-    if tool := _compressed(path):
-        raise VitportError(f"{path} is compressed: unpack it with {tool}, and give what comes out.")
     raise VitportError(f"{path} is not a file of weights that vitport reads: give {READABLE}.")
-
-
-_COMPRESSED = {
-    b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd",
-    b"7z\xbc\xaf": "7z x", b"Rar!": "unrar x",
-}  # fmt: skip
-"""First bytes of a compressed file → what unpacks it."""
-
-
-def _compressed(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        start = file.read(6)
-    return next((tool for magic, tool in _COMPRESSED.items() if start.startswith(magic)), None)

@@ -65,6 +65,11 @@ def check_floats(table: TensorTable) -> None:
         VitportError: with the first such parameter.
     """
     for name, tensor in table.tensors.items():
+        if name.endswith("num_batches_tracked"):
+            raise VitportError(
+                f"The file holds a batch norm ({name}), which no model of vitport has: give the weights of a Vision "
+                "Transformer or a Swin Transformer."
+            )
         if tensor.dtype.kind in "iub":
             raise quantised(name, str(tensor.dtype))
         if tensor.dtype not in _FLOATS:

@@ -78,10 +78,10 @@ def recognise(
                 return _peeled(spelled, candidate, _chosen(prefixes, under), notes, unreplicate)
     for family in FAMILIES:
         _check_family(table, family)
-    expected = f"of {forced}" if forced else f"of any format ({', '.join(sorted(FORMATS))})"
+    expected = f"of {forced}" if forced else "of a Vision Transformer in any format that vitport reads"
     raise VitportError(
-        f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}. For a model written "
-        "by hand, `vitport inspect --suggest` drafts rules for --rename."
+        f"The names are not those {expected}: the first are {', '.join(sorted(table)[:4])}. For a Vision Transformer "
+        "written by hand, `vitport inspect --suggest` drafts rules for --rename."
     )
 
 

@@ -17,6 +17,9 @@ from vit_spec.family import FAMILIES
 SHAPES = "the tensors' shapes"
 """The origin of facts that shapes show."""
 
+_ANY = {"num_heads": 1, "activation": "gelu", "norm_eps": 1e-6, "pool": "token", "norm": "layernorm"}
+"""A value for each of the fields on which no parameter's name depends, but those of a pool."""
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -93,6 +96,31 @@ def resolve_config(
         raise VitportError(f"{named_by[:1].upper()}{named_by[1:]} does not fit the tensors: {error}") from error
     check_facts(given, config, origins)
     return config, origins
+
+
+def surplus_names(
+    unstated: UnstatedError, family: str, shapes: Shapes, told: Mapping[str, Fact], given: Mapping[str, Any]
+) -> list[str]:
+    """Names that no model of these shapes has, whatever the unstated fields are: no answer would make the file fit.
+
+    Args:
+        unstated: what :func:`resolve_config` raised for these shapes and facts.
+        family: of the format that the file is in.
+        shapes: canonical name → shape.
+        told: config fields that the file itself states.
+        given: config fields that the caller stated.
+    """
+    if not set(unstated.fields) <= set(_ANY):
+        return []
+    names = set(shapes)
+    for pool in ("token", "avg"):
+        guess = {name: _ANY[name] for name in unstated.fields} | ({"pool": pool} if "pool" in unstated.fields else {})
+        try:
+            config, _ = resolve_config(family, shapes, told, None, "", {**given, **guess})
+        except VitportError:
+            return []
+        names -= {parameter.name for parameter in parameters(config)}
+    return [name for name in shapes if name in names]
 
 
 def _candidates(family: str, shapes: Shapes) -> str:

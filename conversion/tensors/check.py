@@ -52,6 +52,25 @@ def check_complete(
         raise VitportError(f"{count} not fit the model: {'; '.join(faults)}.")
 
 
+def check_known(surplus: Sequence[str], format_name: str) -> None:
+    """Refuse a file with tensors that no model has, before anything is asked about it.
+
+    Args:
+        surplus: their names.
+        format_name: for the message.
+
+    Raises:
+        VitportError: with their number and the first of them.
+    """
+    if surplus:
+        first = ", ".join(printable(name, _LONGEST_NAME) for name in surplus[:3])
+        count = f"{len(surplus)} tensors of it belong" if len(surplus) > 1 else "1 tensor of it belongs"
+        raise VitportError(
+            f"The file looks like {format_name}, but {count} to no model of that format ({first}): it is "
+            "another architecture, or more than its model; give the weights of a Vision Transformer alone."
+        )
+
+
 def _both(canonical: str, foreign: Mapping[str, str]) -> str:
     there = foreign[canonical]
     return canonical if there == canonical else f"{canonical} (in the file: {there})"

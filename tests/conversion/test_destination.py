@@ -293,3 +293,26 @@ def test_a_report_goes_to_a_file_alone(tmp_path) -> None:
     (tmp_path / "link.html").symlink_to("old.html")
     assert writable_file(tmp_path / "link.html") == (tmp_path / "old.html").resolve()
     assert writable_file(tmp_path / "new.html") == (tmp_path / "new.html").resolve()
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "written"),
+    [
+        ("w.pth", "timm", "a file that ends in .safetensors"),
+        ("w.SAFETENSORS", "google", "a file that ends in .npz"),
+        ("w.npz", "torchvision", "a file that ends in .pt or .pth"),
+        ("w.msgpack", "flax", "a folder"),
+        ("w.onnx", "huggingface", "a folder"),
+        ("w.h5", "google-linen", "a file that ends in .msgpack"),
+    ],
+)
+def test_a_name_of_another_kind_of_file_is_refused(name, format, written, tmp_path) -> None:
+    with pytest.raises(VitportError, match=f"ends in {Path(name).suffix.lower()}, but {format} writes {written}:"):
+        conversion.save(CHECKPOINT, tmp_path / name, format=format, activation="keep")
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["w", "vit.tiny", "w.safetensors", "w.v2"])
+def test_other_names_are_as_the_user_wants_them(name, tmp_path) -> None:
+    conversion.save(CHECKPOINT, tmp_path / name, format="timm", activation="keep")
+    assert_same_tensors(conversion.load(tmp_path / name).params, CHECKPOINT.params)

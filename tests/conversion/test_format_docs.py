@@ -118,7 +118,7 @@ def test_the_example_reads_writes_and_verifies_and_is_gone_when_removed(tmp_path
         proof = _converted(source, to)
         assert proof.passed, proof.verdict
     conversion.unregister_format("jeonsworld")
-    with pytest.raises(VitportError, match="not those of any format"):
+    with pytest.raises(VitportError, match="not those of a Vision Transformer"):
         conversion.load(source)
     with pytest.raises(VitportError, match="No format is named 'jeonsworld'"):
         conversion.unregister_format("jeonsworld")

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 import conversion
 import vit_torch
 import vitport
+from tests.conversion.randomised import randomised
 from vit_parity.semantics import semantics_of_file
 from vit_spec import VitportError
 
@@ -49,19 +50,6 @@ MODELS: dict[str, tuple[type, Any, str]] = {
     ),
 }  # fmt: skip
 TOLERANCE = 1e-13
-
-
-def randomised(cls: type, config: Any) -> Any:
-    """A model none of whose parameters is near its neutral value."""
-    torch.manual_seed(1)
-    model = cls(config).double().eval()
-    for name, parameter in model.named_parameters():
-        noise = torch.randn_like(parameter)
-        if ("norm" in name and name.endswith("weight")) or "lambda" in name:
-            parameter.data = 1 + 0.3 * noise
-        else:
-            parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.ndim in (2, 4) else 0.5 * noise
-    return model
 
 
 def pixels(size: tuple[int, int] = (12, 12)) -> torch.Tensor:

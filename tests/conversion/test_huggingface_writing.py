@@ -23,6 +23,7 @@ from conversion.config_json import huggingface as huggingface_config
 from conversion.config_json import preprocessor
 from conversion.containers import huggingface_folder
 from tests.conversion.canaries import assert_same_tensors
+from tests.conversion.randomised import randomised
 from tests.random_weights import random_params
 from vit_spec import Preprocessing, ViTConfig, VitportError
 
@@ -76,19 +77,6 @@ FOLDERS: dict[str, tuple[type, transformers.PreTrainedConfig, str]] = {
         "siglip-classifier",
     ),
 }
-
-
-def randomised(cls: type, config: transformers.PreTrainedConfig) -> transformers.PreTrainedModel:
-    """A model whose norms, biases, scales and tokens are as far from their initial values as its matrices are."""
-    torch.manual_seed(1)
-    model = cls(config).double().eval()
-    for name, parameter in model.named_parameters():
-        noise = torch.randn_like(parameter)
-        if ("norm" in name and name.endswith("weight")) or "lambda1" in name:
-            parameter.data = 1 + 0.3 * noise
-        else:
-            parameter.data = noise / parameter[0].numel() ** 0.5 if parameter.ndim in (2, 4) else 0.5 * noise
-    return model
 
 
 def random_image(config: transformers.PreTrainedConfig) -> torch.Tensor:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import conversion
 from tests.conversion.canaries import canary_params
 from vit_cli.main import main
-from vit_spec import UnfitError, ViTConfig, VitportError
+from vit_spec import UnfitError, UnstatedError, ViTConfig, VitportError
 
 BASE = ViTConfig(image_size=12, patch_size=4, embed_dim=24, depth=2, num_heads=3, num_classes=5)
 UNFIT = {
@@ -66,13 +68,16 @@ def test_what_no_option_helps_names_none(tmp_path) -> None:
 
 
 WORDS = {
-    "onnx": r"torch\.onnx\.export", "safetensors": "--to timm .*or huggingface", "msgpack": "--to google-linen",
+    "onnx": r"`vitport export MODEL OUT\.onnx` writes it", "openvino": r"OUT\.onnx` writes ONNX, which OpenVINO reads",
+    "stablehlo": r"OUT\.stablehlo` writes it", "pt2": r"OUT\.pt2` writes it",
+    "safetensors": "--to timm .*or huggingface", "msgpack": "--to google-linen",
     "npz": "--to google, big-vision", "dinov2": "--to huggingface-dinov2", "orbax": "--to flax",
     "pytorch": "--to timm .*torchvision", "torch": "--to timm", "jax": "--to flax", "hf": "--to huggingface",
     "transformers": "--to huggingface", "keras": "does not write keras", "tf": "does not write tf",
-    "gguf": "does not write gguf", "ONNX": r"torch\.onnx\.export", ".pth": "--to timm", "open_clip": "huggingface-clip",
-    "scenic": "google-linen", "h5": "does not write h5", "hugging-face": "--to huggingface", "torchscript": "jit",
-    "huggingface_vit": "did you mean huggingface-vit", "bigvision": "did you mean big-vision",
+    "gguf": "does not write gguf", "ONNX": r"`vitport export MODEL OUT\.onnx`", ".pth": "--to timm",
+    "open_clip": "huggingface-clip", "scenic": "google-linen", "h5": "does not write h5",
+    "hugging-face": "--to huggingface", "torchscript": "jit", "huggingface_vit": "did you mean huggingface-vit",
+    "bigvision": "did you mean big-vision",
     "xyz": "choose one of big-vision, .*, flax, flax-swin,", "all": "choose one of", "cait": "another kind of model",
     "Timm": r"did you mean timm\? `--to all` lists all formats\.$",
     "orbax-checkpoint": "--to flax", "clip model": "--to huggingface-clip", "zarr": "--to flax",
@@ -89,3 +94,29 @@ def test_a_word_that_is_no_format_gets_what_is_meant(word, tmp_path, capsys) -> 
     with pytest.raises(VitportError):
         conversion.load(tmp_path / "w", format=word)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_another_architecture_is_refused_before_it_is_asked_for_heads(tmp_path) -> None:
+    hybrid = {"patch_embed.backbone.stem.conv.weight": np.ones((8, 3, 7, 7), np.float32)}  # timm's vit_base_r50_s16
+    save_file(canary_params(BASE) | hybrid, tmp_path / "w.safetensors")
+    with pytest.raises(
+        VitportError, match=r"1 tensor of it belongs? to no model .* \(patch_embed\.backbone\.stem\.conv"
+    ):
+        conversion.load(tmp_path / "w.safetensors")
+    with pytest.raises(VitportError, match=r"surplus patch_embed\.backbone\.stem\.conv\.weight"):
+        conversion.load(tmp_path / "w.safetensors", model=BASE)
+
+
+@pytest.mark.parametrize("pool", ["token", "avg"])
+def test_norms_of_either_pooling_are_asked_for_as_before(pool, tmp_path) -> None:
+    config = BASE.replace(pool=pool, final_norm="pooled" if pool == "avg" else "tokens")
+    save_file(canary_params(config), tmp_path / "w.safetensors")
+    with pytest.raises(UnstatedError, match=r"does not say its num_heads"):
+        conversion.load(tmp_path / "w.safetensors")
+
+
+def test_a_batch_norm_is_not_taken_for_a_quantised_weight(tmp_path) -> None:
+    xcit = {"patch_embed.proj.0.1.num_batches_tracked": np.zeros((), np.int64)}
+    save_file(canary_params(BASE) | xcit, tmp_path / "w.safetensors")
+    with pytest.raises(VitportError, match=r"holds a batch norm \(patch_embed\.proj\.0\.1\.num_batches_tracked\)"):
+        conversion.load(tmp_path / "w.safetensors", model=BASE)

@@ -45,6 +45,7 @@ SAME = {
     "Param": "Parameter",
     "iter_modules": "modules",
     "_checkpoint": "checkpoint",  # torch.utils.checkpoint
+    "issubdtype": "is_floating_point",
 }
 # Calls that only one of the frameworks needs.
 # Modules are registered by their base class; a new head goes to the model's device and dtype; memory has an order; a

@@ -111,7 +111,7 @@ def test_images_that_cannot_be_read_have_no_features_and_are_named(finished, tmp
         path.write_bytes(b"")
     assert main(["evaluate", str(finished), "--data", str(folder), "--knn", "3"]) == 0
     told = capsys.readouterr().out
-    assert all(f"skipped {path}: " in told for path in damaged)
+    assert all(f"skipped {path}, which is " in told for path in damaged)
     assert re.search(r"training_images +23\n", told)
 
 
@@ -135,7 +135,7 @@ def test_validation_images_that_cannot_be_read_are_named_and_a_trace_ends_with_t
     for steps, profile, traced in (("2", ("1", "9"), "steps 2 to 2"), ("4", ("1", "2"), "steps 3 to 3")):
         assert _train(tmp_path / "run", *options, "--steps", steps, "--profile", *profile) == 0
         told = capsys.readouterr().out
-        assert f"skipped {damaged}: " in told
+        assert f"skipped {damaged}, which is " in told
         assert f"asks for steps that this start does not take: it traces {traced}." in told
         traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
         assert len(traces) == int(steps) / 2

@@ -80,10 +80,10 @@ def test_an_unknown_framework_is_refused():
 
 def test_a_verified_conversion_carries_the_tensors_and_its_certificate(weights: Path, tmp_path: Path):
     """Oracle: the arrays that were saved."""
-    done = vitport.convert(weights, tmp_path / "w.msgpack", to="flax", verify=True)
+    done = vitport.convert(weights, tmp_path / "w.orbax", to="flax", verify=True)
     assert done.certificate is not None
     assert done.certificate.passed, done.certificate.verdict
-    again = vitport.load(tmp_path / "w.msgpack")
+    again = vitport.load(tmp_path / "w.orbax")
     assert {name: again.params[name].tobytes() for name in again.params} == {
         name: array.tobytes() for name, array in PARAMS.items()
     }

@@ -53,7 +53,7 @@ class PatchEmbed(nnx.Module):
         """(B, H, W, C) -> (B, N, D), patches in row-major order.
 
         Raises:
-            VitportError: if the images do not have the channels and size of the layer.
+            VitportError: if the images do not have the channels and size of the layer, or are integers.
         """
         _check_images(images, self.in_channels, self.image_size)
         images = _padded(images, self.margin)
@@ -78,7 +78,7 @@ def _padded(images: Float[Array, "B H W C"], margin: tuple[int, int]) -> Float[A
 
 
 def _check_images(images: Array, in_channels: int, image_size: tuple[int, int]) -> None:
-    """Refuse images of another shape than (B, H, W, C)."""
+    """Refuse images of another shape than (B, H, W, C), and bytes."""
     if images.ndim != 4:
         raise VitportError(
             f"images of shape {tuple(images.shape)} are not a batch: expected (batch, height, width, channels)."
@@ -88,6 +88,11 @@ def _check_images(images: Array, in_channels: int, image_size: tuple[int, int]) 
         raise VitportError(
             f"images of shape {tuple(images.shape)} have {channels} channels on axis 3, but the model was made for "
             f"{in_channels}: pass (batch, height, width, channels)."
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise VitportError(
+            f"images have the dtype {images.dtype}, but a model takes normalised floats: scale them to 0 to 1, "
+            "subtract the mean and divide by the standard deviation of its preprocessing."
         )
     if (height, width) != image_size:
         raise VitportError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.nn import functional
@@ -50,7 +51,7 @@ class PatchEmbed(nn.Module):
         """(B, C, H, W) -> (B, N, D), patches in row-major order.
 
         Raises:
-            VitportError: if the images do not have the channels and size of the layer.
+            VitportError: if the images do not have the channels and size of the layer, or are integers.
         """
         _check_images(images, self.in_channels, self.image_size)
         images = _padded(images, self.margin)
@@ -76,7 +77,7 @@ def _padded(images: Float[Tensor, "B C H W"], margin: tuple[int, int]) -> Float[
 
 @fx.wrap  # symbolic tracing records the call, because it cannot follow what depends on a shape
 def _check_images(images: Tensor, in_channels: int, image_size: tuple[int, int]) -> None:
-    """Refuse images of another shape than (B, C, H, W)."""
+    """Refuse images of another shape than (B, C, H, W), and bytes."""
     if images.ndim != 4:
         raise VitportError(
             f"images of shape {tuple(images.shape)} are not a batch: expected (batch, channels, height, width)."
@@ -86,6 +87,11 @@ def _check_images(images: Tensor, in_channels: int, image_size: tuple[int, int])
         raise VitportError(
             f"images of shape {tuple(images.shape)} have {channels} channels on axis 1, but the model was made for "
             f"{in_channels}: pass (batch, channels, height, width)."
+        )
+    if not torch.is_floating_point(images):
+        raise VitportError(
+            f"images have the dtype {images.dtype}, but a model takes normalised floats: scale them to 0 to 1, "
+            "subtract the mean and divide by the standard deviation of its preprocessing."
         )
     if (height, width) != image_size:
         raise VitportError(

@@ -6,6 +6,7 @@ import numpy as np
 
 from conversion.containers import torch_file
 from conversion.format import Format
+from conversion.formats.vit import mask_token
 from conversion.formats.vit.huggingface_dinov3 import unsupported_dinov3
 from conversion.formats.vit.huggingface_vit import READER_DEFAULTS
 from conversion.second_reading.vit import PartNames, SecondReading
@@ -98,9 +99,8 @@ def _mask(bias: Tensor, keys: int) -> Tensor:
 def _beside(table: TensorTable, config: ViTConfig) -> dict[str, np.ndarray]:
     """The periods, in float32 as the code computes them, and a mask token."""
     assert config.rotary is not None
-    dtype = table.spec("cls_token")[1]
     periods = config.rotary.all_periods(config.head_dim)  # pyright: ignore[reportAttributeAccessIssue]  # cannot_hold
-    return {_PERIODS: np.array(periods, np.float32), "mask_token": np.zeros((1, config.embed_dim), dtype)}
+    return {_PERIODS: np.array(periods, np.float32), "mask_token": mask_token.blank(table, config)}
 
 
 def buffer_facts(aside: TensorTable, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, object]:
@@ -155,7 +155,7 @@ FORMAT = Format(
     before=("timm",),
     set_aside={
         _PERIODS: "periods of rotary positions, which are read as a fact",
-        "mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass",
+        "mask_token": mask_token.UNREAD,
         "projectors.*": "the projectors of distillation, in no forward pass",
         "local_cls_norm.*": "a norm of small crops in training, in no forward pass",
     },

@@ -10,6 +10,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import ACTIVATIONS, folder_json, model_facts, model_json
 from conversion.containers import huggingface_folder
 from conversion.format import Format
+from conversion.formats.vit import mask_token
 from conversion.formats.vit.huggingface_vit import (
     ATTENTION_ON_DISK,
     CONVENTIONS,
@@ -135,8 +136,7 @@ def _place(name: str, checkpoint: Checkpoint) -> str:
 
 
 def _mask_token(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    dtype = checkpoint.params.spec("cls_token")[1]
-    return {"embeddings.mask_token": np.zeros((1, checkpoint.config.embed_dim), dtype)}
+    return {"embeddings.mask_token": mask_token.blank(checkpoint.params, checkpoint.config)}
 
 
 FORMAT = Format(

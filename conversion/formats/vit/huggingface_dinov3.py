@@ -9,6 +9,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import ACTIVATIONS, folder_json, model_facts, model_json
 from conversion.containers import huggingface_folder
 from conversion.format import Format
+from conversion.formats.vit import mask_token
 from conversion.formats.vit.huggingface_vit import MASK_TOKEN, READER_DEFAULTS
 from conversion.limits import unsupported_fields
 from conversion.second_reading.vit import PartNames, SecondReading
@@ -146,10 +147,10 @@ def cannot_hold(config: ViTConfig) -> list[str]:
 
 def _filler(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     """The class has a mask token, and registers even if there are none."""
-    config, dtype = checkpoint.config, checkpoint.params.spec("cls_token")[1]
-    found = {"embeddings.mask_token": np.zeros((1, 1, config.embed_dim), dtype)}
+    config = checkpoint.config
+    found = {"embeddings.mask_token": mask_token.blank(checkpoint.params, config)[None]}
     if not config.register_tokens:
-        found["embeddings.register_tokens"] = np.zeros((1, 0, config.embed_dim), dtype)
+        found["embeddings.register_tokens"] = np.zeros((1, 0, config.embed_dim), found["embeddings.mask_token"].dtype)
     return found
 
 

@@ -12,6 +12,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import folder_json, model_json
 from conversion.containers import huggingface_folder
 from conversion.format import Format
+from conversion.formats.vit import mask_token
 from conversion.formats.vit.huggingface_dinov2 import FORMAT as DINOV2
 from conversion.formats.vit.huggingface_dinov2 import facts, unsupported_by_dinov2
 from conversion.formats.vit.huggingface_vit import MASK_TOKEN, PARTS, READER_DEFAULTS
@@ -81,8 +82,7 @@ def cannot_hold(config: ViTConfig) -> list[str]:
 
 
 def _mask_token(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    dtype = checkpoint.params.spec("cls_token")[1]
-    return {"mask_token": np.zeros((1, checkpoint.config.embed_dim), dtype)}
+    return {"mask_token": mask_token.blank(checkpoint.params, checkpoint.config)}
 
 
 FORMAT = Format(
@@ -93,7 +93,7 @@ FORMAT = Format(
     by_class=True,
     group="huggingface",
     classes={"tipsv2_vision_model": ("Tipsv2VisionModel", "Tipsv2VisionBackbone")},
-    set_aside=MASK_TOKEN | {"mask_token": MASK_TOKEN["embeddings.mask_token"]},
+    set_aside=MASK_TOKEN | {"mask_token": mask_token.UNREAD},
     conventions={"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bilinear-antialias"},
     facts=facts,
     preprocessing=Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, interpolation="bilinear", resize="squash"),

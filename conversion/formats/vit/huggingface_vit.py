@@ -16,6 +16,7 @@ from conversion.config_json.huggingface import (
 )
 from conversion.containers import huggingface_folder
 from conversion.format import Format
+from conversion.formats.vit import mask_token
 from conversion.limits import unsupported_fields
 from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Rule, Rules, joined, module
@@ -59,7 +60,7 @@ IN_MEMORY = (
     *module("blocks.{i}.mlp.fc2", "layers.{i}.mlp.fc2"),
 )
 HEADS = (*module("pre_logits.fc", "pooler.dense"), *module("head", "classifier"))
-MASK_TOKEN = {"embeddings.mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass"}
+MASK_TOKEN = {"embeddings.mask_token": mask_token.UNREAD}
 PRE_TRAINING = MASK_TOKEN | {"decoder.*": "the decoder that paints hidden patches in masked pre-training"}
 
 CONVENTIONS = {"pool": "token", "pos_embed": "prefix", "pos_embed_resize": "torch-bicubic"}

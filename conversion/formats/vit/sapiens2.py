@@ -10,6 +10,7 @@ from conversion.checkpoint import Checkpoint
 from conversion.config_json.huggingface import folder_json, model_facts, model_json
 from conversion.containers import huggingface_folder
 from conversion.format import Format
+from conversion.formats.vit import mask_token
 from conversion.formats.vit.huggingface_dinov3 import check_biases
 from conversion.formats.vit.huggingface_vit import MASK_TOKEN, READER_DEFAULTS
 from conversion.formats.vit.shared_heads import remarks, sharing, with_all_heads, with_shared_heads
@@ -134,7 +135,7 @@ FORMAT = Format(
     classes={"sapiens2": ("Sapiens2Model",)},
     set_aside=MASK_TOKEN | {
         "rope_embed.periods": "periods of rotary positions, which follow from theta",
-        "mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass",
+        "mask_token": mask_token.UNREAD,
     },
     conventions={
         "pool": "token", "pos_embed": "none", "norm": "rmsnorm", "norm_eps": 1e-6, "activation": "silu",

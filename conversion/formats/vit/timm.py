@@ -8,6 +8,7 @@ from typing import Any
 
 from conversion.containers import safetensors_file
 from conversion.format import Format
+from conversion.formats.vit import mask_token
 from conversion.second_reading.vit import PartNames, SecondReading
 from conversion.tensors.rules import Aliased, Renamed, Rule, module
 from conversion.tensors.table import TensorTable
@@ -41,8 +42,8 @@ _JOINT_OUT = (
 )
 """timm's parallel blocks with differential attention."""
 SET_ASIDE = {
-    "mask_token": "a stand-in for hidden patches in masked pre-training, in no forward pass",
-    "masked_embed": "a stand-in for hidden patches in masked pre-training, in no forward pass",  # iBOT
+    "mask_token": mask_token.UNREAD,
+    "masked_embed": mask_token.UNREAD,  # iBOT
     "decoder_*": "the decoder that paints hidden patches in masked pre-training",
     "head.mlp.*": _PROJECTOR,  # DINO
     "head.last_layer.*": _PROJECTOR,

@@ -45,3 +45,9 @@ def test_images_of_another_shape_are_refused(shape: tuple[int, ...], sentence: s
     layer = nnx.eval_shape(lambda: PatchEmbed(embed_dim=8, init=Init(nnx.Rngs(0))))
     with pytest.raises(VitportError, match=sentence):
         layer(jnp.zeros(shape))
+
+
+def test_bytes_are_not_taken_for_normalised_images():
+    layer = nnx.eval_shape(lambda: PatchEmbed(embed_dim=8, init=Init(nnx.Rngs(0))))
+    with pytest.raises(VitportError, match="images have the dtype uint8, but a model takes normalised floats"):
+        layer(jnp.zeros((2, 224, 224, 3), jnp.uint8))

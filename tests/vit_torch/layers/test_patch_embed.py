@@ -37,3 +37,8 @@ def test_patches_are_cut_out_row_by_row_and_projected(bias: bool, with_norm: boo
 def test_images_of_another_shape_are_refused(shape: tuple[int, ...], sentence: str):
     with pytest.raises(VitportError, match=sentence):
         PatchEmbed(embed_dim=8)(torch.zeros(shape))
+
+
+def test_bytes_are_not_taken_for_normalised_images():
+    with pytest.raises(VitportError, match=r"images have the dtype torch\.uint8, but a model takes normalised floats"):
+        PatchEmbed(embed_dim=8)(torch.zeros((2, 3, 224, 224), dtype=torch.uint8))

@@ -133,7 +133,10 @@ def _refuse_splits(root: Folder, names: list[str]) -> NoReturn:
 def _read(root: Folder, keep: Keep) -> ImageFolder:
     classes = tuple(sorted(name for name in root.folders() if name[0] != "."))
     if not classes:
-        raise VitportError(f"{root} has no class folders: put the images of each class into a folder of their own.")
+        raise VitportError(
+            f"{root} has no class folders: put the images of each class into a folder of their own, or "
+            "name a table of labels (--data.labels)."
+        )
     names, labels = [], []
     for label, name in enumerate(classes):
         found = sorted(image_files(root.below(name)))
