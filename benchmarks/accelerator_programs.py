@@ -126,7 +126,6 @@ def programs() -> list[Program]:
         Program(BASE, "v5e:4x4", 2048, mesh(4, 4)),
         Program(BASE, "v5e:4x4", 2048, mesh(4, 4), remat="none"),
         Program(BASE, "v5e:4x4", 2048, mesh(4, 4), remat="full"),
-        Program(BASE, "v5e:4x4", 1024, mesh(4, 2, 2)),
         Program(LARGE, "v5e:8x8", 4096, mesh(32, 2)),
         Program(LARGE, "v6e:8x8", 4096, mesh(4, 16), remat="full"),
         Program(LARGE, "v6e:8x8", 4096, mesh(4, 16), remat="dots_no_batch"),
