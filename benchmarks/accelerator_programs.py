@@ -102,7 +102,7 @@ class Program:
 TINY, SMALL, BASE, LARGE = (f"vit_{size}_patch16_224" for size in ("tiny", "small", "base", "large"))
 HUGE, GIANT = "vit_huge_patch14_224", "vit_giant_patch14_224"
 DINO_V3 = "vit_small_patch16_dinov3"
-SWIN, SWIN_V2 = "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"
+SWIN = "swin_tiny_patch4_window7_224"
 
 
 def programs() -> list[Program]:
@@ -126,8 +126,6 @@ def programs() -> list[Program]:
         Program(BASE, "v5e:4x4", 2048, mesh(4, 4)),
         Program(BASE, "v5e:4x4", 2048, mesh(4, 4), remat="none"),
         Program(BASE, "v5e:4x4", 2048, mesh(4, 4), remat="full"),
-        Program(BASE, "v5e:4x4", 1024, mesh(4, 2, 2)),
-        Program(BASE, "v5p:2x2x2", 2048, mesh(8)),
         Program(LARGE, "v5e:8x8", 4096, mesh(32, 2)),
         Program(LARGE, "v6e:8x8", 4096, mesh(4, 16), remat="full"),
         Program(LARGE, "v6e:8x8", 4096, mesh(4, 16), remat="dots_no_batch"),
@@ -164,7 +162,6 @@ def programs() -> list[Program]:
         Program(HUGE, "h100:2x8", 1024, mesh(2, 8), remat="full"),
         Program(GIANT, "b200:2x8", 1024, mesh(2, 8), remat="full"),
         Program(SWIN, "h100:1x8", 1024, mesh(8), remat="none"),
-        Program(SWIN_V2, "v5e:2x4", 512, mesh(8)),
         Program(TINY, "v5e:2x2", 512, mesh(4), gradient_sum="float32"),
         Program(TINY, "v5e:2x2", 512, mesh(2, 2), gradient_sum="float32"),
         Program(TINY, "v5e:2x2", 512, mesh(2, 2)),

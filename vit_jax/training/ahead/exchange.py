@@ -21,7 +21,7 @@ _GROUP_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _ORDER = re.compile(r"(?:\[[\d,]+\]<=)?\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _CHANNEL = re.compile(r"channel_id=(\d+)")
-_PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
+_PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,10 @@ def _bytes(here: Computation, one: Instruction, kind: str) -> float:
 
 
 def _members(one: Instruction, devices: int) -> tuple[int, ...]:
-    if pair := _PAIRS.search(one.rest):
-        return tuple(map(int, pair.groups()))
+    if pairs := _PAIRS.search(one.rest):
+        found = (pair.partition(",") for pair in pairs[1].strip("{}").split("},{"))
+        apart = ((int(source), int(target)) for source, _, target in found if source != target)
+        return next(apart, (0,))  # some devices may keep what they have
     if groups := _GROUPS.search(one.rest):
         first = groups[1].split("}")[0].strip("{ ")
         return tuple(int(number) for number in first.split(",") if number.strip())

@@ -14,7 +14,7 @@ from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Remat
 from vit_jax.training.scaling.collectives import collectives, seconds
 from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes
 from vit_jax.training.step.cost import step_flops
-from vit_spec import Config, VitportError
+from vit_spec import Config, VitportError, block_sizes
 
 _NEAR = 1.02
 """Times within this ratio count as equal: the assumptions are not more accurate."""
@@ -103,10 +103,11 @@ def rank(
 ) -> list[Prediction]:
     """Steps that fit into memory, the fastest first.
 
-    Searches all meshes of so many devices, all with ``scan``, with rematerialisation of blocks and with what
+    Searches meshes of so many devices, all with ``scan``, with rematerialisation of blocks and with what
     ``remat=auto`` does then, each with the least accumulation that fits. Those within 2 % of the fastest come by
     simplicity: the smallest tensor axis, then the smallest FSDP axis, then the least rematerialisation. Attention is
-    cuDNN's if the chip has it.
+    cuDNN's if the chip has it. On TPUs an FSDP axis leaves whole tiles of a width: compiled over 256 chips, with half
+    of one, ViT-L's kernels are summed whole instead of gathered and scattered.
 
     Raises:
         VitportError: if there are no devices.
@@ -122,8 +123,11 @@ def rank(
 
 def _candidates(model: Config, batch: int, devices: int, precision: Precision, chip: Chip) -> Iterator[Step]:
     attention: AttentionKernel = "cudnn" if chip.cudnn and precision == "bfloat16" else "fused"
+    width = max(sizes.width for sizes in block_sizes(model))
     for tensor in _divisors(devices):
         for fsdp in _divisors(devices // tensor):
+            if fsdp > 1 and chip.tile[0] > 1 and width % (fsdp * chip.tile[0]):
+                continue
             mesh = MeshShape(devices // (fsdp * tensor), fsdp, tensor)
             remats: tuple[Remat, ...] = ("dots", "full")  # the first is what remat=auto is
             for remat in remats:

@@ -1,4 +1,4 @@
-"""Six small programs compiled for TPUs, each in some four seconds: prints what each costs, by name, as JSON.
+"""Seven small programs compiled for TPUs, each in some four seconds: prints what each costs, by name, as JSON.
 
 A process of its own: what libtpu sets up when it is loaded stays away from the tests.
 """
@@ -28,6 +28,7 @@ def main() -> None:
         "data and fsdp, v6e": _step("v6e:2x2", mesh=MeshShape(2, 2, 1), remat="full"),
         "data": _step(mesh=MeshShape(4, 1, 1)),
         "data and tensor": _step(mesh=MeshShape(2, 1, 2)),
+        "data, fsdp and tensor": _step("v5e:2x4", mesh=MeshShape(2, 2, 2)),
         "pmap": _step(parallel="pmap"),
         "inference": _inference(),
     }

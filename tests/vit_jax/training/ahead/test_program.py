@@ -85,6 +85,17 @@ def test_groups_of_devices_in_each_way_to_write_them(groups, members) -> None:
     assert next(one for one in exchanges(read_program(text), 8) if one.kind == "all-reduce").members == members
 
 
+@pytest.mark.parametrize(
+    ("pairs", "members"), [("{0,0},{1,2},{3,3},{2,1}", [(1, 2)]), ("{7,3}", [(7, 3)]), ("{0,0},{1,1}", [])]
+)
+def test_a_permutation_is_between_devices_that_differ(pairs, members) -> None:
+    """Over three axes some chips keep their shard, the first among them; where all do, nothing is exchanged."""
+    text = re.sub(r"source_target_pairs=\{.*?\}\}", f"source_target_pairs={{{pairs}}}", LOOP)
+    assert text != LOOP
+    found = exchanges(read_program(text), 8)
+    assert [one.members for one in found if one.kind == "collective-permute"] == members
+
+
 def test_of_a_stack_only_the_slices_are_read_and_written() -> None:
     """In tiles: (64, 32) of bfloat16 is 64 x 128 x 2 bytes. What lies on the chip crosses no bus."""
     program = read_program(LOOP)
