@@ -211,6 +211,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "bare_eva.safetensors": _bare("eva02_tiny_patch14_336"),
     "pe.safetensors": _bare("vit_pe_core_tiny_patch16_384"),
     "rope_mixed.safetensors": _bare("vit_small_patch16_rope_mixed_224"),
+    "qwen3_vl.safetensors": _bare("qwen3_vit_88m_enc", form="huggingface-qwen3-vl"),
     "sapiens2.safetensors": _bare("vit_base_patch16_sapiens2"),
     "relpos.safetensors": _bare("vit_relpos_medium_patch16_cls_224", form="timm-relpos"),
     "swin_tiny_patch4_window7_224.pth": _microsoft_swin,
@@ -244,8 +245,7 @@ def rewritten(page: Path) -> str:
 def _run(example: re.Match[str], folder: Path, variables: Mapping[str, str]) -> str:
     session = example["session"]
     if session is None:
-        file = folder / "example.py"
-        file.write_text(example["program"], encoding="utf-8")
+        (folder / "example.py").write_text(example["program"], encoding="utf-8")
         printed = _printed("python example.py", folder, variables, must_succeed=True)
         return f"```python\n{example['program']}```\n\n```text\n{printed}```\n"
     commands = [line for line in session.splitlines() if line.startswith("$ ")]

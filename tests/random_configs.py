@@ -73,6 +73,7 @@ def vit_configs(draw: st.DrawFn, num_classes: st.SearchStrategy[int] | None = No
         fields["rotary"] = draw(rotaries(head_dim))
         fields["mlp"] = draw(st.sampled_from(get_args(MlpKind)))
         fields["mlp_norm"], fields["attn_norm"] = draw(st.booleans()), draw(st.booleans())
+        fields["mlp_bias"] = draw(st.sampled_from([None, True, False]))
         fields["relative_bias"] = not fields["register_tokens"] and draw(st.booleans())
         fields["relative_hidden_dim"] = None if fields["relative_bias"] else draw(st.sampled_from([None, 5]))
     one_of_each = fields["block"] not in ("parallel", "branched")

@@ -131,7 +131,7 @@ def test_a_classifier_of_timm_is_refused_under_its_encoders_name(name: str) -> N
 
 
 def test_deepseeks_biases_are_in_attention_alone(tmp_path: Path) -> None:
-    """The file of timm's names says so by what it lacks, and formats that have all or none get zeros."""
+    """The file of timm's names says so by what it lacks, and how it turns by what stands behind the encoder."""
     config = get_model("deepseek_vit_412m_enc").config.replace(
         image_size=(28, 42), embed_dim=24, depth=2, num_heads=2, mlp_ratio=4.0, mlp_hidden_dim=40
     )
@@ -142,7 +142,7 @@ def test_deepseeks_biases_are_in_attention_alone(tmp_path: Path) -> None:
         "blocks.0.attn.qkv", "blocks.0.attn.proj"
     }  # fmt: skip
     save_file(held | {"aligner.fc1.weight": np.ones((2, 2), np.float32)}, tmp_path / "bare.safetensors")
-    facts = {"num_heads": 2, "rotary": config.rotary, "activation": "silu", "norm_eps": 1e-6, "norm": "rmsnorm"}
+    facts = {"num_heads": 2, "activation": "silu", "norm_eps": 1e-6, "norm": "rmsnorm"}
     read = conversion.load(tmp_path / "bare.safetensors", facts=facts | {"image_size": (28, 42)})
     assert read.config == config
     assert_same_tensors(read.params, checkpoint.params)

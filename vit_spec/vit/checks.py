@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from vit_spec.errors import VitportError
@@ -37,11 +38,6 @@ def check_options(c: ViTConfig) -> None:
     Raises:
         VitportError: for the first of them.
     """
-    if c.block == "parallel" and (c.mlp != "plain" or c.mlp_norm or c.attn_norm):
-        raise VitportError(
-            f"block='parallel' has one plain MLP beside the attention, but mlp={c.mlp!r}, mlp_norm={c.mlp_norm}, "
-            f"attn_norm={c.attn_norm}: choose mlp='plain' and neither norm."
-        )
     if c.pool in ("token", "token_avg") and not c.class_token:
         raise VitportError(f"pool={c.pool!r} reads the class token, but class_token=False: choose pool='avg' or 'map'.")
     if c.pool != "map" and (c.map_heads or c.map_hidden_dim):
@@ -87,3 +83,13 @@ def check_options(c: ViTConfig) -> None:
         raise VitportError("qv_bias=True takes the place of qkv_bias: set qkv_bias=False.")
     if c.norm == "rmsnorm" and c.norm_bias:
         raise VitportError("norm='rmsnorm' has no bias: set norm_bias=False.")
+
+
+def warn_of_unused(c: ViTConfig) -> None:
+    """Warn the caller of a config's constructor of what it ignores."""
+    if c.distilled and c.representation_size is not None:
+        warnings.warn(
+            f"representation_size={c.representation_size} is ignored because distilled=True: a distilled model has two "
+            "heads and no pre_logits layer.",
+            stacklevel=4,
+        )

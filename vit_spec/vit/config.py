@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from vit_spec.activation import Activation
+from vit_spec.errors import VitportError
 from vit_spec.reading import fields_in_json, height_and_width
 from vit_spec.validation import (
     MOST_BLOCKS,
@@ -22,7 +22,7 @@ from vit_spec.validation import (
     field_types,
     replaced,
 )
-from vit_spec.vit.checks import check_divisions, check_options
+from vit_spec.vit.checks import check_divisions, check_options, warn_of_unused
 from vit_spec.vit.choices import BlockKind, FinalNorm, MlpKind, NormKind, Pooling, PositionEmbedding, PositionResize
 from vit_spec.vit.rotary import Rotary, as_rotary, check_rotary
 
@@ -142,16 +142,16 @@ class ViTConfig:
         check_types(self)
         check_choices(self)
         self._check_sizes()
+        if self.block == "parallel" and (self.mlp != "plain" or self.mlp_norm or self.attn_norm):
+            raise VitportError(
+                f"block='parallel' has one plain MLP beside the attention, but mlp={self.mlp!r}, "
+                f"mlp_norm={self.mlp_norm}, attn_norm={self.attn_norm}: choose mlp='plain' and neither norm."
+            )
         check_options(self)
         if self.rotary is not None:
             check_rotary(self.rotary, self.head_dim)
         check_rates(self)
-        if self.distilled and self.representation_size is not None:
-            warnings.warn(
-                f"representation_size={self.representation_size} is ignored because distilled=True: a distilled "
-                "model has two heads and no pre_logits layer.",
-                stacklevel=3,
-            )
+        warn_of_unused(self)
 
     def _check_sizes(self) -> None:
         size = self.image_size

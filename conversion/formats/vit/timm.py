@@ -14,6 +14,7 @@ from conversion.tensors.rules import Aliased, Renamed, Rule, module
 from conversion.tensors.table import TensorTable
 from conversion.tensors.transforms import Beside, LinearPatches, Sum
 from vit_spec import ViTConfig
+from vit_spec.vit.rotary import AxialRotary
 
 ALIASES = (
     Rule("reg_token", "register_tokens"),  # DINOv2
@@ -113,6 +114,12 @@ def _projector(table: TensorTable, config: Mapping[str, Any]) -> dict[str, str]:
     return {name: _PROJECTOR for name in table if moco and name.startswith("head.")}
 
 
+def _behind_encoders(aside: TensorTable, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """What joins patches for a language model shows whose encoder it is, and so its rotary positions."""
+    of = "merger" if "pos_embed" in shapes else "aligner"
+    return {"rotary": AxialRotary(pairs="halves")} if f"{of}.fc1.weight" in aside else {}
+
+
 FORMAT = Format(
     name="timm",
     summary="the names of timm, DeiT, DINO and MAE",
@@ -121,6 +128,7 @@ FORMAT = Format(
     before=("onnx-vit",),
     set_aside=SET_ASIDE,
     ignored_if=_projector,
+    buffer_facts=_behind_encoders,
     reader_defaults={"activation": "gelu"},
     writer=safetensors_file.write,
     cannot_hold=cannot_hold,
