@@ -173,7 +173,7 @@ INSIDE_FUNCTIONS = {
     "vit_jax": {"conversion"},
     "vit_jax/inference": {"conversion"},
     "vit_jax/training": {"matplotlib", "tensorboardX", "pydantic", "scipy", "wandb", "mlflow"},
-    "vit_jax/training/data": {"grain", "absl", "cloudpickle", "PIL", "sklearn", "pyarrow"},
+    "vit_jax/training/data": {"grain", "array_record", "absl", "cloudpickle", "PIL", "sklearn", "pyarrow"},
     "conversion": {
         "torch",
         "jax",

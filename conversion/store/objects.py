@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -262,10 +263,18 @@ def _opened(scheme: str, bucket: str, prefix: str) -> Any:
         raise VitportError("Reading buckets needs tensorstore: pip install tensorstore.") from error
     for name, value in _SILENCE.items():  # read with the first request
         os.environ.setdefault(name, value)
+    _limit_arenas()
     spec: dict[str, Any] = {"driver": _DRIVERS[scheme], "bucket": bucket, "path": prefix}
     if scheme == "s3":
         spec |= _s3()
     return ts.KvStore.open(spec, context=_context()).result()
+
+
+@cache
+def _limit_arenas() -> None:
+    """glibc gives the many threads of requests up to eight arenas a core, and what was freed in one stays there."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(-8, max(4, os.cpu_count() or 1))  # M_ARENA_MAX
 
 
 def _s3() -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +24,6 @@ __all__ = ["Batch", "Feed", "Stream", "evaluation_batches"]
 
 _ORDER, _AUGMENTATION = 0, 1
 """Second words of the seeds: of permutations, and of augmentations."""
-_decoding = threading.BoundedSemaphore(max(4, cores()))
-"""Images that a process decodes at the same time, of the many that it reads: a decoded one is ten times as large."""
 _WHOLE_BATCH = 8
 """If none of so many images or more can be read, single damaged files are not the cause."""
 
@@ -202,7 +201,7 @@ def _filled(
     skipped = []
     wanted = [(row, at, place) for row, (at, place) in enumerate(zip(images, places.tolist(), strict=True))
               if at is not None]  # fmt: skip
-    for row, got in _all(wanted, at_once(source), lambda at, place: _read(source, at, place, pixels)):
+    for row, got in _all(wanted, at_once(source), partial(_read, source), partial(_decoded, pixels=pixels)):
         if isinstance(got, _Unreadable):
             if corrupt == "fail":
                 raise VitportError(f"{got.reason.rstrip('.')}; data.corrupt=skip skips such images.")
@@ -220,14 +219,41 @@ def _filled(
 def _all(
     wanted: Sequence[tuple[int, int, int]],
     at_once: int,
-    read: Callable[[int, int], _Read],
-) -> Iterator[tuple[int, _Read]]:
-    """What ``read`` returns for each image, in order, after its row."""
+    read: Callable[[int], Record | _Unreadable],
+    decode: Callable[[Record | _Unreadable, int], _Made],
+) -> Iterator[tuple[int, _Made]]:
+    """What ``decode`` makes of each image, in order, after its row.
+
+    Many are read ahead of those that are decoded, which a few threads do, always the same: a decoded image is ten times
+    as large, and what a thread has freed stays with it.
+    """
     if at_once == 1 or len(wanted) == 1:
-        yield from ((row, read(at, place)) for row, at, place in wanted)
+        yield from ((row, decode(read(at), place)) for row, at, place in wanted)
         return
+    reading: deque[tuple[int, int, Future[Record | _Unreadable]]] = deque()
+    decoding: deque[tuple[int, Future[_Made]]] = deque()
+
+    def pass_on() -> None:
+        row, place, asked = reading.popleft()
+        decoding.append((row, _decoders().submit(decode, asked.result(), place)))
+
     with ThreadPoolExecutor(min(at_once, max(len(wanted), 1))) as pool:
-        yield from pool.map(lambda it: (it[0], read(it[1], it[2])), wanted)
+        for row, at, place in wanted:
+            reading.append((row, place, pool.submit(read, at)))
+            if len(reading) == at_once:
+                pass_on()
+            if len(decoding) == at_once:
+                done, made = decoding.popleft()
+                yield done, made.result()
+        while reading:
+            pass_on()
+    yield from ((row, made.result()) for row, made in decoding)
+
+
+@cache
+def _decoders() -> ThreadPoolExecutor:
+    """Threads of this process that decode what comes from a store."""
+    return ThreadPoolExecutor(max(4, cores()), "decoding")
 
 
 class _Unreadable(NamedTuple):
@@ -235,14 +261,14 @@ class _Unreadable(NamedTuple):
     reason: str
 
 
-_Read = tuple[np.ndarray, int | np.ndarray] | _Unreadable
+_Made = tuple[np.ndarray, int | np.ndarray] | _Unreadable
 """Pixels and label."""
 
 
-def _read(source: Source, at: int, place: int, pixels: Callable[[Record, int], np.ndarray]) -> _Read:
+def _read(source: Source, at: int) -> Record | _Unreadable:
     name = f"{source.name}[{at}]"
     try:
-        record = source[at]
+        return source[at]
     except StoreError:
         raise
     except VitportError as error:
@@ -254,9 +280,13 @@ def _read(source: Source, at: int, place: int, pixels: Callable[[Record, int], n
         return _Unreadable(
             name, f"{name} cannot be read ({' '.join(str(error).split())[:200] or type(error).__name__})."
         )
+
+
+def _decoded(record: Record | _Unreadable, place: int, pixels: Callable[[Record, int], np.ndarray]) -> _Made:
+    if isinstance(record, _Unreadable):
+        return record
     try:
-        with _decoding:
-            return pixels(record, place), record.label
+        return pixels(record, place), record.label
     except VitportError as error:
         return _Unreadable(record.name, str(error))
 
