@@ -60,8 +60,11 @@ class ComparedSteps:
         far = f"{apart.distance:.1e}, where rounding explains {apart.limit:.1e}"
         told = f"B parts at step {apart.step}, first at {name} ({far})."
         if apart is not self.steps[0]:
-            told += " All that is compared of the steps before agrees: look at the update between, with"
-            told += " compare_optimizers, and at gradients, with capturing(…, gradients=True)."
+            told += (
+                " All that is compared of the steps before agrees: look at the update between, with compare_optimizers"
+            )
+            seen = self.first is not None and any(row.name.startswith(GRADIENT) for row in self.first.rows)
+            told += "." if seen else ", and at gradients, with capturing(…, gradients=True)."
         return told
 
     def to_dict(self) -> dict[str, Any]:

@@ -285,7 +285,7 @@ def test_what_a_function_closes_over_is_its_parameters() -> None:
         assert sound.gradients is not None
         assert (sound.gradients.only_a, sound.gradients.only_b) == ((), ())
     wrong = partial(port, wrong=jax.lax.stop_gradient)
-    for given in (wrong, jax.jit(lambda x: wrong(x))):
+    for given in (wrong, jax.jit(partial(port, wrong=jax.lax.stop_gradient))):
         found = compare(network(), given, X, gradients=True).gradients
         assert found is not None
         assert [fault.stage for fault in found.faults] == ["1.weight"]
