@@ -64,11 +64,11 @@ def tagging(kinds: dict[str, str], model: Any, called: dict[str, Any]) -> Iterat
                     return known
                 if above or not isinstance(model, nnx.Module) or type(module) is not type(model):
                     return None
-                named.enter_context(paths_of(module))  # a copy that was taken apart before its paths were known
+                marked.enter_context(paths_of(module))  # a copy that was taken apart before its paths were known
                 return ROOT
 
-            named = ExitStack()
-            stack.enter_context(_calls(nnx.Module, path, kinds, named.close))
+            marked = ExitStack()
+            stack.enter_context(_calls(nnx.Module, path, kinds, marked.close))
         if "keras" in sys.modules:
             layer = sys.modules["keras"].layers.Layer
             within = isinstance(model, layer)  # whose own call a stateless one leaves out

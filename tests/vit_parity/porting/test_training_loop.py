@@ -155,6 +155,17 @@ def test_steps_and_names_are_chosen_and_kept_on_disk(tmp_path, capsys, theirs) -
         compare_steps(tmp_path, tmp_path / "mine")
 
 
+def test_a_model_that_was_split_before_is_seen_by_its_paths() -> None:
+    pytest.importorskip("equinox")  # whose modules are tagged beside
+    port = Port()
+    graph, state = nnx.split(port)
+    run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+    with capturing(port) as steps:
+        run(state, X[0])
+        run(state, X[1])
+    assert [list(it.activations) for it in steps] == [["one", "two[0]", "three", "output"]] * 2
+
+
 class Dense(linen.Module):
     @linen.compact
     def __call__(self, x: jax.Array) -> jax.Array:
