@@ -15,6 +15,7 @@ from vit_spec.arguments import changed
 
 if TYPE_CHECKING:
     from vit_parity.compare import Findings
+    from vit_parity.porting import ComparedSteps, DigestFindings
     from vit_parity.runs import Runs
 
 DtypeName = Literal["float64", "float32", "bfloat16", "float16"]
@@ -36,6 +37,7 @@ def compare(
     explain: bool = False,
     teacher_forced: bool = False,
     gradients: bool = False,
+    masks: bool = False,
     memory: float = 1.0,
     fail_above: Annotated[float | None, tyro.conf.arg(metavar="X")] = None,
     save_capture: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
@@ -51,8 +53,8 @@ def compare(
     the same in JAX. Both are measured against A's weights in float64 too. See docs/comparing.md.
 
     Models of your own, in any framework, are given by --a and --b: functions that return a model, or a model and its
-    inputs. They are imported and run. See docs/tutorials/porting.md; of the other options, --all, --gradients, --report
-    and --json concern them.
+    inputs. They are imported and run. See docs/tutorials/porting.md; of the other options, --pairs, --all, --gradients,
+    --masks, --report and --json concern them. Folders that vitport.capturing wrote are compared step by step.
 
     The exit status is 0 where rounding explains every difference, 1 where it does not, and 2 where nothing could be
     compared.
@@ -72,6 +74,7 @@ def compare(
         explain: Name the causes of differences that rounding does not explain.
         teacher_forced: Also run each block of torch: and jax: sides on the exact input, and measure its own error.
         gradients: Also compare gradients, from the output to the inputs, of torch: and jax: runs or of your own models.
+        masks: Your own models are in training mode: A draws its random masks (dropout, drop path), and both use them.
         memory: Gigabytes that activations may take at once, beside weights and libraries; the rest goes to a temporary
             file.
         fail_above: Exit with status 1 only where a relative difference is above X, and name the first such layer.
@@ -83,9 +86,10 @@ def compare(
     given = dict(locals())
     check_limit(fail_above)
     _check_destinations(save_capture, report, figure)
-    if own_a is not None or own_b is not None or pairs is not None:
+    if own_a is not None or own_b is not None or pairs is not None or masks:
         _check_own(given)
-        _compare_own(own_a, own_b, pairs, report, gradients=gradients, all_layers=all_layers, as_json=as_json)
+        asked = {"pairs": pairs, "gradients": gradients, "masks": masks}
+        _compare_own(own_a, own_b, asked, report, all_layers=all_layers, as_json=as_json)
         return
     if a is None:
         raise VitportError("Nothing is named to compare: give weights, A and B, or models of your own, --a and --b.")
@@ -121,7 +125,7 @@ def compare(
 
 def _check_own(given: dict[str, Any]) -> None:
     """Refuses what does not concern two models of the user's own, rather than leave it out in silence."""
-    concerned = ("own_a", "own_b", "pairs", "all_layers", "gradients", "report", "as_json", "reading")
+    concerned = ("own_a", "own_b", "pairs", "all_layers", "gradients", "masks", "report", "as_json", "reading")
     stray = changed(compare, {name: value for name, value in given.items() if name not in concerned})
     words = [{"a": "A", "b": "B"}.get(name, f"--{name.replace('_', '-')}") for name in stray]
     if given["reading"] != Reading():
@@ -129,13 +133,12 @@ def _check_own(given: dict[str, Any]) -> None:
     if words:
         raise VitportError(
             f"{', '.join(words)}: for weights alone. Two models of your own are given as --a MODULE:FUNCTION --b "
-            "MODULE:FUNCTION, with --pairs, --all, --gradients, --report and --json: leave out the rest."
+            "MODULE:FUNCTION, with --pairs, --all, --gradients, --masks, --report and --json: leave out the rest."
         )
 
 
 def _compare_own(
-    a: str | None, b: str | None, pairs: Path | None, report: Path | None, *, gradients: bool, all_layers: bool,
-    as_json: bool
+    a: str | None, b: str | None, asked: dict[str, Any], report: Path | None, *, all_layers: bool, as_json: bool
 ) -> None:  # fmt: skip
     """Two models of the user's own."""
     if a is None or b is None:
@@ -144,14 +147,18 @@ def _compare_own(
     from vit_parity import porting
     from vit_parity.porting.own_code import own_model
 
+    if Path(a).is_dir() and Path(b).is_dir():
+        _tell(porting.compare_steps(a, b, asked["pairs"]), asked | {"pairs": None}, report, as_json=as_json)
+        return
     with spinner("Running both models"):
         (first, inputs), (second, inputs_b) = own_model(a, "--a"), own_model(b, "--b")
         if inputs is None:
             inputs, inputs_b = inputs_b, None
         if isinstance(first, porting.Digest) or isinstance(second, porting.Digest):
-            _compare_digests(first, second, inputs, inputs_b, pairs, report, gradients=gradients, as_json=as_json)
+            alike = porting.compare_digests(first, second, inputs, inputs_b=inputs_b, pairs=asked["pairs"])
+            _tell(alike, asked | {"pairs": None}, report, as_json=as_json)
             return
-        found = porting.compare(first, second, inputs, inputs_b=inputs_b, pairs=pairs, gradients=gradients)
+        found = porting.compare(first, second, inputs, inputs_b=inputs_b, **asked)
     if report is not None:
         with spinner("Drawing"):
             found.write_report(report)
@@ -163,15 +170,12 @@ def _compare_own(
         raise SystemExit(1)
 
 
-def _compare_digests(
-    a: Any, b: Any, inputs: Any, inputs_b: Any, pairs: Path | None, report: Path | None, *, gradients: bool,
-    as_json: bool
+def _tell(
+    found: ComparedSteps | DigestFindings, asked: dict[str, Any], report: Path | None, *, as_json: bool
 ) -> None:  # fmt: skip
-    from vit_parity.porting import compare_digests
-
-    if gradients or report is not None:
-        raise VitportError("A digest has no arrays for --report, and no --gradients: leave them out, or keep arrays.")
-    found = compare_digests(a, b, inputs, inputs_b=inputs_b, pairs=pairs)
+    """What has no report and no gradients of its own."""
+    if report is not None or any(asked.values()):
+        raise VitportError("Steps and digests have no --report, --gradients or --masks: leave them out.")
     if as_json:
         write_json(found.to_dict())
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 import vit_parity
 from vit_parity import porting
+from vit_parity.porting.kept_steps import of_own_model
 from vit_spec import VitportError
 from vit_spec.arguments import changed
 
@@ -114,6 +115,13 @@ def compare(
         "local_errors": local_errors, "memory": memory, **reading,
     }  # fmt: skip
     of_own = {"inputs_b": inputs_b, "pairs": pairs, "loss": loss, "loss_b": loss_b, "masks": masks}
+    files = [Path(it) for it in (a, b) if isinstance(it, (str, Path))]
+    if inputs is None and len(files) == 2 and all(map(of_own_model, files)):
+        if stray := changed(compare, of_weights):
+            raise VitportError(
+                f"{', '.join(stray)}: for weights alone, not for captures of your own models; leave out."
+            )
+        return porting.compare(a, b, gradients=gradients, **of_own)
     if inputs is None and isinstance(a, (str, Path)) and isinstance(b, (str, Path, type(None))):
         if stray := changed(compare, of_own):
             raise VitportError(f"{', '.join(stray)}: for two models of your own alone; leave out, or give inputs.")

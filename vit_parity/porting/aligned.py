@@ -14,6 +14,9 @@ from vit_parity.porting.pairs import Pair, changed
 from vit_parity.porting.stages import Key, Observed, Values, is_float, output_key
 from vit_parity.porting.suggest import known_kind
 
+_CONVENTIONS = ((0, 2, 3, 1), (0, 3, 1, 2))
+"""Channels last for channels first, and the other way: what is meant where neither values nor shapes decide."""
+
 
 @dataclass
 class Aligned:
@@ -115,7 +118,9 @@ class Aligned:
             return usual[0]
         if equal:
             return equal[0]
-        return fitting[0] if fitting[0].plain else None
+        if fitting[0].plain:
+            return fitting[0]
+        return next((it for it in fitting if it.axes in _CONVENTIONS), None)
 
     def _match_inputs(self, pair: Pair) -> None:
         stage_a, stage_b = output_key(pair.a)[0], output_key(pair.b)[0]

@@ -212,6 +212,11 @@ def _judged(
         truth = a.wide or (b.wide if exact else None)
         rows.append(ported_row(pair, x, plain, limits.together[key], None if truth is None else exact_x,
                                error if known else None, limit, verdict))  # fmt: skip
+    if not rows:
+        raise VitportError(
+            f"Of no pair of stages it is known how the axes of {a.capture.title} lie in {b.capture.title}: pair "
+            "stages of other shapes, or give a transpose, as in `conv = conv.transpose(0, 3, 1, 2)`."
+        )
     evidence = Evidence(a, b, aligned, alone)
     faults = _merged([fault.because(*causes(fault, evidence)) for fault in faults])
     taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}

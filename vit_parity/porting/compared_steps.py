@@ -60,8 +60,11 @@ class ComparedSteps:
         far = f"{apart.distance:.1e}, where rounding explains {apart.limit:.1e}"
         told = f"B parts at step {apart.step}, first at {name} ({far})."
         if apart is not self.steps[0]:
-            told += " All that is compared of the steps before agrees: look at the update between, with"
-            told += " compare_optimizers, and at gradients, with capturing(…, gradients=True)."
+            told += (
+                " All that is compared of the steps before agrees: look at the update between, with compare_optimizers"
+            )
+            seen = self.first is not None and any(row.name.startswith(GRADIENT) for row in self.first.rows)
+            told += "." if seen else ", and at gradients, with capturing(…, gradients=True)."
         return told
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,11 +115,14 @@ def compare_steps(a: Loop, b: Loop, pairs: str | Path | Iterable[Pair | str] | N
 
 def _drafted(a: Capture, b: Capture) -> list[Pair]:
     """By what stages return. What arrives at them on the way back goes with it."""
-    forward = [dataclasses.replace(it, activations={name: array for name, array in it.activations.items()
-                                                    if not name.startswith(GRADIENT)}) for it in (a, b)]  # fmt: skip
-    pairs = list(drafted(*sides_of(*forward, None, None)).pairs)
+    pairs = list(drafted(*sides_of(_forward(a), _forward(b), None, None)).pairs)
     back = [dataclasses.replace(it, a=gradient_at(it.a), b=gradient_at(it.b)) for it in reversed(pairs)]
     return pairs + [it for it in back if it.a in a.activations and it.b in b.activations]
+
+
+def _forward(of: Capture) -> Capture:
+    kept = {name: array for name, array in of.activations.items() if not name.startswith(GRADIENT)}
+    return dataclasses.replace(of, activations=kept)
 
 
 def _numbered(loop: Loop) -> Mapping[int, Capture | Path]:

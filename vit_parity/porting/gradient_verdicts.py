@@ -221,10 +221,15 @@ class Regions:
             region: the code.
             independent: whether the gradient is made of nothing from behind a place.
         """
-        if self._nothing or region not in self._doubtful:
-            return not self._nothing
-        place = self._doubtful[region]
-        return math.isfinite(place) and independent(place)
+        while not self._nothing:
+            if region in self._doubtful:
+                place = self._doubtful[region]
+                if not (math.isfinite(place) and independent(place)):
+                    return False
+            if region == ROOT or region in self._known:
+                return True
+            region = self._around(region)  # which gives it a gradient that is not A's
+        return False
 
 
 def _norm(x: np.ndarray) -> float:

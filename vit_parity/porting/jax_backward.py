@@ -22,7 +22,7 @@ from vit_parity.porting.loops import Loop, chosen, keys_of, unstacked
 from vit_parity.porting.program import Evaluation, order_of
 from vit_parity.porting.stages import Backward, Key, Loss, Values, is_float, unique
 from vit_parity.porting.tags import marking_gradients
-from vit_parity.porting.traced import program_of
+from vit_parity.porting.traced import inlined, program_of
 from vit_spec import VitportError
 
 
@@ -121,6 +121,7 @@ class JaxBackward:
 
         with self._model.tagging():
             program, shapes = jax.make_jaxpr(lambda *leaves: self._model.called(leaves), return_shape=True)(*arrays)
+            program = jax.make_jaxpr(lambda *leaves: inlined(program.jaxpr, program.consts, leaves))(*arrays)
         return program, jax.tree.structure(shapes)
 
     def _lost(self, output: Any) -> Any:

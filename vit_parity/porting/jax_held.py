@@ -47,6 +47,15 @@ def held(model: Any) -> Held:
             equinox_model.check_random(module)
         if module is model:
             return equinox_model.held(module)
+    if is_a(model, "keras", "Model"):
+        trained, others = model.trainable_variables, model.non_trainable_variables
+
+        def stateless(arrays: list[Any]) -> Callable[..., Any]:
+            first, second = arrays[: len(trained)], arrays[len(trained) :]
+            return lambda *args, **kwargs: model.stateless_call(first, second, *args, **kwargs)[0]
+
+        names: list[str | None] = [".".join(it.path.split("/")[1:]) for it in trained]
+        return [it.value for it in [*trained, *others]], stateless, [*names, *[None] * len(others)]
     if is_a(model, "flax.linen", "Module"):  # bound
         model = model.unbind()
     if isinstance(model, tuple) and len(model) == 2 and is_a(model[0], "flax.linen", "Module"):

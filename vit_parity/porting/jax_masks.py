@@ -42,6 +42,7 @@ def replaying(source: Source) -> Iterator[None]:
     """Put recorded masks into the programs that are traced."""
     import jax
     import jax.numpy as jnp
+    from jax.core import Tracer
 
     loops: list[tuple[int, int, Any]] = []
     """Of the scans whose body is traced: how many steps, how many masks a step, and the step's number."""
@@ -60,7 +61,7 @@ def replaying(source: Source) -> Iterator[None]:
         return _drawn().bind(key, number, source=source, places=tuple(places), shape=tuple(shape), keep=keep)
 
     def bernoulli(key: Any, p: Any = 0.5, shape: Any = None, *_: Any, **__: Any) -> Any:
-        share = 0.5 if isinstance(p, jax.core.Tracer) else float(np.mean(p))
+        share = 0.5 if isinstance(p, Tracer) else float(np.mean(p))
         return drawn(key, np.shape(p) if shape is None else shape, share)
 
     def uniform(key: Any, shape: Any = (), dtype: Any = float, minval: Any = 0.0, maxval: Any = 1.0, **_: Any) -> Any:
@@ -105,8 +106,8 @@ def replaying(source: Source) -> Iterator[None]:
 @functools.cache
 def _drawn() -> Any:
     """A primitive whose batch is the mask of the whole batch: under vmap, keys are many."""
-    import jax
     import jax.numpy as jnp
+    from jax.core import ShapedArray
     from jax.extend.core import Primitive
     from jax.interpreters import batching, mlir
 
@@ -124,7 +125,7 @@ def _drawn() -> Any:
 
     drawn.def_impl(computed)
     drawn.def_abstract_eval(
-        lambda *_, shape, keep, **__: jax.core.ShapedArray(shape, jnp.dtype("float32" if keep is None else bool))
+        lambda *_, shape, keep, **__: ShapedArray(shape, jnp.dtype("float32" if keep is None else bool))
     )
     mlir.register_lowering(drawn, mlir.lower_fun(computed, multiple_results=False))
     batching.primitive_batchers[drawn] = batched

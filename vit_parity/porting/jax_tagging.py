@@ -64,11 +64,16 @@ def tagging(kinds: dict[str, str], model: Any, called: dict[str, Any]) -> Iterat
                     return known
                 if above or not isinstance(model, nnx.Module) or type(module) is not type(model):
                     return None
-                named.enter_context(paths_of(module))  # a copy that was taken apart before its paths were known
+                marked.enter_context(paths_of(module))  # a copy that was taken apart before its paths were known
                 return ROOT
 
-            named = ExitStack()
-            stack.enter_context(_calls(nnx.Module, path, kinds, named.close))
+            marked = ExitStack()
+            stack.enter_context(_calls(nnx.Module, path, kinds, marked.close))
+        if "keras" in sys.modules:
+            layer = sys.modules["keras"].layers.Layer
+            within = isinstance(model, layer)  # whose own call a stateless one leaves out
+            path_in = functools.partial(_keras_path, within=within)
+            stack.enter_context(_calls(layer, path_in, kinds, kind=_keras_kind))
         if "equinox" in sys.modules:
             from vit_parity.porting.equinox_model import equinox_module, path_of
 
@@ -100,7 +105,10 @@ def paths_of(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _calls(base: type, named: Named, kinds: dict[str, str], left: Callable[[], None] = tuple) -> Iterator[None]:
+def _calls(
+    base: type, named: Named, kinds: dict[str, str], left: Callable[[], Any] = tuple,
+    kind: Callable[[Any], str] = lambda module: type(module).__name__
+) -> Iterator[None]:  # fmt: skip
     """Wraps the ``__call__`` of every class of modules; ``left`` is called behind the outermost."""
     inside: list[tuple[Any, str]] = []
 
@@ -113,7 +121,7 @@ def _calls(base: type, named: Named, kinds: dict[str, str], left: Callable[[], N
                 return own(self, *args, **kwargs)
             inside.append((self, name))
             try:
-                return _tagged_call(functools.partial(own, self), args, kwargs, name, type(self).__name__, kinds)
+                return _tagged_call(functools.partial(own, self), args, kwargs, name, kind(self), kinds)
             finally:
                 inside.pop()
                 if not inside:
@@ -129,6 +137,17 @@ def _calls(base: type, named: Named, kinds: dict[str, str], left: Callable[[], N
     finally:
         for cls, own in before.items():
             cls.__call__ = own
+
+
+def _keras_path(layer: Any, above: list[tuple[Any, str]], *, within: bool) -> str:
+    """The path of a layer of Keras, which begins with the model's name."""
+    return ".".join(layer.path.split("/")[1:]) or layer.name if above or within else ROOT
+
+
+def _keras_kind(layer: Any) -> str:
+    """Its class; a layer with an activation in it returns something else than a linear one."""
+    last = getattr(getattr(layer, "activation", None), "__name__", "linear")
+    return type(layer).__name__ + ("" if last == "linear" else f" with {last}")
 
 
 def _tagged_call(run: Any, args: Any, kwargs: Any, name: str, kind: str, kinds: dict[str, str]) -> Any:

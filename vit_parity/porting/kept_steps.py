@@ -13,6 +13,7 @@ from vit_parity.capture import Capture
 from vit_parity.capture_file import load_capture, save_capture
 from vit_parity.porting.digests import Digest, DigestedStage, digested, load_digest, save_digest
 from vit_parity.porting.stages import ROOT, Key, is_float, named_output, output_key
+from vit_spec import VitportError
 
 Names = str | Iterable[str]
 Keep = Literal["arrays", "digest"]
@@ -155,3 +156,12 @@ def read(kept: Kept | str | Path) -> Kept:
     if isinstance(kept, (Capture, Digest)):
         return kept
     return load_digest(Path(kept)) or load_capture(Path(kept))
+
+
+def of_own_model(path: Path) -> bool:
+    """Whether a file is a capture of a model of somebody's own, whose stages have the names of that."""
+    try:
+        found = load_capture(path) if path.is_file() else None
+    except VitportError:
+        return False
+    return found is not None and ROOT in found.activations

@@ -27,7 +27,8 @@ class Masks:
 
     def save(self, path: str | Path) -> None:
         """Write them as ``.npz``."""
-        np.savez_compressed(Path(path), **{f"{at:06d}": array for at, array in enumerate(self.drawn)})
+        named = {f"{at:06d}": array for at, array in enumerate(self.drawn)}
+        np.savez_compressed(Path(path), allow_pickle=False, **named)
 
     @staticmethod
     def load(path: str | Path) -> Masks:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vit_parity.capture import Capture
+from vit_parity.capture_file import load_capture
 from vit_parity.porting.capture import as_capture, model_of
 from vit_parity.porting.stages import Key, Model, Observed, output_key
 from vit_spec import VitportError
@@ -48,6 +50,8 @@ def sides_of(a: Any, b: Any, inputs: Any, inputs_b: Any) -> tuple[Side, Side]:
 
 
 def _ran(model: Any, inputs: Any) -> Side:
+    if isinstance(model, (str, Path)) and str(model).endswith((".npz", ".safetensors")):
+        model = load_capture(Path(model))
     if isinstance(model, Capture):
         values: dict[Key, np.ndarray] = {output_key(name): array for name, array in model.activations.items()}
         return Side(model, None, Observed(values), None)

@@ -80,9 +80,11 @@ def suggest(a: Observed, b: Observed, of_a: Model | None, of_b: Model | None, ne
             chosen[at], free[best] = best, False
     # Right values behind a stage that is far off, and has no weights in common: the two are not the same stage.
     right = max((at for at, to in chosen.items() if alike[at, to] > _ALIKE_AT_LEAST), default=0)
+    by_name = of_a is None or of_b is None  # a capture has no weights
     sure = {at: to for at, to in chosen.items()
             if at >= right or alike[at, to] > _ALIKE_AT_LEAST or first[at].weights & second[to].weights
-            or first[at].shared(second[to]) >= SAME_PARTS}  # fmt: skip
+            or first[at].shared(second[to]) >= SAME_PARTS
+            or (by_name and first[at].name == second[to].name)}  # fmt: skip
     chosen = sure | {at: to for at, to in chosen.items() if _only_ones(at, to, first, second, sure)}
     pairs = [Pair(first[at].name, second[to].name) for at, to in sorted(chosen.items())]
     taken_a, taken_b = {pair.a for pair in pairs}, {pair.b for pair in pairs}

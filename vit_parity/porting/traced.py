@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,23 @@ def program_of(call: Callable[..., Any], arrays: list[Any]) -> tuple[Any, list[A
         with jax_dtype("float32"):
             program = jax.make_jaxpr(call)(*narrow)
         return program, [wide if floats(wide) else leaf for wide, leaf in zip(arrays, narrow, strict=True)]
+
+
+def inlined(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    """Evaluate a program with what it compiles written out, so that the constants of that are the program's own."""
+    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+    for equation in jaxpr.eqns:
+        given = [var.val if hasattr(var, "val") else values[var] for var in equation.invars]
+        if equation.primitive.name in ("jit", "pjit"):
+            body = equation.params["jaxpr"]
+            results = inlined(body.jaxpr, body.consts, given)
+        else:
+            found = equation.primitive.get_bind_params(equation.params)
+            functions, params = found if isinstance(found, tuple) else ((), found)  # before jax 0.10 there were two
+            results = equation.primitive.bind(*functions, *given, **params)
+            results = results if equation.primitive.multiple_results else [results]
+        values.update(zip(equation.outvars, results, strict=True))
+    return [var.val if hasattr(var, "val") else values[var] for var in jaxpr.outvars]
 
 
 def _narrow(leaf: Any) -> Any:

@@ -113,7 +113,7 @@ def test_the_command_takes_a_digest(tmp_path, capsys) -> None:
     assert stopped.value.code == 1
     assert '"layers.1.linear2"' in capsys.readouterr().out
     assert main([*words, "tests.vit_parity.porting.test_digests:own_port", "--gradients"]) == 2
-    assert "A digest has no arrays" in capsys.readouterr().err
+    assert "Steps and digests have no --report" in capsys.readouterr().err
 
 
 def test_what_digests_cannot_do_is_said(tmp_path) -> None:

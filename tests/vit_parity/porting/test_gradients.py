@@ -279,13 +279,16 @@ def test_what_a_function_closes_over_is_its_parameters() -> None:
         x = tag("norm", x * wrong(arrays[2]) + arrays[3])
         return tag("two", jnp.tanh(x) @ arrays[4].T + arrays[5])
 
-    sound = compare(network(), port, X, gradients=True)
-    assert sound.equal, str(sound)
-    assert sound.gradients is not None
-    assert (sound.gradients.only_a, sound.gradients.only_b) == ((), ())
-    found = compare(network(), partial(port, wrong=jax.lax.stop_gradient), X, gradients=True).gradients
-    assert found is not None
-    assert [fault.stage for fault in found.faults] == ["1.weight"]
+    for given in (port, jax.jit(port)):
+        sound = compare(network(), given, X, gradients=True)
+        assert sound.equal, str(sound)
+        assert sound.gradients is not None
+        assert (sound.gradients.only_a, sound.gradients.only_b) == ((), ())
+    wrong = partial(port, wrong=jax.lax.stop_gradient)
+    for given in (wrong, jax.jit(partial(port, wrong=jax.lax.stop_gradient))):
+        found = compare(network(), given, X, gradients=True).gradients
+        assert found is not None
+        assert [fault.stage for fault in found.faults] == ["1.weight"]
 
 
 class Crossed(torch.nn.Module):

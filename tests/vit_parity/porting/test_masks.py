@@ -16,11 +16,13 @@ from torch.nn import functional
 
 import vitport
 from tests.vit_parity.porting.ports import carried, tokens
+from vit_cli.main import main
 from vit_parity.porting import Masks, compare, record_masks, replay_masks
 from vit_spec import VitportError
 
 WIDTH, HEADS = 8, 2
 X = tokens(3, 5, WIDTH)
+HERE = "tests.vit_parity.porting.test_masks"
 
 
 class Block(torch.nn.Module):
@@ -203,6 +205,21 @@ def test_training_loops_use_the_same_masks_step_by_step() -> None:
     found = vitport.compare_steps(theirs, ours)
     assert found.equal, str(found)
     assert len(found.steps) == 2
+
+
+def own_model() -> tuple[torch.nn.Module, np.ndarray]:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Dropout(0.4)).train(), X
+
+
+def test_the_command_lets_both_sides_draw_the_same_masks(capsys) -> None:
+    words = ["compare", "--a", f"{HERE}:own_model", "--b", f"{HERE}:own_model"]
+    assert main([*words, "--masks"]) == 0
+    assert "Rounding explains every difference" in capsys.readouterr().out
+    assert main(words) == 2
+    assert "or compare with masks=True" in capsys.readouterr().err
+    assert main(["compare", "weights.pth", "--masks"]) == 2
+    assert "A: for weights alone" in capsys.readouterr().err
 
 
 def test_what_does_not_fit_is_said() -> None:

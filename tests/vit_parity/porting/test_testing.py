@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import linen
 
 import vitport
 from tests.vit_parity.porting.ports import tokens
@@ -83,6 +85,32 @@ def test_captures_of_both_sides_compare_without_their_code(tmp_path) -> None:
     kept = vitport.capture(jax.jit(port), jnp.asarray(X), to=tmp_path / "b.npz")
     np.testing.assert_allclose(kept.activations["output"], model()(torch.tensor(X)).detach(), rtol=1e-5, atol=1e-6)
     assert vitport.compare(load_capture(tmp_path / "a.npz"), load_capture(tmp_path / "b.npz")).equal
+
+
+def test_files_of_captures_are_compared_with_each_other_and_with_models(tmp_path) -> None:
+    """Also where images differ in their layout, and a stage is wrong from the first on: names tell which it is."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(OrderedDict(conv=torch.nn.Conv2d(3, 4, 3, 2, 1), act=torch.nn.ReLU())).eval()
+    kernel, bias = (it.detach().numpy() for it in net[0].parameters())
+
+    def mine(padding: Any) -> Any:
+        class Net(linen.Module):
+            @linen.compact
+            def __call__(self, x: jax.Array) -> jax.Array:
+                return jax.nn.relu(linen.Conv(4, (3, 3), (2, 2), padding=padding, name="conv")(x))
+
+        return Net(), {"params": {"conv": {"kernel": jnp.asarray(kernel.transpose(2, 3, 1, 0)), "bias": bias}}}
+
+    images = tokens(2, 3, 8, 12)
+    vitport.capture(net, images, to=tmp_path / "a.npz")
+    for padding, equal in ((1, True), ("SAME", False)):
+        vitport.capture(mine(padding), np.moveaxis(images, 1, -1), to=tmp_path / "b.npz")
+        assert vitport.compare(tmp_path / "a.npz", tmp_path / "b.npz").equal is equal
+        found = vitport.compare(tmp_path / "a.npz", mine(padding), np.moveaxis(images, 1, -1))
+        assert found.equal is equal
+        assert [fault.stage for fault in found.faults] == ([] if equal else ["conv"])
+    with pytest.raises(vitport.VitportError, match="seed: for weights alone, not for captures"):
+        vitport.compare(tmp_path / "a.npz", tmp_path / "b.npz", seed=3)
 
 
 HERE = "tests.vit_parity.porting.test_testing"

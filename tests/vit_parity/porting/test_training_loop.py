@@ -17,6 +17,7 @@ from flax import nnx
 
 import vitport
 from tests.vit_parity.porting.ports import tokens
+from vit_cli.main import main
 from vit_parity.porting import capturing, compare_steps, tag
 from vit_spec import VitportError
 
@@ -131,7 +132,7 @@ def test_the_step_and_the_stage_that_part_first_are_told(theirs: vitport.Steps) 
     assert "gradient" in found.steps[0].stage
 
 
-def test_steps_and_names_are_chosen_and_kept_on_disk(tmp_path, theirs: vitport.Steps) -> None:
+def test_steps_and_names_are_chosen_and_kept_on_disk(tmp_path, capsys, theirs) -> None:
     model = Port()
     with capturing(model, names=["t*"], steps=(0, 2), to=tmp_path / "mine") as steps:
         train_port(model)
@@ -144,10 +145,25 @@ def test_steps_and_names_are_chosen_and_kept_on_disk(tmp_path, theirs: vitport.S
     found = compare_steps(tmp_path / "theirs", tmp_path / "mine", pairs=["2 = two[0]", "3 = three"])
     assert found.equal
     assert [it.step for it in found.steps] == [0, 2]
+    words = ["compare", "--a", str(tmp_path / "theirs"), "--b", str(tmp_path / "mine")]
+    (tmp_path / "pairs.txt").write_text("2 = two[0]\n3 = three\n")
+    assert main([*words, "--pairs", str(tmp_path / "pairs.txt")]) == 0
+    assert "Rounding explains every difference of 2 steps" in capsys.readouterr().out
     with pytest.raises(VitportError, match="no step in common"):
         compare_steps(kept[:2], steps[1:])
     with pytest.raises(VitportError, match=r"holds no step_\*\.npz"):
         compare_steps(tmp_path, tmp_path / "mine")
+
+
+def test_a_model_that_was_split_before_is_seen_by_its_paths() -> None:
+    pytest.importorskip("equinox")  # whose modules are tagged beside
+    port = Port()
+    graph, state = nnx.split(port)
+    run = jax.jit(lambda state, x: nnx.merge(graph, state)(x))
+    with capturing(port) as steps:
+        run(state, X[0])
+        run(state, X[1])
+    assert [list(it.activations) for it in steps] == [["one", "two[0]", "three", "output"]] * 2
 
 
 class Dense(linen.Module):
