@@ -240,3 +240,24 @@ def test_imports_follow_the_arrows(package) -> None:
         for asked in re.findall(r"(?:family|needed)_module\(([^,]+),", source if path != FAMILY else ""):
             assert asked in ("__name__", '__package__ or ""') or asked.strip('"').partition(".")[0] == package, path
         assert "__import__" not in source, f"{path} imports by a name that this test cannot see"
+
+
+def test_what_is_tested_without_jax_imports_no_jax() -> None:
+    """The command is run before releases alone; helpers of the tests count too."""
+    command = (ROOT / ".ci" / "torch-alone").read_text().splitlines()[-1]
+    waiting = [path for word in re.findall(r"tests/\S+", command) for path in _test_files(ROOT / word)]
+    assert len(waiting) > 20
+    seen = {ROOT / "tests" / "conftest.py"}
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        tree = ast.parse(path.read_text())
+        names = [it.name for node in tree.body if isinstance(node, ast.Import) for it in node.names]
+        names += [it.module or "" for it in tree.body if isinstance(it, ast.ImportFrom)]
+        assert not {name.partition(".")[0] for name in names} & {"jax", "flax", "optax", "orbax", "vit_jax"}, path
+        helpers = [ROOT / f"{name.replace('.', '/')}.py" for name in names if name.startswith("tests.")]
+        waiting += [it for it in helpers if it.is_file() and it not in seen]
+
+
+def _test_files(path: Path) -> list[Path]:
+    return [path] if path.suffix else [*path.rglob("test_*.py"), *path.rglob("conftest.py")]

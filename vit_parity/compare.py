@@ -9,6 +9,7 @@ from typing import Unpack
 
 import numpy as np
 
+from conversion.checkpoint import Checkpoint
 from conversion.opening import Reading
 from vit_parity.capture import Capture
 from vit_parity.capture_file import load_capture
@@ -229,12 +230,23 @@ def _sides(ends: tuple[Endpoint, ...], load: Load, image_size: ImageSize) -> tup
             height, width = load_capture(Path(end.path)).images.shape[1:3]
             image_size = (height, width)
     own = [end for end in ends if end.kind != "capture" and not end.borrows]
-    weights = {path: load(path, image_size) for path in dict.fromkeys(end.path for end in own)}
+    paths = list(dict.fromkeys(end.path for end in own))
+    weights = {path: _loaded(path, load, image_size, alone=len(paths) == 1) for path in paths}
     lent = weights[own[0].path] if own else None
     for end in ends:
         if end.borrows and lent is None:
             raise VitportError(f"{end.title} is a name without weights: give weights as the other side.")
     return tuple(Side(end, lent if end.borrows else weights.get(end.path)) for end in ends)
+
+
+def _loaded(path: str, load: Load, image_size: ImageSize, alone: bool) -> Checkpoint:
+    """A side's weights; an error names the file where there are two."""
+    try:
+        return load(path, image_size)
+    except VitportError as error:
+        if alone or path in str(error):
+            raise
+        raise VitportError(f"{path}: {error}") from error
 
 
 def _images(sides: tuple[Side, ...], images: str | Path | np.ndarray | None, seed: int) -> tuple[np.ndarray, str]:

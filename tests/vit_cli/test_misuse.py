@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from vit_cli.main import main
 
@@ -66,6 +67,13 @@ def test_a_module_of_the_users_own_that_ends_the_program_ends_only_itself(here, 
     monkeypatch.setitem(sys.modules, "ends_it", module)
     monkeypatch.chdir(here)
     assert main([*CONVERT, "--verify", "--against", "ends_it:load"]) == 2
+
+
+def test_of_two_files_the_one_that_says_too_little_is_named(here, refused) -> None:
+    tensors = load_file(here / "w.safetensors")
+    save_file(tensors, here / "bare.safetensors")
+    told = refused("compare", "w.safetensors", "jax:bare.safetensors")
+    assert told.startswith("vitport: bare.safetensors: The file does not say its num_heads")
 
 
 def test_a_lack_of_memory_is_one_sentence(here, refused, monkeypatch) -> None:

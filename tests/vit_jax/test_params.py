@@ -10,13 +10,25 @@ from tests.random_weights import random_params
 from tests.small_configs import BASE, CONFIGS
 from tests.vit_jax.models import jax_model
 from vit_jax import VisionTransformer, get_params, set_params
-from vit_spec import VitportError
+from vit_spec import Kind, VitportError, parameters
 
 pytestmark = pytest.mark.jax_alone
 
 
 def arrays(model: nnx.Module) -> dict[str, np.ndarray]:
     return {path: np.full(array.shape, i, np.float32) for i, (path, array) in enumerate(get_params(model).items())}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_paths_and_shapes_are_those_of_the_list_of_parameters(name) -> None:
+    """Oracle: the model's state; (out, in) is (in, out) there, (out, in, h, w) is (h, w, in, out)."""
+    config = CONFIGS[name]
+    held = get_params(nnx.eval_shape(lambda: VisionTransformer(config, rngs=nnx.Rngs(0))))
+    axes = {Kind.LINEAR: (1, 0), Kind.CONV: (2, 3, 1, 0)}
+    expected = {
+        it.path: tuple(it.shape[axis] for axis in axes.get(it.kind, range(len(it.shape)))) for it in parameters(config)
+    }
+    assert {path: leaf.shape for path, leaf in held.items()} == expected
 
 
 def test_params_set_are_the_params_got_for_a_real_and_an_abstract_model():

@@ -1,4 +1,4 @@
-"""The list of canonical parameters. Oracles: what transformers' models hold, and the modules of both frameworks."""
+"""The list of canonical parameters. Oracles: what transformers' models hold, and the modules of PyTorch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import re
 import pytest
 import torch
 import transformers
-from flax import nnx
 from torch import nn
 
 from tests.small_configs import CONFIGS
-from vit_jax import VisionTransformer as JaxModel
-from vit_jax import get_params
 from vit_spec import (
     Kind,
     Segment,
@@ -117,18 +114,6 @@ def test_kinds_are_those_of_the_modules_that_hold_them(name) -> None:
             expected = Kind.TABLE if leaf == "pos_embed" else Kind.TOKEN
         assert parameter.kind is expected, parameter.name
         assert parameter.is_kernel == parameter.decays == (expected in (Kind.LINEAR, Kind.CONV)), parameter.name
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_paths_and_shapes_are_those_of_the_flax_model(name) -> None:
-    """Oracle: the state of vit_jax's model; (out, in) is (in, out) there, (out, in, h, w) is (h, w, in, out)."""
-    config = CONFIGS[name]
-    held = get_params(nnx.eval_shape(lambda: JaxModel(config, rngs=nnx.Rngs(0))))
-    axes = {Kind.LINEAR: (1, 0), Kind.CONV: (2, 3, 1, 0)}
-    expected = {
-        it.path: tuple(it.shape[axis] for axis in axes.get(it.kind, range(len(it.shape)))) for it in parameters(config)
-    }
-    assert {path: leaf.shape for path, leaf in held.items()} == expected
 
 
 @pytest.mark.parametrize("name", CONFIGS)
