@@ -28,7 +28,7 @@ def gradient_at(name: str) -> str:
     return named_output((f"{GRADIENT}{stage})", slot))
 
 
-class Steps(Sequence[Kept]):
+class Steps(Sequence[Any]):
     """The captures of a loop's steps, in their order.
 
     Args:
