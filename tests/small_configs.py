@@ -112,8 +112,12 @@ COMBINATIONS: dict[str, ViTConfig] = {
             "depth": 2,
         },
         "swiglu-map": {
-            "mlp": "swiglu", "activation": "silu", "mlp_norm": True, "proj_bias": False, "mlp_bias": True,
-            "qk_norm": True, "pool": "map", "class_token": False, "pos_embed": "patch", "patch_norm": True,
+            "mlp": "swiglu", "activation": "silu", "mlp_norm": True, "proj_bias": False, "qk_norm": True, "pool": "map",
+            "class_token": False, "pos_embed": "patch", "patch_norm": True,
+        },
+        "language": {
+            "mlp": "swiglu_packed", "activation": "silu", "mlp_bias": False, "norm": "rmsnorm", "norm_bias": False,
+            "layer_scale": 0.1,
         },
         "rms-distilled": {
             "mlp": "swiglu_packed", "norm": "rmsnorm", "norm_bias": False, "attn_norm": True, "distilled": True,
