@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from conversion.containers.file_checks import first_line
 from vit_parity.frameworks import jax_dtype
-from vit_parity.porting.optimizer_runs import Ran, Tree, named_tree
+from vit_parity.porting.optimizer_runs import Ran, Tree, named_tree, run_side
 from vit_parity.porting.optimizers import OptimizerFindings, findings_of
 from vit_spec import VitportError
 
@@ -108,19 +107,11 @@ def _words(decays: Sequence[float], *, from_zero: bool) -> str:
 
 def _run(side: Any, walk: Sequence[Mapping[str, np.ndarray]], rebuilt: Callable[[Mapping[str, Any]], Tree],
          letter: str) -> Ran:  # fmt: skip
-    try:
-        if hasattr(side, "init") and hasattr(side, "update"):
-            return _optax(side, walk, rebuilt)
-        if callable(side):
-            return _called(side, walk, letter)
-    except VitportError:
-        raise
-    except Exception as error:
-        raise VitportError(f"The average {letter} fails ({type(error).__name__}: {first_line(error)}).") from error
-    raise VitportError(
-        f"The average {letter} is a {type(side).__name__}: give an optax transformation, a function of (average, "
-        "parameter, number), or a function from a torch.nn.Module to what averages it."
-    )
+    return run_side(
+        side, f"average {letter}", "an optax transformation, a function of (average, parameter, number), or a function "
+        "from a torch.nn.Module to what averages it", lambda: _optax(side, walk, rebuilt),
+        lambda: _called(side, walk, letter)
+    )  # fmt: skip
 
 
 def _optax(rule: Any, walk: Sequence[Mapping[str, np.ndarray]], rebuilt: Callable[[Mapping[str, Any]], Tree]) -> Ran:

@@ -41,7 +41,7 @@ class Masks:
             with np.load(Path(path), allow_pickle=False) as file:
                 return Masks([file[name] for name in sorted(file.files)])
         except Exception as error:  # a damaged archive raises nearly any type
-            raise VitportError(f"{path} is no file of masks: write one with Masks.save.") from error
+            raise VitportError(f"{path} holds no recorded masks: write them with Masks.save.") from error
 
     def mask(self, at: int, shape: tuple[int, ...], keep: float | None = None) -> np.ndarray:
         """A draw as a mask of a shape.
@@ -65,7 +65,7 @@ class Masks:
     def _laid_out(self, at: int, shape: tuple[int, ...]) -> np.ndarray:
         if at >= len(self.drawn):
             raise VitportError(
-                f"A random mask more is drawn than the {len(self.drawn)} that were recorded, of shape {shape}: the "
+                f"One more random mask is drawn than the {len(self.drawn)} that were recorded, of shape {shape}: the "
                 "other model has fewer layers that drop values, or they are switched off."
             )
         found = self.drawn[at]

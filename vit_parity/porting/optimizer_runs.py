@@ -57,19 +57,35 @@ def run_optimizer(
     Raises:
         VitportError: if it is none, or fails.
     """
+    return run_side(
+        side, f"optimizer {letter}", "an optax transformation, or a function from name → parameter to an optimizer of "
+        "torch.optim", lambda: _optax(side, start, gradients, rebuilt), lambda: _torch(side, start, gradients)
+    )  # fmt: skip
+
+
+def run_side(side: Any, what: str, wanted: str, optax: Callable[[], Ran], function: Callable[[], Ran]) -> Ran:
+    """Run what the user gave, as what it is.
+
+    Args:
+        side: an optax transformation, or a function.
+        what: what it stands for and on which side, for errors.
+        wanted: what it may be, for errors.
+        optax: runs it as an optax transformation.
+        function: runs it as a function.
+
+    Raises:
+        VitportError: if it is neither, or fails.
+    """
     try:
         if hasattr(side, "init") and hasattr(side, "update"):
-            return _optax(side, start, gradients, rebuilt)
+            return optax()
         if callable(side):
-            return _torch(side, start, gradients)
+            return function()
     except VitportError:
         raise
     except Exception as error:
-        raise VitportError(f"The optimizer {letter} fails ({type(error).__name__}: {first_line(error)}).") from error
-    raise VitportError(
-        f"The optimizer {letter} is a {type(side).__name__}: give an optax transformation, or a function from name → "
-        "parameter to an optimizer of torch.optim."
-    )
+        raise VitportError(f"The {what} fails ({type(error).__name__}: {first_line(error)}).") from error
+    raise VitportError(f"The {what} is a {type(side).__name__}: give {wanted}.")
 
 
 def _optax(

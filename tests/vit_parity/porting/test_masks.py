@@ -145,7 +145,7 @@ def test_masks_of_jax_are_given_to_pytorch_and_kept_in_a_file(tmp_path) -> None:
         np.testing.assert_allclose(model(torch.tensor(X)).numpy(), want, rtol=1e-5, atol=1e-6)
     assert compare(port, model, X, masks=True, gradients=True).equal
     (tmp_path / "other.npz").write_bytes(b"no archive")
-    with pytest.raises(VitportError, match="is no file of masks"):
+    with pytest.raises(VitportError, match="holds no recorded masks"):
         Masks.load(tmp_path / "other.npz")
 
 
@@ -236,7 +236,7 @@ def test_what_does_not_fit_is_said() -> None:
         compare(model, port, X, masks=short)
     port.eval()
     layer = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
-    with pytest.raises(VitportError, match="A random mask more is drawn than the 0"), replay_masks(Masks()):
+    with pytest.raises(VitportError, match="One more random mask is drawn than the 0"), replay_masks(Masks()):
         layer(X)
     with pytest.raises(VitportError, match="masks of alpha_dropout are not recorded"), record_masks():
         torch.nn.AlphaDropout(0.5).train()(torch.ones(3))
