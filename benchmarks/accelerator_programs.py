@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.fleets import MODELS, NAMES, compiled_fleets, config_of
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Precision, Remat, mesh_words
 from vit_jax.training.recipe.recipe import Recipe
-from vit_jax.training.scaling import CHIPS, Step, collectives
+from vit_jax.training.scaling import CHIPS, Step, collectives, rank
 from vit_jax.training.scaling.step import memory_bytes
-from vit_spec import block_sizes, get_model
+from vit_spec import block_sizes
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Program:
     @property
     def classes(self) -> int:
         """Of its head: a thousand for a model that comes without one."""
-        return get_model(self.model).config.num_classes or 1000
+        return config_of(self.model).num_classes or 1000
 
     @property
     def words(self) -> list[str]:
@@ -58,9 +60,9 @@ class Program:
         remat = ("dots" if self.scan and by_jit else "none") if self.remat == "auto" else self.remat
         attention = self.attention
         if attention == "auto":
-            whole = all(each.keys == each.tokens for each in block_sizes(get_model(self.model).config))
+            whole = all(each.keys == each.tokens for each in block_sizes(config_of(self.model)))
             attention = "cudnn" if on_gpu and whole and self.precision == "bfloat16" else "fused"
-        model = get_model(self.model).config.replace(num_classes=self.classes)
+        model = config_of(self.model).replace(num_classes=self.classes)
         return Step(
             model,
             self.batch,
@@ -106,7 +108,24 @@ SWIN = "swin_tiny_patch4_window7_224"
 
 
 def programs() -> list[Program]:
-    """The whole table."""
+    """The whole table: those of :func:`listed`, then what docs/reports/scaling.md has besides."""
+    found = {program.name: program for program in [*listed(), *on_paper()]}
+    return list(found.values())
+
+
+def on_paper() -> Iterator[Program]:
+    """The steps that :func:`vit_jax.training.scaling.rank` puts first, on up to 256 chips."""
+    for title, name in NAMES.items():
+        config, batch = MODELS[title]
+        for devices, chip, topology in compiled_fleets():
+            for found in rank(config, batch, devices, chip)[:1]:
+                step = found.step
+                remat: Remat = "full" if step.remat == "full" else "auto"
+                yield Program(name, topology, batch, step.mesh, remat=remat, accumulation=step.accumulation)
+
+
+def listed() -> list[Program]:
+    """Programs chosen by hand."""
 
     def mesh(data: int, fsdp: int = 1, tensor: int = 1) -> MeshShape:
         return MeshShape(data, fsdp, tensor)

@@ -11,14 +11,18 @@ import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from benchmarks.accelerator_programs import Program, programs
+from benchmarks.fleets import config_of
 from benchmarks.scaling import table
 from vit_jax.training.recipe.execution import mesh_words
-from vit_spec import VitportError
+from vit_spec import Preprocessing, VitportError, list_models
+
+if TYPE_CHECKING:
+    from vit_jax.training.run.model import RunModel
 
 KEPT = Path(__file__).parent / "accelerators.json"
 HEAD = [
@@ -64,12 +68,22 @@ def compiled(program: Program) -> dict[str, Any]:
 
     topology = describe(program.topology)
     try:
-        found = compile_ahead(program.options, topology, program.classes)
+        found = compile_ahead(program.options, topology, program.classes, _unnamed(program))
     except TooLargeError as error:
         return {"needs": error.used, "limit": error.limit}
     except VitportError as error:
         return {"refused": str(error)}
     return values(found, roofline(found))
+
+
+def _unnamed(program: Program) -> RunModel | None:
+    """The model, if it is no registered one."""
+    from vit_jax.training.run.model import RunModel
+
+    if program.model in {model.name for model in list_models()}:
+        return None
+    config = config_of(program.model)
+    return RunModel(config, Preprocessing(size=config.image_size), None)
 
 
 def difference(found: dict[str, Any], kept: dict[str, Any] | None) -> str | None:

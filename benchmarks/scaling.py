@@ -17,28 +17,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from vit_jax.training.devices.chips import CHIPS, H100, V5E, V6E, Chip
+from benchmarks.fleets import KINDS, MODELS, NAMES, fleets
+from vit_jax.training.devices.chips import CHIPS
 from vit_jax.training.recipe.execution import MeshShape, mesh_words
 from vit_jax.training.scaling import Assumptions, Prediction, Step, rank
-from vit_spec import Config, ViTConfig, count_parameters, forward_flops, get_model
+from vit_spec import Config, ViTConfig, count_parameters, forward_flops
 
-VIT_22B = ViTConfig(
-    patch_size=14, embed_dim=6144, depth=48, num_heads=48, mlp_hidden_dim=24576, block="parallel", qk_norm=True,
-    qkv_bias=False, norm_bias=False, class_token=False, pool="map", pos_embed="patch",
-)  # fmt: skip
-"""Dehghani et al. 2023, table 1 and section 2, with a head for ImageNet-1k."""
-NAMES = {
-    "ViT-B/16": "vit_base_patch16_224",
-    "ViT-L/16": "vit_large_patch16_224",
-    "ViT-H/14": "vit_huge_patch14_224",
-    "ViT-g/14": "vit_giant_patch14_224",
-}
-MODELS: dict[str, tuple[Config, int]] = {title: (get_model(name).config, 4096) for title, name in NAMES.items()} | {
-    "ViT-22B/14": (VIT_22B, 65536)
-}
-"""With the batches of Dosovitskiy et al. 2021, Zhai et al. 2022 and Dehghani et al. 2023."""
-SIZES = (8, 64, 256, 1024, 4096)
-KINDS = (V5E, V6E, H100)
 SMALL = ViTConfig(
     image_size=(64, 64), patch_size=8, num_classes=16, embed_dim=128, depth=4, num_heads=8, mlp_hidden_dim=512
 )  # fmt: skip
@@ -155,11 +139,6 @@ def model_section(name: str, model: Config, batch: int) -> str:
     title = f"### {name}, {count_parameters(model) / 1e6:,.0f} M parameters"
     told = f"{forward_flops(model) / 1e9:,.1f} GFLOP forward per image, batch {batch:,}."
     return "\n\n".join([title, told, table(head, rows)])
-
-
-def fleets() -> list[tuple[int, Chip]]:
-    """Numbers of chips, by chip."""
-    return [(devices, chip) for chip in KINDS for devices in SIZES]
 
 
 def cells(found: Prediction | None) -> list[str]:

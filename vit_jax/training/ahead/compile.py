@@ -22,6 +22,7 @@ from vit_jax.training.ahead.topology import Topology
 from vit_jax.training.devices.sharding import BATCH, mesh_by_network
 from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.recipe.execution import MeshShape, Precision
+from vit_jax.training.run.model import RunModel
 from vit_jax.training.run.setup import abstract_model, set_up
 from vit_jax.training.step.cost import step_flops
 from vit_spec import Config, VitportError, forward_flops
@@ -87,13 +88,16 @@ class TooLargeError(VitportError):
         )
 
 
-def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None = None) -> Compiled:
+def compile_ahead(
+    options: TrainConfig, topology: Topology, classes: int | None = None, chosen: RunModel | None = None
+) -> Compiled:
     """Compiles the step of a run as it is on these chips.
 
     Args:
         options: of the run.
         topology: the chips.
         classes: of data that are not here; ``None`` opens the run's data.
+        chosen: a model that no options describe; ``None``: that of ``options.model``.
 
     Raises:
         TooLargeError: if the program does not fit.
@@ -103,7 +107,7 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
         raise VitportError(
             f"parallel=pmap runs on one host, and {topology.name} has {topology.hosts}: choose jit, or fewer chips."
         )
-    setup = set_up(options, topology.devices, classes)
+    setup = set_up(options, topology.devices, classes, chosen)
     lowered = setup.lower()
     about = {
         "batch": options.batch, "precision": options.precision, "remat": options.remat, "attention": setup.attention,

@@ -31,7 +31,7 @@ from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Precision
 from vit_jax.training.recipe.finetuning import usual_peak
 from vit_jax.training.run.attention import choose_attention
-from vit_jax.training.run.model import model_of, parameters_of
+from vit_jax.training.run.model import RunModel, model_of, parameters_of
 from vit_jax.training.step.distillation import load_teacher
 from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
@@ -127,12 +127,18 @@ class Setup:
         }  # fmt: skip
 
 
-def set_up(options: TrainConfig, devices: Sequence[Any] | None = None, classes: int | None = None) -> Setup:
+def set_up(
+    options: TrainConfig,
+    devices: Sequence[Any] | None = None,
+    classes: int | None = None,
+    chosen: RunModel | None = None,
+) -> Setup:
     """Opens the data, and prepares model, mesh, schedule and engine; compiles nothing and makes no large array.
 
     Args:
         devices: that the run is for, which need not be here; ``None``: all of this run's processes.
         classes: of data that are not here, which are not opened then.
+        chosen: a model that no options describe; ``None``: that of ``options.model``.
 
     Raises:
         VitportError: for every mistake that can be found before compiling.
@@ -143,7 +149,7 @@ def set_up(options: TrainConfig, devices: Sequence[Any] | None = None, classes: 
             f"keep.patience={options.keep.patience} compares evaluations, and {train.name} has no validation images: "
             "give data.validation or data.holdout, or leave it out."
         )
-    chosen = model_of(options.model, train.classes)
+    chosen = model_of(options.model, train.classes) if chosen is None else chosen
     model, preprocessing = chosen.config, chosen.preprocessing
     choices = chosen.notes
     if are_several(train):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.scaling import VIT_22B
+from benchmarks.fleets import VIT_22B
 from vit_jax.training.devices.chips import H100, V5E, V6E
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.scaling import Step
