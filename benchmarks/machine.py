@@ -14,7 +14,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "timm", "transformers", "
 def machine() -> dict[str, str]:
     """Facts by name, for the record and the page."""
     return {
-        "processor": _after("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "processor": _processor() or platform.processor() or platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "huge pages": _chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
@@ -28,6 +28,13 @@ def machine() -> dict[str, str]:
 def load() -> float:
     """Mean number of processes that ran or waited in the last minute."""
     return os.getloadavg()[0]
+
+
+def _processor() -> str:
+    """Name, family and model: a virtual machine may give the name alone of a whole line of processors."""
+    found = {name: _after("/proc/cpuinfo", name) for name in ("model name", "cpu family", "model\t")}
+    name, family, model = found.values()
+    return f"{name}, family {family} model {model}" if family and model else name
 
 
 def _after(path: str, name: str) -> str:

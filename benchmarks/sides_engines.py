@@ -54,8 +54,7 @@ def inference(subject: Mapping[str, Any], batches: Sequence[int], engine: Engine
 
 
 def _compiled(engine: Engine, library: Any, model: torch.nn.Module, images: np.ndarray, folder: Path) -> _Forward:
-    path = folder / f"{len(images)}.onnx"
-    torch.onnx.export(model, (torch.from_numpy(images),), path, dynamo=True, external_data=False, verbose=False)
+    path = export(model, images, folder)
     if engine == "onnxruntime":
         options = library.SessionOptions()
         options.intra_op_num_threads = threads()
@@ -63,7 +62,17 @@ def _compiled(engine: Engine, library: Any, model: torch.nn.Module, images: np.n
         name = session.get_inputs()[0].name
         return lambda images: session.run(None, {name: images})[0]
     core = library.Core()
-    # Of itself OpenVINO computes in bfloat16 where a processor can.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"}
-    request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+    request = core.compile_model(core.read_model(path), "CPU", openvino_settings()).create_infer_request()
     return lambda images: request.infer([images])[0]
+
+
+def export(model: torch.nn.Module, images: np.ndarray, folder: Path) -> Path:
+    """The ONNX file of a model for images (B, C, H, W), with that size written into it."""
+    path = folder / f"{len(images)}.onnx"
+    torch.onnx.export(model, (torch.from_numpy(images),), path, dynamo=True, external_data=False, verbose=False)
+    return path
+
+
+def openvino_settings() -> dict[str, Any]:
+    """Float32 on all cores: of itself OpenVINO computes in bfloat16 where a processor can."""
+    return {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads(), "PERFORMANCE_HINT": "LATENCY"}

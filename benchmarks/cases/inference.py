@@ -87,14 +87,14 @@ def run(model: str, scale: Scale, say: Say) -> Outcome:
 def beside(
     others: Mapping[str, Build], tolerance: float, subject: Mapping[str, Any], scale: Scale, say: Say
 ) -> Outcome:
-    """Batches of 1 and 8 of a model, ours beside others.
+    """Batches of 1, 8 and 32 of a model, ours beside others.
 
     Args:
         others: name of a side → how it is built.
         tolerance: relative L2 distance of logits that all sides must keep.
         subject: the fields of a ``Subject``.
     """
-    batches = scale.batches(1, 8)
+    batches = scale.batches(1, 8, 32)
     told = {"subject": subject, "batches": batches}
     comparisons: list[Comparison] = []
     twins: list[Comparison] = []
