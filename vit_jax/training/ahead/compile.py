@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ class Compiled:
     mesh: Mesh
     model: Config
     about: Mapping[str, Any]
-    """What was compiled, by the names of the command's options; ``batch`` is one of them."""
+    """What was compiled, by the names of the command's options, with what was chosen for ``auto``; with ``batch``."""
     model_flops: float
     """Operations of the model in one run of the program: recomputation does not count."""
     program: Program
@@ -87,13 +87,19 @@ class TooLargeError(VitportError):
         )
 
 
-def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None = None) -> Compiled:
+def compile_ahead(
+    options: TrainConfig,
+    topology: Topology,
+    classes: int | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Compiled:
     """Compiles the step of a run as it is on these chips.
 
     Args:
         options: of the run.
         topology: the chips.
         classes: of data that are not here; ``None`` opens the run's data.
+        tell: called with what will be compiled, and about how long it takes, once the options are known to be possible.
 
     Raises:
         TooLargeError: if the program does not fit.
@@ -105,13 +111,9 @@ def compile_ahead(options: TrainConfig, topology: Topology, classes: int | None 
         )
     setup = set_up(options, topology.devices, classes)
     lowered = setup.lower()
-    about = {
-        "batch": options.batch, "precision": options.precision, "remat": options.remat, "attention": setup.attention,
-        "accumulation": options.recipe.accumulation, "scan": options.scan,
-        "gradient_sum": options.gradient_sum if options.parallel == "jit" else "float32", "parallel": options.parallel,
-    }  # fmt: skip
+    tell(f"compiling a training step for {_told(topology, setup.model, scan=setup.scan)}")
     operations = step_flops(setup.model, options.batch, options.recipe.optimizer.frozen)
-    return _compiled(lowered, topology, setup.mesh, setup.model, about, operations)
+    return _compiled(lowered, topology, setup.mesh, setup.model, setup.program, operations)
 
 
 def compile_inference_ahead(
@@ -119,6 +121,7 @@ def compile_inference_ahead(
     topology: Topology,
     batch: int,
     precision: Precision = "float32",
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Compiled:
     """Compiles a model in evaluation mode, from uint8 images to logits, with fused attention, as ``vitport evaluate``
     does; all chips share the batch, and each holds all parameters.
@@ -127,6 +130,7 @@ def compile_inference_ahead(
         checkpoint: its configuration and preprocessing are read, and no parameter.
         batch: images, over all chips.
         precision: of the computation; parameters are float32.
+        tell: as for :func:`compile_ahead`.
 
     Raises:
         TooLargeError: if the program does not fit.
@@ -147,6 +151,7 @@ def compile_inference_ahead(
     images = jax.ShapeDtypeStruct((batch, *model.image_size, model.in_channels), np.uint8)
     lowered = jax.jit(forward, in_shardings=(copied, rows), out_shardings=rows).lower(params, images)
     about = {"batch": batch, "precision": precision, "attention": "fused"}
+    tell(f"compiling inference for {_told(topology, model, scan=False)}")
     return _compiled(lowered, topology, mesh, model, about, batch * forward_flops(model))
 
 
@@ -184,3 +189,7 @@ def _compiled(
     if memory.left < 0:  # which the compiler for GPUs leaves to the allocator
         raise TooLargeError(topology, memory.used, memory.limit)
     return Compiled(topology, mesh, model, about, model_flops, read_program(compiled.as_text() or ""), memory, seconds)
+
+
+def _told(topology: Topology, model: Config, *, scan: bool) -> str:
+    return f"{len(topology.devices)} x {topology.chip.name}, none of them here"

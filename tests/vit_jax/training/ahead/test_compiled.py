@@ -29,7 +29,7 @@ pytestmark = [
 ]
 SMALL = (
     "--model", "vit_tiny_patch16_224", "--model.embed-dim", "128", "--model.depth", "2", "--model.num-heads", "4",
-    "--steps", "10", "--precision", "bfloat16", "--scan", "--dry-run", "--classes", "10",
+    "--steps", "10", "--precision", "bfloat16", "--dry-run", "--classes", "10",
 )  # fmt: skip
 TOKENS, D, M, DEPTH = 197, 128, 512, 2
 KERNELS = DEPTH * (4 * D * D + 2 * D * M)
