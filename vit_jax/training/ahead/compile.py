@@ -17,6 +17,7 @@ from vit_jax.inference.inference import Inference
 from vit_jax.params import get_params
 from vit_jax.preprocessing import normalise
 from vit_jax.pure import Params
+from vit_jax.training.ahead.duration import words
 from vit_jax.training.ahead.program import Program, read_program
 from vit_jax.training.ahead.topology import Topology
 from vit_jax.training.devices.sharding import BATCH, mesh_by_network
@@ -110,8 +111,8 @@ def compile_ahead(
             f"parallel=pmap runs on one host, and {topology.name} has {topology.hosts}: choose jit, or fewer chips."
         )
     setup = set_up(options, topology.devices, classes)
+    tell(f"compiling a training step for {topology.words}: {words(setup.model, topology, scan=setup.scan)}")
     lowered = setup.lower()
-    tell(f"compiling a training step for {_told(topology, setup.model, scan=setup.scan)}")
     operations = step_flops(setup.model, options.batch, options.recipe.optimizer.frozen)
     return _compiled(lowered, topology, setup.mesh, setup.model, setup.program, operations)
 
@@ -151,7 +152,7 @@ def compile_inference_ahead(
     images = jax.ShapeDtypeStruct((batch, *model.image_size, model.in_channels), np.uint8)
     lowered = jax.jit(forward, in_shardings=(copied, rows), out_shardings=rows).lower(params, images)
     about = {"batch": batch, "precision": precision, "attention": "fused"}
-    tell(f"compiling inference for {_told(topology, model, scan=False)}")
+    tell(f"compiling inference for {topology.words}")
     return _compiled(lowered, topology, mesh, model, about, batch * forward_flops(model))
 
 
@@ -189,7 +190,3 @@ def _compiled(
     if memory.left < 0:  # which the compiler for GPUs leaves to the allocator
         raise TooLargeError(topology, memory.used, memory.limit)
     return Compiled(topology, mesh, model, about, model_flops, read_program(compiled.as_text() or ""), memory, seconds)
-
-
-def _told(topology: Topology, model: Config, *, scan: bool) -> str:
-    return f"{len(topology.devices)} x {topology.chip.name}, none of them here"

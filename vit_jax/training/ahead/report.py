@@ -16,7 +16,7 @@ def facts(compiled: Compiled, found: Roofline) -> dict[str, str]:
     mesh = ", ".join(f"{axis} {size}" for axis, size in compiled.mesh.shape.items())
     hosts = f"{topology.hosts} host" + ("s" if topology.hosts > 1 else "")
     return {
-        "chips": f"{len(topology.devices)} x {topology.chip.name} on {hosts}, none of them here: compiled in "
+        "chips": f"{topology.words} on {hosts}, none of them here: compiled in "
         f"{compiled.seconds:.0f} s",
         "parameters": f"{count_parameters(compiled.model):,}",
         "mesh": mesh,

@@ -47,6 +47,11 @@ class Topology:
     def hosts(self) -> int:
         return len({device.process_index for device in self.devices})
 
+    @property
+    def words(self) -> str:
+        """How many of which."""
+        return f"{len(self.devices)} x {self.chip.name}"
+
     def gather_seconds(self, devices: Sequence[Any]) -> float:
         """Seconds of an all-gather among some devices, for each byte of its result, at the links' full bandwidth.
 
@@ -103,7 +108,7 @@ def describe(name: str) -> Topology:
     if not _SIZES.fullmatch(arrangement) or arrangement.count("x") != axes - 1:
         what = "hosts and GPUs of each" if is_gpu else f"chips along each of the {axes} axes of their links"
         example = "2x8" if is_gpu else "x".join(["2"] * axes)
-        raise VitportError(f"--on {name} is no number of {chip.name}: give {what}, such as {kind}:{example}.")
+        raise VitportError(f"--on {name} is no arrangement of {chip.name}: give {what}, such as {kind}:{example}.")
     sizes = tuple(int(size) for size in arrangement.split("x"))
     if not is_gpu and importlib.util.find_spec("libtpu") is None:
         raise VitportError(
