@@ -26,6 +26,7 @@ _QUIET = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA calls a compilation of more than two minutes an error, and goes on
 }
 _SIZES = re.compile(r"[1-9]\d{0,3}(x[1-9]\d{0,3})*")
 
