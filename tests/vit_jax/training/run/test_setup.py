@@ -35,8 +35,12 @@ def ready(platform: str, **options: Any) -> Setup:
 @pytest.mark.parametrize(("platform", "scan"), [("tpu", True), ("cuda", False), ("cpu", False)])
 def test_blocks_are_one_scan_on_tpus_and_as_asked_elsewhere(platform, scan) -> None:
     for parallel in ("jit", "pmap"):
-        assert ready(platform, parallel=parallel).scan is scan
-    assert ready(platform, scan=True).scan
+        found = ready(platform, parallel=parallel)
+        assert found.scan is scan
+        assert any("--no-scan" in choice for choice in found.choices) is scan
+    asked = ready(platform, scan=True)
+    assert asked.scan
+    assert not asked.choices
     assert not ready(platform, scan=False).scan
 
 
