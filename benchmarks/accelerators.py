@@ -68,7 +68,7 @@ def compiled(program: Program) -> dict[str, Any]:
 
     topology = describe(program.topology)
     try:
-        found = compile_ahead(program.options, topology, program.classes, _unnamed(program))
+        found = compile_ahead(program.options, topology, program.classes, chosen=_unnamed(program))
     except TooLargeError as error:
         return {"needs": error.used, "limit": error.limit}
     except VitportError as error:

@@ -57,7 +57,10 @@ def _end_training(number: int, frame: FrameType | None) -> None:
     read; a thread could keep the process from ending. Files are written aside and renamed: none is left half-written.
     """
     name = signal.Signals(number).name
-    os.write(2, f"vitport: stopped by {name}: run again to resume.\n".encode())
+    if os.isatty(2):
+        os.write(2, b"\r\x1b[K\x1b[?25h")  # a clock may be there, which hides the cursor
+    resumes = not {"--dry-run", "--dry_run"} & set(sys.argv)
+    os.write(2, f"vitport: stopped by {name}{': run again to resume' if resumes else ''}.\n".encode())
     release = getattr(sys.modules.get("vit_jax.training.run.lock"), "release_all", None)  # it may just be imported
     if release is not None:
         release()

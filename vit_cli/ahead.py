@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vit_cli.terminal import print_table, say, say_error, write_json
+from vit_cli.waiting import waited
 from vit_spec import VitportError
 
 if TYPE_CHECKING:
@@ -26,9 +29,12 @@ def compile_step(options: TrainConfig, on: str, classes: int | None, json: bool)
     from vit_jax.training.ahead.fitting import advice, attempts
 
     try:
-        compiled = compile_ahead(options, topology, classes)
+        with _naming_classes():
+            compiled = waited(lambda: compile_ahead(options, topology, classes, say_error))
     except TooLargeError as error:
-        made = attempts(options, topology, classes, error, lambda change: say_error(f"trying {change}"))
+        found = error
+        say_error(f"{error}; compiling what may make it fit, which takes as long each:")
+        made = waited(lambda: attempts(options, topology, classes, found, lambda change: say_error(f"trying {change}")))
         raise VitportError(f"{error}: {advice(made)}") from error
     _print(compiled, json)
 
@@ -43,7 +49,8 @@ def search_step(options: TrainConfig, on: str, classes: int | None, json: bool) 
     from vit_jax.training.ahead.report import milliseconds, values
     from vit_jax.training.ahead.search import search
 
-    made = search(options, topology, classes, lambda change: say_error(f"compiling {change}"))
+    with _naming_classes():
+        made = waited(lambda: search(options, topology, classes, lambda change: say_error(f"compiling {change}")))
     if json:
         ways = [
             {"options": way.change, "predicted_seconds": way.predicted.seconds, "used": way.used}
@@ -78,10 +85,23 @@ def compile_evaluation(checkpoint: Checkpoint, on: str, batch: int, precision: P
     from vit_jax.training.ahead.compile import TooLargeError, compile_inference_ahead
 
     try:
-        compiled = compile_inference_ahead(checkpoint, topology, batch, precision)
+        compiled = waited(lambda: compile_inference_ahead(checkpoint, topology, batch, precision, say_error))
     except TooLargeError as error:
         raise VitportError(f"{error}: give a smaller --batch, or more chips.") from error
     _print(compiled, json)
+
+
+@contextmanager
+def _naming_classes() -> Iterator[None]:
+    """Adds what stands for data that are not here to the error that says so."""
+    from vit_jax.training.data import NoDataError
+
+    try:
+        yield
+    except NoDataError as error:
+        raise VitportError(
+            f"{str(error).rstrip('.')}; or, for data that are elsewhere, --classes and the number of their classes."
+        ) from error
 
 
 def _described(on: str) -> Topology:

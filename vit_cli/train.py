@@ -31,6 +31,8 @@ SHORT_NAMES = {
     "--freeze": "--recipe.optimizer.frozen",
 }
 """The most frequent options, by shorter names."""
+FLAGS = {"--scan": "--scan=True", "--no-scan": "--scan=False"}
+"""Options that stand alone for a value."""
 
 
 def train_with_defaults(args: Sequence[str]) -> Callable[..., int]:
@@ -131,6 +133,8 @@ def long_names(args: Sequence[str]) -> list[str]:
         name, equals, value = rest.pop(0).partition("=")
         if name == "--mesh":
             result += _mesh(value if equals else rest.pop(0) if rest else "")
+        elif name in FLAGS and not equals and rest[:1] not in (["True"], ["False"], ["auto"]):
+            result.append(FLAGS[name])
         else:
             result.append(SHORT_NAMES.get(name, name) + equals + value)
     return result
@@ -178,7 +182,7 @@ def _train(
         return 75
     setup = set_up(options)
     is_main = jax.process_index() == 0
-    rematerialises = options.remat not in ("auto", "none") and not options.scan
+    rematerialises = options.remat not in ("auto", "none") and not setup.scan
     if is_main and rematerialises and options.parallel == "pmap" and jax.default_backend() == "cpu":
         _print(f"remat={options.remat} saves no memory on a CPU with parallel=pmap: give --scan, or --parallel jit")
     changed = [note for note in setup.notes if note.startswith(CHANGED)]

@@ -37,6 +37,7 @@ def test_a_run_leaves_configuration_versions_log_charts_and_a_trace(finished) ->
     assert (config["model"]["name"], config["steps"], config["recipe"]["ema"]) == ("vit_tiny_patch16_224", 4, 0.9)
     versions = json.loads((finished / "versions.json").read_text())
     assert versions["jax"].count(".") >= 2
+    assert (versions["program"]["remat"], versions["program"]["scan"]) == ("none", False)  # chosen
     assert [line["step"] for line in log(finished)] == [2, 4]
     assert [line["step"] for line in log(finished, "validation")] == [2, 4]
     assert all(line["loss"] > 0 and 0 <= line["data_wait"] <= 1 for line in log(finished))

@@ -145,6 +145,18 @@ def test_a_signal_before_the_first_step_ends_the_process_and_leaves_no_lock(phas
     assert not (tmp_path / "run" / "owner.json").exists()
 
 
+def test_a_dry_run_has_nothing_to_resume(tmp_path) -> None:
+    command = [sys.executable, "-m", "vit_cli", *arguments(tmp_path / "run", *LENGTH, "--dry-run")]
+    process = subprocess.Popen(
+        command, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not _handles_sigterm(process.pid):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    out, told = process.communicate(timeout=60)
+    assert (process.returncode, out, told) == (75, "", "vitport: stopped by SIGTERM.\n")
+
+
 def _handles_sigterm(pid: int) -> bool:
     """As Python by itself does not."""
     status = Path(f"/proc/{pid}/status").read_text()

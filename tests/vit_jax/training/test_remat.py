@@ -88,4 +88,4 @@ def test_auto_on_devices_that_are_not_here(platform, scan, dropout, policy) -> N
     model = vit_jax.create_model(CONFIG.replace(drop_rate=dropout))
     device = Device(platform)
     mesh = Mesh(np.array([[[device]]]), AXES)
-    assert training.Forward(model, scan=scan).on_mesh(mesh)._remat() == policy
+    assert training.Forward(model, scan=scan).on_mesh(mesh).chosen_remat == policy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from vit_jax.inference.inference import Inference
 from vit_jax.params import get_params
 from vit_jax.preprocessing import normalise
 from vit_jax.pure import Params
+from vit_jax.training.ahead.duration import words
 from vit_jax.training.ahead.program import Program, read_program
 from vit_jax.training.ahead.topology import Topology
 from vit_jax.training.devices.sharding import BATCH, mesh_by_network
@@ -68,7 +69,7 @@ class Compiled:
     mesh: Mesh
     model: Config
     about: Mapping[str, Any]
-    """What was compiled, by the names of the command's options; ``batch`` is one of them."""
+    """What was compiled, by the names of the command's options, with what was chosen for ``auto``; with ``batch``."""
     model_flops: float
     """Operations of the model in one run of the program: recomputation does not count."""
     program: Program
@@ -89,7 +90,11 @@ class TooLargeError(VitportError):
 
 
 def compile_ahead(
-    options: TrainConfig, topology: Topology, classes: int | None = None, chosen: RunModel | None = None
+    options: TrainConfig,
+    topology: Topology,
+    classes: int | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+    chosen: RunModel | None = None,
 ) -> Compiled:
     """Compiles the step of a run as it is on these chips.
 
@@ -97,6 +102,7 @@ def compile_ahead(
         options: of the run.
         topology: the chips.
         classes: of data that are not here; ``None`` opens the run's data.
+        tell: called with what will be compiled, and about how long it takes, once the options are known to be possible.
         chosen: a model that no options describe; ``None``: that of ``options.model``.
 
     Raises:
@@ -108,14 +114,10 @@ def compile_ahead(
             f"parallel=pmap runs on one host, and {topology.name} has {topology.hosts}: choose jit, or fewer chips."
         )
     setup = set_up(options, topology.devices, classes, chosen)
+    tell(f"compiling a training step for {topology.words}: {words(setup.model, topology, scan=setup.scan)}")
     lowered = setup.lower()
-    about = {
-        "batch": options.batch, "precision": options.precision, "remat": options.remat, "attention": setup.attention,
-        "accumulation": options.recipe.accumulation, "scan": options.scan,
-        "gradient_sum": options.gradient_sum if options.parallel == "jit" else "float32", "parallel": options.parallel,
-    }  # fmt: skip
     operations = step_flops(setup.model, options.batch, options.recipe.optimizer.frozen)
-    return _compiled(lowered, topology, setup.mesh, setup.model, about, operations)
+    return _compiled(lowered, topology, setup.mesh, setup.model, setup.program, operations)
 
 
 def compile_inference_ahead(
@@ -123,6 +125,7 @@ def compile_inference_ahead(
     topology: Topology,
     batch: int,
     precision: Precision = "float32",
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Compiled:
     """Compiles a model in evaluation mode, from uint8 images to logits, with fused attention, as ``vitport evaluate``
     does; all chips share the batch, and each holds all parameters.
@@ -131,6 +134,7 @@ def compile_inference_ahead(
         checkpoint: its configuration and preprocessing are read, and no parameter.
         batch: images, over all chips.
         precision: of the computation; parameters are float32.
+        tell: as for :func:`compile_ahead`.
 
     Raises:
         TooLargeError: if the program does not fit.
@@ -151,6 +155,7 @@ def compile_inference_ahead(
     images = jax.ShapeDtypeStruct((batch, *model.image_size, model.in_channels), np.uint8)
     lowered = jax.jit(forward, in_shardings=(copied, rows), out_shardings=rows).lower(params, images)
     about = {"batch": batch, "precision": precision, "attention": "fused"}
+    tell(f"compiling inference for {topology.words}")
     return _compiled(lowered, topology, mesh, model, about, batch * forward_flops(model))
 
 

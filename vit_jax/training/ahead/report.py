@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vit_jax.training.ahead.compile import Compiled
 from vit_jax.training.ahead.roofline import Link, Roofline
+from vit_jax.training.run.plan import program_words
 from vit_spec import count_parameters
 
 
@@ -16,11 +16,11 @@ def facts(compiled: Compiled, found: Roofline) -> dict[str, str]:
     mesh = ", ".join(f"{axis} {size}" for axis, size in compiled.mesh.shape.items())
     hosts = f"{topology.hosts} host" + ("s" if topology.hosts > 1 else "")
     return {
-        "chips": f"{len(topology.devices)} x {topology.chip.name} on {hosts}, none of them here: compiled in "
+        "chips": f"{topology.words} on {hosts}, none of them here: compiled in "
         f"{compiled.seconds:.0f} s",
         "parameters": f"{count_parameters(compiled.model):,}",
         "mesh": mesh,
-        "program": ", ".join(_words(compiled.about)),
+        "program": program_words(compiled.about),
         "memory of a chip, state": gigabytes(memory.state),
         "memory of a chip, temporaries": gigabytes(memory.temporaries),
         "memory of a chip, results and code": gigabytes(memory.results + memory.code),
@@ -88,19 +88,6 @@ def gigabytes(size: float) -> str:
 def milliseconds(seconds: float) -> str:
     """In three digits or more."""
     return f"{seconds * 1e3:,.0f} ms" if seconds >= 0.1 else f"{seconds * 1e3:.3g} ms"
-
-
-def _words(about: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{about['batch']:,} images"
-    for name, value in about.items():
-        if name == "precision":
-            yield str(value)
-        elif name == "scan":
-            yield "scan" if value else "unrolled"
-        elif name == "gradient_sum":
-            yield f"gradients summed in {value if about['precision'] == 'bfloat16' else 'float32'}"
-        elif name != "batch":
-            yield f"{name} {value}"
 
 
 def _link_name(link: Link) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from vit_jax.training.ahead.compile import Compiled, TooLargeError, compile_ahead
+from vit_jax.training.ahead.duration import words
 from vit_jax.training.ahead.roofline import Roofline, roofline
 from vit_jax.training.ahead.topology import Topology
 from vit_jax.training.recipe.config import TrainConfig
@@ -54,7 +55,7 @@ def search(
             and scan are chosen.
         topology: the chips.
         classes: as :func:`~vit_jax.training.ahead.compile.compile_ahead` takes them.
-        tell: called with each way before it is compiled.
+        tell: called with what will be compiled and about how long it takes, then with each way before it is.
 
     Returns:
         What was compiled: what fits first, the fastest first by its roofline.
@@ -66,6 +67,7 @@ def search(
     alone = dataclasses.replace(options, mesh=MeshShape(), recipe=recipe)  # which any batch fits
     model = set_up(alone, topology.devices[:1], classes).model
     ranked = rank(model, options.batch, len(topology.devices), topology.chip, options.precision)
+    tell(f"the best of {len(ranked)} ways until {FEW} fit, each {words(model, topology, scan=True)}")
     made: list[Way] = []
     for predicted in islice(ranked, _MOST):
         if sum(way.found is not None for way in made) == FEW:

@@ -18,14 +18,17 @@ from vit_jax.training.devices.chips import V4, V5E, V5P, V6E, Chip
 from vit_spec import VitportError
 
 TPUS = {"v4": V4, "v5e": V5E, "v5p": V5P, "v6e": V6E}
+_SLICES = {2: ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"), 3: ("2x2x1", "2x2x2", "2x2x4", "4x4x4")}
+"""Usual ones, by axes: https://cloud.google.com/tpu/docs/v5e and /v5p."""
 _QUIET = {
     "TPU_SKIP_MDS_QUERY": "1",  # asks no server for the TPU of this machine
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # several processes at once: none of them opens a TPU
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_STDERR_LOG_LEVEL": "3",
     "TPU_MIN_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA calls a compilation of more than two minutes an error, and goes on
 }
-_NAME = re.compile(r"(?P<chip>\w+):(?P<sizes>[1-9]\d{0,3}(x[1-9]\d{0,3}){1,2})")
+_SIZES = re.compile(r"[1-9]\d{0,3}(x[1-9]\d{0,3})*")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Topology:
     @property
     def hosts(self) -> int:
         return len({device.process_index for device in self.devices})
+
+    @property
+    def words(self) -> str:
+        """How many of which."""
+        return f"{len(self.devices)} x {self.chip.name}"
 
     def gather_seconds(self, devices: Sequence[Any]) -> float:
         """Seconds of an all-gather among some devices, for each byte of its result, at the links' full bandwidth.
@@ -89,18 +97,20 @@ def describe(name: str) -> Topology:
     Raises:
         VitportError: for another name, chips that do not exist so, or without their compiler.
     """
-    match = _NAME.fullmatch(name)
-    if match is None or match["chip"] not in TPUS.keys() | CARDS.keys():
+    kind, _, arrangement = name.partition(":")
+    if kind not in TPUS.keys() | CARDS.keys():
         raise VitportError(
             f"--on {name} names no known chips: give one of {', '.join(TPUS)} and the chips along each axis of its "
             f"links, such as v5e:4x4 or v5p:2x2x1, or one of {', '.join(CARDS)} with hosts and GPUs, such as h100:2x8."
         )
-    chip = TPUS[match["chip"]] if match["chip"] in TPUS else CARDS[match["chip"]].chip
-    sizes = tuple(int(size) for size in match["sizes"].split("x"))
+    is_gpu = kind in CARDS
+    chip = CARDS[kind].chip if is_gpu else TPUS[kind]
     axes = 3 if chip.rings == 3 else 2
-    if len(sizes) != axes:
-        raise VitportError(f"--on {name} has {len(sizes)} axes, and {chip.name} have {axes}: give as many.")
-    is_gpu = match["chip"] in CARDS
+    if not _SIZES.fullmatch(arrangement) or arrangement.count("x") != axes - 1:
+        what = "hosts and GPUs of each" if is_gpu else f"chips along each of the {axes} axes of their links"
+        example = "2x8" if is_gpu else "x".join(["2"] * axes)
+        raise VitportError(f"--on {name} is no arrangement of {chip.name}: give {what}, such as {kind}:{example}.")
+    sizes = tuple(int(size) for size in arrangement.split("x"))
     if not is_gpu and importlib.util.find_spec("libtpu") is None:
         raise VitportError(
             f"--on {name} needs XLA's compiler for TPUs, which is not installed: `pip install 'vitport[aot-tpu]'` "
@@ -113,21 +123,24 @@ def describe(name: str) -> Topology:
         )
     if is_gpu and sizes[1] > chip.domain:
         raise VitportError(f"--on {name} has hosts of {sizes[1]} GPUs, and known are hosts of up to {chip.domain}: "
-                           f"give them, as in {match['chip']}:2x8.")  # fmt: skip
+                           f"give more hosts, as in {kind}:2x8.")  # fmt: skip
     try:
-        devices = _gpus(CARDS[match["chip"]].target, sizes) if is_gpu else _tpus(name, chip)
+        devices = _gpus(CARDS[kind].target, sizes) if is_gpu else _tpus(name, chip, sizes)
     except Exception as error:  # the plug-in raises what it likes
         reason = " ".join(str(error).split())[:300]
+        slices = "" if is_gpu else f", such as {', '.join(_SLICES[axes])}"
         raise VitportError(
-            f"--on {name} is not an arrangement that the compiler knows ({reason}): give another."
+            f"--on {name} is not an arrangement that the compiler knows: give another{slices} ({reason})."
         ) from error
     return Topology(name, chip, sizes, devices, OPTIONS if is_gpu else {})
 
 
-def _tpus(name: str, chip: Chip) -> tuple[Any, ...]:
+def _tpus(name: str, chip: Chip, sizes: tuple[int, ...]) -> tuple[Any, ...]:
     from jax.experimental import topologies
 
-    options = {"chip_config_name": "megacore"} if chip is V4 else {}  # one device a chip, as JAX starts it
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if chip is V4 else {}  # one device a chip, as JAX has it
+    if sizes == (1, 1):
+        options["chips_per_host_bounds"] = (1, 1, 1)  # otherwise hosts have four chips
     with _silenced():
         return tuple(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
 

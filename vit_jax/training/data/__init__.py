@@ -1,6 +1,6 @@
 """Images for training and evaluation: sources, augmentations, batches. Imports neither jax nor a reader's library."""
 
-from vit_jax.training.data.record import Absent
+from vit_jax.training.data.record import Absent, NoDataError
 from vit_jax.training.data.source import Record, Source, Table, open_source, open_sources
 from vit_jax.training.data.stream import Batch, Feed, Stream, check_channels, evaluation_batches
 from vit_jax.training.recipe.data import Augmentation, Data, RandAugment
@@ -11,6 +11,7 @@ __all__ = [
     "Batch",
     "Data",
     "Feed",
+    "NoDataError",
     "RandAugment",
     "Record",
     "Source",

@@ -12,6 +12,10 @@ from vit_spec import VitportError
 Split = Literal["train", "validation"]
 
 
+class NoDataError(VitportError):
+    """Nothing is at the path of a data set."""
+
+
 class Record(NamedTuple):
     """One image as it is stored."""
 

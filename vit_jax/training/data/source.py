@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from conversion.hub import PREFIX, dataset
-from vit_jax.training.data.record import Record, Source, Split
+from vit_jax.training.data.record import NoDataError, Record, Source, Split
 from vit_jax.training.data.sources.array_record import open_array_records
 from vit_jax.training.data.sources.arrow import open_tables
 from vit_jax.training.data.sources.bucket import Bucket
@@ -177,7 +177,7 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep) 
     files = expanded(path)
     kinds = {_kind(file.name) or "unknown" for file in files}
     if not files:
-        raise VitportError(f"{path} does not exist: give the path of a data set, or digits for a small one.")
+        raise NoDataError(f"{path} does not exist: give the path of a data set, or digits for a small one.")
     if len(kinds) > 1 or not kinds <= _READERS.keys():
         raise VitportError(f"{path} has no known format: give a folder, or files of one kind; see docs/data.md.")
     return _READERS[kinds.pop()](path, files, classes or listed_classes(files[0].parent)) if split == "train" else None

@@ -68,14 +68,14 @@ def axis_sizes(shape: MeshShape, devices: int) -> list[int]:
         known = math.prod(size for size in sizes if size != -1)
         if devices % known:
             raise VitportError(
-                f"mesh {_words(sizes)} needs a multiple of {known} devices, {devices} are visible: choose axes that "
-                f"divide {devices}."
+                f"mesh {_words(sizes)} needs a multiple of {known} devices and has {devices}: choose axes that divide "
+                f"{devices}."
             )
         sizes[sizes.index(-1)] = devices // known
     if math.prod(sizes) != devices:
         raise VitportError(
-            f"mesh {_words(sizes)} needs {math.prod(sizes)} devices, {devices} are visible: choose axes whose product "
-            f"is {devices}, or -1 for one of them."
+            f"mesh {_words(sizes)} needs {math.prod(sizes)} devices and has {devices}: choose axes whose product is "
+            f"{devices}, or -1 for one of them."
         )
     return sizes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vit_jax.training.recipe.data import Data
-from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Parallel, Precision, Remat
+from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Parallel, Precision, Remat, Scan
 from vit_jax.training.recipe.recipe import Recipe
 from vit_spec import VitportError
 from vit_spec.activation import Activation
@@ -170,9 +170,10 @@ class TrainConfig:
     """``explicit`` computes the attention weights as written in the model; ``fused`` normalizes after the values;
     ``cudnn`` runs on NVIDIA GPUs in bfloat16 and ``flash`` on TPUs, and store no weights; ``auto`` chooses by device,
     precision and model. All agree up to rounding. Blocks with attention dropout are always explicit."""
-    scan: bool = False
+    scan: Scan = "auto"
     """Compile one block and scan over all: faster to compile, the same results and checkpoints; all gradients are
-    held at once."""
+    held at once. auto: on TPUs, whose compiler takes ten times as long for twelve blocks one after another. Short:
+    --scan and --no-scan."""
     parallel: Parallel = "jit"
     """One program over a mesh of all devices; or pmap, which copies everything to each device of one process."""
     mesh: MeshShape = field(default_factory=MeshShape)

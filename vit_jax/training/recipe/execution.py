@@ -17,6 +17,11 @@ results of linear layers.
 ``auto`` is ``dots_no_batch`` in a step of :func:`vit_jax.training.jit_engine` on a single CPU device, where it costs
 hardly any time, and ``dots`` on TPUs with ``scan``, which otherwise keeps three float32 arrays for every norm; unless
 dropout would have to be drawn again. Elsewhere it is ``none``."""
+Scan = bool | Literal["auto"]
+"""Whether the blocks of a segment are one compiled block in a loop, ``jax.lax.scan``.
+
+``auto``: on TPUs, whose compiler takes ten times as long for twelve blocks one after another. Elsewhere they are
+unrolled, which compiles in minutes and spares copies into the loop's stacks and out."""
 
 
 @dataclass(frozen=True)

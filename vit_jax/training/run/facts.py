@@ -10,14 +10,15 @@ from pathlib import Path
 
 import jax
 
-from vit_jax.training.recipe.config import CONFIG, TrainConfig
+from vit_jax.training.recipe.config import CONFIG
+from vit_jax.training.run.setup import Setup
 from vit_jax.training.run.writing import writing
 
 VERSIONS = "versions.json"
 
 
-def write_facts(options: TrainConfig, workdir: Path) -> None:
-    """The configuration, and what computed the run.
+def write_facts(setup: Setup, workdir: Path) -> None:
+    """The configuration, and what computed the run: versions, devices, and what was chosen for ``auto``.
 
     Raises:
         UnwrittenError: if they cannot be written.
@@ -29,9 +30,10 @@ def write_facts(options: TrainConfig, workdir: Path) -> None:
         "devices": sorted({device.device_kind for device in jax.devices()}),
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
+        "program": setup.program,
         "command": sys.argv,
     }
-    for name, values in {CONFIG: options.to_dict(), VERSIONS: facts}.items():
+    for name, values in {CONFIG: setup.options.to_dict(), VERSIONS: facts}.items():
         aside = workdir / f"{name}.part"
         with writing(aside):
             aside.write_text(json.dumps(values, indent=2) + "\n")

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.run.facts import write_facts
 from vit_jax.training.run.monitor import Line
 from vit_jax.training.run.trackers import Trackers
@@ -20,13 +19,14 @@ from vit_jax.training.run.writing import UnwrittenError, writing
 if TYPE_CHECKING:
     from vit_jax.training.run.place import Place
     from vit_jax.training.run.resume import Progress
+    from vit_jax.training.run.setup import Setup
 
 LINES = "metrics.jsonl"
 BOARD = "tensorboard"
 TRAINING, VALIDATION = "train", "validation"
 
 
-def begin_log(options: TrainConfig, place: Place, progress: Progress, tell: Callable[[str], None]) -> Log:
+def begin_log(setup: Setup, place: Place, progress: Progress, tell: Callable[[str], None]) -> Log:
     """The log of a run that begins, or goes on, and the files that say what the run is.
 
     Args:
@@ -36,10 +36,10 @@ def begin_log(options: TrainConfig, place: Place, progress: Progress, tell: Call
         UnwrittenError: if they cannot be written.
         VitportError: if a tracker cannot begin.
     """
-    write_facts(options, place.folder)
+    write_facts(setup, place.folder)
     place.push()
     title = None if place.mirror is None else place.name.rstrip("/").rpartition("/")[2]
-    trackers = Trackers(options, place.folder, tell, title) if options.log else None
+    trackers = Trackers(setup.options, place.folder, tell, title) if setup.options.log else None
     return Log(
         place.folder, progress.step, progress.unwritten, evaluates=progress.evaluates, written=place.push,
         trackers=trackers,

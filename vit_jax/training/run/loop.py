@@ -87,9 +87,7 @@ def run(
             callbacks.message(shortfall)
         checkpoints = stack.enter_context(CheckpointWriter(place.folder, setup.options.keep, place.mirror))
         logs: list[Log] = []
-        raise_on_all(
-            lambda: logs.append(begin_log(setup.options, place, progress, callbacks.message)) if is_main else None
-        )
+        raise_on_all(lambda: logs.append(begin_log(setup, place, progress, callbacks.message)) if is_main else None)
         for log in logs:
             stack.enter_context(closing(log))
         if jax.process_count() == 1:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, Mesh
 
 from vit_jax.training.devices.sharding import shardings
-from vit_jax.training.recipe.config import TrainConfig
 from vit_jax.training.recipe.execution import MeshShape
 from vit_jax.training.run.setup import Setup
 from vit_jax.training.scaling import Step, collectives
 from vit_jax.training.step.cost import step_flops
 from vit_jax.training.step.optimizer import frozen_paths, trained
-from vit_spec import Config, count_parameters
+from vit_spec import count_parameters
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,19 @@ def plan(setup: Setup) -> Plan:
         "forward and backward)",
         "run": f"{setup.steps} steps of {o.batch} images, {setup.steps * o.batch / len(setup.train):.1f} epochs",
         "devices": devices,
+        "program": program_words(setup.program),
         "mesh": "copies (pmap)" if copies else ", ".join(f"{axis} {size}" for axis, size in setup.mesh.shape.items()),
         **{f"memory per device, {name}": _megabytes(size) for name, size in held.items() if size},
     }
     temporary = _temporary(setup)
     if temporary is not None:
         facts["memory per device, activations and other temporaries"] = f"{_megabytes(temporary)} (as compiled)"
-    if not copies and not o.scan:
-        facts |= communication(o, setup.model, setup.mesh)
+    if not copies:
+        mesh = MeshShape(**setup.mesh.shape)
+        facts |= communication(
+            Step(setup.model, o.batch, mesh, o.precision, setup.remat, o.recipe.accumulation, setup.attention,
+                 o.gradient_sum, setup.scan)
+        )  # fmt: skip
     placed = None if copies else shardings(state.params, setup.model, setup.mesh)
     rows = [
         (path, tuple(leaf.shape), "whole" if placed is None else _shards(placed[path].spec, len(leaf.shape)))
@@ -65,10 +68,26 @@ def plan(setup: Setup) -> Plan:
     return Plan(facts, rows)
 
 
-def communication(options: TrainConfig, model: Config, mesh: Mesh | AbstractMesh) -> dict[str, str]:
+def program_words(program: Mapping[str, Any]) -> str:
+    """What :attr:`~vit_jax.training.run.setup.Setup.program` says, in words."""
+    return ", ".join(_words(program))
+
+
+def _words(program: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{program['batch']:,} images"
+    for name, value in program.items():
+        if name == "precision":
+            yield str(value)
+        elif name == "scan":
+            yield "scan" if value else "unrolled"
+        elif name == "gradient_sum":
+            yield f"gradients summed in {value if program['precision'] == 'bfloat16' else 'float32'}"
+        elif name != "batch":
+            yield f"{name} {value}"
+
+
+def communication(step: Step) -> dict[str, str]:
     """What devices send each other in a step; docs/reports/scaling.md derives it."""
-    o = options
-    step = Step(model, o.batch, MeshShape(**mesh.shape), o.precision, o.remat, o.recipe.accumulation)
     return {
         f"sent per step, {one.purpose}, {one.kind} along {' and '.join(one.axes)}": _megabytes(one.total)
         for one in collectives(step)

@@ -28,7 +28,7 @@ from vit_jax.training.data.sources.holdout import are_several, labels_of
 from vit_jax.training.devices.engine import Engine, jit_engine, own_rows, pmap_engine
 from vit_jax.training.devices.sharding import check_divides, mesh_by_network
 from vit_jax.training.recipe.config import TrainConfig
-from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Precision
+from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Precision, Remat
 from vit_jax.training.recipe.finetuning import usual_peak
 from vit_jax.training.run.attention import choose_attention
 from vit_jax.training.run.model import RunModel, model_of, parameters_of
@@ -37,6 +37,10 @@ from vit_jax.training.step.forward import Forward
 from vit_jax.training.step.optimizer import make_optimizer, make_schedule
 from vit_jax.training.step.update import TrainState, init_state
 from vit_spec import Config, Preprocessing, VitportError, block_sizes
+
+_SCANNED = "blocks are one scan, which TPUs' compiler takes a tenth of the time for; --no-scan may run faster"
+_ANY_LENGTH = 1_000_000
+"""Steps, where only one is asked about: longer than any warm-up."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ class Setup:
     model: Config
     preprocessing: Preprocessing
     attention: AttentionKernel
-    """Chosen, if the options leave it to the run."""
+    remat: Remat
+    scan: bool
+    """Chosen, all three, if the options leave them to the run."""
     steps: int
     mesh: Mesh
     """All devices; with pmap, the mesh of evaluation."""
@@ -91,6 +97,16 @@ class Setup:
     def rows(self) -> Any:
         """Rows of each batch that this process reads."""
         return own_rows(self.mesh, self.options.batch)
+
+    @property
+    def program(self) -> dict[str, Any]:
+        """How the step is computed, by the names of the options, with what was chosen for ``auto``."""
+        o = self.options
+        return {
+            "batch": o.batch, "precision": o.precision, "remat": self.remat, "attention": self.attention,
+            "accumulation": o.recipe.accumulation, "scan": self.scan,
+            "gradient_sum": o.gradient_sum if o.parallel == "jit" else "float32", "parallel": o.parallel,
+        }  # fmt: skip
 
     def lower(self) -> jax.stages.Lowered:
         """The step, lowered for a batch."""
@@ -136,7 +152,8 @@ def set_up(
     """Opens the data, and prepares model, mesh, schedule and engine; compiles nothing and makes no large array.
 
     Args:
-        devices: that the run is for, which need not be here; ``None``: all of this run's processes.
+        devices: that a step of the run is compiled for, which need not be here; a run without a length has any then.
+            ``None``: all of this run's processes.
         classes: of data that are not here, which are not opened then.
         chosen: a model that no options describe; ``None``: that of ``options.model``.
 
@@ -164,11 +181,15 @@ def set_up(
         raise VitportError("parallel=pmap copies everything to every device, so it takes no mesh: leave mesh out.")
     check_divides(model, options.batch, options.recipe.accumulation, mesh)
     attention = choose_attention(options.attention, model, platform_of(mesh), options.precision)
-    steps = options.total_steps(len(train))
+    endless = devices is not None and options.steps is None and options.epochs is None
+    steps = _ANY_LENGTH if endless else options.total_steps(len(train))
     abstract = abstract_model(model, options.precision, attention)
     schedule = make_schedule(options.recipe.schedule, steps)
     optimizer = make_optimizer(options.recipe.optimizer, schedule, model)
-    forward = Forward(abstract, remat=options.remat, scan=options.scan, gradient_sum=options.gradient_sum)
+    scan = platform_of(mesh) == "tpu" if options.scan == "auto" else options.scan
+    if scan and options.scan == "auto":
+        choices = (*choices, _SCANNED)
+    forward = Forward(abstract, remat=options.remat, scan=scan, gradient_sum=options.gradient_sum)
     teacher = load_teacher(options.teacher, model, preprocessing)
     key = jax.random.key(options.seed)
     recipe = options.recipe
@@ -183,8 +204,9 @@ def set_up(
         return init_state(params(), optimizer, recipe)
 
     notes = () if chosen.weights is None else chosen.weights.provenance.notes
-    return Setup(options, train, validation, model, preprocessing, attention, steps, mesh, schedule, optimizer, engine,
-                 make_state, choices, notes)  # fmt: skip
+    remat = (forward.on_mesh(mesh) if options.parallel == "jit" else forward).chosen_remat
+    return Setup(options, train, validation, model, preprocessing, attention, remat, scan, steps, mesh, schedule,
+                 optimizer, engine, make_state, choices, notes)  # fmt: skip
 
 
 def _with_peak(options: TrainConfig, model: Config) -> TrainConfig:

@@ -138,7 +138,9 @@ class Forward:
 
         return around
 
-    def _remat(self) -> Remat:
+    @property
+    def chosen_remat(self) -> Remat:
+        """What ``auto`` is on this mesh, or what was asked for."""
         drops = self.config.drop_rate > 0 or self.config.attn_drop_rate > 0
         if self.remat != "auto":
             return self.remat
@@ -148,7 +150,7 @@ class Forward:
         return "dots" if on_accelerator and self.scan and not drops else "none"
 
     def _runner(self, segment: Segment, block: Pure) -> _Runner:
-        policy = _POLICIES[self._remat()]
+        policy = _POLICIES[self.chosen_remat]
         run: _Runner = partial(_run_block, block)
         if self.gather is not None:
             known = {path: parameters_by_path(self.config)[single_path(segment, 0, path)] for path in block.paths}

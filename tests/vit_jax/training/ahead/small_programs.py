@@ -37,7 +37,7 @@ def main() -> None:
 
 def _step(topology: str = "v5e:2x2", **options: Any) -> Compiled:
     model = ModelOptions("vit_tiny_patch16_224", embed_dim=WIDTH, depth=DEPTH, num_heads=HEADS, image_size=SIZE)
-    run = TrainConfig(model, batch=BATCH, steps=10, precision="bfloat16", scan=True, **options)
+    run = TrainConfig(model, batch=BATCH, steps=10, precision="bfloat16", **options)
     return compile_ahead(run, describe(topology), CLASSES)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ pytestmark = [
 ]
 SMALL = (
     "--model", "vit_tiny_patch16_224", "--model.embed-dim", "128", "--model.depth", "2", "--model.num-heads", "4",
-    "--steps", "10", "--precision", "bfloat16", "--scan", "--dry-run", "--classes", "10",
+    "--steps", "10", "--precision", "bfloat16", "--dry-run", "--classes", "10",
 )  # fmt: skip
 TOKENS, D, M, DEPTH = 197, 128, 512, 2
 KERNELS = DEPTH * (4 * D * D + 2 * D * M)
@@ -123,6 +125,22 @@ def test_what_does_not_fit_is_refused_by_the_compiler() -> None:
         TooLargeError, match=r"does not fit TPU v5e: the compiler needs [\d.]+ GB .* 16\.9 GB are there"
     ):
         compile_ahead(options, describe("v5e:2x2"), 10)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_compiler_at_once(number, status, tmp_path) -> None:
+    """It comes within the compiler, which hears no signals; a dry run has nothing to resume."""
+    command = [sys.executable, "-m", "vit_cli", "train", "--workdir", str(tmp_path / "run"), *SMALL, "--on", "v5e:2x2"]
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    told = process.stderr.readline()
+    assert told.startswith("vitport: compiling a training step for 4 x TPU v5e: about 1 min")
+    time.sleep(4)
+    process.send_signal(number)
+    begin = time.monotonic()
+    out, told = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 3
+    assert (process.returncode, out, told) == (status, "", f"vitport: stopped by {number.name}.\n")
 
 
 def test_a_slice_that_does_not_exist_is_one_sentence(tmp_path) -> None:

@@ -64,7 +64,8 @@ def test_the_fastest_that_the_compiler_takes_comes_first(compiled) -> None:
     assert made[: len(fitting)] == fitting
     sizes = [way.predicted.step.mesh.fsdp for way in fitting]
     assert sizes == sorted(sizes, reverse=True)
-    assert {way.change for way in made} == set(told)
+    assert told[0] == f"the best of {len(paper)} ways until 3 fit, each about 1 min on two free cores"
+    assert {way.change for way in made} == set(told[1:])
     assert any(way.used == 20e9 for way in made)  # the simplest mesh, data alone, which the paper model ranks high
     data, fsdp, tensor = (getattr(made[0].predicted.step.mesh, axis) for axis in ("data", "fsdp", "tensor"))
     axes = [f"{name}={size}" for name, size in (("data", data), ("fsdp", fsdp), ("tensor", tensor)) if size > 1]

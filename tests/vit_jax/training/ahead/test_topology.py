@@ -50,10 +50,12 @@ def test_gpus_gather_within_hosts_then_between_them() -> None:
     ("name", "sentence"),
     [
         ("v3:4x4", "names no known chips: give one of v4, v5e, v5p, v6e"),
-        ("v5e", "such as v5e:4x4"),
-        ("v5e:4x0", "names no known chips"),
-        ("v5e:4x4x4", "has 3 axes, and TPU v5e have 2"),
-        ("v5p:4x4", "has 2 axes, and TPU v5p have 3"),
+        ("v5e", "is no arrangement of TPU v5e: give chips along each of the 2 axes of their links, such as v5e:2x2"),
+        ("v5e:4x0", "is no arrangement of TPU v5e"),
+        ("v5e:4x4x4", "is no arrangement of TPU v5e"),
+        ("v5p:4x4", "give chips along each of the 3 axes of their links, such as v5p:2x2x2"),
+        ("h100:9", "is no arrangement of H100 SXM: give hosts and GPUs of each, such as h100:2x8"),
+        ("h100:8x2x2", "is no arrangement of H100 SXM"),
         ("v5e:4x4", r"pip install 'vitport\[aot-tpu\]'"),
         ("h100:2x8", r"pip install 'vitport\[aot-cuda\]'"),
     ],
@@ -70,7 +72,7 @@ def test_what_cannot_be_compiled_for_is_told_in_a_sentence(name, sentence, monke
         (("--on", "v5e:4x4"), "trains nothing: give --dry-run too"),
         (("--dry-run", "--json"), "--json is for --dry-run --on TOPOLOGY"),
         (("--dry-run", "--classes", "10"), "--classes is for --dry-run --on TOPOLOGY"),
-        (("--dry-run", "--on", "h100"), "--on h100 names no known chips"),
+        (("--dry-run", "--on", "h100"), "--on h100 is no arrangement of H100 SXM"),
     ],
 )
 def test_options_that_do_not_go_together(options, sentence, tmp_path, capsys) -> None:
