@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from vit_jax.training.data import Stream
-from vit_jax.training.data.outside import check_outside
 from vit_jax.training.devices.connections import connect
 from vit_jax.training.devices.processes import gather_messages, noticing_lost_processes, raise_on_all
 from vit_jax.training.evaluation.scores import AnyScores, main_metric
@@ -26,6 +25,7 @@ from vit_jax.training.run.lease import Lease
 from vit_jax.training.run.lock import Lock
 from vit_jax.training.run.log import Log, begin_log
 from vit_jax.training.run.monitor import FiniteGuard, Line, LossWatch, Throughput
+from vit_jax.training.run.outside import check_outside
 from vit_jax.training.run.place import Place
 from vit_jax.training.run.resume import Progress, resume
 from vit_jax.training.run.setup import Setup

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.vit_jax.training.data.folders import image_folder
 from vit_jax.training.data import Data, open_source
-from vit_jax.training.data.outside import check_outside
+from vit_jax.training.run.outside import check_outside
 from vit_spec import VitportError
 
 
