@@ -10,6 +10,7 @@ from vit_cli.terminal import print_table, say, short_number
 
 if TYPE_CHECKING:
     from vit_parity import Comparison, Row
+    from vit_parity.capture import Capture
     from vit_parity.compare import Findings
     from vit_parity.gradients import GradientRow
     from vit_parity.porting import PortedRow, Porting
@@ -48,8 +49,7 @@ def to_json(found: Findings, *, image: str | None, seed: int | None) -> dict[str
 def print_findings(found: Findings, *, all_layers: bool, worst_first: bool) -> None:
     """A table of activations with bars, the first divergence, and the causes if they were asked for."""
     comparison = found.comparison
-    for letter, run in (("A", comparison.a), ("B", comparison.b)):
-        say(f"{letter}: {run.title} ({', '.join(run.facts.values())})")
+    _print_sides(comparison.a, comparison.b)
     say(f"on {found.runs.input_name}; differences of B from A in relative L2 norm, 99th percentile in ulps;")
     say("bars from 1e-9 to 1; | marks the largest difference that rounding explains")
     rows = [row for row in comparison.rows if all_layers or comparison.is_stage(row)]
@@ -73,10 +73,16 @@ def print_findings(found: Findings, *, all_layers: bool, worst_first: bool) -> N
         _print_gradients(found.gradients, worst_first=worst_first)
 
 
+def _print_sides(a: Capture, b: Capture) -> None:
+    from vit_parity.capture import headings
+
+    for line in headings(a, b):
+        say(line)
+
+
 def print_porting(found: Porting, *, all_layers: bool) -> None:
     """A table of the stages of two models of the user's own, and what is wrong."""
-    for letter, run in (("A", found.a), ("B", found.b)):
-        say(f"{letter}: {run.title} ({', '.join(run.facts.values())})")
+    _print_sides(found.a, found.b)
     say("relative L2 norms: B from A, what rounding explains, and each stage of B by itself, on the inputs of A")
     _print_stages("stage", found.rows, all_layers=all_layers)
     for letter, names in (("A", found.only_a), ("B", found.only_b)):

@@ -21,6 +21,7 @@ from vit_spec import Config, VitportError
 if TYPE_CHECKING:
     from conversion import Checkpoint
     from vit_jax import VisionModel as JaxModel
+    from vit_parity.porting.digests import Digest
     from vit_torch import VisionModel as TorchModel
 
 Activations = dict[str, np.ndarray]
@@ -44,6 +45,11 @@ class Capture:
     def dtype(self) -> np.dtype:
         """Of the computation: the dtype of the last activation."""
         return next(reversed(self.activations.values())).dtype
+
+
+def headings(a: Capture | Digest, b: Capture | Digest) -> list[str]:
+    """What ran on either side, in two lines."""
+    return [f"{side}: {run.title} ({', '.join(run.facts.values())})" for side, run in (("A", a), ("B", b))]
 
 
 def capture_torch(

@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from vit_parity.bound import MARGIN, growth
-from vit_parity.capture import Capture
+from vit_parity.capture import Capture, headings
 from vit_parity.porting.capture import capture
 from vit_parity.porting.compare import Pairs
 from vit_parity.porting.digests import ERROR, Digest, DigestedStage, digest_of, distance
 from vit_parity.porting.kept_steps import read
-from vit_parity.porting.pairs import Pair, read_pairs
+from vit_parity.porting.pairs import Pair, both_names, read_pairs
 from vit_parity.porting.stages import ROOT
 from vit_parity.ulp import roundoff
 from vit_spec import VitportError
@@ -61,7 +61,7 @@ class DigestFindings:
         if self.equal:
             return f"Rounding explains every difference, as far as digests show (estimates to {ERROR:.0%})."
         first = next(row for row in self.rows if row.verdict != "rounding")
-        name = first.stage if first.stage == first.counterpart else f"{first.stage} (B: {first.counterpart})"
+        name = both_names(first.stage, first.counterpart)
         return (
             f"Fault: {name} is the first stage apart ({first.distance:.1e}, estimated to {ERROR:.0%}, where rounding "
             f"explains {first.limit:.1e}). Captures with arrays, or the models themselves, tell more."
@@ -81,9 +81,7 @@ class DigestFindings:
         }
 
     def __str__(self) -> str:
-        lines = [f"A: {self.a.title} ({', '.join(self.a.facts.values())})",
-                 f"B: {self.b.title} ({', '.join(self.b.facts.values())})",
-                 "B against A  rounding  stage of A = stage of B"]  # fmt: skip
+        lines = [*headings(self.a, self.b), "B against A  rounding  stage of A = stage of B"]
         lines += [f"{row.distance:11.1e}   {row.limit:.1e}  {row.stage} = {row.counterpart}  {row.verdict}"
                   for row in self.rows]  # fmt: skip
         return "\n".join([*lines, self.conclusion])

@@ -12,7 +12,7 @@ from vit_parity.capture import Capture
 from vit_parity.porting.compare import compared_captures, drafted
 from vit_parity.porting.findings import PortedRow, Porting
 from vit_parity.porting.kept_steps import GRADIENT, gradient_at, read
-from vit_parity.porting.pairs import Pair
+from vit_parity.porting.pairs import Pair, both_names
 from vit_parity.porting.sides import sides_of
 from vit_spec import VitportError
 
@@ -56,7 +56,7 @@ class ComparedSteps:
         apart = next((it for it in self.steps if not it.equal), None)
         if apart is None:
             return f"Rounding explains every difference of {len(self.steps)} steps."
-        name = apart.stage if apart.stage == apart.counterpart else f"{apart.stage} (B: {apart.counterpart})"
+        name = both_names(apart.stage, apart.counterpart)
         far = f"{apart.distance:.1e}, where rounding explains {apart.limit:.1e}"
         told = f"B parts at step {apart.step}, first at {name} ({far})."
         if apart is not self.steps[0]:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from vit_parity.bound import relative
-from vit_parity.capture import Capture
+from vit_parity.capture import Capture, headings
 from vit_parity.comparison import Comparison, Row
 from vit_parity.measure import measure
-from vit_parity.porting.pairs import Pair
+from vit_parity.porting.pairs import Pair, both_names
 from vit_parity.porting.stages import ROOT, Key
 from vit_parity.ulp import measure_ulps, roundoff
 
@@ -81,7 +81,7 @@ class Fault:
     @property
     def sentence(self) -> str:
         """In words."""
-        name = self.stage if self.stage == self.counterpart else f"{self.stage} (B: {self.counterpart})"
+        name = both_names(self.stage, self.counterpart)
         far = f"{self.error:.1e}, where rounding explains {self.limit:.1e}"
         told = {
             "output": f"{name} computes something else on A's own input ({far})",
@@ -188,9 +188,7 @@ class Porting:
         } | ({} if self.gradients is None else {"gradients": self.gradients.to_dict()})
 
     def __str__(self) -> str:
-        lines = [f"A: {self.a.title} ({', '.join(self.a.facts.values())})",
-                 f"B: {self.b.title} ({', '.join(self.b.facts.values())})"]  # fmt: skip
-        lines += _table("stage", self.rows)
+        lines = [*headings(self.a, self.b), *_table("stage", self.rows)]
         if self.gradients is not None:
             lines += [f"Gradients of {self.gradients.loss}:", *_table("gradient", self.gradients.rows)]
         return "\n".join([*lines, self.conclusion])

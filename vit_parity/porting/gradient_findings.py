@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vit_parity.porting.findings import PortedRow
+from vit_parity.porting.pairs import both_names
 
 GradientOf = Literal["output", "parameter", "input"]
 """What arrives at a stage's output, the gradient of a parameter, or what a stage passes on to its input."""
@@ -48,7 +49,7 @@ class GradientFault:
     @property
     def sentence(self) -> str:
         """In words."""
-        name = self.stage if self.stage == self.counterpart else f"{self.stage} (B: {self.counterpart})"
+        name = both_names(self.stage, self.counterpart)
         far = f"{self.error:.1e}, where rounding explains {self.limit:.1e}"
         of = {"output": "that reaches", "parameter": "of", "input": "that is passed on by"}[self.of]
         if self.shown == "first":

@@ -48,6 +48,11 @@ class Pair:
         return f"{self.name} = {self.b}{self.of_b}"
 
 
+def both_names(a: str, b: str) -> str:
+    """A stage or parameter as sentences name it: by A's name, and by B's where that is another."""
+    return a if a == b else f"{a} (B: {b})"
+
+
 def read_pairs(source: str | Path | Iterable[Pair | str], a: Collection[str], b: Collection[str]) -> tuple[Pair, ...]:
     """The pairs of a file, of its lines, or as they are.
 

@@ -1,8 +1,6 @@
-"""Mistakes on the way back alone, planted and looked for.
+"""Mistakes on the way back alone: ``python -m tests.vit_parity.porting.gradient_proof [--two] [PAIR …]``.
 
-``python -m tests.vit_parity.porting.gradient_proof [--two] [PAIR …]`` plants them.
-
-Nothing that the port computes changes; its derivatives do. Prints the rows of a table, and
+Nothing that the port computes changes; its derivatives do. Prints the rows of a table of docs/reports/porting.md, and
 what is not as it should be. ``--two`` plants two at a time.
 """
 
@@ -10,24 +8,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from flax import nnx
 
-from tests.vit_parity.porting.pairs import NAMES, pair
+from tests.vit_parity.porting.pairs import pair
 from tests.vit_parity.porting.pairs.pair import PortedModel, at, channels_last
+from tests.vit_parity.porting.tally import Tally, run
 from vit_parity.porting import Porting, compare
 from vit_parity.porting.capture import model_of
 from vit_parity.porting.jax_backward import JaxBackward
 from vit_parity.porting.jax_model import JaxModel
 
-HEAD = ("| pair | planted | where it is | unseen, below rounding | wrong |", "|---|---|---|---|---|")
+COLUMNS = ("planted", "where it is", "unseen, below rounding", "wrong")
 TWICE = 24
 """Draws of two mistakes for each pair of models."""
 Function = Callable[[Any], Any]
@@ -181,49 +179,6 @@ def planted(name: str) -> Iterator[Mistake]:
                               lambda it, path=path, put=put: setattr(at(it, path), attribute, put), sides)  # fmt: skip
 
 
-@dataclass
-class Tally:
-    """What became of planted mistakes."""
-
-    name: str
-    planted: int = 0
-    located: int = 0
-    unseen: list[str] = field(default_factory=list)
-    """Not found; they move no gradient by more than float32 rounds it."""
-    lost: list[str] = field(default_factory=list)
-    """Not found, and they do."""
-    wrong: list[str] = field(default_factory=list)
-    """Accused without a mistake."""
-
-    @property
-    def row(self) -> str:
-        """Of a table in Markdown."""
-        counts = (self.planted, self.located, len(self.unseen), len(self.wrong))
-        return f"| {self.name} | " + " | ".join(map(str, counts)) + " |"
-
-    def add(self, model: PortedModel, mistakes: Sequence[Mistake]) -> None:
-        """Plant, and judge what is found."""
-        together = " and ".join(it.name for it in mistakes)
-        found = compared(model, *(it.change for it in mistakes))
-        assert found.gradients is not None
-        assert not found.faults, f"{together} changed what the port computes: {found.conclusion}"
-        faults = found.gradients.faults
-        for mistake in mistakes:
-            self.planted += 1
-            if any(_at(fault.stage, mistake) for fault in faults):
-                self.located += 1
-                continue
-            size = moved(model, mistake.change)
-            words = f"{together}: {mistake.stages} is not found; it moves gradients by {size:.1e}"
-            (self.unseen if size < 1e-6 else self.lost).append(words)
-        self.wrong += [f"{together}: accused is {fault.sentence}" for fault in faults
-                       if not any(_at(fault.stage, it) for it in mistakes)]  # fmt: skip
-        for fault in faults:  # beside its first sign, what else of the module round it is wrong
-            also = [it.partition(" (")[0] for it in fault.also]
-            if not all(any(_at(stage, it) or _round(stage, it) for it in mistakes) for stage in also):
-                self.wrong.append(f"{together}: {fault.sentence}")
-
-
 def _round(stage: str, mistake: Mistake) -> bool:
     return any(it.startswith(f"{stage}.") for it in mistake.stages)
 
@@ -266,31 +221,37 @@ def two_at_a_time(name: str, count: int, seed: int) -> Iterator[tuple[Mistake, M
             count -= 1
 
 
-def tally(name: str, *, two: bool = False) -> Tally:
+def tally(name: str, two: bool = False) -> Tally:
     """Every mistake of a pair, or draws of two."""
     model = pair(name)
     found = Tally(model.name)
     for mistakes in two_at_a_time(name, TWICE, 0) if two else ((it,) for it in planted(name)):
-        found.add(model, mistakes)
+        _judge(found, model, mistakes)
     return found
 
 
-def main(given: list[str]) -> None:
-    """Run the pairs that are named, or all."""
-    torch.set_num_threads(1)
-    sys.stdout.write("\n".join([*HEAD, ""]))
-    rows = []
-    for name in [it for it in given if it != "--two"] or NAMES:
-        rows.append(tally(name, two="--two" in given))
-        sys.stdout.write(f"{rows[-1].row}\n")
-        sys.stderr.write("".join(f"{it}\n" for it in [*rows[-1].lost, *rows[-1].wrong]))
-        sys.stdout.flush()
-    total = Tally("all", sum(it.planted for it in rows), sum(it.located for it in rows))
-    for it in rows:
-        total.unseen, total.lost, total.wrong = total.unseen + it.unseen, total.lost + it.lost, total.wrong + it.wrong
-    sys.stdout.write("\n".join([total.row, "", *total.unseen, *total.lost, *total.wrong, ""]))
-    sys.stdout.write(f"lost: {len(total.lost)}\n")
+def _judge(tally: Tally, model: PortedModel, mistakes: Sequence[Mistake]) -> None:
+    """Plant, and count what is found."""
+    together = " and ".join(it.name for it in mistakes)
+    found = compared(model, *(it.change for it in mistakes))
+    assert found.gradients is not None
+    assert not found.faults, f"{together} changed what the port computes: {found.conclusion}"
+    faults = found.gradients.faults
+    for mistake in mistakes:
+        tally.planted += 1
+        if any(_at(fault.stage, mistake) for fault in faults):
+            tally.located += 1
+            continue
+        size = moved(model, mistake.change)  # float32 moves a gradient by 1e-6
+        words = f"{together}: {mistake.stages} is not found; it moves gradients by {size:.1e}"
+        (tally.unseen if size < 1e-6 else tally.lost).append(words)
+    tally.wrong += [f"{together}: accused is {fault.sentence}" for fault in faults
+                    if not any(_at(fault.stage, it) for it in mistakes)]  # fmt: skip
+    for fault in faults:  # beside its first sign, what else of the module round it is wrong
+        also = [it.partition(" (")[0] for it in fault.also]
+        if not all(any(_at(stage, it) or _round(stage, it) for it in mistakes) for stage in also):
+            tally.wrong.append(f"{together}: {fault.sentence}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(sys.argv[1:], COLUMNS, tally)

@@ -151,7 +151,7 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep) 
         return open_digits(split)
     if in_store(path):
         bucket = Bucket(path)
-        kinds = [kind for name in bucket.names if (kind := _kind(name.rpartition("/")[2]))]
+        kinds = [kind for name in bucket.names if (kind := kind_of_file(name.rpartition("/")[2]))]
         kind = next((kind for kind in _IN_PLACE if kind in kinds), None)
         if kind is not None:
             files = _files_in(bucket, kind, split)
@@ -161,21 +161,21 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep) 
         path = str(bucket.copied(keep.limit))
     root = dataset(path) if path.startswith(PREFIX) else Path(path)
     if root.is_dir():
-        kind = _kind_of_folder(root)
+        kind = kind_of_folder(root)
         if kind == "folder":
             return open_folder(FolderOnDisk(root), split)
         if kind == "npz":
             return open_npz(root, split, classes or listed_classes(root))
         if kind == "idx":
             return open_idx(root, split, classes or listed_classes(root))
-        files = sorted(file for file in root.rglob("*") if _kind(file.name) == kind)
+        files = sorted(file for file in root.rglob("*") if kind_of_file(file.name) == kind)
         files = split_files(root, files, split)
         check_complete(files)
         return _READERS[kind](f"{path} ({split})", files, classes or listed_classes(root)) if files else None
-    if root.is_file() and _kind(root.name) == "npz":
+    if root.is_file() and kind_of_file(root.name) == "npz":
         return open_npz(root, split, classes or listed_classes(root.parent))
     files = expanded(path)
-    kinds = {_kind(file.name) or "unknown" for file in files}
+    kinds = {kind_of_file(file.name) or "unknown" for file in files}
     if not files:
         raise NoDataError(f"{path} does not exist: give the path of a data set, or digits for a small one.")
     if len(kinds) > 1 or not kinds <= _READERS.keys():
@@ -185,7 +185,7 @@ def _open(path: str, split: Split, classes: tuple[str, ...] | None, keep: Keep) 
 
 def _files_in(bucket: Bucket, kind: str, split: Split) -> list[str]:
     """Names of the objects of this kind that hold the split, in the order of a disk."""
-    files = sorted(PurePosixPath(name) for name in bucket.names if _kind(name.rpartition("/")[2]) == kind)
+    files = sorted(PurePosixPath(name) for name in bucket.names if kind_of_file(name.rpartition("/")[2]) == kind)
     if bucket.is_folder:
         files = split_files(PurePosixPath(), files, split)
     elif split != "train":
@@ -230,13 +230,14 @@ def _labelled(path: str, split: Split, classes: tuple[str, ...] | None, table: T
     )  # fmt: skip
 
 
-def _kind_of_folder(root: Path) -> str:
+def kind_of_folder(root: Path) -> str:
     """The kind of the first file that has one, so that not all files of a large image folder are listed."""
     names = (name for _, files in walk(root) for name in files)
-    return next((kind for name in names if (kind := _kind(name))), "folder")
+    return next((kind for name in names if (kind := kind_of_file(name))), "folder")
 
 
-def _kind(name: str) -> str | None:
+def kind_of_file(name: str) -> str | None:
+    """What a file holds, by its name; ``None`` for others than images and shards."""
     name = name.lower()
     if name.startswith("."):
         return None

@@ -25,6 +25,7 @@ from vit_jax.training.run.lease import Lease
 from vit_jax.training.run.lock import Lock
 from vit_jax.training.run.log import Log, begin_log
 from vit_jax.training.run.monitor import FiniteGuard, Line, LossWatch, Throughput
+from vit_jax.training.run.outside import check_outside
 from vit_jax.training.run.place import Place
 from vit_jax.training.run.resume import Progress, resume
 from vit_jax.training.run.setup import Setup
@@ -65,14 +66,15 @@ def run(
         profile: first step, and number of steps, to trace into ``workdir/profile``.
 
     Raises:
-        VitportError: if the directory is in use by another process, cannot be written or holds another run, the profile
-            lies outside the run, or a loss is not finite.
+        VitportError: if the directory is in use by another process, cannot be written, lies among the images or holds
+            another run, the profile lies outside the run, or a loss is not finite.
         LostProcessError: if another process has ended. This one has to end without JAX then, which waits for it.
     """
     if not isinstance(workdir, Place):
         with Place(workdir) as place:
             return run(setup, place, callbacks, profile)
     place, callbacks = workdir, callbacks or Callbacks()
+    check_outside(place.name, setup.options.data)
     is_main = jax.process_index() == 0
     trace = Trace(place.folder / "profile", profile, setup.steps)
     with ExitStack() as stack, noticing_lost_processes():

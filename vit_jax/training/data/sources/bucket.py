@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
@@ -15,6 +17,7 @@ from typing import Any, BinaryIO, cast
 from conversion.store import Objects
 from conversion.store.fetch import cache, copy, new_folder
 from vit_jax.training.data.sources.labels import LISTS, listed_classes
+from vit_jax.training.data.sources.ranges import read_ranges
 from vit_spec import VitportError
 
 _BLOCK = 1 << 20
@@ -90,20 +93,27 @@ def indexed(
     def found_in(it: tuple[str, str]) -> list[tuple[Any, ...]]:
         name, version = it
         kept = cache("indices") / f"{version}.{of}.json"
-        if kept.is_file():
-            return [tuple(entry) for entry in json.loads(kept.read_text())]
-        size = bucket.size(name)
-        file = cast(BinaryIO, io.BufferedReader(RangesOf(bucket, name, size), _BLOCK))
-        found = list(index(file, size, f"{bucket.address}/{name}"))
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        aside = kept.with_suffix(f".{hashlib.sha256(name.encode()).hexdigest()[:8]}.part")
-        aside.write_text(json.dumps(found))
-        aside.replace(kept)
-        return found
+
+        def write(aside: Path) -> None:
+            size = bucket.size(name)
+            file = cast(BinaryIO, io.BufferedReader(RangesOf(bucket, name, size), _BLOCK))
+            aside.write_text(json.dumps(list(index(file, size, f"{bucket.address}/{name}"))))
+
+        return [tuple(entry) for entry in json.loads(made_once(kept, write).read_text())]
 
     with ThreadPoolExecutor(min(SHARDS, len(names))) as pool:
         found = list(pool.map(found_in, zip(names, versions, strict=True)))
     return found, versions
+
+
+def made_once(goal: Path, write: Callable[[Path], object]) -> Path:
+    """The file, which ``write`` makes where it is not there yet. Of several that make it at once the last one stays."""
+    if not goal.is_file():
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        aside = goal.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+        write(aside)
+        aside.replace(goal)
+    return goal
 
 
 def version_of(objects: Objects, names: Sequence[str]) -> str:
@@ -148,7 +158,7 @@ class RangesOf(_Seekable):
         end = min(self._at + len(into), self._end)
         if end <= self._at:
             return 0
-        found = next(self._objects.read_all([(self._name, slice(self._at, end))])) or b""
+        (found,) = read_ranges(self._objects, [(self._name, slice(self._at, end))])
         into[: len(found)] = found
         self._at += len(found)
         return len(found)

@@ -64,11 +64,11 @@ def open_folder(root: Folder, split: Split, keep: Keep = NOT_KEPT) -> ImageFolde
     Raises:
         VitportError: if there are no class folders, one without an image, or splits in the place of classes.
     """
-    part = _split_folder(root, split)
+    part = split_folder(root, split)
     return None if part is None else _read(part, keep)
 
 
-def _split_folder(root: Folder, split: Split) -> Folder | None:
+def split_folder(root: Folder, split: Split) -> Folder | None:
     """The folder of the split's class folders."""
     parts = {name: split_of(name) for name in root.folders()}
     training = sorted((name for name, found in parts.items() if found == "train"), key=len)

@@ -67,10 +67,18 @@ class Ranges:
             return self._held
 
     def _asked(self, wanted: Sequence[tuple[int, slice]]) -> list[bytes]:
-        found = list(self.objects.read_all((self._shards[shard], part) for shard, part in wanted))
-        for (shard, _), data in zip(wanted, found, strict=True):
-            if data is None:
-                raise VitportError(
-                    f"{self.objects.address}/{self._shards[shard]} was deleted: put it back, or run again."
-                )
-        return [data for data in found if data is not None]
+        return read_ranges(self.objects, [(self._shards[shard], part) for shard, part in wanted])
+
+
+def read_ranges(objects: Objects, wanted: Sequence[tuple[str, slice]]) -> list[bytes]:
+    """The bytes of ranges of objects, in this order; many requests are under way at once.
+
+    Raises:
+        VitportError: if an object is gone, or the store cannot be read.
+    """
+    found = []
+    for (name, _), data in zip(wanted, objects.read_all(wanted), strict=True):
+        if data is None:
+            raise VitportError(f"{objects.address}/{name} was deleted: put it back, or run again.")
+        found.append(data)
+    return found

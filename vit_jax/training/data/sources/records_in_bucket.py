@@ -22,7 +22,7 @@ from conversion.store.fetch import cache
 from vit_jax.training.data.record import Record
 from vit_jax.training.data.sources import ranges
 from vit_jax.training.data.sources.array_record import ArrayRecords, named, no_records, open_array_records, record_of
-from vit_jax.training.data.sources.bucket import Bucket, Parts, copied, digest, indexed
+from vit_jax.training.data.sources.bucket import Bucket, Parts, copied, digest, indexed, made_once
 from vit_jax.training.data.sources.kept import Keep, Kept, alone
 from vit_jax.training.data.sources.riegeli import check_chunk, chunk_list
 from vit_spec import VitportError
@@ -96,19 +96,12 @@ class RecordsInBucket:
 
     def _list(self, file: int) -> bytes:
         """A file's list of chunks and all behind it, read once on a host."""
+        begin, end = self.ends[file].tolist()
         kept = cache("indices") / f"{self.versions[file]}.list"
-        if not kept.is_file():
-            begin, end = self.ends[file].tolist()
-            aside = kept.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(self._bytes(file, slice(begin, end)))
-            aside.replace(kept)
-        return kept.read_bytes()
+        return made_once(kept, lambda aside: aside.write_bytes(self._bytes(file, slice(begin, end)))).read_bytes()
 
     def _bytes(self, file: int, part: slice) -> bytes:
-        (found,) = self.objects.read_all([(self.files[file], part)])
-        if found is None:
-            raise VitportError(f"{self.objects.address}/{self.files[file]} was deleted: put it back, or run again.")
+        (found,) = ranges.read_ranges(self.objects, [(self.files[file], part)])
         return found
 
 

@@ -19,12 +19,12 @@ from conversion.store import Objects, StoreError
 from conversion.store.fetch import cache
 from vit_jax.training.data.record import Record
 from vit_jax.training.data.sources.arrow import record, table
-from vit_jax.training.data.sources.bucket import SHARDS, Parts, RangesOf, versions_of
+from vit_jax.training.data.sources.bucket import SHARDS, Parts, RangesOf, made_once, versions_of
 from vit_jax.training.data.sources.columns import check_columns, columns, labels_in, leaves
 from vit_jax.training.data.sources.kept import alone
 from vit_jax.training.data.sources.parquet import CACHE, unpack
 from vit_jax.training.data.sources.parquet_pages import chunks
-from vit_jax.training.data.sources.ranges import AT_ONCE
+from vit_jax.training.data.sources.ranges import AT_ONCE, read_ranges
 from vit_spec import VitportError
 
 _PART = 8 << 20
@@ -143,13 +143,11 @@ class _Index:
 def _indexed(objects: Objects, file: str, version: str, name: str) -> _Index:
     from pyarrow import parquet
 
-    footer = _footer(version)
-    if not footer.is_file():
+    def write(aside: Path) -> None:
         raw = RangesOf(objects, file, objects.size(file))
-        footer.parent.mkdir(parents=True, exist_ok=True)
-        aside = footer.with_suffix(f".{threading.get_ident()}.part")
         parquet.ParquetFile(raw).metadata.write_metadata_file(str(aside))
-        aside.replace(footer)
+
+    footer = made_once(_footer(version), write)
     metadata = parquet.read_metadata(footer)
     schema = parquet.ParquetFile(Parts({}), metadata=metadata)
     wanted = leaves(schema.schema_arrow, name)
@@ -184,9 +182,6 @@ def _read(objects: Objects, file: str, places: Sequence[slice]) -> dict[int, byt
         for begin in range(place.start, place.stop, _PART)
     ]
     found: dict[int, list[bytes]] = {place.start: [] for place in places}
-    asked = objects.read_all((file, piece) for _, piece in pieces)
-    for (start, _), content in zip(pieces, asked, strict=True):
-        if content is None:
-            raise VitportError(f"{objects.address}/{file} was deleted: put it back, or run again.")
+    for (start, _), content in zip(pieces, read_ranges(objects, [(file, piece) for _, piece in pieces]), strict=True):
         found[start].append(content)
     return {start: b"".join(parts) for start, parts in found.items()}
