@@ -90,7 +90,7 @@ def difference(found: dict[str, Any], kept: dict[str, Any] | None) -> str | None
     """What is wrong with a program beside the one that is kept."""
     if kept is None:
         return "is not in accelerators.json: run without --check"
-    if found.keys() != kept.keys():
+    if _outcome(found) != _outcome(kept):
         return f"{_outcome(found)}, and it was: {_outcome(kept)}"
     own, other = _used(found), _used(kept)
     if abs(own - other) > APART * other:
