@@ -81,7 +81,7 @@ def _words(program: Mapping[str, Any]) -> Iterator[str]:
         elif name == "scan":
             yield "scan" if value else "unrolled"
         elif name == "gradient_sum":
-            yield f"gradients summed in {value if program['precision'] == 'bfloat16' else 'float32'}"
+            yield f"gradients summed in {value}"
         elif name != "batch":
             yield f"{name} {value}"
 

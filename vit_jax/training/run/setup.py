@@ -105,7 +105,8 @@ class Setup:
         return {
             "batch": o.batch, "precision": o.precision, "remat": self.remat, "attention": self.attention,
             "accumulation": o.recipe.accumulation, "scan": self.scan,
-            "gradient_sum": o.gradient_sum if o.parallel == "jit" else "float32", "parallel": o.parallel,
+            "gradient_sum": o.gradient_sum if o.precision == "bfloat16" and o.parallel == "jit" else "float32",
+            "parallel": o.parallel,
         }  # fmt: skip
 
     def lower(self) -> jax.stages.Lowered:
