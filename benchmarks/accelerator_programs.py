@@ -8,7 +8,7 @@ from typing import Literal
 
 from benchmarks.fleets import MODELS, NAMES, compiled_fleets, config_of
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
-from vit_jax.training.recipe.execution import AttentionKind, MeshShape, Precision, Remat, mesh_words
+from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Precision, Remat, mesh_words
 from vit_jax.training.recipe.recipe import Recipe
 from vit_jax.training.scaling import CHIPS, Step, collectives, rank
 from vit_jax.training.scaling.step import memory_bytes
@@ -26,7 +26,7 @@ class Program:
     precision: Precision = "bfloat16"
     remat: Remat = "auto"
     scan: bool = True
-    attention: AttentionKind = "auto"
+    attention: AttentionKernel | None = None
     accumulation: int = 1
     gradient_sum: Precision = "bfloat16"
     parallel: Literal["jit", "pmap"] = "jit"
@@ -47,21 +47,25 @@ class Program:
         words = [self.precision] if self.precision != "bfloat16" else []
         words += [f"remat {self.remat}"] if self.remat != "auto" else []
         words += [] if self.scan else ["unrolled"]
-        words += [self.attention] if self.attention != "auto" else []
+        words += [self.attention] if self.attention is not None else []
         words += [f"accumulation {self.accumulation}"] if self.accumulation > 1 else []
         words += ["float32 sums"] if self.gradient_sum == "float32" else []
         return words + (["pmap"] if self.parallel == "pmap" else [])
 
     @property
+    def kernel(self) -> AttentionKernel:
+        """Where none is named, cuDNN's or the fused one, also on TPUs, where ``auto`` takes flash."""
+        if self.attention is not None:
+            return self.attention
+        whole = all(each.keys == each.tokens for each in block_sizes(config_of(self.model)))
+        on_gpu = CHIPS[self.chip].cudnn
+        return "cudnn" if on_gpu and whole and self.precision == "bfloat16" else "fused"
+
+    @property
     def step(self) -> Step:
         """For :mod:`vit_jax.training.scaling`."""
-        on_gpu = CHIPS[self.chip].cudnn
         by_jit = self.parallel == "jit"
         remat = ("dots" if self.scan and by_jit else "none") if self.remat == "auto" else self.remat
-        attention = self.attention
-        if attention == "auto":
-            whole = all(each.keys == each.tokens for each in block_sizes(config_of(self.model)))
-            attention = "cudnn" if on_gpu and whole and self.precision == "bfloat16" else "fused"
         model = config_of(self.model).replace(num_classes=self.classes)
         return Step(
             model,
@@ -70,7 +74,7 @@ class Program:
             self.precision,
             remat,
             self.accumulation,
-            attention,
+            self.kernel,
             self.gradient_sum if by_jit else "float32",
             self.scan,
         )
@@ -96,7 +100,7 @@ class Program:
         return TrainConfig(
             ModelOptions(self.model), batch=self.batch, steps=100_000,
             mesh=self.mesh if self.parallel == "jit" else MeshShape(), precision=self.precision,
-            remat=self.remat, scan=self.scan, attention=self.attention, recipe=Recipe(accumulation=self.accumulation),
+            remat=self.remat, scan=self.scan, attention=self.kernel, recipe=Recipe(accumulation=self.accumulation),
             gradient_sum=self.gradient_sum, parallel=self.parallel,
         )  # fmt: skip
 
@@ -121,7 +125,10 @@ def on_paper() -> Iterator[Program]:
             for found in rank(config, batch, devices, chip)[:1]:
                 step = found.step
                 remat: Remat = "full" if step.remat == "full" else "auto"
-                yield Program(name, topology, batch, step.mesh, remat=remat, accumulation=step.accumulation)
+                kernel = step.attention if step.attention == "flash" else None
+                yield Program(
+                    name, topology, batch, step.mesh, remat=remat, attention=kernel, accumulation=step.accumulation
+                )
 
 
 def listed() -> list[Program]:
@@ -190,4 +197,10 @@ def listed() -> list[Program]:
         Program(TINY, "v5e:2x2", 512, mesh(4), parallel="pmap"),
         Program(DINO_V3, "v5e:2x2", 256, mesh(4)),
         Program(DINO_V3, "h100:1x4", 256, mesh(4), remat="none"),
+        Program(TINY, "v5e:2x2", 512, mesh(4), attention="flash"),
+        Program(SMALL, "v5e:2x4", 1024, mesh(8), attention="flash"),
+        Program(LARGE, "v5e:16x16", 4096, mesh(4, 64), attention="flash"),
+        Program(LARGE, "v6e:8x8", 4096, mesh(4, 16), remat="full", attention="flash"),
+        Program(LARGE, "v6e:8x8", 4096, mesh(4, 16), attention="flash"),
+        Program(DINO_V3, "v5e:2x2", 256, mesh(4), attention="flash"),
     ]

@@ -77,6 +77,9 @@ class BlockSizes:
     layers that it shards by outputs."""
     saved_by_part: int
     """Those that it does shard: queries, keys, values, hidden units, and inputs of layers that it shards by inputs."""
+    plain_attention: bool = True
+    """Whether attention is the softmax of scaled products alone: nothing is added to its logits, and no second softmax
+    is subtracted."""
 
     @property
     def head_width(self) -> int:

@@ -51,7 +51,8 @@ SAME = {
 # Modules are registered by their base class; a new head goes to the model's device and dtype; memory has an order; a
 # function in a list of modules is one.
 TORCH_CALLS = {"super", "__init__", "new_empty", "to", "contiguous", "ReLU"}
-JAX_CALLS = {"astype", "Init", "_check_rngs", "dropout", "isinstance"}  # dtypes, random numbers, traced rates
+# Dtypes, random numbers, traced rates; arrays along an axis, whose gradients a TPU joins.
+JAX_CALLS = {"astype", "Init", "_check_rngs", "dropout", "isinstance", "apart"}
 ANY_CALLS = {"list"}
 # Bodies that differ: initial values are drawn in other ways, and feature maps have other layouts.
 DIFFERENT = {

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from vit_jax.layers.xla.packed import unpacked
+from vit_jax.layers.xla.packed import apart, unpacked
 
 
 def project_qkv(
@@ -25,7 +25,7 @@ def project_qkv(
         head_dim: d.
     """
     (qkv,) = unpacked(layer, x, (3, num_heads, head_dim))  # (B, N, 3, h, d)
-    q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+    q, k, v = apart(qkv.transpose(2, 0, 3, 1, 4))
     return q, k, v
 
 
@@ -38,5 +38,5 @@ def project_hidden_qkv(
         Hidden units (B, N, M); queries, keys and values, (B, h, N, d) each.
     """
     hidden, qkv = unpacked(layer, x, (hidden_dim,), (3, num_heads, head_dim))
-    q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+    q, k, v = apart(qkv.transpose(2, 0, 3, 1, 4))
     return hidden, q, k, v

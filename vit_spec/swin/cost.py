@@ -52,6 +52,7 @@ def block_sizes(config: SwinConfig) -> tuple[BlockSizes, ...]:
             hidden=config.hidden_dim(stage),
             saved=4 * width,
             saved_by_part=4 * width + 2 * config.hidden_dim(stage),
+            plain_attention=False,
         )
         for stage, (width, windowing) in enumerate(zip(config.widths, windowings(config), strict=True))
     )

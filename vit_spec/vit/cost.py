@@ -48,5 +48,6 @@ def block_sizes(config: ViTConfig) -> tuple[BlockSizes]:
             hidden=M * branches,
             saved=2 * D if c.block == "parallel" else (2 + 2 * branches) * D,
             saved_by_part=branches * (4 * D + (2 if c.mlp == "plain" else 3) * M),
+            plain_attention=not (c.relative_bias or c.relative_hidden_dim is not None or c.differential),
         ),
     )

@@ -1,7 +1,7 @@
-"""Attention by kernels that a library keeps, for every number of tokens.
+"""Attention by kernels, for every number of tokens.
 
-A kernel takes certain lengths alone. Tokens are padded to the next of them; padded keys are masked, padded queries are
-cut off, and so are their gradients.
+A library's kernel takes certain lengths alone. Tokens are padded to the next of them; padded keys are masked, padded
+queries are cut off, and so are their gradients.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
 from vit_jax.layers.xla.axes import TENSOR, image_axes
+from vit_jax.layers.xla.short_attention import attend_packed, fits
 
 Tokens = Float[Array, "B h N d"]
 Kernel = Callable[[Tokens, Tokens, Tokens, Float[Array, "#B #h N N"] | None, float], Tokens]
@@ -43,11 +44,12 @@ def flash(
     bias: Float[Array, "#B #h N N"] | None,
     scale: float,
 ) -> Float[Array, "B h N d"]:
-    """JAX's for TPUs (``jax.experimental.pallas.ops.tpu.flash_attention``), on multiples of 128 tokens.
+    """For TPUs: :mod:`~vit_jax.layers.xla.short_attention` without a bias, if an image's tokens fit the memory on the
+    chip; else JAX's (``jax.experimental.pallas.ops.tpu.flash_attention``), on multiples of 128 tokens.
 
-    The compiler does not divide such a kernel: within a mesh in context each device runs it on its images and heads.
+    The compiler does not divide such kernels: within a mesh in context each device runs it on its images and heads.
     """
-    run = partial(padded, _flash, _BLOCK, scale=scale)
+    run = partial(_flash, scale=scale)
     mesh = jax.sharding.get_abstract_mesh()
     free = set(mesh.axis_names) - set(mesh.manual_axes)
     if mesh.size <= 1 or not free:
@@ -95,7 +97,16 @@ def _cudnn(q: Array, k: Array, v: Array, bias: Array | None, scale: float, token
     return heads.swapaxes(1, 2)
 
 
-def _flash(q: Array, k: Array, v: Array, bias: Array | None, scale: float, tokens: int) -> Array:
+def _flash(q: Array, k: Array, v: Array, bias: Array | None, *, scale: float) -> Array:
+    B, h, N, d = q.shape
+    if bias is None and fits(N, h * d, q.dtype):
+        # XLA finds that nothing is moved, if one linear layer gave all three and nothing changed them since.
+        qkv = jnp.stack([q, k, v]).transpose(1, 3, 0, 2, 4).reshape(B, N, 3 * h * d)
+        return attend_packed(qkv, h, scale).reshape(B, N, h, d).swapaxes(1, 2)
+    return padded(_flash_by_blocks, _BLOCK, q, k, v, bias, scale)
+
+
+def _flash_by_blocks(q: Array, k: Array, v: Array, bias: Array | None, scale: float, tokens: int) -> Array:
     from jax.experimental.pallas.ops.tpu.flash_attention import BlockSizes, SegmentIds, flash_attention
 
     B, h, length, _ = q.shape

@@ -22,6 +22,7 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from jaxtyping import Float
 
 from vit_jax.layers.xla.axes import FSDP, TENSOR, image_axes
+from vit_jax.layers.xla.platform import platform
 from vit_jax.layers.xla.rows import as_rows
 
 
@@ -73,6 +74,16 @@ def inputs_cut(inputs: int, mesh: Mesh | AbstractMesh) -> str | tuple[str, str] 
     if tensor == 1 or inputs % tensor:
         return None
     return (FSDP, TENSOR) if fsdp > 1 and inputs % (fsdp * tensor) == 0 else TENSOR
+
+
+def apart(x: Float[Array, "parts ..."]) -> Sequence[Array]:
+    """The arrays along the first axis.
+
+    For TPUs so that gradients are joined: those of ``x[0]``, ``x[1]``, … XLA would pad with zeros and add up.
+    """
+    if platform() != "tpu":
+        return [x[at] for at in range(x.shape[0])]
+    return [each[0] for each in jax.lax.split(x, (1,) * x.shape[0])]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from vit_jax.layers.xla.short_attention import fits
 from vit_jax.training.recipe.execution import AttentionKernel, AttentionKind, Precision
-from vit_spec import Config, VitportError, block_sizes
+from vit_spec import BlockSizes, Config, VitportError, block_sizes
 
 _LONG = 1024
-"""Tokens from which on the TPU kernel, which pads them to multiples of 128, is the faster one."""
+"""Tokens from which on the TPU kernel that pads them to multiples of 128 is the faster one."""
 _WIDEST = 128
 """Head width that both kernels take on every device that has them."""
 
@@ -15,9 +16,10 @@ def choose_attention(asked: AttentionKind, model: Config, platform: str, precisi
     """The kernel of a run or of inference: the one that is asked for, or for ``auto`` the best for backend, dtype and
     tokens.
 
-    Where every token attends to all, ``auto`` is cuDNN on NVIDIA GPUs in bfloat16, and flash on TPUs from 1,024 tokens
-    on: compiled for v5e, two blocks of ViT-S take 11.6 ms instead of 16.0 with 1,025 tokens by the roofline, but
-    twelve 118 ms instead of 80 with 197 (docs/performance-notes.md). Elsewhere it is the fused one.
+    Where every token attends to all, ``auto`` is cuDNN on NVIDIA GPUs in bfloat16. On TPUs it is flash in bfloat16
+    where all tokens of an image fit the memory on the chip, and in any precision from 1,024 tokens on: see
+    :func:`vit_jax.layers.xla.kernels.flash`, and docs/performance-notes.md for what the roofline says. Elsewhere it is
+    the fused one.
 
     Args:
         asked: by name, or ``auto``.
@@ -33,13 +35,19 @@ def choose_attention(asked: AttentionKind, model: Config, platform: str, precisi
         whole = all(each.keys == each.tokens for each in sizes)
         if whole and not _obstacles("cudnn", model, platform, precision):
             return "cudnn"
-        long = whole and min(each.tokens for each in sizes) >= _LONG
-        return "flash" if long and not _obstacles("flash", model, platform, precision) else "fused"
+        short = precision == "bfloat16" and all(_is_short(each) for each in sizes)
+        pays = whole and (short or min(each.tokens for each in sizes) >= _LONG)
+        return "flash" if pays and not _obstacles("flash", model, platform, precision) else "fused"
     found = _obstacles(asked, model, platform, precision)
     if found:
         raise VitportError(f"attention={asked} {_NEEDS[asked]}; {', '.join(found)}: choose "
                            "auto or fused.")  # fmt: skip
     return asked
+
+
+def _is_short(sizes: BlockSizes) -> bool:
+    """Whether the kernel takes the attention of whole images, in bfloat16."""
+    return sizes.plain_attention and fits(sizes.tokens, sizes.width, "bfloat16")
 
 
 _NEEDS = {

@@ -10,7 +10,8 @@ from jax.sharding import AbstractMesh
 from vit_jax.training.devices.chips import Chip
 from vit_jax.training.devices.sharding import AXES, check_divides
 from vit_jax.training.recipe.config import Precision
-from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Remat
+from vit_jax.training.recipe.execution import MeshShape, Remat
+from vit_jax.training.run.attention import choose_attention
 from vit_jax.training.scaling.collectives import collectives, seconds
 from vit_jax.training.scaling.step import Step, flops, memory_bytes, traffic_bytes
 from vit_jax.training.step.cost import step_flops
@@ -106,7 +107,7 @@ def rank(
     Searches meshes of so many devices, all with ``scan``, with rematerialisation of blocks and with what
     ``remat=auto`` does then, each with the least accumulation that fits. Those within 2 % of the fastest come by
     simplicity: the smallest tensor axis, then the smallest FSDP axis, then the least rematerialisation. Attention is
-    cuDNN's if the chip has it. On TPUs an FSDP axis leaves whole tiles of a width: compiled over 256 chips, with half
+    what ``attention=auto`` is on such chips. On TPUs an FSDP axis leaves whole tiles of a width: compiled over 256 chips, with half
     of one, ViT-L's kernels are summed whole instead of gathered and scattered.
 
     Raises:
@@ -122,7 +123,7 @@ def rank(
 
 
 def _candidates(model: Config, batch: int, devices: int, precision: Precision, chip: Chip) -> Iterator[Step]:
-    attention: AttentionKernel = "cudnn" if chip.cudnn and precision == "bfloat16" else "fused"
+    attention = choose_attention("auto", model, "gpu" if chip.cudnn else "tpu", precision)
     width = max(sizes.width for sizes in block_sizes(model))
     for tensor in _divisors(devices):
         for fsdp in _divisors(devices // tensor):

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from vit_jax.families import make_model
+from vit_jax.layers.xla.short_attention import fits
 from vit_jax.params import get_params, parameters_by_path
 from vit_jax.training.devices.sharding import AXES, partition
 from vit_jax.training.recipe.config import Precision
@@ -27,7 +28,7 @@ _WORKING_CUDNN = {"full": 1.05, "dots": 1.1, "dots_no_batch": 1.1}
 """The same where cuDNN computes attention, which is recomputed."""
 _WORKING_OTHERS = 1.4
 _FLASH = 5
-"""Arrays that the flash kernel keeps padded: queries, keys, values, heads, and what its compiler makes of their
+"""Arrays that JAX's flash kernel keeps padded: queries, keys, values, heads, and what its compiler makes of their
 sums. Measured in compiled programs."""
 _PUT_OFF = 0.5
 """Share of the blocks, unrolled on GPUs without rematerialisation, whose kernels' gradients are computed only after all
@@ -211,9 +212,10 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     weights = sizes.heads * rows * _up(sizes.keys, tile[1])
     if step.attention in ("cudnn", "flash"):
         weights = 0
-    # Pallas takes and gives arrays (B, h, N, d) in whole tiles.
+    short = step.attention == "flash" and sizes.plain_attention and fits(sizes.keys, width // tensor, step.precision)
+    # JAX's kernel takes and gives arrays (B, h, N, d) in whole tiles.
     blocks = _up(sizes.keys, tile[1]) * sizes.heads * _up(width // sizes.heads, tile[1])
-    kernel = _FLASH * blocks - 3 * sizes.tokens * width if step.attention == "flash" else 0
+    kernel = _FLASH * blocks - 3 * sizes.tokens * width if step.attention == "flash" and not short else 0
     if step.remat in ("dots", "dots_no_batch"):
         kept = 2 * width + (parts - sizes.hidden)
         if step.remat == "dots_no_batch" or step.attention in ("cudnn", "flash"):  # heads are recomputed
@@ -222,7 +224,7 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     norms = whole // 2
     of_norm = 2 * word if step.recomputes_norms else 3 * 4 + word
     cut_heads = word * width * sizes.tokens if step.recomputes_norms else 0
-    padded = 3 * width * (sizes.tokens // sizes.keys * _up(sizes.keys, tile[1]) - sizes.tokens)
+    padded = 0 if short else 3 * width * (sizes.tokens // sizes.keys * _up(sizes.keys, tile[1]) - sizes.tokens)
     heads = 4 * width if step.attention == "fused" and word < 4 else 0
     by_part = (
         word * (sizes.tokens * parts + padded + kernel)

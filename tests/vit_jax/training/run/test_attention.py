@@ -10,6 +10,7 @@ from vit_jax.training.run.attention import choose_attention
 from vit_spec import VitportError, get_model
 
 VIT = get_model("vit_small_patch16_224").config
+BEIT = get_model("beitv2_base_patch16_224").config
 SWIN = get_model("swin_tiny_patch4_window7_224").config
 
 
@@ -21,7 +22,13 @@ SWIN = get_model("swin_tiny_patch4_window7_224").config
         ("gpu", "bfloat16", SWIN, "fused"),  # its bias would be repeated for every window
         ("gpu", "bfloat16", VIT.replace(embed_dim=6 * 132), "fused"),  # 132 wide
         ("gpu", "bfloat16", VIT.replace(attn_drop_rate=0.1), "fused"),
-        ("tpu", "bfloat16", VIT, "fused"),
+        ("tpu", "bfloat16", VIT, "flash"),
+        ("tpu", "float32", VIT, "fused"),
+        ("tpu", "bfloat16", VIT.replace(image_size=(384, 384), embed_dim=768), "fused"),  # more than the chip holds
+        ("tpu", "bfloat16", VIT.replace(embed_dim=6 * 132), "fused"),
+        ("tpu", "bfloat16", VIT.replace(attn_drop_rate=0.1), "fused"),
+        ("tpu", "bfloat16", BEIT, "fused"),  # biases are added to its logits
+        ("tpu", "bfloat16", SWIN, "fused"),
         ("tpu", "bfloat16", VIT.replace(image_size=(512, 512)), "flash"),  # 1,025 tokens
         ("tpu", "float32", VIT.replace(image_size=(512, 512)), "flash"),
         ("tpu", "bfloat16", VIT.replace(image_size=(512, 512), embed_dim=6 * 132), "fused"),
