@@ -28,7 +28,8 @@ from vit_jax import training
 from vit_jax.inference.microbatch import microbatch_size
 from vit_jax.training.devices.sharding import check_divides
 from vit_jax.training.scaling import CHIPS, Step, rank
-from vit_jax.training.scaling.step import SegmentCut, activation_bytes, cut_model, flops
+from vit_jax.training.scaling.cut import SegmentCut, cut_model
+from vit_jax.training.scaling.step import activation_bytes, flops
 from vit_jax.training.step.stacked import stack
 from vit_parity.capture import capture_jax, capture_torch
 from vit_parity.frameworks import jax_model, torch_model

@@ -107,8 +107,8 @@ def rank(
     Searches meshes of so many devices, all with ``scan``, with rematerialisation of blocks and with what
     ``remat=auto`` does then, each with the least accumulation that fits. Those within 2 % of the fastest come by
     simplicity: the smallest tensor axis, then the smallest FSDP axis, then the least rematerialisation. Attention is
-    what ``attention=auto`` is on such chips. On TPUs an FSDP axis leaves whole tiles of a width: compiled over 256 chips, with half
-    of one, ViT-L's kernels are summed whole instead of gathered and scattered.
+    what ``attention=auto`` is on such chips. On TPUs an FSDP axis leaves whole tiles of a width: compiled over 256
+    chips, with half of one, ViT-L's kernels are summed whole instead of gathered and scattered.
 
     Raises:
         VitportError: if there are no devices.

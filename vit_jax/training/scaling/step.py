@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-from flax import nnx
-from jax.sharding import AbstractMesh, PartitionSpec
-
-from vit_jax.families import make_model
 from vit_jax.layers.xla.short_attention import fits
-from vit_jax.params import get_params, parameters_by_path
-from vit_jax.training.devices.sharding import AXES, partition
 from vit_jax.training.recipe.config import Precision
 from vit_jax.training.recipe.execution import AttentionKernel, MeshShape, Remat
-from vit_spec import BlockSizes, Config, Kind, Segment, block_sizes, count_blocks, forward_flops, segments
+from vit_jax.training.scaling.cut import Cut, SegmentCut, cut_model
+from vit_spec import BlockSizes, Config, block_sizes, count_blocks, forward_flops, segments
 
 _HELD = 12
 """Bytes of float32 per value: parameter and the two moments of AdamW."""
@@ -26,6 +19,8 @@ _WORKING = {"full": 1.05, "dots": 1.65, "dots_no_batch": 1.65}
 rematerialisation: its arrays, their gradients, and copies in another layout. Measured in compiled programs."""
 _WORKING_CUDNN = {"full": 1.05, "dots": 1.1, "dots_no_batch": 1.1}
 """The same where cuDNN computes attention, which is recomputed."""
+_WORKING_SHORT = 1.75
+"""The same with the kernel for short sequences, of which the memory on the chip holds a part."""
 _WORKING_OTHERS = 1.4
 _FLASH = 5
 """Arrays that JAX's flash kernel keeps padded: queries, keys, values, heads, and what its compiler makes of their
@@ -33,6 +28,10 @@ sums. Measured in compiled programs."""
 _PUT_OFF = 0.5
 """Share of the blocks, unrolled on GPUs without rematerialisation, whose kernels' gradients are computed only after all
 blocks: the gradients of what their layers give are held until then. Measured in compiled programs."""
+_BLOCKS_UNDER_WAY = 5
+"""Blocks whose weights or gradients TPUs' compiler holds besides the two in work. Measured in programs of ViT-22B."""
+_ON_CHIP = 128 * 2**20
+"""Bytes of the memory on a chip, of v5e and v6e."""
 _UPDATE = 28
 """Bytes per value that AdamW reads (all four) and writes (all but the gradient)."""
 _TOUCHED = 5
@@ -91,86 +90,14 @@ class Step:
         """Bytes of one value of a gradient while devices sum it."""
         return 2 if self.word == 2 and self.gradient_sum == "bfloat16" else 4
 
+    def is_short(self, sizes: BlockSizes) -> bool:
+        """Whether a block's attention is the kernel for short sequences."""
+        own = sizes.width // self.mesh.tensor
+        return self.attention == "flash" and sizes.plain_attention and fits(sizes.keys, own, self.precision)
+
     @property
     def cut(self) -> Cut:
         return cut_model(self.model, self.mesh.fsdp, self.mesh.tensor)
-
-
-@dataclass(frozen=True)
-class SegmentCut:
-    """How the tensor axis shards the blocks of one segment."""
-
-    products: int = 0
-    """Multiply-adds per token in the layers that it shards, over all its shards."""
-    attentions: int = 0
-    """Blocks whose heads it shards."""
-    column_parts: int = 0
-    """Branches of blocks, attention or MLP, that begin with a layer sharded by outputs."""
-    row_parts: int = 0
-    """Those that end with a layer sharded by inputs, whose outputs are summed over the tensor axis."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How FSDP and tensor axes shard a model. Counts are of values in one tensor shard."""
-
-    gathered: int
-    """In parameters that FSDP shards, gathered."""
-    gathered_in_blocks: int
-    """Of those, in blocks."""
-    copied: int
-    """In parameters that FSDP replicates."""
-    held: int
-    """On one device."""
-    segments: tuple[SegmentCut, ...]
-    exchanged: int
-    """In one device's shards of the packed kernels in blocks, which it exchanges for the columns that it needs."""
-    packed_biases: int
-    """In biases of those layers, if FSDP replicates them."""
-
-
-@lru_cache(maxsize=16)
-def parameter_shapes(model: Config) -> dict[str, tuple[int, ...]]:
-    """Path → shape, as :func:`vit_jax.get_params` names them; nothing is computed."""
-    abstract = nnx.eval_shape(lambda: make_model(model, rngs=nnx.Rngs(0)))
-    return {path: tuple(leaf.shape) for path, leaf in get_params(abstract).items()}
-
-
-@lru_cache(maxsize=1024)
-def cut_model(model: Config, fsdp: int, tensor: int) -> Cut:
-    """The sum over all parameters of what :func:`vit_jax.training.devices.sharding.partition` does to each."""
-    mesh = AbstractMesh((1, fsdp, tensor), AXES)
-    gathered = in_blocks = copied = exchanged = biases = 0
-    products: Counter[Segment] = Counter()
-    attentions: dict[Segment, set[str | None]] = defaultdict(set)
-    columns: dict[Segment, set[str]] = defaultdict(set)
-    rows: dict[Segment, set[str]] = defaultdict(set)
-    for path, shape in parameter_shapes(model).items():
-        parameter = parameters_by_path(model)[path]
-        size, segment, split = parameter.size, parameter.segment, parameter.split
-        axes = _axes(partition(parameter, shape, mesh))
-        own = size // tensor if "tensor" in axes else size
-        gathered += own if "fsdp" in axes else 0
-        in_blocks += own if "fsdp" in axes and segment is not None else 0
-        copied += 0 if "fsdp" in axes else own
-        if segment is None or tensor == 1:
-            continue
-        biases += size if split == "packed" and parameter.kind is Kind.BIAS and not axes else 0
-        if "tensor" in axes and parameter.is_kernel:
-            products[segment] += size
-            (rows if split == "rows" else columns)[segment].add(path.rsplit("/", 2)[0])
-            attentions[segment] |= {parameter.block} if split == "packed" else set()
-            # If both axes shard the inputs, devices exchange their shards before FSDP gathers them.
-            exchanged += (own // fsdp if axes[:2] == ["fsdp", "tensor"] else own) if split == "packed" else 0
-    held = gathered // fsdp + copied
-    parts = tuple(
-        SegmentCut(products[it], len(attentions[it]), len(columns[it]), len(rows[it])) for it in segments(model)
-    )
-    return Cut(gathered, in_blocks, copied, held, parts, exchanged, biases)
-
-
-def _axes(spec: PartitionSpec) -> list[str]:
-    return [name for axis in spec if axis for name in ((axis,) if isinstance(axis, str) else axis)]
 
 
 def flops(step: Step) -> float:
@@ -212,7 +139,7 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     weights = sizes.heads * rows * _up(sizes.keys, tile[1])
     if step.attention in ("cudnn", "flash"):
         weights = 0
-    short = step.attention == "flash" and sizes.plain_attention and fits(sizes.keys, width // tensor, step.precision)
+    short = step.is_short(sizes)
     # JAX's kernel takes and gives arrays (B, h, N, d) in whole tiles.
     blocks = _up(sizes.keys, tile[1]) * sizes.heads * _up(width // sizes.heads, tile[1])
     kernel = _FLASH * blocks - 3 * sizes.tokens * width if step.attention == "flash" and not short else 0
@@ -251,7 +178,17 @@ def memory_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:
     if step.mesh.fsdp > 1 and step.scan and step.word < 4:
         copies += cut.gathered_in_blocks / step.mesh.fsdp  # all blocks' shards are cast before the scan gathers any
     gradients = 4 * cut.held + (4 * cut.held if step.accumulation > 1 else 0)
-    return _HELD * cut.held + gradients + step.word * copies + _image_bytes(step) + _in_blocks(step, tile)
+    weights = step.word * copies + (_under_way(step) if tile[0] > 1 else 0.0)
+    return _HELD * cut.held + gradients + weights + _image_bytes(step) + _in_blocks(step, tile)
+
+
+def _under_way(step: Step) -> float:
+    """Weights that a scan on TPUs gathers ahead, and gradients that it has not scattered yet, as far as the memory on
+    the chip does not hold them: some gigabytes of ViT-22B, nothing of ViT-L."""
+    if step.mesh.fsdp == 1 or not step.scan:
+        return 0.0
+    of_block = step.word * step.cut.gathered_in_blocks / count_blocks(step.model)
+    return max(0.0, _BLOCKS_UNDER_WAY * of_block - _ON_CHIP)
 
 
 def _image_bytes(step: Step) -> float:
@@ -269,9 +206,10 @@ def _in_blocks(step: Step, tile: tuple[int, int]) -> float:
     factors = _WORKING_CUDNN if step.attention == "cudnn" else _WORKING
     factor = factors.get(step.remat, _WORKING_OTHERS)
     before, most = 0.0, 0.0
-    for segment, held, own in zip(segments(step.model), kept, working, strict=True):
+    for segment, sizes, held, own in zip(segments(step.model), block_sizes(step.model), kept, working, strict=True):
         before += segment.count * held
-        most = max(most, before + factor * own)
+        again = step.remat in _WORKING and step.is_short(sizes)
+        most = max(most, before + (max(_WORKING_SHORT * own - _ON_CHIP, 0.0) if again else factor * own))
     return most + _put_off(step)
 
 

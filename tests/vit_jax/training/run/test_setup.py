@@ -46,7 +46,7 @@ def test_blocks_are_one_scan_on_tpus_and_as_asked_elsewhere(platform, scan) -> N
 
 def test_the_program_is_told_with_what_was_chosen() -> None:
     assert program_words(ready("tpu", precision="bfloat16").program) == (
-        "8 images, bfloat16, remat dots, attention fused, accumulation 1, scan, gradients summed in bfloat16, "
+        "8 images, bfloat16, remat dots, attention flash, accumulation 1, scan, gradients summed in bfloat16, "
         "parallel jit"
     )
     assert "remat none, attention cudnn, accumulation 1, unrolled" in program_words(
