@@ -41,7 +41,7 @@ EXAMPLE = re.compile(
     re.MULTILINE,
 )
 TITLED = re.compile(rf'^```(?:python|sh) title="(?P<name>\w+\.(?:py|sh))"\n(?P<program>{_BODY})```\n', re.MULTILINE)
-NUMBER = re.compile(r"\b[0-9a-f]{64}\b|\d+([.:]\d+)?(e[-+]?\d+)?")
+NUMBER = re.compile(r"\b[0-9a-f]{64}\b|\d+(,\d{3})*([.:]\d+)?(e[-+]?\d+)?")
 
 
 def _params(config: Config) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vit_cli.reading import Json, SizedOptions
-from vit_cli.terminal import print_table, say, say_error, skipped, spinner, write_json
+from vit_cli.terminal import print_table, say, say_error, skipped, spinner, three_digits, write_json
 from vit_jax.training.recipe.data import Data
 from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
@@ -138,7 +138,7 @@ def evaluate(
     print_table(("measure", "value"), [(name, f"{value:.4f}" if isinstance(value, float) else str(value))
                                        for name, value in found.items()])  # fmt: skip
     if speed is not None:
-        say_error(f"{speed:.3g} images/s, from files to scores, after the first batch")
+        say_error(f"{three_digits(speed)} images/s, from files to scores, after the first batch")
     if classes:
         measure = "average precision" if "f1" in found else "accuracy"
         print_table(("class", measure), [(name, f"{value:.4f}") for name, value in classes.items()])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from vit_cli.reading import ImageSize, Json, Options
-from vit_cli.terminal import print_table, say, say_error, spinner, write_json
+from vit_cli.terminal import print_table, say, say_error, spinner, three_digits, write_json
 from vit_jax.training.recipe.execution import Precision
 from vit_spec import VitportError
 from vit_spec.address import in_store
@@ -152,7 +152,7 @@ def _predict_folder(
         found.append((one.image, [] if logits is None else _likeliest(checkpoint, logits, top)))
         if logits is None:
             say_error(f"skipped {one.image}, which cannot be read")
-    speed = "" if clock.rate is None else f", {clock.rate:.3g} images/s after the first batch"
+    speed = "" if clock.rate is None else f", {three_digits(clock.rate)} images/s after the first batch"
     told = f"{len(found)} images on {jax.local_device_count()} devices, {batch} at a time{speed}"
     if as_json:
         write_json({"folder": str(folder), "images_per_second": clock.rate,

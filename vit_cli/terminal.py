@@ -24,6 +24,11 @@ def say_error(text: str) -> None:
     sys.stderr.write(f"vitport: {printable(text)}\n")
 
 
+def three_digits(value: float) -> str:
+    """Three significant digits, without an exponent: ``0.123``, ``45.6``, ``11,900``."""
+    return f"{float(f'{value:.3g}'):,.9g}"
+
+
 def skipped(name: str, reason: str) -> str:
     """That an image was left out, and why; most reasons begin with its name."""
     told = reason.removeprefix(f"{name} ")

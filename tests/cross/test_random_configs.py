@@ -104,7 +104,7 @@ def computed(config: ViTConfig) -> dict:
 SETTINGS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@settings(SETTINGS, max_examples=30)
+@settings(SETTINGS, max_examples=16)
 @given(pair=st.tuples(vit_configs(), vit_configs()), data=st.data())
 def test_random_pairs_agree_in_both_frameworks_and_survive_conversion(
     pair: tuple[ViTConfig, ViTConfig], data: st.DataObject

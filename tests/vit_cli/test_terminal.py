@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from vit_cli.terminal import print_table, progress, short_number, spinner, write_json
+from vit_cli.terminal import print_table, progress, short_number, spinner, three_digits, write_json
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,15 @@ from vit_cli.terminal import print_table, progress, short_number, spinner, write
 def test_numbers_are_short(value, text):
     """Written out by hand."""
     assert short_number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.12345, "0.123"), (45.64, "45.6"), (3810.2, "3,810"), (11_949.0, "11,900"), (2.5e6, "2,500,000")],
+)
+def test_rates_have_three_digits_and_no_exponent(value, text):
+    """Written out by hand."""
+    assert three_digits(value) == text
 
 
 def test_json_has_no_numbers_that_json_lacks(capsys):

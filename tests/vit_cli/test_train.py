@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import conversion
+from tests.simulated import QUICK
 from tests.vit_cli.training import arguments, environment, log, weights
 from tests.vit_jax.training.data.folders import image_folder
 from vit_cli.main import main
@@ -152,11 +153,12 @@ def test_steps_on_the_command_line_win_over_a_presets_epochs(tmp_path, capsys) -
 
 
 @pytest.mark.parametrize(
-    ("how", "told"), [(("--parallel", "pmap"), True), (("--parallel", "pmap", "--scan"), False), ((), False)]
+    ("how", "told"),
+    [("--parallel pmap", True), pytest.param("--parallel pmap --scan", False, marks=pytest.mark.slow), ("", False)],
 )
 def test_where_remat_saves_nothing_on_a_cpu_it_is_told(how, told, tmp_path, capsys) -> None:
     """Where it saves something: tests/vit_jax/training/test_remat.py."""
-    assert _train(tmp_path / "run", "--steps", "2", "--remat", "full", *how, "--dry-run") == 0
+    assert _train(tmp_path / "run", "--steps", "2", "--remat", "full", *how.split(), "--dry-run") == 0
     assert ("remat=full saves no memory on a CPU with parallel=pmap" in capsys.readouterr().out) == told
 
 
@@ -225,7 +227,7 @@ def test_a_disk_that_fills_at_a_checkpoint_is_one_sentence_and_a_later_start_goe
     command = [sys.executable, "-c", code, *arguments(tmp_path / "run", *LENGTH, "--model.embed-dim", "64")]
     done = subprocess.run(
         command,
-        env=environment() | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+        env=environment(1, QUICK) | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
         capture_output=True,
         text=True,
         check=False,

@@ -50,8 +50,8 @@ def command(workdir: Path, *options: str, small: Sequence[str] = SMALL) -> list[
     return [sys.executable, "-m", "vit_cli", *arguments(workdir, *options, small=small)]
 
 
-def environment(devices: int = 1) -> dict[str, str]:
-    return simulated(devices) | {"PYTHONPATH": str(ROOT)}
+def environment(devices: int = 1, *flags: str) -> dict[str, str]:
+    return simulated(devices, *flags) | {"PYTHONPATH": str(ROOT)}
 
 
 def free_port() -> int:

@@ -69,9 +69,14 @@ def test_a_case_that_the_framework_refuses_is_told(monkeypatch):
 def test_settings_of_torch_are_put_back():
     import torch
 
-    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    sweep(WEIGHTS, IMAGES, [Case("torch", threads=1, precision="medium")])
-    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+        sweep(WEIGHTS, IMAGES, [Case("torch", threads=1, precision="medium")])
+        assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_all_cases_are_the_whole_product():

@@ -63,7 +63,7 @@ def run(
 
 def compiled(mesh: training.MeshShape, scan: bool, dtype: str = "float32") -> str:
     """The step's program."""
-    engine, initial = _engine(mesh, 2, CONFIG, RECIPE, None, scan, dtype)
+    engine, initial = _engine(mesh, 4, CONFIG, RECIPE, None, scan, dtype)  # as many steps as in `run`: the same program
     return engine.lower(initial, batches(1)[0]).compile().as_text() or ""
 
 

@@ -35,18 +35,20 @@ PARALLEL = CONFIG.replace(block="parallel", qk_norm=True, qkv_bias=False)
 
 ways = {
     "eight": dict(mesh=MeshShape()),
-    "fsdp": dict(mesh=MeshShape(1, 8, 1)),
+    "fsdp": dict(mesh=MeshShape(1, 8, 1), scan=True),
+    "fsdp, no scan": dict(mesh=MeshShape(1, 8, 1)),
     "tensor": dict(mesh=MeshShape(2, 1, 4)),
     "data x fsdp x tensor": dict(mesh=MeshShape(2, 2, 2)),
     "data x fsdp x tensor, scan": dict(mesh=MeshShape(2, 2, 2), scan=True),
     "pmap": dict(mesh=None),
     "pmap, scan": dict(mesh=None, scan=True),
     "accumulation": dict(mesh=MeshShape(), devices=1, recipe=without(RECIPE, accumulation=4)),
-    "parallel blocks": dict(mesh=MeshShape(2, 2, 2), config=PARALLEL),
+    "parallel blocks": dict(mesh=MeshShape(2, 2, 2), config=PARALLEL, scan=True),
 }
-alone = {config: run(MeshShape(), devices=1, config=config) for config in (CONFIG, PARALLEL)}
-losses, _ = alone[CONFIG]
 ways = {name: options for name, options in ways.items() if name in sys.argv[1:]}
+configs = {CONFIG, *(options.get("config", CONFIG) for options in ways.values())}
+alone = {config: run(MeshShape(), devices=1, config=config, scan=config == PARALLEL) for config in configs}
+losses, _ = alone[CONFIG]
 def furthest(first, second):
     return max(float(np.abs(np.asarray(first[path]) - np.asarray(second[path])).max()) for path in first)
 found = {}
@@ -59,12 +61,11 @@ for name, options in ways.items():
         "ema": furthest(state.ema, last.ema),
         "cut": {path: str(array.sharding.spec) for path, array in last.params.items()} if options["mesh"] else {},
     }
-gathered = {}
+gathered, summed = {}, {}
 for dtype in ("float32", "bfloat16"):
     text = compiled(MeshShape(1, 8, 1), scan=True, dtype=dtype)
     shapes = re.findall(r"= b?f\\d+\\[([\\d,]+)\\]\\S* all-gather\\(", text)
     gathered[dtype] = [[int(x) for x in dims.split(",")] for dims in shapes]
-summed = {}
 for one in exchanges(read_program(compiled(MeshShape(2, 4, 1), scan=True)), 8):
     if one.kind in ("all-reduce", "reduce-scatter") and one.times > 1:  # in a loop over blocks
         summed.setdefault(f"{one.kind} {one.members}", []).append(one.bytes)
@@ -73,7 +74,7 @@ print(json.dumps({"losses": losses, "found": found, "gathered": gathered, "summe
 
 
 WAYS = ("eight", "fsdp", "tensor", "data x fsdp x tensor, scan", "pmap, scan", "parallel blocks")
-SLOW_WAYS = ("data x fsdp x tensor", "pmap", "accumulation")
+SLOW_WAYS = ("fsdp, no scan", "data x fsdp x tensor", "pmap", "accumulation")
 """Of which the ones above are nearly all."""
 
 

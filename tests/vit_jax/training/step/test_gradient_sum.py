@@ -7,13 +7,14 @@ in units of the sum of the terms' absolute values: 1.2e-7 in float32; kernels in
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.simulated import QUICK, simulated
 
 pytestmark = pytest.mark.jax_alone
 
@@ -68,9 +69,8 @@ print(json.dumps({"wide": apart(found), "narrow": rounded, "losses": [loss, same
 
 
 def answer(**options: Any) -> dict[str, Any]:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", SCRIPT, json.dumps(options)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=simulated(8, QUICK), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

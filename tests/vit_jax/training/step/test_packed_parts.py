@@ -6,12 +6,13 @@ Oracle: the run on one device; the program's collectives, as XLA wrote them. Mea
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.simulated import QUICK, simulated
 
 pytestmark = [pytest.mark.jax_alone, pytest.mark.slow]
 
@@ -36,9 +37,8 @@ print(json.dumps({"losses": [alone, cut], "found": found, "specs": specs}))
 
 
 def test_parts_of_joint_layers_lie_where_they_are_used_and_no_token_is_gathered() -> None:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=simulated(8, QUICK), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
