@@ -26,6 +26,10 @@ _WORKING = {"full": 1.05, "dots": 1.65, "dots_no_batch": 1.65}
 rematerialisation: its arrays, their gradients, and copies in another layout. Measured in compiled programs."""
 _WORKING_CUDNN = {"full": 1.05, "dots": 1.1, "dots_no_batch": 1.1}
 """The same where cuDNN computes attention, which is recomputed."""
+_WORKING_SHORT = 1.75
+"""The same with the kernel for short sequences, of which the memory on the chip holds a part."""
+_ON_CHIP = 128 * 2**20
+"""Bytes of that memory, of v5e and v6e."""
 _WORKING_OTHERS = 1.4
 _FLASH = 5
 """Arrays that JAX's flash kernel keeps padded: queries, keys, values, heads, and what its compiler makes of their
@@ -90,6 +94,11 @@ class Step:
     def summed_word(self) -> int:
         """Bytes of one value of a gradient while devices sum it."""
         return 2 if self.word == 2 and self.gradient_sum == "bfloat16" else 4
+
+    def is_short(self, sizes: BlockSizes) -> bool:
+        """Whether a block's attention is the kernel for short sequences."""
+        own = sizes.width // self.mesh.tensor
+        return self.attention == "flash" and sizes.plain_attention and fits(sizes.keys, own, self.precision)
 
     @property
     def cut(self) -> Cut:
@@ -209,10 +218,8 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     if step.remat == "full":
         return step.images * word * sizes.tokens * width
     rows = sizes.tokens // sizes.keys * _up(sizes.keys, tile[0])  # of all windows
-    weights = sizes.heads * rows * _up(sizes.keys, tile[1])
-    if step.attention in ("cudnn", "flash"):
-        weights = 0
-    short = step.attention == "flash" and sizes.plain_attention and fits(sizes.keys, width // tensor, step.precision)
+    weights = 0 if step.attention in ("cudnn", "flash") else sizes.heads * rows * _up(sizes.keys, tile[1])
+    short = step.is_short(sizes)
     # JAX's kernel takes and gives arrays (B, h, N, d) in whole tiles.
     blocks = _up(sizes.keys, tile[1]) * sizes.heads * _up(width // sizes.heads, tile[1])
     kernel = _FLASH * blocks - 3 * sizes.tokens * width if step.attention == "flash" and not short else 0
@@ -226,12 +233,8 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     cut_heads = word * width * sizes.tokens if step.recomputes_norms else 0
     padded = 0 if short else 3 * width * (sizes.tokens // sizes.keys * _up(sizes.keys, tile[1]) - sizes.tokens)
     heads = 4 * width if step.attention == "fused" and word < 4 else 0
-    by_part = (
-        word * (sizes.tokens * parts + padded + kernel)
-        + sizes.tokens * heads
-        + cut_heads
-        + weights * (4 if word == 4 else 4 + word)
-    )
+    by_part = word * (sizes.tokens * parts + padded + kernel) + sizes.tokens * heads + cut_heads
+    by_part += weights * (4 if word == 4 else 4 + word)
     return step.images * (sizes.tokens * norms * of_norm + by_part / tensor)
 
 
@@ -243,11 +246,10 @@ def memory_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:
     """Peak bytes on one device: parameters and moments, gathered weights in the compute dtype and their gradients, the
     batch, and what :func:`_in_blocks` says."""
     cut = step.cut
-    blocks = count_blocks(step.model)
     copies = cut.gathered + cut.copied
     if step.mesh.fsdp > 1 and step.gathers_again:
         # A block's weights are in use while the next block's are gathered; gradients are summed block by block.
-        copies -= cut.gathered_in_blocks * (1 - 2 / max(blocks, 2))
+        copies -= cut.gathered_in_blocks * (1 - 2 / max(count_blocks(step.model), 2))
     if step.mesh.fsdp > 1 and step.scan and step.word < 4:
         copies += cut.gathered_in_blocks / step.mesh.fsdp  # all blocks' shards are cast before the scan gathers any
     gradients = 4 * cut.held + (4 * cut.held if step.accumulation > 1 else 0)
@@ -269,9 +271,10 @@ def _in_blocks(step: Step, tile: tuple[int, int]) -> float:
     factors = _WORKING_CUDNN if step.attention == "cudnn" else _WORKING
     factor = factors.get(step.remat, _WORKING_OTHERS)
     before, most = 0.0, 0.0
-    for segment, held, own in zip(segments(step.model), kept, working, strict=True):
+    for segment, sizes, held, own in zip(segments(step.model), block_sizes(step.model), kept, working, strict=True):
         before += segment.count * held
-        most = max(most, before + factor * own)
+        again = step.remat in _WORKING and step.is_short(sizes)
+        most = max(most, before + (max(_WORKING_SHORT * own - _ON_CHIP, 0.0) if again else factor * own))
     return most + _put_off(step)
 
 

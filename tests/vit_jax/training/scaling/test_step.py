@@ -102,7 +102,12 @@ def test_attention_weights_are_held_twice_or_never() -> None:
     assert fused - explicit == 64 * 4 * N * D
     by_kernel = Step(BASE, 512, MeshShape(8, 1, 1), remat="dots", attention="cudnn")
     assert activation_bytes(by_kernel) == (64 * 2 * N * (3 * D + D + M + D),)  # heads are computed again
-    assert flash - cudnn == 64 * (5 - 3) * 2 * N * D  # five arrays in the kernel's own form, instead of three
+    assert flash == cudnn  # by the kernel for short sequences
+    long = BASE.replace(image_size=(512, 512))
+    cudnn, flash = (
+        activation_bytes(Step(long, 512, MeshShape(8, 1, 1), attention=kind, scan=True))[0] for kind in kinds[2:]
+    )
+    assert flash - cudnn == 64 * (5 - 3) * 2 * 1025 * D  # five arrays in JAX's kernel's own form, instead of three
 
 
 def test_unrolled_on_gpus_a_norm_keeps_what_it_reads_and_gives() -> None:
@@ -154,12 +159,24 @@ def test_compiled_memory(chip, name, batch, mesh, remat, accumulation, measured)
     assert memory_bytes(step, chip.tile) / 1e9 == pytest.approx(measured, rel=0.1)
 
 
-@pytest.mark.parametrize(
-    ("chip", "size", "batch", "data", "measured"), [(V5E, "small", 1024, 8, 10.04), (V6E, "tiny", 512, 4, 4.88)]
-)
-def test_compiled_memory_of_the_flash_kernel(chip, size, batch, data, measured) -> None:
-    """The same oracle. Measured: 1.4 % apart."""
-    step = Step(get_model(f"vit_{size}_patch16_224").config, batch, MeshShape(data, 1, 1), attention="flash")
+SHORT = [
+    (V5E, "small", 1024, MeshShape(8, 1, 1), "dots", 1, 3.41),
+    (V5E, "base", 4096, MeshShape(8, 1, 1), "dots", 2, 14.83),
+    (V5E, "base", 4096, MeshShape(4, 16, 1), "dots", 1, 3.01),
+    (V5E, "base", 4096, MeshShape(8, 32, 1), "dots", 1, 0.667),
+    (V5E, "large", 4096, MeshShape(4, 64, 1), "dots", 1, 1.676),
+    (V6E, "large", 4096, MeshShape(4, 16, 1), "dots", 1, 7.02),
+    (V6E, "large", 4096, MeshShape(4, 16, 1), "full", 1, 2.086),
+]
+
+
+@pytest.mark.parametrize(("chip", "size", "batch", "mesh", "remat", "accumulation", "measured"), SHORT)
+def test_compiled_memory_of_the_kernel_for_short_sequences(
+    chip, size, batch, mesh, remat, accumulation, measured
+) -> None:
+    """The same oracle. Measured: 4.5 % apart at most, where 16 images a chip lie in the memory on it."""
+    model = get_model(f"vit_{size}_patch16_224").config
+    step = Step(model, batch, mesh, "bfloat16", remat, accumulation, "flash", scan=True)
     assert memory_bytes(step, chip.tile) / 1e9 == pytest.approx(measured, rel=0.1)
 
 
