@@ -79,10 +79,10 @@ def inputs_cut(inputs: int, mesh: Mesh | AbstractMesh) -> str | tuple[str, str] 
 def apart(x: Float[Array, "parts ..."]) -> Sequence[Array]:
     """The arrays along the first axis.
 
-    For TPUs so that gradients are joined: those of ``x[0]``, ``x[1]``, … XLA would pad with zeros and add up.
+    For TPUs so that their gradients are joined: by itself JAX pads each of them with zeros and adds them up.
     """
     if platform() != "tpu":
-        return [x[at] for at in range(x.shape[0])]
+        return list(x)
     return [each[0] for each in jax.lax.split(x, (1,) * x.shape[0])]
 
 

@@ -136,9 +136,7 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     if step.remat == "full":
         return step.images * word * sizes.tokens * width
     rows = sizes.tokens // sizes.keys * _up(sizes.keys, tile[0])  # of all windows
-    weights = sizes.heads * rows * _up(sizes.keys, tile[1])
-    if step.attention in ("cudnn", "flash"):
-        weights = 0
+    weights = 0 if step.attention in ("cudnn", "flash") else sizes.heads * rows * _up(sizes.keys, tile[1])
     short = step.is_short(sizes)
     # JAX's kernel takes and gives arrays (B, h, N, d) in whole tiles.
     blocks = _up(sizes.keys, tile[1]) * sizes.heads * _up(width // sizes.heads, tile[1])
@@ -153,12 +151,8 @@ def _of_block(step: Step, sizes: BlockSizes, cut: SegmentCut, tile: tuple[int, i
     cut_heads = word * width * sizes.tokens if step.recomputes_norms else 0
     padded = 0 if short else 3 * width * (sizes.tokens // sizes.keys * _up(sizes.keys, tile[1]) - sizes.tokens)
     heads = 4 * width if step.attention == "fused" and word < 4 else 0
-    by_part = (
-        word * (sizes.tokens * parts + padded + kernel)
-        + sizes.tokens * heads
-        + cut_heads
-        + weights * (4 if word == 4 else 4 + word)
-    )
+    by_part = word * (sizes.tokens * parts + padded + kernel) + sizes.tokens * heads + cut_heads
+    by_part += weights * (4 if word == 4 else 4 + word)
     return step.images * (sizes.tokens * norms * of_norm + by_part / tensor)
 
 
@@ -170,11 +164,10 @@ def memory_bytes(step: Step, tile: tuple[int, int] = (1, 1)) -> float:
     """Peak bytes on one device: parameters and moments, gathered weights in the compute dtype and their gradients, the
     batch, and what :func:`_in_blocks` says."""
     cut = step.cut
-    blocks = count_blocks(step.model)
     copies = cut.gathered + cut.copied
     if step.mesh.fsdp > 1 and step.gathers_again:
         # A block's weights are in use while the next block's are gathered; gradients are summed block by block.
-        copies -= cut.gathered_in_blocks * (1 - 2 / max(blocks, 2))
+        copies -= cut.gathered_in_blocks * (1 - 2 / max(count_blocks(step.model), 2))
     if step.mesh.fsdp > 1 and step.scan and step.word < 4:
         copies += cut.gathered_in_blocks / step.mesh.fsdp  # all blocks' shards are cast before the scan gathers any
     gradients = 4 * cut.held + (4 * cut.held if step.accumulation > 1 else 0)

@@ -16,6 +16,7 @@ from tests.vit_jax.training.ahead.small_programs import (
     CLASSES,
     DEPTH,
     DIGITS,
+    HEADS,
     HIDDEN,
     SIZE,
     WIDTH,
@@ -73,6 +74,17 @@ def test_operations_are_those_of_three_passes_and_of_four_with_rematerialisation
     assert programs["data and fsdp"]["flops"] == 2 * images * (3 * FORWARD + AROUND)
     last = DEPTH * TOKENS * WIDTH * HIDDEN
     assert programs["data and fsdp, v6e"]["flops"] == 2 * images * (4 * FORWARD - last + AROUND)
+
+
+def test_the_kernel_for_short_sequences_is_given_what_the_linear_layer_gives(programs) -> None:
+    """No array by head is beside it, as beside the fused attention. It counts what the matrix units multiply, in whole
+    tiles: two products forward, which are computed again, and five backward, of each image and head."""
+    assert programs["data and fsdp"]["by head"] > 0
+    assert programs["flash"]["by head"] == 0
+    images = BATCH / 4
+    in_layers = 2 * images * (3 * IN_BLOCKS * TOKENS + AROUND)
+    tile = 8 * 128 * 128  # of 5 queries, 5 keys and 32 channels
+    assert programs["flash"]["flops"] == in_layers + DEPTH * images * HEADS * (2 + 2 + 5) * 2 * tile
 
 
 def test_data_sums_gradients_once(programs) -> None:
