@@ -102,7 +102,8 @@ def _flash(q: Array, k: Array, v: Array, bias: Array | None, *, scale: float) ->
     if bias is None and fits(N, h * d, q.dtype):
         # XLA finds that nothing is moved, if one linear layer gave all three and nothing changed them since.
         qkv = jnp.stack([q, k, v]).transpose(1, 3, 0, 2, 4).reshape(B, N, 3 * h * d)
-        return attend_packed(qkv, h, scale).reshape(B, N, h, d).swapaxes(1, 2)
+        heads: Array = attend_packed(qkv, h, scale)  # (B, N, h d)
+        return heads.reshape(B, N, h, d).swapaxes(1, 2)
     return padded(_flash_by_blocks, _BLOCK, q, k, v, bias, scale)
 
 
