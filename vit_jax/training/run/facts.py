@@ -24,7 +24,7 @@ def write_facts(setup: Setup, workdir: Path) -> None:
         UnwrittenError: if they cannot be written.
     """
     names = ("vitport", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+    versions = {"python": platform.python_version()} | {name: _version(name) for name in names}
     facts = {
         **versions,
         "devices": sorted({device.device_kind for device in jax.devices()}),
@@ -38,3 +38,11 @@ def write_facts(setup: Setup, workdir: Path) -> None:
         with writing(aside):
             aside.write_text(json.dumps(values, indent=2) + "\n")
             aside.replace(workdir / name)
+
+
+def _version(name: str) -> str | None:
+    """``None`` for what is imported without having been installed, as vitport is from a folder of its sources."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
