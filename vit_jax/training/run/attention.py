@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from vit_jax.layers.attention import ATTENTION
 from vit_jax.layers.xla.short_attention import fits
 from vit_jax.training.recipe.execution import AttentionKernel, AttentionKind, Precision
 from vit_spec import BlockSizes, Config, VitportError, block_sizes
@@ -10,6 +15,9 @@ _LONG = 1024
 """Tokens from which on the TPU kernel that pads them to multiples of 128 is the faster one."""
 _WIDEST = 128
 """Head width that both kernels take on every device that has them."""
+_APART = 2.0**-5
+"""Of the largest value, by which a kernel may differ from the written attention: eight roundings of bfloat16. Heads and
+gradients are rounded once, and attention weights before their product; measured in Pallas's interpreter: 1.1."""
 
 
 def choose_attention(asked: AttentionKind, model: Config, platform: str, precision: Precision) -> AttentionKernel:
@@ -43,6 +51,45 @@ def choose_attention(asked: AttentionKind, model: Config, platform: str, precisi
         raise VitportError(f"attention={asked} {_NEEDS[asked]}; {', '.join(found)}: choose "
                            "auto or fused.")  # fmt: skip
     return asked
+
+
+def check_kernel(kind: AttentionKernel, model: Config, precision: Precision) -> None:
+    """Runs a kernel on this process's first device, forward and backward, beside the written attention in float32, on
+    two images of the model's tokens and heads. No test can do this for every chip and version of its compiler.
+
+    Raises:
+        VitportError: if they differ by more than rounding.
+    """
+    if kind not in _NEEDS:
+        return
+    for sizes in block_sizes(model):
+        shape = (2, sizes.heads, sizes.keys, sizes.head_width)
+        tokens = jax.random.normal(jax.random.key(0), (4, *shape), jnp.dtype(precision))
+        found = _heads_and_gradients(kind, tokens)
+        with jax.default_matmul_precision("highest"):
+            exact = _heads_and_gradients("explicit", tokens.astype(jnp.float32))
+        apart = max(float(abs(a - b).max() / abs(b).max()) for a, b in zip(found, exact, strict=True))
+        if not apart <= _APART:
+            raise VitportError(
+                f"attention={kind} does not give what the written attention does on this "
+                f"{jax.devices()[0].device_kind} ({apart:.2g} of the largest value apart, {_APART:.2g} allowed): give "
+                "attention=fused, and report it with what `vitport doctor` prints."
+            )
+
+
+def _heads_and_gradients(kind: AttentionKernel, tokens: Array) -> tuple[Array, ...]:
+    """Heads (B, N, D), and the gradients of queries, keys and values by their sum with random weights."""
+    q, k, v, weights = tokens
+    scale = 2 * q.shape[-1] ** -0.5  # attention weights far from equal
+
+    def heads(q: Array, k: Array, v: Array) -> Array:
+        return ATTENTION[kind](q, k, v, scale, lambda weights: weights)
+
+    def run(q: Array, k: Array, v: Array, weights: Array) -> tuple[Array, ...]:
+        made, back = jax.vjp(heads, q, k, v)
+        return tuple(each.astype(jnp.float32) for each in (made, *back(weights.reshape(made.shape))))
+
+    return jax.jit(run)(q, k, v, weights)
 
 
 def _is_short(sizes: BlockSizes) -> bool:

@@ -17,6 +17,7 @@ from vit_jax.training.data import Stream
 from vit_jax.training.devices.connections import connect
 from vit_jax.training.devices.processes import gather_messages, noticing_lost_processes, raise_on_all
 from vit_jax.training.evaluation.scores import AnyScores, main_metric
+from vit_jax.training.run.attention import check_kernel
 from vit_jax.training.run.callbacks import Callbacks
 from vit_jax.training.run.checkpoint_writer import CheckpointWriter
 from vit_jax.training.run.checkpoints import CheckpointReader
@@ -79,6 +80,7 @@ def run(
     trace = Trace(place.folder / "profile", profile, setup.steps)
     with ExitStack() as stack, noticing_lost_processes():
         connect(setup.mesh)
+        check_kernel(setup.attention, setup.model, setup.options.precision)
         stop = StopRequests()
         if jax.process_count() > 1:  # several can only stop together, where they meet
             stack.enter_context(stop)
@@ -174,9 +176,8 @@ class _Loop:
                     self.guard.drain()
                     trace.stop()
                 last = self.step == setup.steps
-                metrics = None
-                if setup.validation is not None and (last or self.step % setup.evaluate_every == 0):
-                    metrics = self._evaluate()
+                due = setup.validation is not None and (last or self.step % setup.evaluate_every == 0)
+                metrics = self._evaluate() if due else None
                 patient = metrics is not None and setup.options.keep.patience is not None
                 if last or patient or self.step % setup.save_every == 0:
                     self._save(metrics)

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from vit_jax.training.run.attention import choose_attention
+from vit_jax.layers.xla import short_attention
+from vit_jax.training.run.attention import check_kernel, choose_attention
 from vit_spec import VitportError, get_model
 
 VIT = get_model("vit_small_patch16_224").config
@@ -52,3 +53,22 @@ def test_auto_takes_what_the_device_has(platform, precision, model, chosen) -> N
 def test_a_kernel_that_cannot_be_is_refused(attention, platform, model, sentence) -> None:
     with pytest.raises(VitportError, match=re.escape(sentence)):
         choose_attention(attention, model, platform, "float32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_kernel_that_gives_what_it_should_is_taken(precision) -> None:
+    check_kernel("flash", VIT.replace(image_size=(64, 96)), precision)
+    check_kernel("flash", VIT.replace(image_size=(64, 96), embed_dim=192, num_heads=2), precision)
+
+
+@pytest.mark.parametrize("fault", ["keys and values", "the next head's columns"])
+def test_a_kernel_that_gives_something_else_is_refused(fault, monkeypatch) -> None:
+    """In bfloat16, as a compiler's fault would: 0.9 and more of the largest value."""
+    parts = short_attention._parts
+    faults = {
+        "keys and values": lambda width, own: [parts(width, own)[at] for at in (0, 2, 1)],
+        "the next head's columns": lambda width, own: parts(width, slice(64 - own.start, 128 - own.start)),
+    }
+    monkeypatch.setattr(short_attention, "_parts", faults[fault])
+    with pytest.raises(VitportError, match="attention=flash does not give what the written attention does on this"):
+        check_kernel("flash", VIT.replace(image_size=(64, 96), embed_dim=128, num_heads=2), "bfloat16")
