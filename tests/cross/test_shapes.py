@@ -19,6 +19,7 @@ WITHOUT_A_SHAPE = {
     "attend", "attend_cudnn", "attend_flash", "attend_fused",  # what drops attention weights
     "drop_path", "keep_mask",  # random keys, () or (B,)
     "set_attention",  # a function like `attend`
+    "apart",  # of any shape
     "unpacked",  # as many axes as it is asked for
 }  # fmt: skip
 

@@ -62,16 +62,23 @@ def test_version_is_that_of_the_installed_distribution(vitport):
     assert (result.code, result.out, result.err) == (0, f"vitport {importlib.metadata.version('vitport')}\n", "")
 
 
+def processor_time(*command: str) -> float:
+    """Of a fresh Python, its own start included, in seconds."""
+    before = os.times()
+    subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, check=True)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
 def test_help_takes_less_than_300_ms():
-    """Processor time of a fresh process, Python's own start included: 0.20 s on an idle EPYC. Other work on the machine
-    makes it longer, never shorter, so that one start of twenty within the limit is enough."""
+    """0.20 s on an idle EPYC; on slower machines less than six times what a few modules of the standard library take,
+    measured 4.1. Other work on the machine makes it longer, never shorter, so that one start of twenty is enough."""
+    modules = "import asyncio, decimal, email.message, http.client, unittest"
+    limit = max(0.3, 6 * min(processor_time("-c", modules) for _ in range(3)))
     took = [math.inf]
-    while min(took) >= 0.3 and len(took) <= 20:
-        before = os.times()
-        subprocess.run([sys.executable, "-m", "vit_cli.main", "--help"], stdout=subprocess.DEVNULL, check=True)
-        after = os.times()
-        took.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    assert 0 < min(took) < 0.3, took
+    while min(took) >= limit and len(took) <= 20:
+        took.append(processor_time("-m", "vit_cli.main", "--help"))
+    assert 0 < min(took) < limit, took
 
 
 @pytest.mark.parametrize("name", vit_cli.main.SUBCOMMANDS)
