@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
 import jax
@@ -11,6 +10,7 @@ import pytest
 from jax.sharding import Mesh
 
 import vit_jax
+from tests.absent_device import Device
 from vit_jax import training
 from vit_jax.training.devices.sharding import AXES
 from vit_spec import Preprocessing, ViTConfig
@@ -63,14 +63,6 @@ def test_a_step_is_the_same_with_it(remat) -> None:
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="auto is none elsewhere")
 def test_by_itself_nothing_is_dropped_anew() -> None:
     assert stepped("auto", 0.1)[0] == stepped("none", 0.1)[0]
-
-
-@dataclass(frozen=True)
-class Device:
-    platform: str
-    device_kind: str = "some"
-    id: int = 0
-    process_index: int = 0
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from tests.absent_device import Device
 from vit_cli.train import long_names
 from vit_jax.training.recipe.config import ModelOptions, TrainConfig
 from vit_jax.training.recipe.presets import get_preset
@@ -16,16 +17,6 @@ from vit_jax.training.run.setup import Setup, set_up
 SMALL = ModelOptions(
     "vit_tiny_patch16_224", image_size=8, patch_size=4, in_channels=1, embed_dim=16, depth=2, num_heads=2
 )
-
-
-@dataclass(frozen=True)
-class Device:
-    platform: str
-    device_kind: str = "some"
-    id: int = 0
-    process_index: int = 0
-    coords: tuple[int, ...] = (0, 0, 0)
-    core_on_chip: int = 0
 
 
 def ready(platform: str, **options: Any) -> Setup:
